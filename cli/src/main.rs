@@ -1,0 +1,2 @@
+//! The tomograd program.
+fn main() {}

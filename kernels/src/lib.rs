@@ -1,0 +1,1 @@
+//! The operations of tomograd, forward and backward, as functions of tensors.

@@ -1,0 +1,1 @@
+//! The model zoo of tomograd and its registry.

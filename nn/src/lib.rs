@@ -1,0 +1,1 @@
+//! Parameters, layers, losses, optimizers and schedules of tomograd.

@@ -1,0 +1,1 @@
+//! Transforms, datasets, loaders, sliding-window inference and metrics of tomograd.

@@ -1,0 +1,1 @@
+//! tomograd: a deep learning framework for medical images.
