@@ -1,0 +1,137 @@
+//! Reading and writing a tensor's elements from the host.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{DType, Device, Element, Error, ErrorKind, Layout, Result, Tensor, tensor::with_element};
+
+static COPIES_ON_WRITE: AtomicU64 = AtomicU64::new(0);
+
+/// How often, in this process, a write had to copy first because the memory was shared or the layout not plain.
+pub fn copies_on_write() -> u64 {
+    COPIES_ON_WRITE.load(Ordering::Relaxed)
+}
+
+/// Checks that the host can address `device`'s memory.
+pub(crate) fn require_host(operation: &str, device: Device) -> Result<()> {
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Cuda(_) => {
+            Err(Error::new(ErrorKind::Device, operation, format!("the host can't address memory of {device}"))
+                .expected("a tensor on cpu"))
+        }
+    }
+}
+
+impl Tensor {
+    fn require<T: Element>(&self, operation: &str) -> Result<()> {
+        require_host(operation, self.device())?;
+        if self.dtype() != T::DTYPE {
+            return Err(Error::new(ErrorKind::DType, operation, format!("the tensor holds {}", self.dtype()))
+                .expected(T::DTYPE.name())
+                .shapes([self.shape()]));
+        }
+        Ok(())
+    }
+
+    /// The elements of a contiguous tensor.
+    ///
+    /// # Errors
+    /// When `T` isn't the tensor's dtype, the tensor isn't contiguous, or the memory isn't the host's.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        self.require::<T>("as_slice")?;
+        if !self.is_contiguous() {
+            return Err(Error::shape("as_slice", format!("the tensor isn't contiguous: strides {:?}", self.strides()))
+                .expected("a contiguous tensor (call contiguous() first)")
+                .shapes([self.shape()]));
+        }
+        let offset = if self.count() == 0 { 0 } else { self.layout.offset() };
+        Ok(&self.as_storage_slice::<T>()?[offset..offset + self.count()])
+    }
+
+    /// The whole memory that the tensor views; element `(i, j, ...)` is at the layout's
+    /// `offset + i · stride₀ + j · stride₁ + ...`, which is always inside.
+    ///
+    /// # Errors
+    /// When `T` isn't the tensor's dtype, or the memory isn't the host's.
+    pub fn as_storage_slice<T: Element>(&self) -> Result<&[T]> {
+        self.require::<T>("as_storage_slice")?;
+        // SAFETY: a tensor's storage was filled with elements of its dtype when the tensor was made.
+        Ok(unsafe { self.storage.slice::<T>() })
+    }
+
+    /// The elements of the tensor in row-major order, to write. Copies first, and counts it, when the memory is shared or the
+    /// layout isn't contiguous, so that no other tensor changes.
+    ///
+    /// # Errors
+    /// When `T` isn't the tensor's dtype, memory runs out, or the memory isn't the host's.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.require::<T>("as_mut_slice")?;
+        if Arc::get_mut(&mut self.storage).is_none() || !self.is_contiguous() || !self.layout.is_injective() {
+            COPIES_ON_WRITE.fetch_add(1, Ordering::Relaxed);
+            *self = self.copy()?;
+        }
+        let (offset, count) = (self.layout.offset(), self.count());
+        let storage = Arc::get_mut(&mut self.storage)
+            .ok_or_else(|| Error::new(ErrorKind::Argument, "as_mut_slice", "the copy's memory is shared"))?;
+        // SAFETY: a tensor's storage was filled with elements of its dtype when the tensor was made.
+        let elements = unsafe { storage.slice_mut::<T>() };
+        let offset = if count == 0 { 0 } else { offset };
+        Ok(&mut elements[offset..offset + count])
+    }
+
+    /// The elements in row-major order.
+    ///
+    /// # Errors
+    /// When `T` isn't the tensor's dtype, or the memory isn't the host's.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let elements = self.as_storage_slice::<T>()?;
+        let mut values = Vec::with_capacity(self.count());
+        super::copy::for_each_row(&self.layout, |start, stride, length| {
+            values.extend((0..length).map(|i| elements[start + i * stride]));
+        });
+        Ok(values)
+    }
+
+    /// The elements in row-major order, converted to f64 whatever the dtype.
+    ///
+    /// # Errors
+    /// When the memory isn't the host's.
+    pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
+        with_element!(self.dtype(), T => Ok(self.to_vec::<T>()?.into_iter().map(T::to_f64).collect()))
+    }
+
+    /// The only element, as f64: the value of a loss or a metric.
+    ///
+    /// # Errors
+    /// When there isn't exactly one element, or the memory isn't the host's.
+    pub fn to_scalar(&self) -> Result<f64> {
+        if self.count() != 1 {
+            return Err(Error::shape("to_scalar", format!("the tensor has {} elements", self.count()))
+                .expected("one element")
+                .shapes([self.shape()]));
+        }
+        Ok(self.to_vec_f64()?[0])
+    }
+
+    /// The same values in another dtype, converted on the host one by one: for files and labels. Inside a network the
+    /// `cast` operation does it.
+    ///
+    /// # Errors
+    /// When memory runs out, or the memory isn't the host's.
+    pub fn converted(&self, dtype: DType) -> Result<Tensor> {
+        if dtype == self.dtype() {
+            return Ok(self.clone());
+        }
+        let layout = Layout::contiguous(self.shape());
+        with_element!(self.dtype(), S => {
+            let values = self.to_vec::<S>()?;
+            with_element!(dtype, T => {
+                crate::TensorBuilder::<T>::new("converted", layout.shape(), self.device())?
+                    .fill_with(|i| T::from_f64(values[i].to_f64()))
+            })
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! Where a tensor's memory lies and its operations run.
+
+use std::{fmt, str::FromStr};
+
+use crate::{Error, ErrorKind, Result};
+
+/// The processor that holds a tensor's memory and runs its operations.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
+/// assert!(Tensor::zeros(&[2], DType::F32, Device::Cuda(0)).is_err(), "this build has no CUDA kernels");
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Device {
+    /// The host's processor and memory.
+    #[default]
+    Cpu,
+    /// The CUDA device of this number. This version has no CUDA kernels, so every use of it is an error that says so.
+    Cuda(usize),
+}
+
+impl Device {
+    /// Checks that this device can hold tensors here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] for every CUDA device.
+    pub fn check(self, operation: &str) -> Result<()> {
+        match self {
+            Device::Cpu => Ok(()),
+            Device::Cuda(_) => Err(Error::new(
+                ErrorKind::Device,
+                operation,
+                format!("device {self} can't be used: this version of tomograd has no CUDA kernels"),
+            )
+            .expected("cpu")),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "cpu" => Ok(Device::Cpu),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Device::Cuda).ok_or_else(|| {
+                Error::argument("device", format!("no device is called {text:?}")).expected("cpu, cuda or cuda:N")
+            }),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The memory pool of a device: 64-byte aligned blocks, kept for reuse, with statistics and a limit.
+//!
+//! Fresh pages cost more than most elementwise kernels, so a freed block is kept and given to the next tensor of about its
+//! size. After the first training step every tensor finds a block, and the system isn't asked again.
+
+use std::{
+    alloc::{Layout, alloc, dealloc},
+    collections::BTreeMap,
+    ptr::NonNull,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{Device, Error, ErrorKind, Result};
+
+/// What a device's pool holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Statistics {
+    /// Bytes in use by tensors and scratch.
+    pub live: usize,
+    /// The most that `live` has been since the start, or since [`reset_peak`].
+    pub peak: usize,
+    /// Bytes that are free but kept for reuse.
+    pub cached: usize,
+    /// How often the system was asked for a block.
+    pub system_allocations: u64,
+    /// The most that `live + cached` may become.
+    pub limit: Option<usize>,
+}
+
+struct Free {
+    /// Free blocks by capacity.
+    blocks: BTreeMap<usize, Vec<Address>>,
+    statistics: Statistics,
+}
+
+struct Address(NonNull<u8>);
+// SAFETY: an address in the free list is owned by the list alone; memory has no thread.
+unsafe impl Send for Address {}
+
+static CPU: Mutex<Free> = Mutex::new(Free {
+    blocks: BTreeMap::new(),
+    statistics: Statistics { live: 0, peak: 0, cached: 0, system_allocations: 0, limit: None },
+});
+
+fn cpu() -> MutexGuard<'static, Free> {
+    // The list is consistent at every point where a panic could happen, so a poisoned lock is as good as another.
+    CPU.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The statistics of `device`'s pool.
+///
+/// # Errors
+/// When the device can't be used.
+pub fn statistics(device: Device) -> Result<Statistics> {
+    device.check("pool")?;
+    Ok(cpu().statistics)
+}
+
+/// Sets the most bytes, live and cached, that `device`'s pool may hold; `None` lifts the limit.
+///
+/// # Errors
+/// When the device can't be used.
+pub fn set_limit(device: Device, limit: Option<usize>) -> Result<()> {
+    device.check("pool")?;
+    cpu().statistics.limit = limit;
+    Ok(())
+}
+
+/// Makes `peak` what is live now.
+///
+/// # Errors
+/// When the device can't be used.
+pub fn reset_peak(device: Device) -> Result<()> {
+    device.check("pool")?;
+    let mut pool = cpu();
+    pool.statistics.peak = pool.statistics.live;
+    Ok(())
+}
+
+/// Gives all cached blocks back to the system.
+///
+/// # Errors
+/// When the device can't be used.
+pub fn trim(device: Device) -> Result<()> {
+    device.check("pool")?;
+    cpu().trim();
+    Ok(())
+}
+
+const ALIGNMENT: usize = 64;
+/// Blocks of this size and more start at a huge-page boundary, so that a system with transparent huge pages can use them.
+const HUGE_PAGE: usize = 2 << 20;
+
+fn memory_layout(capacity: usize) -> Option<Layout> {
+    Layout::from_size_align(capacity, if capacity >= 2 * HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }).ok()
+}
+
+/// The capacity of a block for `bytes`: four steps to each power of two, so that blocks of nearly the same size are shared
+/// and at most a fifth is unused.
+fn capacity_for(bytes: usize) -> Option<usize> {
+    let bytes = bytes.max(ALIGNMENT);
+    let step = (bytes.checked_next_power_of_two()? / 8).max(ALIGNMENT);
+    bytes.checked_next_multiple_of(step)
+}
+
+impl Free {
+    fn trim(&mut self) {
+        for (capacity, addresses) in std::mem::take(&mut self.blocks) {
+            for Address(pointer) in addresses {
+                if let Some(layout) = memory_layout(capacity) {
+                    // SAFETY: the block was allocated with this very layout and nobody else has its address.
+                    unsafe { dealloc(pointer.as_ptr(), layout) };
+                }
+            }
+        }
+        self.statistics.cached = 0;
+    }
+
+    /// A cached block of at least `capacity` that wastes at most a quarter of it.
+    fn reuse(&mut self, capacity: usize) -> Option<Block> {
+        let (&found, addresses) = self.blocks.range_mut(capacity..=capacity + capacity / 4).next()?;
+        let Address(pointer) = addresses.pop()?;
+        if addresses.is_empty() {
+            self.blocks.remove(&found);
+        }
+        self.statistics.cached -= found;
+        Some(Block { pointer, capacity: found })
+    }
+}
+
+/// A block of the CPU pool, owned; it goes back to the pool when dropped. Its memory is uninitialised.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pointer: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: a block owns its memory alone, as a Vec does.
+unsafe impl Send for Block {}
+// SAFETY: a shared block gives out its address only; who reads or writes through it answers for that.
+unsafe impl Sync for Block {}
+
+impl Block {
+    /// Takes a block of at least `bytes` for `operation`.
+    pub(crate) fn take(operation: &str, bytes: usize) -> Result<Self> {
+        let fail = |why: String| Error::new(ErrorKind::OutOfMemory, operation.to_owned(), why);
+        let capacity = capacity_for(bytes).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;
+        let layout =
+            memory_layout(capacity).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;
+        let mut pool = cpu();
+        let block = match pool.reuse(capacity) {
+            Some(block) => block,
+            None => {
+                if let Some(limit) = pool.statistics.limit {
+                    if pool.statistics.live.saturating_add(pool.statistics.cached).saturating_add(capacity) > limit {
+                        pool.trim();
+                    }
+                    let live = pool.statistics.live;
+                    if live.saturating_add(capacity) > limit {
+                        return Err(fail(format!(
+                            "{bytes} bytes don't fit: {live} of the pool's limit {limit} are in use"
+                        ))
+                        .expected("a smaller batch or patch, or a higher limit"));
+                    }
+                }
+                // SAFETY: the layout's size isn't zero.
+                let mut pointer = NonNull::new(unsafe { alloc(layout) });
+                if pointer.is_none() {
+                    pool.trim();
+                    // SAFETY: as above.
+                    pointer = NonNull::new(unsafe { alloc(layout) });
+                }
+                let pointer = pointer.ok_or_else(|| fail(format!("the system has no {capacity} bytes left")))?;
+                pool.statistics.system_allocations += 1;
+                Block { pointer, capacity }
+            }
+        };
+        pool.statistics.live += block.capacity;
+        pool.statistics.peak = pool.statistics.peak.max(pool.statistics.live);
+        Ok(block)
+    }
+
+    /// The first byte.
+    pub(crate) fn pointer(&self) -> NonNull<u8> {
+        self.pointer
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let mut pool = cpu();
+        pool.statistics.live -= self.capacity;
+        pool.statistics.cached += self.capacity;
+        pool.blocks.entry(self.capacity).or_default().push(Address(self.pointer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacities_waste_little() {
+        for bytes in [0, 1, 64, 65, 1000, 4097, 100_000, 67_108_864, 70_000_000] {
+            let capacity = capacity_for(bytes).unwrap();
+            assert!(capacity >= bytes && capacity.is_multiple_of(ALIGNMENT));
+            assert!(bytes < 1024 || capacity - bytes <= bytes / 4, "{bytes} {capacity}");
+        }
+        assert!(capacity_for(usize::MAX).is_none());
+    }
+}

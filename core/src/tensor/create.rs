@@ -1,0 +1,170 @@
+//! Making tensors: filled, from values, from random numbers, and piece by piece in a kernel.
+
+use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
+
+use super::{Tensor, with_element};
+use crate::{DType, Device, Element, Error, Layout, Result, Seed, element_count, storage::Storage};
+
+/// Memory of a tensor to come, to be filled by a kernel.
+///
+/// ```
+/// use tomograd_core::{Device, TensorBuilder};
+/// let mut builder = TensorBuilder::<f32>::new("iota", &[2, 2], Device::Cpu)?;
+/// for (i, element) in builder.uninit()?.iter_mut().enumerate() {
+///     element.write(i as f32);
+/// }
+/// // SAFETY: the loop above wrote every element.
+/// let tensor = unsafe { builder.assume_init() };
+/// assert_eq!(tensor.to_vec::<f32>()?, [0.0, 1.0, 2.0, 3.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+pub struct TensorBuilder<T: Element> {
+    storage: Storage,
+    layout: Layout,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> TensorBuilder<T> {
+    /// Takes memory for a tensor of `shape`, on behalf of `operation`.
+    ///
+    /// # Errors
+    /// When the size overflows, memory runs out, or the device can't be used.
+    pub fn new(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
+        let count = element_count(operation, shape)?;
+        Ok(Self {
+            storage: Storage::uninit::<T>(operation, count, device)?,
+            layout: Layout::contiguous(shape),
+            element: PhantomData,
+        })
+    }
+
+    /// The elements in row-major order, to be written by the host.
+    ///
+    /// # Errors
+    /// When the memory isn't the host's.
+    pub fn uninit(&mut self) -> Result<&mut [MaybeUninit<T>]> {
+        crate::cpu::require_host("uninit", self.storage.device())?;
+        Ok(&mut self.storage.uninit_slice_mut::<T>()[..self.layout.count()])
+    }
+
+    /// The finished tensor.
+    ///
+    /// # Safety
+    /// Every element must have been written.
+    pub unsafe fn assume_init(self) -> Tensor {
+        Tensor { storage: Arc::new(self.storage), layout: self.layout, dtype: T::DTYPE }
+    }
+
+    /// The finished tensor, its elements copied from `values`.
+    ///
+    /// # Errors
+    /// When `values` has another length, or the memory isn't the host's.
+    pub fn copy_from_slice(mut self, values: &[T]) -> Result<Tensor> {
+        if values.len() != self.layout.count() {
+            return Err(Error::shape(
+                "from_slice",
+                format!("{} values for {} elements", values.len(), self.layout.count()),
+            )
+            .shapes([self.layout.shape()]));
+        }
+        for (element, &value) in self.uninit()?.iter_mut().zip(values) {
+            element.write(value);
+        }
+        // SAFETY: the loop wrote every element, as the lengths are equal.
+        Ok(unsafe { self.assume_init() })
+    }
+
+    /// The finished tensor, element `i` (row-major) being `value(i)`.
+    ///
+    /// # Errors
+    /// When the memory isn't the host's.
+    pub fn fill_with(mut self, mut value: impl FnMut(usize) -> T) -> Result<Tensor> {
+        for (i, element) in self.uninit()?.iter_mut().enumerate() {
+            element.write(value(i));
+        }
+        // SAFETY: the loop wrote every element.
+        Ok(unsafe { self.assume_init() })
+    }
+}
+
+impl Tensor {
+    /// A tensor of `shape` whose elements are copied from `values` in row-major order.
+    ///
+    /// # Errors
+    /// When the number of values isn't that of the shape, memory runs out, or the device can't be used.
+    pub fn from_slice<T: Element>(values: &[T], shape: &[usize], device: Device) -> Result<Tensor> {
+        TensorBuilder::<T>::new("from_slice", shape, device)?.copy_from_slice(values)
+    }
+
+    /// A tensor of rank 0.
+    ///
+    /// # Errors
+    /// When memory runs out, or the device can't be used.
+    pub fn scalar<T: Element>(value: T, device: Device) -> Result<Tensor> {
+        Self::from_slice(&[value], &[], device)
+    }
+
+    /// A tensor whose elements are all `value`, converted to `dtype`.
+    ///
+    /// # Errors
+    /// When the size overflows, memory runs out, or the device can't be used.
+    pub fn full(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Tensor> {
+        with_element!(dtype, T => {
+            let value = T::from_f64(value);
+            TensorBuilder::<T>::new("full", shape, device)?.fill_with(|_| value)
+        })
+    }
+
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// When the size overflows, memory runs out, or the device can't be used.
+    pub fn zeros(shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
+        Self::full(shape, 0.0, dtype, device)
+    }
+
+    /// A tensor of ones.
+    ///
+    /// # Errors
+    /// When the size overflows, memory runs out, or the device can't be used.
+    pub fn ones(shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
+        Self::full(shape, 1.0, dtype, device)
+    }
+
+    /// The values 0, 1, ... `count - 1`.
+    ///
+    /// # Errors
+    /// When memory runs out, or the device can't be used.
+    pub fn arange(count: usize, dtype: DType, device: Device) -> Result<Tensor> {
+        with_element!(dtype, T => TensorBuilder::<T>::new("arange", &[count], device)?.fill_with(|i| T::from_f64(i as f64)))
+    }
+
+    /// Values drawn evenly from `low..high`; element `i` depends on `seed` and `i` alone.
+    ///
+    /// # Errors
+    /// When the size overflows, memory runs out, or the device can't be used.
+    pub fn uniform(shape: &[usize], low: f64, high: f64, seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
+        let mut random = seed.random();
+        with_element!(dtype, T => {
+            TensorBuilder::<T>::new("uniform", shape, device)?.fill_with(|_| T::from_f64(random.uniform_in(low, high)))
+        })
+    }
+
+    /// Values drawn from the normal distribution of `mean` and `deviation`.
+    ///
+    /// # Errors
+    /// When the size overflows, memory runs out, or the device can't be used.
+    pub fn normal(
+        shape: &[usize],
+        mean: f64,
+        deviation: f64,
+        seed: Seed,
+        dtype: DType,
+        device: Device,
+    ) -> Result<Tensor> {
+        let mut random = seed.random();
+        with_element!(dtype, T => {
+            TensorBuilder::<T>::new("normal", shape, device)?.fill_with(|_| T::from_f64(mean + deviation * random.normal()))
+        })
+    }
+}

@@ -1,0 +1,72 @@
+//! How a tensor is printed.
+
+use std::fmt;
+
+use super::Tensor;
+use crate::{DType, shape_text};
+
+/// Longer axes are shown by this many elements at either end.
+const EDGE: usize = 3;
+
+impl fmt::Display for Tensor {
+    /// The elements in nested brackets, long axes shortened, then dtype, shape and device.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_axis(f, 0)?;
+        write!(f, " {} {} {}", self.dtype(), shape_text(self.shape()), self.device())
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Tensor({} {} {}, strides {:?})",
+            self.dtype(),
+            shape_text(self.shape()),
+            self.device(),
+            self.strides()
+        )
+    }
+}
+
+impl Tensor {
+    fn write_axis(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        if self.rank() == 0 {
+            return match self.to_vec_f64() {
+                Ok(values) => match (self.dtype(), values.first().copied().unwrap_or_default()) {
+                    (DType::Bool, value) => write!(f, "{}", value != 0.0),
+                    (dtype, value) if dtype.is_float() => match f.precision() {
+                        Some(digits) => write!(f, "{value:.digits$}"),
+                        None if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) => write!(f, "{value:.4e}"),
+                        None => write!(f, "{value:.4}"),
+                    },
+                    (_, value) => write!(f, "{value}"),
+                },
+                Err(_) => f.write_str("?"),
+            };
+        }
+        let size = self.shape()[0];
+        f.write_str("[")?;
+        for i in 0..size {
+            if size > 2 * EDGE + 1 && (EDGE..size - EDGE).contains(&i) {
+                if i == EDGE {
+                    self.separate(f, depth)?;
+                    f.write_str("...")?;
+                }
+                continue;
+            }
+            if i > 0 {
+                self.separate(f, depth)?;
+            }
+            match self.select(0, i) {
+                Ok(part) => part.write_axis(f, depth + 1)?,
+                Err(_) => f.write_str("?")?,
+            }
+        }
+        f.write_str("]")
+    }
+
+    fn separate(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
+        if self.rank() == 1 { f.write_str(", ") } else { write!(f, ",\n{:width$}", "", width = depth + 1) }
+    }
+}

@@ -1,0 +1,134 @@
+//! The tensor: a value of a run-time dtype on a device.
+
+mod convert;
+mod create;
+mod display;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use create::TensorBuilder;
+
+use crate::{DType, Device, Layout, Result, storage::Storage};
+
+/// An n-dimensional array of one dtype on one device.
+///
+/// A tensor is a value: cloning and viewing share memory, and a write copies first when the memory is shared or when the
+/// layout's elements overlap (see [`copies_on_write`](crate::copies_on_write)), so that no other tensor ever changes.
+/// Images are `(N, C, H, W)` and volumes `(N, C, D, H, W)`.
+#[derive(Clone)]
+pub struct Tensor {
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) layout: Layout,
+    pub(crate) dtype: DType,
+}
+
+impl Tensor {
+    /// The sizes of the axes.
+    pub fn shape(&self) -> &[usize] {
+        self.layout.shape()
+    }
+
+    /// Elements between neighbours along each axis.
+    pub fn strides(&self) -> &[usize] {
+        self.layout.strides()
+    }
+
+    /// How the elements lie in memory.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.layout.rank()
+    }
+
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.layout.count()
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The device that holds the elements.
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+
+    /// Whether the elements lie in row-major order without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        self.layout.is_contiguous()
+    }
+
+    /// Whether both view the same memory.
+    pub fn shares_storage(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    /// The same elements in row-major order: this tensor if it is so already, a copy otherwise.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+    }
+
+    /// A row-major copy in memory of its own.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn copy(&self) -> Result<Tensor> {
+        match self.device() {
+            Device::Cpu => crate::cpu::copy(self),
+            device => device.check("copy").map(|()| self.clone()),
+        }
+    }
+}
+
+/// Runs `$body` with `$type` standing for the Rust type of the run-time dtype `$dtype`.
+macro_rules! with_element {
+    ($dtype:expr, $type:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $type = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $type = f64;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $type = half::f16;
+                $body
+            }
+            $crate::DType::BF16 => {
+                type $type = half::bf16;
+                $body
+            }
+            $crate::DType::I64 => {
+                type $type = i64;
+                $body
+            }
+            $crate::DType::I32 => {
+                type $type = i32;
+                $body
+            }
+            $crate::DType::U8 => {
+                type $type = u8;
+                $body
+            }
+            $crate::DType::Bool => {
+                type $type = bool;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_element;

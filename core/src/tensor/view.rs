@@ -1,0 +1,90 @@
+//! Views: other layouts of the same memory.
+
+use super::Tensor;
+use crate::{Layout, Result};
+
+impl Tensor {
+    fn view(&self, layout: Layout) -> Tensor {
+        Tensor { storage: self.storage.clone(), layout, dtype: self.dtype }
+    }
+
+    /// The axes in the order of `axes`, without a copy.
+    ///
+    /// # Errors
+    /// When `axes` isn't a permutation of all axes.
+    pub fn permute(&self, axes: &[usize]) -> Result<Tensor> {
+        Ok(self.view(self.layout.permute(axes)?))
+    }
+
+    /// Axes `first` and `second` exchanged, without a copy.
+    ///
+    /// # Errors
+    /// When an axis is beyond the rank.
+    pub fn transpose(&self, first: usize, second: usize) -> Result<Tensor> {
+        let mut axes: Vec<usize> = (0..self.rank().max(first + 1).max(second + 1)).collect();
+        axes.swap(first, second);
+        self.permute(&axes)
+    }
+
+    /// Elements `start..start + length` of `axis`, without a copy.
+    ///
+    /// # Errors
+    /// When they leave the axis.
+    pub fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Tensor> {
+        Ok(self.view(self.layout.slice(axis, start, length, 1)?))
+    }
+
+    /// `length` elements of `axis` from `start` in steps of `step`, without a copy.
+    ///
+    /// # Errors
+    /// When they leave the axis, or the step is 0.
+    pub fn slice(&self, axis: usize, start: usize, length: usize, step: usize) -> Result<Tensor> {
+        Ok(self.view(self.layout.slice(axis, start, length, step)?))
+    }
+
+    /// The tensor at `index` of `axis`, without that axis and without a copy.
+    ///
+    /// # Errors
+    /// When the index leaves the axis.
+    pub fn select(&self, axis: usize, index: usize) -> Result<Tensor> {
+        self.narrow(axis, index, 1)?.squeeze(axis)
+    }
+
+    /// Axes of size 1, and new leading axes, repeated to `shape`, without a copy.
+    ///
+    /// # Errors
+    /// When an axis that isn't 1 would change.
+    pub fn expand(&self, shape: &[usize]) -> Result<Tensor> {
+        Ok(self.view(self.layout.expand(shape)?))
+    }
+
+    /// The same elements in row-major order as another shape; without a copy where strides can express it.
+    ///
+    /// # Errors
+    /// When the number of elements differs, or memory runs out.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        match self.layout.reshape(shape)? {
+            Some(layout) => Ok(self.view(layout)),
+            None => {
+                let copy = self.copy()?;
+                Ok(copy.view(Layout::contiguous(shape)))
+            }
+        }
+    }
+
+    /// A new axis of size 1 before `axis`, without a copy.
+    ///
+    /// # Errors
+    /// When `axis` is beyond the rank.
+    pub fn unsqueeze(&self, axis: usize) -> Result<Tensor> {
+        Ok(self.view(self.layout.unsqueeze(axis)?))
+    }
+
+    /// Without `axis`, which must have size 1; without a copy.
+    ///
+    /// # Errors
+    /// When it has another size.
+    pub fn squeeze(&self, axis: usize) -> Result<Tensor> {
+        Ok(self.view(self.layout.squeeze(axis)?))
+    }
+}
