@@ -1,1 +1,4 @@
 //! The operations of tomograd, forward and backward, as functions of tensors.
+
+pub mod parallel;
+pub mod simd;

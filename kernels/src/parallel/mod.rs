@@ -1,0 +1,34 @@
+//! The only way to go parallel.
+//!
+//! [`parallel_for`] cuts a range into chunks whose boundaries come from the range and the grain alone. Each chunk owns
+//! what it writes — a part of a [`Partition`] or a tile of a [`Grid`] — or one of the numbered [`PartialSlots`], which are
+//! summed in a fixed tree. So the bits of a result don't depend on how many threads there are or which of them ran what.
+
+mod partition;
+mod pool;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+pub use partition::{Grid, PartialSlots, Partition, Tile, as_uninit};
+pub use pool::{parallel_for, reset_workers_seen, threads, with_threads, workers_seen};
+pub use settings::{Order, Settings, current_isa, with_settings};
+
+/// Why a parallel section failed: a chunk panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParallelError {
+    /// The message of the panic of the first chunk that had one.
+    pub message: String,
+}
+
+impl std::fmt::Display for ParallelError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a parallel chunk panicked: {}", self.message)
+    }
+}
+
+impl std::error::Error for ParallelError {}
+
+/// The result of a parallel section.
+pub type Result<T> = std::result::Result<T, ParallelError>;

@@ -1,0 +1,226 @@
+//! Outputs that chunks share out among themselves, checked at run time.
+//!
+//! A chunk of [`parallel_for`](super::parallel_for) gets `&` access to what it captures, so writing to one output from
+//! many chunks needs proof that no two of them write to the same place. Here the proof is a flag for each block of the
+//! output: a block is handed out once, and asking again panics (which `parallel_for` turns into an error).
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::{AddAssign, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One bit a block: taken or not.
+struct Claims(Vec<AtomicU64>);
+
+impl Claims {
+    fn new(blocks: usize) -> Self {
+        Claims((0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    #[inline]
+    fn claim(&self, block: usize) {
+        let bit = 1u64 << (block % 64);
+        // Relaxed is enough: the flag itself decides who owns the block, and the end of the parallel section orders the
+        // writes before whatever reads them.
+        let before = self.0[block / 64].fetch_or(bit, Ordering::Relaxed);
+        assert!(before & bit == 0, "block {block} of an output was claimed twice");
+    }
+}
+
+/// A slice in blocks of the same length (the last may be shorter), each of which can be taken once.
+pub struct Partition<'a, T> {
+    start: *mut T,
+    len: usize,
+    block: usize,
+    claims: Claims,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a shared partition hands each element to one caller at most, as `&mut`; so sharing it is like sending the parts.
+unsafe impl<T: Send> Sync for Partition<'_, T> {}
+// SAFETY: it stands for a `&mut [T]`.
+unsafe impl<T: Send> Send for Partition<'_, T> {}
+
+impl<'a, T> Partition<'a, T> {
+    /// Splits `slice` into blocks of `block` elements (at least one). With `parallel_for(n, grain, ..)` over items of `size`
+    /// elements, `block` is `grain * size`.
+    pub fn new(slice: &'a mut [T], block: usize) -> Self {
+        let block = block.max(1);
+        Partition {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            block,
+            claims: Claims::new(slice.len().div_ceil(block)),
+            slice: PhantomData,
+        }
+    }
+
+    /// Takes the elements of a range that begins and ends at a border of blocks (or at the end of the slice). Panics if it
+    /// doesn't, or if a part of it was taken before.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub fn take(&self, range: Range<usize>) -> &'a mut [T] {
+        let (start, end) = (range.start, range.end);
+        assert!(
+            start <= end
+                && end <= self.len
+                && (start % self.block == 0 || start == end)
+                && (end % self.block == 0 || end == self.len || start == end),
+            "{range:?} of an output of {} elements doesn't fit its blocks of {}",
+            self.len,
+            self.block
+        );
+        if start < end {
+            (start / self.block..end.div_ceil(self.block)).for_each(|block| self.claims.claim(block));
+        }
+        // SAFETY: the range is inside the slice that `new` borrowed for 'a, and its blocks are now this caller's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) }
+    }
+
+    /// Takes block `i`.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub fn block(&self, i: usize) -> &'a mut [T] {
+        self.take(i * self.block..((i + 1) * self.block).min(self.len))
+    }
+}
+
+/// Rows of the same length, cut into tiles of `row_block` rows by `column_block` columns, each of which can be taken
+/// once: an output such as (channels, voxels) of which a chunk owns some channels of some voxels.
+pub struct Grid<'a, T> {
+    start: *mut T,
+    rows: usize,
+    columns: usize,
+    row_block: usize,
+    column_block: usize,
+    claims: Claims,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: as for `Partition`: tiles don't overlap, and each is handed out once.
+unsafe impl<T: Send> Sync for Grid<'_, T> {}
+// SAFETY: it stands for a `&mut [T]`.
+unsafe impl<T: Send> Send for Grid<'_, T> {}
+
+impl<'a, T> Grid<'a, T> {
+    /// Cuts `slice`, `rows` rows of `columns` elements, into tiles; blocks of 0 count as 1. Panics if the length differs.
+    pub fn new(slice: &'a mut [T], rows: usize, columns: usize, row_block: usize, column_block: usize) -> Self {
+        assert_eq!(slice.len(), rows * columns, "an output isn't {rows} rows of {columns}");
+        let (row_block, column_block) = (row_block.max(1), column_block.max(1));
+        Grid {
+            start: slice.as_mut_ptr(),
+            rows,
+            columns,
+            row_block,
+            column_block,
+            claims: Claims::new(rows.div_ceil(row_block) * columns.div_ceil(column_block)),
+            slice: PhantomData,
+        }
+    }
+
+    /// Takes the tile in row `i` and column `j` of tiles. Panics if there is none, or if it was taken before.
+    #[inline]
+    pub fn tile(&self, i: usize, j: usize) -> Tile<'a, T> {
+        let (row, column) = (i * self.row_block, j * self.column_block);
+        assert!(row < self.rows && column < self.columns, "there is no tile {i}, {j}");
+        self.claims.claim(i * self.columns.div_ceil(self.column_block) + j);
+        Tile {
+            // SAFETY: the first element of the tile is inside the slice.
+            start: unsafe { self.start.add(row * self.columns + column) },
+            rows: self.row_block.min(self.rows - row),
+            columns: self.column_block.min(self.columns - column),
+            stride: self.columns,
+            grid: PhantomData,
+        }
+    }
+}
+
+/// A tile of a [`Grid`]: some columns of some rows, which this value alone may write.
+pub struct Tile<'a, T> {
+    start: *mut T,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    grid: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Tile<'_, T> {
+    /// How many rows it has.
+    #[inline]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How many columns it has.
+    #[inline]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The distance between two rows, in elements.
+    #[inline]
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// One row of it; panics if there is none.
+    #[inline]
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows, "row {row} of a tile of {}", self.rows);
+        // SAFETY: the row lies inside the tile, which is borrowed mutably here.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
+    }
+
+    /// The first element, for kernels that address the tile by its stride. They must stay inside `rows` × `columns`.
+    #[inline]
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.start
+    }
+}
+
+/// Partial results of chunks, numbered, summed in a fixed tree.
+///
+/// Each of the `count` slots has `width` numbers, all of them zero at first.
+pub struct PartialSlots<'a, T> {
+    numbers: &'a mut [T],
+    width: usize,
+}
+
+impl<'a, T: Copy + Default + AddAssign + Send> PartialSlots<'a, T> {
+    /// Slots over a buffer (scratch, or a `Vec`), which is cleared; its length is `count * width`.
+    pub fn new(numbers: &'a mut [T], width: usize) -> Self {
+        assert!(numbers.len().is_multiple_of(width.max(1)), "a buffer of partial results isn't whole slots");
+        numbers.fill(T::default());
+        PartialSlots { numbers, width: width.max(1) }
+    }
+
+    /// The slots to hand out in a parallel section: slot `i` is block `i`.
+    pub fn slots(&mut self) -> Partition<'_, T> {
+        Partition::new(self.numbers, self.width)
+    }
+
+    /// Sums the slots pairwise (1 into 0, 3 into 2, ...; then 2 into 0, ...) and gives the sums; zeros if there is no slot,
+    /// which is an empty slice.
+    pub fn sum(self) -> &'a [T] {
+        let count = self.numbers.len() / self.width;
+        let mut step = 1;
+        while step < count {
+            for i in (0..count - step).step_by(2 * step) {
+                let (left, right) = self.numbers.split_at_mut((i + step) * self.width);
+                for (a, b) in left[i * self.width..][..self.width].iter_mut().zip(right) {
+                    *a += *b;
+                }
+            }
+            step *= 2;
+        }
+        let width = self.width.min(self.numbers.len());
+        &self.numbers[..width]
+    }
+}
+
+/// A slice whose numbers may be anything yet, seen from one that is initialised: for kernels that write either.
+pub fn as_uninit<T: Copy>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
+    // SAFETY: `MaybeUninit<T>` has the layout of `T`. Callers of this crate only write `T`s through it, never uninitialised
+    // values; `T: Copy` rules out destructors.
+    unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), slice.len()) }
+}

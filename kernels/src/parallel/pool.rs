@@ -1,0 +1,181 @@
+//! `parallel_for` on rayon's pools.
+
+use super::{Order, ParallelError, Result, Settings, with_settings};
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+thread_local! {
+    /// Whether this thread is inside a chunk.
+    static IN_CHUNK: Cell<bool> = const { Cell::new(false) };
+    /// This thread's number, from 1, in the order in which threads first ran a chunk; 0 before that.
+    static WORKER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// One bit for each worker (modulo 64) that ran a chunk.
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+/// How many different threads have run chunks of a parallel section since [`reset_workers_seen`] (up to 64).
+pub fn workers_seen() -> u32 {
+    SEEN.load(Ordering::Relaxed).count_ones()
+}
+
+/// Forgets which threads have run chunks.
+pub fn reset_workers_seen() {
+    SEEN.store(0, Ordering::Relaxed);
+}
+
+fn note_worker() {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    if WORKER.get() == 0 {
+        WORKER.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    let bit = 1 << (WORKER.get() % 64);
+    // Reading first keeps the line shared between the cores once all bits are set.
+    if SEEN.load(Ordering::Relaxed) & bit == 0 {
+        SEEN.fetch_or(bit, Ordering::Relaxed);
+    }
+}
+
+/// How many threads a parallel section on this thread may use.
+pub fn threads() -> usize {
+    Settings::current().thread_count().unwrap_or_else(rayon::current_num_threads)
+}
+
+/// Runs `f` with parallel sections on `threads` threads (at least one). The pool of each number is built once and kept.
+pub fn with_threads<R>(threads: usize, f: impl FnOnce() -> R) -> R {
+    with_settings(Settings::current().threads(threads), f)
+}
+
+/// The pool with this many threads beside the caller's own; `None` when it can't be built.
+fn pool(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
+    static POOLS: Mutex<BTreeMap<usize, Arc<rayon::ThreadPool>>> = Mutex::new(BTreeMap::new());
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = pools.get(&threads) {
+        return Some(pool.clone());
+    }
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("tomograd-{i}"));
+    let pool = Arc::new(builder.build().ok()?);
+    pools.insert(threads, pool.clone());
+    Some(pool)
+}
+
+/// Cuts `0..range` into chunks of `grain` (the last may be shorter) and calls `f` once with each.
+///
+/// The boundaries depend on `range` and `grain` alone. One chunk runs inline, without a thread being woken; so does
+/// everything inside another chunk, where `f` is called with the same chunks one after the other. Choose the grain so
+/// that a chunk is worth at least about 50 µs. A panic in a chunk becomes an error (the message is that of the first
+/// chunk, by position, among those that panicked); chunks not begun by then are left out.
+pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
+    if range == 0 {
+        return Ok(());
+    }
+    let grain = grain.max(1);
+    let chunks = range.div_ceil(grain);
+    let section = Section {
+        chunks,
+        chunk: |i: usize| f(i * grain..range.min((i + 1) * grain)),
+        settings: Settings::current(),
+        permutation: permutation(chunks, Settings::current().chunk_order()),
+        next: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    let workers = if IN_CHUNK.get() { 1 } else { threads().min(chunks) };
+    if workers == 1 {
+        section.work();
+        return section.result();
+    }
+    // The caller works too, so that one thread less has to be woken. Outside of a pool, the caller's thread comes on top of
+    // the pool's; `workers - 1` tasks keep the number right.
+    match section.settings.thread_count().and_then(|threads| pool(threads - 1)) {
+        Some(pool) => pool.in_place_scope(|scope| section.fan_out(scope, workers)),
+        None => rayon::in_place_scope(|scope| section.fan_out(scope, workers)),
+    }
+    section.result()
+}
+
+/// A parallel section under way.
+struct Section<F> {
+    chunks: usize,
+    chunk: F,
+    settings: Settings,
+    permutation: Option<Vec<usize>>,
+    next: AtomicUsize,
+    stop: AtomicBool,
+    /// The chunk that panicked, the first by position, and its message.
+    failure: Mutex<Option<(usize, String)>>,
+}
+
+impl<F: Fn(usize) + Sync> Section<F> {
+    /// Takes chunks until there are none left.
+    fn work(&self) {
+        struct Leave(bool);
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                IN_CHUNK.set(self.0);
+            }
+        }
+        let _leave = Leave(IN_CHUNK.replace(self.chunks > 1 || IN_CHUNK.get()));
+        note_worker();
+        with_settings(self.settings, || {
+            while !self.stop.load(Ordering::Relaxed) {
+                let turn = self.next.fetch_add(1, Ordering::Relaxed);
+                if turn >= self.chunks {
+                    break;
+                }
+                let chunk = self.permutation.as_ref().map_or(turn, |order| order[turn]);
+                // The closure may leave its outputs half written; the error tells the caller to drop them.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.chunk)(chunk))) {
+                    self.stop.store(true, Ordering::Relaxed);
+                    let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failure.as_ref().is_none_or(|(first, _)| chunk < *first) {
+                        *failure = Some((chunk, message(&*panic)));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Works on this thread and on `workers - 1` of the pool's.
+    fn fan_out<'scope>(&'scope self, scope: &rayon::Scope<'scope>, workers: usize)
+    where
+        F: 'scope,
+    {
+        for _ in 1..workers {
+            scope.spawn(move |_| self.work());
+        }
+        self.work();
+    }
+
+    fn result(self) -> Result<()> {
+        match self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, message)) => Err(ParallelError { message }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_string())
+}
+
+/// The order of chunks; `None` is first to last.
+fn permutation(chunks: usize, order: Order) -> Option<Vec<usize>> {
+    let Order::Shuffled(mut state) = order else { return None };
+    let mut permutation: Vec<usize> = (0..chunks).collect();
+    for i in (1..chunks).rev() {
+        // splitmix64: any mixing will do, as long as the seed names the permutation.
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        permutation.swap(i, ((z ^ (z >> 31)) % (i as u64 + 1)) as usize);
+    }
+    Some(permutation)
+}

@@ -1,0 +1,200 @@
+//! Instruction sets, chosen at run time, behind one trait.
+//!
+//! A kernel is written once, as a generic body over a [`Simd`] token, and [`dispatch`] runs the copy that was compiled for
+//! the instruction set at hand. Three rules keep the bits equal over all of them:
+//! - every elementwise method of [`Vector`] is defined exactly (IEEE rounding, fused multiply-add, `min` and `max` of NaN);
+//! - a reduction uses sixteen *virtual lanes* ([`Lanes16`]), however many registers these take, and one fixed tree;
+//! - a long sum goes in sequence, by fused multiply-add, in an order that doesn't depend on the size of a register tile.
+//!
+//! Everything here is `#[inline(always)]`: only the outermost function, inside [`dispatch`], carries
+//! `#[target_feature]`, and a hop that isn't inlined would pass vectors through memory. So mark the `run` of a
+//! [`Kernel`] and all generic helpers below it `#[inline(always)]`, and keep closures out of hot loops.
+
+mod isa;
+mod lanes;
+pub mod math;
+mod portable;
+mod real;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use isa::selected_or_detected;
+pub use isa::{Isa, detected, selected};
+pub use lanes::{Lanes16, dot, sum};
+pub use portable::Portable;
+pub use real::Real;
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+use std::fmt::Debug;
+
+/// A token that proves that the processor has an instruction set. Only [`dispatch`] makes one.
+pub trait Simd: Copy + Send + Sync + Debug + 'static {
+    /// The instruction set that this token stands for.
+    const ISA: Isa;
+    /// How many vector registers a register tile can count on.
+    const REGISTERS: usize;
+    /// The vector of `f32`.
+    type F32: Vector<Elem = f32>;
+    /// The vector of `f64`.
+    type F64: Vector<Elem = f64>;
+}
+
+/// A register full of numbers.
+///
+/// Values are only made inside a [`Kernel`] that [`dispatch`] runs: that is what makes the instructions behind the
+/// methods available. Methods on bits treat a lane as the unsigned integer of the same width.
+pub trait Vector: Copy + Send + Sync + Debug + 'static {
+    /// The number in a lane.
+    type Elem: Real;
+    /// What a comparison gives: one truth value a lane.
+    type Mask: Copy;
+    /// How many numbers a register holds.
+    const LANES: usize;
+
+    /// All lanes equal to `x`.
+    fn splat(x: Self::Elem) -> Self;
+    /// All lanes with these bits (the low 32 of them for `f32`).
+    fn splat_bits(bits: u64) -> Self;
+    /// Reads `LANES` numbers.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `LANES` numbers; it need not be aligned.
+    unsafe fn load_ptr(from: *const Self::Elem) -> Self;
+    /// Reads the first `count` lanes (at most `LANES`), and sets the others to zero.
+    ///
+    /// # Safety
+    /// `from` is valid for reading `count` numbers.
+    unsafe fn load_partial_ptr(from: *const Self::Elem, count: usize) -> Self;
+    /// Writes `LANES` numbers.
+    ///
+    /// # Safety
+    /// `to` is valid for writing `LANES` numbers; it need not be aligned.
+    unsafe fn store_ptr(self, to: *mut Self::Elem);
+    /// Writes the first `count` lanes (at most `LANES`).
+    ///
+    /// # Safety
+    /// `to` is valid for writing `count` numbers.
+    unsafe fn store_partial_ptr(self, to: *mut Self::Elem, count: usize);
+
+    /// `self + other`
+    fn add(self, other: Self) -> Self;
+    /// `self - other`
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`
+    fn mul(self, other: Self) -> Self;
+    /// `self / other`, correctly rounded
+    fn div(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once
+    fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// `term - self * factor`, rounded once
+    fn neg_mul_add(self, factor: Self, term: Self) -> Self;
+    /// The square root, correctly rounded
+    fn sqrt(self) -> Self;
+    /// The sign flipped, that of NaN too
+    fn neg(self) -> Self;
+    /// The sign cleared
+    fn abs(self) -> Self;
+    /// `if self < other { self } else { other }`: the *second* operand when either is NaN, or when both are zeros. So
+    /// `limit.min(x)` lets a NaN in `x` through.
+    fn min(self, other: Self) -> Self;
+    /// `if self > other { self } else { other }`: the *second* operand when either is NaN, or when both are zeros. So
+    /// `zero.max(x)` is a ReLU that lets NaN through.
+    fn max(self, other: Self) -> Self;
+    /// The largest whole number that isn't greater
+    fn floor(self) -> Self;
+    /// The nearest whole number, ties to even
+    fn round(self) -> Self;
+
+    /// `self < other`; false for NaN
+    fn lt(self, other: Self) -> Self::Mask;
+    /// `self <= other`; false for NaN
+    fn le(self, other: Self) -> Self::Mask;
+    /// `self == other`; false for NaN
+    fn eq(self, other: Self) -> Self::Mask;
+    /// Lane by lane, `yes` where the mask holds, else `no`
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+    /// Both masks hold
+    fn mask_and(a: Self::Mask, b: Self::Mask) -> Self::Mask;
+    /// Either mask holds
+    fn mask_or(a: Self::Mask, b: Self::Mask) -> Self::Mask;
+
+    /// Bitwise and
+    fn bit_and(self, other: Self) -> Self;
+    /// Bitwise or
+    fn bit_or(self, other: Self) -> Self;
+    /// Bitwise exclusive or
+    fn bit_xor(self, other: Self) -> Self;
+    /// The bits added as integers, wrapping
+    fn bits_add(self, other: Self) -> Self;
+    /// The bits subtracted as integers, wrapping
+    fn bits_sub(self, other: Self) -> Self;
+    /// The bits shifted left by `count` < the width of a lane
+    fn bits_shl(self, count: u32) -> Self;
+    /// The bits shifted right by `count` < the width of a lane; zeros come in
+    fn bits_shr(self, count: u32) -> Self;
+
+    /// All lanes zero.
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(<Self::Elem as Real>::ZERO)
+    }
+
+    /// Reads the first `LANES` numbers of a slice; panics if it is shorter.
+    #[inline(always)]
+    fn load(from: &[Self::Elem]) -> Self {
+        assert!(from.len() >= Self::LANES, "a vector is loaded from a shorter slice");
+        // SAFETY: the slice is long enough, by the check above.
+        unsafe { Self::load_ptr(from.as_ptr()) }
+    }
+
+    /// Reads a slice of at most `LANES` numbers (of a longer one its first `LANES`); the lanes beyond it are zero.
+    #[inline(always)]
+    fn load_partial(from: &[Self::Elem]) -> Self {
+        // SAFETY: the count is at most the slice's length and at most `LANES`.
+        unsafe { Self::load_partial_ptr(from.as_ptr(), from.len().min(Self::LANES)) }
+    }
+
+    /// Writes to the first `LANES` numbers of a slice; panics if it is shorter.
+    #[inline(always)]
+    fn store(self, to: &mut [Self::Elem]) {
+        assert!(to.len() >= Self::LANES, "a vector is stored to a shorter slice");
+        // SAFETY: the slice is long enough, by the check above.
+        unsafe { self.store_ptr(to.as_mut_ptr()) }
+    }
+
+    /// Writes as many lanes as the slice is long, at most `LANES`.
+    #[inline(always)]
+    fn store_partial(self, to: &mut [Self::Elem]) {
+        // SAFETY: the count is at most the slice's length and at most `LANES`.
+        unsafe { self.store_partial_ptr(to.as_mut_ptr(), to.len().min(Self::LANES)) }
+    }
+}
+
+/// A computation whose body is written once for all instruction sets.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// The body. Mark every implementation `#[inline(always)]`: it is compiled once for each instruction set, inside a
+    /// function that enables it.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel with the instruction set of the current thread's [settings](crate::parallel::Settings), or else with
+/// the one [selected] for the process. It costs a thread-local read and a jump; enter it once a chunk, inside
+/// [`parallel_for`](crate::parallel::parallel_for), not once a row.
+#[inline]
+pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match crate::parallel::current_isa() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `current_isa` gives only instruction sets that were detected on this processor.
+        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
+        _ => kernel.run(Portable::new()),
+    }
+}

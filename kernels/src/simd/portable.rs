@@ -1,0 +1,198 @@
+//! Vectors in plain Rust: arrays, and the standard library's arithmetic.
+//!
+//! They have the sizes of AVX2, so that tile shapes that suit AVX2 suit them. Without hardware FMA, `mul_add` calls the
+//! math library: this is for correctness, and for platforms that nobody has tuned yet.
+
+use super::{Isa, Real, Simd, Vector};
+
+/// The token of plain Rust.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable(());
+
+impl Portable {
+    pub(super) fn new() -> Self {
+        Portable(())
+    }
+}
+
+impl Simd for Portable {
+    const ISA: Isa = Isa::Portable;
+    const REGISTERS: usize = 16;
+    type F32 = Array<f32, 8>;
+    type F64 = Array<f64, 4>;
+}
+
+/// A vector that is an array.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Array<T, const N: usize>([T; N]);
+
+impl<T: Real, const N: usize> Array<T, N> {
+    #[inline(always)]
+    fn map(self, f: impl Fn(T) -> T) -> Self {
+        Array(self.0.map(f))
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(T, T) -> T) -> Self {
+        Array(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+
+    #[inline(always)]
+    fn compare(self, other: Self, f: impl Fn(&T, &T) -> bool) -> [bool; N] {
+        std::array::from_fn(|lane| f(&self.0[lane], &other.0[lane]))
+    }
+}
+
+macro_rules! portable {
+    ($t:ident, $bits:ident, $lanes:expr) => {
+        impl Vector for Array<$t, $lanes> {
+            type Elem = $t;
+            type Mask = [bool; $lanes];
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            fn splat(x: $t) -> Self {
+                Array([x; $lanes])
+            }
+            #[inline(always)]
+            fn splat_bits(bits: u64) -> Self {
+                Array([$t::from_bits(bits as $bits); $lanes])
+            }
+            #[inline(always)]
+            unsafe fn load_ptr(from: *const $t) -> Self {
+                // SAFETY: the caller's promise; an array has the alignment of its element, which the caller's pointer has
+                // or else `read_unaligned` copes.
+                unsafe { from.cast::<Self>().read_unaligned() }
+            }
+            #[inline(always)]
+            unsafe fn load_partial_ptr(from: *const $t, count: usize) -> Self {
+                let mut lanes = [0.0; $lanes];
+                for (lane, slot) in lanes.iter_mut().enumerate().take(count) {
+                    // SAFETY: `lane` is below `count`, which the caller vouches for.
+                    *slot = unsafe { from.add(lane).read_unaligned() };
+                }
+                Array(lanes)
+            }
+            #[inline(always)]
+            unsafe fn store_ptr(self, to: *mut $t) {
+                // SAFETY: the caller's promise.
+                unsafe { to.cast::<Self>().write_unaligned(self) }
+            }
+            #[inline(always)]
+            unsafe fn store_partial_ptr(self, to: *mut $t, count: usize) {
+                for (lane, value) in self.0.into_iter().enumerate().take(count) {
+                    // SAFETY: `lane` is below `count`, which the caller vouches for.
+                    unsafe { to.add(lane).write_unaligned(value) };
+                }
+            }
+            #[inline(always)]
+            fn add(self, other: Self) -> Self {
+                self.zip(other, |a, b| a + b)
+            }
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                self.zip(other, |a, b| a - b)
+            }
+            #[inline(always)]
+            fn mul(self, other: Self) -> Self {
+                self.zip(other, |a, b| a * b)
+            }
+            #[inline(always)]
+            fn div(self, other: Self) -> Self {
+                self.zip(other, |a, b| a / b)
+            }
+            #[inline(always)]
+            fn mul_add(self, factor: Self, term: Self) -> Self {
+                Array(std::array::from_fn(|lane| self.0[lane].mul_add(factor.0[lane], term.0[lane])))
+            }
+            #[inline(always)]
+            fn neg_mul_add(self, factor: Self, term: Self) -> Self {
+                self.neg().mul_add(factor, term)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.map($t::sqrt)
+            }
+            #[inline(always)]
+            fn neg(self) -> Self {
+                self.map(|x| -x)
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                self.map($t::abs)
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                self.zip(other, |a, b| if a < b { a } else { b })
+            }
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                self.zip(other, |a, b| if a > b { a } else { b })
+            }
+            #[inline(always)]
+            fn floor(self) -> Self {
+                self.map($t::floor)
+            }
+            #[inline(always)]
+            fn round(self) -> Self {
+                self.map($t::round_ties_even)
+            }
+            #[inline(always)]
+            fn lt(self, other: Self) -> Self::Mask {
+                self.compare(other, |a, b| a < b)
+            }
+            #[inline(always)]
+            fn le(self, other: Self) -> Self::Mask {
+                self.compare(other, |a, b| a <= b)
+            }
+            #[inline(always)]
+            fn eq(self, other: Self) -> Self::Mask {
+                self.compare(other, |a, b| a == b)
+            }
+            #[inline(always)]
+            fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+                Array(std::array::from_fn(|lane| if mask[lane] { yes.0[lane] } else { no.0[lane] }))
+            }
+            #[inline(always)]
+            fn mask_and(a: Self::Mask, b: Self::Mask) -> Self::Mask {
+                std::array::from_fn(|lane| a[lane] & b[lane])
+            }
+            #[inline(always)]
+            fn mask_or(a: Self::Mask, b: Self::Mask) -> Self::Mask {
+                std::array::from_fn(|lane| a[lane] | b[lane])
+            }
+            #[inline(always)]
+            fn bit_and(self, other: Self) -> Self {
+                self.zip(other, |a, b| $t::from_bits(a.to_bits() & b.to_bits()))
+            }
+            #[inline(always)]
+            fn bit_or(self, other: Self) -> Self {
+                self.zip(other, |a, b| $t::from_bits(a.to_bits() | b.to_bits()))
+            }
+            #[inline(always)]
+            fn bit_xor(self, other: Self) -> Self {
+                self.zip(other, |a, b| $t::from_bits(a.to_bits() ^ b.to_bits()))
+            }
+            #[inline(always)]
+            fn bits_add(self, other: Self) -> Self {
+                self.zip(other, |a, b| $t::from_bits(a.to_bits().wrapping_add(b.to_bits())))
+            }
+            #[inline(always)]
+            fn bits_sub(self, other: Self) -> Self {
+                self.zip(other, |a, b| $t::from_bits(a.to_bits().wrapping_sub(b.to_bits())))
+            }
+            #[inline(always)]
+            fn bits_shl(self, count: u32) -> Self {
+                self.map(|a| $t::from_bits(a.to_bits() << count))
+            }
+            #[inline(always)]
+            fn bits_shr(self, count: u32) -> Self {
+                self.map(|a| $t::from_bits(a.to_bits() >> count))
+            }
+        }
+    };
+}
+
+portable!(f32, u32, 8);
+portable!(f64, u64, 4);

@@ -1,0 +1,383 @@
+//! AVX2 with FMA, and AVX-512.
+
+use super::{Isa, Kernel, Simd, Vector};
+use core::arch::x86_64::*;
+
+/// The token of AVX2 with FMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+/// The token of AVX-512 (F, BW, DQ, VL).
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Simd for Avx2 {
+    const ISA: Isa = Isa::Avx2;
+    const REGISTERS: usize = 16;
+    type F32 = F32x8;
+    type F64 = F64x4;
+}
+
+impl Simd for Avx512 {
+    const ISA: Isa = Isa::Avx512;
+    const REGISTERS: usize = 32;
+    type F32 = F32x16;
+    type F64 = F64x8;
+}
+
+/// Runs a kernel compiled for AVX2.
+///
+/// # Safety
+/// The processor has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+/// Runs a kernel compiled for AVX-512.
+///
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512(()))
+}
+
+/// Eight `f32` in a register of AVX2.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct F32x8(__m256);
+
+/// Four `f64` in a register of AVX2.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct F64x4(__m256d);
+
+/// Sixteen `f32` in a register of AVX-512.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct F32x16(__m512);
+
+/// Eight `f64` in a register of AVX-512.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct F64x8(__m512d);
+
+/// A method that is one expression of intrinsics.
+macro_rules! methods {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name($($arg: $ty),*) -> $out {
+            // SAFETY: a vector exists only inside a kernel that `dispatch` runs on a processor with these instructions.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// For partial loads and stores with AVX2: a window that starts at `8 - count` has its first `count` elements set.
+static WINDOW32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+/// The same for lanes of 64 bits, from `4 - count`.
+static WINDOW64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+macro_rules! avx2 {
+    ($vector:ident, $elem:ident, $bits:ident, $lanes:expr, $window:ident, $reg:ident,
+     $maskload:ident, $maskstore:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
+     $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
+     $min:ident, $max:ident, $floor:ident, $round:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident) => {
+        impl Vector for $vector {
+            type Elem = $elem;
+            type Mask = $reg;
+            const LANES: usize = $lanes;
+
+            methods! {
+                splat(x: $elem) -> Self = $vector($set1(x));
+                splat_bits(bits: u64) -> Self = $vector($from_int($set1_bits(bits as $bits)));
+                add(self: Self, other: Self) -> Self = $vector($add(self.0, other.0));
+                sub(self: Self, other: Self) -> Self = $vector($sub(self.0, other.0));
+                mul(self: Self, other: Self) -> Self = $vector($mul(self.0, other.0));
+                div(self: Self, other: Self) -> Self = $vector($div(self.0, other.0));
+                mul_add(self: Self, factor: Self, term: Self) -> Self = $vector($fmadd(self.0, factor.0, term.0));
+                neg_mul_add(self: Self, factor: Self, term: Self) -> Self = $vector($fnmadd(self.0, factor.0, term.0));
+                sqrt(self: Self) -> Self = $vector($sqrt(self.0));
+                neg(self: Self) -> Self = $vector($xor(self.0, $set1(-0.0)));
+                abs(self: Self) -> Self = $vector($andnot($set1(-0.0), self.0));
+                min(self: Self, other: Self) -> Self = $vector($min(self.0, other.0));
+                max(self: Self, other: Self) -> Self = $vector($max(self.0, other.0));
+                floor(self: Self) -> Self = $vector($floor(self.0));
+                round(self: Self) -> Self
+                    = $vector($round::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0));
+                lt(self: Self, other: Self) -> $reg = $cmp::<_CMP_LT_OQ>(self.0, other.0);
+                le(self: Self, other: Self) -> $reg = $cmp::<_CMP_LE_OQ>(self.0, other.0);
+                eq(self: Self, other: Self) -> $reg = $cmp::<_CMP_EQ_OQ>(self.0, other.0);
+                select(mask: $reg, yes: Self, no: Self) -> Self = $vector($blend(no.0, yes.0, mask));
+                mask_and(a: $reg, b: $reg) -> $reg = $and(a, b);
+                mask_or(a: $reg, b: $reg) -> $reg = $or(a, b);
+                bit_and(self: Self, other: Self) -> Self = $vector($and(self.0, other.0));
+                bit_or(self: Self, other: Self) -> Self = $vector($or(self.0, other.0));
+                bit_xor(self: Self, other: Self) -> Self = $vector($xor(self.0, other.0));
+                bits_add(self: Self, other: Self) -> Self = $vector($from_int($iadd($to_int(self.0), $to_int(other.0))));
+                bits_sub(self: Self, other: Self) -> Self = $vector($from_int($isub($to_int(self.0), $to_int(other.0))));
+                bits_shl(self: Self, count: u32) -> Self
+                    = $vector($from_int($shl($to_int(self.0), $set1_bits(count as $bits))));
+                bits_shr(self: Self, count: u32) -> Self
+                    = $vector($from_int($shr($to_int(self.0), $set1_bits(count as $bits))));
+            }
+
+            #[inline(always)]
+            unsafe fn load_ptr(from: *const $elem) -> Self {
+                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                unsafe { $vector($loadu(from)) }
+            }
+            #[inline(always)]
+            unsafe fn load_partial_ptr(from: *const $elem, count: usize) -> Self {
+                // SAFETY: the window is inside the table for any count; lanes that it leaves out aren't read.
+                unsafe {
+                    let window = $window.as_ptr().add($lanes - count.min($lanes));
+                    $vector($maskload(from, _mm256_loadu_si256(window.cast())))
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_ptr(self, to: *mut $elem) {
+                // SAFETY: the caller's promise.
+                unsafe { $storeu(to, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn store_partial_ptr(self, to: *mut $elem, count: usize) {
+                // SAFETY: the window is inside the table for any count; lanes that it leaves out aren't written.
+                unsafe {
+                    let window = $window.as_ptr().add($lanes - count.min($lanes));
+                    $maskstore(to, _mm256_loadu_si256(window.cast()), self.0)
+                }
+            }
+        }
+    };
+}
+
+avx2!(
+    F32x8,
+    f32,
+    i32,
+    8,
+    WINDOW32,
+    __m256,
+    _mm256_maskload_ps,
+    _mm256_maskstore_ps,
+    _mm256_set1_ps,
+    _mm256_set1_epi32,
+    _mm256_castps_si256,
+    _mm256_castsi256_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_add_ps,
+    _mm256_sub_ps,
+    _mm256_mul_ps,
+    _mm256_div_ps,
+    _mm256_fmadd_ps,
+    _mm256_fnmadd_ps,
+    _mm256_sqrt_ps,
+    _mm256_min_ps,
+    _mm256_max_ps,
+    _mm256_floor_ps,
+    _mm256_round_ps,
+    _mm256_cmp_ps,
+    _mm256_blendv_ps,
+    _mm256_and_ps,
+    _mm256_andnot_ps,
+    _mm256_or_ps,
+    _mm256_xor_ps,
+    _mm256_add_epi32,
+    _mm256_sub_epi32,
+    _mm256_sllv_epi32,
+    _mm256_srlv_epi32
+);
+avx2!(
+    F64x4,
+    f64,
+    i64,
+    4,
+    WINDOW64,
+    __m256d,
+    _mm256_maskload_pd,
+    _mm256_maskstore_pd,
+    _mm256_set1_pd,
+    _mm256_set1_epi64x,
+    _mm256_castpd_si256,
+    _mm256_castsi256_pd,
+    _mm256_loadu_pd,
+    _mm256_storeu_pd,
+    _mm256_add_pd,
+    _mm256_sub_pd,
+    _mm256_mul_pd,
+    _mm256_div_pd,
+    _mm256_fmadd_pd,
+    _mm256_fnmadd_pd,
+    _mm256_sqrt_pd,
+    _mm256_min_pd,
+    _mm256_max_pd,
+    _mm256_floor_pd,
+    _mm256_round_pd,
+    _mm256_cmp_pd,
+    _mm256_blendv_pd,
+    _mm256_and_pd,
+    _mm256_andnot_pd,
+    _mm256_or_pd,
+    _mm256_xor_pd,
+    _mm256_add_epi64,
+    _mm256_sub_epi64,
+    _mm256_sllv_epi64,
+    _mm256_srlv_epi64
+);
+
+macro_rules! avx512 {
+    ($vector:ident, $elem:ident, $bits:ident, $lanes:expr, $mask:ident,
+     $maskz_loadu:ident, $mask_storeu:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
+     $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
+     $min:ident, $max:ident, $roundscale:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident) => {
+        impl Vector for $vector {
+            type Elem = $elem;
+            type Mask = $mask;
+            const LANES: usize = $lanes;
+
+            methods! {
+                splat(x: $elem) -> Self = $vector($set1(x));
+                splat_bits(bits: u64) -> Self = $vector($from_int($set1_bits(bits as $bits)));
+                add(self: Self, other: Self) -> Self = $vector($add(self.0, other.0));
+                sub(self: Self, other: Self) -> Self = $vector($sub(self.0, other.0));
+                mul(self: Self, other: Self) -> Self = $vector($mul(self.0, other.0));
+                div(self: Self, other: Self) -> Self = $vector($div(self.0, other.0));
+                mul_add(self: Self, factor: Self, term: Self) -> Self = $vector($fmadd(self.0, factor.0, term.0));
+                neg_mul_add(self: Self, factor: Self, term: Self) -> Self = $vector($fnmadd(self.0, factor.0, term.0));
+                sqrt(self: Self) -> Self = $vector($sqrt(self.0));
+                neg(self: Self) -> Self = $vector($xor(self.0, $set1(-0.0)));
+                abs(self: Self) -> Self = $vector($andnot($set1(-0.0), self.0));
+                min(self: Self, other: Self) -> Self = $vector($min(self.0, other.0));
+                max(self: Self, other: Self) -> Self = $vector($max(self.0, other.0));
+                floor(self: Self) -> Self
+                    = $vector($roundscale::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0));
+                round(self: Self) -> Self
+                    = $vector($roundscale::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0));
+                lt(self: Self, other: Self) -> $mask = $cmp::<_CMP_LT_OQ>(self.0, other.0);
+                le(self: Self, other: Self) -> $mask = $cmp::<_CMP_LE_OQ>(self.0, other.0);
+                eq(self: Self, other: Self) -> $mask = $cmp::<_CMP_EQ_OQ>(self.0, other.0);
+                select(mask: $mask, yes: Self, no: Self) -> Self = $vector($blend(mask, no.0, yes.0));
+                bit_and(self: Self, other: Self) -> Self = $vector($and(self.0, other.0));
+                bit_or(self: Self, other: Self) -> Self = $vector($or(self.0, other.0));
+                bit_xor(self: Self, other: Self) -> Self = $vector($xor(self.0, other.0));
+                bits_add(self: Self, other: Self) -> Self = $vector($from_int($iadd($to_int(self.0), $to_int(other.0))));
+                bits_sub(self: Self, other: Self) -> Self = $vector($from_int($isub($to_int(self.0), $to_int(other.0))));
+                bits_shl(self: Self, count: u32) -> Self
+                    = $vector($from_int($shl($to_int(self.0), $set1_bits(count as $bits))));
+                bits_shr(self: Self, count: u32) -> Self
+                    = $vector($from_int($shr($to_int(self.0), $set1_bits(count as $bits))));
+            }
+
+            #[inline(always)]
+            fn mask_and(a: $mask, b: $mask) -> $mask {
+                a & b
+            }
+            #[inline(always)]
+            fn mask_or(a: $mask, b: $mask) -> $mask {
+                a | b
+            }
+            #[inline(always)]
+            unsafe fn load_ptr(from: *const $elem) -> Self {
+                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                unsafe { $vector($loadu(from)) }
+            }
+            #[inline(always)]
+            unsafe fn load_partial_ptr(from: *const $elem, count: usize) -> Self {
+                // SAFETY: lanes from `count` on aren't read.
+                unsafe { $vector($maskz_loadu(first_lanes(count) as $mask, from)) }
+            }
+            #[inline(always)]
+            unsafe fn store_ptr(self, to: *mut $elem) {
+                // SAFETY: the caller's promise.
+                unsafe { $storeu(to, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn store_partial_ptr(self, to: *mut $elem, count: usize) {
+                // SAFETY: lanes from `count` on aren't written.
+                unsafe { $mask_storeu(to, first_lanes(count) as $mask, self.0) }
+            }
+        }
+    };
+}
+
+/// A mask of the first `count` lanes, at most sixteen.
+#[inline(always)]
+fn first_lanes(count: usize) -> u32 {
+    (1u32 << count.min(16)) - 1
+}
+
+avx512!(
+    F32x16,
+    f32,
+    i32,
+    16,
+    __mmask16,
+    _mm512_maskz_loadu_ps,
+    _mm512_mask_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_set1_epi32,
+    _mm512_castps_si512,
+    _mm512_castsi512_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_add_ps,
+    _mm512_sub_ps,
+    _mm512_mul_ps,
+    _mm512_div_ps,
+    _mm512_fmadd_ps,
+    _mm512_fnmadd_ps,
+    _mm512_sqrt_ps,
+    _mm512_min_ps,
+    _mm512_max_ps,
+    _mm512_roundscale_ps,
+    _mm512_cmp_ps_mask,
+    _mm512_mask_blend_ps,
+    _mm512_and_ps,
+    _mm512_andnot_ps,
+    _mm512_or_ps,
+    _mm512_xor_ps,
+    _mm512_add_epi32,
+    _mm512_sub_epi32,
+    _mm512_sllv_epi32,
+    _mm512_srlv_epi32
+);
+avx512!(
+    F64x8,
+    f64,
+    i64,
+    8,
+    __mmask8,
+    _mm512_maskz_loadu_pd,
+    _mm512_mask_storeu_pd,
+    _mm512_set1_pd,
+    _mm512_set1_epi64,
+    _mm512_castpd_si512,
+    _mm512_castsi512_pd,
+    _mm512_loadu_pd,
+    _mm512_storeu_pd,
+    _mm512_add_pd,
+    _mm512_sub_pd,
+    _mm512_mul_pd,
+    _mm512_div_pd,
+    _mm512_fmadd_pd,
+    _mm512_fnmadd_pd,
+    _mm512_sqrt_pd,
+    _mm512_min_pd,
+    _mm512_max_pd,
+    _mm512_roundscale_pd,
+    _mm512_cmp_pd_mask,
+    _mm512_mask_blend_pd,
+    _mm512_and_pd,
+    _mm512_andnot_pd,
+    _mm512_or_pd,
+    _mm512_xor_pd,
+    _mm512_add_epi64,
+    _mm512_sub_epi64,
+    _mm512_sllv_epi64,
+    _mm512_srlv_epi64
+);
