@@ -14,21 +14,3 @@ mod tests;
 pub use partition::{Grid, PartialSlots, Partition, Tile, as_uninit};
 pub use pool::{parallel_for, reset_workers_seen, threads, with_threads, workers_seen};
 pub use settings::{Order, Settings, current_isa, with_settings};
-
-/// Why a parallel section failed: a chunk panicked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParallelError {
-    /// The message of the panic of the first chunk that had one.
-    pub message: String,
-}
-
-impl std::fmt::Display for ParallelError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a parallel chunk panicked: {}", self.message)
-    }
-}
-
-impl std::error::Error for ParallelError {}
-
-/// The result of a parallel section.
-pub type Result<T> = std::result::Result<T, ParallelError>;

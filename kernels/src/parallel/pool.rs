@@ -1,6 +1,6 @@
 //! `parallel_for` on rayon's pools.
 
-use super::{Order, ParallelError, Result, Settings, with_settings};
+use super::{Order, Settings, with_settings};
 use std::any::Any;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tomograd_core::{Error, ErrorKind, Result};
 
 thread_local! {
     /// Whether this thread is inside a chunk.
@@ -154,7 +155,7 @@ impl<F: Fn(usize) + Sync> Section<F> {
 
     fn result(self) -> Result<()> {
         match self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, message)) => Err(ParallelError { message }),
+            Some((_, message)) => Err(Error::new(ErrorKind::Panic, "parallel_for", message)),
             None => Ok(()),
         }
     }

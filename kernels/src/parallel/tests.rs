@@ -36,7 +36,7 @@ fn a_panic_is_an_error_and_the_pool_lives_on() {
         let result = with_threads(threads, || {
             parallel_for(10, 1, |chunk| assert!(chunk.start != 4, "chunk {} is bad", chunk.start))
         });
-        assert_eq!(result.unwrap_err().message, "chunk 4 is bad");
+        assert_eq!(result.unwrap_err().to_string(), "parallel_for: chunk 4 is bad");
         with_threads(threads, || parallel_for(10, 1, |_| ())).unwrap();
     }
 }
@@ -92,11 +92,11 @@ fn a_partition_gives_each_block_once() {
     let twice = parallel_for(1, 1, |_| {
         partition.take(0..4);
     });
-    assert!(twice.unwrap_err().message.contains("claimed twice"));
+    assert!(twice.unwrap_err().to_string().contains("claimed twice"));
     let crooked = parallel_for(1, 1, |_| {
         partition.take(1..4);
     });
-    assert!(crooked.unwrap_err().message.contains("doesn't fit"));
+    assert!(crooked.unwrap_err().to_string().contains("doesn't fit"));
     assert_eq!(numbers, [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]);
 }
 

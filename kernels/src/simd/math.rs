@@ -5,6 +5,7 @@
 //! Results that are denormal are rounded as such, never flushed. NaN gives NaN.
 
 use super::{Real, Vector};
+use tomograd_core::Element;
 
 /// The coefficients of a number type's polynomials, from the constant term up.
 #[doc(hidden)]

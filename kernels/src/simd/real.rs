@@ -1,18 +1,15 @@
 //! The numbers that kernels are generic over.
 
 use super::{Simd, Vector};
-use std::fmt::{Debug, Display};
+use std::fmt::Display;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use tomograd_core::Element;
 
 /// `f32` or `f64`: what a kernel that is written once computes in.
 pub trait Real:
-    Copy
-    + Send
-    + Sync
-    + Default
+    Element
     + PartialOrd
-    + Debug
     + Display
     + bytemuck::Pod
     + Add<Output = Self>
@@ -53,10 +50,6 @@ pub trait Real:
 
     /// `self * factor + term`, rounded once
     fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// Rounds from `f64`.
-    fn from_f64(x: f64) -> Self;
-    /// Widens to `f64`.
-    fn to_f64(self) -> f64;
     /// The bits, zero-extended.
     fn to_bits64(self) -> u64;
     /// The square root, correctly rounded.
@@ -95,15 +88,6 @@ macro_rules! real {
             #[inline(always)]
             fn mul_add(self, factor: Self, term: Self) -> Self {
                 $t::mul_add(self, factor, term)
-            }
-            #[inline(always)]
-            fn from_f64(x: f64) -> Self {
-                x as $t
-            }
-            #[inline(always)]
-            #[allow(clippy::unnecessary_cast)]
-            fn to_f64(self) -> f64 {
-                self as f64
             }
             #[inline(always)]
             #[allow(clippy::unnecessary_cast)]
