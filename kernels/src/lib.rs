@@ -1,4 +1,5 @@
 //! The operations of tomograd, forward and backward, as functions of tensors.
 
+pub mod matmul;
 pub mod parallel;
 pub mod simd;

@@ -86,9 +86,11 @@ impl<'a, T> Partition<'a, T> {
 }
 
 /// Rows of the same length, cut into tiles of `row_block` rows by `column_block` columns, each of which can be taken
-/// once: an output such as (channels, voxels) of which a chunk owns some channels of some voxels.
+/// once: an output such as (channels, voxels) of which a chunk owns some channels of some voxels. There may be several such
+/// planes, one after the other (a batch): tiles don't reach from one into the next.
 pub struct Grid<'a, T> {
     start: *mut T,
+    planes: usize,
     rows: usize,
     columns: usize,
     row_block: usize,
@@ -105,28 +107,50 @@ unsafe impl<T: Send> Send for Grid<'_, T> {}
 impl<'a, T> Grid<'a, T> {
     /// Cuts `slice`, `rows` rows of `columns` elements, into tiles; blocks of 0 count as 1. Panics if the length differs.
     pub fn new(slice: &'a mut [T], rows: usize, columns: usize, row_block: usize, column_block: usize) -> Self {
-        assert_eq!(slice.len(), rows * columns, "an output isn't {rows} rows of {columns}");
+        Self::batched(slice, 1, rows, columns, row_block, column_block)
+    }
+
+    /// Cuts each of `planes` planes of `rows` rows of `columns` elements into tiles.
+    pub fn batched(
+        slice: &'a mut [T],
+        planes: usize,
+        rows: usize,
+        columns: usize,
+        row_block: usize,
+        column_block: usize,
+    ) -> Self {
+        assert_eq!(slice.len(), planes * rows * columns, "an output isn't {planes} planes of {rows} rows of {columns}");
         let (row_block, column_block) = (row_block.max(1), column_block.max(1));
         Grid {
             start: slice.as_mut_ptr(),
+            planes,
             rows,
             columns,
             row_block,
             column_block,
-            claims: Claims::new(rows.div_ceil(row_block) * columns.div_ceil(column_block)),
+            claims: Claims::new(planes * rows.div_ceil(row_block) * columns.div_ceil(column_block)),
             slice: PhantomData,
         }
     }
 
-    /// Takes the tile in row `i` and column `j` of tiles. Panics if there is none, or if it was taken before.
+    /// Takes the tile in row `i` and column `j` of tiles, of the first plane. Panics if there is none, or if it was taken
+    /// before.
     #[inline]
     pub fn tile(&self, i: usize, j: usize) -> Tile<'a, T> {
+        self.tile_of(0, i, j)
+    }
+
+    /// Takes the tile in row `i` and column `j` of tiles of a plane. Panics if there is none, or if it was taken before.
+    #[inline]
+    pub fn tile_of(&self, plane: usize, i: usize, j: usize) -> Tile<'a, T> {
         let (row, column) = (i * self.row_block, j * self.column_block);
-        assert!(row < self.rows && column < self.columns, "there is no tile {i}, {j}");
-        self.claims.claim(i * self.columns.div_ceil(self.column_block) + j);
+        assert!(plane < self.planes && row < self.rows && column < self.columns, "there is no tile {plane}, {i}, {j}");
+        let (row_blocks, column_blocks) =
+            (self.rows.div_ceil(self.row_block), self.columns.div_ceil(self.column_block));
+        self.claims.claim((plane * row_blocks + i) * column_blocks + j);
         Tile {
             // SAFETY: the first element of the tile is inside the slice.
-            start: unsafe { self.start.add(row * self.columns + column) },
+            start: unsafe { self.start.add((plane * self.rows + row) * self.columns + column) },
             rows: self.row_block.min(self.rows - row),
             columns: self.column_block.min(self.columns - column),
             stride: self.columns,

@@ -3,7 +3,6 @@
 use super::math::{erf, exp, expm1, ln, ln_1p, sigmoid, softplus, tanh};
 use super::*;
 use crate::parallel::{Settings, with_settings};
-use tomograd_core::Element;
 
 /// Runs `f` under every instruction set and checks that all give the same bits.
 fn on_all<T: Real>(f: impl Fn() -> Vec<T>) -> Vec<T> {

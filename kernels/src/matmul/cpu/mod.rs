@@ -1,0 +1,388 @@
+//! Matrix multiplication on the CPU: packed operands, a register tile, and blocks that fit the caches.
+//!
+//! An output element is one chain of fused multiply-adds over k in sequence, from its starting value. So neither the
+//! blocking, nor the instruction set, nor the number of threads shows in the bits.
+
+pub(crate) mod pack;
+pub(crate) mod tile;
+
+use crate::parallel::{Grid, Partition, as_uninit, parallel_for};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
+use pack::{pack_block, pack_panel};
+use std::mem::MaybeUninit;
+use tile::{panel_rows, rounded_rows, tile, tile_columns};
+use tomograd_core::{Error, Result, Scratch};
+
+/// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmShape {
+    /// How many products.
+    pub batch: usize,
+    /// The rows of the left matrix and of the result.
+    pub m: usize,
+    /// The columns of the right matrix and of the result.
+    pub n: usize,
+    /// The inner size.
+    pub k: usize,
+}
+
+/// A batch of matrices somewhere in a slice, with a stride for each axis: a transposed matrix swaps two of them, and a
+/// matrix that all products share has a batch stride of 0.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, T> {
+    /// The numbers, from the first element on.
+    pub data: &'a [T],
+    /// The distance between two matrices.
+    pub batch_stride: usize,
+    /// The distance between two rows.
+    pub row_stride: usize,
+    /// The distance between two columns.
+    pub column_stride: usize,
+}
+
+impl<'a, T: Copy> View<'a, T> {
+    /// Matrices of `rows` × `columns`, one after the other, rows contiguous.
+    pub fn contiguous(data: &'a [T], rows: usize, columns: usize) -> Self {
+        View { data, batch_stride: rows * columns, row_stride: columns, column_stride: 1 }
+    }
+
+    /// The same matrix for every product.
+    pub fn shared(self) -> Self {
+        View { batch_stride: 0, ..self }
+    }
+
+    /// The transposed matrices.
+    pub fn transposed(self) -> Self {
+        View { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+    }
+
+    /// One element.
+    pub fn get(&self, batch: usize, row: usize, column: usize) -> T {
+        self.data[batch * self.batch_stride + row * self.row_stride + column * self.column_stride]
+    }
+
+    /// Checks that the slice is long enough.
+    fn check(&self, name: &str, batch: usize, rows: usize, columns: usize) -> Result<()> {
+        if batch == 0 || rows == 0 || columns == 0 {
+            return Ok(());
+        }
+        let last = (|| {
+            let batch = self.batch_stride.checked_mul(batch - 1)?;
+            let row = self.row_stride.checked_mul(rows - 1)?;
+            let column = self.column_stride.checked_mul(columns - 1)?;
+            batch.checked_add(row)?.checked_add(column)
+        })();
+        if last.is_none_or(|last| last >= self.data.len()) {
+            let what = format!("the {name} matrix reaches beyond its {} elements", self.data.len());
+            return Err(Error::shape("matmul", what).shapes([&[batch, rows, columns][..]]));
+        }
+        Ok(())
+    }
+}
+
+/// What the sums start from.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Start<'a, T> {
+    /// Zero.
+    #[default]
+    Zero,
+    /// A number for each row of the result.
+    Rows(&'a [T]),
+    /// A number for each column of the result.
+    Columns(&'a [T]),
+}
+
+/// `out[b] = start + a[b] · b[b]`; `out` is contiguous. Every element of `out` is written.
+///
+/// # Errors
+/// When a slice doesn't fit the shape, or memory for packing runs out.
+pub fn gemm<T: Real>(
+    shape: GemmShape,
+    a: View<'_, T>,
+    b: View<'_, T>,
+    start: Start<'_, T>,
+    out: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    let starts = match start {
+        Start::Zero => None,
+        Start::Rows(numbers) => Some((numbers, shape.m)),
+        Start::Columns(numbers) => Some((numbers, shape.n)),
+    };
+    if let Some((numbers, expected)) = starts
+        && numbers.len() != expected
+    {
+        return Err(Error::shape("matmul", format!("a bias of {} numbers", numbers.len()))
+            .expected(format!("{expected} numbers")));
+    }
+    check(shape, a, b, out.len())?;
+    let zero_steps = shape.k == 0;
+    match start {
+        Start::Zero if zero_steps => out.fill(MaybeUninit::new(T::ZERO)),
+        Start::Zero => return run(shape, a, b, false, out),
+        Start::Rows(numbers) => {
+            for (row, &number) in out.chunks_exact_mut(shape.n.max(1)).zip(numbers.iter().cycle()) {
+                row.fill(MaybeUninit::new(number));
+            }
+        }
+        Start::Columns(numbers) => {
+            for row in out.chunks_exact_mut(shape.n.max(1)) {
+                for (to, &number) in row.iter_mut().zip(numbers) {
+                    to.write(number);
+                }
+            }
+        }
+    }
+    run(shape, a, b, true, out)
+}
+
+/// `out[b] += a[b] · b[b]`: the sums start from what `out` holds.
+///
+/// # Errors
+/// As [`gemm`].
+pub fn gemm_add<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: &mut [T]) -> Result<()> {
+    check(shape, a, b, out.len())?;
+    run(shape, a, b, true, as_uninit(out))
+}
+
+fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) -> Result<()> {
+    let GemmShape { batch, m, n, k } = shape;
+    a.check("left", batch, m, k)?;
+    b.check("right", batch, k, n)?;
+    let expected = batch.checked_mul(m).and_then(|rows| rows.checked_mul(n));
+    if expected != Some(out) {
+        return Err(Error::shape("matmul", format!("an output of {out} elements")).shapes([&[batch, m, n][..]]));
+    }
+    Ok(())
+}
+
+/// How much of k is packed at a time: a panel of the right matrix then fits the first cache.
+const K_BLOCK: usize = 192;
+/// About how many columns of the right matrix are packed at a time, and how many rows use them.
+const COLUMN_BLOCK: usize = 480;
+const ROW_BLOCK: usize = 256;
+/// Multiply-adds that a parallel chunk is worth.
+const CHUNK_WORK: usize = 4 << 20;
+
+/// Cuts `size` into equal blocks of at most about `most`, each a multiple of `unit`: a function of the shape alone.
+fn block_size(size: usize, most: usize, unit: usize) -> usize {
+    size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+}
+
+/// The blocks of a product, and where everything lies.
+struct Plan<'a, T> {
+    shape: GemmShape,
+    a: View<'a, T>,
+    b: View<'a, T>,
+    /// The output's rows are this problem's columns.
+    swapped: bool,
+    accumulate: bool,
+    row_block: usize,
+    column_block: usize,
+    /// The left matrices, packed beforehand: panels over all of k, `panel_stride` numbers each.
+    packed_a: Option<&'a [T]>,
+}
+
+fn run<T: Real>(
+    shape: GemmShape,
+    a: View<'_, T>,
+    b: View<'_, T>,
+    accumulate: bool,
+    out: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    if out.is_empty() || shape.k == 0 {
+        return Ok(());
+    }
+    // Vectors run along the columns: with few of them, the transposed product is the better one. The bits are the same.
+    let swapped = shape.n < 16 && shape.m > shape.n;
+    let (shape, a, b) = if swapped {
+        (GemmShape { m: shape.n, n: shape.m, ..shape }, b.transposed(), a.transposed())
+    } else {
+        (shape, a, b)
+    };
+    let GemmShape { batch, m, n, k } = shape;
+    let row_block = block_size(m, ROW_BLOCK, 8);
+    let column_block = block_size(n, COLUMN_BLOCK, 48);
+    let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
+    let mut plan = Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None };
+    // With several blocks of columns, each would pack the left matrix again; do it once, unless the batch shares none of it.
+    let shared = a.batch_stride == 0 && batch > 1;
+    let mut packed = Scratch::<T>::new("matmul", 0)?;
+    if columns > 1 || shared {
+        let matrices = if a.batch_stride == 0 { 1 } else { batch };
+        packed = Scratch::new("matmul", matrices * m.next_multiple_of(8) * k)?;
+        let panels = m.div_ceil(8);
+        let parts = Partition::new(packed.uninit(), 8 * k);
+        let grain = (CHUNK_WORK / 16 / (8 * k)).max(1);
+        parallel_for(matrices * panels, grain, |range| {
+            dispatch(PackA { plan: &plan, range: range.clone(), panels, parts: &parts })
+        })?;
+        drop(parts);
+        // SAFETY: the panels, padding included, cover the whole scratch.
+        plan.packed_a = Some(unsafe { packed.assume_init() });
+    }
+    let grid = if swapped {
+        Grid::batched(out, batch, n, m, column_block, row_block)
+    } else {
+        Grid::batched(out, batch, m, n, row_block, column_block)
+    };
+    let work = row_block.min(m) * column_block.min(n) * k;
+    parallel_for(batch * rows * columns, (CHUNK_WORK / work.max(1)).max(1), |range| {
+        dispatch(Blocks { plan: &plan, range: range.clone(), rows, columns, grid: &grid })
+    })?;
+    drop(packed);
+    Ok(())
+}
+
+/// Packs the left matrices, eight rows a part, whatever the panel's width.
+struct PackA<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: std::ops::Range<usize>,
+    panels: usize,
+    parts: &'a Partition<'a, MaybeUninit<T>>,
+}
+
+impl<T: Real> Kernel for PackA<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Plan { shape, a, .. } = self.plan;
+        for i in self.range {
+            let (matrix, row) = (i / self.panels, i % self.panels * 8);
+            let to = self.parts.block(i);
+            // SAFETY: the view was checked against the shape, and rows from `m` on aren't read; a part holds eight rows.
+            unsafe { pack_rows::<S, T>(a, matrix, row, shape.m, 0, shape.k, 8, to.as_mut_ptr().cast()) };
+        }
+    }
+}
+
+/// Packs `rows` rows (or up to `m`) from `row` on, steps `from..to` of k, as panels one after the other.
+///
+/// # Safety
+/// The view holds rows up to `m` and k up to `to`; `out` has room for `rows` rounded up to panels.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn pack_rows<S: Simd, T: Real>(
+    a: &View<'_, T>,
+    matrix: usize,
+    row: usize,
+    m: usize,
+    from: usize,
+    to: usize,
+    rows: usize,
+    out: *mut T,
+) {
+    let width = panel_rows::<S>();
+    for first in (0..rows).step_by(width) {
+        let count = m.saturating_sub(row + first).min(width);
+        // SAFETY: rows beyond `m` aren't read, and then the pointer isn't moved beyond the view either.
+        unsafe {
+            let start = if count > 0 { matrix * a.batch_stride + (row + first) * a.row_stride } else { 0 };
+            let start = a.data.as_ptr().add(start + if count > 0 { from * a.column_stride } else { 0 });
+            pack_panel::<S, T>(start, a.row_stride, a.column_stride, count, to - from, out.add(first * (to - from)));
+        }
+    }
+}
+
+/// Computes some blocks of the output.
+struct Blocks<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: std::ops::Range<usize>,
+    rows: usize,
+    columns: usize,
+    grid: &'a Grid<'a, MaybeUninit<T>>,
+}
+
+impl<T: Real> Kernel for Blocks<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a } = *self.plan;
+        let GemmShape { m, n, k, .. } = shape;
+        let width = tile_columns::<S, T>();
+        let lanes = T::Vec::<S>::LANES;
+        let height = panel_rows::<S>();
+        let k_block = K_BLOCK.min(k);
+        let scratch = |count| Scratch::<T>::new("matmul", count).expect("memory for packing");
+        let mut b_scratch = scratch(column_block.next_multiple_of(width) * k_block);
+        let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block.next_multiple_of(8) * k_block });
+        let mut edge_scratch = scratch(height * width);
+        let edge = edge_scratch.uninit().as_mut_ptr().cast::<T>();
+        let packed_b = b_scratch.uninit().as_mut_ptr().cast::<T>();
+        let steps: Vec<usize> = (0..k_block).map(|i| i * width).collect();
+        let strides: Vec<usize> = (0..k_block).map(|i| i * b.row_stride).collect();
+        for block in self.range {
+            let (batch, i, j) =
+                (block / (self.rows * self.columns), block / self.columns % self.rows, block % self.columns);
+            let mut out = if swapped { self.grid.tile_of(batch, j, i) } else { self.grid.tile_of(batch, i, j) };
+            let (first_row, first_column) = (i * row_block, j * column_block);
+            let (rows, columns) = (row_block.min(m - first_row), column_block.min(n - first_column));
+            let (row_stride, column_stride) = if swapped { (1, out.stride()) } else { (out.stride(), 1) };
+            let out = out.as_mut_ptr().cast::<T>();
+            // Few rows don't pay for packing the right matrix, if its rows can be read as they are.
+            let direct = rows <= 32 && k <= 256 && b.column_stride == 1;
+            for from in (0..k).step_by(k_block) {
+                let steps_here = k_block.min(k - from);
+                let accumulate = accumulate || from > 0;
+                // SAFETY: views were checked against the shape; scratch is as large as a block; tiles stay inside the block
+                // that the grid handed out, or go through `edge`.
+                unsafe {
+                    let b_start = b
+                        .data
+                        .as_ptr()
+                        .add(batch * b.batch_stride + from * b.row_stride + first_column * b.column_stride);
+                    let whole = if direct { columns / width * width } else { 0 };
+                    if whole < columns {
+                        let start = b_start.add(whole * b.column_stride);
+                        let (row, column) = (b.row_stride, b.column_stride);
+                        pack_block::<S, T>(start, row, column, steps_here, columns - whole, width, packed_b);
+                    }
+                    let (a_start, a_panel) = match packed_a {
+                        Some(packed) => {
+                            let matrix = if a.batch_stride == 0 { 0 } else { batch };
+                            let start = (matrix * m.next_multiple_of(8) + first_row) * k + from * height;
+                            (packed.as_ptr().add(start), height * k)
+                        }
+                        None => {
+                            let to = a_scratch.uninit().as_mut_ptr().cast::<T>();
+                            pack_rows::<S, T>(&a, batch, first_row, m, from, from + steps_here, rows, to);
+                            (to.cast_const(), height * steps_here)
+                        }
+                    };
+                    for column in (0..columns).step_by(width) {
+                        let (b_start, offsets) = if column < whole {
+                            (b_start.add(column), &strides[..steps_here])
+                        } else {
+                            (packed_b.cast_const().add((column - whole) * steps_here), &steps[..steps_here])
+                        };
+                        let tile_width = width.min(columns - column);
+                        let vectors = tile_width.div_ceil(lanes);
+                        for row in (0..rows).step_by(height) {
+                            let tile_rows = height.min(rows - row);
+                            let a_start = a_start.add(row / height * a_panel);
+                            let to = out.add(row * row_stride + column * column_stride);
+                            let fits = column_stride == 1
+                                && tile_width == vectors * lanes
+                                && tile_rows == rounded_rows(tile_rows);
+                            let (c, c_stride) = if fits { (to, row_stride) } else { (edge, width) };
+                            if !fits && accumulate {
+                                for r in 0..tile_rows {
+                                    for x in 0..tile_width {
+                                        *edge.add(r * width + x) = *to.add(r * row_stride + x * column_stride);
+                                    }
+                                }
+                            }
+                            tile::<S, T>(tile_rows, vectors, a_start, b_start, offsets, c, c_stride, accumulate);
+                            if !fits {
+                                for r in 0..tile_rows {
+                                    for x in 0..tile_width {
+                                        *to.add(r * row_stride + x * column_stride) = *edge.add(r * width + x);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

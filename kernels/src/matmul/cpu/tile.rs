@@ -1,0 +1,114 @@
+//! The register tile: the one inner loop of matrix multiplication and of dense convolution.
+
+use crate::simd::{Real, Simd, Vector};
+
+/// How many vectors wide a tile is: with 8 rows that is 24 accumulators of 32 registers, with 4 rows 12 of 16, and three
+/// loads for each step.
+pub(crate) const VECTORS: usize = 3;
+
+/// How many rows a tile has, and a panel of packed rows.
+#[inline(always)]
+pub(crate) const fn panel_rows<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 8 } else { 4 }
+}
+
+/// How many columns a tile has.
+#[inline(always)]
+pub(crate) fn tile_columns<S: Simd, T: Real>() -> usize {
+    VECTORS * T::Vec::<S>::LANES
+}
+
+/// Adds to a tile of `rows` rows (at most a panel's) and `vectors` vectors, in sequence over k, the products of a column
+/// of `a` and a row of `b`:
+///
+/// `c[i * c_stride + j] (+)= Σ_k a[k * panel_rows + i] * b[offsets[k] + j]`
+///
+/// Each element is one chain of fused multiply-adds, from zero or from what `c` holds, so its bits don't depend on the
+/// size of a tile or on where the range of k was cut. The number of rows is rounded up to 1, 2, 4 or 8.
+///
+/// # Safety
+/// `a` is readable for whole panels of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
+/// (with `accumulate` also readable) for the rounded-up rows of `vectors` vectors.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn tile<S: Simd, T: Real>(
+    rows: usize,
+    vectors: usize,
+    a: *const T,
+    b: *const T,
+    offsets: &[usize],
+    c: *mut T,
+    c_stride: usize,
+    accumulate: bool,
+) {
+    macro_rules! sized {
+        ($rows:literal) => {
+            // SAFETY: the caller's promise is the same.
+            unsafe {
+                match vectors {
+                    3 => fixed::<S, T, $rows, 3>(a, b, offsets, c, c_stride, accumulate),
+                    2 => fixed::<S, T, $rows, 2>(a, b, offsets, c, c_stride, accumulate),
+                    _ => fixed::<S, T, $rows, 1>(a, b, offsets, c, c_stride, accumulate),
+                }
+            }
+        };
+    }
+    if S::REGISTERS >= 32 && rows > 4 {
+        sized!(8)
+    } else if rows > 2 {
+        sized!(4)
+    } else if rows == 2 {
+        sized!(2)
+    } else {
+        sized!(1)
+    }
+}
+
+/// The number of rows that [`tile`] computes when asked for `rows`.
+#[inline(always)]
+pub(crate) fn rounded_rows(rows: usize) -> usize {
+    rows.next_power_of_two()
+}
+
+/// [`tile`] of a size known at compile time, so that the accumulators stay in registers.
+#[inline(always)]
+unsafe fn fixed<S: Simd, T: Real, const R: usize, const V: usize>(
+    mut a: *const T,
+    b: *const T,
+    offsets: &[usize],
+    c: *mut T,
+    c_stride: usize,
+    accumulate: bool,
+) {
+    let lanes = T::Vec::<S>::LANES;
+    let mut sums = [[T::Vec::<S>::zero(); V]; R];
+    // SAFETY: by the caller's promise every access lies inside what `a`, `b` and `c` may be used for.
+    unsafe {
+        if accumulate {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (j, sum) in row.iter_mut().enumerate() {
+                    *sum = T::Vec::<S>::load_ptr(c.add(i * c_stride + j * lanes));
+                }
+            }
+        }
+        for &offset in offsets {
+            let b = b.add(offset);
+            let mut row = [T::Vec::<S>::zero(); V];
+            for (j, vector) in row.iter_mut().enumerate() {
+                *vector = T::Vec::<S>::load_ptr(b.add(j * lanes));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let factor = T::Vec::<S>::splat(*a.add(i));
+                for (sum, vector) in sums.iter_mut().zip(row) {
+                    *sum = factor.mul_add(vector, *sum);
+                }
+            }
+            a = a.add(panel_rows::<S>());
+        }
+        for (i, row) in sums.iter().enumerate() {
+            for (j, sum) in row.iter().enumerate() {
+                sum.store_ptr(c.add(i * c_stride + j * lanes));
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Matrix multiplication.
+
+pub mod cpu;
+pub mod reference;
+
+#[cfg(test)]
+mod tests;
