@@ -137,6 +137,20 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     /// The bits shifted right by `count` < the width of a lane; zeros come in
     fn bits_shr(self, count: u32) -> Self;
 
+    /// Writes an 8 × 8 block transposed: `to[j * to_stride + i] = from[i * from_stride + j]`.
+    ///
+    /// # Safety
+    /// All 64 places are readable and writable.
+    #[inline(always)]
+    unsafe fn transpose_8x8(from: *const Self::Elem, from_stride: usize, to: *mut Self::Elem, to_stride: usize) {
+        for i in 0..8 {
+            for j in 0..8 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
+        }
+    }
+
     /// All lanes zero.
     #[inline(always)]
     fn zero() -> Self {

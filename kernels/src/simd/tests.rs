@@ -282,3 +282,31 @@ fn a_bad_instruction_set_is_explained() {
     assert!(super::isa::checked("sse9").unwrap_err().contains("portable, avx2, avx512"));
     assert_eq!(super::isa::checked("Portable"), Ok(Isa::Portable));
 }
+
+struct Transposed<'a, T>(&'a [T]);
+
+impl<T: Real> Kernel for Transposed<'_, T> {
+    type Output = Vec<T>;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Vec<T> {
+        let mut out = vec![T::ZERO; 7 * 9 + 8];
+        // SAFETY: rows of 10 in 78 numbers, and of 9 in 71.
+        unsafe { T::Vec::<S>::transpose_8x8(self.0.as_ptr(), 10, out.as_mut_ptr(), 9) };
+        out
+    }
+}
+
+#[test]
+fn blocks_are_transposed() {
+    fn check<T: Real>() {
+        let from: Vec<T> = (0..78).map(|i| T::from_f64(i as f64)).collect();
+        let to = on_all(|| dispatch(Transposed(&from)));
+        for i in 0..8 {
+            for j in 0..8 {
+                assert_eq!(to[j * 9 + i], from[i * 10 + j]);
+            }
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}

@@ -84,7 +84,7 @@ macro_rules! avx2 {
      $maskload:ident, $maskstore:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $floor:ident, $round:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $reg;
@@ -124,6 +124,11 @@ macro_rules! avx2 {
                     = $vector($from_int($shr($to_int(self.0), $set1_bits(count as $bits))));
             }
 
+            #[inline(always)]
+            unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
+                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                unsafe { $transpose(from, from_stride, to, to_stride) }
+            }
             #[inline(always)]
             unsafe fn load_ptr(from: *const $elem) -> Self {
                 // SAFETY: the caller's promise; the instructions are there as for the methods above.
@@ -189,7 +194,8 @@ avx2!(
     _mm256_add_epi32,
     _mm256_sub_epi32,
     _mm256_sllv_epi32,
-    _mm256_srlv_epi32
+    _mm256_srlv_epi32,
+    transpose_8x8_f32
 );
 avx2!(
     F64x4,
@@ -226,7 +232,8 @@ avx2!(
     _mm256_add_epi64,
     _mm256_sub_epi64,
     _mm256_sllv_epi64,
-    _mm256_srlv_epi64
+    _mm256_srlv_epi64,
+    transpose_8x8_f64
 );
 
 macro_rules! avx512 {
@@ -234,7 +241,7 @@ macro_rules! avx512 {
      $maskz_loadu:ident, $mask_storeu:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $roundscale:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $mask;
@@ -280,6 +287,11 @@ macro_rules! avx512 {
             #[inline(always)]
             fn mask_or(a: $mask, b: $mask) -> $mask {
                 a | b
+            }
+            #[inline(always)]
+            unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
+                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                unsafe { $transpose(from, from_stride, to, to_stride) }
             }
             #[inline(always)]
             unsafe fn load_ptr(from: *const $elem) -> Self {
@@ -344,7 +356,8 @@ avx512!(
     _mm512_add_epi32,
     _mm512_sub_epi32,
     _mm512_sllv_epi32,
-    _mm512_srlv_epi32
+    _mm512_srlv_epi32,
+    transpose_8x8_f32
 );
 avx512!(
     F64x8,
@@ -379,5 +392,59 @@ avx512!(
     _mm512_add_epi64,
     _mm512_sub_epi64,
     _mm512_sllv_epi64,
-    _mm512_srlv_epi64
+    _mm512_srlv_epi64,
+    transpose_8x8_f64
 );
+
+/// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.
+///
+/// # Safety
+/// As that, and the processor has AVX2.
+#[inline(always)]
+unsafe fn transpose_8x8_f32(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Halves of rows i and i + 4 beside each other, so that what follows stays within 128 bits.
+        let pair = |i: usize, half: usize| {
+            let low = _mm_loadu_ps(from.add(i * from_stride + half));
+            let high = _mm_loadu_ps(from.add((i + 4) * from_stride + half));
+            _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
+        };
+        for half in [0, 4] {
+            let (a, b, c, d) = (pair(0, half), pair(1, half), pair(2, half), pair(3, half));
+            let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let to = to.add(half * to_stride);
+            _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(ab_low, cd_low));
+            _mm256_storeu_ps(to.add(to_stride), _mm256_shuffle_ps::<0xee>(ab_low, cd_low));
+            _mm256_storeu_ps(to.add(2 * to_stride), _mm256_shuffle_ps::<0x44>(ab_high, cd_high));
+            _mm256_storeu_ps(to.add(3 * to_stride), _mm256_shuffle_ps::<0xee>(ab_high, cd_high));
+        }
+    }
+}
+
+/// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.
+///
+/// # Safety
+/// As that, and the processor has AVX2.
+#[inline(always)]
+unsafe fn transpose_8x8_f64(from: *const f64, from_stride: usize, to: *mut f64, to_stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for i in [0, 4] {
+            for j in [0, 4] {
+                let pair = |row: usize, half: usize| {
+                    let low = _mm_loadu_pd(from.add((i + row) * from_stride + j + half));
+                    let high = _mm_loadu_pd(from.add((i + row + 2) * from_stride + j + half));
+                    _mm256_insertf128_pd::<1>(_mm256_castpd128_pd256(low), high)
+                };
+                for half in [0, 2] {
+                    let (a, b) = (pair(0, half), pair(1, half));
+                    let to = to.add((j + half) * to_stride + i);
+                    _mm256_storeu_pd(to, _mm256_unpacklo_pd(a, b));
+                    _mm256_storeu_pd(to.add(to_stride), _mm256_unpackhi_pd(a, b));
+                }
+            }
+        }
+    }
+}

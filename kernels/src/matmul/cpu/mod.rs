@@ -10,7 +10,7 @@ use crate::parallel::{Grid, Partition, as_uninit, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
-use tile::{panel_rows, rounded_rows, tile, tile_columns};
+use tile::{ROW_UNIT, panel_rows, rounded_rows, tile, tile_columns};
 use tomograd_core::{Error, Result, Scratch};
 
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
@@ -159,7 +159,7 @@ fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) 
 const K_BLOCK: usize = 192;
 /// About how many columns of the right matrix are packed at a time, and how many rows use them.
 const COLUMN_BLOCK: usize = 480;
-const ROW_BLOCK: usize = 256;
+const ROW_BLOCK: usize = 512;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 4 << 20;
 
@@ -200,8 +200,8 @@ fn run<T: Real>(
         (shape, a, b)
     };
     let GemmShape { batch, m, n, k } = shape;
-    let row_block = block_size(m, ROW_BLOCK, 8);
-    let column_block = block_size(n, COLUMN_BLOCK, 48);
+    let row_block = block_size(m, ROW_BLOCK, ROW_UNIT);
+    let column_block = block_size(n, COLUMN_BLOCK, 16);
     let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
     let mut plan = Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None };
     // With several blocks of columns, each would pack the left matrix again; do it once, unless the batch shares none of it.
@@ -209,10 +209,10 @@ fn run<T: Real>(
     let mut packed = Scratch::<T>::new("matmul", 0)?;
     if columns > 1 || shared {
         let matrices = if a.batch_stride == 0 { 1 } else { batch };
-        packed = Scratch::new("matmul", matrices * m.next_multiple_of(8) * k)?;
-        let panels = m.div_ceil(8);
-        let parts = Partition::new(packed.uninit(), 8 * k);
-        let grain = (CHUNK_WORK / 16 / (8 * k)).max(1);
+        packed = Scratch::new("matmul", matrices * m.next_multiple_of(ROW_UNIT) * k)?;
+        let panels = m.div_ceil(ROW_UNIT);
+        let parts = Partition::new(packed.uninit(), ROW_UNIT * k);
+        let grain = (CHUNK_WORK / 16 / (ROW_UNIT * k)).max(1);
         parallel_for(matrices * panels, grain, |range| {
             dispatch(PackA { plan: &plan, range: range.clone(), panels, parts: &parts })
         })?;
@@ -233,7 +233,7 @@ fn run<T: Real>(
     Ok(())
 }
 
-/// Packs the left matrices, eight rows a part, whatever the panel's width.
+/// Packs the left matrices, a part of `ROW_UNIT` rows at a time.
 struct PackA<'a, T> {
     plan: &'a Plan<'a, T>,
     range: std::ops::Range<usize>,
@@ -247,10 +247,10 @@ impl<T: Real> Kernel for PackA<'_, T> {
     fn run<S: Simd>(self, _: S) {
         let Plan { shape, a, .. } = self.plan;
         for i in self.range {
-            let (matrix, row) = (i / self.panels, i % self.panels * 8);
+            let (matrix, row) = (i / self.panels, i % self.panels * ROW_UNIT);
             let to = self.parts.block(i);
-            // SAFETY: the view was checked against the shape, and rows from `m` on aren't read; a part holds eight rows.
-            unsafe { pack_rows::<S, T>(a, matrix, row, shape.m, 0, shape.k, 8, to.as_mut_ptr().cast()) };
+            // SAFETY: the view was checked against the shape, and rows from `m` on aren't read; a part holds that many rows.
+            unsafe { pack_rows::<S, T>(a, matrix, row, shape.m, 0, shape.k, ROW_UNIT, to.as_mut_ptr().cast()) };
         }
     }
 }
@@ -304,7 +304,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
         let k_block = K_BLOCK.min(k);
         let scratch = |count| Scratch::<T>::new("matmul", count).expect("memory for packing");
         let mut b_scratch = scratch(column_block.next_multiple_of(width) * k_block);
-        let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block.next_multiple_of(8) * k_block });
+        let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block * k_block });
         let mut edge_scratch = scratch(height * width);
         let edge = edge_scratch.uninit().as_mut_ptr().cast::<T>();
         let packed_b = b_scratch.uninit().as_mut_ptr().cast::<T>();
@@ -339,7 +339,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                     let (a_start, a_panel) = match packed_a {
                         Some(packed) => {
                             let matrix = if a.batch_stride == 0 { 0 } else { batch };
-                            let start = (matrix * m.next_multiple_of(8) + first_row) * k + from * height;
+                            let start = (matrix * m.next_multiple_of(ROW_UNIT) + first_row) * k + from * height;
                             (packed.as_ptr().add(start), height * k)
                         }
                         None => {
@@ -362,7 +362,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                             let to = out.add(row * row_stride + column * column_stride);
                             let fits = column_stride == 1
                                 && tile_width == vectors * lanes
-                                && tile_rows == rounded_rows(tile_rows);
+                                && tile_rows == rounded_rows::<S>(tile_rows);
                             let (c, c_stride) = if fits { (to, row_stride) } else { (edge, width) };
                             if !fits && accumulate {
                                 for r in 0..tile_rows {

@@ -19,9 +19,16 @@ pub(crate) unsafe fn pack_panel<S: Simd, T: Real>(
     let width = panel_rows::<S>();
     // SAFETY: by the caller's promise.
     unsafe {
+        let mut done = 0;
+        if rows == width && step == 1 && width == 8 {
+            while done + 8 <= k {
+                T::Vec::<S>::transpose_8x8(from.add(done), row_stride, to.add(done * 8), 8);
+                done += 8;
+            }
+        }
         if rows == width {
             // A constant width lets the copies of one step become a few wide instructions.
-            for j in 0..k {
+            for j in done..k {
                 for i in 0..panel_rows::<S>() {
                     *to.add(j * panel_rows::<S>() + i) = *from.add(i * row_stride + j * step);
                 }
@@ -73,13 +80,20 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
                     }
                 }
             } else {
-                // Eight rows at a time: a cache line of each column gives its numbers while it is at hand.
-                for start in (0..k).step_by(8) {
-                    let steps = 8.min(k - start);
-                    for j in 0..width {
-                        for i in start..start + steps {
-                            *to.add(i * width + j) =
-                                if j < count { *from.add(i * row_stride + j * column_stride) } else { T::ZERO };
+                // Blocks of 8 × 8: a cache line of each column gives its numbers while it is at hand.
+                for i in (0..k).step_by(8) {
+                    for j in (0..width).step_by(8) {
+                        let from = from.add(i * row_stride);
+                        if row_stride == 1 && i + 8 <= k && j + 8 <= count {
+                            let from = from.add(j * column_stride);
+                            T::Vec::<S>::transpose_8x8(from, column_stride, to.add(i * width + j), width);
+                            continue;
+                        }
+                        for step in 0..8.min(k - i) {
+                            for j in j..(j + 8).min(width) {
+                                *to.add((i + step) * width + j) =
+                                    if j < count { *from.add(step * row_stride + j * column_stride) } else { T::ZERO };
+                            }
                         }
                     }
                 }

@@ -2,20 +2,26 @@
 
 use crate::simd::{Real, Simd, Vector};
 
-/// How many vectors wide a tile is: with 8 rows that is 24 accumulators of 32 registers, with 4 rows 12 of 16, and three
-/// loads for each step.
-pub(crate) const VECTORS: usize = 3;
-
 /// How many rows a tile has, and a panel of packed rows.
 #[inline(always)]
 pub(crate) const fn panel_rows<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 8 } else { 4 }
+    if S::REGISTERS >= 32 { 8 } else { 6 }
 }
+
+/// How many vectors wide a tile is: 8 × 3 are 24 accumulators of 32 registers, 6 × 2 are 12 of 16. (4 × 3 would use all 16,
+/// and the compiler then shuffles them about.)
+#[inline(always)]
+pub(crate) const fn tile_vectors<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 3 } else { 2 }
+}
+
+/// A number of rows that is whole panels for every instruction set.
+pub(crate) const ROW_UNIT: usize = 24;
 
 /// How many columns a tile has.
 #[inline(always)]
 pub(crate) fn tile_columns<S: Simd, T: Real>() -> usize {
-    VECTORS * T::Vec::<S>::LANES
+    tile_vectors::<S>() * T::Vec::<S>::LANES
 }
 
 /// Adds to a tile of `rows` rows (at most a panel's) and `vectors` vectors, in sequence over k, the products of a column
@@ -24,7 +30,7 @@ pub(crate) fn tile_columns<S: Simd, T: Real>() -> usize {
 /// `c[i * c_stride + j] (+)= Σ_k a[k * panel_rows + i] * b[offsets[k] + j]`
 ///
 /// Each element is one chain of fused multiply-adds, from zero or from what `c` holds, so its bits don't depend on the
-/// size of a tile or on where the range of k was cut. The number of rows is rounded up to 1, 2, 4 or 8.
+/// size of a tile or on where the range of k was cut. The number of rows is rounded up, see [`rounded_rows`].
 ///
 /// # Safety
 /// `a` is readable for whole panels of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
@@ -46,8 +52,8 @@ pub(crate) unsafe fn tile<S: Simd, T: Real>(
             // SAFETY: the caller's promise is the same.
             unsafe {
                 match vectors {
-                    3 => fixed::<S, T, $rows, 3>(a, b, offsets, c, c_stride, accumulate),
-                    2 => fixed::<S, T, $rows, 2>(a, b, offsets, c, c_stride, accumulate),
+                    3 if S::REGISTERS >= 32 => fixed::<S, T, $rows, 3>(a, b, offsets, c, c_stride, accumulate),
+                    2.. => fixed::<S, T, $rows, 2>(a, b, offsets, c, c_stride, accumulate),
                     _ => fixed::<S, T, $rows, 1>(a, b, offsets, c, c_stride, accumulate),
                 }
             }
@@ -55,6 +61,8 @@ pub(crate) unsafe fn tile<S: Simd, T: Real>(
     }
     if S::REGISTERS >= 32 && rows > 4 {
         sized!(8)
+    } else if S::REGISTERS < 32 && rows > 4 {
+        sized!(6)
     } else if rows > 2 {
         sized!(4)
     } else if rows == 2 {
@@ -66,8 +74,8 @@ pub(crate) unsafe fn tile<S: Simd, T: Real>(
 
 /// The number of rows that [`tile`] computes when asked for `rows`.
 #[inline(always)]
-pub(crate) fn rounded_rows(rows: usize) -> usize {
-    rows.next_power_of_two()
+pub(crate) fn rounded_rows<S: Simd>(rows: usize) -> usize {
+    if rows > 4 { panel_rows::<S>() } else { rows.next_power_of_two() }
 }
 
 /// [`tile`] of a size known at compile time, so that the accumulators stay in registers.
