@@ -2,6 +2,8 @@
 
 use std::hint::black_box;
 use std::time::Instant;
+use tomograd_kernels::conv::ConvShape;
+use tomograd_kernels::conv::cpu::{Epilogue, Inputs, Outputs, Path, backward_data, backward_weights, forward};
 use tomograd_kernels::matmul::cpu::{GemmShape, Start, View, gemm};
 use tomograd_kernels::parallel::{self, as_uninit, parallel_for};
 use tomograd_kernels::simd::{Kernel, Simd, Vector, dispatch};
@@ -74,6 +76,7 @@ fn main() {
     println!("{} on {threads} threads: peak {peak:.0} GFLOP/s", parallel::current_isa());
     let bench = Bench { filter, peak };
     matmul(&bench);
+    conv(&bench);
 }
 
 fn matmul(bench: &Bench) {
@@ -97,5 +100,71 @@ fn matmul(bench: &Bench) {
                 gemm(shape, View::contiguous(&a, m, k), b, Start::Zero, as_uninit(&mut out)).unwrap();
             });
         }
+    }
+}
+
+fn conv(bench: &Bench) {
+    let shape = |batch, channels: [usize; 2], size: usize, kernel: usize, stride: usize| ConvShape {
+        batch,
+        groups: 1,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        input: [size; 3],
+        kernel: [kernel; 3],
+        stride: [stride; 3],
+        padding: [kernel / 2; 3],
+        dilation: [1; 3],
+    };
+    let up = |channels: [usize; 2], size: usize| ConvShape {
+        padding: [0; 3],
+        ..shape(2, [channels[1], channels[0]], size, 2, 2)
+    };
+    let flat = |shape: ConvShape, size: usize| ConvShape {
+        input: [1, size, size],
+        kernel: [1, shape.kernel[1], shape.kernel[2]],
+        stride: [1, shape.stride[1], shape.stride[2]],
+        padding: [0, shape.padding[1], shape.padding[2]],
+        ..shape
+    };
+    let layers = [
+        ("k3_32x32_64", shape(1, [32, 32], 64, 3, 1)),
+        ("k3_64x32_64", shape(1, [64, 32], 64, 3, 1)),
+        ("k3_64x64_32", shape(1, [64, 64], 32, 3, 1)),
+        ("k3_128x128_16", shape(2, [128, 128], 16, 3, 1)),
+        ("k3_256x256_8", shape(2, [256, 256], 8, 3, 1)),
+        ("k3_320x320_8", shape(1, [320, 320], 8, 3, 1)),
+        ("k3s2_32x64_64", shape(1, [32, 64], 64, 3, 2)),
+        ("k3s2_128x256_16", shape(2, [128, 256], 16, 3, 2)),
+        ("k3_16x16_32", shape(1, [16, 16], 32, 3, 1)),
+        ("k3_1x32_64", shape(2, [1, 32], 64, 3, 1)),
+        ("k1_32x3_64", shape(2, [32, 3], 64, 1, 1)),
+        ("k3_64_g8_32", ConvShape { groups: 8, ..shape(1, [64, 64], 32, 3, 1) }),
+        ("2d_k3_64x64_256", flat(shape(1, [64, 64], 1, 3, 1), 256)),
+        ("2d_k7s2_3x64_224", flat(shape(8, [3, 64], 1, 7, 2), 224)),
+        ("2d_k3_512x512_7", flat(shape(8, [512, 512], 1, 3, 1), 7)),
+        ("up_64x32_32", up([64, 32], 64)),
+        ("up_256x128_8", up([256, 128], 16)),
+        ("dw_k3_96_32", ConvShape { groups: 96, ..shape(1, [96, 96], 32, 3, 1) }),
+        ("dw_k7_96_32", ConvShape { groups: 96, ..shape(1, [96, 96], 32, 7, 1) }),
+        ("2d_dw_k7_96_56", flat(ConvShape { groups: 96, ..shape(8, [96, 96], 1, 7, 1) }, 56)),
+    ];
+    for (name, shape) in layers {
+        let x = vec![0.5f32; shape.input_count()];
+        let w = vec![0.25f32; shape.weight_count()];
+        let mut y = vec![0.125f32; shape.output_count()];
+        let flops = 2.0 * shape.multiply_adds() as f64;
+        let mut dx = x.clone();
+        let mut dw = w.clone();
+        let path = Path::choose(&shape);
+        bench.run(&format!("conv_{name} forward ({path})"), flops, || {
+            let out = Outputs::one(as_uninit(&mut y), shape.out_channels);
+            forward(&shape, Inputs::one(&x, shape.in_channels), &w, Epilogue::default(), out).unwrap();
+        });
+        bench.run(&format!("conv_{name} backward data"), flops, || {
+            backward_data(&shape, &y, &w, Outputs::one(as_uninit(&mut dx), shape.in_channels)).unwrap();
+        });
+        bench.run(&format!("conv_{name} backward weights"), flops, || {
+            backward_weights(&shape, Inputs::one(&x, shape.in_channels), &y, as_uninit(&mut dw)).unwrap();
+        });
     }
 }

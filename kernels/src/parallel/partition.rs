@@ -218,6 +218,12 @@ impl<'a, T: Copy + Default + AddAssign + Send> PartialSlots<'a, T> {
         PartialSlots { numbers, width: width.max(1) }
     }
 
+    /// Slots that have been written already.
+    pub fn filled(numbers: &'a mut [T], width: usize) -> Self {
+        assert!(numbers.len().is_multiple_of(width.max(1)), "a buffer of partial results isn't whole slots");
+        PartialSlots { numbers, width: width.max(1) }
+    }
+
     /// The slots to hand out in a parallel section: slot `i` is block `i`.
     pub fn slots(&mut self) -> Partition<'_, T> {
         Partition::new(self.numbers, self.width)

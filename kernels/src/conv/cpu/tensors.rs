@@ -1,0 +1,216 @@
+//! What a convolution reads and writes, channels first: one tensor, or two whose channels follow each other.
+
+use super::super::ConvShape;
+use crate::simd::Real;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use tomograd_core::{Error, Result};
+
+/// The input of a convolution: (N, C, D, H, W), contiguous. With a second tensor, its channels come after those of the
+/// first, as if the two had been concatenated.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a, T> {
+    first: &'a [T],
+    channels: usize,
+    second: Option<(&'a [T], usize)>,
+}
+
+impl<'a, T: Real> Inputs<'a, T> {
+    /// One tensor of `channels` channels.
+    pub fn one(first: &'a [T], channels: usize) -> Self {
+        Inputs { first, channels, second: None }
+    }
+
+    /// Two tensors and the number of channels of each.
+    pub fn two(first: &'a [T], channels: usize, second: &'a [T], second_channels: usize) -> Self {
+        Inputs { first, channels, second: Some((second, second_channels)) }
+    }
+
+    /// The parts, with their numbers of channels.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'a [T], usize)> {
+        std::iter::once((self.first, self.channels)).chain(self.second)
+    }
+
+    /// One channel of one image, of `voxels` voxels.
+    #[inline(always)]
+    pub(super) fn channel(&self, n: usize, channel: usize, voxels: usize) -> &'a [T] {
+        let (data, channel, channels) = match self.second {
+            Some((second, channels)) if channel >= self.channels => (second, channel - self.channels, channels),
+            _ => (self.first, channel, self.channels),
+        };
+        let start = (n * channels + channel) * voxels;
+        &data[start..start + voxels]
+    }
+
+    pub(super) fn check(&self, name: &str, batch: usize, channels: usize, voxels: usize) -> Result<()> {
+        let sum: usize = self.parts().map(|(_, channels)| channels).sum();
+        let fits = self.parts().all(|(data, channels)| data.len() == batch * channels * voxels);
+        if sum != channels || !fits {
+            let lengths: Vec<usize> = self.parts().map(|(data, _)| data.len()).collect();
+            return Err(Error::shape("conv", format!("{name} of {lengths:?} numbers with {sum} channels"))
+                .expected(format!("{batch} × {channels} × {voxels}")));
+        }
+        Ok(())
+    }
+}
+
+/// The output of a convolution: one tensor, or two that share out its channels.
+pub struct Outputs<'a, T> {
+    first: (*mut T, usize, usize),
+    second: Option<(*mut T, usize, usize)>,
+    slices: PhantomData<&'a mut [MaybeUninit<T>]>,
+}
+
+// SAFETY: chunks write disjoint places through `row`, whose contract that is.
+unsafe impl<T: Send> Sync for Outputs<'_, T> {}
+// SAFETY: it stands for `&mut` slices.
+unsafe impl<T: Send> Send for Outputs<'_, T> {}
+
+impl<'a, T: Real> Outputs<'a, T> {
+    /// One tensor of `channels` channels. Every element will be written.
+    pub fn one(first: &'a mut [MaybeUninit<T>], channels: usize) -> Self {
+        Outputs { first: (first.as_mut_ptr().cast(), first.len(), channels), second: None, slices: PhantomData }
+    }
+
+    /// Two tensors and the number of channels of each.
+    pub fn two(
+        first: &'a mut [MaybeUninit<T>],
+        channels: usize,
+        second: &'a mut [MaybeUninit<T>],
+        second_channels: usize,
+    ) -> Self {
+        let second = Some((second.as_mut_ptr().cast(), second.len(), second_channels));
+        Outputs { second, ..Self::one(first, channels) }
+    }
+
+    pub(super) fn check(&self, batch: usize, channels: usize, voxels: usize) -> Result<()> {
+        let parts = || std::iter::once(self.first).chain(self.second);
+        let sum: usize = parts().map(|(_, _, channels)| channels).sum();
+        if sum != channels || !parts().all(|(_, length, channels)| length == batch * channels * voxels) {
+            let lengths: Vec<usize> = parts().map(|(_, length, _)| length).collect();
+            return Err(Error::shape("conv", format!("an output of {lengths:?} numbers with {sum} channels"))
+                .expected(format!("{batch} × {channels} × {voxels}")));
+        }
+        Ok(())
+    }
+
+    /// The whole output, if it is one tensor.
+    pub(super) fn single(&mut self) -> Option<&mut [MaybeUninit<T>]> {
+        if self.second.is_some() {
+            return None;
+        }
+        // SAFETY: it is the slice that `one` borrowed, and `self` is borrowed mutably.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.first.0.cast(), self.first.1) })
+    }
+
+    /// Where a channel of an image, of `voxels` voxels, begins.
+    ///
+    /// # Safety
+    /// The channel exists (after `check`), and no two threads write the same voxel of it at the same time.
+    #[inline(always)]
+    pub(super) unsafe fn channel(&self, n: usize, channel: usize, voxels: usize) -> *mut T {
+        let ((data, _, channels), channel) = match self.second {
+            Some(second) if channel >= self.first.2 => (second, channel - self.first.2),
+            _ => (self.first, channel),
+        };
+        // SAFETY: the channel exists, by the caller's promise.
+        unsafe { data.add((n * channels + channel) * voxels) }
+    }
+}
+
+/// The function that ends a fused convolution.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Activation {
+    /// None.
+    #[default]
+    Identity,
+    /// `max(0, x)`
+    Relu,
+    /// `x` above zero, else `slope x`.
+    LeakyRelu(f64),
+}
+
+/// The mean of a channel of an image, and the sum of squared distances from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// How many numbers.
+    pub count: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// Σ (x - mean)²
+    pub squares: f64,
+}
+
+impl Moments {
+    /// Those of two sets together.
+    pub fn join(self, other: Moments) -> Moments {
+        let count = self.count + other.count;
+        if other.count == 0.0 {
+            return self;
+        }
+        if self.count == 0.0 {
+            return other;
+        }
+        let delta = other.mean - self.mean;
+        Moments {
+            count,
+            mean: self.mean + delta * (other.count / count),
+            squares: self.squares + other.squares + delta * delta * (self.count * other.count / count),
+        }
+    }
+}
+
+/// What is done to an output before it is stored: `activation(scale · (sum + bias) + shift)`, and the moments, taken of
+/// `sum + bias`, for the norm that follows.
+pub struct Epilogue<'a, T> {
+    /// A number for each output channel.
+    pub bias: Option<&'a [T]>,
+    /// Two numbers for each output channel: a norm, folded.
+    pub scale_shift: Option<(&'a [T], &'a [T])>,
+    /// The activation.
+    pub activation: Activation,
+    /// Where the moments go: (N, output channels).
+    pub moments: Option<&'a mut [Moments]>,
+}
+
+impl<T> Default for Epilogue<'_, T> {
+    fn default() -> Self {
+        Epilogue { bias: None, scale_shift: None, activation: Activation::Identity, moments: None }
+    }
+}
+
+impl<'a, T> Epilogue<'a, T> {
+    /// Only a bias, if there is one.
+    pub fn bias(bias: Option<&'a [T]>) -> Self {
+        Epilogue { bias, ..Self::default() }
+    }
+
+    pub(super) fn check(&self, batch: usize, channels: usize) -> Result<()> {
+        let (scale, shift) = self.scale_shift.unzip();
+        for (name, numbers) in [("bias", self.bias), ("scale", scale), ("shift", shift)] {
+            if let Some(numbers) = numbers.filter(|numbers| numbers.len() != channels) {
+                return Err(Error::shape("conv", format!("a {name} of {} numbers", numbers.len()))
+                    .expected(format!("{channels}, the output's channels")));
+            }
+        }
+        if let Some(moments) = self.moments.as_ref().filter(|moments| moments.len() != batch * channels) {
+            return Err(
+                Error::shape("conv", format!("{} moments", moments.len())).expected(format!("{batch} × {channels}"))
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Checks a weight tensor's length.
+pub(super) fn check_weights<T>(shape: &ConvShape, weights: &[T]) -> Result<()> {
+    if weights.len() != shape.weight_count() {
+        return Err(Error::shape("conv", format!("{} weights", weights.len())).expected(format!(
+            "{} output channels × {} × {:?}",
+            shape.out_channels,
+            shape.group_inputs(),
+            shape.kernel
+        )));
+    }
+    Ok(())
+}

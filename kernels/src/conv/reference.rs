@@ -1,0 +1,68 @@
+//! Convolution by the plainest loops, in f64; what the tests compare everything with.
+//!
+//! Each function gives the result and beside it the same sum of absolute values, to which rounding errors are proportional.
+
+use super::ConvShape;
+use crate::simd::Real;
+
+/// Calls `f(x index, w index, y index)` for every product of the convolution.
+fn products(shape: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
+    let [id, ih, iw] = shape.input;
+    let [od, oh, ow] = shape.output();
+    let [kd, kh, kw] = shape.kernel;
+    let (cg, og) = (shape.group_inputs(), shape.group_outputs());
+    // Where tap k of output position p reads along an axis, if that is inside the input.
+    let source = |axis: usize, p: usize, k: usize, size: usize| {
+        (p * shape.stride[axis] + k * shape.dilation[axis]).checked_sub(shape.padding[axis]).filter(|&i| i < size)
+    };
+    for n in 0..shape.batch {
+        for o in 0..shape.out_channels {
+            for c in 0..cg {
+                let channel = o / og * cg + c;
+                for (z, y, x) in positions([od, oh, ow]) {
+                    for (i, j, k) in positions([kd, kh, kw]) {
+                        let inside = (source(0, z, i, id), source(1, y, j, ih), source(2, x, k, iw));
+                        if let (Some(sz), Some(sy), Some(sx)) = inside {
+                            f(
+                                (((n * shape.in_channels + channel) * id + sz) * ih + sy) * iw + sx,
+                                (((o * cg + c) * kd + i) * kh + j) * kw + k,
+                                (((n * shape.out_channels + o) * od + z) * oh + y) * ow + x,
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn positions([d, h, w]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..d).flat_map(move |z| (0..h).flat_map(move |y| (0..w).map(move |x| (z, y, x))))
+}
+
+/// The output, without bias.
+pub fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T]) -> (Vec<f64>, Vec<f64>) {
+    let mut out = (vec![0.0; shape.output_count()], vec![0.0; shape.output_count()]);
+    products(shape, |i, j, o| accumulate(&mut out, o, x[i], w[j]));
+    out
+}
+
+/// The gradient with respect to the input.
+pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> (Vec<f64>, Vec<f64>) {
+    let mut out = (vec![0.0; shape.input_count()], vec![0.0; shape.input_count()]);
+    products(shape, |i, j, o| accumulate(&mut out, i, dy[o], w[j]));
+    out
+}
+
+/// The gradient with respect to the weights.
+pub fn backward_weights<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> (Vec<f64>, Vec<f64>) {
+    let mut out = (vec![0.0; shape.weight_count()], vec![0.0; shape.weight_count()]);
+    products(shape, |i, j, o| accumulate(&mut out, j, x[i], dy[o]));
+    out
+}
+
+fn accumulate<T: Real>(out: &mut (Vec<f64>, Vec<f64>), at: usize, a: T, b: T) {
+    let product = a.to_f64() * b.to_f64();
+    out.0[at] += product;
+    out.1[at] += product.abs();
+}

@@ -1,0 +1,311 @@
+//! Convolutions of all shapes against the reference, on every instruction set, thread count and order, with equal bits.
+
+use super::cpu::{
+    Activation, Epilogue, Inputs, Moments, Outputs, backward_bias, backward_data, backward_weights, forward,
+    transposed_forward,
+};
+use super::{ConvShape, reference};
+use crate::parallel::{Order, Settings, as_uninit, with_settings};
+use crate::simd::{Isa, Real};
+use proptest::prelude::*;
+
+fn numbers<T: Real>(count: usize, seed: u64) -> Vec<T> {
+    let mut random = tomograd_core::Seed::new(seed).random();
+    (0..count).map(|_| T::from_f64(random.uniform_in(-1.0, 1.0))).collect()
+}
+
+/// Every way to run the same thing: the first is what the others must equal. Portable is slow; big shapes leave it out.
+fn ways(portable: bool) -> Vec<Settings> {
+    let mut ways = Vec::new();
+    for isa in Isa::available().filter(|&isa| portable || isa != Isa::Portable) {
+        ways.push(Settings::default().isa(isa).unwrap().threads(1));
+    }
+    ways.push(Settings::default().threads(2));
+    ways.push(Settings::default().threads(5).order(Order::Shuffled(7)));
+    ways
+}
+
+/// Runs `f` in every way, checks that the bits are equal, and gives the result.
+fn in_all_ways<T: Real>(portable: bool, what: &str, f: impl Fn() -> Vec<T>) -> Vec<T> {
+    let mut first: Option<Vec<T>> = None;
+    for way in ways(portable) {
+        let out = with_settings(way, &f);
+        if let Some(first) = &first {
+            let differs = first.iter().zip(&out).position(|(a, b)| a.to_bits64() != b.to_bits64());
+            assert_eq!(differs, None, "{what} {way:?}: other bits");
+        }
+        first.get_or_insert(out);
+    }
+    first.unwrap_or_default()
+}
+
+/// Sums of up to `length` products that are one chain, or some chains added up: |error| ≤ c length ε Σ|a||b|, with c = 0.51.
+/// `extra` is a number that was added.
+fn assert_close<T: Real>(
+    what: &str,
+    got: &[T],
+    exact: &(Vec<f64>, Vec<f64>),
+    length: usize,
+    extra: impl Fn(usize) -> f64,
+) {
+    assert_eq!(got.len(), exact.0.len());
+    for (i, &y) in got.iter().enumerate() {
+        let bound = 0.51 * (length + 2) as f64 * T::EPSILON.to_f64() * (exact.1[i] + extra(i).abs());
+        let error = (y.to_f64() - exact.0[i] - extra(i)).abs();
+        assert!(
+            error <= bound,
+            "{what}: element {i} is {y}, not {}, off by {error:e} > {bound:e}",
+            exact.0[i] + extra(i)
+        );
+    }
+}
+
+/// Splits (N, C, voxels) after `channels` channels.
+fn split<T: Copy>(data: &[T], batch: usize, channels: usize, first: usize, voxels: usize) -> (Vec<T>, Vec<T>) {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for n in 0..batch {
+        let image = &data[n * channels * voxels..(n + 1) * channels * voxels];
+        a.extend_from_slice(&image[..first * voxels]);
+        b.extend_from_slice(&image[first * voxels..]);
+    }
+    (a, b)
+}
+
+fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
+    let name = format!("{} {shape:?} first {first}", T::NAME);
+    let x = numbers::<T>(shape.input_count(), seed);
+    let w = numbers::<T>(shape.weight_count(), seed + 1);
+    let dy = numbers::<T>(shape.output_count(), seed + 2);
+    let bias = numbers::<T>(shape.out_channels, seed + 3);
+    let (x1, x2) = split(&x, shape.batch, shape.in_channels, first, shape.input_voxels());
+    let inputs = || Inputs::two(&x1, first, &x2, shape.in_channels - first);
+
+    let y = in_all_ways(portable, &name, || {
+        let mut y = vec![T::NAN; shape.output_count()];
+        let out = Outputs::one(as_uninit(&mut y), shape.out_channels);
+        forward(&shape, inputs(), &w, Epilogue::bias(Some(&bias)), out).unwrap();
+        y
+    });
+    let exact = reference::forward(&shape, &x, &w);
+    let voxels = shape.output_voxels();
+    let length = shape.group_inputs() * shape.taps() + 1;
+    assert_close(&name, &y, &exact, length, |i| bias[i / voxels % shape.out_channels].to_f64());
+
+    let dx = in_all_ways(portable, &name, || {
+        let (mut a, mut b) = (vec![T::NAN; x1.len()], vec![T::NAN; x2.len()]);
+        let out = Outputs::two(as_uninit(&mut a), first, as_uninit(&mut b), shape.in_channels - first);
+        backward_data(&shape, &dy, &w, out).unwrap();
+        a.extend(b);
+        a
+    });
+    let exact = reference::backward_data(&shape, &dy, &w);
+    let parts = |v: &[f64]| {
+        let (mut a, b) = split(v, shape.batch, shape.in_channels, first, shape.input_voxels());
+        a.extend(b);
+        a
+    };
+    let exact = (parts(&exact.0), parts(&exact.1));
+    assert_close(&name, &dx, &exact, shape.group_outputs() * shape.taps(), |_| 0.0);
+
+    let dw = in_all_ways(portable, &name, || {
+        let mut dw = vec![T::NAN; shape.weight_count()];
+        backward_weights(&shape, inputs(), &dy, as_uninit(&mut dw)).unwrap();
+        dw
+    });
+    let exact = reference::backward_weights(&shape, &x, &dy);
+    assert_close(&name, &dw, &exact, shape.batch * voxels, |_| 0.0);
+
+    let db = in_all_ways(portable, &name, || {
+        let mut db = vec![T::NAN; shape.out_channels];
+        backward_bias(&shape, &dy, as_uninit(&mut db)).unwrap();
+        db
+    });
+    let mut exact = (vec![0.0; db.len()], vec![0.0; db.len()]);
+    for (i, &d) in dy.iter().enumerate() {
+        exact.0[i / voxels % shape.out_channels] += d.to_f64();
+        exact.1[i / voxels % shape.out_channels] += d.to_f64().abs();
+    }
+    assert_close(&name, &db, &exact, 4096, |_| 0.0);
+}
+
+/// The whole epilogue, and the moments.
+fn check_epilogue<T: Real>(shape: ConvShape, seed: u64) {
+    let x = numbers::<T>(shape.input_count(), seed);
+    let w = numbers::<T>(shape.weight_count(), seed + 1);
+    let c = shape.out_channels;
+    // A large bias: moments that subtract two large numbers would show it.
+    let bias: Vec<T> = (0..c).map(|i| T::from_f64(100.0 + i as f64)).collect();
+    let (scale, shift) = (numbers::<T>(c, seed + 3), numbers::<T>(c, seed + 4));
+    let exact = reference::forward(&shape, &x, &w);
+    let voxels = shape.output_voxels();
+    let moments = std::cell::RefCell::new(Vec::new());
+    for activation in [Activation::Identity, Activation::Relu, Activation::LeakyRelu(0.01)] {
+        let y = in_all_ways(true, "epilogue", || {
+            let mut y = vec![T::NAN; shape.output_count()];
+            let mut taken = vec![Moments::default(); shape.batch * c];
+            let epilogue = Epilogue {
+                bias: Some(&bias),
+                scale_shift: Some((&scale, &shift)),
+                activation,
+                moments: Some(&mut taken),
+            };
+            forward(&shape, Inputs::one(&x, shape.in_channels), &w, epilogue, Outputs::one(as_uninit(&mut y), c))
+                .unwrap();
+            let numbers = |m: &Moments| [m.count, m.mean, m.squares].map(T::from_f64);
+            y.extend(taken.iter().flat_map(numbers));
+            *moments.borrow_mut() = taken;
+            y
+        });
+        for (i, &y) in y[..shape.output_count()].iter().enumerate() {
+            let channel = i / voxels % c;
+            let sum = exact.0[i] + bias[channel].to_f64();
+            let z = sum * scale[channel].to_f64() + shift[channel].to_f64();
+            let want = match activation {
+                Activation::Identity => z,
+                Activation::Relu => z.max(0.0),
+                Activation::LeakyRelu(slope) => {
+                    if z < 0.0 {
+                        z * slope
+                    } else {
+                        z
+                    }
+                }
+            };
+            let error = (y.to_f64() - want).abs();
+            assert!(error < 1e3 * T::EPSILON.to_f64() * sum.abs(), "{activation:?} {i}: {y}, not {want}");
+        }
+        for (i, moments) in moments.borrow().iter().enumerate() {
+            let values: Vec<f64> =
+                exact.0[i * voxels..(i + 1) * voxels].iter().map(|y| y + bias[i % c].to_f64()).collect();
+            let mean = values.iter().sum::<f64>() / voxels as f64;
+            let squares: f64 = values.iter().map(|y| (y - mean) * (y - mean)).sum();
+            assert_eq!(moments.count, voxels as f64);
+            assert!((moments.mean - mean).abs() < 1e2 * T::EPSILON.to_f64() * mean.abs(), "{moments:?} {mean}");
+            let tolerance = 1e3 * T::EPSILON.to_f64() * (squares + mean.abs() * squares.sqrt());
+            assert!((moments.squares - squares).abs() < tolerance, "{moments:?} {squares}");
+        }
+    }
+}
+
+/// Shapes of every kind, small enough for the reference.
+fn shapes() -> impl Strategy<Value = (ConvShape, usize)> {
+    let axis = || (0usize..12, 1usize..4, 1usize..3, 0usize..3, 1usize..3);
+    let channels = (0usize..3, 1usize..4, 0usize..6, 0usize..10);
+    (channels, axis(), axis(), axis(), any::<[bool; 2]>(), 0usize..20).prop_map(
+        |((batch, groups, inputs, outputs), z, y, x, [flat_z, flat_y], first)| {
+            let flat = (1, 1, 1, 0, 1);
+            let axes = [if flat_z { flat } else { z }, if flat_z && flat_y { flat } else { y }, x];
+            // Room for the kernel, so that the shape is valid.
+            let input = axes.map(|(size, kernel, _, padding, dilation)| {
+                size.max((dilation * (kernel - 1) + 1usize).saturating_sub(2 * padding))
+            });
+            let shape = ConvShape {
+                batch,
+                groups,
+                in_channels: inputs * groups,
+                out_channels: outputs * groups,
+                input,
+                kernel: axes.map(|a| a.1),
+                stride: axes.map(|a| a.2),
+                padding: axes.map(|a| a.3),
+                dilation: axes.map(|a| a.4),
+            };
+            let first = first.min(shape.in_channels);
+            (shape, first)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn convolutions_are_right((shape, first) in shapes(), seed in 0u64..99) {
+        prop_assume!(shape.multiply_adds() < 400_000);
+        check::<f32>(shape, first, seed, true);
+        check::<f64>(shape, first, seed, true);
+    }
+}
+
+fn shape(batch: usize, channels: [usize; 2], input: [usize; 3], kernel: [usize; 3], stride: usize) -> ConvShape {
+    ConvShape {
+        batch,
+        groups: 1,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        input,
+        kernel,
+        stride: kernel.map(|k| if k == 1 { 1 } else { stride }),
+        padding: kernel.map(|k| k / 2),
+        dilation: [1; 3],
+    }
+}
+
+#[test]
+fn layers_with_many_channels_are_right() {
+    check::<f32>(shape(1, [19, 35], [5, 6, 20], [3; 3], 1), 7, 1, false);
+    check::<f32>(shape(1, [70, 33], [4, 4, 4], [3; 3], 1), 0, 2, false);
+    check::<f32>(shape(2, [33, 70], [1, 12, 9], [1, 3, 3], 2), 33, 3, false);
+    check::<f32>(shape(1, [3, 140], [1, 9, 10], [1, 5, 5], 1), 1, 4, false);
+    check::<f64>(shape(1, [10, 20], [4, 5, 6], [3; 3], 2), 4, 5, false);
+}
+
+#[test]
+fn several_boxes_are_right() {
+    check::<f32>(shape(2, [3, 9], [1, 90, 70], [1, 3, 3], 1), 1, 1, false);
+    check::<f32>(shape(1, [2, 5], [9, 40, 41], [3; 3], 2), 1, 2, false);
+    check::<f32>(shape(1, [1, 8], [1, 1, 5000], [1, 1, 7], 1), 1, 3, false);
+}
+
+#[test]
+fn pointwise_layers_are_right() {
+    check::<f32>(shape(2, [12, 3], [3, 5, 11], [1; 3], 1), 5, 1, true);
+    check::<f64>(shape(2, [12, 3], [3, 5, 11], [1; 3], 1), 12, 1, true);
+}
+
+#[test]
+fn epilogues_are_right() {
+    check_epilogue::<f32>(shape(2, [3, 5], [4, 7, 18], [3; 3], 1), 1);
+    check_epilogue::<f32>(shape(1, [3, 5], [1, 60, 50], [1, 3, 3], 1), 1);
+    check_epilogue::<f64>(shape(2, [4, 3], [3, 4, 5], [1; 3], 1), 2);
+}
+
+#[test]
+fn a_transposed_convolution_has_bias_and_two_inputs() {
+    let shape = ConvShape { padding: [0; 3], ..shape(2, [3, 4], [6, 8, 10], [2; 3], 2) };
+    let shape = ConvShape { stride: [2; 3], ..shape };
+    let x = numbers::<f32>(shape.output_count(), 1);
+    let w = numbers::<f32>(shape.weight_count(), 2);
+    let (x1, x2) = split(&x, 2, 4, 1, shape.output_voxels());
+    let mut y = vec![f32::NAN; shape.input_count()];
+    let out = Outputs::one(as_uninit(&mut y), 3);
+    transposed_forward(&shape, Inputs::two(&x1, 1, &x2, 3), &w, Epilogue::bias(Some(&[1.0, 2.0, 3.0])), out).unwrap();
+    let exact = reference::backward_data(&shape, &x, &w);
+    let voxels = shape.input_voxels();
+    assert_close("transposed", &y, &exact, 4, |i| (i / voxels % 3) as f64 + 1.0);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let good = shape(1, [2, 2], [4; 3], [3; 3], 1);
+    for bad in [
+        ConvShape { groups: 0, ..good },
+        ConvShape { groups: 3, ..good },
+        ConvShape { stride: [0, 1, 1], ..good },
+        ConvShape { kernel: [9, 3, 3], ..good },
+        ConvShape { padding: [usize::MAX, 1, 1], ..good },
+        ConvShape { batch: usize::MAX / 4, ..good },
+    ] {
+        assert!(bad.check().is_err(), "{bad:?}");
+    }
+    let (x, w) = (vec![0.0f32; 128], vec![0.0f32; 108]);
+    let mut y = vec![0.0f32; 128];
+    let mut run = |x: &[f32], w: &[f32], bias: Option<&[f32]>, length: usize| {
+        let out = Outputs::one(as_uninit(&mut y[..length]), 2);
+        forward(&good, Inputs::one(x, 2), w, Epilogue::bias(bias), out)
+    };
+    assert!(run(&x, &w, None, 128).is_ok());
+    assert!(run(&x[1..], &w, None, 128).is_err());
+    assert!(run(&x, &w[1..], None, 128).is_err());
+    assert!(run(&x, &w, Some(&[0.0]), 128).is_err());
+    assert!(run(&x, &w, None, 127).is_err());
+}
