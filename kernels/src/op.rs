@@ -1,0 +1,284 @@
+//! The contract that every operation fulfils, built-in or a user's own.
+
+use std::{any::Any, fmt};
+
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, element_count};
+
+/// What is known of a tensor without its elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The sizes of the axes.
+    pub shape: Vec<usize>,
+    /// The type of the elements.
+    pub dtype: DType,
+    /// The device that holds the elements.
+    pub device: Device,
+}
+
+impl Meta {
+    /// A meta of `shape` with this one's dtype and device.
+    #[must_use]
+    pub fn with_shape(&self, shape: impl Into<Vec<usize>>) -> Self {
+        Self { shape: shape.into(), dtype: self.dtype, device: self.device }
+    }
+
+    /// A meta of `dtype` with this one's shape and device.
+    #[must_use]
+    pub fn with_dtype(&self, dtype: DType) -> Self {
+        Self { shape: self.shape.clone(), dtype, device: self.device }
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The number of elements (checked when the shape was made).
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl From<&Tensor> for Meta {
+    fn from(tensor: &Tensor) -> Self {
+        Self { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), device: tensor.device() }
+    }
+}
+
+/// What an operation costs, from its shapes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cost {
+    /// Floating-point operations, a fused multiply-add being two.
+    pub flops: f64,
+    /// Bytes of inputs read and outputs written, each once.
+    pub bytes: f64,
+}
+
+impl Cost {
+    /// `flops`, and the bytes of all inputs and outputs.
+    pub fn of(flops: f64, inputs: &[Meta], outputs: &[Meta]) -> Self {
+        let bytes = inputs.iter().chain(outputs).map(|meta| (meta.count() * meta.dtype.size()) as f64).sum();
+        Self { flops, bytes }
+    }
+}
+
+/// How a run is to be carried out; a pass holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Context {
+    /// How exact the kernels must be.
+    pub precision: Precision,
+}
+
+/// How exact the kernels must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Algorithms with fewer multiplications and a slightly larger rounding error (Winograd) may be used.
+    #[default]
+    Fast,
+    /// Only algorithms that sum the products as they are.
+    Strict,
+}
+
+/// What a forward run gives.
+#[derive(Debug)]
+pub struct Forward {
+    /// The results, as [`Op::infer`] announced them.
+    pub outputs: Vec<Tensor>,
+    /// What only the backward run needs: statistics, positions of maxima.
+    pub state: Vec<Tensor>,
+}
+
+impl Forward {
+    /// One output and no state.
+    pub fn one(output: Tensor) -> Self {
+        Self { outputs: vec![output], state: Vec::new() }
+    }
+}
+
+/// What a backward run gets to work with.
+#[derive(Debug)]
+pub struct Saved {
+    /// The inputs that [`Op::saves_input`] asked for; `None` for the others.
+    pub inputs: Vec<Option<Tensor>>,
+    /// The outputs that [`Op::saves_output`] asked for; `None` for the others.
+    pub outputs: Vec<Option<Tensor>>,
+    /// The state of the forward run.
+    pub state: Vec<Tensor>,
+    /// Shape, dtype and device of every input.
+    pub metas: Vec<Meta>,
+}
+
+impl Saved {
+    /// The saved input `index`.
+    ///
+    /// # Errors
+    /// When the operation didn't ask for it in [`Op::saves_input`].
+    pub fn input(&self, index: usize) -> Result<&Tensor> {
+        self.inputs.get(index).and_then(Option::as_ref).ok_or_else(|| missing("input", index))
+    }
+
+    /// The saved output `index`.
+    ///
+    /// # Errors
+    /// When the operation didn't ask for it in [`Op::saves_output`].
+    pub fn output(&self, index: usize) -> Result<&Tensor> {
+        self.outputs.get(index).and_then(Option::as_ref).ok_or_else(|| missing("output", index))
+    }
+
+    /// Tensor `index` of the state.
+    ///
+    /// # Errors
+    /// When the forward run left no such state.
+    pub fn state(&self, index: usize) -> Result<&Tensor> {
+        self.state.get(index).ok_or_else(|| missing("state", index))
+    }
+}
+
+#[cold]
+fn missing(what: &str, index: usize) -> Error {
+    Error::new(ErrorKind::Graph, "backward", format!("{what} {index} wasn't saved by the forward run"))
+}
+
+/// What happens to f16 and bf16 inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfPolicy {
+    /// They are converted to f32, computed so, and the outputs converted back: every arithmetic operation.
+    Widen,
+    /// The operation moves elements of any dtype, or converts them itself.
+    Keep,
+}
+
+/// An operation: a small struct of its attributes (stride, padding, ...), run through [`run`](crate::run) only.
+///
+/// The door checks devices, calls [`infer`](Op::infer), applies the precision rules, traces, and dispatches on the device;
+/// autodiff records exactly what passes through it. A user's operation is one `impl` of this trait, as the built-in ones are.
+pub trait Op: fmt::Debug + Send + Sync + Any {
+    /// The name in errors, traces and the registry: `conv`, `softmax`.
+    fn name(&self) -> &'static str;
+
+    /// Checks the inputs' shapes and dtypes and gives those of the outputs. Every check lives here: the other functions are
+    /// called with inputs that passed.
+    ///
+    /// # Errors
+    /// Says what doesn't fit and what was expected.
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>>;
+
+    /// Computes the outputs on the CPU. `outputs` is what `infer` gave.
+    ///
+    /// # Errors
+    /// When memory runs out, or a value (an index, a label) is out of range.
+    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward>;
+
+    /// Whether the backward run reads input `index`. What isn't saved can be freed.
+    fn saves_input(&self, index: usize) -> bool {
+        let _ = index;
+        false
+    }
+
+    /// Whether the backward run reads output `index`.
+    fn saves_output(&self, index: usize) -> bool {
+        let _ = index;
+        false
+    }
+
+    /// The gradients of the inputs on the CPU: for input `i`, Σ over outputs `k` of the product of `gradients[k]` (`None`
+    /// where an output had no part in the loss) with the derivative of output `k` with respect to input `i`. `None` where
+    /// `needed[i]` is false.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn backward_cpu(
+        &self,
+        context: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>>;
+
+    /// Whether output 0 can be had again from what was saved for far less than the whole operation. Then operations that
+    /// save it don't keep it in memory, and [`recompute_cpu`](Op::recompute_cpu) makes it again.
+    fn recomputes(&self) -> bool {
+        false
+    }
+
+    /// Output 0 again, the same bits, from what was saved.
+    ///
+    /// # Errors
+    /// When memory runs out, or the operation can't.
+    fn recompute_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
+        let _ = (context, saved);
+        Err(Error::new(ErrorKind::Graph, self.name(), "the operation can't recompute its output"))
+    }
+
+    /// What happens to f16 and bf16 inputs.
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Widen
+    }
+
+    /// Work and traffic of a forward run, for traces and rooflines.
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(0.0, inputs, outputs)
+    }
+}
+
+/// Checks for `infer`, each with an error that names the operation.
+pub mod check {
+    use super::{Error, ErrorKind, Meta, Result};
+
+    /// That there are between `least` and `most` inputs.
+    ///
+    /// # Errors
+    /// When there aren't.
+    pub fn inputs(operation: &str, inputs: &[Meta], least: usize, most: usize) -> Result<()> {
+        if (least..=most).contains(&inputs.len()) {
+            return Ok(());
+        }
+        let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        Err(Error::argument(operation, format!("{} inputs", inputs.len())).expected(expected))
+    }
+
+    /// That all inputs hold one floating-point dtype.
+    ///
+    /// # Errors
+    /// When one doesn't.
+    pub fn same_float(operation: &str, inputs: &[Meta]) -> Result<()> {
+        for meta in inputs {
+            if !meta.dtype.is_float() || meta.dtype != inputs[0].dtype {
+                let dtypes: Vec<&str> = inputs.iter().map(|meta| meta.dtype.name()).collect();
+                return Err(Error::new(ErrorKind::DType, operation, format!("inputs hold {}", dtypes.join(", ")))
+                    .expected("one floating-point dtype")
+                    .shapes(inputs.iter().map(|meta| &meta.shape[..])));
+            }
+        }
+        Ok(())
+    }
+
+    /// That `axis` is one of the input's.
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub fn axis(operation: &str, input: &Meta, axis: usize) -> Result<()> {
+        if axis < input.rank() {
+            return Ok(());
+        }
+        Err(Error::argument(operation, format!("axis {axis} of a tensor of rank {}", input.rank()))
+            .shapes([&input.shape[..]]))
+    }
+
+    /// That the input is `(N, C, spatial...)` with one to three spatial axes; returns how many.
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub fn spatial(operation: &str, input: &Meta) -> Result<usize> {
+        match input.rank() {
+            rank @ 3..=5 => Ok(rank - 2),
+            rank => Err(Error::shape(operation, format!("an input of rank {rank}"))
+                .expected("(N, C, W), (N, C, H, W) or (N, C, D, H, W)")
+                .shapes([&input.shape[..]])),
+        }
+    }
+}
+
+pub(crate) fn check_outputs(operation: &str, outputs: &[Meta]) -> Result<()> {
+    outputs.iter().try_for_each(|meta| element_count(operation, &meta.shape).map(|_| ()))
+}

@@ -1,0 +1,105 @@
+//! What ran, for how long, and by which path: `TOMOGRAD_TRACE=1` prints it, [`collect`] returns it.
+
+use std::{
+    cell::RefCell,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use tomograd_core::shape_text;
+
+use crate::{Cost, Meta, Op};
+
+/// Which of an operation's functions ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The outputs were computed.
+    Forward,
+    /// The gradients were computed.
+    Backward,
+    /// Output 0 was computed again.
+    Recompute,
+}
+
+/// One run of an operation.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The operation's name.
+    pub operation: &'static str,
+    /// Forward, backward or recomputation.
+    pub direction: Direction,
+    /// The kernel paths that it chose, in order: `direct`, `winograd`.
+    pub paths: Vec<&'static str>,
+    /// The inputs' shapes.
+    pub shapes: Vec<Vec<usize>>,
+    /// How long it took.
+    pub time: Duration,
+    /// What it cost by its shapes.
+    pub cost: Cost,
+}
+
+thread_local! {
+    static COLLECTED: RefCell<Option<Vec<Event>>> = const { RefCell::new(None) };
+    static PATHS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `body` and returns what it gives together with every operation that it ran on this thread.
+pub fn collect<R>(body: impl FnOnce() -> R) -> (R, Vec<Event>) {
+    let outer = COLLECTED.with_borrow_mut(|collected| collected.replace(Vec::new()));
+    let result = body();
+    let events = COLLECTED.with_borrow_mut(|collected| std::mem::replace(collected, outer)).unwrap_or_default();
+    (result, events)
+}
+
+/// Called by a kernel to say which path it chose.
+pub fn path(name: &'static str) {
+    if is_on() {
+        PATHS.with_borrow_mut(|paths| paths.push(name));
+    }
+}
+
+fn prints() -> bool {
+    static PRINTS: OnceLock<bool> = OnceLock::new();
+    *PRINTS.get_or_init(|| std::env::var("TOMOGRAD_TRACE").is_ok_and(|value| value == "1"))
+}
+
+fn is_on() -> bool {
+    prints() || COLLECTED.with_borrow(Option::is_some)
+}
+
+pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: impl Fn() -> Cost, metas: &[Meta]) {
+    if !is_on() {
+        return;
+    }
+    let event = Event {
+        operation: op.name(),
+        direction,
+        paths: PATHS.with_borrow_mut(std::mem::take),
+        shapes: metas.iter().map(|meta| meta.shape.clone()).collect(),
+        time: start.elapsed(),
+        cost: cost(),
+    };
+    if prints() {
+        eprintln!("{}", line(&event));
+    }
+    COLLECTED.with_borrow_mut(|collected| {
+        if let Some(events) = collected {
+            events.push(event);
+        }
+    });
+}
+
+fn line(event: &Event) -> String {
+    let seconds = event.time.as_secs_f64().max(1e-9);
+    let shapes: Vec<String> = event.shapes.iter().map(|shape| shape_text(shape)).collect();
+    format!(
+        "{:>9.3} ms  {:<18} {:<9} {:<24} {:>8.1} GFLOP/s {:>7.1} GB/s  {}",
+        seconds * 1e3,
+        event.operation,
+        format!("{:?}", event.direction).to_lowercase(),
+        event.paths.join("+"),
+        event.cost.flops / seconds * 1e-9,
+        event.cost.bytes / seconds * 1e-9,
+        shapes.join(" ")
+    )
+}
