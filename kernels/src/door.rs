@@ -185,9 +185,11 @@ fn widen_meta(meta: &Meta) -> Meta {
 }
 
 fn widen_saved(saved: &Saved) -> Result<Saved> {
-    let all = |tensors: &[Option<Tensor>]| tensors.iter().map(|t| t.as_ref().map(widen).transpose()).collect();
+    let all = |tensors: &[Option<Tensor>]| -> Result<Vec<Option<Tensor>>> {
+        tensors.iter().map(|tensor| tensor.as_ref().map(widen).transpose()).collect()
+    };
     Ok(Saved {
-        inputs: all(&saved.inputs).and_then(|inputs: Vec<Option<Tensor>>| Ok(inputs))?,
+        inputs: all(&saved.inputs)?,
         outputs: all(&saved.outputs)?,
         state: saved.state.clone(),
         metas: saved.metas.iter().map(widen_meta).collect(),
@@ -196,7 +198,9 @@ fn widen_saved(saved: &Saved) -> Result<Saved> {
 
 /// An operation that gives something else than it announced is a bug of the operation; a user's own is told so.
 fn verify(op: &dyn Op, announced: &[Meta], outputs: &[Tensor]) -> Result<()> {
-    if announced.len() == outputs.len() && announced.iter().zip(outputs).all(|(meta, tensor)| *meta == Meta::from(tensor)) {
+    if announced.len() == outputs.len()
+        && announced.iter().zip(outputs).all(|(meta, tensor)| *meta == Meta::from(tensor))
+    {
         return Ok(());
     }
     Err(Error::shape(op.name(), "the outputs aren't what infer announced")

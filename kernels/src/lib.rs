@@ -1,6 +1,21 @@
 //! The operations of tomograd, forward and backward, as functions of tensors.
+//!
+//! Each operation has a folder: its contract (`mod.rs`), the plainest loops that can be right (`reference.rs`), its CPU
+//! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through one door, [`run`]. The
+//! [`registry`] lists them all, each with its reference and random cases, so that one test proves every one of them.
 
+mod door;
+mod op;
+
+pub mod cast;
 pub mod conv;
 pub mod matmul;
 pub mod parallel;
+pub mod reduce;
+pub mod registry;
 pub mod simd;
+pub mod trace;
+pub mod view;
+
+pub use door::{run, run_backward, run_recompute};
+pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Saved, check};

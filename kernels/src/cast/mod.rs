@@ -1,0 +1,73 @@
+//! Conversion between dtypes.
+
+mod cpu;
+mod reference;
+
+use tomograd_core::{DType, Device, Random, Result, Tensor};
+
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, registry::Proven};
+
+/// The input's values in another dtype: rounded to the nearest (ties to even) into floating point, truncated and saturated
+/// into integers (NaN gives 0), `value != 0` into bool. The gradient is converted back.
+#[derive(Debug, Clone)]
+pub struct Cast(pub DType);
+
+/// `tensor` in `dtype`; the tensor itself when it is so already.
+///
+/// # Errors
+/// When memory runs out.
+pub fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+    if tensor.dtype() == dtype {
+        return Ok(tensor.clone());
+    }
+    match tensor.device() {
+        Device::Cpu => cpu::cast(tensor, dtype),
+        device => device.check("cast").map(|()| tensor.clone()),
+    }
+}
+
+impl Op for Cast {
+    fn name(&self) -> &'static str {
+        "cast"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("cast", inputs, 1, 1)?;
+        Ok(vec![inputs[0].with_dtype(self.0)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cast(inputs[0], self.0)?))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![gradients[0].as_ref().map(|gradient| cast(gradient, saved.metas[0].dtype)).transpose()?])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Proven for Cast {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::cast(&inputs[0], self.0)
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = crate::registry::shape(random, 0, 3);
+        let dtype = [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::I32, DType::U8, DType::Bool]
+            [random.below(8) as usize];
+        Ok((Self(dtype), vec![crate::registry::values(random, &shape)?]))
+    }
+
+    fn is_differentiable(&self, _: usize) -> bool {
+        self.0 == DType::F64
+    }
+}

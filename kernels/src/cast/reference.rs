@@ -1,0 +1,7 @@
+//! Reference conversion: one element after the other.
+
+use tomograd_core::{DType, Result, Tensor};
+
+pub(super) fn cast(x: &Tensor, dtype: DType) -> Result<Vec<Tensor>> {
+    Ok(vec![x.converted(dtype)?])
+}

@@ -1,0 +1,161 @@
+//! All operations, each with what proves it: a reference, random cases, and a bound of its rounding error.
+//!
+//! `tests/registry.rs` runs every entry through every instruction set, thread count and view, compares it with its
+//! reference, and checks its gradients; it also reads the sources and fails when an operation isn't listed here.
+
+use tomograd_core::{Error, Random, Result, Tensor};
+
+use crate::Op;
+
+/// An operation that can be proven.
+pub trait Proven: Op + Sized {
+    /// The outputs by the plainest loops that can be right, for f64 (and integer) inputs.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+
+    /// A random operation and inputs that fit it: f64 where it takes floating point. Odd shapes belong here: sizes 0 and 1,
+    /// channels that don't fill a vector, several ranks, every attribute. Values keep away from kinks (a tie of a
+    /// maximum, the corner of a ReLU) by more than 1e-3, so that differences can check the gradients.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)>;
+
+    /// For every output element, what its rounding error is measured in: an element y computed with unit roundoff ε must
+    /// be within `tolerance · ε · scale` of the reference. A sum of K products gives K · Σ|a||b|; the default, 1 + |y|, fits
+    /// operations without long sums.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
+        let _ = inputs;
+        reference.iter().map(|output| map(output, |y| 1.0 + y.abs())).collect()
+    }
+
+    /// The constant c of the bound above.
+    const TOLERANCE: f64 = 8.0;
+
+    /// Whether input `index` has a gradient.
+    fn is_differentiable(&self, index: usize) -> bool {
+        let _ = index;
+        true
+    }
+}
+
+/// Applies `function` to every element of a floating-point tensor, giving f64.
+///
+/// # Errors
+/// When memory runs out.
+pub fn map(tensor: &Tensor, function: impl Fn(f64) -> f64) -> Result<Tensor> {
+    let values: Vec<f64> = tensor.to_vec_f64()?.into_iter().map(function).collect();
+    Tensor::from_slice(&values, tensor.shape(), tensor.device())
+}
+
+type Outputs = Box<dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>>;
+
+/// A random case of an operation.
+pub struct Case {
+    /// The operation.
+    pub op: Box<dyn Op>,
+    /// Inputs that fit it.
+    pub inputs: Vec<Tensor>,
+    /// Which inputs have gradients.
+    pub differentiable: Vec<bool>,
+    /// [`Proven::TOLERANCE`].
+    pub tolerance: f64,
+    reference: Outputs,
+    #[allow(clippy::type_complexity, reason = "one use, and a name would say no more")]
+    scale: Box<dyn Fn(&[Tensor], &[Tensor]) -> Result<Vec<Tensor>>>,
+}
+
+impl Case {
+    /// [`Proven::reference`] of `inputs`.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        (self.reference)(inputs)
+    }
+
+    /// [`Proven::scale`] of `inputs`.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
+        (self.scale)(inputs, reference)
+    }
+}
+
+/// One operation of the registry.
+pub struct Entry {
+    /// The Rust type's name, as in `impl Op for NAME`.
+    pub name: &'static str,
+    case: fn(&mut Random) -> Result<Case>,
+}
+
+impl Entry {
+    /// A random case.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn case(&self, random: &mut Random) -> Result<Case> {
+        (self.case)(random).map_err(|error: Error| error.within(self.name))
+    }
+}
+
+fn case_of<O: Proven + Clone>(random: &mut Random) -> Result<Case> {
+    let (op, inputs) = O::case(random)?;
+    let (for_reference, for_scale) = (op.clone(), op.clone());
+    Ok(Case {
+        differentiable: (0..inputs.len()).map(|index| op.is_differentiable(index)).collect(),
+        inputs,
+        tolerance: O::TOLERANCE,
+        reference: Box::new(move |inputs| for_reference.reference(inputs)),
+        scale: Box::new(move |inputs, reference| for_scale.scale(inputs, reference)),
+        op: Box::new(op),
+    })
+}
+
+macro_rules! registry {
+    ($($path:ident :: $name:ident),* $(,)?) => {
+        /// Every operation of this crate.
+        pub fn all() -> Vec<Entry> {
+            vec![$(Entry { name: stringify!($name), case: case_of::<crate::$path::$name> }),*]
+        }
+    };
+}
+
+registry! {
+    cast::Cast,
+    view::View,
+}
+
+/// A random shape of `least` to `most` axes, odd sizes and now and then 0 and 1 among them.
+pub fn shape(random: &mut Random, least: usize, most: usize) -> Vec<usize> {
+    let rank = least + random.below((most - least + 1) as u64) as usize;
+    (0..rank).map(|_| size(random)).collect()
+}
+
+/// A random axis size: mostly 1 to 9, sometimes 0, 16, 17 or 33.
+pub fn size(random: &mut Random) -> usize {
+    match random.below(20) {
+        0 => 0,
+        1 | 2 => 1,
+        3 => 16,
+        4 => 17,
+        5 => 33,
+        _ => 1 + random.below(9) as usize,
+    }
+}
+
+/// Random f64 values of the standard normal distribution.
+///
+/// # Errors
+/// When memory runs out.
+pub fn values(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
+    let count = shape.iter().product();
+    let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
+    Tensor::from_slice(&values, shape, tomograd_core::Device::Cpu)
+}

@@ -1,0 +1,138 @@
+//! Views as operations: other layouts of the same memory, with gradients.
+
+mod cpu;
+mod reference;
+
+use tomograd_core::{Layout, Random, Result, Tensor};
+
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, registry, registry::Proven};
+
+/// A view of the input: no element is moved, but where [`Reshape`](View::Reshape) can't be expressed by strides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum View {
+    /// The axes in this order.
+    Permute(Vec<usize>),
+    /// `length` elements of `axis` from `start` in steps of `step`.
+    Slice {
+        /// The axis to be sliced.
+        axis: usize,
+        /// The first element.
+        start: usize,
+        /// How many elements.
+        length: usize,
+        /// From one element to the next.
+        step: usize,
+    },
+    /// Axes of size 1 and new leading axes repeated to this shape.
+    Expand(Vec<usize>),
+    /// The same elements in row-major order as this shape.
+    Reshape(Vec<usize>),
+}
+
+impl View {
+    /// The layout that a contiguous input gets; `None` for a reshape that must copy (never of a contiguous input).
+    fn layout(&self, layout: &Layout) -> Result<Option<Layout>> {
+        Ok(match self {
+            View::Permute(axes) => Some(layout.permute(axes)?),
+            View::Slice { axis, start, length, step } => Some(layout.slice(*axis, *start, *length, *step)?),
+            View::Expand(shape) => Some(layout.expand(shape)?),
+            View::Reshape(shape) => layout.reshape(shape)?,
+        })
+    }
+}
+
+impl Op for View {
+    fn name(&self) -> &'static str {
+        match self {
+            View::Permute(_) => "permute",
+            View::Slice { .. } => "slice",
+            View::Expand(_) => "expand",
+            View::Reshape(_) => "reshape",
+        }
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs(self.name(), inputs, 1, 1)?;
+        let shape = match self.layout(&Layout::contiguous(&inputs[0].shape))? {
+            Some(layout) => layout.shape().to_vec(),
+            None => Vec::new(),
+        };
+        Ok(vec![inputs[0].with_shape(shape)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        let x = inputs[0];
+        Ok(Forward::one(match self {
+            View::Permute(axes) => x.permute(axes)?,
+            View::Slice { axis, start, length, step } => x.slice(*axis, *start, *length, *step)?,
+            View::Expand(shape) => x.expand(shape)?,
+            View::Reshape(shape) => x.reshape(shape)?,
+        }))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        let shape = &saved.metas[0].shape;
+        Ok(vec![Some(match self {
+            View::Permute(axes) => {
+                let mut inverse = vec![0; axes.len()];
+                for (to, &from) in axes.iter().enumerate() {
+                    inverse[from] = to;
+                }
+                gradient.permute(&inverse)?
+            }
+            View::Slice { axis, start, step, .. } => cpu::unslice(gradient, shape, *axis, *start, *step)?,
+            View::Expand(_) => crate::reduce::sum_to(gradient, shape)?,
+            View::Reshape(_) => gradient.reshape(shape)?,
+        })])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Proven for View {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::view(self, &inputs[0])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = registry::shape(random, 1, 4);
+        let x = registry::values(random, &shape)?;
+        let axis = random.below(shape.len() as u64) as usize;
+        let view = match random.below(4) {
+            0 => View::Permute(random.permutation(shape.len())),
+            1 => {
+                let (size, step) = (shape[axis], 1 + random.below(3) as usize);
+                let start = random.below(size as u64 + 1) as usize;
+                let most = (size - start).div_ceil(step);
+                View::Slice { axis, start, length: random.below(most as u64 + 1) as usize, step }
+            }
+            2 => {
+                let mut narrow = shape.clone();
+                narrow[axis] = 1;
+                let mut wide = narrow.clone();
+                wide[axis] = random.below(4) as usize;
+                wide.insert(0, 1 + random.below(2) as usize);
+                return Ok((View::Expand(wide), vec![registry::values(random, &narrow)?]));
+            }
+            _ => {
+                let mut shape = shape.clone();
+                let last = shape.pop().unwrap_or(1);
+                match shape.last_mut() {
+                    Some(size) => *size *= last,
+                    None => shape.extend([1, last]),
+                }
+                View::Reshape(shape)
+            }
+        };
+        Ok((view, vec![x]))
+    }
+}

@@ -1,0 +1,302 @@
+//! Every operation of the registry, proven: against its reference, in every instruction set, with several thread counts and
+//! chunk orders, on views, in half precision, and its gradients against differences.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
+use tomograd_kernels::{
+    Context, Forward, HalfPolicy, Meta, Op, Precision, Saved,
+    cast::cast,
+    parallel::{Order, Settings, with_settings},
+    registry::{self, Case},
+    run, run_backward, run_recompute,
+    simd::Isa,
+};
+
+/// Random cases of each operation and test; `TOMOGRAD_CASES` asks for more.
+fn cases() -> u64 {
+    std::env::var("TOMOGRAD_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
+}
+
+/// Calls `check` with random cases of every operation; a failure names the operation, the case and its seed.
+fn for_every_case(test: &str, check: impl Fn(&Case, &mut Random) -> Result<()>) {
+    for entry in registry::all() {
+        for number in 0..cases() {
+            let mut random = Seed::new(2026).named(test).named(entry.name).at(number).random();
+            let case = entry.case(&mut random).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
+            let place = || {
+                let shapes: Vec<&[usize]> = case.inputs.iter().map(Tensor::shape).collect();
+                format!("{test}: case {number} of {}: {:?} on {shapes:?}", entry.name, case.op)
+            };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&case, &mut random)));
+            match outcome {
+                Ok(result) => result.unwrap_or_else(|error| panic!("{}: {error}", place())),
+                Err(_) => panic!("{}", place()),
+            }
+        }
+    }
+}
+
+fn references(tensors: &[Tensor]) -> Vec<&Tensor> {
+    tensors.iter().collect()
+}
+
+/// The floating-point inputs in `dtype`, the others as they are.
+fn inputs_in(case: &Case, dtype: DType) -> Result<Vec<Tensor>> {
+    case.inputs.iter().map(|x| if x.dtype().is_float() { cast(x, dtype) } else { Ok(x.clone()) }).collect()
+}
+
+/// The same tensor as a view into a larger, permuted one.
+fn as_view(x: &Tensor, random: &mut Random) -> Result<Tensor> {
+    let order = random.permutation(x.rank());
+    let mut inverse = vec![0; x.rank()];
+    for (to, &from) in order.iter().enumerate() {
+        inverse[from] = to;
+    }
+    let moved = x.permute(&order)?.contiguous()?;
+    let Some(last) = moved.rank().checked_sub(1) else { return Ok(x.clone()) };
+    let size = moved.shape()[last];
+    let mut wide = moved.shape().to_vec();
+    wide[last] = 2 * size + 1;
+    // Every second element of a row holds the value; what lies between would show as a wrong result.
+    let values = moved.to_vec_f64()?;
+    let row = wide[last];
+    let spread: Vec<f64> = (0..wide.iter().product::<usize>())
+        .map(|i| if i % row % 2 == 1 { values[i / row * size + i % row / 2] } else { 77.0 })
+        .collect();
+    let wide = Tensor::from_slice(&spread, &wide, Device::Cpu)?.converted(x.dtype())?;
+    wide.slice(last, 1.min(wide.shape()[last]), size, 2)?.permute(&inverse)
+}
+
+fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
+    Ok(tensor.to_vec_f64()?.into_iter().map(f64::to_bits).collect())
+}
+
+fn saved_of(op: &dyn Op, inputs: &[Tensor], forward: &Forward) -> Saved {
+    Saved {
+        inputs: inputs.iter().enumerate().map(|(i, x)| op.saves_input(i).then(|| x.clone())).collect(),
+        outputs: forward.outputs.iter().enumerate().map(|(k, y)| op.saves_output(k).then(|| y.clone())).collect(),
+        state: forward.state.clone(),
+        metas: inputs.iter().map(Meta::from).collect(),
+    }
+}
+
+/// Forward and all gradients with a fixed random cotangent.
+fn both(case: &Case, inputs: &[Tensor], random: &mut Random, context: &Context) -> Result<Vec<Tensor>> {
+    let forward = run(&*case.op, &references(inputs), context)?;
+    let cotangents: Vec<Option<Tensor>> = forward
+        .outputs
+        .iter()
+        .map(|y| {
+            if y.dtype().is_float() {
+                cast(&registry::values(random, y.shape())?, y.dtype()).map(Some)
+            } else {
+                Ok(None)
+            }
+        })
+        .collect::<Result<_>>()?;
+    let saved = saved_of(&*case.op, inputs, &forward);
+    let gradients = run_backward(&*case.op, &saved, &cotangents, &case.differentiable, context)?;
+    Ok(forward.outputs.into_iter().chain(gradients.into_iter().flatten()).collect())
+}
+
+#[test]
+fn every_operation_in_the_sources_is_in_the_registry() {
+    fn sources(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                for line in fs::read_to_string(&path).unwrap().lines() {
+                    if let Some(rest) = line.trim_start().strip_prefix("impl Op for ") {
+                        found.insert(rest.split([' ', '{', '<']).next().unwrap_or_default().to_owned());
+                    }
+                }
+            }
+        }
+    }
+    let mut written = BTreeSet::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut written);
+    let listed: BTreeSet<String> = registry::all().iter().map(|entry| entry.name.to_owned()).collect();
+    assert_eq!(written, listed, "left: operations in kernels/src, right: operations of the registry");
+    assert!(!listed.is_empty());
+}
+
+#[test]
+fn forward_equals_the_reference_in_every_instruction_set() {
+    for_every_case("reference", |case, _| {
+        for dtype in [DType::F64, DType::F32] {
+            let inputs = inputs_in(case, dtype)?;
+            // The reference gets what the kernel gets: the rounded inputs.
+            let exact: Vec<Tensor> = inputs
+                .iter()
+                .map(|x| if x.dtype().is_float() { cast(x, DType::F64) } else { Ok(x.clone()) })
+                .collect::<Result<_>>()?;
+            let reference = case.reference(&exact)?;
+            let scale = case.scale(&exact, &reference)?;
+            let unit = if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) } / 2.0;
+            for isa in Isa::available() {
+                for precision in [Precision::Fast, Precision::Strict] {
+                    let settings = Settings::default().isa(isa).unwrap();
+                    let forward =
+                        with_settings(settings, || run(&*case.op, &references(&inputs), &Context { precision }))?;
+                    assert_eq!(forward.outputs.len(), reference.len());
+                    for ((y, expected), scale) in forward.outputs.iter().zip(&reference).zip(&scale) {
+                        assert_eq!(y.shape(), expected.shape(), "shape of an output");
+                        let (y, expected, scale) = (y.to_vec_f64()?, expected.to_vec_f64()?, scale.to_vec_f64()?);
+                        for (i, ((y, expected), scale)) in y.iter().zip(&expected).zip(&scale).enumerate() {
+                            let bound = case.tolerance * unit * scale;
+                            let close = (y - expected).abs() <= bound || y.to_bits() == expected.to_bits();
+                            assert!(
+                                close,
+                                "{dtype} {isa:?} {precision:?}: element {i} is {y}, expected {expected} within {bound:e}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_way_to_run_gives_the_same_bits() {
+    for_every_case("bits", |case, random| {
+        let inputs = inputs_in(case, DType::F32)?;
+        let start = random.clone();
+        let expected: Vec<Vec<u64>> =
+            both(case, &inputs, &mut start.clone(), &Context::default())?.iter().map(bits).collect::<Result<_>>()?;
+        let mut ways: Vec<(String, Settings)> =
+            Isa::available().map(|isa| (format!("{isa:?}"), Settings::default().isa(isa).unwrap())).collect();
+        ways.extend([1, 2, 5].map(|threads| (format!("{threads} threads"), Settings::default().threads(threads))));
+        ways.push(("shuffled chunks".to_owned(), Settings::default().order(Order::Shuffled(random.next_u64()))));
+        for (way, settings) in ways {
+            let results = with_settings(settings, || both(case, &inputs, &mut start.clone(), &Context::default()))?;
+            for (k, (result, expected)) in results.iter().zip(&expected).enumerate() {
+                assert_eq!(&bits(result)?, expected, "{way}: output or gradient {k}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn views_give_what_contiguous_tensors_give() {
+    for_every_case("views", |case, random| {
+        let inputs = inputs_in(case, DType::F32)?;
+        let start = random.clone();
+        let expected = both(case, &inputs, &mut start.clone(), &Context::default())?;
+        let views: Vec<Tensor> = inputs.iter().map(|x| as_view(x, random)).collect::<Result<_>>()?;
+        let results = both(case, &views, &mut start.clone(), &Context::default())?;
+        for (k, (result, expected)) in results.iter().zip(&expected).enumerate() {
+            assert_eq!(bits(result)?, bits(expected)?, "output or gradient {k}");
+        }
+        Ok(())
+    });
+}
+
+/// Gradients against central differences along random directions, in f64.
+#[test]
+fn gradients_equal_differences() {
+    for_every_case("gradients", |case, random| {
+        if !case.differentiable.contains(&true) {
+            return Ok(());
+        }
+        let context = Context { precision: Precision::Strict };
+        let forward = run(&*case.op, &references(&case.inputs), &context)?;
+        let cotangents: Vec<Option<Tensor>> = forward
+            .outputs
+            .iter()
+            .map(|y| if y.dtype().is_float() { registry::values(random, y.shape()).map(Some) } else { Ok(None) })
+            .collect::<Result<_>>()?;
+        let saved = saved_of(&*case.op, &case.inputs, &forward);
+        let gradients = run_backward(&*case.op, &saved, &cotangents, &case.differentiable, &context)?;
+        let loss = |inputs: &[Tensor]| -> Result<f64> {
+            let outputs = run(&*case.op, &references(inputs), &context)?.outputs;
+            let mut sum = 0.0;
+            for (output, cotangent) in outputs.iter().zip(&cotangents) {
+                if let Some(cotangent) = cotangent {
+                    sum += dot(output, cotangent)?;
+                }
+            }
+            Ok(sum)
+        };
+        for (i, gradient) in gradients.iter().enumerate() {
+            assert_eq!(gradient.is_some(), case.differentiable[i], "whether input {i} has a gradient");
+            let Some(gradient) = gradient else { continue };
+            let x = &case.inputs[i];
+            let direction = registry::values(random, x.shape())?;
+            let step = 1e-5;
+            let moved = |sign: f64| -> Result<f64> {
+                let values: Vec<f64> = x
+                    .to_vec_f64()?
+                    .iter()
+                    .zip(direction.to_vec_f64()?)
+                    .map(|(value, slope)| value + sign * step * slope)
+                    .collect();
+                let mut inputs = case.inputs.clone();
+                inputs[i] = Tensor::from_slice(&values, x.shape(), Device::Cpu)?;
+                loss(&inputs)
+            };
+            let (above, below) = (moved(1.0)?, moved(-1.0)?);
+            let difference = (above - below) / (2.0 * step);
+            let product = dot(gradient, &direction)?;
+            // Truncation is about step² times a third derivative; cancellation about ε · |loss| / step.
+            let size: f64 = norm(gradient)? * norm(&direction)?;
+            let bound = 1e-6 * (1.0 + size) + 1e-10 * (above.abs() + below.abs());
+            assert!(
+                (difference - product).abs() <= bound,
+                "input {i}: differences give {difference}, the gradient {product}"
+            );
+        }
+        Ok(())
+    });
+}
+
+fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
+    Ok(a.to_vec_f64()?.iter().zip(b.to_vec_f64()?).map(|(a, b)| a * b).sum())
+}
+
+fn norm(a: &Tensor) -> Result<f64> {
+    Ok(dot(a, a)?.sqrt())
+}
+
+#[test]
+fn half_storage_is_computed_in_f32() {
+    for_every_case("half", |case, _| {
+        if case.op.half_policy() == HalfPolicy::Keep {
+            return Ok(());
+        }
+        for half in [DType::F16, DType::BF16] {
+            let inputs = inputs_in(case, half)?;
+            let wide: Vec<Tensor> = inputs
+                .iter()
+                .map(|x| if x.dtype() == half { cast(x, DType::F32) } else { Ok(x.clone()) })
+                .collect::<Result<_>>()?;
+            let narrow = run(&*case.op, &references(&inputs), &Context::default())?.outputs;
+            let expected = run(&*case.op, &references(&wide), &Context::default())?.outputs;
+            for (y, expected) in narrow.iter().zip(&expected) {
+                let expected = if y.dtype() == half { cast(expected, half)? } else { expected.clone() };
+                assert_eq!(bits(y)?, bits(&expected)?);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_recomputed_output_has_the_same_bits() {
+    for_every_case("recompute", |case, _| {
+        if !case.op.recomputes() {
+            return Ok(());
+        }
+        let inputs = inputs_in(case, DType::F32)?;
+        let forward = run(&*case.op, &references(&inputs), &Context::default())?;
+        let saved = saved_of(&*case.op, &inputs, &forward);
+        let again = run_recompute(&*case.op, &saved, &Context::default())?;
+        assert_eq!(bits(&again)?, bits(&forward.outputs[0])?);
+        Ok(())
+    });
+}
