@@ -201,6 +201,12 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         false
     }
 
+    /// Whether [`recompute_cpu`](Op::recompute_cpu) reads input `index`. An input that is itself recomputed is made again
+    /// only when it does.
+    fn recompute_reads_input(&self, index: usize) -> bool {
+        self.saves_input(index)
+    }
+
     /// Output 0 again, the same bits, from what was saved.
     ///
     /// # Errors
