@@ -155,7 +155,7 @@ fn conv(bench: &Bench) {
         let flops = 2.0 * shape.multiply_adds() as f64;
         let mut dx = x.clone();
         let mut dw = w.clone();
-        let path = Path::choose(&shape);
+        let path = Path::choose::<f32>(&shape);
         bench.run(&format!("conv_{name} forward ({path})"), flops, || {
             let out = Outputs::one(as_uninit(&mut y), shape.out_channels);
             forward(&shape, Inputs::one(&x, shape.in_channels), &w, Epilogue::default(), out).unwrap();

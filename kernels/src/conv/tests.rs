@@ -1,7 +1,7 @@
 //! Convolutions of all shapes against the reference, on every instruction set, thread count and order, with equal bits.
 
 use super::cpu::{
-    Activation, Epilogue, Inputs, Moments, Outputs, backward_bias, backward_data, backward_weights, forward,
+    Activation, Epilogue, Inputs, Moments, Outputs, Path, backward_bias, backward_data, backward_weights, forward,
     transposed_forward,
 };
 use super::{ConvShape, reference};
@@ -72,7 +72,10 @@ fn split<T: Copy>(data: &[T], batch: usize, channels: usize, first: usize, voxel
 }
 
 fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
-    let name = format!("{} {shape:?} first {first}", T::NAME);
+    let path = Path::choose::<T>(&shape);
+    let name = format!("{} {path} {shape:?} first {first}", T::NAME);
+    // The transforms' own rounding, relative to the sum of absolute products.
+    let extra_length = if path == Path::Winograd { 60 } else { 0 };
     let x = numbers::<T>(shape.input_count(), seed);
     let w = numbers::<T>(shape.weight_count(), seed + 1);
     let dy = numbers::<T>(shape.output_count(), seed + 2);
@@ -88,7 +91,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
     });
     let exact = reference::forward(&shape, &x, &w);
     let voxels = shape.output_voxels();
-    let length = shape.group_inputs() * shape.taps() + 1;
+    let length = shape.group_inputs() * shape.taps() + 1 + extra_length;
     assert_close(&name, &y, &exact, length, |i| bias[i / voxels % shape.out_channels].to_f64());
 
     let dx = in_all_ways(portable, &name, || {
@@ -105,7 +108,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
         a
     };
     let exact = (parts(&exact.0), parts(&exact.1));
-    assert_close(&name, &dx, &exact, shape.group_outputs() * shape.taps(), |_| 0.0);
+    assert_close(&name, &dx, &exact, shape.group_outputs() * shape.taps() + extra_length, |_| 0.0);
 
     let dw = in_all_ways(portable, &name, || {
         let mut dw = vec![T::NAN; shape.weight_count()];
@@ -113,7 +116,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
         dw
     });
     let exact = reference::backward_weights(&shape, &x, &dy);
-    assert_close(&name, &dw, &exact, shape.batch * voxels, |_| 0.0);
+    assert_close(&name, &dw, &exact, shape.batch * voxels + extra_length, |_| 0.0);
 
     let db = in_all_ways(portable, &name, || {
         let mut db = vec![T::NAN; shape.out_channels];
@@ -247,6 +250,25 @@ fn layers_with_many_channels_are_right() {
     check::<f32>(shape(2, [33, 70], [1, 12, 9], [1, 3, 3], 2), 33, 3, false);
     check::<f32>(shape(1, [3, 140], [1, 9, 10], [1, 5, 5], 1), 1, 4, false);
     check::<f64>(shape(1, [10, 20], [4, 5, 6], [3; 3], 2), 4, 5, false);
+}
+
+#[test]
+fn winograd_layers_are_right() {
+    let padded = |shape: ConvShape, padding| ConvShape { padding, ..shape };
+    let shapes = [
+        (shape(1, [16, 16], [3, 4, 8], [3; 3], 1), 3, true),
+        (shape(2, [17, 33], [2, 5, 7], [3; 3], 1), 17, false),
+        (shape(1, [40, 16], [1, 9, 30], [1, 3, 3], 1), 24, false),
+        (padded(shape(1, [16, 48], [5, 7, 6], [3; 3], 1), [2, 0, 2]), 16, false),
+        (padded(shape(1, [24, 20], [4, 6, 11], [2, 3, 3], 1), [0, 2, 0]), 5, false),
+        (ConvShape { groups: 2, ..shape(1, [34, 36], [3, 6, 8], [3; 3], 1) }, 18, false),
+        (shape(1, [130, 16], [3, 18, 8], [3; 3], 1), 0, false),
+    ];
+    for (seed, (shape, first, portable)) in shapes.into_iter().enumerate() {
+        assert_eq!(Path::choose::<f32>(&shape), Path::Winograd);
+        check::<f32>(shape, first, seed as u64, portable);
+    }
+    check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);
 }
 
 #[test]

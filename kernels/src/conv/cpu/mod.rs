@@ -4,6 +4,7 @@ mod dense;
 mod source;
 mod tensors;
 mod weights;
+mod winograd;
 
 pub use tensors::{Activation, Epilogue, Inputs, Moments, Outputs};
 
@@ -20,15 +21,23 @@ use tomograd_core::{Error, Result};
 pub enum Path {
     /// A register tile over packed pieces of the input: the general case.
     Dense,
+    /// Winograd's minimal filtering: kernels of 3 × 3 in a plane with many channels, in `f32`.
+    Winograd,
     /// A kernel of one voxel, without stride or padding: a matrix product.
     Pointwise,
 }
 
 impl Path {
-    /// The path of a shape, for the forward pass and both backward passes.
-    pub fn choose(shape: &ConvShape) -> Path {
+    /// The path of a shape in a number type, for the forward pass and both backward passes.
+    pub fn choose<T: Real>(shape: &ConvShape) -> Path {
         let plain = shape.kernel == [1; 3] && shape.stride == [1; 3] && shape.padding == [0; 3] && shape.groups == 1;
-        if plain { Path::Pointwise } else { Path::Dense }
+        if plain {
+            Path::Pointwise
+        } else if winograd::suits::<T>(shape) {
+            Path::Winograd
+        } else {
+            Path::Dense
+        }
     }
 }
 
@@ -36,6 +45,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Path::Dense => "dense",
+            Path::Winograd => "winograd",
             Path::Pointwise => "pointwise",
         })
     }
@@ -57,7 +67,7 @@ pub fn forward<T: Real>(
     check_weights(shape, weights)?;
     epilogue.check(shape.batch, shape.out_channels)?;
     y.check(shape.batch, shape.out_channels, shape.output_voxels())?;
-    forward_on(Path::choose(shape), shape, x, weights, epilogue, y)
+    forward_on(Path::choose::<T>(shape), shape, x, weights, epilogue, y)
 }
 
 /// [`forward`] on a given path, after all checks.
@@ -76,7 +86,10 @@ fn forward_on<T: Real>(
     if let (Path::Pointwise, true, Some(y)) = (path, plain, y.single()) {
         return pointwise_forward(shape, x, weights, epilogue.bias, y);
     }
-    dense::forward(shape, x, weights, epilogue, &y)
+    match path {
+        Path::Winograd => winograd::forward(shape, x, weights, epilogue, &y),
+        _ => dense::forward(shape, x, weights, epilogue, &y),
+    }
 }
 
 /// The gradient with respect to the input, from that of the output; its channels may be shared out to two tensors.
@@ -107,7 +120,10 @@ pub fn transposed_forward<T: Real>(
     check_weights(shape, weights)?;
     epilogue.check(shape.batch, shape.in_channels)?;
     y.check(shape.batch, shape.in_channels, shape.input_voxels())?;
-    dense::backward_data(shape, x, weights, epilogue, &y)
+    match Path::choose::<T>(shape) {
+        Path::Winograd => winograd::backward_data(shape, x, weights, epilogue, &y),
+        _ => dense::backward_data(shape, x, weights, epilogue, &y),
+    }
 }
 
 /// The gradient with respect to the weights. Every element of `dw` is written.
@@ -127,7 +143,10 @@ pub fn backward_weights<T: Real>(
         return Err(Error::shape("conv", format!("a gradient of {} weights", dw.len()))
             .expected(shape.weight_count().to_string()));
     }
-    weights::backward_weights(shape, x, dy, dw)
+    match Path::choose::<T>(shape) {
+        Path::Winograd => winograd::backward_weights(shape, x, dy, dw),
+        _ => weights::backward_weights(shape, x, dy, dw),
+    }
 }
 
 /// The gradient with respect to the bias: the sum of `dy` over images and voxels. Every element of `db` is written.

@@ -42,6 +42,24 @@ impl<'a, T: Real> Inputs<'a, T> {
         &data[start..start + voxels]
     }
 
+    /// The channels of an image from the first of a range on, if all of them lie in one tensor; `None` for no channel.
+    #[inline(always)]
+    pub(super) fn spaced(&self, n: usize, channels: &std::ops::Range<usize>, voxels: usize) -> Option<&'a [T]> {
+        if channels.is_empty() {
+            return None;
+        }
+        let (data, start, end, count) = match self.second {
+            Some((second, count)) if channels.start >= self.channels => {
+                (second, channels.start - self.channels, channels.end - self.channels, count)
+            }
+            _ => (self.first, channels.start, channels.end, self.channels),
+        };
+        if end > count {
+            return None;
+        }
+        Some(&data[(n * count + start) * voxels..(n * count + end) * voxels])
+    }
+
     pub(super) fn check(&self, name: &str, batch: usize, channels: usize, voxels: usize) -> Result<()> {
         let sum: usize = self.parts().map(|(_, channels)| channels).sum();
         let fits = self.parts().all(|(data, channels)| data.len() == batch * channels * voxels);

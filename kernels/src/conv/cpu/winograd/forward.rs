@@ -1,0 +1,421 @@
+//! Forward and backward-data: the latter is the former with the taps turned round and the channels swapped.
+
+use super::Boxes;
+use super::product::{Left, VECTORS, product, strip};
+use super::transform::{self, OUT_X, OUT_Y, POINTS};
+use crate::conv::ConvShape;
+use crate::conv::cpu::dense::{Finish, equal_blocks, join_all};
+use crate::conv::cpu::tensors::{Epilogue, Inputs, Moments, Outputs};
+use crate::parallel::{Partition, parallel_for};
+use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, sum};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use tomograd_core::{Result, Scratch};
+
+/// About how many tiles are multiplied before they are transformed back.
+const ROWS: usize = 48;
+
+/// Where a weight lies: `group * g + channel out * out + channel in * inp + tap`; with `turned`, taps count from the last.
+#[derive(Clone, Copy)]
+struct Weights<'a, T> {
+    weights: &'a [T],
+    group: usize,
+    out: usize,
+    inp: usize,
+    turned: bool,
+}
+
+struct Plan<'a, T> {
+    batch: usize,
+    groups: usize,
+    inputs: usize,
+    outputs: usize,
+    boxes: Boxes,
+    weights: Weights<'a, T>,
+}
+
+/// The forward pass.
+pub(in crate::conv::cpu) fn forward<T: Real>(
+    shape: &ConvShape,
+    x: Inputs<'_, T>,
+    weights: &[T],
+    epilogue: Epilogue<'_, T>,
+    out: &Outputs<'_, T>,
+) -> Result<()> {
+    let low = shape.padding.map(|padding| -(padding as isize));
+    let plan = Plan {
+        batch: shape.batch,
+        groups: shape.groups,
+        inputs: shape.group_inputs(),
+        outputs: shape.group_outputs(),
+        boxes: Boxes::new(shape.kernel[0], low, shape.input, shape.output(), shape.group_inputs()),
+        weights: Weights {
+            weights,
+            group: shape.group_outputs() * shape.group_inputs() * shape.taps(),
+            out: shape.group_inputs() * shape.taps(),
+            inp: shape.taps(),
+            turned: false,
+        },
+    };
+    plan.run(x, epilogue, out)
+}
+
+/// The backward pass with respect to the input.
+pub(in crate::conv::cpu) fn backward_data<T: Real>(
+    shape: &ConvShape,
+    dy: Inputs<'_, T>,
+    weights: &[T],
+    epilogue: Epilogue<'_, T>,
+    out: &Outputs<'_, T>,
+) -> Result<()> {
+    let low = std::array::from_fn(|axis| shape.padding[axis] as isize - (shape.kernel[axis] as isize - 1));
+    let plan = Plan {
+        batch: shape.batch,
+        groups: shape.groups,
+        inputs: shape.group_outputs(),
+        outputs: shape.group_inputs(),
+        boxes: Boxes::new(shape.kernel[0], low, shape.output(), shape.input, shape.group_outputs()),
+        weights: Weights {
+            weights,
+            group: shape.group_outputs() * shape.group_inputs() * shape.taps(),
+            out: shape.taps(),
+            inp: shape.group_inputs() * shape.taps(),
+            turned: true,
+        },
+    };
+    plan.run(dy, epilogue, out)
+}
+
+impl<T: Real> Plan<'_, T> {
+    /// Output channels, rounded up to vectors of any instruction set.
+    fn padded_outputs(&self) -> usize {
+        self.outputs.next_multiple_of(16)
+    }
+
+    /// Numbers of the transformed weights of sixteen output channels of a group.
+    fn weight_block(&self) -> usize {
+        POINTS * self.boxes.planes * self.inputs * 16
+    }
+
+    fn run(&self, source: Inputs<'_, T>, epilogue: Epilogue<'_, T>, out: &Outputs<'_, T>) -> Result<()> {
+        let blocks = self.groups * self.padded_outputs() / 16;
+        let mut transformed = Scratch::<T>::new("conv", blocks * self.weight_block())?;
+        {
+            // Two blocks of sixteen make the widest strip there is.
+            let per_group = self.padded_outputs() / 16;
+            let strips = per_group.div_ceil(2);
+            let whole = Partition::new(transformed.uninit(), self.weight_block());
+            parallel_for(self.groups * strips, 1, |range| {
+                for i in range {
+                    let (group, strip) = (i / strips, i % strips);
+                    let first = group * per_group + strip * 2;
+                    let last = (first + 2).min((group + 1) * per_group);
+                    let to = whole.take(first * self.weight_block()..last * self.weight_block());
+                    dispatch(TransformWeights { plan: self, group, first: strip * 32, to });
+                }
+            })?;
+        }
+        // SAFETY: every block was written, padding included.
+        let weights = unsafe { transformed.assume_init() };
+        let all_outputs = self.groups * self.outputs;
+        let boxes = self.boxes.count();
+        let wanted = epilogue.moments.is_some();
+        let mut partial = vec![Moments::default(); if wanted { self.batch * all_outputs * boxes } else { 0 }];
+        let partition = Partition::new(&mut partial, 1);
+        parallel_for(self.batch * self.groups * boxes, 1, |range| {
+            let moments = wanted.then_some(&partition);
+            dispatch(Chunks { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
+        })?;
+        drop(partition);
+        if let Some(moments) = epilogue.moments {
+            for (moments, parts) in moments.iter_mut().zip(partial.chunks_exact_mut(boxes)) {
+                *moments = join_all(parts);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Transforms the weights of up to 32 output channels: `[strip][point][plane][channel in][channel out of the strip]`.
+struct TransformWeights<'a, T> {
+    plan: &'a Plan<'a, T>,
+    group: usize,
+    first: usize,
+    to: &'a mut [MaybeUninit<T>],
+}
+
+impl<T: Real> Kernel for TransformWeights<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let plan = self.plan;
+        let Weights { weights, group, out, inp, turned } = plan.weights;
+        let lanes = T::Vec::<S>::LANES;
+        let (planes, inputs) = (plan.boxes.planes, plan.inputs);
+        let count = self.to.len() / (POINTS * planes * inputs);
+        let to = self.to.as_mut_ptr().cast::<T>();
+        let mut gathered = [[T::ZERO; 16]; 9];
+        for start in (0..count).step_by(strip::<S, T>()) {
+            let width = strip::<S, T>().min(count - start);
+            for vector in (0..width).step_by(lanes) {
+                let channel = self.first + start + vector;
+                let real = plan.outputs.saturating_sub(channel).min(lanes);
+                for plane in 0..planes {
+                    for input in 0..inputs {
+                        for lane in 0..real {
+                            let from = self.group * group + (channel + lane) * out + input * inp;
+                            if turned {
+                                let from = &weights[from + (planes - 1 - plane) * 9..][..9];
+                                for tap in 0..9 {
+                                    gathered[tap][lane] = from[8 - tap];
+                                }
+                            } else {
+                                let from = &weights[from + plane * 9..][..9];
+                                for tap in 0..9 {
+                                    gathered[tap][lane] = from[tap];
+                                }
+                            }
+                        }
+                        let taps =
+                            std::array::from_fn(|y| std::array::from_fn(|x| T::Vec::<S>::load(&gathered[y * 3 + x])));
+                        let points = transform::taps::<T::Vec<S>>(taps);
+                        for (point, value) in points.as_flattened().iter().enumerate() {
+                            let row = ((point * planes + plane) * inputs + input) * width;
+                            // SAFETY: inside this strip's part.
+                            unsafe { value.store_ptr(to.add(start * POINTS * planes * inputs + row + vector)) };
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Chunks<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: Range<usize>,
+    source: Inputs<'a, T>,
+    weights: &'a [T],
+    epilogue: &'a Epilogue<'a, T>,
+    moments: Option<&'a Partition<'a, Moments>>,
+    out: &'a Outputs<'a, T>,
+}
+
+impl<T: Real> Kernel for Chunks<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let plan = self.plan;
+        let boxes = &plan.boxes;
+        let lanes = T::Vec::<S>::LANES;
+        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a transform");
+        let mut staging = scratch(boxes.staging::<S, T>());
+        let staging = staging.uninit().as_mut_ptr().cast::<T>();
+        let mut input = scratch(POINTS * boxes.point_size());
+        let input = input.uninit().as_mut_ptr().cast::<T>();
+        let tile_rows = equal_blocks(boxes.down * boxes.deep, (ROWS / boxes.across).max(1));
+        let width = strip::<S, T>();
+        let mut products = scratch(POINTS * tile_rows * boxes.across * width);
+        let products = products.uninit().as_mut_ptr().cast::<T>();
+        let columns = (OUT_X * boxes.across).next_multiple_of(8);
+        let mut pixels = scratch(OUT_Y * columns * width);
+        let pixels = pixels.zeroed().as_mut_ptr();
+        let mut rows = scratch(width * columns);
+        let rows = rows.zeroed().as_mut_ptr();
+        let mut shifted = vec![Shifted::<S, T>::new(); width];
+        for chunk in self.range.clone() {
+            let (index, item) = (chunk % boxes.count(), chunk / boxes.count());
+            let (n, group) = (item / plan.groups, item % plan.groups);
+            let own = boxes.at(index);
+            let channels = group * plan.inputs..(group + 1) * plan.inputs;
+            // SAFETY: the areas are as large as a whole box.
+            unsafe { boxes.transform::<S, T>(&self.source, n, channels, own.clone(), staging, input) };
+            let padded = plan.padded_outputs();
+            for first in (0..padded).step_by(width) {
+                let here = width.min(padded - first);
+                let vectors = here / lanes;
+                let per_output = POINTS * boxes.planes * plan.inputs;
+                let weights = self.weights[(group * padded + first) * per_output..].as_ptr();
+                let count = here.min(plan.outputs.saturating_sub(first));
+                let channel = group * plan.outputs + first;
+                let finish: [Option<Finish<S, T>>; 32] =
+                    std::array::from_fn(|i| (i < count).then(|| Finish::new(self.epilogue, channel + i)));
+                shifted.fill(Shifted::new());
+                let all_rows = own[0].len() * own[1].len();
+                for start in (0..all_rows).step_by(tile_rows) {
+                    let end = all_rows.min(start + tile_rows);
+                    let tiles = (end - start) * boxes.across;
+                    // SAFETY: tiles lie inside the transformed box; products and pixels have room for them.
+                    unsafe {
+                        self.multiply::<S>(input, weights, &own, start..end, vectors, products);
+                        for row in start..end {
+                            let (z, y) = (own[0].start + row / own[1].len(), own[1].start + row % own[1].len());
+                            for x in 0..boxes.across {
+                                let tile = (row - start) * boxes.across + x;
+                                for vector in 0..vectors {
+                                    transform::output::<T::Vec<S>>(
+                                        products.add(tile * here + vector * lanes),
+                                        tiles * here,
+                                        pixels.add(x * OUT_X * here + vector * lanes),
+                                        columns * here,
+                                        here,
+                                    );
+                                }
+                            }
+                            for half in 0..OUT_Y.min(plan.boxes.output[1] - y * OUT_Y) {
+                                let from = pixels.add(half * columns * here);
+                                for x in (0..columns).step_by(8) {
+                                    for i in (0..here).step_by(8) {
+                                        T::Vec::<S>::transpose_8x8(
+                                            from.add(x * here + i),
+                                            here,
+                                            rows.add(i * columns + x),
+                                            columns,
+                                        );
+                                    }
+                                }
+                                self.store::<S>(
+                                    n,
+                                    channel,
+                                    [z, y * OUT_Y + half],
+                                    rows,
+                                    columns,
+                                    &finish[..count],
+                                    &mut shifted,
+                                );
+                            }
+                        }
+                    }
+                }
+                if let Some(moments) = self.moments {
+                    for (i, shifted) in shifted.iter().enumerate().take(count) {
+                        let slot = (n * plan.groups * plan.outputs + channel + i) * boxes.count() + index;
+                        moments.block(slot)[0] = shifted.moments();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: Real> Chunks<'_, T> {
+    /// Multiplies some rows of tiles, point by point: `products[point][tile][channel of the strip]`.
+    ///
+    /// # Safety
+    /// `input` is a transformed box, `weights` a strip, and `products` has room.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(
+        &self,
+        input: *const T,
+        weights: *const T,
+        own: &[Range<usize>; 2],
+        rows: Range<usize>,
+        vectors: usize,
+        products: *mut T,
+    ) {
+        let boxes = &self.plan.boxes;
+        let width = vectors * T::Vec::<S>::LANES;
+        let tiles = rows.len() * boxes.across;
+        let steps = boxes.planes * self.plan.inputs;
+        // Planes of a box follow each other at the distance of a whole box's tiles.
+        let plane = boxes.tiles() * boxes.padded;
+        let segments: [usize; 3] = [0, plane, 2 * plane];
+        let segments = &segments[..boxes.planes];
+        let whole = own[1].len() == boxes.down;
+        for point in 0..POINTS {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let input = input.add(point * boxes.point_size());
+                let weights = weights.add(point * steps * width);
+                let products = products.add(point * tiles * width);
+                let mut row = rows.start;
+                while row < rows.end {
+                    // With a whole box's rows in each plane, rows of tiles follow each other across planes.
+                    let (z, y) = (row / own[1].len(), row % own[1].len());
+                    let count = if whole { rows.end - row } else { (own[1].len() - y).min(rows.end - row) };
+                    let a = input.add((z * boxes.tiles() + y * boxes.across) * boxes.padded);
+                    let left = Left { a, row: boxes.padded, step: 1, segments, k: self.plan.inputs };
+                    let to = products.add((row - rows.start) * boxes.across * width);
+                    product::<S, T, true>(count * boxes.across, vectors, left, weights, to, false);
+                    row += count;
+                }
+            }
+        }
+    }
+
+    /// Writes a row of some channels.
+    ///
+    /// # Safety
+    /// `rows` holds the channels' rows, and the output row exists and is this chunk's.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn store<S: Simd>(
+        &self,
+        n: usize,
+        channel: usize,
+        [z, y]: [usize; 2],
+        rows: *mut T,
+        columns: usize,
+        finish: &[Option<Finish<S, T>>],
+        shifted: &mut [Shifted<S, T>],
+    ) {
+        let [depth, height, width] = self.plan.boxes.output;
+        for (i, finish) in finish.iter().flatten().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = self.out.channel(n, channel + i, depth * height * width).add((z * height + y) * width);
+                let row = std::slice::from_raw_parts_mut(rows.add(i * columns), width);
+                finish.row(row, to, 1);
+                if self.moments.is_some() {
+                    shifted[i].add(row);
+                }
+            }
+        }
+    }
+}
+
+const _: () = assert!(VECTORS == 2);
+
+/// Sums of distances from a first guess of the mean, the mean of the first row, in sixteen lanes.
+#[derive(Clone, Copy)]
+struct Shifted<S: Simd, T: Real> {
+    count: usize,
+    shift: T,
+    sums: Lanes16<T::Vec<S>>,
+    squares: Lanes16<T::Vec<S>>,
+}
+
+impl<S: Simd, T: Real> Shifted<S, T> {
+    #[inline(always)]
+    fn new() -> Self {
+        Shifted { count: 0, shift: T::ZERO, sums: Lanes16::zero(), squares: Lanes16::zero() }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, row: &[T]) {
+        if self.count == 0 {
+            self.shift = sum::<T::Vec<S>>(row) / T::from_f64(row.len() as f64);
+        }
+        self.count += row.len();
+        let shift = Lanes16::splat(self.shift);
+        let mut blocks = row.chunks_exact(16);
+        for block in &mut blocks {
+            let distance = Lanes16::load(block).sub(shift);
+            self.sums = self.sums.add(distance);
+            self.squares = distance.mul_add(distance, self.squares);
+        }
+        if !blocks.remainder().is_empty() {
+            let distance = Lanes16::load_partial(blocks.remainder(), self.shift).sub(shift);
+            self.sums = self.sums.add(distance);
+            self.squares = distance.mul_add(distance, self.squares);
+        }
+    }
+
+    #[inline(always)]
+    fn moments(&self) -> Moments {
+        let count = self.count as f64;
+        let sum = self.sums.to_array().iter().map(|x| x.to_f64()).sum::<f64>();
+        let squares = self.squares.to_array().iter().map(|x| x.to_f64()).sum::<f64>();
+        Moments { count, mean: self.shift.to_f64() + sum / count, squares: (squares - sum * sum / count).max(0.0) }
+    }
+}

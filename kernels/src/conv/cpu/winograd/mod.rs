@@ -1,0 +1,221 @@
+//! Kernels of 3 × 3 in a plane, stride 1, with many channels: Winograd's minimal filtering within each plane, the kernel's
+//! planes summed plainly.
+//!
+//! A tile of 4 × 2 outputs takes 24 products in place of 72. Vectors run over channels throughout, so the shape of the image
+//! costs nothing but the filling up of tiles. The transforms magnify rounding errors: with `f32` by about five times those of
+//! a plain sum, so `f64`, which gradient checks use, isn't computed this way.
+//!
+//! A chunk is a box of some planes and some rows of tiles of one image. It transforms the input of all channels once
+//! (`[point][plane][tile][channel]`), and then, for a strip of output channels and some rows of tiles at a time, multiplies
+//! point by point and transforms back.
+
+#![allow(clippy::needless_range_loop)] // points are numbered: rows of y, columns of x
+
+mod forward;
+mod product;
+mod transform;
+mod weights;
+
+pub(super) use forward::{backward_data, forward};
+pub(super) use weights::backward_weights;
+
+use super::dense::equal_blocks;
+use super::tensors::Inputs;
+use crate::conv::ConvShape;
+use crate::simd::{Real, Simd, Vector};
+use transform::{IN_X, OUT_X, OUT_Y, POINTS};
+
+/// Whether a shape goes this way.
+pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
+    let [kz, ky, kx] = shape.kernel;
+    let [_, height, width] = shape.output();
+    // What filling up tiles costs.
+    let filled = height.next_multiple_of(OUT_Y) * width.next_multiple_of(OUT_X);
+    T::MANTISSA_BITS < 30
+        && kz <= 3
+        && ky == 3
+        && kx == 3
+        && shape.stride == [1; 3]
+        && shape.dilation == [1; 3]
+        && shape.padding[0] < kz
+        && shape.padding[1] <= 2
+        && shape.padding[2] <= 2
+        && shape.group_inputs() >= 16
+        && shape.group_outputs() >= 16
+        && filled * 2 <= height * width * 3
+}
+
+/// Numbers of a chunk's transformed input.
+const TRANSFORMED: usize = 256 << 10;
+
+/// How outputs are cut into boxes, and what a box reads.
+struct Boxes {
+    /// Planes of the kernel.
+    planes: usize,
+    /// Where output 0 begins to read.
+    low: [isize; 3],
+    source: [usize; 3],
+    output: [usize; 3],
+    /// Channels that are transformed, rounded up to vectors.
+    padded: usize,
+    /// Tiles along x, rows of tiles of a box, planes of a box.
+    across: usize,
+    down: usize,
+    deep: usize,
+    /// How many boxes there are, along z and y.
+    blocks: [usize; 2],
+}
+
+impl Boxes {
+    fn new(planes: usize, low: [isize; 3], source: [usize; 3], output: [usize; 3], channels: usize) -> Self {
+        // Sixteen is the widest vector there is: the boxes don't depend on the instruction set.
+        let padded = channels.next_multiple_of(16);
+        let across = output[2].div_ceil(OUT_X);
+        let tile_rows = output[1].div_ceil(OUT_Y);
+        let tiles = TRANSFORMED / (POINTS * padded);
+        let least = 8usize.div_ceil(across).min(tile_rows);
+        let deep = (tiles / (across * least)).saturating_sub(planes - 1).max(4).min(output[0]);
+        let deep = equal_blocks(output[0], deep);
+        let down = equal_blocks(tile_rows, (tiles / (across * (deep + planes - 1))).max(least));
+        let blocks = [output[0].div_ceil(deep), tile_rows.div_ceil(down)];
+        Boxes { planes, low, source, output, padded, across, down, deep, blocks }
+    }
+
+    fn count(&self) -> usize {
+        self.blocks[0] * self.blocks[1]
+    }
+
+    /// Tiles of one plane of a whole box.
+    fn tiles(&self) -> usize {
+        self.across * self.down
+    }
+
+    /// Numbers of one point of a whole box's transformed input.
+    fn point_size(&self) -> usize {
+        (self.deep + self.planes - 1) * self.tiles() * self.padded
+    }
+
+    /// A box: its first plane and row of tiles, and how many of them.
+    fn at(&self, index: usize) -> [std::ops::Range<usize>; 2] {
+        let (z, y) = (index / self.blocks[1] * self.deep, index % self.blocks[1] * self.down);
+        let tile_rows = self.output[1].div_ceil(OUT_Y);
+        [z..(z + self.deep).min(self.output[0]), y..(y + self.down).min(tile_rows)]
+    }
+
+    /// Numbers of scratch that [`transform`](Self::transform) needs.
+    fn staging<S: Simd, T: Real>(&self) -> usize {
+        (OUT_Y * self.down + 2) * (OUT_X * self.across + 2) * T::Vec::<S>::LANES
+    }
+
+    /// Transforms the input of a box: `to[point * point_size + (plane * tiles + tile) * padded + channel]`; channels from
+    /// `channels` on are zeros.
+    ///
+    /// # Safety
+    /// `staging` and `to` are as large as promised above.
+    #[inline(always)]
+    unsafe fn transform<S: Simd, T: Real>(
+        &self,
+        source: &Inputs<'_, T>,
+        n: usize,
+        channels: std::ops::Range<usize>,
+        [planes, rows]: [std::ops::Range<usize>; 2],
+        staging: *mut T,
+        to: *mut T,
+    ) {
+        let lanes = T::Vec::<S>::LANES;
+        let height = OUT_Y * rows.len() + 2;
+        let width = OUT_X * self.across + 2;
+        for plane in 0..planes.len() + self.planes - 1 {
+            let z = (planes.start + plane) as isize + self.low[0];
+            for first in (0..self.padded).step_by(lanes) {
+                let real = channels.len().saturating_sub(first).min(lanes);
+                for y in 0..height {
+                    let row = (rows.start * OUT_Y + y) as isize + self.low[1];
+                    // SAFETY: the staging area holds whole rows.
+                    unsafe {
+                        let to = staging.add(y * width * lanes);
+                        let channel = channels.start + first;
+                        self.stage::<S, T>(source, n, channel..channel + real, [z, row], width, to);
+                    }
+                }
+                for y in 0..rows.len() {
+                    for x in 0..self.across {
+                        let tile = plane * self.tiles() + y * self.across + x;
+                        // SAFETY: a tile's six columns and four rows are staged; every point has room for it.
+                        unsafe {
+                            transform::input::<T::Vec<S>>(
+                                staging.add((y * OUT_Y * width + x * OUT_X) * lanes),
+                                width * lanes,
+                                lanes,
+                                to.add(tile * self.padded + first),
+                                self.point_size(),
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a row of some channels, side by side at each place and zero-padded: `to[x][channel]`.
+    ///
+    /// # Safety
+    /// `to` has room for `width` vectors.
+    #[inline(always)]
+    unsafe fn stage<S: Simd, T: Real>(
+        &self,
+        source: &Inputs<'_, T>,
+        n: usize,
+        channels: std::ops::Range<usize>,
+        [z, y]: [isize; 2],
+        width: usize,
+        to: *mut T,
+    ) {
+        let lanes = T::Vec::<S>::LANES;
+        let [depth, rows, columns] = self.source;
+        let outside = z < 0 || y < 0 || z as usize >= depth || y as usize >= rows;
+        // The places whose columns lie inside the source.
+        let left = if outside { width } else { (-self.low[2]).clamp(0, width as isize) as usize };
+        let right = (columns as isize - self.low[2]).clamp(left as isize, width as isize) as usize;
+        // SAFETY: places are below `width`, channels below a vector; rows lie inside the source.
+        unsafe {
+            for x in (0..left).chain(right..width) {
+                T::Vec::<S>::zero().store_ptr(to.add(x * lanes));
+            }
+            if left == right {
+                return;
+            }
+            let start = (z as usize * rows + y as usize) * columns + (left as isize + self.low[2]) as usize;
+            for first in (0..lanes).step_by(8) {
+                let group = channels.start + first..(channels.start + first + 8).min(channels.end);
+                let mut x = left;
+                // The eight channels may lie in two tensors; then they aren't evenly spaced.
+                if let Some(from) = source.spaced(n, &group, depth * rows * columns).filter(|_| group.len() == 8) {
+                    let from = from.as_ptr().add(start);
+                    while x + 8 <= right {
+                        let to = to.add(x * lanes + first);
+                        T::Vec::<S>::transpose_8x8(from.add(x - left), depth * rows * columns, to, lanes);
+                        x += 8;
+                    }
+                }
+                if x < right {
+                    for i in 0..8.min(lanes - first) {
+                        let channel = channels.start + first + i;
+                        if channel < channels.end {
+                            let from = &source.channel(n, channel, depth * rows * columns)[start..];
+                            for x in x..right {
+                                *to.add(x * lanes + first + i) = from[x - left];
+                            }
+                        } else {
+                            for x in x..right {
+                                *to.add(x * lanes + first + i) = T::ZERO;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+const _: () = assert!(IN_X == OUT_X + 2);

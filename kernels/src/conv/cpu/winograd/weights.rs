@@ -1,0 +1,256 @@
+//! The backward pass with respect to the weights: products of the transformed input and the transformed gradient of the
+//! output, summed over tiles, then transformed to the gradient of the taps.
+
+use super::Boxes;
+use super::product::{Left, product, strip};
+use super::transform::{self, IN_X, OUT_X, OUT_Y, POINTS};
+use crate::conv::ConvShape;
+use crate::conv::cpu::tensors::Inputs;
+use crate::parallel::{PartialSlots, Partition, parallel_for};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use tomograd_core::{Result, Scratch};
+
+/// Output channels of a chunk: the widest strip there is.
+const OUTPUTS: usize = 32;
+/// Chunks that are enough to keep the threads busy.
+const CHUNKS: usize = 8;
+
+struct Plan<'a, T> {
+    shape: &'a ConvShape,
+    x: Inputs<'a, T>,
+    dy: Inputs<'a, T>,
+    boxes: Boxes,
+    strips: usize,
+    slabs: usize,
+}
+
+/// Computes the gradient of the weights; every element of `dw` is written.
+pub(in crate::conv::cpu) fn backward_weights<T: Real>(
+    shape: &ConvShape,
+    x: Inputs<'_, T>,
+    dy: &[T],
+    dw: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    let low = shape.padding.map(|padding| -(padding as isize));
+    let boxes = Boxes::new(shape.kernel[0], low, shape.input, shape.output(), shape.group_inputs());
+    let strips = shape.group_outputs().div_ceil(OUTPUTS);
+    let chunks = shape.groups * strips;
+    let slabs = CHUNKS.div_ceil(chunks).min(shape.batch * boxes.count());
+    if slabs == 0 {
+        dw.fill(MaybeUninit::new(T::ZERO));
+        return Ok(());
+    }
+    let plan = Plan { shape, x, dy: Inputs::one(dy, shape.out_channels), boxes, strips, slabs };
+    if slabs == 1 {
+        return plan.run(dw, chunks);
+    }
+    let count = shape.weight_count();
+    let mut slots = Scratch::<T>::new("conv", count * slabs)?;
+    plan.run(slots.uninit(), chunks)?;
+    // SAFETY: every slot was written whole.
+    let slots = unsafe { std::slice::from_raw_parts_mut(slots.uninit().as_mut_ptr().cast::<T>(), count * slabs) };
+    for (to, &from) in dw.iter_mut().zip(PartialSlots::filled(slots, count).sum()) {
+        to.write(from);
+    }
+    Ok(())
+}
+
+impl<T: Real> Plan<'_, T> {
+    fn run(&self, slots: &mut [MaybeUninit<T>], chunks: usize) -> Result<()> {
+        let partition = Partition::new(slots, self.shape.group_inputs() * self.shape.taps());
+        parallel_for(chunks * self.slabs, 1, |range| dispatch(Chunks { plan: self, range, partition: &partition }))
+    }
+}
+
+struct Chunks<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: Range<usize>,
+    partition: &'a Partition<'a, MaybeUninit<T>>,
+}
+
+impl<T: Real> Kernel for Chunks<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for chunk in self.range.clone() {
+            self.chunk::<S>(chunk);
+        }
+    }
+}
+
+impl<T: Real> Chunks<'_, T> {
+    #[inline(always)]
+    fn chunk<S: Simd>(&self, index: usize) {
+        let plan = self.plan;
+        let (shape, boxes) = (plan.shape, &plan.boxes);
+        let lanes = T::Vec::<S>::LANES;
+        let (slab, index) = (index % plan.slabs, index / plan.slabs);
+        let (group, first_output) = (index / plan.strips, index % plan.strips * OUTPUTS);
+        let outputs = OUTPUTS.min(shape.group_outputs() - first_output);
+        let padded_outputs = outputs.next_multiple_of(lanes);
+        let inputs = shape.group_inputs();
+        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a transform");
+        let mut staging = scratch(boxes.staging::<S, T>());
+        let staging = staging.uninit().as_mut_ptr().cast::<T>();
+        let mut input = scratch(POINTS * boxes.point_size());
+        let input = input.uninit().as_mut_ptr().cast::<T>();
+        let tiles = boxes.deep * boxes.tiles();
+        let mut gradient = scratch(POINTS * tiles * padded_outputs);
+        let gradient = gradient.uninit().as_mut_ptr().cast::<T>();
+        let mut sums = scratch(POINTS * boxes.planes * boxes.padded * padded_outputs);
+        let sums = sums.uninit().as_mut_ptr().cast::<T>();
+        let all = shape.batch * boxes.count();
+        let mut started = false;
+        for item in all * slab / plan.slabs..all * (slab + 1) / plan.slabs {
+            let (n, own) = (item / boxes.count(), boxes.at(item % boxes.count()));
+            let channels = group * inputs..(group + 1) * inputs;
+            let first_channel = group * shape.group_outputs() + first_output;
+            // SAFETY: the areas are as large as a whole box.
+            unsafe {
+                boxes.transform::<S, T>(&plan.x, n, channels, own.clone(), staging, input);
+                self.gradient::<S>(n, first_channel..first_channel + outputs, &own, staging, gradient);
+                self.multiply::<S>(input, gradient, &own, padded_outputs, sums, started);
+            }
+            started = true;
+        }
+        let pairs = inputs * shape.taps();
+        let first_channel = slab * shape.out_channels + group * shape.group_outputs() + first_output;
+        let to = self.partition.take(first_channel * pairs..(first_channel + outputs) * pairs);
+        // SAFETY: at least one box was summed up, as slabs aren't empty.
+        unsafe { self.finish::<S>(sums, padded_outputs, outputs, to) };
+    }
+
+    /// Transforms the gradient of the output: `to[strip][point][row of tiles and tile][channel]`. Tiles that reach beyond the
+    /// output are filled with zeros.
+    ///
+    /// # Safety
+    /// `staging` holds a row of tiles, and `to` a box.
+    #[inline(always)]
+    unsafe fn gradient<S: Simd>(
+        &self,
+        n: usize,
+        channels: Range<usize>,
+        own: &[Range<usize>; 2],
+        staging: *mut T,
+        to: *mut T,
+    ) {
+        let plan = self.plan;
+        let lanes = T::Vec::<S>::LANES;
+        let padded = channels.len().next_multiple_of(lanes);
+        let width = OUT_X * plan.boxes.across;
+        let tiles = own[0].len() * own[1].len() * plan.boxes.across;
+        // The output as something to stage: no shift, and its own size.
+        let view = Boxes::new(1, [0; 3], plan.boxes.output, plan.boxes.output, 16);
+        for first in (0..padded).step_by(lanes) {
+            let start = first / strip::<S, T>() * strip::<S, T>();
+            let strip_width = strip::<S, T>().min(padded - start);
+            // SAFETY: rows of `width` places are staged two at a time; the strip has room for every point of every tile.
+            unsafe {
+                let to = to.add(start * POINTS * tiles + first - start);
+                let mut tile = 0;
+                for z in own[0].clone() {
+                    for y in own[1].clone() {
+                        let real = channels.len().saturating_sub(first).min(lanes);
+                        let channel = channels.start + first;
+                        for half in 0..OUT_Y {
+                            let at = [z as isize, (y * OUT_Y + half) as isize];
+                            let row = staging.add(half * width * lanes);
+                            view.stage::<S, T>(&plan.dy, n, channel..channel + real, at, width, row);
+                        }
+                        for x in 0..plan.boxes.across {
+                            transform::gradient::<T::Vec<S>>(
+                                staging.add(x * OUT_X * lanes),
+                                width * lanes,
+                                lanes,
+                                to.add(tile * strip_width),
+                                tiles * strip_width,
+                            );
+                            tile += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds the products of a box to `sums[strip][point][plane][channel in][channel out of the strip]`.
+    ///
+    /// # Safety
+    /// Both are transformed boxes, and `sums` has room.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(
+        &self,
+        input: *const T,
+        gradient: *const T,
+        own: &[Range<usize>; 2],
+        padded_outputs: usize,
+        sums: *mut T,
+        accumulate: bool,
+    ) {
+        let boxes = &self.plan.boxes;
+        let lanes = T::Vec::<S>::LANES;
+        let tiles = own[0].len() * own[1].len() * boxes.across;
+        // The tiles of a plane follow each other; so do those of all planes when the box is a whole one.
+        let in_plane = own[1].len() * boxes.across;
+        let whole = own[1].len() == boxes.down;
+        let (runs, k) = if whole { (1, tiles) } else { (own[0].len(), in_plane) };
+        let starts: Vec<usize> = (0..runs).map(|run| run * boxes.tiles() * boxes.padded).collect();
+        for start in (0..padded_outputs).step_by(strip::<S, T>()) {
+            let width = strip::<S, T>().min(padded_outputs - start);
+            for point in 0..POINTS {
+                for plane in 0..boxes.planes {
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let a = input.add(point * boxes.point_size() + plane * boxes.tiles() * boxes.padded);
+                        let left = Left { a, row: 1, step: boxes.padded, segments: &starts, k };
+                        let b = gradient.add(start * POINTS * tiles + point * tiles * width);
+                        let to = (start * POINTS + point * width) * boxes.planes + plane * width;
+                        let c = sums.add(to * boxes.padded);
+                        product::<S, T, false>(boxes.padded, width / lanes, left, b, c, accumulate);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transforms the sums to the gradient of the taps: `to[channel out][channel in][tap]`.
+    ///
+    /// # Safety
+    /// `sums` is complete.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, sums: *const T, padded_outputs: usize, outputs: usize, to: &mut [MaybeUninit<T>]) {
+        let boxes = &self.plan.boxes;
+        let lanes = T::Vec::<S>::LANES;
+        let (inputs, planes) = (self.plan.shape.group_inputs(), boxes.planes);
+        let mut row = [T::ZERO; 16];
+        for first in (0..outputs).step_by(lanes) {
+            let start = first / strip::<S, T>() * strip::<S, T>();
+            let width = strip::<S, T>().min(padded_outputs - start);
+            let real = lanes.min(outputs - first);
+            for plane in 0..planes {
+                for input in 0..inputs {
+                    // SAFETY: inside the strip, by the caller's promise.
+                    let points = std::array::from_fn(|y| {
+                        std::array::from_fn(|x| {
+                            let point = y * IN_X + x;
+                            let at = (start * POINTS + point * width) * planes + plane * width;
+                            // SAFETY: as above.
+                            unsafe {
+                                T::Vec::<S>::load_ptr(sums.add(at * boxes.padded + input * width + first - start))
+                            }
+                        })
+                    });
+                    let taps = transform::weights::<T::Vec<S>>(points);
+                    for (tap, value) in taps.as_flattened().iter().enumerate() {
+                        value.store(&mut row);
+                        for (lane, &number) in row[..real].iter().enumerate() {
+                            to[((first + lane) * inputs + input) * planes * 9 + plane * 9 + tap].write(number);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
