@@ -137,6 +137,12 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     /// The bits shifted right by `count` < the width of a lane; zeros come in
     fn bits_shr(self, count: u32) -> Self;
 
+    /// Reads every other one of `2 * LANES` numbers, from the first on.
+    ///
+    /// # Safety
+    /// `from` is valid for reading all `2 * LANES`.
+    unsafe fn load_even_ptr(from: *const Self::Elem) -> Self;
+
     /// Writes an 8 × 8 block transposed: `to[j * to_stride + i] = from[i * from_stride + j]`.
     ///
     /// # Safety

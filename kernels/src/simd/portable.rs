@@ -75,6 +75,11 @@ macro_rules! portable {
                 Array(lanes)
             }
             #[inline(always)]
+            unsafe fn load_even_ptr(from: *const $t) -> Self {
+                // SAFETY: the caller's promise.
+                Array(std::array::from_fn(|lane| unsafe { from.add(2 * lane).read_unaligned() }))
+            }
+            #[inline(always)]
             unsafe fn store_ptr(self, to: *mut $t) {
                 // SAFETY: the caller's promise.
                 unsafe { to.cast::<Self>().write_unaligned(self) }

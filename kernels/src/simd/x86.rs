@@ -84,7 +84,7 @@ macro_rules! avx2 {
      $maskload:ident, $maskstore:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $floor:ident, $round:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $reg;
@@ -124,6 +124,11 @@ macro_rules! avx2 {
                     = $vector($from_int($shr($to_int(self.0), $set1_bits(count as $bits))));
             }
 
+            #[inline(always)]
+            unsafe fn load_even_ptr(from: *const $elem) -> Self {
+                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                unsafe { $vector($even($loadu(from), $loadu(from.add($lanes)))) }
+            }
             #[inline(always)]
             unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
                 // SAFETY: the caller's promise; the instructions are there as for the methods above.
@@ -195,7 +200,8 @@ avx2!(
     _mm256_sub_epi32,
     _mm256_sllv_epi32,
     _mm256_srlv_epi32,
-    transpose_8x8_f32
+    transpose_8x8_f32,
+    even_f32x8
 );
 avx2!(
     F64x4,
@@ -233,7 +239,8 @@ avx2!(
     _mm256_sub_epi64,
     _mm256_sllv_epi64,
     _mm256_srlv_epi64,
-    transpose_8x8_f64
+    transpose_8x8_f64,
+    even_f64x4
 );
 
 macro_rules! avx512 {
@@ -241,7 +248,7 @@ macro_rules! avx512 {
      $maskz_loadu:ident, $mask_storeu:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $roundscale:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $mask;
@@ -287,6 +294,11 @@ macro_rules! avx512 {
             #[inline(always)]
             fn mask_or(a: $mask, b: $mask) -> $mask {
                 a | b
+            }
+            #[inline(always)]
+            unsafe fn load_even_ptr(from: *const $elem) -> Self {
+                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                unsafe { $vector($even($loadu(from), $loadu(from.add($lanes)))) }
             }
             #[inline(always)]
             unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
@@ -357,7 +369,8 @@ avx512!(
     _mm512_sub_epi32,
     _mm512_sllv_epi32,
     _mm512_srlv_epi32,
-    transpose_8x8_f32
+    transpose_8x8_f32,
+    even_f32x16
 );
 avx512!(
     F64x8,
@@ -393,7 +406,8 @@ avx512!(
     _mm512_sub_epi64,
     _mm512_sllv_epi64,
     _mm512_srlv_epi64,
-    transpose_8x8_f64
+    transpose_8x8_f64,
+    even_f64x8
 );
 
 /// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.
@@ -447,4 +461,47 @@ unsafe fn transpose_8x8_f64(from: *const f64, from_stride: usize, to: *mut f64, 
             }
         }
     }
+}
+
+/// The even numbers of two vectors, one after the other.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn even_f32x8(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b)))) }
+}
+
+/// [`even_f32x8`] for `f64`.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn even_f64x4(a: __m256d, b: __m256d) -> __m256d {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_permute4x64_pd::<0xd8>(_mm256_unpacklo_pd(a, b)) }
+}
+
+/// [`even_f32x8`] of AVX-512.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn even_f32x16(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        _mm512_permutex2var_ps(a, places, b)
+    }
+}
+
+/// [`even_f32x8`] of AVX-512 for `f64`.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn even_f64x8(a: __m512d, b: __m512d) -> __m512d {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b) }
 }

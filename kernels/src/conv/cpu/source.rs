@@ -123,7 +123,18 @@ impl Reading {
                         if step == 1 {
                             copy_row::<S, T>(&from[first..first + row.len()], row);
                         } else {
-                            for (to, &from) in row.iter_mut().zip(from[first..].iter().step_by(step as usize)) {
+                            let lanes = T::Vec::<S>::LANES;
+                            let mut done = 0;
+                            while step == 2 && done + lanes <= row.len() && first + 2 * (done + lanes) <= from.len() {
+                                // SAFETY: both rows are long enough, by the condition above.
+                                unsafe {
+                                    T::Vec::<S>::load_even_ptr(from.as_ptr().add(first + 2 * done))
+                                        .store_ptr(row.as_mut_ptr().cast::<T>().add(done));
+                                }
+                                done += lanes;
+                            }
+                            let rest = from[first..].iter().step_by(step as usize).skip(done);
+                            for (to, &from) in row[done..].iter_mut().zip(rest) {
                                 to.write(from);
                             }
                         }

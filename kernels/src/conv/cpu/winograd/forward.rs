@@ -176,8 +176,10 @@ impl<T: Real> Kernel for TransformWeights<'_, T> {
                                 }
                             }
                         }
-                        let taps =
-                            std::array::from_fn(|y| std::array::from_fn(|x| T::Vec::<S>::load(&gathered[y * 3 + x])));
+                        let mut taps = [[T::Vec::<S>::zero(); 3]; 3];
+                        for (value, numbers) in taps.as_flattened_mut().iter_mut().zip(&gathered) {
+                            *value = T::Vec::<S>::load(numbers);
+                        }
                         let points = transform::taps::<T::Vec<S>>(taps);
                         for (point, value) in points.as_flattened().iter().enumerate() {
                             let row = ((point * planes + plane) * inputs + input) * width;

@@ -140,7 +140,10 @@ pub(super) unsafe fn input<V: Vector>(
     unsafe {
         for (y, row) in rows.iter_mut().enumerate() {
             let from = from.add(y * row_stride);
-            *row = input_x(std::array::from_fn(|x| V::load_ptr(from.add(x * column_stride))));
+            for (x, value) in row.iter_mut().enumerate() {
+                *value = V::load_ptr(from.add(x * column_stride));
+            }
+            *row = input_x(*row);
         }
         for x in 0..IN_X {
             let column = input_y([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
@@ -167,7 +170,11 @@ pub(super) unsafe fn output<V: Vector>(
     // SAFETY: the caller's promise.
     unsafe {
         for x in 0..IN_X {
-            let [a, b] = output_y(std::array::from_fn(|y| V::load_ptr(from.add((y * IN_X + x) * stride))));
+            let mut column = [V::zero(); IN_Y];
+            for (y, value) in column.iter_mut().enumerate() {
+                *value = V::load_ptr(from.add((y * IN_X + x) * stride));
+            }
+            let [a, b] = output_y(column);
             rows[0][x] = a;
             rows[1][x] = b;
         }
@@ -182,7 +189,7 @@ pub(super) unsafe fn output<V: Vector>(
 /// Transforms 3 × 3 taps.
 #[inline(always)]
 pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN_X]; IN_Y] {
-    let rows = taps.map(taps_x);
+    let rows = [taps_x(taps[0]), taps_x(taps[1]), taps_x(taps[2])];
     let mut points = [[V::zero(); IN_X]; IN_Y];
     for x in 0..IN_X {
         let column = taps_y([rows[0][x], rows[1][x], rows[2][x]]);
@@ -207,9 +214,14 @@ pub(super) unsafe fn gradient<V: Vector>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let rows: [[V; IN_X]; OUT_Y] = std::array::from_fn(|y| {
-            gradient_x(std::array::from_fn(|x| V::load_ptr(from.add(y * row_stride + x * column_stride))))
-        });
+        let mut rows = [[V::zero(); IN_X]; OUT_Y];
+        for (y, row) in rows.iter_mut().enumerate() {
+            let mut tile = [V::zero(); OUT_X];
+            for (x, value) in tile.iter_mut().enumerate() {
+                *value = V::load_ptr(from.add(y * row_stride + x * column_stride));
+            }
+            *row = gradient_x(tile);
+        }
         for x in 0..IN_X {
             for (y, value) in gradient_y([rows[0][x], rows[1][x]]).into_iter().enumerate() {
                 value.store_ptr(to.add((y * IN_X + x) * stride));
@@ -221,7 +233,8 @@ pub(super) unsafe fn gradient<V: Vector>(
 /// Transforms summed products back to the gradient of 3 × 3 taps.
 #[inline(always)]
 pub(super) fn weights<V: Vector>(points: [[V; IN_X]; IN_Y]) -> [[V; 3]; 3] {
-    let rows = points.map(weights_x);
+    // Written out: a closure that isn't inlined would be compiled without the instruction set.
+    let rows = [weights_x(points[0]), weights_x(points[1]), weights_x(points[2]), weights_x(points[3])];
     let mut taps = [[V::zero(); 3]; 3];
     for x in 0..3 {
         let column = weights_y([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);

@@ -3,7 +3,7 @@
 
 use super::Boxes;
 use super::product::{Left, product, strip};
-use super::transform::{self, IN_X, OUT_X, OUT_Y, POINTS};
+use super::transform::{self, IN_X, IN_Y, OUT_X, OUT_Y, POINTS};
 use crate::conv::ConvShape;
 use crate::conv::cpu::tensors::Inputs;
 use crate::parallel::{PartialSlots, Partition, parallel_for};
@@ -231,17 +231,13 @@ impl<T: Real> Chunks<'_, T> {
             let real = lanes.min(outputs - first);
             for plane in 0..planes {
                 for input in 0..inputs {
-                    // SAFETY: inside the strip, by the caller's promise.
-                    let points = std::array::from_fn(|y| {
-                        std::array::from_fn(|x| {
-                            let point = y * IN_X + x;
-                            let at = (start * POINTS + point * width) * planes + plane * width;
-                            // SAFETY: as above.
-                            unsafe {
-                                T::Vec::<S>::load_ptr(sums.add(at * boxes.padded + input * width + first - start))
-                            }
-                        })
-                    });
+                    let mut points = [[T::Vec::<S>::zero(); IN_X]; IN_Y];
+                    for (point, value) in points.as_flattened_mut().iter_mut().enumerate() {
+                        let at = (start * POINTS + point * width) * planes + plane * width;
+                        let at = at * boxes.padded + input * width + first - start;
+                        // SAFETY: inside the strip, by the caller's promise.
+                        *value = unsafe { T::Vec::<S>::load_ptr(sums.add(at)) };
+                    }
                     let taps = transform::weights::<T::Vec<S>>(points);
                     for (tap, value) in taps.as_flattened().iter().enumerate() {
                         value.store(&mut row);
