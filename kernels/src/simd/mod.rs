@@ -137,11 +137,10 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     /// The bits shifted right by `count` < the width of a lane; zeros come in
     fn bits_shr(self, count: u32) -> Self;
 
-    /// Reads every other one of `2 * LANES` numbers, from the first on.
-    ///
-    /// # Safety
-    /// `from` is valid for reading all `2 * LANES`.
-    unsafe fn load_even_ptr(from: *const Self::Elem) -> Self;
+    /// The even lanes of both, those of `self` first.
+    fn even(self, other: Self) -> Self;
+    /// The lanes of both in turn: the first half of `self[0], other[0], self[1], ...`, and the second.
+    fn interleave(self, other: Self) -> (Self, Self);
 
     /// Writes an 8 × 8 block transposed: `to[j * to_stride + i] = from[i * from_stride + j]`.
     ///

@@ -75,9 +75,14 @@ macro_rules! portable {
                 Array(lanes)
             }
             #[inline(always)]
-            unsafe fn load_even_ptr(from: *const $t) -> Self {
-                // SAFETY: the caller's promise.
-                Array(std::array::from_fn(|lane| unsafe { from.add(2 * lane).read_unaligned() }))
+            fn even(self, other: Self) -> Self {
+                let half = $lanes / 2;
+                Array(std::array::from_fn(|i| if i < half { self.0[2 * i] } else { other.0[2 * (i - half)] }))
+            }
+            #[inline(always)]
+            fn interleave(self, other: Self) -> (Self, Self) {
+                let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { other.0[i / 2] };
+                (Array(std::array::from_fn(at)), Array(std::array::from_fn(|i| at(i + $lanes))))
             }
             #[inline(always)]
             unsafe fn store_ptr(self, to: *mut $t) {

@@ -292,10 +292,15 @@ impl<T: Real> Kernel for Transposed<'_, T> {
         let mut out = vec![T::ZERO; 7 * 9 + 8];
         // SAFETY: rows of 10 in 78 numbers, and of 9 in 71.
         unsafe { T::Vec::<S>::transpose_8x8(self.0.as_ptr(), 10, out.as_mut_ptr(), 9) };
-        let mut even = vec![T::ZERO; T::Vec::<S>::LANES];
-        // SAFETY: at most 32 of 78 numbers.
-        unsafe { T::Vec::<S>::load_even_ptr(self.0.as_ptr().add(1)) }.store(&mut even);
+        let lanes = T::Vec::<S>::LANES;
+        let (a, b) = (T::Vec::<S>::load(&self.0[1..]), T::Vec::<S>::load(&self.0[1 + lanes..]));
+        let (mut even, mut turns) = (vec![T::ZERO; lanes], vec![T::ZERO; 2 * lanes]);
+        a.even(b).store(&mut even);
         assert!(even.iter().zip(self.0[1..].iter().step_by(2)).all(|(a, b)| a == b));
+        let (first, second) = a.interleave(b);
+        first.store(&mut turns);
+        second.store(&mut turns[lanes..]);
+        assert!((0..lanes).all(|i| turns[2 * i] == self.0[1 + i] && turns[2 * i + 1] == self.0[1 + lanes + i]));
         out
     }
 }

@@ -84,7 +84,7 @@ macro_rules! avx2 {
      $maskload:ident, $maskstore:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $floor:ident, $round:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $interleave:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $reg;
@@ -120,15 +120,15 @@ macro_rules! avx2 {
                 bits_sub(self: Self, other: Self) -> Self = $vector($from_int($isub($to_int(self.0), $to_int(other.0))));
                 bits_shl(self: Self, count: u32) -> Self
                     = $vector($from_int($shl($to_int(self.0), $set1_bits(count as $bits))));
+                even(self: Self, other: Self) -> Self = $vector($even(self.0, other.0));
+                interleave(self: Self, other: Self) -> (Self, Self) = {
+                    let (first, second) = $interleave(self.0, other.0);
+                    ($vector(first), $vector(second))
+                };
                 bits_shr(self: Self, count: u32) -> Self
                     = $vector($from_int($shr($to_int(self.0), $set1_bits(count as $bits))));
             }
 
-            #[inline(always)]
-            unsafe fn load_even_ptr(from: *const $elem) -> Self {
-                // SAFETY: the caller's promise; the instructions are there as for the methods above.
-                unsafe { $vector($even($loadu(from), $loadu(from.add($lanes)))) }
-            }
             #[inline(always)]
             unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
                 // SAFETY: the caller's promise; the instructions are there as for the methods above.
@@ -201,7 +201,8 @@ avx2!(
     _mm256_sllv_epi32,
     _mm256_srlv_epi32,
     transpose_8x8_f32,
-    even_f32x8
+    even_f32x8,
+    interleave_f32x8
 );
 avx2!(
     F64x4,
@@ -240,7 +241,8 @@ avx2!(
     _mm256_sllv_epi64,
     _mm256_srlv_epi64,
     transpose_8x8_f64,
-    even_f64x4
+    even_f64x4,
+    interleave_f64x4
 );
 
 macro_rules! avx512 {
@@ -248,7 +250,7 @@ macro_rules! avx512 {
      $maskz_loadu:ident, $mask_storeu:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $roundscale:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $interleave:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $mask;
@@ -283,6 +285,11 @@ macro_rules! avx512 {
                 bits_sub(self: Self, other: Self) -> Self = $vector($from_int($isub($to_int(self.0), $to_int(other.0))));
                 bits_shl(self: Self, count: u32) -> Self
                     = $vector($from_int($shl($to_int(self.0), $set1_bits(count as $bits))));
+                even(self: Self, other: Self) -> Self = $vector($even(self.0, other.0));
+                interleave(self: Self, other: Self) -> (Self, Self) = {
+                    let (first, second) = $interleave(self.0, other.0);
+                    ($vector(first), $vector(second))
+                };
                 bits_shr(self: Self, count: u32) -> Self
                     = $vector($from_int($shr($to_int(self.0), $set1_bits(count as $bits))));
             }
@@ -294,11 +301,6 @@ macro_rules! avx512 {
             #[inline(always)]
             fn mask_or(a: $mask, b: $mask) -> $mask {
                 a | b
-            }
-            #[inline(always)]
-            unsafe fn load_even_ptr(from: *const $elem) -> Self {
-                // SAFETY: the caller's promise; the instructions are there as for the methods above.
-                unsafe { $vector($even($loadu(from), $loadu(from.add($lanes)))) }
             }
             #[inline(always)]
             unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
@@ -370,7 +372,8 @@ avx512!(
     _mm512_sllv_epi32,
     _mm512_srlv_epi32,
     transpose_8x8_f32,
-    even_f32x16
+    even_f32x16,
+    interleave_f32x16
 );
 avx512!(
     F64x8,
@@ -407,7 +410,8 @@ avx512!(
     _mm512_sllv_epi64,
     _mm512_srlv_epi64,
     transpose_8x8_f64,
-    even_f64x8
+    even_f64x8,
+    interleave_f64x8
 );
 
 /// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.
@@ -504,4 +508,58 @@ unsafe fn even_f32x16(a: __m512, b: __m512) -> __m512 {
 unsafe fn even_f64x8(a: __m512d, b: __m512d) -> __m512d {
     // SAFETY: the caller's promise.
     unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b) }
+}
+
+/// The numbers of two vectors in turn.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn interleave_f32x8(a: __m256, b: __m256) -> (__m256, __m256) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+    }
+}
+
+/// [`interleave_f32x8`] for `f64`.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn interleave_f64x4(a: __m256d, b: __m256d) -> (__m256d, __m256d) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+        (_mm256_permute2f128_pd::<0x20>(low, high), _mm256_permute2f128_pd::<0x31>(low, high))
+    }
+}
+
+/// [`interleave_f32x8`] of AVX-512.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn interleave_f32x16(a: __m512, b: __m512) -> (__m512, __m512) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        (_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b))
+    }
+}
+
+/// [`interleave_f32x8`] of AVX-512 for `f64`.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn interleave_f64x8(a: __m512d, b: __m512d) -> (__m512d, __m512d) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+        let second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+        (_mm512_permutex2var_pd(a, first, b), _mm512_permutex2var_pd(a, second, b))
+    }
 }

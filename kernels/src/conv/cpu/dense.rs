@@ -8,11 +8,11 @@
 //!
 //! Forward and backward-data are both this: the latter with one set of taps for each residue of the stride.
 
-use super::source::{Reading, Tap, copy_row};
+use super::source::{Reading, Tap, copy};
 use super::tensors::{Activation, Epilogue, Inputs, Moments, Outputs};
 use crate::conv::ConvShape;
 use crate::matmul::cpu::tile::{panel_rows, tile, tile_columns};
-use crate::parallel::{Partition, as_uninit, parallel_for};
+use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, sum};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -26,9 +26,12 @@ const COPIED_ROWS: usize = 192;
 const CHUNK_WORK: usize = 4 << 20;
 
 /// A grid of output positions that reads its source in one way. Forward there is one; backward-data has one for each
-/// residue of the stride.
+/// residue of the stride along z and y. The residues along x share one: what they read is packed once, each has sums of its
+/// own from some of the taps, and rows are put together when they are stored.
 struct Part {
     reading: Reading,
+    /// The taps of each residue along x, as numbers of taps of the reading.
+    residues: Vec<Vec<usize>>,
     positions: [usize; 3],
     /// Where position 0 is written, and how far apart positions are.
     start: [usize; 3],
@@ -94,7 +97,14 @@ pub(super) fn forward<T: Real>(
         out: shape.group_inputs() * taps_count,
         inp: taps_count,
     };
-    let part = (Reading::new(shape.stride, taps), shape.output(), [0; 3], [1; 3]);
+    let residues = vec![(0..taps.len()).collect()];
+    let part = Grid {
+        reading: Reading::new(shape.stride, taps),
+        residues,
+        positions: shape.output(),
+        start: [0; 3],
+        spread: [1; 3],
+    };
     let (inputs, outputs) = (shape.group_inputs(), shape.group_outputs());
     let plan = Plan::new(shape, [inputs, outputs], [shape.input, shape.output()], strides, weights, vec![part]);
     plan.run(x, epilogue, out)
@@ -110,22 +120,28 @@ pub(super) fn backward_data<T: Real>(
 ) -> Result<()> {
     // Input coordinate i = q * stride + residue gets w[k] dy[p] where i + padding - k * dilation = p * stride.
     let mut parts = Vec::new();
-    for_each_tap(shape.stride, |_, residue| {
-        if (0..3).any(|axis| residue[axis] >= shape.input[axis]) {
+    for_each_tap([shape.stride[0], shape.stride[1], 1], |_, start| {
+        if (0..3).any(|axis| start[axis] >= shape.input[axis]) {
             return;
         }
         let mut taps = Vec::new();
-        for_each_tap(shape.kernel, |index, at| {
-            let distance: [isize; 3] = std::array::from_fn(|axis| {
-                (residue[axis] + shape.padding[axis]) as isize - (at[axis] * shape.dilation[axis]) as isize
+        let mut residues = Vec::new();
+        for x in 0..shape.stride[2].min(shape.input[2]) {
+            let residue = [start[0], start[1], x];
+            let before = taps.len();
+            for_each_tap(shape.kernel, |index, at| {
+                let distance: [isize; 3] = std::array::from_fn(|axis| {
+                    (residue[axis] + shape.padding[axis]) as isize - (at[axis] * shape.dilation[axis]) as isize
+                });
+                if (0..3).all(|axis| distance[axis].rem_euclid(shape.stride[axis] as isize) == 0) {
+                    let shift = std::array::from_fn(|axis| distance[axis].div_euclid(shape.stride[axis] as isize));
+                    taps.push(Tap { shift, index });
+                }
             });
-            if (0..3).all(|axis| distance[axis].rem_euclid(shape.stride[axis] as isize) == 0) {
-                let shift = std::array::from_fn(|axis| distance[axis].div_euclid(shape.stride[axis] as isize));
-                taps.push(Tap { shift, index });
-            }
-        });
-        let positions = std::array::from_fn(|axis| (shape.input[axis] - residue[axis]).div_ceil(shape.stride[axis]));
-        parts.push((Reading::new([1; 3], taps), positions, residue, shape.stride));
+            residues.push((before..taps.len()).collect());
+        }
+        let positions = std::array::from_fn(|axis| (shape.input[axis] - start[axis]).div_ceil(shape.stride[axis]));
+        parts.push(Grid { reading: Reading::new([1; 3], taps), residues, positions, start, spread: shape.stride });
     });
     let taps = shape.taps();
     let strides =
@@ -133,6 +149,15 @@ pub(super) fn backward_data<T: Real>(
     let (inputs, outputs) = (shape.group_outputs(), shape.group_inputs());
     let plan = Plan::new(shape, [inputs, outputs], [shape.output(), shape.input], strides, weights, parts);
     plan.run(dy, epilogue, out)
+}
+
+/// What a [`Part`] is made of.
+struct Grid {
+    reading: Reading,
+    residues: Vec<Vec<usize>>,
+    positions: [usize; 3],
+    start: [usize; 3],
+    spread: [usize; 3],
 }
 
 fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
@@ -166,17 +191,16 @@ fn is_copied(reading: &Reading, block: [usize; 3], outputs: usize) -> bool {
 }
 
 impl<'a, T: Real> Plan<'a, T> {
-    #[allow(clippy::type_complexity)]
     fn new(
         shape: &ConvShape,
         [inputs, outputs]: [usize; 2],
         [source_size, target_size]: [[usize; 3]; 2],
         strides: WeightStrides,
         weights: &'a [T],
-        parts: Vec<(Reading, [usize; 3], [usize; 3], [usize; 3])>,
+        parts: Vec<Grid>,
     ) -> Self {
         // All channels of a group share what a chunk packs, unless there are many of them or few boxes.
-        let boxes: usize = parts.iter().map(|part| part.1.iter().product::<usize>().div_ceil(POSITIONS)).sum();
+        let boxes: usize = parts.iter().map(|part| part.positions.iter().product::<usize>().div_ceil(POSITIONS)).sum();
         let few = boxes * shape.batch * shape.groups * outputs.div_ceil(128) < 8;
         let output_block = equal_blocks(outputs.div_ceil(8), if few { 8 } else { 16 }) * 8;
         let mut plan = Plan {
@@ -195,17 +219,18 @@ impl<'a, T: Real> Plan<'a, T> {
             packed_weights: 0,
             moments: 0,
         };
-        for (reading, positions, start, spread) in parts {
+        for Grid { reading, residues, positions, start, spread } in parts {
             if positions.contains(&0) {
                 continue;
             }
             // A box is some rows of one plane, or several planes.
             let plane = positions[1] * positions[2];
-            let block = if plane > POSITIONS {
-                let rows = equal_blocks(positions[1], (POSITIONS / positions[2]).max(1));
+            let most = POSITIONS / residues.len();
+            let block = if plane > most {
+                let rows = equal_blocks(positions[1], (most / positions[2]).max(1));
                 [1, rows, positions[2]]
             } else {
-                [equal_blocks(positions[0], POSITIONS / plane), positions[1], positions[2]]
+                [equal_blocks(positions[0], most / plane), positions[1], positions[2]]
             };
             let copied = is_copied(&reading, block, output_block.min(outputs));
             let taps = reading.taps.len().max(1);
@@ -213,6 +238,7 @@ impl<'a, T: Real> Plan<'a, T> {
             let most = if copied { fits.min(COPIED_ROWS.div_ceil(taps)) } else { fits };
             let blocks: [usize; 3] = std::array::from_fn(|axis| positions[axis].div_ceil(block[axis]));
             let part = Part {
+                residues,
                 positions,
                 start,
                 spread,
@@ -236,9 +262,8 @@ impl<'a, T: Real> Plan<'a, T> {
 
     /// Numbers of the packed weights of a block of output channels, for any panel's width.
     fn weight_block(&self, part: &Part) -> usize {
-        self.inputs
-            * part.reading.taps.len()
-            * (self.output_block.next_multiple_of(8)).max(self.output_block.next_multiple_of(6))
+        let padded = self.output_block.next_multiple_of(8).max(self.output_block.next_multiple_of(6));
+        self.inputs * part.reading.taps.len() * padded
     }
 
     fn part_of(&self, chunk: usize) -> &Part {
@@ -297,7 +322,7 @@ pub(super) fn join_all(parts: &mut [Moments]) -> Moments {
     parts.first().copied().unwrap_or_default()
 }
 
-/// Packs the weights of some blocks of output channels: panels of [input channel][tap][panel row].
+/// Packs the weights of some blocks of output channels: for each residue panels of [input channel][tap][panel row].
 struct PackWeights<'a, T> {
     plan: &'a Plan<'a, T>,
     part: &'a Part,
@@ -311,19 +336,21 @@ impl<T: Real> Kernel for PackWeights<'_, T> {
     fn run<S: Simd>(self, _: S) {
         let Plan { inputs, outputs, output_block, output_blocks, strides, weights, .. } = *self.plan;
         let height = panel_rows::<S>();
-        let taps: Vec<usize> = self.part.reading.taps.iter().map(|tap| tap.index).collect();
         for block in self.range {
             let (group, first) = (block / output_blocks, block % output_blocks * output_block);
             let rows = output_block.min(outputs - first);
             let mut to = self.partition.block(block).chunks_exact_mut(height);
-            for panel in (0..rows).step_by(height) {
-                let start = group * strides.group + (first + panel) * strides.out;
-                let rows = height.min(rows - panel);
-                for channel in 0..inputs {
-                    let from = &weights[start + channel * strides.inp..];
-                    for (&tap, to) in taps.iter().zip(&mut to) {
-                        for (row, to) in to.iter_mut().enumerate() {
-                            to.write(if row < rows { from[row * strides.out + tap] } else { T::ZERO });
+            for residue in &self.part.residues {
+                let taps: Vec<usize> = residue.iter().map(|&tap| self.part.reading.taps[tap].index).collect();
+                for panel in (0..rows).step_by(height) {
+                    let start = group * strides.group + (first + panel) * strides.out;
+                    let rows = height.min(rows - panel);
+                    for channel in 0..inputs {
+                        let from = &weights[start + channel * strides.inp..];
+                        for (&tap, to) in taps.iter().zip(&mut to) {
+                            for (row, to) in to.iter_mut().enumerate() {
+                                to.write(if row < rows { from[row * strides.out + tap] } else { T::ZERO });
+                            }
                         }
                     }
                 }
@@ -370,6 +397,20 @@ struct Sums<T> {
     channel: usize,
     plane: usize,
     pitch: usize,
+    /// From one residue to the next.
+    residue: usize,
+}
+
+impl<T> Sums<T> {
+    /// Where a row begins.
+    ///
+    /// # Safety
+    /// There is such a row.
+    #[inline(always)]
+    unsafe fn row(&self, residue: usize, output: usize, z: usize, y: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.data.add(residue * self.residue + output * self.channel + z * self.plane + y * self.pitch) }
+    }
 }
 
 impl<T: Real> Boxes<'_, T> {
@@ -406,13 +447,14 @@ impl<T: Real> Boxes<'_, T> {
         let pitch = positions.next_multiple_of(width);
         let runs = if part.copied { 1 } else { depth };
         let channel = pitch * runs;
-        let mut scratch =
-            Scratch::<T>::new("conv", chunk.outputs.next_multiple_of(height) * channel).expect("memory for sums");
+        let residue = chunk.outputs.next_multiple_of(height) * channel;
+        let lanes = T::Vec::<S>::LANES;
+        let mut scratch = Scratch::<T>::new("conv", part.residues.len() * residue + lanes).expect("memory for sums");
         let data = scratch.uninit().as_mut_ptr().cast::<T>();
         let sums = if part.copied {
-            Sums { data, channel, plane: rows * columns, pitch: columns }
+            Sums { data, channel, plane: rows * columns, pitch: columns, residue }
         } else {
-            Sums { data, channel, plane: pitch, pitch: part.reading.extent(part.block)[2] }
+            Sums { data, channel, plane: pitch, pitch: part.reading.extent(part.block)[2], residue }
         };
         // SAFETY: the scratch holds whole tiles over all runs of positions and all panels.
         unsafe { self.accumulate::<S>(part, &chunk, positions, &sums) };
@@ -439,15 +481,21 @@ impl<T: Real> Boxes<'_, T> {
         let packed = packed.uninit().as_mut_ptr().cast::<T>();
         let mut copied = Scratch::<T>::new("conv", if part.copied { block_rows * width } else { 0 }).expect("memory");
         let copied = copied.uninit().as_mut_ptr().cast::<T>();
-        let mut offsets = Vec::with_capacity(block_rows);
-        for channel in 0..part.channel_block {
-            offsets.extend(taps.iter().map(|tap| channel * channel_size + tap));
+        // For each residue: its offsets, and where its weights begin.
+        let mut residues = Vec::with_capacity(part.residues.len());
+        let mut weights_before = 0;
+        for residue in &part.residues {
+            let mut offsets = Vec::with_capacity(part.channel_block * residue.len());
+            for channel in 0..part.channel_block {
+                offsets.extend(residue.iter().map(|&tap| channel * channel_size + taps[tap]));
+            }
+            residues.push((offsets, residue.len(), weights_before));
+            weights_before += plan.inputs * residue.len() * chunk.outputs.next_multiple_of(height);
         }
         let copied_offsets: Vec<usize> =
             if part.copied { (0..block_rows).map(|row| row * width).collect() } else { Vec::new() };
         let output_block = chunk.group * plan.output_blocks + chunk.first_output / plan.output_block;
         let weights = self.weights[part.weights + output_block * plan.weight_block(part)..].as_ptr();
-        let panel_size = plan.inputs * taps.len() * height;
         let runs = if part.copied { 1 } else { chunk.size[0] };
         let run_pitch = positions.next_multiple_of(width);
         // SAFETY: packed pieces hold every place that a position and a tap reach, and a tile's width more (zeroed below);
@@ -468,29 +516,27 @@ impl<T: Real> Boxes<'_, T> {
                     part.block,
                     packed,
                 );
-                let steps = channels * taps.len();
                 for run in 0..runs {
                     for position in (0..positions).step_by(width) {
                         let vectors = (positions - position).min(width).div_ceil(lanes);
-                        let (from, offsets) = if part.copied {
-                            copy_tile::<S, T>(
-                                packed,
-                                &offsets[..steps],
-                                chunk.size,
-                                pitches,
-                                position..positions.min(position + width),
-                                width,
-                                copied,
-                            );
-                            (copied.cast_const(), &copied_offsets[..steps])
-                        } else {
-                            (packed.cast_const().add(run * pitches[1] * pitches[2] + position), &offsets[..steps])
-                        };
-                        for panel in 0..chunk.outputs.div_ceil(height) {
-                            let rows = height.min(chunk.outputs - panel * height);
-                            let weights = weights.add(panel * panel_size + first * taps.len() * height);
-                            let to = sums.data.add(panel * height * sums.channel + run * run_pitch + position);
-                            tile::<S, T>(rows, vectors, weights, from, offsets, to, sums.channel, first > 0);
+                        for (number, (offsets, taps, weights_before)) in residues.iter().enumerate() {
+                            let steps = channels * taps;
+                            let (from, offsets) = if part.copied {
+                                let tile = position..positions.min(position + width);
+                                copy_tile::<S, T>(packed, &offsets[..steps], chunk.size, pitches, tile, width, copied);
+                                (copied.cast_const(), &copied_offsets[..steps])
+                            } else {
+                                let from = packed.cast_const().add(run * pitches[1] * pitches[2] + position);
+                                (from, &offsets[..steps])
+                            };
+                            let weights = weights.add(weights_before + first * taps * height);
+                            let to = sums.data.add(number * sums.residue + run * run_pitch + position);
+                            for panel in 0..chunk.outputs.div_ceil(height) {
+                                let rows = height.min(chunk.outputs - panel * height);
+                                let weights = weights.add(panel * plan.inputs * taps * height);
+                                let to = to.add(panel * height * sums.channel);
+                                tile::<S, T>(rows, vectors, weights, from, offsets, to, sums.channel, first > 0);
+                            }
                         }
                     }
                 }
@@ -508,29 +554,39 @@ impl<T: Real> Boxes<'_, T> {
         for output in 0..chunk.outputs {
             let channel = chunk.group * plan.outputs + chunk.first_output + output;
             let finish = Finish::<S, T>::new(self.epilogue, channel);
-            // SAFETY: this chunk alone writes the positions of its box; the box lies inside the output.
-            let to = unsafe { self.out.channel(chunk.n, channel, voxels) };
-            for z in 0..depth {
-                for y in 0..rows {
-                    let at = (place(0, z) * plan.target_size[1] + place(1, y)) * plan.target_size[2] + place(2, 0);
-                    // SAFETY: the row of sums was computed; the row of the output lies inside it.
-                    unsafe {
-                        let row = sums.data.add(output * sums.channel + z * sums.plane + y * sums.pitch);
-                        let row = std::slice::from_raw_parts_mut(row, columns);
-                        finish.row(row, to.add(at), part.spread[2]);
+            let residues = part.residues.len();
+            // The positions of each residue in a row: those that lie inside the output.
+            let left = plan.target_size[2] - place(2, 0);
+            let length = |residue: usize| columns.min((left - residue).div_ceil(part.spread[2]));
+            // SAFETY: this chunk alone writes the positions of its box; the box lies inside the output. Rows of sums were
+            // computed, and `finish` leaves the sums plus bias there.
+            unsafe {
+                let to = self.out.channel(chunk.n, channel, voxels);
+                for z in 0..depth {
+                    for y in 0..rows {
+                        let at = (place(0, z) * plan.target_size[1] + place(1, y)) * plan.target_size[2] + place(2, 0);
+                        if residues == 2 && part.spread[2] == 2 {
+                            let (even, odd) = (sums.row(0, output, z, y), sums.row(1, output, z, y));
+                            finish.rows(even, odd, to.add(at), length(0) + length(1));
+                        } else {
+                            for residue in 0..residues {
+                                let row = sums.row(residue, output, z, y);
+                                let row = std::slice::from_raw_parts_mut(row, length(residue));
+                                finish.row(row, to.add(at + residue), part.spread[2]);
+                            }
+                        }
                     }
                 }
-            }
-            if let Some(moments) = self.moments {
-                let slot = (chunk.n * plan.groups * plan.outputs + channel) * plan.moments
-                    + part.first_moment
-                    + chunk.box_index;
-                // SAFETY: the rows of sums hold the outputs plus bias, left there by `finish`.
-                let row = |z: usize, y: usize| unsafe {
-                    let row = sums.data.add(output * sums.channel + z * sums.plane + y * sums.pitch);
-                    std::slice::from_raw_parts(row.cast_const(), columns)
-                };
-                moments.block(slot)[0] = moments_of::<S, T>(depth * rows, columns, |i| row(i / rows, i % rows));
+                if let Some(moments) = self.moments {
+                    let channels = plan.groups * plan.outputs;
+                    let slot = (chunk.n * channels + channel) * plan.moments + part.first_moment + chunk.box_index;
+                    let row = |i: usize| {
+                        let (residue, i) = (i % residues, i / residues);
+                        let row = sums.row(residue, output, i / rows, i % rows).cast_const();
+                        std::slice::from_raw_parts(row, length(residue))
+                    };
+                    moments.block(slot)[0] = moments_of::<S, T>(depth * rows * residues, row);
+                }
             }
         }
     }
@@ -539,8 +595,8 @@ impl<T: Real> Boxes<'_, T> {
 /// The mean of some rows, then their squared distances from it: two passes over what is still in a cache. Rows are summed
 /// in `f32` lanes, and their sums in `f64`.
 #[inline(always)]
-pub(super) fn moments_of<'a, S: Simd, T: Real>(rows: usize, columns: usize, row: impl Fn(usize) -> &'a [T]) -> Moments {
-    let count = (rows * columns) as f64;
+pub(super) fn moments_of<'a, S: Simd, T: Real>(rows: usize, row: impl Fn(usize) -> &'a [T]) -> Moments {
+    let count = (0..rows).map(|i| row(i).len()).sum::<usize>() as f64;
     let mut total = 0.0;
     for i in 0..rows {
         total += sum::<T::Vec<S>>(row(i)).to_f64();
@@ -599,6 +655,35 @@ impl<S: Simd, T: Real> Finish<S, T> {
             Activation::Identity => x,
             Activation::Relu => zero.max(x),
             Activation::LeakyRelu(_) => T::Vec::<S>::select(x.lt(zero), x.mul(self.slope), x),
+        }
+    }
+
+    /// Finishes two rows of sums and writes their numbers in turn, `count` in all; the rows then hold the sums plus bias.
+    ///
+    /// # Safety
+    /// The rows hold `count` numbers together, with room for a vector more in each; `to` is writable for `count`.
+    #[inline(always)]
+    pub unsafe fn rows(&self, even: *mut T, odd: *mut T, to: *mut T, count: usize) {
+        let lanes = T::Vec::<S>::LANES;
+        // SAFETY: whole vectors stay inside the rows and their room; stores to `to` stop at `count`.
+        unsafe {
+            for x in (0..count.div_ceil(2)).step_by(lanes) {
+                let (even, odd) = (even.add(x), odd.add(x));
+                let a = T::Vec::<S>::load_ptr(even).add(self.bias);
+                let b = T::Vec::<S>::load_ptr(odd).add(self.bias);
+                // What lies beyond the last number may belong to the next row, whose bias is still to come.
+                let (real, to) = (count - 2 * x, to.add(2 * x));
+                a.store_partial_ptr(even, real.div_ceil(2));
+                b.store_partial_ptr(odd, real / 2);
+                let (first, second) = self.end(a).interleave(self.end(b));
+                if real >= 2 * lanes {
+                    first.store_ptr(to);
+                    second.store_ptr(to.add(lanes));
+                } else {
+                    first.store_partial_ptr(to, real);
+                    second.store_partial_ptr(to.add(real.min(lanes)), real.saturating_sub(lanes));
+                }
+            }
         }
     }
 
@@ -670,8 +755,7 @@ unsafe fn copy_tile<S: Simd, T: Real>(
         for (row, &offset) in offsets.iter().enumerate() {
             let to = to.add(row * width);
             for &(from, at, length) in &pieces[..count] {
-                let from = std::slice::from_raw_parts(packed.add(offset + from), length);
-                copy_row::<S, T>(from, as_uninit(std::slice::from_raw_parts_mut(to.add(at), length)));
+                copy::<S, T>(packed.add(offset + from), to.add(at), length);
             }
             for x in filled..width {
                 *to.add(x) = T::ZERO;

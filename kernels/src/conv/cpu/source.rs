@@ -2,7 +2,6 @@
 
 use super::Inputs;
 use crate::simd::{Real, Simd, Vector};
-use std::mem::MaybeUninit;
 
 /// One tap: where it reads, relative to `position * step`, and its place in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,41 +101,29 @@ impl Reading {
                 let left = (-first).max(0).div_ceil_positive(step).min(width as isize) as usize;
                 let inside = (size[2] as isize - first).max(0).div_ceil_positive(step).min(width as isize) as usize;
                 let inside = inside.max(left);
+                let first = (first + left as isize * step).max(0) as usize;
                 for z in 0..depth as isize {
                     let z = (base[0] + z) * self.step[0] as isize + phase[0] as isize;
                     for y in 0..height as isize {
                         let y = (base[1] + y) * self.step[1] as isize + phase[1] as isize;
-                        // SAFETY: rows follow each other, as many as the caller made room for.
-                        let row = unsafe { std::slice::from_raw_parts_mut(to.cast::<MaybeUninit<T>>(), width) };
-                        // SAFETY: at most one past the end.
-                        to = unsafe { to.add(width) };
-                        if z < 0 || y < 0 || z as usize >= size[0] || y as usize >= size[1] || left == inside {
-                            row.fill(MaybeUninit::new(T::ZERO));
-                            continue;
-                        }
-                        let start = (z as usize * size[1] + y as usize) * size[2];
-                        let from = &from[start..start + size[2]];
-                        row[..left].fill(MaybeUninit::new(T::ZERO));
-                        row[inside..].fill(MaybeUninit::new(T::ZERO));
-                        let row = &mut row[left..inside];
-                        let first = (first + left as isize * step) as usize;
-                        if step == 1 {
-                            copy_row::<S, T>(&from[first..first + row.len()], row);
-                        } else {
-                            let lanes = T::Vec::<S>::LANES;
-                            let mut done = 0;
-                            while step == 2 && done + lanes <= row.len() && first + 2 * (done + lanes) <= from.len() {
-                                // SAFETY: both rows are long enough, by the condition above.
-                                unsafe {
-                                    T::Vec::<S>::load_even_ptr(from.as_ptr().add(first + 2 * done))
-                                        .store_ptr(row.as_mut_ptr().cast::<T>().add(done));
+                        let outside = z < 0 || y < 0 || z as usize >= size[0] || y as usize >= size[1];
+                        // SAFETY: rows of `width` follow each other, as many as the caller made room for; what is read
+                        // of the source lies in one row of it, which is inside.
+                        unsafe {
+                            if outside || left == inside {
+                                zero(to, width);
+                            } else {
+                                zero(to, left);
+                                zero(to.add(inside), width - inside);
+                                let start = (z as usize * size[1] + y as usize) * size[2] + first;
+                                let (from, to) = (from.as_ptr().add(start), to.add(left));
+                                match step {
+                                    1 => copy::<S, T>(from, to, inside - left),
+                                    2 => copy_even::<S, T>(from, to, inside - left, size[2] - first),
+                                    _ => (0..inside - left).for_each(|x| *to.add(x) = *from.add(x * step as usize)),
                                 }
-                                done += lanes;
                             }
-                            let rest = from[first..].iter().step_by(step as usize).skip(done);
-                            for (to, &from) in row[done..].iter_mut().zip(rest) {
-                                to.write(from);
-                            }
+                            to = to.add(width);
                         }
                     }
                 }
@@ -145,21 +132,58 @@ impl Reading {
     }
 }
 
-/// Copies a short row: the call of `memcpy` costs more than the copy.
+/// Writes a few zeros.
+///
+/// # Safety
+/// `to` is writable for as many.
 #[inline(always)]
-pub(super) fn copy_row<S: Simd, T: Real>(from: &[T], to: &mut [MaybeUninit<T>]) {
+unsafe fn zero<T: Real>(to: *mut T, count: usize) {
+    for x in 0..count {
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(x) = T::ZERO };
+    }
+}
+
+/// Copies a short row: the call of `memcpy` costs more than the copy.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `count` numbers.
+#[inline(always)]
+pub(super) unsafe fn copy<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize) {
     let lanes = T::Vec::<S>::LANES;
-    let count = from.len().min(to.len());
     let mut x = 0;
-    // SAFETY: only the first `count` elements of both are touched.
+    // SAFETY: the caller's promise.
     unsafe {
         while x + lanes <= count {
-            T::Vec::<S>::load_ptr(from.as_ptr().add(x)).store_ptr(to.as_mut_ptr().cast::<T>().add(x));
+            T::Vec::<S>::load_ptr(from.add(x)).store_ptr(to.add(x));
             x += lanes;
         }
         if x < count {
-            T::Vec::<S>::load_partial_ptr(from.as_ptr().add(x), count - x)
-                .store_partial_ptr(to.as_mut_ptr().cast::<T>().add(x), count - x);
+            T::Vec::<S>::load_partial_ptr(from.add(x), count - x).store_partial_ptr(to.add(x), count - x);
+        }
+    }
+}
+
+/// Copies every other number: `count` of them, of `length` that are there.
+///
+/// # Safety
+/// `from` is readable for `length` >= 2 count - 1 numbers, and `to` writable for `count`.
+#[inline(always)]
+unsafe fn copy_even<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize, length: usize) {
+    let lanes = T::Vec::<S>::LANES;
+    // SAFETY: the caller's promise; partial loads stop where the numbers do.
+    unsafe {
+        for x in (0..count).step_by(lanes) {
+            let here = lanes.min(count - x);
+            let (from, left) = (from.add(2 * x), length - 2 * x);
+            if left >= 2 * lanes {
+                let even = T::Vec::<S>::load_ptr(from).even(T::Vec::<S>::load_ptr(from.add(lanes)));
+                if here == lanes { even.store_ptr(to.add(x)) } else { even.store_partial_ptr(to.add(x), here) }
+            } else {
+                let first = T::Vec::<S>::load_partial_ptr(from, left.min(lanes));
+                let second = T::Vec::<S>::load_partial_ptr(from.add(left.min(lanes)), left.saturating_sub(lanes));
+                first.even(second).store_partial_ptr(to.add(x), here);
+            }
         }
     }
 }

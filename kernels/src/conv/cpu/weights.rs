@@ -17,7 +17,7 @@ use tomograd_core::{Result, Scratch};
 /// Positions of a box, numbers of a packed block of x, and output channels of a chunk.
 const POSITIONS: usize = 2048;
 const PACKED: usize = 128 << 10;
-const OUTPUTS: usize = 32;
+const OUTPUTS: usize = 64;
 /// Chunks that are enough to keep the threads busy.
 const CHUNKS: usize = 8;
 /// Multiply-adds that a parallel chunk is worth.
