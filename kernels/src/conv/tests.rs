@@ -272,6 +272,30 @@ fn winograd_layers_are_right() {
 }
 
 #[test]
+fn depthwise_layers_are_right() {
+    let deep = |groups: usize, outputs: usize, shape: ConvShape| ConvShape {
+        groups,
+        in_channels: groups,
+        out_channels: groups * outputs,
+        ..shape
+    };
+    let shapes = [
+        deep(5, 1, shape(2, [1, 1], [4, 5, 21], [3; 3], 1)),
+        deep(3, 2, shape(1, [1, 1], [3, 9, 7], [3; 3], 2)),
+        deep(2, 1, shape(1, [1, 1], [1, 20, 40], [1, 7, 7], 1)),
+        deep(2, 3, shape(2, [1, 1], [1, 1, 40], [1, 1, 5], 1)),
+        deep(2, 1, ConvShape { dilation: [2; 3], padding: [2; 3], ..shape(1, [1, 1], [6, 5, 8], [3; 3], 1) }),
+    ];
+    for (seed, shape) in shapes.into_iter().enumerate() {
+        assert_eq!(Path::choose::<f32>(&shape), Path::Depthwise);
+        check::<f32>(shape, 1, seed as u64, true);
+        check::<f64>(shape, 0, seed as u64, true);
+        check_epilogue::<f32>(shape, 1);
+    }
+    check::<f32>(deep(2, 1, shape(1, [1, 1], [60, 60, 60], [3; 3], 1)), 1, 9, false);
+}
+
+#[test]
 fn several_boxes_are_right() {
     check::<f32>(shape(2, [3, 9], [1, 90, 70], [1, 3, 3], 1), 1, 1, false);
     check::<f32>(shape(1, [2, 5], [9, 40, 41], [3; 3], 2), 1, 2, false);

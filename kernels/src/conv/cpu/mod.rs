@@ -1,6 +1,7 @@
 //! Convolution on the CPU. Which path runs is a pure function of the shape: [`Path::choose`].
 
 mod dense;
+mod depthwise;
 mod source;
 mod tensors;
 mod weights;
@@ -21,6 +22,8 @@ use tomograd_core::{Error, Result};
 pub enum Path {
     /// A register tile over packed pieces of the input: the general case.
     Dense,
+    /// One input channel for each group (strided, its backward pass for the data is dense).
+    Depthwise,
     /// Winograd's minimal filtering: kernels of 3 × 3 in a plane with many channels, in `f32`.
     Winograd,
     /// A kernel of one voxel, without stride or padding: a matrix product.
@@ -33,6 +36,8 @@ impl Path {
         let plain = shape.kernel == [1; 3] && shape.stride == [1; 3] && shape.padding == [0; 3] && shape.groups == 1;
         if plain {
             Path::Pointwise
+        } else if depthwise::suits(shape) {
+            Path::Depthwise
         } else if winograd::suits::<T>(shape) {
             Path::Winograd
         } else {
@@ -45,6 +50,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Path::Dense => "dense",
+            Path::Depthwise => "depthwise",
             Path::Winograd => "winograd",
             Path::Pointwise => "pointwise",
         })
@@ -87,6 +93,7 @@ fn forward_on<T: Real>(
         return pointwise_forward(shape, x, weights, epilogue.bias, y);
     }
     match path {
+        Path::Depthwise => depthwise::forward(shape, x, weights, epilogue, &y),
         Path::Winograd => winograd::forward(shape, x, weights, epilogue, &y),
         _ => dense::forward(shape, x, weights, epilogue, &y),
     }
@@ -121,6 +128,9 @@ pub fn transposed_forward<T: Real>(
     epilogue.check(shape.batch, shape.in_channels)?;
     y.check(shape.batch, shape.in_channels, shape.input_voxels())?;
     match Path::choose::<T>(shape) {
+        Path::Depthwise if depthwise::suits_backward_data(shape) => {
+            depthwise::backward_data(shape, x, weights, epilogue, &y)
+        }
         Path::Winograd => winograd::backward_data(shape, x, weights, epilogue, &y),
         _ => dense::backward_data(shape, x, weights, epilogue, &y),
     }
@@ -144,6 +154,7 @@ pub fn backward_weights<T: Real>(
             .expected(shape.weight_count().to_string()));
     }
     match Path::choose::<T>(shape) {
+        Path::Depthwise => depthwise::backward_weights(shape, x, dy, dw),
         Path::Winograd => winograd::backward_weights(shape, x, dy, dw),
         _ => weights::backward_weights(shape, x, dy, dw),
     }

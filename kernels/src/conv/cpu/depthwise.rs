@@ -1,0 +1,371 @@
+//! Depthwise convolution: each group has one input channel, and few outputs.
+//!
+//! There is nothing to block over channels: a channel's input is packed once, zero-padded and with strides taken apart, and
+//! eight vectors of consecutive positions stay in registers while all taps go by. Positions are one flat range over padded
+//! rows, as in the dense path. For the weights, vectors run over positions in sixteen virtual lanes.
+
+use super::dense::{Finish, equal_blocks, join_all, moments_of};
+use super::source::{Reading, Tap};
+use super::tensors::{Epilogue, Inputs, Moments, Outputs};
+use crate::conv::ConvShape;
+use crate::parallel::{Partition, parallel_for};
+use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use tomograd_core::{Result, Scratch};
+
+/// Whether a shape goes this way.
+pub(super) fn suits(shape: &ConvShape) -> bool {
+    shape.groups > 1 && shape.in_channels == shape.groups && shape.group_outputs() <= 4
+}
+
+/// Whether the backward pass with respect to the input does: it is the forward pass with taps turned round.
+pub(super) fn suits_backward_data(shape: &ConvShape) -> bool {
+    suits(shape) && shape.out_channels == shape.groups && shape.stride == [1; 3]
+}
+
+/// Numbers of a packed box.
+const PACKED: usize = 192 << 10;
+/// Multiply-adds that a parallel chunk is worth.
+const CHUNK_WORK: usize = 1 << 20;
+/// Vectors of positions in registers, and taps of a gradient.
+const VECTORS: usize = 8;
+const TAPS: usize = 8;
+
+struct Plan<'a, T> {
+    batch: usize,
+    channels: usize,
+    /// Outputs of a channel.
+    outputs: usize,
+    source_size: [usize; 3],
+    positions: [usize; 3],
+    reading: Reading,
+    /// Planes of a box.
+    deep: usize,
+    boxes: usize,
+    weights: &'a [T],
+}
+
+impl<'a, T: Real> Plan<'a, T> {
+    fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
+        let low = |axis: usize, at: usize| (at * shape.dilation[axis]) as isize - shape.padding[axis] as isize;
+        Self::new(shape, shape.stride, low, [shape.input, shape.output()], weights)
+    }
+
+    fn backward_data(shape: &ConvShape, weights: &'a [T]) -> Self {
+        let low = |axis: usize, at: usize| shape.padding[axis] as isize - (at * shape.dilation[axis]) as isize;
+        Self::new(shape, [1; 3], low, [shape.output(), shape.input], weights)
+    }
+
+    fn new(
+        shape: &ConvShape,
+        step: [usize; 3],
+        low: impl Fn(usize, usize) -> isize,
+        [source_size, positions]: [[usize; 3]; 2],
+        weights: &'a [T],
+    ) -> Self {
+        let mut taps = Vec::with_capacity(shape.taps());
+        for z in 0..shape.kernel[0] {
+            for y in 0..shape.kernel[1] {
+                for x in 0..shape.kernel[2] {
+                    taps.push(Tap { shift: [low(0, z), low(1, y), low(2, x)], index: taps.len() });
+                }
+            }
+        }
+        let reading = Reading::new(step, taps);
+        let plane = reading.channel_size([1, positions[1], positions[2]]) / (1 + reading.halo[0]);
+        let most = (PACKED / plane.max(1)).saturating_sub(reading.halo[0]).max(1);
+        let deep = equal_blocks(positions[0], most);
+        Plan {
+            batch: shape.batch,
+            channels: shape.groups,
+            outputs: shape.group_outputs(),
+            source_size,
+            positions,
+            boxes: positions[0].div_ceil(deep),
+            deep,
+            reading,
+            weights,
+        }
+    }
+
+    /// The box of positions that is packed at a time.
+    fn block(&self) -> [usize; 3] {
+        [self.deep, self.positions[1], self.positions[2]]
+    }
+
+    /// The flat range of a plane's positions.
+    fn run_length(&self) -> usize {
+        let [_, _, pitch] = self.reading.extent(self.block());
+        (self.positions[1] - 1) * pitch + self.positions[2]
+    }
+
+    fn grain(&self, items: usize) -> usize {
+        let work = self.positions.iter().product::<usize>() * self.reading.taps.len() * self.outputs;
+        (CHUNK_WORK / (work * self.batch * self.channels / items.max(1)).max(1)).max(1)
+    }
+
+    fn run(&self, source: Inputs<'_, T>, epilogue: Epilogue<'_, T>, out: &Outputs<'_, T>) -> Result<()> {
+        let items = self.batch * self.channels * self.boxes;
+        if items == 0 || self.positions.contains(&0) {
+            return Ok(());
+        }
+        let slots = if epilogue.moments.is_some() { items * self.outputs } else { 0 };
+        let mut partial = vec![Moments::default(); slots];
+        let partition = Partition::new(&mut partial, 1);
+        let wanted = epilogue.moments.is_some();
+        parallel_for(items, self.grain(items), |range| {
+            let moments = wanted.then_some(&partition);
+            dispatch(Channels { plan: self, range, source, epilogue: &epilogue, moments, out })
+        })?;
+        drop(partition);
+        if let Some(moments) = epilogue.moments {
+            for (moments, parts) in moments.iter_mut().zip(partial.chunks_exact_mut(self.boxes)) {
+                *moments = join_all(parts);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The forward pass.
+pub(super) fn forward<T: Real>(
+    shape: &ConvShape,
+    x: Inputs<'_, T>,
+    weights: &[T],
+    epilogue: Epilogue<'_, T>,
+    out: &Outputs<'_, T>,
+) -> Result<()> {
+    Plan::forward(shape, weights).run(x, epilogue, out)
+}
+
+/// The backward pass with respect to the input.
+pub(super) fn backward_data<T: Real>(
+    shape: &ConvShape,
+    dy: Inputs<'_, T>,
+    weights: &[T],
+    epilogue: Epilogue<'_, T>,
+    out: &Outputs<'_, T>,
+) -> Result<()> {
+    Plan::backward_data(shape, weights).run(dy, epilogue, out)
+}
+
+struct Channels<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: Range<usize>,
+    source: Inputs<'a, T>,
+    epilogue: &'a Epilogue<'a, T>,
+    moments: Option<&'a Partition<'a, Moments>>,
+    out: &'a Outputs<'a, T>,
+}
+
+impl<T: Real> Kernel for Channels<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let plan = self.plan;
+        let lanes = T::Vec::<S>::LANES;
+        let block = plan.block();
+        let channel_size = plan.reading.channel_size(block);
+        let offsets = plan.reading.offsets(block);
+        let [_, pitch_y, pitch] = plan.reading.extent(block);
+        let run_length = plan.run_length();
+        let room = run_length.next_multiple_of(lanes);
+        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
+        let mut packed = scratch(channel_size + VECTORS * lanes);
+        let packed = packed.zeroed().as_mut_ptr();
+        let mut sums = scratch(room * plan.deep);
+        let sums = sums.uninit().as_mut_ptr().cast::<T>();
+        let [depth, height, width] = plan.positions;
+        for item in self.range.clone() {
+            let (index, channel) = (item % plan.boxes, item / plan.boxes);
+            let (n, channel) = (channel / plan.channels, channel % plan.channels);
+            let first = index * plan.deep;
+            let planes = plan.deep.min(depth - first);
+            // SAFETY: the packed channel holds all that positions and taps reach, and a tile more; sums hold whole vectors
+            // of each plane; this item alone writes these planes of these channels.
+            unsafe {
+                let (size, channels) = (plan.source_size, channel..channel + 1);
+                plan.reading.pack::<S, T>(&self.source, size, n, channels, [first, 0, 0], block, packed);
+                for output in 0..plan.outputs {
+                    let target = channel * plan.outputs + output;
+                    let weights = &plan.weights[target * offsets.len()..(target + 1) * offsets.len()];
+                    let finish = Finish::<S, T>::new(self.epilogue, target);
+                    let to = self.out.channel(n, target, depth * height * width);
+                    for z in 0..planes {
+                        let (from, sums) = (packed.add(z * pitch_y * pitch).cast_const(), sums.add(z * room));
+                        let mut position = 0;
+                        while position < run_length {
+                            let vectors = (run_length - position).div_ceil(lanes);
+                            let (from, to) = (from.add(position), sums.add(position));
+                            match vectors {
+                                VECTORS.. => tile::<S, T, VECTORS>(from, &offsets, weights, to),
+                                4.. => tile::<S, T, 4>(from, &offsets, weights, to),
+                                2.. => tile::<S, T, 2>(from, &offsets, weights, to),
+                                _ => tile::<S, T, 1>(from, &offsets, weights, to),
+                            }
+                            position += lanes
+                                * match vectors {
+                                    VECTORS.. => VECTORS,
+                                    4.. => 4,
+                                    2.. => 2,
+                                    _ => 1,
+                                };
+                        }
+                        for y in 0..height {
+                            let row = std::slice::from_raw_parts_mut(sums.add(y * pitch), width);
+                            finish.row(row, to.add(((first + z) * height + y) * width), 1);
+                        }
+                    }
+                    if let Some(moments) = self.moments {
+                        let slot = (n * plan.channels * plan.outputs + target) * plan.boxes + index;
+                        let row = |i: usize| {
+                            let row = sums.add(i / height * room + i % height * pitch).cast_const();
+                            std::slice::from_raw_parts(row, width)
+                        };
+                        moments.block(slot)[0] = moments_of::<S, T>(planes * height, row);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The sums of `V` vectors of positions over all taps, in sequence.
+///
+/// # Safety
+/// `from` is readable for them from each offset, `to` writable.
+#[inline(always)]
+unsafe fn tile<S: Simd, T: Real, const V: usize>(from: *const T, offsets: &[usize], weights: &[T], to: *mut T) {
+    let lanes = T::Vec::<S>::LANES;
+    let mut sums = [T::Vec::<S>::zero(); V];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (&offset, &weight) in offsets.iter().zip(weights) {
+            let (from, weight) = (from.add(offset), T::Vec::<S>::splat(weight));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum = T::Vec::<S>::load_ptr(from.add(i * lanes)).mul_add(weight, *sum);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            sum.store_ptr(to.add(i * lanes));
+        }
+    }
+}
+
+/// Computes the gradient of the weights; every element of `dw` is written.
+pub(super) fn backward_weights<T: Real>(
+    shape: &ConvShape,
+    x: Inputs<'_, T>,
+    dy: &[T],
+    dw: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    let plan = Plan::forward(shape, &[]);
+    if plan.batch == 0 || plan.positions.contains(&0) {
+        dw.fill(MaybeUninit::new(T::ZERO));
+        return Ok(());
+    }
+    let partition = Partition::new(dw, plan.outputs * shape.taps());
+    parallel_for(plan.channels, plan.grain(plan.channels), |range| {
+        dispatch(Gradients { plan: &plan, range, x, dy, partition: &partition })
+    })
+}
+
+struct Gradients<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: Range<usize>,
+    x: Inputs<'a, T>,
+    dy: &'a [T],
+    partition: &'a Partition<'a, MaybeUninit<T>>,
+}
+
+impl<T: Real> Kernel for Gradients<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let plan = self.plan;
+        let block = plan.block();
+        let channel_size = plan.reading.channel_size(block);
+        let offsets = plan.reading.offsets(block);
+        let [_, pitch_y, pitch] = plan.reading.extent(block);
+        let room = plan.run_length().next_multiple_of(16);
+        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
+        let mut packed = scratch(channel_size + 16);
+        let packed = packed.zeroed().as_mut_ptr();
+        // Zeros between the rows, so that what x has there doesn't count.
+        let mut gradient = scratch(room);
+        let gradient = gradient.zeroed();
+        let mut totals = scratch(plan.outputs * offsets.len() * 16);
+        let [depth, height, width] = plan.positions;
+        for channel in self.range.clone() {
+            let totals = totals.zeroed();
+            for item in 0..plan.batch * plan.boxes {
+                let (n, first) = (item / plan.boxes, item % plan.boxes * plan.deep);
+                // SAFETY: as for the forward pass.
+                unsafe {
+                    let (size, channels) = (plan.source_size, channel..channel + 1);
+                    plan.reading.pack::<S, T>(&self.x, size, n, channels, [first, 0, 0], block, packed);
+                }
+                for output in 0..plan.outputs {
+                    let target = (n * plan.channels + channel) * plan.outputs + output;
+                    let dy = &self.dy[target * depth * height * width..];
+                    let totals = &mut totals[output * offsets.len() * 16..];
+                    for z in 0..plan.deep.min(depth - first) {
+                        for y in 0..height {
+                            let from = ((first + z) * height + y) * width;
+                            gradient[y * pitch..y * pitch + width].copy_from_slice(&dy[from..from + width]);
+                        }
+                        // SAFETY: a plane's positions and sixteen more are packed behind each offset.
+                        let from = unsafe { packed.add(z * pitch_y * pitch).cast_const() };
+                        let (groups, rest) = offsets.as_chunks::<TAPS>();
+                        for (i, offsets) in groups.iter().enumerate() {
+                            // SAFETY: as above.
+                            unsafe { taps::<S, T, TAPS>(from, offsets, gradient, &mut totals[i * TAPS * 16..]) };
+                        }
+                        for (i, offset) in rest.iter().enumerate() {
+                            let totals = &mut totals[(groups.len() * TAPS + i) * 16..];
+                            // SAFETY: as above.
+                            unsafe { taps::<S, T, 1>(from, &[*offset], gradient, totals) };
+                        }
+                    }
+                }
+            }
+            let to = self.partition.block(channel);
+            for (to, lanes) in to.iter_mut().zip(totals.chunks_exact(16)) {
+                to.write(Lanes16::<T::Vec<S>>::load(lanes).horizontal_sum());
+            }
+        }
+    }
+}
+
+/// Adds the products of a plane's gradient and what each of `N` taps reads, in sixteen lanes for each tap.
+///
+/// # Safety
+/// `from` is readable for the gradient's length from each offset.
+#[inline(always)]
+unsafe fn taps<S: Simd, T: Real, const N: usize>(
+    from: *const T,
+    offsets: &[usize; N],
+    gradient: &[T],
+    totals: &mut [T],
+) {
+    let lanes = T::Vec::<S>::LANES;
+    // The lanes of a wide register are sixteen; narrower ones take turns: their sums are as independent as their lanes.
+    for part in (0..16).step_by(lanes) {
+        let mut sums = [T::Vec::<S>::zero(); N];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = T::Vec::<S>::load(&totals[i * 16 + part..]);
+        }
+        for position in (part..gradient.len()).step_by(16) {
+            let gradient = T::Vec::<S>::load(&gradient[position..]);
+            for (sum, &offset) in sums.iter_mut().zip(offsets) {
+                // SAFETY: the caller's promise.
+                let x = unsafe { T::Vec::<S>::load_ptr(from.add(offset + position)) };
+                *sum = x.mul_add(gradient, *sum);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            sum.store(&mut totals[i * 16 + part..]);
+        }
+    }
+}
