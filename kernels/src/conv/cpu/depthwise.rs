@@ -16,7 +16,7 @@ use tomograd_core::{Result, Scratch};
 
 /// Whether a shape goes this way.
 pub(super) fn suits(shape: &ConvShape) -> bool {
-    shape.groups > 1 && shape.in_channels == shape.groups && shape.group_outputs() <= 4
+    shape.groups > 1 && shape.in_channels == shape.groups && (1..=4).contains(&shape.group_outputs())
 }
 
 /// Whether the backward pass with respect to the input does: it is the forward pass with taps turned round.
@@ -44,6 +44,8 @@ struct Plan<'a, T> {
     deep: usize,
     boxes: usize,
     weights: &'a [T],
+    /// The kernel's height and width, if output rows can share the input rows that they read.
+    shared_rows: Option<[usize; 2]>,
 }
 
 impl<'a, T: Real> Plan<'a, T> {
@@ -86,6 +88,8 @@ impl<'a, T: Real> Plan<'a, T> {
             deep,
             reading,
             weights,
+            shared_rows: (step == [1; 3] && shape.kernel[1] > 1 && low(1, 1).abs_diff(low(1, 0)) == 1)
+                .then_some([shape.kernel[1], shape.kernel[2]]),
         }
     }
 
@@ -170,13 +174,14 @@ impl<T: Real> Kernel for Channels<'_, T> {
         let offsets = plan.reading.offsets(block);
         let [_, pitch_y, pitch] = plan.reading.extent(block);
         let run_length = plan.run_length();
-        let room = run_length.next_multiple_of(lanes);
+        let [depth, height, width] = plan.positions;
+        let sum_pitch = if plan.shared_rows.is_some() { width.next_multiple_of(lanes) } else { pitch };
+        let room = (sum_pitch * height).max(run_length.next_multiple_of(lanes));
         let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
         let mut packed = scratch(channel_size + VECTORS * lanes);
         let packed = packed.zeroed().as_mut_ptr();
         let mut sums = scratch(room * plan.deep);
         let sums = sums.uninit().as_mut_ptr().cast::<T>();
-        let [depth, height, width] = plan.positions;
         for item in self.range.clone() {
             let (index, channel) = (item % plan.boxes, item / plan.boxes);
             let (n, channel) = (channel / plan.channels, channel % plan.channels);
@@ -194,37 +199,154 @@ impl<T: Real> Kernel for Channels<'_, T> {
                     let to = self.out.channel(n, target, depth * height * width);
                     for z in 0..planes {
                         let (from, sums) = (packed.add(z * pitch_y * pitch).cast_const(), sums.add(z * room));
-                        let mut position = 0;
-                        while position < run_length {
-                            let vectors = (run_length - position).div_ceil(lanes);
-                            let (from, to) = (from.add(position), sums.add(position));
-                            match vectors {
-                                VECTORS.. => tile::<S, T, VECTORS>(from, &offsets, weights, to),
-                                4.. => tile::<S, T, 4>(from, &offsets, weights, to),
-                                2.. => tile::<S, T, 2>(from, &offsets, weights, to),
-                                _ => tile::<S, T, 1>(from, &offsets, weights, to),
-                            }
-                            position += lanes
-                                * match vectors {
-                                    VECTORS.. => VECTORS,
-                                    4.. => 4,
-                                    2.. => 2,
-                                    _ => 1,
-                                };
+                        if let Some(kernel) = plan.shared_rows {
+                            self.plane::<S>(kernel, from, pitch, &offsets, weights, sums, sum_pitch);
+                        } else {
+                            flat::<S, T>(run_length, from, &offsets, weights, sums);
                         }
                         for y in 0..height {
-                            let row = std::slice::from_raw_parts_mut(sums.add(y * pitch), width);
+                            let row = std::slice::from_raw_parts_mut(sums.add(y * sum_pitch), width);
                             finish.row(row, to.add(((first + z) * height + y) * width), 1);
                         }
                     }
                     if let Some(moments) = self.moments {
                         let slot = (n * plan.channels * plan.outputs + target) * plan.boxes + index;
                         let row = |i: usize| {
-                            let row = sums.add(i / height * room + i % height * pitch).cast_const();
+                            let row = sums.add(i / height * room + i % height * sum_pitch).cast_const();
                             std::slice::from_raw_parts(row, width)
                         };
                         moments.block(slot)[0] = moments_of::<S, T>(planes * height, row);
                     }
+                }
+            }
+        }
+    }
+}
+
+impl<T: Real> Channels<'_, T> {
+    /// A plane of sums where several output rows share the input rows that they read.
+    ///
+    /// # Safety
+    /// `from` is readable for the plane's positions and two vectors more from each offset, `sums` writable for whole vectors.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn plane<S: Simd>(
+        &self,
+        kernel: [usize; 2],
+        from: *const T,
+        pitch: usize,
+        offsets: &[usize],
+        weights: &[T],
+        sums: *mut T,
+        sum_pitch: usize,
+    ) {
+        let lanes = T::Vec::<S>::LANES;
+        let [_, height, width] = self.plan.positions;
+        let rows = Rows { kernel, pitch, offsets, weights, sum_pitch };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut y = 0;
+            while y < height {
+                let count = if height - y >= 4 { 4 } else { 1 };
+                for x in (0..width).step_by(2 * lanes) {
+                    let (from, to) = (from.add(y * pitch + x), sums.add(y * sum_pitch + x));
+                    match (count, width - x > lanes) {
+                        (4, true) => rows.tile::<S, 4, 2>(from, to),
+                        (4, false) => rows.tile::<S, 4, 1>(from, to),
+                        (_, true) => rows.tile::<S, 1, 2>(from, to),
+                        (_, false) => rows.tile::<S, 1, 1>(from, to),
+                    }
+                }
+                y += count;
+            }
+        }
+    }
+}
+
+/// How a tile of rows reads.
+struct Rows<'a, T> {
+    kernel: [usize; 2],
+    pitch: usize,
+    offsets: &'a [usize],
+    weights: &'a [T],
+    sum_pitch: usize,
+}
+
+impl<T: Real> Rows<'_, T> {
+    /// The sums of `R` rows of `V` vectors: each input row is loaded once for all output rows that it counts for. Every sum
+    /// still takes its taps in sequence.
+    ///
+    /// # Safety
+    /// As [`Channels::plane`].
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // columns are numbered over several arrays
+    unsafe fn tile<S: Simd, const R: usize, const V: usize>(&self, from: *const T, to: *mut T) {
+        let lanes = T::Vec::<S>::LANES;
+        let [height, width] = self.kernel;
+        let mut sums = [[T::Vec::<S>::zero(); V]; R];
+        // SAFETY: the caller's promise.
+        unsafe {
+            // A plane of the kernel at a time. Taps may be turned round: then rows and columns go down, from the last.
+            for (offsets, weights) in
+                self.offsets.chunks_exact(height * width).zip(self.weights.chunks_exact(height * width))
+            {
+                let down = offsets[width] > offsets[0];
+                for row in 0..height + R - 1 {
+                    // Output row i uses input row i + tap row; with taps turned round, input rows are taken from the last, so
+                    // output rows are too.
+                    let input = if down { row } else { height + R - 2 - row };
+                    for column in 0..width {
+                        let column_offset = offsets[column] - if down { 0 } else { (height - 1) * self.pitch };
+                        let from = from.add(input * self.pitch + column_offset);
+                        let mut vectors = [T::Vec::<S>::zero(); V];
+                        for (i, vector) in vectors.iter_mut().enumerate() {
+                            *vector = T::Vec::<S>::load_ptr(from.add(i * lanes));
+                        }
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let tap = if down { input.wrapping_sub(i) } else { (height - 1 + i).wrapping_sub(input) };
+                            if tap < height {
+                                let weight = T::Vec::<S>::splat(*weights.get_unchecked(tap * width + column));
+                                for (sum, vector) in sums.iter_mut().zip(vectors) {
+                                    *sum = vector.mul_add(weight, *sum);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            for (i, row) in sums.iter().enumerate() {
+                for (j, sum) in row.iter().enumerate() {
+                    sum.store_ptr(to.add(i * self.sum_pitch + j * lanes));
+                }
+            }
+        }
+    }
+}
+
+/// The sums of a flat range of positions.
+///
+/// # Safety
+/// `from` is readable for the range and a tile more from each offset, `to` writable for whole vectors.
+#[inline(always)]
+unsafe fn flat<S: Simd, T: Real>(length: usize, from: *const T, offsets: &[usize], weights: &[T], to: *mut T) {
+    let lanes = T::Vec::<S>::LANES;
+    let mut position = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while position < length {
+            let (from, to) = (from.add(position), to.add(position));
+            match (length - position).div_ceil(lanes) {
+                VECTORS.. => {
+                    tile::<S, T, VECTORS>(from, offsets, weights, to);
+                    position += VECTORS * lanes;
+                }
+                4.. => {
+                    tile::<S, T, 4>(from, offsets, weights, to);
+                    position += 4 * lanes;
+                }
+                _ => {
+                    tile::<S, T, 1>(from, offsets, weights, to);
+                    position += lanes;
                 }
             }
         }
