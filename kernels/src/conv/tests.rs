@@ -258,7 +258,8 @@ fn winograd_layers_are_right() {
     let shapes = [
         (shape(1, [16, 16], [3, 4, 8], [3; 3], 1), 3, true),
         (shape(2, [17, 33], [2, 5, 7], [3; 3], 1), 17, false),
-        (shape(1, [40, 16], [1, 9, 30], [1, 3, 3], 1), 24, false),
+        (shape(3, [40, 16], [1, 9, 30], [1, 3, 3], 1), 24, false),
+        (shape(0, [16, 16], [1, 9, 30], [1, 3, 3], 1), 0, false),
         (padded(shape(1, [16, 48], [5, 7, 6], [3; 3], 1), [2, 0, 2]), 16, false),
         (padded(shape(1, [24, 20], [4, 6, 11], [2, 3, 3], 1), [0, 2, 0]), 5, false),
         (ConvShape { groups: 2, ..shape(1, [34, 36], [3, 6, 8], [3; 3], 1) }, 18, false),
@@ -269,6 +270,7 @@ fn winograd_layers_are_right() {
         check::<f32>(shape, first, seed as u64, portable);
     }
     check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);
+    check_epilogue::<f32>(shape(2, [16, 16], [1, 7, 18], [1, 3, 3], 1), 1);
 }
 
 #[test]

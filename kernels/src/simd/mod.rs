@@ -43,6 +43,19 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     type F64: Vector<Elem = f64>;
 }
 
+/// Asks for the cache line of an address, into the second cache, ahead of its use; nothing happens for a bad address. The
+/// processor's own prefetchers see rows within a page; rows of many channels, a page or more apart, are for this.
+#[inline(always)]
+pub fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint reads nothing and never faults, and every x86-64 processor has it.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(address.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A register full of numbers.
 ///
 /// Values are only made inside a [`Kernel`] that [`dispatch`] runs: that is what makes the instructions behind the

@@ -7,7 +7,7 @@ use crate::conv::ConvShape;
 use crate::conv::cpu::dense::{Finish, equal_blocks, join_all};
 use crate::conv::cpu::tensors::{Epilogue, Inputs, Moments, Outputs};
 use crate::parallel::{Partition, parallel_for};
-use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, sum};
+use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, prefetch, sum};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
@@ -26,7 +26,6 @@ struct Weights<'a, T> {
 }
 
 struct Plan<'a, T> {
-    batch: usize,
     groups: usize,
     inputs: usize,
     outputs: usize,
@@ -44,11 +43,10 @@ pub(in crate::conv::cpu) fn forward<T: Real>(
 ) -> Result<()> {
     let low = shape.padding.map(|padding| -(padding as isize));
     let plan = Plan {
-        batch: shape.batch,
         groups: shape.groups,
         inputs: shape.group_inputs(),
         outputs: shape.group_outputs(),
-        boxes: Boxes::new(shape.kernel[0], low, shape.input, shape.output(), shape.group_inputs()),
+        boxes: Boxes::new(shape, low, [shape.input, shape.output()], shape.group_inputs(), epilogue.moments.is_none()),
         weights: Weights {
             weights,
             group: shape.group_outputs() * shape.group_inputs() * shape.taps(),
@@ -70,11 +68,10 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
 ) -> Result<()> {
     let low = std::array::from_fn(|axis| shape.padding[axis] as isize - (shape.kernel[axis] as isize - 1));
     let plan = Plan {
-        batch: shape.batch,
         groups: shape.groups,
         inputs: shape.group_outputs(),
         outputs: shape.group_inputs(),
-        boxes: Boxes::new(shape.kernel[0], low, shape.output(), shape.input, shape.group_outputs()),
+        boxes: Boxes::new(shape, low, [shape.output(), shape.input], shape.group_outputs(), epilogue.moments.is_none()),
         weights: Weights {
             weights,
             group: shape.group_outputs() * shape.group_inputs() * shape.taps(),
@@ -120,9 +117,9 @@ impl<T: Real> Plan<'_, T> {
         let all_outputs = self.groups * self.outputs;
         let boxes = self.boxes.count();
         let wanted = epilogue.moments.is_some();
-        let mut partial = vec![Moments::default(); if wanted { self.batch * all_outputs * boxes } else { 0 }];
+        let mut partial = vec![Moments::default(); if wanted { self.boxes.batch * all_outputs * boxes } else { 0 }];
         let partition = Partition::new(&mut partial, 1);
-        parallel_for(self.batch * self.groups * boxes, 1, |range| {
+        parallel_for(self.boxes.batch * self.groups * boxes, 1, |range| {
             let moments = wanted.then_some(&partition);
             dispatch(Chunks { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
         })?;
@@ -249,7 +246,13 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                     let tiles = (end - start) * boxes.across;
                     // SAFETY: tiles lie inside the transformed box; products and pixels have room for them.
                     unsafe {
-                        self.multiply::<S>(input, weights, &own, start..end, vectors, products);
+                        for point in 0..POINTS {
+                            self.multiply::<S>(point, input, weights, &own, start..end, vectors, products);
+                            // Rows of outputs lie a channel's size apart; ask for those of this block while it is computed.
+                            for i in (point..count).step_by(POINTS) {
+                                self.prefetch(n, channel + i, &own, start..end);
+                            }
+                        }
                         for row in start..end {
                             let (z, y) = (own[0].start + row / own[1].len(), own[1].start + row % own[1].len());
                             for x in 0..boxes.across {
@@ -301,13 +304,31 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 }
 
 impl<T: Real> Chunks<'_, T> {
-    /// Multiplies some rows of tiles, point by point: `products[point][tile][channel of the strip]`.
+    /// Asks for the rows of a channel that some rows of tiles give.
+    #[inline(always)]
+    fn prefetch(&self, n: usize, channel: usize, own: &[Range<usize>; 2], rows: Range<usize>) {
+        let [_, height, width] = self.plan.boxes.output;
+        for row in rows {
+            let (z, y) = (own[0].start + row / own[1].len(), own[1].start + row % own[1].len());
+            let [n, z] = self.plan.boxes.image(n, z);
+            // SAFETY: the channel exists; addresses that reach beyond it are only hints.
+            let start = unsafe { self.out.channel(n, channel, self.plan.boxes.voxels()[1]) };
+            let first = start.wrapping_add((z * height + y * OUT_Y) * width);
+            for x in (0..OUT_Y * width).step_by(64 / size_of::<T>()) {
+                prefetch(first.wrapping_add(x));
+            }
+        }
+    }
+
+    /// Multiplies some rows of tiles at a point: `products[point][tile][channel of the strip]`.
     ///
     /// # Safety
     /// `input` is a transformed box, `weights` a strip, and `products` has room.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn multiply<S: Simd>(
         &self,
+        point: usize,
         input: *const T,
         weights: *const T,
         own: &[Range<usize>; 2],
@@ -324,23 +345,21 @@ impl<T: Real> Chunks<'_, T> {
         let segments: [usize; 3] = [0, plane, 2 * plane];
         let segments = &segments[..boxes.planes];
         let whole = own[1].len() == boxes.down;
-        for point in 0..POINTS {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let input = input.add(point * boxes.point_size());
-                let weights = weights.add(point * steps * width);
-                let products = products.add(point * tiles * width);
-                let mut row = rows.start;
-                while row < rows.end {
-                    // With a whole box's rows in each plane, rows of tiles follow each other across planes.
-                    let (z, y) = (row / own[1].len(), row % own[1].len());
-                    let count = if whole { rows.end - row } else { (own[1].len() - y).min(rows.end - row) };
-                    let a = input.add((z * boxes.tiles() + y * boxes.across) * boxes.padded);
-                    let left = Left { a, row: boxes.padded, step: 1, segments, k: self.plan.inputs };
-                    let to = products.add((row - rows.start) * boxes.across * width);
-                    product::<S, T, true>(count * boxes.across, vectors, left, weights, to, false);
-                    row += count;
-                }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let input = input.add(point * boxes.point_size());
+            let weights = weights.add(point * steps * width);
+            let products = products.add(point * tiles * width);
+            let mut row = rows.start;
+            while row < rows.end {
+                // With a whole box's rows in each plane, rows of tiles follow each other across planes.
+                let (z, y) = (row / own[1].len(), row % own[1].len());
+                let count = if whole { rows.end - row } else { (own[1].len() - y).min(rows.end - row) };
+                let a = input.add((z * boxes.tiles() + y * boxes.across) * boxes.padded);
+                let left = Left { a, row: boxes.padded, step: 1, segments, k: self.plan.inputs };
+                let to = products.add((row - rows.start) * boxes.across * width);
+                product::<S, T, true>(count * boxes.across, vectors, left, weights, to, false);
+                row += count;
             }
         }
     }
@@ -361,11 +380,12 @@ impl<T: Real> Chunks<'_, T> {
         finish: &[Option<Finish<S, T>>],
         shifted: &mut [Shifted<S, T>],
     ) {
-        let [depth, height, width] = self.plan.boxes.output;
+        let [_, height, width] = self.plan.boxes.output;
+        let ([n, z], voxels) = (self.plan.boxes.image(n, z), self.plan.boxes.voxels()[1]);
         for (i, finish) in finish.iter().flatten().enumerate() {
             // SAFETY: the caller's promise.
             unsafe {
-                let to = self.out.channel(n, channel + i, depth * height * width).add((z * height + y) * width);
+                let to = self.out.channel(n, channel + i, voxels).add((z * height + y) * width);
                 let row = std::slice::from_raw_parts_mut(rows.add(i * columns), width);
                 finish.row(row, to, 1);
                 if self.moments.is_some() {

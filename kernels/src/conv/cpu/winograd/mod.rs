@@ -48,8 +48,12 @@ pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
 /// Numbers of a chunk's transformed input.
 const TRANSFORMED: usize = 256 << 10;
 
-/// How outputs are cut into boxes, and what a box reads.
+/// How outputs are cut into boxes, and what a box reads. Images without depth are taken as the planes of one volume, so that
+/// small ones fill a box together.
+#[derive(Clone)]
 struct Boxes {
+    batch: usize,
+    folded: bool,
     /// Planes of the kernel.
     planes: usize,
     /// Where output 0 begins to read.
@@ -67,18 +71,45 @@ struct Boxes {
 }
 
 impl Boxes {
-    fn new(planes: usize, low: [isize; 3], source: [usize; 3], output: [usize; 3], channels: usize) -> Self {
-        // Sixteen is the widest vector there is: the boxes don't depend on the instruction set.
+    /// `fold` says whether images may share a box.
+    fn new(
+        shape: &ConvShape,
+        low: [isize; 3],
+        [mut source, mut output]: [[usize; 3]; 2],
+        channels: usize,
+        fold: bool,
+    ) -> Self {
+        let planes = shape.kernel[0];
+        let folded = fold && planes == 1 && shape.input[0] == 1 && shape.padding[0] == 0;
+        if folded {
+            source[0] = shape.batch;
+            output[0] = shape.batch;
+        }
+        let batch = if folded { 1 } else { shape.batch };
+        // Sixteen is the widest vector there is: boxes don't depend on the instruction set.
         let padded = channels.next_multiple_of(16);
         let across = output[2].div_ceil(OUT_X);
         let tile_rows = output[1].div_ceil(OUT_Y);
         let tiles = TRANSFORMED / (POINTS * padded);
         let least = 8usize.div_ceil(across).min(tile_rows);
         let deep = (tiles / (across * least)).saturating_sub(planes - 1).max(4).min(output[0]);
-        let deep = equal_blocks(output[0], deep);
+        let deep = equal_blocks(output[0], deep.max(1));
         let down = equal_blocks(tile_rows, (tiles / (across * (deep + planes - 1))).max(least));
         let blocks = [output[0].div_ceil(deep), tile_rows.div_ceil(down)];
-        Boxes { planes, low, source, output, padded, across, down, deep, blocks }
+        Boxes { batch, folded, planes, low, source, output, padded, across, down, deep, blocks }
+    }
+
+    /// An image and a plane of it.
+    #[inline(always)]
+    fn image(&self, n: usize, z: usize) -> [usize; 2] {
+        if self.folded { [z, 0] } else { [n, z] }
+    }
+
+    /// Voxels of a channel of an image: of the source, and of the output.
+    #[inline(always)]
+    fn voxels(&self) -> [usize; 2] {
+        let plane = [self.source[1] * self.source[2], self.output[1] * self.output[2]];
+        if self.folded { plane } else { [plane[0] * self.source[0], plane[1] * self.output[0]] }
     }
 
     fn count(&self) -> usize {
@@ -185,16 +216,18 @@ impl Boxes {
             if left == right {
                 return;
             }
-            let start = (z as usize * rows + y as usize) * columns + (left as isize + self.low[2]) as usize;
+            let [n, z] = self.image(n, z as usize);
+            let voxels = self.voxels()[0];
+            let start = (z * rows + y as usize) * columns + (left as isize + self.low[2]) as usize;
             for first in (0..lanes).step_by(8) {
                 let group = channels.start + first..(channels.start + first + 8).min(channels.end);
                 let mut x = left;
                 // The eight channels may lie in two tensors; then they aren't evenly spaced.
-                if let Some(from) = source.spaced(n, &group, depth * rows * columns).filter(|_| group.len() == 8) {
+                if let Some(from) = source.spaced(n, &group, voxels).filter(|_| group.len() == 8) {
                     let from = from.as_ptr().add(start);
                     while x + 8 <= right {
                         let to = to.add(x * lanes + first);
-                        T::Vec::<S>::transpose_8x8(from.add(x - left), depth * rows * columns, to, lanes);
+                        T::Vec::<S>::transpose_8x8(from.add(x - left), voxels, to, lanes);
                         x += 8;
                     }
                 }
@@ -202,7 +235,7 @@ impl Boxes {
                     for i in 0..8.min(lanes - first) {
                         let channel = channels.start + first + i;
                         if channel < channels.end {
-                            let from = &source.channel(n, channel, depth * rows * columns)[start..];
+                            let from = &source.channel(n, channel, voxels)[start..];
                             for x in x..right {
                                 *to.add(x * lanes + first + i) = from[x - left];
                             }

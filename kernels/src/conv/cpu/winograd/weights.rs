@@ -34,10 +34,10 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
     dw: &mut [MaybeUninit<T>],
 ) -> Result<()> {
     let low = shape.padding.map(|padding| -(padding as isize));
-    let boxes = Boxes::new(shape.kernel[0], low, shape.input, shape.output(), shape.group_inputs());
+    let boxes = Boxes::new(shape, low, [shape.input, shape.output()], shape.group_inputs(), true);
     let strips = shape.group_outputs().div_ceil(OUTPUTS);
     let chunks = shape.groups * strips;
-    let slabs = CHUNKS.div_ceil(chunks).min(shape.batch * boxes.count());
+    let slabs = CHUNKS.div_ceil(chunks).min(boxes.batch * boxes.count());
     if slabs == 0 {
         dw.fill(MaybeUninit::new(T::ZERO));
         return Ok(());
@@ -101,7 +101,7 @@ impl<T: Real> Chunks<'_, T> {
         let gradient = gradient.uninit().as_mut_ptr().cast::<T>();
         let mut sums = scratch(POINTS * boxes.planes * boxes.padded * padded_outputs);
         let sums = sums.uninit().as_mut_ptr().cast::<T>();
-        let all = shape.batch * boxes.count();
+        let all = boxes.batch * boxes.count();
         let mut started = false;
         for item in all * slab / plan.slabs..all * (slab + 1) / plan.slabs {
             let (n, own) = (item / boxes.count(), boxes.at(item % boxes.count()));
@@ -142,7 +142,7 @@ impl<T: Real> Chunks<'_, T> {
         let width = OUT_X * plan.boxes.across;
         let tiles = own[0].len() * own[1].len() * plan.boxes.across;
         // The output as something to stage: no shift, and its own size.
-        let view = Boxes::new(1, [0; 3], plan.boxes.output, plan.boxes.output, 16);
+        let view = Boxes { low: [0; 3], source: plan.boxes.output, ..plan.boxes.clone() };
         for first in (0..padded).step_by(lanes) {
             let start = first / strip::<S, T>() * strip::<S, T>();
             let strip_width = strip::<S, T>().min(padded - start);
