@@ -9,6 +9,7 @@ mod op;
 
 pub mod cast;
 pub mod conv;
+pub mod elementwise;
 pub mod matmul;
 pub mod parallel;
 pub mod reduce;

@@ -129,6 +129,8 @@ macro_rules! registry {
 
 registry! {
     cast::Cast,
+    elementwise::Chain,
+    reduce::Reduce,
     view::View,
 }
 

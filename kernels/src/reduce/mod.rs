@@ -1,22 +1,138 @@
 //! Reductions over axes.
 
-use tomograd_core::{Result, Tensor};
+mod cpu;
+mod reference;
 
-/// Sums `tensor` over the axes along which `shape` was broadcast to it.
+use tomograd_core::{Error, Random, Result, Tensor, contiguous_strides};
+
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, registry, registry::Proven};
+
+/// How a reduction combines elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Combine {
+    /// Σ x.
+    Sum,
+    /// Σ x / n; NaN for no elements.
+    Mean,
+}
+
+/// The sum or mean over `axes`, which are left out of the shape or kept with size 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reduce {
+    /// How elements are combined.
+    pub combine: Combine,
+    /// The axes that are reduced.
+    pub axes: Vec<usize>,
+    /// Whether they stay with size 1.
+    pub keep_axes: bool,
+}
+
+/// Sums `tensor` over the axes along which `shape` was broadcast to it (in f64, in a fixed order).
 ///
 /// # Errors
-/// When memory runs out.
+/// When memory runs out, or `shape` doesn't broadcast to the tensor's.
 pub fn sum_to(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    let lead = tensor.rank() - shape.len();
-    let count: usize = shape.iter().product();
-    let mut sums = vec![0.0f64; count];
-    let strides = tomograd_core::contiguous_strides(shape);
-    let full = tomograd_core::contiguous_strides(tensor.shape());
-    for (flat, value) in tensor.to_vec_f64()?.into_iter().enumerate() {
-        let place: usize = (0..shape.len())
-            .map(|axis| if shape[axis] == 1 { 0 } else { flat / full[lead + axis] % shape[axis] * strides[axis] })
-            .sum();
-        sums[place] += value;
+    if tensor.shape() == shape {
+        return Ok(tensor.clone());
     }
-    Tensor::from_slice(&sums, shape, tensor.device())?.converted(tensor.dtype())
+    let lead = tensor
+        .rank()
+        .checked_sub(shape.len())
+        .ok_or_else(|| Error::shape("sum_to", "the target has more axes").shapes([tensor.shape(), shape]))?;
+    let reduced: Vec<usize> =
+        (0..tensor.rank()).filter(|&axis| axis < lead || shape[axis - lead] != tensor.shape()[axis]).collect();
+    cpu::sum(tensor, &reduced, 1.0)?.reshape(shape)
+}
+
+impl Reduce {
+    fn kept(&self, shape: &[usize]) -> Vec<usize> {
+        shape.iter().enumerate().map(|(axis, &size)| if self.axes.contains(&axis) { 1 } else { size }).collect()
+    }
+
+    fn factor(&self, shape: &[usize]) -> f64 {
+        match self.combine {
+            Combine::Sum => 1.0,
+            Combine::Mean => 1.0 / self.axes.iter().map(|&axis| shape[axis]).product::<usize>() as f64,
+        }
+    }
+}
+
+impl Op for Reduce {
+    fn name(&self) -> &'static str {
+        match self.combine {
+            Combine::Sum => "sum",
+            Combine::Mean => "mean",
+        }
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs(self.name(), inputs, 1, 1)?;
+        check::same_float(self.name(), inputs)?;
+        for (i, &axis) in self.axes.iter().enumerate() {
+            check::axis(self.name(), &inputs[0], axis)?;
+            if self.axes[..i].contains(&axis) {
+                return Err(Error::argument(self.name(), format!("axis {axis} is named twice")));
+            }
+        }
+        let shape = if self.keep_axes {
+            self.kept(&inputs[0].shape)
+        } else {
+            let kept = (0..inputs[0].rank()).filter(|axis| !self.axes.contains(axis));
+            kept.map(|axis| inputs[0].shape[axis]).collect()
+        };
+        Ok(vec![inputs[0].with_shape(shape)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let sum = cpu::sum(inputs[0], &self.axes, self.factor(inputs[0].shape()))?;
+        Ok(Forward::one(sum.reshape(&outputs[0].shape)?))
+    }
+
+    fn backward_cpu(
+        &self,
+        context: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        let shape = &saved.metas[0].shape;
+        let scale = crate::elementwise::Chain::unary(crate::elementwise::Function::Multiply(self.factor(shape)));
+        let scaled = crate::run(&scale, &[gradient], context)?.outputs;
+        Ok(vec![Some(scaled[0].reshape(&self.kept(shape))?.expand(shape)?)])
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Proven for Reduce {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::reduce(self, &inputs[0])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = registry::shape(random, 0, 4);
+        let axes: Vec<usize> = (0..shape.len()).filter(|_| random.bernoulli(0.5)).collect();
+        let empty = axes.iter().any(|&axis| shape[axis] == 0);
+        let combine = if random.bernoulli(0.5) || empty { Combine::Sum } else { Combine::Mean };
+        let keep_axes = random.bernoulli(0.5);
+        Ok((Self { combine, axes, keep_axes }, vec![registry::values(random, &shape)?]))
+    }
+
+    /// The sum of n terms is made in f64 for f32 (one rounding) and in f64 for f64 (n roundings at most).
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let magnitude = self.reference(&[registry::map(&inputs[0], f64::abs)?])?;
+        let terms = self.axes.iter().map(|&axis| inputs[0].shape()[axis]).product::<usize>() as f64;
+        Ok(vec![registry::map(&magnitude[0], |sum| sum * terms.max(1.0))?])
+    }
+}
+
+/// Row-major position of each kept index, and the strides of the output over the input's axes (0 where reduced).
+pub(crate) fn output_strides(shape: &[usize], axes: &[usize]) -> Vec<usize> {
+    let kept: Vec<usize> =
+        shape.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();
+    let strides = contiguous_strides(&kept);
+    (0..shape.len()).map(|axis| if axes.contains(&axis) { 0 } else { strides[axis] }).collect()
 }

@@ -1,0 +1,280 @@
+//! The backward run: from the last node to the first, freeing as it goes.
+
+use std::collections::BTreeMap;
+
+use tomograd_core::{Error, ErrorKind, Result, Tensor};
+use tomograd_kernels::{
+    Context, Saved,
+    elementwise::{BinaryFunction, Chain},
+    run, run_backward, run_recompute,
+};
+
+use crate::{
+    Tape, Var,
+    tape::{Hook, Node, Place, Record, SavedInput, used_up},
+};
+
+/// The gradients of a tape's leaves.
+#[derive(Debug)]
+pub struct Gradients {
+    tape: Tape,
+    by_leaf: BTreeMap<usize, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient of `leaf`; `None` when it had no part in the loss, or isn't a leaf of the tape.
+    pub fn get(&self, leaf: &Var) -> Option<&Tensor> {
+        self.by_leaf.get(&self.node(leaf)?)
+    }
+
+    /// The gradient of `leaf`, moved out.
+    pub fn take(&mut self, leaf: &Var) -> Option<Tensor> {
+        self.by_leaf.remove(&self.node(leaf)?)
+    }
+
+    fn node(&self, leaf: &Var) -> Option<usize> {
+        leaf.place.filter(|_| leaf.tape.is(&self.tape)).map(|place| place.node)
+    }
+
+    pub(crate) fn take_place(&mut self, place: Place) -> Option<Tensor> {
+        self.by_leaf.remove(&place.node)
+    }
+}
+
+impl Tape {
+    /// The gradients of `loss`, which must have one element, with respect to all leaves. Uses the tape up.
+    ///
+    /// # Errors
+    /// When the loss has more elements or no history here, the tape was used before, or an operation fails.
+    pub fn backward(&self, loss: &Var) -> Result<Gradients> {
+        if loss.value.count() != 1 {
+            return Err(Error::shape("backward", "the loss isn't a single number")
+                .expected("one element (reduce it, or use backward_with)")
+                .shapes([loss.shape()]));
+        }
+        let one = Tensor::ones(loss.shape(), loss.dtype(), loss.value.device())?;
+        self.backward_with(&[(loss, one)])
+    }
+
+    /// The gradients of Σ ⟨output, cotangent⟩ with respect to all leaves. Uses the tape up.
+    ///
+    /// # Errors
+    /// When an output has no history here, the tape was used before, or an operation fails.
+    pub fn backward_with(&self, outputs: &[(&Var, Tensor)]) -> Result<Gradients> {
+        let mut starts = Vec::with_capacity(outputs.len());
+        for (output, cotangent) in outputs {
+            match output.place.filter(|_| output.tape.is(self)) {
+                Some(place) => starts.push((place, cotangent.clone())),
+                None => {
+                    return Err(Error::new(ErrorKind::Graph, "backward", "the output has no history on this tape")
+                        .expected("a variable computed, on a recording tape, from a leaf of it"));
+                }
+            }
+        }
+        let (nodes, hooks) = {
+            let mut arena = self.arena();
+            if std::mem::replace(&mut arena.used, true) {
+                return Err(used_up());
+            }
+            (std::mem::take(&mut arena.nodes), std::mem::take(&mut arena.hooks))
+        };
+        let mut walk = Walk::new(self.0.context, nodes, hooks);
+        for (place, cotangent) in starts {
+            walk.add(place, cotangent)?;
+        }
+        walk.run(self)?;
+        Ok(Gradients { tape: self.clone(), by_leaf: walk.leaves })
+    }
+}
+
+struct Walk {
+    context: Context,
+    nodes: Vec<Option<Node>>,
+    /// The gradients of each node's outputs, as far as they are known.
+    gradients: Vec<Vec<Option<Tensor>>>,
+    /// Recomputed outputs, kept until their node's own turn.
+    recomputed: BTreeMap<usize, Tensor>,
+    /// For a leaf with a hook: how many operations that use it are still to come.
+    pending: BTreeMap<usize, usize>,
+    hooks: BTreeMap<usize, Hook>,
+    leaves: BTreeMap<usize, Tensor>,
+}
+
+impl Walk {
+    fn new(context: Context, nodes: Vec<Node>, hooks: BTreeMap<usize, Hook>) -> Self {
+        let mut pending: BTreeMap<usize, usize> = hooks.keys().map(|&leaf| (leaf, 0)).collect();
+        for place in nodes.iter().flat_map(Node::inputs) {
+            if let Some(count) = pending.get_mut(&place.node) {
+                *count += 1;
+            }
+        }
+        Self {
+            context,
+            gradients: nodes.iter().map(|_| Vec::new()).collect(),
+            nodes: nodes.into_iter().map(Some).collect(),
+            recomputed: BTreeMap::new(),
+            pending,
+            hooks,
+            leaves: BTreeMap::new(),
+        }
+    }
+
+    /// Adds to the gradient of an output. Called in node order, so that the order of the sum is that of the graph.
+    fn add(&mut self, place: Place, gradient: Tensor) -> Result<()> {
+        let slots = &mut self.gradients[place.node];
+        if slots.len() <= place.output {
+            slots.resize(place.output + 1, None);
+        }
+        let slot = &mut slots[place.output];
+        *slot = Some(match slot.take() {
+            None => gradient,
+            Some(sum) => {
+                let add = Chain::binary(BinaryFunction::Add);
+                let mut outputs = run(&add, &[&sum, &gradient], &self.context)?.outputs;
+                outputs.pop().unwrap_or(sum)
+            }
+        });
+        Ok(())
+    }
+
+    fn run(&mut self, tape: &Tape) -> Result<()> {
+        for id in (0..self.nodes.len()).rev() {
+            let Some(node) = self.nodes[id].take() else { continue };
+            let mut gradients = std::mem::take(&mut self.gradients[id]);
+            let inputs: Vec<Place> = node.inputs().collect();
+            match node {
+                Node::Leaf => {
+                    if let Some(gradient) = gradients.pop().flatten() {
+                        self.leaves.insert(id, gradient);
+                    }
+                    self.fire(id)?;
+                }
+                _ if gradients.iter().all(Option::is_none) => {}
+                Node::Operation(record) => self.operation(*record, gradients)?,
+                Node::Segment(segment) => {
+                    for (place, gradient) in segment.backward(tape, gradients)? {
+                        self.add(place, gradient)?;
+                    }
+                }
+            }
+            // All that read this node's output came later on the tape and are done.
+            self.recomputed.remove(&id);
+            for place in inputs {
+                self.finished_one_use(place.node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn operation(&mut self, record: Record, mut gradients: Vec<Option<Tensor>>) -> Result<()> {
+        gradients.resize(record.outputs, None);
+        let needed: Vec<bool> = record.inputs.iter().map(Option::is_some).collect();
+        let inputs = record
+            .saved_inputs
+            .iter()
+            .map(|input| match input {
+                SavedInput::Unneeded => Ok(None),
+                SavedInput::Value(value) => Ok(Some(value.clone())),
+                SavedInput::Recomputed(node) => self.recompute(*node).map(Some),
+            })
+            .collect::<Result<_>>()?;
+        let saved = Saved { inputs, outputs: record.saved_outputs, state: record.state, metas: record.metas };
+        let results = run_backward(&*record.op, &saved, &gradients, &needed, &self.context)?;
+        // What was saved is freed before the sums are made.
+        drop((saved, record.saved_inputs, gradients));
+        for (place, gradient) in record.inputs.iter().zip(results) {
+            if let (Some(place), Some(gradient)) = (place, gradient) {
+                self.add(*place, gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Output 0 of `id`, made again from what that node saved.
+    fn recompute(&mut self, id: usize) -> Result<Tensor> {
+        // A chain of recomputations is followed without recursion, so that its length can't overflow the stack.
+        let mut wanted = vec![id];
+        while let Some(&id) = wanted.last() {
+            if self.recomputed.contains_key(&id) {
+                wanted.pop();
+                continue;
+            }
+            let record = match &self.nodes[id] {
+                Some(Node::Operation(record)) => record,
+                _ => return Err(Error::new(ErrorKind::Graph, "backward", "a value to be recomputed was freed")),
+            };
+            let before = wanted.len();
+            let mut inputs = Vec::with_capacity(record.saved_inputs.len());
+            for (index, input) in record.saved_inputs.iter().enumerate() {
+                inputs.push(match input {
+                    SavedInput::Value(value) => Some(value.clone()),
+                    SavedInput::Recomputed(node) if record.op.recompute_reads_input(index) => {
+                        let value = self.recomputed.get(node).cloned();
+                        if value.is_none() {
+                            wanted.push(*node);
+                        }
+                        value
+                    }
+                    _ => None,
+                });
+            }
+            if wanted.len() > before {
+                continue;
+            }
+            let saved = Saved {
+                inputs,
+                outputs: record.saved_outputs.clone(),
+                state: record.state.clone(),
+                metas: record.metas.clone(),
+            };
+            let value = run_recompute(&*record.op, &saved, &self.context)?;
+            self.recomputed.insert(id, value);
+            wanted.pop();
+        }
+        self.recomputed
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Error::new(ErrorKind::Graph, "backward", "a value couldn't be recomputed"))
+    }
+
+    /// Fires a leaf's hook once the last operation that uses it is done.
+    fn finished_one_use(&mut self, leaf: usize) -> Result<()> {
+        let Some(count) = self.pending.get_mut(&leaf) else { return Ok(()) };
+        *count -= 1;
+        if *count > 0 {
+            return Ok(());
+        }
+        if let Some(gradient) = self.gradients[leaf].first_mut().and_then(Option::take) {
+            self.leaves.insert(leaf, gradient);
+            // The node is done: its own turn must not come again.
+            self.nodes[leaf] = None;
+        }
+        self.fire(leaf)
+    }
+
+    fn fire(&mut self, leaf: usize) -> Result<()> {
+        match (self.hooks.get_mut(&leaf), self.leaves.get(&leaf)) {
+            (Some(hook), Some(gradient)) => {
+                hook(gradient)?;
+                self.hooks.remove(&leaf);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Node {
+    /// The places whose gradient this node adds to.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = Place> + '_ {
+        let (record, segment) = match self {
+            Node::Leaf => (None, None),
+            Node::Operation(record) => (Some(record), None),
+            Node::Segment(segment) => (None, Some(segment)),
+        };
+        record
+            .into_iter()
+            .flat_map(|record| record.inputs.iter().flatten().copied())
+            .chain(segment.into_iter().flat_map(|segment| segment.places()))
+    }
+}

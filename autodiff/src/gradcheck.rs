@@ -1,0 +1,172 @@
+//! Gradient checks for one's own layers and operations, to be run in CI with `proptest`.
+//!
+//! ```
+//! use proptest::prelude::*;
+//! use tomograd_autodiff::gradcheck;
+//!
+//! let mut runner = proptest::test_runner::TestRunner::deterministic();
+//! runner
+//!     .run(&gradcheck::images(1..=3), |x| {
+//!         gradcheck::check(|vars| vars[0].tanh()?.mul(&vars[0]), &[x]).map_err(|e| TestCaseError::fail(e.to_string()))
+//!     })
+//!     .unwrap();
+//! ```
+
+use std::ops::RangeInclusive;
+
+use proptest::{collection::vec, prelude::*};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
+use tomograd_kernels::{Context, Op, Precision};
+
+use crate::{Tape, Var};
+
+/// How a check is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The step of the central differences.
+    pub step: f64,
+    /// A difference may be off by `tolerance · (1 + ‖gradient‖ · ‖direction‖)`.
+    pub tolerance: f64,
+    /// Inputs with at most this many elements are checked element by element; larger ones along random directions.
+    pub elementwise: usize,
+    /// How many random directions.
+    pub directions: u64,
+    /// Where the cotangent and the directions come from.
+    pub seed: Seed,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { step: 1e-5, tolerance: 1e-6, elementwise: 32, directions: 4, seed: Seed::new(0) }
+    }
+}
+
+/// Checks the gradients of `function` at `inputs` (floating-point ones are differentiated, in f64) against central
+/// differences. `function` may give any shape; a random cotangent is used.
+///
+/// # Errors
+/// When a gradient is off, naming input, direction and both values; when an output is not finite; or when `function` fails.
+pub fn check(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<()> {
+    check_with(function, inputs, Options::default())
+}
+
+/// [`check`] for an operation that takes `inputs`.
+///
+/// # Errors
+/// As for [`check`].
+pub fn operation(op: impl Op + Clone, inputs: &[Tensor]) -> Result<()> {
+    check(
+        |vars| {
+            let vars: Vec<&Var> = vars.iter().collect();
+            Var::apply(op.clone(), &vars)
+        },
+        inputs,
+    )
+}
+
+/// [`check`] with options of one's own.
+///
+/// # Errors
+/// As for [`check`].
+pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], options: Options) -> Result<()> {
+    let inputs: Vec<Tensor> = inputs
+        .iter()
+        .map(|x| if x.dtype().is_float() { x.converted(DType::F64) } else { Ok(x.clone()) })
+        .collect::<Result<_>>()?;
+    let context = Context { precision: Precision::Strict };
+    let fail = |what: String| Error::new(ErrorKind::Argument, "gradcheck", what);
+
+    let tape = Tape::recording(context);
+    let vars: Vec<Var> = inputs
+        .iter()
+        .map(|x| if x.dtype().is_float() { tape.leaf(x.clone()) } else { Ok(tape.constant(x.clone())) })
+        .collect::<Result<_>>()?;
+    let output = function(&vars)?;
+    if output.value().to_vec_f64()?.iter().any(|value| !value.is_finite()) {
+        return Err(fail("the output has a value that isn't finite".to_owned()));
+    }
+    let cotangent = Tensor::normal(output.shape(), 0.0, 1.0, options.seed.named("cotangent"), DType::F64, Device::Cpu)?;
+    let weights = cotangent.to_vec::<f64>()?;
+    let gradients = if output.has_gradient() { Some(tape.backward_with(&[(&output, cotangent)])?) } else { None };
+    let loss = |inputs: &[Tensor]| -> Result<f64> {
+        let tape = Tape::off(context);
+        let vars: Vec<Var> = inputs.iter().map(|x| tape.constant(x.clone())).collect();
+        Ok(function(&vars)?.value().to_vec_f64()?.iter().zip(&weights).map(|(y, w)| y * w).sum())
+    };
+
+    for (index, (x, var)) in inputs.iter().zip(&vars).enumerate() {
+        if !x.dtype().is_float() {
+            continue;
+        }
+        let values = x.to_vec_f64()?;
+        let gradient = match gradients.as_ref().and_then(|gradients| gradients.get(var)) {
+            Some(gradient) => gradient.to_vec_f64()?,
+            None => vec![0.0; values.len()],
+        };
+        for (number, direction) in directions(values.len(), index, &options).enumerate() {
+            let at = |sign: f64| -> Result<f64> {
+                let moved: Vec<f64> =
+                    values.iter().zip(&direction).map(|(value, slope)| value + sign * options.step * slope).collect();
+                let mut inputs = inputs.clone();
+                inputs[index] = Tensor::from_slice(&moved, x.shape(), x.device())?;
+                loss(&inputs)
+            };
+            let (above, below) = (at(1.0)?, at(-1.0)?);
+            let difference = (above - below) / (2.0 * options.step);
+            let product: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
+            let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
+            // The differences lose about ε · |loss| / step to cancellation.
+            let cancellation = 8.0 * f64::EPSILON * (above.abs() + below.abs()) / options.step;
+            let bound = options.tolerance * (1.0 + norm(&gradient) * norm(&direction)) + cancellation;
+            // Not `>`: a gradient that is NaN must fail.
+            if (difference - product).abs() <= bound {
+                continue;
+            }
+            return Err(fail(format!(
+                "input {index}, direction {number}: the gradient gives {product:.9e}, differences give {difference:.9e}"
+            ))
+            .expected(format!("a difference of at most {bound:.1e}"))
+            .shapes([x.shape()]));
+        }
+    }
+    Ok(())
+}
+
+/// Unit vectors for a small input, random ones for a large one.
+fn directions(count: usize, index: usize, options: &Options) -> Box<dyn Iterator<Item = Vec<f64>>> {
+    if count <= options.elementwise {
+        return Box::new((0..count).map(move |element| {
+            let mut direction = vec![0.0; count];
+            direction[element] = 1.0;
+            direction
+        }));
+    }
+    let seed = options.seed.named("direction").at(index as u64);
+    Box::new((0..options.directions).map(move |number| {
+        let mut random = seed.at(number).random();
+        (0..count).map(|_| random.normal()).collect()
+    }))
+}
+
+/// f64 tensors of this shape with values of about unit size.
+pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
+    let count: usize = shape.iter().product();
+    vec(-2.0f64..2.0, count).prop_map(move |values| {
+        let result = Tensor::from_slice(&values, &shape, Device::Cpu);
+        result.unwrap_or_else(|error| panic!("a small tensor couldn't be made: {error}"))
+    })
+}
+
+/// Small images and volumes `(N, C, spatial...)` with `ranks` spatial axes, odd sizes among them.
+pub fn images(ranks: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
+    images_of(ranks, 1..=5)
+}
+
+/// [`images`] with this many channels.
+pub fn images_of(ranks: RangeInclusive<usize>, channels: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
+    (ranks, 1usize..=2, channels)
+        .prop_flat_map(|(rank, batch, channels)| {
+            vec(1usize..=5, rank).prop_map(move |spatial| [vec![batch, channels], spatial].concat())
+        })
+        .prop_flat_map(tensors)
+}

@@ -1,0 +1,310 @@
+//! The tape: an arena of the operations that ran, in their order.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tomograd_core::{Error, ErrorKind, Result, Tensor};
+use tomograd_kernels::{Context, Forward, Meta, Op};
+
+use crate::{Var, checkpoint::Segment};
+
+/// The history of one pass. A handle: clones share the history.
+///
+/// The nodes lie in an arena that is dropped without recursion, however deep the graph. A tape is used up by its backward
+/// run; a second run, or an operation on its variables afterwards, is an error.
+#[derive(Clone)]
+pub struct Tape(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    id: u64,
+    pub(crate) context: Context,
+    pub(crate) mode: Mode,
+    parent: Option<Tape>,
+    arena: Mutex<Arena>,
+}
+
+/// What a tape does with the operations that pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing: inference.
+    Off,
+    /// Writes them down.
+    Record,
+    /// Only notes which variables of outer tapes are used: the first run of a checkpointed segment.
+    Discover,
+}
+
+/// Output `output` of node `node`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) node: usize,
+    pub(crate) output: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct Arena {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) used: bool,
+    pub(crate) hooks: BTreeMap<usize, Hook>,
+    /// Variables of outer tapes, by tape and place, and the leaf that stands for each here (none while discovering).
+    pub(crate) adopted: Vec<(Var, Option<Place>)>,
+}
+
+pub(crate) type Hook = Box<dyn FnMut(&Tensor) -> Result<()> + Send>;
+
+pub(crate) enum Node {
+    /// A variable that gets a gradient and has no history.
+    Leaf,
+    /// An operation and what its backward run needs.
+    Operation(Box<Record>),
+    /// A checkpointed segment, to be run again.
+    Segment(Box<Segment>),
+}
+
+pub(crate) struct Record {
+    pub(crate) op: Arc<dyn Op>,
+    /// The place of each input that has a history.
+    pub(crate) inputs: Vec<Option<Place>>,
+    pub(crate) saved_inputs: Vec<SavedInput>,
+    pub(crate) saved_outputs: Vec<Option<Tensor>>,
+    pub(crate) state: Vec<Tensor>,
+    pub(crate) metas: Vec<Meta>,
+    pub(crate) outputs: usize,
+}
+
+/// How an input is kept for the backward run.
+pub(crate) enum SavedInput {
+    Unneeded,
+    Value(Tensor),
+    /// Output 0 of this node, which can be recomputed.
+    Recomputed(usize),
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Tape {
+    fn new(context: Context, mode: Mode, parent: Option<Tape>) -> Self {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::new(Shared { id, context, mode, parent, arena: Mutex::default() }))
+    }
+
+    /// A tape that keeps the history of what runs on its variables.
+    pub fn recording(context: Context) -> Self {
+        Self::new(context, Mode::Record, None)
+    }
+
+    /// A tape that keeps nothing: for inference.
+    pub fn off(context: Context) -> Self {
+        Self::new(context, Mode::Off, None)
+    }
+
+    pub(crate) fn child(&self, mode: Mode) -> Self {
+        Self::new(self.0.context, mode, Some(self.clone()))
+    }
+
+    /// Whether a history is kept.
+    pub fn is_recording(&self) -> bool {
+        self.0.mode == Mode::Record
+    }
+
+    /// How operations on this tape's variables are carried out.
+    pub fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    /// How many leaves and operations were written down.
+    pub fn node_count(&self) -> usize {
+        self.arena().nodes.len()
+    }
+
+    /// Frees the history without a backward run; the tape is used up.
+    pub fn clear(&self) {
+        let (nodes, hooks) = {
+            let mut arena = self.arena();
+            arena.used = true;
+            (std::mem::take(&mut arena.nodes), std::mem::take(&mut arena.hooks))
+        };
+        // Outside of the lock, since a checkpointed segment may hold variables whose drop asks for it.
+        drop((nodes, hooks));
+    }
+
+    /// Whether both are handles of one tape.
+    pub fn is(&self, other: &Tape) -> bool {
+        self.0.id == other.0.id
+    }
+
+    pub(crate) fn arena(&self) -> MutexGuard<'_, Arena> {
+        // Every change of the arena is one push or take, so it is whole even after a panic elsewhere.
+        self.0.arena.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A variable without history.
+    pub fn constant(&self, value: Tensor) -> Var {
+        Var { value, tape: self.clone(), place: None }
+    }
+
+    /// A variable that gets a gradient (when the tape records): a parameter, or an input whose gradient is wanted.
+    ///
+    /// # Errors
+    /// When the tape was used by a backward run, or the value isn't floating point.
+    pub fn leaf(&self, value: Tensor) -> Result<Var> {
+        if !value.dtype().is_float() {
+            return Err(Error::new(ErrorKind::DType, "leaf", format!("{} has no gradient", value.dtype()))
+                .expected("a floating-point dtype"));
+        }
+        if !self.is_recording() {
+            return Ok(self.constant(value));
+        }
+        let place = self.push(Node::Leaf)?;
+        Ok(Var { value, tape: self.clone(), place: Some(place) })
+    }
+
+    /// Calls `hook` with the gradient of `leaf` in the backward run, as soon as it is complete. Hooks fire in an order
+    /// that depends on the graph alone.
+    ///
+    /// # Errors
+    /// When `leaf` isn't a leaf of this tape.
+    pub fn on_gradient(&self, leaf: &Var, hook: impl FnMut(&Tensor) -> Result<()> + Send + 'static) -> Result<()> {
+        let mut arena = self.arena();
+        match leaf.place {
+            Some(place) if leaf.tape.is(self) && matches!(arena.nodes.get(place.node), Some(Node::Leaf)) => {
+                arena.hooks.insert(place.node, Box::new(hook));
+                Ok(())
+            }
+            _ => Err(Error::new(ErrorKind::Graph, "on_gradient", "the variable isn't a leaf of this tape")),
+        }
+    }
+
+    pub(crate) fn push(&self, node: Node) -> Result<Place> {
+        let mut arena = self.arena();
+        if arena.used {
+            return Err(used_up());
+        }
+        arena.nodes.push(node);
+        Ok(Place { node: arena.nodes.len() - 1, output: 0 })
+    }
+
+    /// The variable on this tape that stands for `var` of an outer tape (or `var` itself, if it is of this tape).
+    ///
+    /// # Errors
+    /// When `var` is of a tape that has nothing to do with this one.
+    pub fn adopt(&self, var: &Var) -> Result<Var> {
+        if var.tape.is(self) {
+            return Ok(var.clone());
+        }
+        if !self.descends_from(&var.tape) {
+            return Err(Error::new(ErrorKind::Graph, "adopt", "variables of two passes are mixed")
+                .expected("variables made by one pass"));
+        }
+        let Some(place) = var.place else { return Ok(self.constant(var.value.clone())) };
+        let mut arena = self.arena();
+        let known = arena.adopted.iter().find(|(known, _)| known.tape.is(&var.tape) && known.place == Some(place));
+        if let Some((_, own)) = known {
+            return Ok(Var { value: var.value.clone(), tape: self.clone(), place: *own });
+        }
+        if arena.used {
+            return Err(used_up());
+        }
+        let own = self.is_recording().then(|| {
+            arena.nodes.push(Node::Leaf);
+            Place { node: arena.nodes.len() - 1, output: 0 }
+        });
+        arena.adopted.push((var.clone(), own));
+        Ok(Var { value: var.value.clone(), tape: self.clone(), place: own })
+    }
+
+    fn descends_from(&self, ancestor: &Tape) -> bool {
+        let mut tape = self.0.parent.as_ref();
+        while let Some(parent) = tape {
+            if parent.is(ancestor) {
+                return true;
+            }
+            tape = parent.0.parent.as_ref();
+        }
+        false
+    }
+
+    /// The innermost tape of `vars`.
+    pub(crate) fn innermost(op: &dyn Op, vars: &[&Var]) -> Result<Tape> {
+        let mut tape = match vars.first() {
+            Some(var) => &var.tape,
+            None => return Err(Error::argument(op.name(), "an operation needs an input")),
+        };
+        for var in vars {
+            if var.tape.descends_from(tape) {
+                tape = &var.tape;
+            }
+        }
+        Ok(tape.clone())
+    }
+
+    /// Writes `op` down and wraps its outputs.
+    pub(crate) fn record(&self, op: Arc<dyn Op>, inputs: &[Var], forward: Forward) -> Result<Vec<Var>> {
+        let wrap = |place: Option<usize>| {
+            move |(output, value): (usize, Tensor)| {
+                let place = place.filter(|_| value.dtype().is_float()).map(|node| Place { node, output });
+                Var { value, tape: self.clone(), place }
+            }
+        };
+        if !self.is_recording() || inputs.iter().all(|var| var.place.is_none()) {
+            if self.arena().used {
+                return Err(used_up());
+            }
+            return Ok(forward.outputs.into_iter().enumerate().map(wrap(None)).collect());
+        }
+        let mut arena = self.arena();
+        if arena.used {
+            return Err(used_up());
+        }
+        let saved_inputs = inputs
+            .iter()
+            .enumerate()
+            .map(|(index, var)| match var.place {
+                _ if !op.saves_input(index) => SavedInput::Unneeded,
+                Some(Place { node, output: 0 }) if arena.nodes[node].recomputes() => SavedInput::Recomputed(node),
+                _ => SavedInput::Value(var.value.clone()),
+            })
+            .collect();
+        let record = Record {
+            inputs: inputs.iter().map(|var| var.place).collect(),
+            saved_inputs,
+            saved_outputs: forward
+                .outputs
+                .iter()
+                .enumerate()
+                .map(|(k, value)| op.saves_output(k).then(|| value.clone()))
+                .collect(),
+            state: forward.state,
+            metas: inputs.iter().map(|var| Meta::from(&var.value)).collect(),
+            outputs: forward.outputs.len(),
+            op,
+        };
+        arena.nodes.push(Node::Operation(Box::new(record)));
+        let node = arena.nodes.len() - 1;
+        Ok(forward.outputs.into_iter().enumerate().map(wrap(Some(node))).collect())
+    }
+}
+
+impl Node {
+    fn recomputes(&self) -> bool {
+        matches!(self, Node::Operation(record) if record.op.recomputes())
+    }
+}
+
+#[cold]
+pub(crate) fn used_up() -> Error {
+    Error::new(ErrorKind::Graph, "tape", "the graph was already used by a backward run, which freed it")
+        .expected("one backward run a pass; make a new pass")
+}
+
+impl fmt::Debug for Tape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tape({}, {:?})", self.0.id, self.0.mode)
+    }
+}

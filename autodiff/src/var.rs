@@ -1,0 +1,88 @@
+//! A tensor and its history.
+
+use std::{fmt, sync::Arc};
+
+use tomograd_core::{DType, Result, Tensor};
+use tomograd_kernels::{Op, run};
+
+use crate::{Tape, tape::Place};
+
+/// A tensor and its place on a [`Tape`]. Cloning is cheap and shares both.
+#[derive(Clone)]
+pub struct Var {
+    pub(crate) value: Tensor,
+    pub(crate) tape: Tape,
+    pub(crate) place: Option<Place>,
+}
+
+impl Var {
+    /// The tensor.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// The tensor, without its history.
+    pub fn into_value(self) -> Tensor {
+        self.value
+    }
+
+    /// The sizes of the axes.
+    pub fn shape(&self) -> &[usize] {
+        self.value.shape()
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.value.rank()
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.value.dtype()
+    }
+
+    /// The tape that it is on.
+    pub fn tape(&self) -> &Tape {
+        &self.tape
+    }
+
+    /// Whether a gradient flows through it.
+    pub fn has_gradient(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// The same tensor without history: no gradient flows through it.
+    #[must_use]
+    pub fn detach(&self) -> Var {
+        self.tape.constant(self.value.clone())
+    }
+
+    /// Runs an operation with one output on variables: the built-in ones and those of one's own alike.
+    ///
+    /// # Errors
+    /// When the operation fails, the variables are of different passes, or their graph was used up.
+    pub fn apply(op: impl Op, inputs: &[&Var]) -> Result<Var> {
+        let name = op.name();
+        let mut outputs = Self::apply_all(op, inputs)?.into_iter();
+        outputs.next().ok_or_else(|| tomograd_core::Error::argument(name, "the operation has no output"))
+    }
+
+    /// Runs an operation on variables and gives all its outputs.
+    ///
+    /// # Errors
+    /// When the operation fails, the variables are of different passes, or their graph was used up.
+    pub fn apply_all(op: impl Op, inputs: &[&Var]) -> Result<Vec<Var>> {
+        let tape = Tape::innermost(&op, inputs)?;
+        let inputs: Vec<Var> =
+            inputs.iter().map(|var| tape.adopt(var)).collect::<Result<_>>().map_err(|error| error.within(op.name()))?;
+        let values: Vec<&Tensor> = inputs.iter().map(|var| &var.value).collect();
+        let forward = run(&op, &values, tape.context())?;
+        tape.record(Arc::new(op), &inputs, forward)
+    }
+}
+
+impl fmt::Debug for Var {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Var({:?}, {:?})", self.value, self.tape)
+    }
+}

@@ -1,0 +1,209 @@
+//! The functions of one and of two numbers that chains are made of.
+
+use tomograd_core::Element;
+
+use crate::simd::{Vector, math};
+
+/// A function of one number, applied element by element.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Function {
+    /// −x.
+    Neg,
+    /// |x|.
+    Abs,
+    /// eˣ.
+    Exp,
+    /// The natural logarithm.
+    Log,
+    /// √x.
+    Sqrt,
+    /// x².
+    Square,
+    /// 1 / x.
+    Reciprocal,
+    /// max(x, 0).
+    Relu,
+    /// x for x > 0, slope · x otherwise.
+    LeakyRelu(f64),
+    /// x for x > 0, α (eˣ − 1) otherwise (Clevert et al. 2015).
+    Elu(f64),
+    /// x · Φ(x) (Hendrycks and Gimpel 2016).
+    Gelu,
+    /// The approximation of GELU by a hyperbolic tangent.
+    GeluTanh,
+    /// x · sigmoid(x).
+    Silu,
+    /// 1 / (1 + e⁻ˣ).
+    Sigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// log(1 + eˣ).
+    Softplus,
+    /// x · tanh(softplus(x)) (Misra 2019).
+    Mish,
+    /// x · min(max(x + 3, 0), 6) / 6.
+    Hardswish,
+    /// x + number.
+    Add(f64),
+    /// x · number.
+    Multiply(f64),
+    /// x between two bounds.
+    Clamp(f64, f64),
+}
+
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+const GELU_CUBIC: f64 = 0.044_715;
+
+#[inline(always)]
+fn splat<V: Vector>(value: f64) -> V {
+    V::splat(V::Elem::from_f64(value))
+}
+
+impl Function {
+    /// f(x).
+    #[inline(always)]
+    pub fn value<V: Vector>(self, x: V) -> V {
+        let (zero, one) = (V::zero(), splat::<V>(1.0));
+        match self {
+            Function::Neg => x.neg(),
+            Function::Abs => x.abs(),
+            Function::Exp => math::exp(x),
+            Function::Log => math::ln(x),
+            Function::Sqrt => x.sqrt(),
+            Function::Square => x.mul(x),
+            Function::Reciprocal => one.div(x),
+            Function::Relu => zero.max(x),
+            Function::LeakyRelu(slope) => V::select(zero.lt(x), x, x.mul(splat(slope))),
+            Function::Elu(alpha) => V::select(zero.lt(x), x, math::expm1(x).mul(splat(alpha))),
+            Function::Gelu => x.mul(normal_cdf(x)),
+            Function::GeluTanh => {
+                let half = splat::<V>(0.5);
+                x.mul(half).mul(one.add(math::tanh(gelu_argument(x))))
+            }
+            Function::Silu => x.mul(math::sigmoid(x)),
+            Function::Sigmoid => math::sigmoid(x),
+            Function::Tanh => math::tanh(x),
+            Function::Softplus => math::softplus(x),
+            Function::Mish => x.mul(math::tanh(math::softplus(x))),
+            Function::Hardswish => {
+                let gate = splat::<V>(6.0).min(zero.max(x.add(splat(3.0))));
+                x.mul(gate).mul(splat(1.0 / 6.0))
+            }
+            Function::Add(number) => x.add(splat(number)),
+            Function::Multiply(number) => x.mul(splat(number)),
+            Function::Clamp(low, high) => splat::<V>(high).min(splat::<V>(low).max(x)),
+        }
+    }
+
+    /// f'(x); at a kink, that of the right side as PyTorch has it (0 at the zero of ReLU and |x|).
+    #[inline(always)]
+    pub fn derivative<V: Vector>(self, x: V) -> V {
+        let (zero, one) = (V::zero(), splat::<V>(1.0));
+        match self {
+            Function::Neg => splat(-1.0),
+            Function::Abs => V::select(zero.lt(x), one, V::select(x.lt(zero), splat(-1.0), zero)),
+            Function::Exp => math::exp(x),
+            Function::Log => one.div(x),
+            Function::Sqrt => splat::<V>(0.5).div(x.sqrt()),
+            Function::Square => x.add(x),
+            Function::Reciprocal => one.div(x.mul(x)).neg(),
+            Function::Relu => V::select(zero.lt(x), one, zero),
+            Function::LeakyRelu(slope) => V::select(zero.lt(x), one, splat(slope)),
+            Function::Elu(alpha) => V::select(zero.lt(x), one, math::exp(x).mul(splat(alpha))),
+            Function::Gelu => {
+                // Φ(x) + x φ(x), φ being the normal density.
+                let density = math::exp(x.mul(x).mul(splat(-0.5))).mul(splat(0.398_942_280_401_432_7));
+                x.mul_add(density, normal_cdf(x))
+            }
+            Function::GeluTanh => {
+                let (half, t) = (splat::<V>(0.5), math::tanh(gelu_argument(x)));
+                let slope = x.mul(x).mul_add(splat(3.0 * GELU_CUBIC), one).mul(splat(SQRT_2_OVER_PI));
+                let curve = x.mul(half).mul(one.sub(t.mul(t))).mul(slope);
+                half.mul(one.add(t)).add(curve)
+            }
+            Function::Silu => {
+                let gate = math::sigmoid(x);
+                gate.mul(x.mul_add(one.sub(gate), one))
+            }
+            Function::Sigmoid => {
+                let gate = math::sigmoid(x);
+                gate.mul(one.sub(gate))
+            }
+            Function::Tanh => {
+                let t = math::tanh(x);
+                one.sub(t.mul(t))
+            }
+            Function::Softplus => math::sigmoid(x),
+            Function::Mish => {
+                let t = math::tanh(math::softplus(x));
+                x.mul(math::sigmoid(x)).mul_add(one.sub(t.mul(t)), t)
+            }
+            Function::Hardswish => {
+                let middle = x.mul_add(splat(1.0 / 3.0), splat(0.5));
+                V::select(x.le(splat(-3.0)), zero, V::select(x.lt(splat(3.0)), middle, one))
+            }
+            Function::Add(_) => one,
+            Function::Multiply(number) => splat(number),
+            Function::Clamp(low, high) => V::select(V::mask_and(splat::<V>(low).le(x), x.le(splat(high))), one, zero),
+        }
+    }
+}
+
+/// The normal distribution function Φ.
+#[inline(always)]
+fn normal_cdf<V: Vector>(x: V) -> V {
+    let half = splat::<V>(0.5);
+    math::erf(x.mul(splat(std::f64::consts::FRAC_1_SQRT_2))).mul_add(half, half)
+}
+
+#[inline(always)]
+fn gelu_argument<V: Vector>(x: V) -> V {
+    x.mul(x).mul_add(splat(GELU_CUBIC), splat(1.0)).mul(x).mul(splat(SQRT_2_OVER_PI))
+}
+
+/// A function of two numbers, applied element by element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BinaryFunction {
+    /// x + y.
+    Add,
+    /// x − y.
+    Sub,
+    /// x · y.
+    Mul,
+    /// x / y.
+    Div,
+    /// The larger; at a tie both get half of the gradient.
+    Max,
+    /// The smaller; at a tie both get half of the gradient.
+    Min,
+}
+
+impl BinaryFunction {
+    /// f(x, y).
+    #[inline(always)]
+    pub fn value<V: Vector>(self, x: V, y: V) -> V {
+        match self {
+            BinaryFunction::Add => x.add(y),
+            BinaryFunction::Sub => x.sub(y),
+            BinaryFunction::Mul => x.mul(y),
+            BinaryFunction::Div => x.div(y),
+            BinaryFunction::Max => x.max(y),
+            BinaryFunction::Min => x.min(y),
+        }
+    }
+
+    /// ∂f/∂x and ∂f/∂y.
+    #[inline(always)]
+    pub fn derivatives<V: Vector>(self, x: V, y: V) -> (V, V) {
+        let (zero, half, one) = (V::zero(), splat::<V>(0.5), splat::<V>(1.0));
+        let larger = |a: V, b: V| V::select(b.lt(a), one, V::select(a.eq(b), half, zero));
+        match self {
+            BinaryFunction::Add => (one, one),
+            BinaryFunction::Sub => (one, one.neg()),
+            BinaryFunction::Mul => (y, x),
+            BinaryFunction::Div => (one.div(y), x.div(y.mul(y)).neg()),
+            BinaryFunction::Max => (larger(x, y), larger(y, x)),
+            BinaryFunction::Min => (larger(y, x), larger(x, y)),
+        }
+    }
+}
