@@ -1,1 +1,22 @@
 //! Transforms, datasets, loaders, sliding-window inference and metrics of tomograd.
+//!
+//! Images are `(C, D, H, W)` or `(C, H, W)`, labels `(D, H, W)` or `(H, W)`; spacings are millimetres along the spatial axes
+//! in the order of the shape.
+
+mod grid;
+mod sample;
+
+pub mod loader;
+pub mod metrics;
+pub mod progress;
+pub mod report;
+pub mod sliding_window;
+pub mod split;
+pub mod transforms;
+
+pub use loader::{Batch, Cases, Loader};
+pub use metrics::{ClassMetrics, evaluate};
+pub use report::Report;
+pub use sample::Sample;
+pub use sliding_window::SlidingWindow;
+pub use split::Split;

@@ -1,0 +1,131 @@
+//! How well a segmentation agrees with the truth: Dice, IoU, and the distances between surfaces, class by class.
+
+mod distance_transform;
+
+#[cfg(test)]
+mod tests;
+
+use tomograd_core::{Error, Result, Tensor};
+
+use crate::{grid, sample::bad_label};
+
+/// The agreement of one class. A quantity that isn't defined is NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClassMetrics {
+    /// 2 |P ∩ T| / (|P| + |T|); NaN when both are empty.
+    pub dice: f64,
+    /// |P ∩ T| / |P ∪ T|; NaN when both are empty.
+    pub iou: f64,
+    /// The Hausdorff distance at 95 %, in millimetres: the greater one of the 95th percentiles (between two values linear) of
+    /// the distances from the surface of the prediction to that of the truth, and back. NaN when either is empty.
+    pub hd95: f64,
+    /// The average symmetric surface distance, in millimetres: the mean of both sets of distances together. NaN when either is
+    /// empty.
+    pub assd: f64,
+}
+
+/// The agreement of `prediction` with `truth`, both class numbers `(D, H, W)` or `(H, W)` of any integer dtype, for the
+/// foreground classes `1..classes` in order. `spacing` is in millimetres, in the order of the shape.
+///
+/// The surface of a mask are its voxels with a neighbour along an axis outside of it; beyond the image there is background.
+///
+/// # Errors
+/// When shapes differ, the spacing doesn't fit, or a value isn't one of the classes.
+pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: usize) -> Result<Vec<ClassMetrics>> {
+    if prediction.shape() != truth.shape() {
+        return Err(Error::shape("metrics", "prediction and truth have different shapes")
+            .shapes([prediction.shape(), truth.shape()]));
+    }
+    let shape = grid::dims("metrics", truth.shape())?;
+    let spacing = grid::spacings("metrics", spacing, truth.rank())?;
+    let prediction = class_numbers(prediction, classes).map_err(|error| error.within("prediction"))?;
+    let truth_numbers = class_numbers(truth, classes).map_err(|error| error.within("truth"))?;
+    let class_metrics = |class| {
+        let masks =
+            [&prediction, &truth_numbers].map(|numbers| numbers.iter().map(|&c| usize::from(c) == class).collect());
+        compare(masks, shape, spacing, truth.rank())
+    };
+    Ok((1..classes).map(class_metrics).collect())
+}
+
+/// The class numbers, checked.
+fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
+    let values = label.to_vec_f64()?;
+    let known = |value: &f64| value.fract() == 0.0 && (0.0..classes.min(256) as f64).contains(value);
+    match values.iter().position(|value| !known(value)) {
+        Some(at) => Err(bad_label(values[at], at, label.shape(), classes)),
+        None => Ok(values.into_iter().map(|value| value as u8).collect()),
+    }
+}
+
+fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> ClassMetrics {
+    let count = |mask: &Vec<bool>| mask.iter().filter(|inside| **inside).count() as f64;
+    let both = masks[0].iter().zip(&masks[1]).filter(|(a, b)| **a && **b).count() as f64;
+    let [predicted, true_count] = [count(&masks[0]), count(&masks[1])];
+    let (hd95, assd) = if predicted == 0.0 || true_count == 0.0 {
+        (f64::NAN, f64::NAN)
+    } else {
+        surface_distances(masks, shape, spacing, rank)
+    };
+    // 0 / 0 is the NaN that is promised.
+    ClassMetrics {
+        dice: 2.0 * both / (predicted + true_count),
+        iou: both / (predicted + true_count - both),
+        hd95,
+        assd,
+    }
+}
+
+/// HD95 and ASSD of two masks that aren't empty.
+fn surface_distances(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> (f64, f64) {
+    // Nothing outside of the box around both masks matters: neither to their surfaces nor to distances between these.
+    let (start, size) = bounding_box(&masks, shape);
+    let [first, second] = masks.map(|mask| {
+        let mut inside = vec![false; size.iter().product()];
+        grid::copy_window(&mask, shape, start.map(|s| s as isize), &mut inside, size);
+        surface(&inside, size, rank)
+    });
+    let mut there = directed(&first, &second, size, spacing);
+    let mut back = directed(&second, &first, size, spacing);
+    let sum: f64 = there.iter().chain(&back).sum();
+    let assd = sum / (there.len() + back.len()) as f64;
+    (percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)), assd)
+}
+
+/// The first voxel and the size of the box around all that is set.
+fn bounding_box(masks: &[Vec<bool>; 2], shape: [usize; 3]) -> ([usize; 3], [usize; 3]) {
+    let (mut low, mut high) = (shape, [0; 3]);
+    for (index, _) in masks[0].iter().zip(&masks[1]).enumerate().filter(|(_, (a, b))| **a || **b) {
+        let voxel = [index / (shape[1] * shape[2]), index / shape[2] % shape[1], index % shape[2]];
+        low = std::array::from_fn(|axis| low[axis].min(voxel[axis]));
+        high = std::array::from_fn(|axis| high[axis].max(voxel[axis] + 1));
+    }
+    (low, std::array::from_fn(|axis| high[axis] - low[axis]))
+}
+
+/// The voxels of the mask with a neighbour outside of it, along the last `rank` axes.
+fn surface(mask: &[bool], shape: [usize; 3], rank: usize) -> Vec<bool> {
+    let strides = [shape[1] * shape[2], shape[2], 1];
+    let inner = |index: usize| {
+        (3 - rank..3).all(|axis| {
+            let at = index / strides[axis] % shape[axis];
+            at > 0 && at + 1 < shape[axis] && mask[index - strides[axis]] && mask[index + strides[axis]]
+        })
+    };
+    mask.iter().enumerate().map(|(index, &inside)| inside && !inner(index)).collect()
+}
+
+/// The distance of each voxel of `from` to the nearest one of `to`.
+fn directed(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
+    let squares = distance_transform::squared_distances(to, shape, spacing);
+    from.iter().zip(squares).filter(|(inside, _)| **inside).map(|(_, square)| square.sqrt()).collect()
+}
+
+/// The value below which `fraction` of the values lie, linear between two of them (NumPy's default).
+fn percentile(values: &mut [f64], fraction: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
+    let place = fraction * last as f64;
+    let low = place.floor() as usize;
+    values[low] + (values[(low + 1).min(last)] - values[low]) * (place - low as f64)
+}

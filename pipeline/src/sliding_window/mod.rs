@@ -1,0 +1,268 @@
+//! Inference on images larger than what a network takes at once.
+//!
+//! Windows of one size are laid over the image in a regular grid, each predicted by itself, and the logits blended with a
+//! Gaussian weight about the centre of the window. As the windows form a grid, the sum of all weights at a voxel is a
+//! product of one sum an axis: weights are normalised beforehand, and no volume of weights is kept.
+//!
+//! Memory: beside the input and the result, one batch of windows, and the logits of one slab of planes as thick as a window,
+//! K × patch depth × H × W × 4 bytes. A slab's planes are final as soon as the next row of windows begins behind them, so
+//! neither the number of windows nor the depth of the volume adds to it.
+
+mod axis;
+mod slab;
+
+#[cfg(test)]
+mod tests;
+
+use tomograd_core::{DType, Device, Error, Result, Tensor, shape_text};
+
+use self::{axis::Axis, slab::Slab};
+use crate::grid;
+
+/// How windows are laid over an image and blended.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::SlidingWindow;
+/// let image = Tensor::uniform(&[1, 20, 30, 25], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
+/// let logits = SlidingWindow::new([16; 3]).overlap(0.5).batch(2).logits(&image, |patches| Ok(patches.clone()))?;
+/// assert_eq!(logits.shape(), [1, 20, 30, 25]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SlidingWindow {
+    patch: Vec<usize>,
+    overlap: f64,
+    mirroring: bool,
+    batch: usize,
+}
+
+/// The windows over one image: its three axes, and how many of the first don't exist in it.
+struct Plan {
+    axes: [Axis; 3],
+    patch: [usize; 3],
+    rank: usize,
+}
+
+impl SlidingWindow {
+    /// Windows of `patch` voxels along the spatial axes, overlapping by half, one at a time, not mirrored.
+    pub fn new(patch: impl Into<Vec<usize>>) -> Self {
+        Self { patch: patch.into(), overlap: 0.5, mirroring: false, batch: 1 }
+    }
+
+    /// The least part, from 0 to below 1, that neighbouring windows share.
+    #[must_use]
+    pub fn overlap(mut self, overlap: f64) -> Self {
+        self.overlap = overlap;
+        self
+    }
+
+    /// Whether each window is predicted in all mirror images (4 in two dimensions, 8 in three) and the mean taken.
+    #[must_use]
+    pub fn mirroring(mut self, mirroring: bool) -> Self {
+        self.mirroring = mirroring;
+        self
+    }
+
+    /// How many windows are predicted at once.
+    #[must_use]
+    pub fn batch(mut self, batch: usize) -> Self {
+        self.batch = batch;
+        self
+    }
+
+    /// How many windows an image of these spatial sizes takes.
+    ///
+    /// # Errors
+    /// When the sizes don't fit the patch, or an attribute is out of its range.
+    pub fn windows(&self, spatial: &[usize]) -> Result<usize> {
+        Ok(self.plan(spatial)?.axes.iter().map(|axis| axis.starts.len()).product())
+    }
+
+    fn plan(&self, spatial: &[usize]) -> Result<Plan> {
+        let wrong = |what: String| Error::argument("sliding_window", what);
+        if self.patch.len() != spatial.len() || self.patch.contains(&0) || spatial.contains(&0) {
+            return Err(wrong(format!("patch {} for an image of {}", shape_text(&self.patch), shape_text(spatial)))
+                .expected("a positive size for each spatial axis"));
+        }
+        if !(0.0..1.0).contains(&self.overlap) {
+            return Err(wrong(format!("overlap {}", self.overlap)).expected("0 to below 1"));
+        }
+        if self.batch == 0 {
+            return Err(wrong("windows in batches of 0".into()).expected("at least 1"));
+        }
+        let (patch, shape) = (grid::dims("sliding_window", &self.patch)?, grid::dims("sliding_window", spatial)?);
+        let axes = std::array::from_fn(|axis| Axis::new(shape[axis], patch[axis], self.overlap));
+        Ok(Plan { axes, patch, rank: spatial.len() })
+    }
+
+    /// The blended logits `(K, D, H, W)`, f32, of an image `(C, D, H, W)` (or without `D`), f32, by a predictor that maps
+    /// patches `(N, C, patch)` to logits `(N, K, patch)`. Where the image is smaller than the patch, it is filled with 0 on
+    /// both sides.
+    ///
+    /// # Errors
+    /// Those of the predictor, and when shapes don't fit or an attribute is out of its range.
+    pub fn logits(&self, image: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let (_, [depth, height, width]) = grid::image_dims("sliding_window", image.shape())?;
+        let (spatial, plane) = (&image.shape()[1..], height * width);
+        let voxels = depth * plane;
+        let mut result = None;
+        self.run(image, predict, |depth, logits| {
+            if result.is_none() {
+                let shape = [&[logits.len() / plane], spatial].concat();
+                result = Some(Tensor::zeros(&shape, DType::F32, Device::Cpu)?);
+            }
+            let Some(result) = &mut result else { return Ok(()) };
+            for (class, values) in logits.chunks_exact(plane).enumerate() {
+                let place = class * voxels + depth * plane;
+                result.as_mut_slice::<f32>()?[place..place + plane].copy_from_slice(values);
+            }
+            Ok(())
+        })?;
+        result.ok_or_else(|| Error::shape("sliding_window", "an image without planes").shapes([image.shape()]))
+    }
+
+    /// The class of the greatest logit (of equal ones the first) at each voxel, u8, `(D, H, W)` (or without `D`); with a
+    /// single logit, whether it is positive. Otherwise as [`SlidingWindow::logits`], without the memory of all logits.
+    ///
+    /// # Errors
+    /// As [`SlidingWindow::logits`], and when there are more than 256 classes.
+    pub fn labels(&self, image: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        let (_, [_, height, width]) = grid::image_dims("sliding_window", image.shape())?;
+        let plane = height * width;
+        let mut result = Tensor::zeros(&image.shape()[1..], DType::U8, Device::Cpu)?;
+        let labels = result.as_mut_slice::<u8>()?;
+        self.run(image, predict, |depth, logits| {
+            let classes = logits.len() / plane;
+            if classes > 256 {
+                return Err(Error::shape("sliding_window", format!("{classes} classes")).expected("at most 256"));
+            }
+            let labels = &mut labels[depth * plane..(depth + 1) * plane];
+            if classes == 1 {
+                labels.iter_mut().zip(logits).for_each(|(label, logit)| *label = u8::from(*logit > 0.0));
+                return Ok(());
+            }
+            let (first, others) = logits.split_at_mut(plane);
+            for (class, values) in (1..=u8::MAX).zip(others.chunks_exact(plane)) {
+                for ((best, label), &value) in first.iter_mut().zip(labels.iter_mut()).zip(values) {
+                    if value > *best {
+                        (*best, *label) = (value, class);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(result)
+    }
+
+    /// Calls `finished` with the number of each plane, in order, and its logits `(K, H, W)`, which are its to change.
+    fn run(
+        &self,
+        image: &Tensor,
+        mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
+        mut finished: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (channels, shape) = grid::image_dims("sliding_window", image.shape())?;
+        let plan = self.plan(&image.shape()[1..])?;
+        let image = image.contiguous()?;
+        let voxels = image.as_slice::<f32>()?;
+        let [depth, height, width] = &plan.axes;
+        let mut slab: Option<Slab> = None;
+        for (row, &z) in depth.starts.iter().enumerate() {
+            let places: Vec<[usize; 2]> =
+                (0..height.starts.len()).flat_map(|y| (0..width.starts.len()).map(move |x| [y, x])).collect();
+            for places in places.chunks(self.batch) {
+                let starts: Vec<[isize; 3]> =
+                    places.iter().map(|&[y, x]| [z, height.starts[y], width.starts[x]]).collect();
+                let patches = plan.extract(voxels, channels, shape, &starts, &self.patch)?;
+                let logits = self.predict(&patches, &plan, &mut predict)?;
+                let classes = logits.shape()[1];
+                if slab.is_none() {
+                    slab = Some(Slab::new(classes, shape, &plan)?);
+                }
+                let Some(slab) = &mut slab else { continue };
+                slab.check(classes)?;
+                let windows = logits.as_slice::<f32>()?.chunks_exact(classes * plan.patch.iter().product::<usize>());
+                for (&[y, x], window) in places.iter().zip(windows) {
+                    slab.add(window, &plan, [row, y, x])?;
+                }
+            }
+            let next = depth.starts.get(row + 1).map_or(shape[0], |&next| next.max(0) as usize);
+            if let Some(slab) = &mut slab {
+                slab.finish(next, &mut finished)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The logits of a batch of patches: of all mirror images, if asked for. Contiguous, of checked shape.
+    fn predict(
+        &self,
+        patches: &Tensor,
+        plan: &Plan,
+        predict: &mut impl FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut checked = |patches: &Tensor| {
+            let logits = predict(patches)?;
+            let fits = logits.rank() == patches.rank()
+                && logits.shape()[0] == patches.shape()[0]
+                && logits.shape()[1] > 0
+                && logits.shape()[2..] == patches.shape()[2..];
+            if !fits {
+                return Err(Error::shape("sliding_window", "logits don't fit the patches")
+                    .expected("(N, C, patch) and (N, K, patch)")
+                    .shapes([patches.shape(), logits.shape()]));
+            }
+            logits.converted(DType::F32)?.contiguous()
+        };
+        let mut sum = checked(patches)?;
+        if !self.mirroring {
+            return Ok(sum);
+        }
+        let images = 1 << plan.rank;
+        let flip = |tensor: &mut Tensor, mirror: usize| -> Result<()> {
+            let flipped = (0..plan.rank).filter(|bit| mirror >> bit & 1 == 1);
+            let values = tensor.as_mut_slice::<f32>()?;
+            flipped.for_each(|bit| grid::flip(values, plan.patch, 2 - bit));
+            Ok(())
+        };
+        for mirror in 1..images {
+            let mut mirrored = patches.copy()?;
+            flip(&mut mirrored, mirror)?;
+            let mut logits = checked(&mirrored)?;
+            flip(&mut logits, mirror)?;
+            if logits.shape() != sum.shape() {
+                return Err(Error::shape("sliding_window", "mirror images give different numbers of classes")
+                    .shapes([logits.shape(), sum.shape()]));
+            }
+            let values = logits.as_slice::<f32>()?;
+            sum.as_mut_slice::<f32>()?.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        }
+        let share = 1.0 / images as f32;
+        sum.as_mut_slice::<f32>()?.iter_mut().for_each(|value| *value *= share);
+        Ok(sum)
+    }
+}
+
+impl Plan {
+    /// The windows that begin at `starts`, `(N, C, patch)`, zeros outside of the image.
+    fn extract(
+        &self,
+        voxels: &[f32],
+        channels: usize,
+        shape: [usize; 3],
+        starts: &[[isize; 3]],
+        patch: &[usize],
+    ) -> Result<Tensor> {
+        let mut patches = Tensor::zeros(&[&[starts.len(), channels], patch].concat(), DType::F32, Device::Cpu)?;
+        let mut targets = patches.as_mut_slice::<f32>()?.chunks_exact_mut(self.patch.iter().product());
+        for &start in starts {
+            for channel in voxels.chunks_exact(shape.iter().product()) {
+                if let Some(target) = targets.next() {
+                    grid::copy_window(channel, shape, start, target, self.patch);
+                }
+            }
+        }
+        Ok(patches)
+    }
+}

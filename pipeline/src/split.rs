@@ -1,0 +1,85 @@
+//! Which cases train and which validate.
+
+use std::{fs, path::Path};
+
+use tomograd_core::{Error, Result};
+
+/// The names of the cases for training and for validation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// The cases to train on.
+    pub train: Vec<String>,
+    /// The cases to measure on.
+    pub validation: Vec<String>,
+}
+
+impl Split {
+    /// The fixed split: of the names in sorted order, those with index % 5 == 4 validate.
+    pub fn fixed(names: &[String]) -> Self {
+        let mut sorted = names.to_vec();
+        sorted.sort();
+        let (validation, train) = sorted.into_iter().enumerate().partition::<Vec<_>, _>(|(index, _)| index % 5 == 4);
+        let names = |part: Vec<(usize, String)>| part.into_iter().map(|(_, name)| name).collect();
+        Self { train: names(train), validation: names(validation) }
+    }
+
+    /// Reads a file of lines `train NAME` and `validation NAME`; empty lines and those that begin with `#` are left out.
+    ///
+    /// # Errors
+    /// When the file can't be read, a line is something else, or a name occurs twice.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = fs::read_to_string(path).map_err(|error| Error::io("read split", path.display(), error))?;
+        Self::parse(&text).map_err(|error| error.within(path.display().to_string()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut split = Self::default();
+        let lines = text.lines().map(str::trim).enumerate();
+        for (number, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            let wrong = |what: &str| Error::format("split", format!("line {}: {what} {line:?}", number + 1));
+            let name = match line.split_once(char::is_whitespace) {
+                Some((part @ ("train" | "validation"), name)) => (part, name.trim().to_string()),
+                _ => return Err(wrong("can't read").expected("`train NAME` or `validation NAME`")),
+            };
+            if split.train.contains(&name.1) || split.validation.contains(&name.1) {
+                return Err(wrong("a name given twice in").expected("each case once"));
+            }
+            if name.0 == "train" { split.train.push(name.1) } else { split.validation.push(name.1) }
+        }
+        Ok(split)
+    }
+
+    /// Writes the file that [`Split::read`] reads.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let lines = |part: &str, names: &[String]| names.iter().map(|n| format!("{part} {n}\n")).collect::<String>();
+        let text = lines("train", &self.train) + &lines("validation", &self.validation);
+        crate::report::write_atomically(path.as_ref(), &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fifth_case_validates() {
+        let names: Vec<String> = (0..208).map(|i| format!("hippocampus_{i:03}")).collect();
+        let split = Split::fixed(&names);
+        assert_eq!((split.train.len(), split.validation.len()), (167, 41));
+        assert_eq!(split.validation[1], "hippocampus_009");
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let split = Split::parse("# a comment\ntrain a\n\nvalidation b c\n").unwrap();
+        assert_eq!((split.train, split.validation), (vec!["a".to_string()], vec!["b c".to_string()]));
+        for (text, part) in [("train", "line 1"), ("train a\ntest b", "line 2"), ("train a\nvalidation a", "twice")] {
+            let error = Split::parse(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Samples of one size.
+
+use tomograd_core::{Device, Element, Error, Random, Result, Tensor, shape_text};
+
+use super::{Transform, happens};
+use crate::{Sample, grid};
+
+/// Cuts or fills each spatial axis to a size. Filling is the same on both sides (the odd voxel behind), with 0 in the image
+/// and class 0 in the label.
+#[derive(Clone, Debug)]
+pub struct CropOrPad {
+    size: Vec<usize>,
+    random: bool,
+    foreground: f64,
+}
+
+impl CropOrPad {
+    /// To `size` voxels along the spatial axes, about the centre.
+    pub fn centred(size: impl Into<Vec<usize>>) -> Self {
+        Self { size: size.into(), random: false, foreground: 0.0 }
+    }
+
+    /// To `size` voxels along the spatial axes, at a random place where the sample is larger.
+    pub fn random(size: impl Into<Vec<usize>>) -> Self {
+        Self { random: true, ..Self::centred(size) }
+    }
+
+    /// With this probability, the random window lies about a voxel of a foreground class instead: a class that the label
+    /// has, each equally likely, then one of its voxels. So small structures are seen often enough.
+    #[must_use]
+    pub fn foreground(mut self, probability: f64) -> Self {
+        self.foreground = probability;
+        self
+    }
+
+    fn start(&self, sample: &Sample, shape: [usize; 3], size: [usize; 3], random: &mut Random) -> Result<[isize; 3]> {
+        let centre = match &sample.label {
+            Some(label) if self.random && happens(self.foreground, random)? => {
+                foreground_voxel(label.as_slice::<u8>()?, shape, random)
+            }
+            _ => None,
+        };
+        Ok(std::array::from_fn(|axis| {
+            let Some(room) = shape[axis].checked_sub(size[axis]) else {
+                return -(((size[axis] - shape[axis]) / 2) as isize);
+            };
+            let place = match centre {
+                Some(voxel) => voxel[axis].saturating_sub(size[axis] / 2).min(room),
+                None if self.random => random.below(room as u64 + 1) as usize,
+                None => room / 2,
+            };
+            place as isize
+        }))
+    }
+}
+
+/// A voxel of a random foreground class; `None` when there is no foreground.
+fn foreground_voxel(label: &[u8], shape: [usize; 3], random: &mut Random) -> Option<[usize; 3]> {
+    let mut counts = [0usize; 256];
+    label.iter().for_each(|&class| counts[usize::from(class)] += 1);
+    let present: Vec<usize> = (1..256).filter(|&class| counts[class] > 0).collect();
+    let class = *present.get(random.below(present.len() as u64) as usize)?;
+    let number = random.below(counts[class] as u64) as usize;
+    let (index, _) = label.iter().enumerate().filter(|(_, c)| usize::from(**c) == class).nth(number)?;
+    Some([index / (shape[1] * shape[2]), index / shape[2] % shape[1], index % shape[2]])
+}
+
+/// The window of each grid (channel) of `tensor`, zeros outside.
+fn window<T: Element>(
+    tensor: &Tensor,
+    shape: [usize; 3],
+    start: [isize; 3],
+    size: [usize; 3],
+    result: &[usize],
+) -> Result<Tensor> {
+    let mut target = Tensor::zeros(result, T::DTYPE, Device::Cpu)?;
+    let grids = tensor.as_slice::<T>()?.chunks_exact(shape.iter().product::<usize>());
+    for (to, from) in target.as_mut_slice::<T>()?.chunks_exact_mut(size.iter().product::<usize>()).zip(grids) {
+        grid::copy_window(from, shape, start, to, size);
+    }
+    Ok(target)
+}
+
+impl Transform for CropOrPad {
+    fn name(&self) -> &str {
+        "crop_or_pad"
+    }
+
+    fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample> {
+        let (channels, shape) = sample.dims("crop_or_pad")?;
+        if self.size.len() + 1 != sample.image.rank() || self.size.contains(&0) {
+            return Err(Error::argument("crop_or_pad", format!("size {}", shape_text(&self.size)))
+                .expected("a positive size for each spatial axis of the image")
+                .shapes([sample.image.shape()]));
+        }
+        let size = grid::dims("crop_or_pad", &self.size)?;
+        if size == shape {
+            return Ok(sample);
+        }
+        let start = self.start(&sample, shape, size, random)?;
+        let result = [&[channels], &self.size[..]].concat();
+        let label = sample.label.as_ref().map(|label| window::<u8>(label, shape, start, size, &self.size));
+        Ok(Sample {
+            image: window::<f32>(&sample.image, shape, start, size, &result)?,
+            label: label.transpose()?,
+            ..sample
+        })
+    }
+}

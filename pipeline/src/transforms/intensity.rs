@@ -1,0 +1,196 @@
+//! Changes of the intensities; the label stays.
+
+use tomograd_core::{Error, Random, Result};
+
+use super::{Transform, draw, happens};
+use crate::Sample;
+
+/// Calls `change` with the voxels of each channel.
+fn each_channel(sample: &mut Sample, mut change: impl FnMut(&mut [f32])) -> Result<()> {
+    let (_, shape) = sample.dims("intensity")?;
+    sample.image.as_mut_slice::<f32>()?.chunks_exact_mut(shape.iter().product()).for_each(&mut change);
+    Ok(())
+}
+
+/// Mean and standard deviation (of the population), summed in f64 in two passes.
+fn moments(values: impl Iterator<Item = f32> + Clone) -> (f64, f64) {
+    let count = values.clone().count().max(1) as f64;
+    let mean = values.clone().map(f64::from).sum::<f64>() / count;
+    let variance = values.map(|value| (f64::from(value) - mean).powi(2)).sum::<f64>() / count;
+    (mean, variance.sqrt())
+}
+
+/// The least and the greatest value.
+fn extremes(values: &[f32]) -> (f32, f32) {
+    values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
+}
+
+/// Each channel shifted and scaled to mean 0 and standard deviation 1. A constant channel becomes 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ZScore {
+    /// Whether only voxels other than 0 count and change: for images whose background was set to 0.
+    pub nonzero: bool,
+}
+
+impl Transform for ZScore {
+    fn name(&self) -> &str {
+        "z_score"
+    }
+
+    fn apply(&self, mut sample: Sample, _: &mut Random) -> Result<Sample> {
+        let mut finite = true;
+        each_channel(&mut sample, |voxels| {
+            let counts = |value: &f32| !self.nonzero || *value != 0.0;
+            let (mean, deviation) = moments(voxels.iter().copied().filter(counts));
+            finite &= mean.is_finite() && deviation.is_finite();
+            let scale = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
+            for value in voxels.iter_mut().filter(|value| counts(value)) {
+                *value = ((f64::from(*value) - mean) * scale) as f32;
+            }
+        })?;
+        if !finite {
+            return Err(Error::argument("z_score", "NaN or infinite intensities").expected("finite intensities"));
+        }
+        Ok(sample)
+    }
+}
+
+/// Adds Gaussian noise.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomNoise {
+    /// How often it acts.
+    pub probability: f64,
+    /// The standard deviation is drawn from this range, in the units of the image.
+    pub deviation: (f64, f64),
+}
+
+impl Default for RandomNoise {
+    fn default() -> Self {
+        Self { probability: 0.1, deviation: (0.0, 0.1) }
+    }
+}
+
+impl Transform for RandomNoise {
+    fn name(&self) -> &str {
+        "noise"
+    }
+
+    fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
+        if happens(self.probability, random)? {
+            let deviation = draw("deviation", self.deviation, random)?;
+            each_channel(&mut sample, |voxels| {
+                voxels.iter_mut().for_each(|value| *value += (deviation * random.normal()) as f32);
+            })?;
+        }
+        Ok(sample)
+    }
+}
+
+/// Multiplies the intensities by one factor.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomBrightness {
+    /// How often it acts.
+    pub probability: f64,
+    /// The factor is drawn from this range.
+    pub factor: (f64, f64),
+}
+
+impl Default for RandomBrightness {
+    fn default() -> Self {
+        Self { probability: 0.15, factor: (0.75, 1.25) }
+    }
+}
+
+impl Transform for RandomBrightness {
+    fn name(&self) -> &str {
+        "brightness"
+    }
+
+    fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
+        if happens(self.probability, random)? {
+            let factor = draw("factor", self.factor, random)? as f32;
+            each_channel(&mut sample, |voxels| voxels.iter_mut().for_each(|value| *value *= factor))?;
+        }
+        Ok(sample)
+    }
+}
+
+/// Stretches the intensities of each channel about their mean, kept between the least and the greatest there was.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomContrast {
+    /// How often it acts.
+    pub probability: f64,
+    /// The factor is drawn from this range.
+    pub factor: (f64, f64),
+}
+
+impl Default for RandomContrast {
+    fn default() -> Self {
+        Self { probability: 0.15, factor: (0.75, 1.25) }
+    }
+}
+
+impl Transform for RandomContrast {
+    fn name(&self) -> &str {
+        "contrast"
+    }
+
+    fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
+        if happens(self.probability, random)? {
+            let factor = draw("factor", self.factor, random)?;
+            each_channel(&mut sample, |voxels| {
+                let mean = moments(voxels.iter().copied()).0;
+                let (low, high) = extremes(voxels);
+                for value in voxels {
+                    // Not clamp, which panics when a NaN made the extremes meaningless.
+                    *value = (((f64::from(*value) - mean) * factor + mean) as f32).max(low).min(high);
+                }
+            })?;
+        }
+        Ok(sample)
+    }
+}
+
+/// Raises the intensities of each channel, seen as 0 to 1 between the least and the greatest, to a power.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomGamma {
+    /// How often it acts.
+    pub probability: f64,
+    /// The exponent is drawn from this range.
+    pub exponent: (f64, f64),
+    /// Whether mean and standard deviation are put back afterwards.
+    pub keep_moments: bool,
+}
+
+impl Default for RandomGamma {
+    fn default() -> Self {
+        Self { probability: 0.3, exponent: (0.7, 1.5), keep_moments: true }
+    }
+}
+
+impl Transform for RandomGamma {
+    fn name(&self) -> &str {
+        "gamma"
+    }
+
+    fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
+        if happens(self.probability, random)? {
+            let exponent = draw("exponent", self.exponent, random)? as f32;
+            each_channel(&mut sample, |voxels| {
+                let (low, high) = extremes(voxels);
+                let range = high - low;
+                if range.is_nan() || range <= 0.0 {
+                    return;
+                }
+                let before = moments(voxels.iter().copied());
+                voxels.iter_mut().for_each(|v| *v = ((*v - low) / range).powf(exponent) * range + low);
+                if self.keep_moments {
+                    let after = moments(voxels.iter().copied());
+                    let scale = before.1 / after.1.max(f64::MIN_POSITIVE);
+                    voxels.iter_mut().for_each(|v| *v = ((f64::from(*v) - after.0) * scale + before.0) as f32);
+                }
+            })?;
+        }
+        Ok(sample)
+    }
+}
