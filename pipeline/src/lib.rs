@@ -6,6 +6,7 @@
 mod grid;
 mod sample;
 
+pub mod contact_sheet;
 pub mod loader;
 pub mod metrics;
 pub mod progress;
@@ -14,6 +15,7 @@ pub mod sliding_window;
 pub mod split;
 pub mod transforms;
 
+pub use contact_sheet::ContactSheet;
 pub use loader::{Batch, Cases, Loader};
 pub use metrics::{ClassMetrics, evaluate};
 pub use report::Report;

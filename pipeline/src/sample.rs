@@ -1,6 +1,6 @@
 //! One case: an image, its label, its spacing and its name.
 
-use tomograd_core::{DType, Error, Result, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use crate::grid;
 
@@ -24,14 +24,19 @@ impl Sample {
     /// When the label hasn't the spatial shape of the image, or holds something that isn't a class number in `0..=255`.
     pub fn new(name: impl Into<String>, image: &Tensor, label: Option<&Tensor>) -> Result<Self> {
         let name = name.into();
-        let (_, _) = grid::image_dims("sample", image.shape()).map_err(|error| error.within(&name))?;
-        let label = label.map(|label| class_numbers(label, image.shape())).transpose();
-        Ok(Self {
+        grid::image_dims("sample", image.shape()).map_err(|error| error.within(&name))?;
+        let as_u8 = |label: &Tensor| match label.dtype() {
+            DType::U8 => label.contiguous(),
+            _ => Tensor::from_slice(&class_numbers(label, 256)?, label.shape(), Device::Cpu),
+        };
+        let sample = Self {
             image: image.converted(DType::F32)?.contiguous()?,
-            label: label.map_err(|error| error.within(&name))?,
+            label: label.map(as_u8).transpose().map_err(|error| error.within(&name))?,
             spacing: vec![1.0; image.rank() - 1],
             name,
-        })
+        };
+        sample.dims("sample").map_err(|error| error.within(&sample.name))?;
+        Ok(sample)
     }
 
     /// The same case with another spacing, in millimetres along the spatial axes.
@@ -48,41 +53,35 @@ impl Sample {
     pub(crate) fn dims(&self, operation: &str) -> Result<(usize, [usize; 3])> {
         let dims = grid::image_dims(operation, self.image.shape())?;
         if let Some(label) = self.label.as_ref().filter(|label| self.image.shape().get(1..) != Some(label.shape())) {
-            return Err(mismatch(self.image.shape(), label.shape()));
+            return Err(Error::shape(operation, "image and label have different spatial shapes")
+                .expected("an image (C, D, H, W) and a label (D, H, W)")
+                .shapes([self.image.shape(), label.shape()]));
         }
         Ok(dims)
     }
 }
 
-fn mismatch(image: &[usize], label: &[usize]) -> Error {
-    Error::shape("sample", "image and label have different spatial shapes")
-        .expected("an image (C, D, H, W) and a label (D, H, W)")
-        .shapes([image, label])
-}
-
-/// The label as u8.
-fn class_numbers(label: &Tensor, image: &[usize]) -> Result<Tensor> {
-    if image.get(1..) != Some(label.shape()) {
-        return Err(mismatch(image, label.shape()));
-    }
-    if label.dtype() == DType::U8 {
-        return label.contiguous();
-    }
+/// The class numbers of a label of any dtype, in row-major order.
+///
+/// # Errors
+/// When a value isn't one of `classes` classes (of at most 256); it names the value and its voxel.
+pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
     let values = label.to_vec_f64()?;
-    if let Some(at) = values.iter().position(|value| !(0.0..=255.0).contains(value) || value.fract() != 0.0) {
-        return Err(bad_label(values[at], at, label.shape(), 256));
+    let known = |value: &f64| value.fract() == 0.0 && (0.0..classes.min(256) as f64).contains(value);
+    match values.iter().position(|value| !known(value)) {
+        None => Ok(values.into_iter().map(|value| value as u8).collect()),
+        Some(at) => {
+            Err(Error::argument("label", format!("value {} at voxel {:?}", values[at], voxel(at, label.shape())))
+                .expected(format!("whole numbers in 0..={}", classes.saturating_sub(1))))
+        }
     }
-    label.converted(DType::U8)
 }
 
-/// The error of a label that isn't one of `classes` classes.
-pub(crate) fn bad_label(value: f64, index: usize, shape: &[usize], classes: usize) -> Error {
+/// The place of element `index` of a tensor that has one.
+fn voxel(mut index: usize, shape: &[usize]) -> Vec<usize> {
     let mut place = vec![0; shape.len()];
-    let mut rest = index;
-    for (axis, &size) in shape.iter().enumerate().rev() {
-        place[axis] = rest % size.max(1);
-        rest /= size.max(1);
+    for (place, size) in place.iter_mut().zip(shape).rev() {
+        (*place, index) = (index % size, index / size);
     }
-    Error::argument("label", format!("value {value} at voxel {place:?}"))
-        .expected(format!("whole numbers in 0..={}", classes.saturating_sub(1)))
+    place
 }

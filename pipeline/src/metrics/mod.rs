@@ -7,7 +7,7 @@ mod tests;
 
 use tomograd_core::{Error, Result, Tensor};
 
-use crate::{grid, sample::bad_label};
+use crate::{grid, sample::class_numbers};
 
 /// The agreement of one class. A quantity that isn't defined is NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,16 +46,6 @@ pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: u
         compare(masks, shape, spacing, truth.rank())
     };
     Ok((1..classes).map(class_metrics).collect())
-}
-
-/// The class numbers, checked.
-fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
-    let values = label.to_vec_f64()?;
-    let known = |value: &f64| value.fract() == 0.0 && (0.0..classes.min(256) as f64).contains(value);
-    match values.iter().position(|value| !known(value)) {
-        Some(at) => Err(bad_label(values[at], at, label.shape(), classes)),
-        None => Ok(values.into_iter().map(|value| value as u8).collect()),
-    }
 }
 
 fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> ClassMetrics {

@@ -27,6 +27,75 @@ proptest! {
     }
 }
 
+/// The metrics of class 1 straight from their definitions, voxel by voxel.
+fn by_definition(masks: [&[u8]; 2], shape: &[usize], spacing: &[f64]) -> ClassMetrics {
+    let place = |mut index: usize| {
+        let mut place = vec![0i64; shape.len()];
+        for axis in (0..shape.len()).rev() {
+            place[axis] = (index % shape[axis]) as i64;
+            index /= shape[axis];
+        }
+        place
+    };
+    let set = |mask: &[u8], place: &[i64]| {
+        let inside = place.iter().zip(shape).all(|(&p, &n)| (0..n as i64).contains(&p));
+        inside && mask[place.iter().zip(shape).fold(0, |index, (&p, &n)| index * n + p as usize)] == 1
+    };
+    let surface = |mask: &[u8]| -> Vec<Vec<i64>> {
+        let on_surface = |at: &Vec<i64>| {
+            let neighbour = |axis: usize, step: i64| {
+                let mut at = at.clone();
+                at[axis] += step;
+                set(mask, &at)
+            };
+            set(mask, at) && (0..shape.len()).any(|axis| !neighbour(axis, 1) || !neighbour(axis, -1))
+        };
+        (0..mask.len()).map(place).filter(on_surface).collect()
+    };
+    let distances = |from: &[Vec<i64>], to: &[Vec<i64>]| -> Vec<f64> {
+        let between = |a: &[i64], b: &[i64]| {
+            a.iter().zip(b).zip(spacing).map(|((a, b), s)| ((a - b) as f64 * s).powi(2)).sum::<f64>().sqrt()
+        };
+        from.iter().map(|a| to.iter().map(|b| between(a, b)).fold(f64::INFINITY, f64::min)).collect()
+    };
+    let [first, second] = masks.map(surface);
+    let (mut there, mut back) = (distances(&first, &second), distances(&second, &first));
+    let count =
+        |hit: &dyn Fn(u8, u8) -> bool| masks[0].iter().zip(masks[1]).filter(|(a, b)| hit(**a, **b)).count() as f64;
+    let (both, any) = (count(&|a, b| a == 1 && b == 1), count(&|a, b| a == 1 || b == 1));
+    let empty = first.is_empty() || second.is_empty();
+    let assd = there.iter().chain(&back).sum::<f64>() / (there.len() + back.len()) as f64;
+    ClassMetrics {
+        dice: 2.0 * both / (both + any),
+        iou: both / any,
+        hd95: if empty { f64::NAN } else { percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)) },
+        assd: if empty { f64::NAN } else { assd },
+    }
+}
+
+proptest! {
+    #[test]
+    fn metrics_are_those_of_their_definitions(
+        axes in proptest::collection::vec((1usize..7, 0.3f64..3.0), 2..=3),
+        density in 0.0f64..1.0,
+        seed: u64,
+    ) {
+        let (shape, spacing): (Vec<usize>, Vec<f64>) = axes.into_iter().unzip();
+        let mut random = tomograd_core::Seed::new(seed).random();
+        let count = shape.iter().product();
+        let [first, second]: [Vec<u8>; 2] =
+            std::array::from_fn(|_| (0..count).map(|_| u8::from(random.bernoulli(density))).collect());
+        let found = evaluate(&tensor(&first, &shape), &tensor(&second, &shape), &spacing, 2).unwrap()[0];
+        let expected = by_definition([&first, &second], &shape, &spacing);
+        let pairs = [
+            (found.dice, expected.dice), (found.iou, expected.iou), (found.hd95, expected.hd95), (found.assd, expected.assd),
+        ];
+        for (found, expected) in pairs {
+            prop_assert!((found - expected).abs() < 1e-9 || (found.is_nan() && expected.is_nan()), "{} {}", found, expected);
+        }
+    }
+}
+
 fn tensor(values: &[u8], shape: &[usize]) -> Tensor {
     Tensor::from_slice(values, shape, Device::Cpu).unwrap()
 }
