@@ -6,7 +6,8 @@ use crate::Sample;
 
 type Colour = [u8; 3];
 
-/// The outlines of the truth are green and blue, those of the prediction red and yellow; where both lie they are white.
+/// The outlines of the truth are green and blue, those of the prediction red and yellow; where those of one class agree they
+/// are white.
 const TRUTH: [Colour; 4] = [[0, 210, 60], [40, 140, 255], [0, 220, 220], [150, 110, 255]];
 const PREDICTION: [Colour; 4] = [[255, 60, 40], [255, 200, 0], [255, 80, 190], [255, 140, 60]];
 const BOTH: Colour = [255; 3];
@@ -141,11 +142,12 @@ impl Picture {
         let mut large = Picture::black(self.width * scale, self.height * scale);
         for y in 0..large.height {
             for x in 0..large.width {
-                let outlines = [(truth, &TRUTH), (prediction, &PREDICTION)]
-                    .map(|(label, palette)| self.outline(label, x, y, scale).map(|class| colour(palette, class)));
+                let outlines = [(truth, &TRUTH), (prediction, &PREDICTION)].map(|(label, palette)| {
+                    self.outline(label, x, y, scale).map(|class| (class, colour(palette, class)))
+                });
                 large.pixels[y * large.width + x] = match outlines {
-                    [Some(_), Some(_)] => BOTH,
-                    [Some(one), None] | [None, Some(one)] => one,
+                    [Some((truth, _)), Some((prediction, _))] if truth == prediction => BOTH,
+                    [_, Some((_, colour))] | [Some((_, colour)), None] => colour,
                     [None, None] => self.pixels[y / scale * self.width + x / scale],
                 };
             }

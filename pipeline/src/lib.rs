@@ -7,6 +7,7 @@ mod grid;
 mod sample;
 
 pub mod contact_sheet;
+pub mod dataset;
 pub mod loader;
 pub mod metrics;
 pub mod progress;
@@ -16,6 +17,7 @@ pub mod split;
 pub mod transforms;
 
 pub use contact_sheet::ContactSheet;
+pub use dataset::Dataset;
 pub use loader::{Batch, Cases, Loader};
 pub use metrics::{ClassMetrics, evaluate};
 pub use report::Report;
