@@ -11,7 +11,7 @@
 use super::source::{Reading, Tap, copy};
 use super::tensors::{Activation, Epilogue, Inputs, Moments, Outputs};
 use crate::conv::ConvShape;
-use crate::matmul::cpu::tile::{panel_rows, tile, tile_columns};
+use crate::matmul::cpu::tile::{Rows, panel_rows, tile, tile_columns};
 use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, sum};
 use std::mem::MaybeUninit;
@@ -535,7 +535,8 @@ impl<T: Real> Boxes<'_, T> {
                                 let rows = height.min(chunk.outputs - panel * height);
                                 let weights = weights.add(panel * plan.inputs * taps * height);
                                 let to = to.add(panel * height * sums.channel);
-                                tile::<S, T>(rows, vectors, weights, from, offsets, to, sums.channel, first > 0);
+                                let to = Rows { first: to, stride: sums.channel };
+                                tile::<S, T>(rows, vectors, weights, from, offsets, (first > 0).then_some(to), to);
                             }
                         }
                     }

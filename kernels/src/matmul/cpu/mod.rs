@@ -10,7 +10,7 @@ use crate::parallel::{Grid, Partition, as_uninit, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
-use tile::{ROW_UNIT, panel_rows, rounded_rows, tile, tile_columns};
+use tile::{ROW_UNIT, Rows, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
 use tomograd_core::{Error, Result, Scratch};
 
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
@@ -156,10 +156,10 @@ fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) 
 }
 
 /// How much of k is packed at a time: a panel of the right matrix then fits the first cache.
-const K_BLOCK: usize = 192;
+const K_BLOCK: usize = 256;
 /// About how many columns of the right matrix are packed at a time, and how many rows use them.
 const COLUMN_BLOCK: usize = 480;
-const ROW_BLOCK: usize = 512;
+const ROW_BLOCK: usize = 528;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 4 << 20;
 
@@ -305,10 +305,13 @@ impl<T: Real> Kernel for Blocks<'_, T> {
         let scratch = |count| Scratch::<T>::new("matmul", count).expect("memory for packing");
         let mut b_scratch = scratch(column_block.next_multiple_of(width) * k_block);
         let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block * k_block });
-        let mut edge_scratch = scratch(height * width);
-        let edge = edge_scratch.uninit().as_mut_ptr().cast::<T>();
+        // One tile will do for edges if all of k is one block.
+        let waiting_panels = if k_block < k { row_block.div_ceil(height) * column_block.div_ceil(width) } else { 1 };
+        let mut waiting_scratch = scratch(waiting_panels * height * width);
+        let waiting = waiting_scratch.uninit().as_mut_ptr().cast::<T>();
         let packed_b = b_scratch.uninit().as_mut_ptr().cast::<T>();
-        let steps: Vec<usize> = (0..k_block).map(|i| i * width).collect();
+        // The steps of panels of one, two and three vectors.
+        let steps: [Vec<usize>; 3] = std::array::from_fn(|i| (0..k_block).map(|k| k * (i + 1) * lanes).collect());
         let strides: Vec<usize> = (0..k_block).map(|i| i * b.row_stride).collect();
         for block in self.range {
             let (batch, i, j) =
@@ -316,25 +319,32 @@ impl<T: Real> Kernel for Blocks<'_, T> {
             let mut out = if swapped { self.grid.tile_of(batch, j, i) } else { self.grid.tile_of(batch, i, j) };
             let (first_row, first_column) = (i * row_block, j * column_block);
             let (rows, columns) = (row_block.min(m - first_row), column_block.min(n - first_column));
+            let row_panels = if k_block < k { rows.div_ceil(height) } else { 0 };
             let (row_stride, column_stride) = if swapped { (1, out.stride()) } else { (out.stride(), 1) };
             let out = out.as_mut_ptr().cast::<T>();
             // Few rows don't pay for packing the right matrix, if its rows can be read as they are.
             let direct = rows <= 32 && k <= 256 && b.column_stride == 1;
             for from in (0..k).step_by(k_block) {
                 let steps_here = k_block.min(k - from);
-                let accumulate = accumulate || from > 0;
                 // SAFETY: views were checked against the shape; scratch is as large as a block; tiles stay inside the block
-                // that the grid handed out, or go through `edge`.
+                // that the grid handed out, or go through a waiting tile.
                 unsafe {
                     let b_start = b
                         .data
                         .as_ptr()
                         .add(batch * b.batch_stride + from * b.row_stride + first_column * b.column_stride);
-                    let whole = if direct { columns / width * width } else { 0 };
+                    let mut whole = 0;
+                    while direct && whole < columns {
+                        let vectors = next_vectors::<S>((columns - whole).div_ceil(lanes));
+                        if whole + vectors * lanes > columns {
+                            break;
+                        }
+                        whole += vectors * lanes;
+                    }
                     if whole < columns {
                         let start = b_start.add(whole * b.column_stride);
                         let (row, column) = (b.row_stride, b.column_stride);
-                        pack_block::<S, T>(start, row, column, steps_here, columns - whole, width, packed_b);
+                        pack_block::<S, T>(start, row, column, steps_here, columns - whole, packed_b);
                     }
                     let (a_start, a_panel) = match packed_a {
                         Some(packed) => {
@@ -348,38 +358,62 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                             (to.cast_const(), height * steps_here)
                         }
                     };
-                    for column in (0..columns).step_by(width) {
+                    let (mut column, mut panel) = (0, 0);
+                    while column < columns {
+                        let vectors = next_vectors::<S>((columns - column).div_ceil(lanes));
                         let (b_start, offsets) = if column < whole {
                             (b_start.add(column), &strides[..steps_here])
                         } else {
-                            (packed_b.cast_const().add((column - whole) * steps_here), &steps[..steps_here])
+                            (
+                                packed_b.cast_const().add((column - whole) * steps_here),
+                                &steps[vectors - 1][..steps_here],
+                            )
                         };
-                        let tile_width = width.min(columns - column);
-                        let vectors = tile_width.div_ceil(lanes);
+                        let tile_width = (vectors * lanes).min(columns - column);
                         for row in (0..rows).step_by(height) {
                             let tile_rows = height.min(rows - row);
                             let a_start = a_start.add(row / height * a_panel);
                             let to = out.add(row * row_stride + column * column_stride);
+                            // Between blocks of k, sums wait in a tile of their own: rows of the output may lie a power of
+                            // two apart, which caches don't like.
+                            let waiting = waiting.add(if row_panels > 0 {
+                                (panel * row_panels + row / height) * height * width
+                            } else {
+                                0
+                            });
+                            let waiting = Rows { first: waiting, stride: width };
+                            let last = from + steps_here == k;
                             let fits = column_stride == 1
                                 && tile_width == vectors * lanes
                                 && tile_rows == rounded_rows::<S>(tile_rows);
-                            let (c, c_stride) = if fits { (to, row_stride) } else { (edge, width) };
-                            if !fits && accumulate {
-                                for r in 0..tile_rows {
-                                    for x in 0..tile_width {
-                                        *edge.add(r * width + x) = *to.add(r * row_stride + x * column_stride);
+                            let out = Rows { first: to, stride: row_stride };
+                            let start = match (from > 0, accumulate, fits) {
+                                (true, _, _) => Some(waiting),
+                                (_, true, true) => Some(out),
+                                (_, true, false) => {
+                                    for r in 0..tile_rows {
+                                        for x in 0..tile_width {
+                                            *waiting.first.add(r * width + x) =
+                                                *to.add(r * row_stride + x * column_stride);
+                                        }
                                     }
+                                    Some(waiting)
                                 }
-                            }
-                            tile::<S, T>(tile_rows, vectors, a_start, b_start, offsets, c, c_stride, accumulate);
-                            if !fits {
+                                _ => None,
+                            };
+                            let c = if last && fits { out } else { waiting };
+                            tile::<S, T>(tile_rows, vectors, a_start, b_start, offsets, start, c);
+                            if last && !fits {
                                 for r in 0..tile_rows {
+                                    let from = waiting.first.add(r * width);
                                     for x in 0..tile_width {
-                                        *to.add(r * row_stride + x * column_stride) = *edge.add(r * width + x);
+                                        *to.add(r * row_stride + x * column_stride) = *from.add(x);
                                     }
                                 }
                             }
                         }
+                        column += vectors * lanes;
+                        panel += 1;
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! Packing: operands in the order in which the register tile reads them.
 
-use super::tile::panel_rows;
+use super::tile::{next_vectors, panel_rows};
 use crate::simd::{Real, Simd, Vector};
 
 /// Packs `rows` rows (at most a panel) of `k` numbers into `to[k][panel_rows]`; missing rows are zeros.
@@ -43,12 +43,12 @@ pub(crate) unsafe fn pack_panel<S: Simd, T: Real>(
     }
 }
 
-/// Packs a block of `k` rows of `columns` numbers into panels `to[panel][k][width]`, `width` being a tile's columns;
-/// columns beyond the last are zeros.
+/// Packs a block of `k` rows of `columns` numbers into panels `to[panel][k][width]`, as wide as [`next_vectors`] says; columns
+/// beyond the last are zeros.
 ///
 /// # Safety
 /// `from[i * row_stride + j * column_stride]` is readable for i < k, j < columns; `to` is writable for
-/// `columns.div_ceil(width) * width * k` numbers.
+/// `columns` rounded up to vectors times `k` numbers.
 #[inline(always)]
 pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
     from: *const T,
@@ -56,20 +56,21 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
     column_stride: usize,
     k: usize,
     columns: usize,
-    width: usize,
     to: *mut T,
 ) {
     let lanes = T::Vec::<S>::LANES;
+    let panel = |first: usize| next_vectors::<S>((columns - first).div_ceil(lanes)) * lanes;
     // SAFETY: by the caller's promise; the last panel is filled up with zeros inside its own room.
     unsafe {
-        for panel in 0..columns.div_ceil(width) {
-            let first = panel * width;
-            let count = width.min(columns - first);
-            let to = to.add(first * k);
-            let from = from.add(first * column_stride);
-            if column_stride == 1 {
-                for i in 0..k {
-                    let (from, to) = (from.add(i * row_stride), to.add(i * width));
+        if column_stride == 1 {
+            // Row by row: the rows may lie pages apart.
+            for i in 0..k {
+                let from = from.add(i * row_stride);
+                let mut first = 0;
+                while first < columns {
+                    let width = panel(first);
+                    let count = width.min(columns - first);
+                    let (from, to) = (from.add(first), to.add(first * k + i * width));
                     for j in (0..width).step_by(lanes) {
                         let vector = if j + lanes <= count {
                             T::Vec::<S>::load_ptr(from.add(j))
@@ -78,26 +79,35 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
                         };
                         vector.store_ptr(to.add(j));
                     }
+                    first += width;
                 }
-            } else {
-                // Blocks of 8 × 8: a cache line of each column gives its numbers while it is at hand.
-                for i in (0..k).step_by(8) {
-                    for j in (0..width).step_by(8) {
-                        let from = from.add(i * row_stride);
-                        if row_stride == 1 && i + 8 <= k && j + 8 <= count {
-                            let from = from.add(j * column_stride);
-                            T::Vec::<S>::transpose_8x8(from, column_stride, to.add(i * width + j), width);
-                            continue;
-                        }
-                        for step in 0..8.min(k - i) {
-                            for j in j..(j + 8).min(width) {
-                                *to.add((i + step) * width + j) =
-                                    if j < count { *from.add(step * row_stride + j * column_stride) } else { T::ZERO };
-                            }
+            }
+            return;
+        }
+        let mut first = 0;
+        while first < columns {
+            let width = panel(first);
+            let count = width.min(columns - first);
+            let to = to.add(first * k);
+            let from = from.add(first * column_stride);
+            // Blocks of 8 × 8: a cache line of each column gives its numbers while it is at hand.
+            for i in (0..k).step_by(8) {
+                for j in (0..width).step_by(8) {
+                    let from = from.add(i * row_stride);
+                    if row_stride == 1 && i + 8 <= k && j + 8 <= count {
+                        let from = from.add(j * column_stride);
+                        T::Vec::<S>::transpose_8x8(from, column_stride, to.add(i * width + j), width);
+                        continue;
+                    }
+                    for step in 0..8.min(k - i) {
+                        for j in j..(j + 8).min(width) {
+                            *to.add((i + step) * width + j) =
+                                if j < count { *from.add(step * row_stride + j * column_stride) } else { T::ZERO };
                         }
                     }
                 }
             }
+            first += width;
         }
     }
 }

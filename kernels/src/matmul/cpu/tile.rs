@@ -15,6 +15,13 @@ pub(crate) const fn tile_vectors<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 3 } else { 2 }
 }
 
+/// How many vectors wide the next tile is when there are `left` vectors to go: as many as there can be, but rather two and
+/// two than three and one.
+#[inline(always)]
+pub(crate) fn next_vectors<S: Simd>(left: usize) -> usize {
+    if left == 4 { 2 } else { left.min(tile_vectors::<S>()) }
+}
+
 /// A number of rows that is whole panels for every instruction set.
 pub(crate) const ROW_UNIT: usize = 24;
 
@@ -24,37 +31,42 @@ pub(crate) fn tile_columns<S: Simd, T: Real>() -> usize {
     tile_vectors::<S>() * T::Vec::<S>::LANES
 }
 
-/// Adds to a tile of `rows` rows (at most a panel's) and `vectors` vectors, in sequence over k, the products of a column
-/// of `a` and a row of `b`:
+/// Rows at a distance.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<T> {
+    pub first: *mut T,
+    pub stride: usize,
+}
+
+/// Computes a tile of `rows` rows (at most a panel's) and `vectors` vectors: what it starts from, plus, in sequence over k, the
+/// products of a column of `a` and a row of `b`:
 ///
-/// `c[i * c_stride + j] (+)= Σ_k a[k * panel_rows + i] * b[offsets[k] + j]`
+/// `c[i, j] = start[i, j] + Σ_k a[k * panel_rows + i] * b[offsets[k] + j]`
 ///
-/// Each element is one chain of fused multiply-adds, from zero or from what `c` holds, so its bits don't depend on the
+/// Each element is one chain of fused multiply-adds, from zero or from where it starts, so its bits don't depend on the
 /// size of a tile or on where the range of k was cut. The number of rows is rounded up, see [`rounded_rows`].
 ///
 /// # Safety
 /// `a` is readable for whole panels of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
-/// (with `accumulate` also readable) for the rounded-up rows of `vectors` vectors.
+/// (and `start`, which may be the same, readable) for the rounded-up rows of `vectors` vectors.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn tile<S: Simd, T: Real>(
     rows: usize,
     vectors: usize,
     a: *const T,
     b: *const T,
     offsets: &[usize],
-    c: *mut T,
-    c_stride: usize,
-    accumulate: bool,
+    start: Option<Rows<T>>,
+    c: Rows<T>,
 ) {
     macro_rules! sized {
         ($rows:literal) => {
             // SAFETY: the caller's promise is the same.
             unsafe {
                 match vectors {
-                    3 if S::REGISTERS >= 32 => fixed::<S, T, $rows, 3>(a, b, offsets, c, c_stride, accumulate),
-                    2.. => fixed::<S, T, $rows, 2>(a, b, offsets, c, c_stride, accumulate),
-                    _ => fixed::<S, T, $rows, 1>(a, b, offsets, c, c_stride, accumulate),
+                    3 if S::REGISTERS >= 32 => fixed::<S, T, $rows, 3>(a, b, offsets, start, c),
+                    2.. => fixed::<S, T, $rows, 2>(a, b, offsets, start, c),
+                    _ => fixed::<S, T, $rows, 1>(a, b, offsets, start, c),
                 }
             }
         };
@@ -84,18 +96,17 @@ unsafe fn fixed<S: Simd, T: Real, const R: usize, const V: usize>(
     mut a: *const T,
     b: *const T,
     offsets: &[usize],
-    c: *mut T,
-    c_stride: usize,
-    accumulate: bool,
+    start: Option<Rows<T>>,
+    c: Rows<T>,
 ) {
     let lanes = T::Vec::<S>::LANES;
     let mut sums = [[T::Vec::<S>::zero(); V]; R];
     // SAFETY: by the caller's promise every access lies inside what `a`, `b` and `c` may be used for.
     unsafe {
-        if accumulate {
+        if let Some(start) = start {
             for (i, row) in sums.iter_mut().enumerate() {
                 for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = T::Vec::<S>::load_ptr(c.add(i * c_stride + j * lanes));
+                    *sum = T::Vec::<S>::load_ptr(start.first.add(i * start.stride + j * lanes));
                 }
             }
         }
@@ -115,7 +126,7 @@ unsafe fn fixed<S: Simd, T: Real, const R: usize, const V: usize>(
         }
         for (i, row) in sums.iter().enumerate() {
             for (j, sum) in row.iter().enumerate() {
-                sum.store_ptr(c.add(i * c_stride + j * lanes));
+                sum.store_ptr(c.first.add(i * c.stride + j * lanes));
             }
         }
     }
