@@ -101,7 +101,7 @@ impl Tape {
 
     /// A tape that keeps nothing: for inference.
     pub fn off(context: Context) -> Self {
-        Self::new(context, Mode::Off, None)
+        Self::new(Context { inference: true, ..context }, Mode::Off, None)
     }
 
     pub(crate) fn child(&self, mode: Mode) -> Self {

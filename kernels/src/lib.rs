@@ -11,6 +11,7 @@ pub mod cast;
 pub mod conv;
 pub mod elementwise;
 pub mod matmul;
+pub mod norm;
 pub mod parallel;
 pub mod reduce;
 pub mod registry;

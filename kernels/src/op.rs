@@ -67,6 +67,8 @@ impl Cost {
 pub struct Context {
     /// How exact the kernels must be.
     pub precision: Precision,
+    /// Whether no backward run will follow, so that an operation may reuse memory that it would have kept.
+    pub inference: bool,
 }
 
 /// How exact the kernels must be.
@@ -284,6 +286,29 @@ pub mod check {
         }
     }
 }
+
+/// Runs `$body` with `$type` standing for the Rust type of the floating-point dtype that kernels compute in.
+macro_rules! with_real {
+    ($operation:expr, $dtype:expr, $type:ident => $body:expr) => {
+        match $dtype {
+            tomograd_core::DType::F32 => {
+                type $type = f32;
+                $body
+            }
+            tomograd_core::DType::F64 => {
+                type $type = f64;
+                $body
+            }
+            dtype => Err(tomograd_core::Error::new(
+                tomograd_core::ErrorKind::DType,
+                $operation,
+                format!("no kernel computes in {dtype}"),
+            )
+            .expected("f32 or f64")),
+        }
+    };
+}
+pub(crate) use with_real;
 
 pub(crate) fn check_outputs(operation: &str, outputs: &[Meta]) -> Result<()> {
     outputs.iter().try_for_each(|meta| element_count(operation, &meta.shape).map(|_| ()))

@@ -129,7 +129,11 @@ macro_rules! registry {
 
 registry! {
     cast::Cast,
+    conv::Conv,
+    conv::ConvNormActivation,
+    conv::ConvTranspose,
     elementwise::Chain,
+    norm::Norm,
     reduce::Reduce,
     view::View,
 }

@@ -139,8 +139,9 @@ fn forward_equals_the_reference_in_every_instruction_set() {
             for isa in Isa::available() {
                 for precision in [Precision::Fast, Precision::Strict] {
                     let settings = Settings::default().isa(isa).unwrap();
-                    let forward =
-                        with_settings(settings, || run(&*case.op, &references(&inputs), &Context { precision }))?;
+                    let forward = with_settings(settings, || {
+                        run(&*case.op, &references(&inputs), &Context { precision, ..Context::default() })
+                    })?;
                     assert_eq!(forward.outputs.len(), reference.len());
                     for ((y, expected), scale) in forward.outputs.iter().zip(&reference).zip(&scale) {
                         assert_eq!(y.shape(), expected.shape(), "shape of an output");
@@ -204,7 +205,7 @@ fn gradients_equal_differences() {
         if !case.differentiable.contains(&true) {
             return Ok(());
         }
-        let context = Context { precision: Precision::Strict };
+        let context = Context { precision: Precision::Strict, ..Context::default() };
         let forward = run(&*case.op, &references(&case.inputs), &context)?;
         let cotangents: Vec<Option<Tensor>> = forward
             .outputs

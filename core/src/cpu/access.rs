@@ -36,6 +36,11 @@ impl Tensor {
         Ok(())
     }
 
+    /// Whether no other tensor shares the memory, so that a write needs no copy.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.storage) == 1 && self.is_contiguous() && self.layout.is_injective()
+    }
+
     /// The elements of a contiguous tensor.
     ///
     /// # Errors

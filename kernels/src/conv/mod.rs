@@ -8,10 +8,18 @@
 //! backward pass with respect to `x`, so it has no kernels of its own.
 
 pub mod cpu;
+mod norm_activation;
+mod op;
+mod proofs;
 pub mod reference;
+mod transposed;
 
 #[cfg(test)]
 mod tests;
+
+pub use norm_activation::ConvNormActivation;
+pub use op::Conv;
+pub use transposed::ConvTranspose;
 
 use tomograd_core::{Error, Result};
 

@@ -46,14 +46,21 @@ impl Path {
     }
 }
 
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Path {
+    /// The name, as traces print it.
+    pub fn name(self) -> &'static str {
+        match self {
             Path::Dense => "dense",
             Path::Depthwise => "depthwise",
             Path::Winograd => "winograd",
             Path::Pointwise => "pointwise",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -1,0 +1,160 @@
+//! Convolution, norm and activation as one operation.
+
+use tomograd_core::{Result, Tensor, TensorBuilder};
+
+use super::{
+    Conv,
+    cpu::{self, Activation, Epilogue, Moments, Outputs},
+    op::inputs_of,
+};
+use crate::{
+    Context, Cost, Forward, Meta, Op, Saved, check,
+    elementwise::Function,
+    norm::{Norm, Statistics},
+    op::with_real,
+};
+
+/// y = activation(norm(conv(x))) in one operation: the convolution's store takes the moments for the norm, and for the
+/// backward run only the convolution's inputs, its output and the statistics are kept. y is made again from these when an
+/// operation that follows needs it ([`Op::recomputes`]).
+///
+/// Inputs: those of the convolution, then those of the norm after its x. With statistics that are given
+/// ([`Statistics::Running`]) the norm is folded into the convolution's store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvNormActivation {
+    /// The convolution.
+    pub conv: Conv,
+    /// The norm and the activation.
+    pub norm: Norm,
+}
+
+impl ConvNormActivation {
+    fn conv_inputs(&self) -> usize {
+        self.conv.input_count()
+    }
+
+    /// The norm's inputs: z and what follows the convolution's.
+    fn norm_metas(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let conv_inputs = &inputs[..self.conv_inputs()];
+        let z = self.conv.output(conv_inputs, &self.conv.shape(conv_inputs)?);
+        Ok([&[z], &inputs[self.conv_inputs()..]].concat())
+    }
+
+    /// The activation, if the convolution's store knows it.
+    fn store_activation(&self) -> Option<Activation> {
+        match self.norm.activation {
+            None => Some(Activation::Identity),
+            Some(Function::Relu) => Some(Activation::Relu),
+            Some(Function::LeakyRelu(slope)) => Some(Activation::LeakyRelu(slope)),
+            Some(_) => None,
+        }
+    }
+}
+
+impl Op for ConvNormActivation {
+    fn name(&self) -> &'static str {
+        "conv_norm_activation"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let count = self.conv_inputs() + self.norm.input_count() - 1;
+        check::inputs(self.name(), inputs, count, count)?;
+        self.conv.infer(&inputs[..self.conv_inputs()])?;
+        self.norm.infer(&self.norm_metas(inputs)?)
+    }
+
+    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let (conv_inputs, norm_inputs) = inputs.split_at(self.conv_inputs());
+        let metas: Vec<Meta> = conv_inputs.iter().map(|&x| Meta::from(x)).collect();
+        let shape = self.conv.shape(&metas)?;
+        let parts: Vec<Tensor> = conv_inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+        with_real!(self.name(), outputs[0].dtype, T => {
+            crate::trace::path(cpu::Path::choose::<T>(&shape).name());
+            let weight = self.conv.weight();
+            let x = inputs_of::<T>(&parts[..weight])?;
+            let bias = if self.conv.bias { Some(parts[weight + 1].as_slice::<T>()?) } else { None };
+            let mut builder = TensorBuilder::<T>::new(self.name(), &outputs[0].shape, outputs[0].device)?;
+            let y = Outputs::one(builder.uninit()?, shape.out_channels);
+            let weights = parts[weight].as_slice::<T>()?;
+            if let (Statistics::Running, true, Some(activation)) =
+                (self.norm.statistics, context.inference, self.store_activation())
+            {
+                let (scale, shift) = self.norm.folded::<T>(norm_inputs, shape.out_channels)?;
+                let epilogue = Epilogue { bias, scale_shift: Some((&scale, &shift)), activation, moments: None };
+                cpu::forward(&shape, x, weights, epilogue, y)?;
+                // SAFETY: the kernel writes every element of its output.
+                return Ok(Forward::one(unsafe { builder.assume_init() }));
+            }
+            let mut moments = vec![Moments::default(); shape.batch * shape.out_channels];
+            let wanted = (self.norm.statistics != Statistics::Running).then_some(&mut moments[..]);
+            let epilogue = Epilogue { bias, moments: wanted, ..Epilogue::default() };
+            cpu::forward(&shape, x, weights, epilogue, y)?;
+            // SAFETY: the kernel writes every element of its output.
+            let z = unsafe { builder.assume_init() };
+            let mut all = vec![z.clone()];
+            all.extend(norm_inputs.iter().map(|&x| x.clone()));
+            drop(z);
+            let mut forward = self.norm.forward_with(context, all, Some(&moments), outputs)?;
+            forward.state.truncate(2);
+            Ok(forward)
+        })
+    }
+
+    fn saves_input(&self, index: usize) -> bool {
+        // The bias of the convolution isn't needed, everything else is.
+        index <= self.conv.weight() || index >= self.conv_inputs()
+    }
+
+    fn backward_cpu(
+        &self,
+        context: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let count = self.conv_inputs();
+        let wants_conv = needed[..count].contains(&true);
+        let norm_saved = self.norm_saved(saved)?;
+        let norm_needed = [&[wants_conv], &needed[count..]].concat();
+        let mut norm_gradients = self.norm.backward_cpu(context, &norm_saved, gradients, &norm_needed)?;
+        drop(norm_saved);
+        let dz = norm_gradients.remove(0);
+        let mut results = match dz {
+            Some(dz) => self.conv.gradients(saved, &dz, &needed[..count])?,
+            None => vec![None; count],
+        };
+        results.extend(norm_gradients);
+        Ok(results)
+    }
+
+    fn recomputes(&self) -> bool {
+        true
+    }
+
+    fn recompute_reads_input(&self, index: usize) -> bool {
+        index >= self.conv_inputs()
+    }
+
+    fn recompute_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
+        self.norm.recompute_cpu(context, &self.norm_saved(saved)?)
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        let conv = self.conv.cost(&inputs[..self.conv_inputs()], outputs);
+        Cost { flops: conv.flops + 8.0 * outputs[0].count() as f64, ..conv }
+    }
+}
+
+impl ConvNormActivation {
+    /// What the norm saved, its x being z of our state.
+    fn norm_saved(&self, saved: &Saved) -> Result<Saved> {
+        let count = self.conv_inputs();
+        let inputs = std::iter::once(Some(saved.state(0)?.clone())).chain(saved.inputs[count..].iter().cloned());
+        Ok(Saved {
+            inputs: inputs.collect(),
+            outputs: Vec::new(),
+            state: vec![saved.state(1)?.clone()],
+            metas: self.norm_metas(&saved.metas)?,
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! The convolution operation.
+
+use tomograd_core::{Error, Result, Tensor, TensorBuilder};
+
+use super::{
+    ConvShape,
+    cpu::{self, Epilogue, Inputs, Outputs},
+};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
+
+/// A convolution of (N, C, spatial...) with one to three spatial axes.
+///
+/// Inputs: x, a second x when `two_inputs` (its channels follow those of the first, as if concatenated), the weight
+/// (C_out, C_in / groups, kernel...), and a bias (C_out) when `bias`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conv {
+    /// Voxels between neighbouring outputs, for each spatial axis.
+    pub stride: Vec<usize>,
+    /// Zeros on both sides, for each spatial axis.
+    pub padding: Vec<usize>,
+    /// Voxels between neighbouring taps, for each spatial axis.
+    pub dilation: Vec<usize>,
+    /// Into how many groups the channels are divided.
+    pub groups: usize,
+    /// Whether there is a second x.
+    pub two_inputs: bool,
+    /// Whether there is a bias.
+    pub bias: bool,
+}
+
+/// The values of the spatial axes as those of three, leading axes filled up.
+pub(super) fn three(values: &[usize], fill: usize) -> [usize; 3] {
+    let mut all = [fill; 3];
+    for (to, from) in all.iter_mut().rev().zip(values.iter().rev()) {
+        *to = *from;
+    }
+    all
+}
+
+pub(super) fn check_attributes(operation: &str, rank: usize, attributes: [&[usize]; 3]) -> Result<()> {
+    if attributes.iter().all(|values| values.len() == rank) {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("stride, padding and dilation {attributes:?} for {rank} spatial axes"))
+        .expected("one number for each spatial axis"))
+}
+
+impl Conv {
+    /// A plain convolution over `rank` spatial axes: stride 1, no padding, one group, no bias.
+    pub fn new(rank: usize) -> Self {
+        let ones = vec![1; rank];
+        let padding = vec![0; rank];
+        Self { stride: ones.clone(), padding, dilation: ones, groups: 1, two_inputs: false, bias: false }
+    }
+
+    /// How many inputs it takes.
+    pub fn input_count(&self) -> usize {
+        2 + usize::from(self.two_inputs) + usize::from(self.bias)
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        1 + usize::from(self.two_inputs)
+    }
+
+    /// The sizes for these inputs, all checked.
+    pub(super) fn shape(&self, inputs: &[Meta]) -> Result<ConvShape> {
+        let x = &inputs[0];
+        let weight = &inputs[self.weight()];
+        let rank = check::spatial("conv", x)?;
+        check_attributes("conv", rank, [&self.stride, &self.padding, &self.dilation])?;
+        let fail = |what: String, expected: String| {
+            Error::shape("conv", what).expected(expected).shapes(inputs.iter().map(|meta| &meta.shape[..]))
+        };
+        let mut channels = x.shape[1];
+        if self.two_inputs {
+            let second = &inputs[1];
+            if second.rank() != x.rank() || second.shape[0] != x.shape[0] || second.shape[2..] != x.shape[2..] {
+                return Err(fail(
+                    "the two inputs differ in more than channels".into(),
+                    "equal batch and voxels".into(),
+                ));
+            }
+            channels += second.shape[1];
+        }
+        if weight.rank() != rank + 2 {
+            return Err(fail(format!("a weight of rank {}", weight.rank()), format!("rank {}", rank + 2)));
+        }
+        let groups = self.groups.max(1);
+        if weight.shape[1] * groups != channels {
+            return Err(fail(
+                format!("the weight takes {} channels in {groups} groups, the input has {channels}", weight.shape[1]),
+                format!("a weight (C_out, {}, kernel...)", channels / groups),
+            ));
+        }
+        if self.bias && inputs[self.weight() + 1].shape != [weight.shape[0]] {
+            return Err(fail("the bias doesn't fit the weight".into(), format!("({},)", weight.shape[0])));
+        }
+        let shape = ConvShape {
+            batch: x.shape[0],
+            groups: self.groups,
+            in_channels: channels,
+            out_channels: weight.shape[0],
+            input: three(&x.shape[2..], 1),
+            kernel: three(&weight.shape[2..], 1),
+            stride: three(&self.stride, 1),
+            padding: three(&self.padding, 0),
+            dilation: three(&self.dilation, 1),
+        };
+        shape.check()?;
+        Ok(shape)
+    }
+
+    pub(super) fn output(&self, inputs: &[Meta], shape: &ConvShape) -> Meta {
+        let rank = inputs[0].rank() - 2;
+        inputs[0].with_shape([&[shape.batch, shape.out_channels], &shape.output()[3 - rank..]].concat())
+    }
+
+    /// The gradients of x, second x, weight and bias from that of the output.
+    pub(super) fn gradients(&self, saved: &Saved, dy: &Tensor, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        with_real!("conv", dy.dtype(), T => {
+            let shape = self.shape(&saved.metas[..self.input_count()])?;
+            let dy = dy.contiguous()?;
+            let dy = dy.as_slice::<T>()?;
+            let build = |index: usize| TensorBuilder::<T>::new("conv", &saved.metas[index].shape, saved.metas[index].device);
+            let weight_index = self.weight();
+            let mut gradients = vec![None; self.input_count()];
+            if needed[..weight_index].contains(&true) {
+                let weight = saved.input(weight_index)?.contiguous()?;
+                let mut dx: Vec<TensorBuilder<T>> = (0..weight_index).map(build).collect::<Result<_>>()?;
+                let channels: Vec<usize> = saved.metas[..weight_index].iter().map(|meta| meta.shape[1]).collect();
+                let outputs = match &mut dx[..] {
+                    [first, second] => Outputs::two(first.uninit()?, channels[0], second.uninit()?, channels[1]),
+                    [first, ..] => Outputs::one(first.uninit()?, channels[0]),
+                    [] => return Ok(gradients),
+                };
+                cpu::backward_data(&shape, dy, weight.as_slice::<T>()?, outputs)?;
+                for (index, builder) in dx.into_iter().enumerate() {
+                    // SAFETY: the backward pass writes every element of its outputs.
+                    let gradient = unsafe { builder.assume_init() };
+                    gradients[index] = needed[index].then_some(gradient);
+                }
+            }
+            if needed[weight_index] {
+                let x: Vec<Tensor> = (0..weight_index).map(|i| saved.input(i)?.contiguous()).collect::<Result<_>>()?;
+                let mut builder = build(weight_index)?;
+                cpu::backward_weights(&shape, inputs_of::<T>(&x)?, dy, builder.uninit()?)?;
+                // SAFETY: the backward pass writes every weight's gradient.
+                gradients[weight_index] = Some(unsafe { builder.assume_init() });
+            }
+            if self.bias && needed[weight_index + 1] {
+                let mut builder = build(weight_index + 1)?;
+                cpu::backward_bias(&shape, dy, builder.uninit()?)?;
+                // SAFETY: the backward pass writes every bias's gradient.
+                gradients[weight_index + 1] = Some(unsafe { builder.assume_init() });
+            }
+            Ok(gradients)
+        })
+    }
+}
+
+/// One or two contiguous tensors as the input of a convolution.
+pub(super) fn inputs_of<T: crate::simd::Real>(x: &[Tensor]) -> Result<Inputs<'_, T>> {
+    let first = (x[0].as_slice::<T>()?, x[0].shape()[1]);
+    Ok(match x.get(1) {
+        Some(second) => Inputs::two(first.0, first.1, second.as_slice::<T>()?, second.shape()[1]),
+        None => Inputs::one(first.0, first.1),
+    })
+}
+
+impl Op for Conv {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("conv", inputs, self.input_count(), self.input_count())?;
+        check::same_float("conv", inputs)?;
+        let shape = self.shape(inputs)?;
+        Ok(vec![self.output(inputs, &shape)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+        let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
+        let shape = self.shape(&metas)?;
+        with_real!("conv", outputs[0].dtype, T => {
+            crate::trace::path(cpu::Path::choose::<T>(&shape).name());
+            let weight = self.weight();
+            let mut builder = TensorBuilder::<T>::new("conv", &outputs[0].shape, outputs[0].device)?;
+            let bias = if self.bias { Some(inputs[weight + 1].as_slice::<T>()?) } else { None };
+            let y = Outputs::one(builder.uninit()?, shape.out_channels);
+            let x = inputs_of::<T>(&inputs[..weight])?;
+            cpu::forward(&shape, x, inputs[weight].as_slice::<T>()?, Epilogue::bias(bias), y)?;
+            // SAFETY: the kernel writes every element of its output.
+            Ok(Forward::one(unsafe { builder.assume_init() }))
+        })
+    }
+
+    fn saves_input(&self, index: usize) -> bool {
+        index <= self.weight()
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        match &gradients[0] {
+            Some(dy) => self.gradients(saved, dy, needed),
+            None => Ok(vec![None; needed.len()]),
+        }
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        let flops = self.shape(inputs).map_or(0.0, |shape| 2.0 * shape.multiply_adds() as f64);
+        Cost::of(flops, inputs, outputs)
+    }
+}

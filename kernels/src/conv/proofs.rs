@@ -1,0 +1,201 @@
+//! Reference and random cases of the convolution operations.
+
+use tomograd_core::{Device, Random, Result, Tensor};
+
+use super::{Conv, ConvNormActivation, ConvShape, ConvTranspose, reference};
+use crate::{Meta, norm::Norm, registry, registry::Proven};
+
+/// The values of one or two inputs, their channels put together.
+fn concatenated(x: &[Tensor]) -> Result<Vec<f64>> {
+    let parts: Vec<Vec<f64>> = x.iter().map(Tensor::to_vec::<f64>).collect::<Result<_>>()?;
+    let mut all = Vec::new();
+    for n in 0..x[0].shape()[0] {
+        for (x, part) in x.iter().zip(&parts) {
+            let size = x.shape()[1..].iter().product::<usize>();
+            all.extend_from_slice(&part[n * size..][..size]);
+        }
+    }
+    Ok(all)
+}
+
+/// (N, C, voxels) with a number added to each channel.
+fn with_bias(values: Vec<f64>, bias: Option<&Tensor>, voxels: usize) -> Result<Vec<f64>> {
+    let Some(bias) = bias else { return Ok(values) };
+    let bias = bias.to_vec::<f64>()?;
+    Ok(values.into_iter().enumerate().map(|(i, value)| value + bias[i / voxels % bias.len()]).collect())
+}
+
+fn metas(inputs: &[Tensor]) -> Vec<Meta> {
+    inputs.iter().map(Meta::from).collect()
+}
+
+/// A random convolution that fits within a few thousand multiplications, and its sizes.
+fn random_shape(random: &mut Random) -> (usize, ConvShape) {
+    let pick = |random: &mut Random, values: &[usize]| values[random.below(values.len() as u64) as usize];
+    let rank = pick(random, &[1, 2, 3]);
+    let groups = pick(random, &[1, 1, 1, 2, 3]);
+    let depthwise = random.bernoulli(0.2);
+    let many = random.bernoulli(0.1) && rank < 3;
+    let channels = |random: &mut Random| if many { pick(random, &[16, 17]) } else { pick(random, &[1, 2, 3, 5]) };
+    let (group_in, group_out) =
+        if depthwise { (1, pick(random, &[1, 2])) } else { (channels(random), channels(random)) };
+    let mut shape = ConvShape {
+        batch: pick(random, &[0, 1, 1, 2, 2]),
+        groups,
+        in_channels: groups * group_in,
+        out_channels: groups * group_out,
+        input: [1; 3],
+        kernel: [1; 3],
+        stride: [1; 3],
+        padding: [0; 3],
+        dilation: [1; 3],
+    };
+    let plain = random.bernoulli(0.3);
+    for axis in 3 - rank..3 {
+        shape.kernel[axis] = if plain { 3 } else { pick(random, &[1, 2, 3]) };
+        shape.stride[axis] = if plain { 1 } else { pick(random, &[1, 1, 2, 3]) };
+        shape.padding[axis] = if plain { 1 } else { pick(random, &[0, 1, 2]) };
+        shape.dilation[axis] = if plain { 1 } else { pick(random, &[1, 1, 2]) };
+        shape.input[axis] = pick(random, &[1, 2, 3, 5, 8]) + shape.dilation[axis] * (shape.kernel[axis] - 1);
+    }
+    (rank, shape)
+}
+
+impl Conv {
+    fn random(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (rank, shape) = random_shape(random);
+        let from = 3 - rank;
+        let two_inputs = shape.in_channels > 1 && random.bernoulli(0.3);
+        let op = Conv {
+            stride: shape.stride[from..].to_vec(),
+            padding: shape.padding[from..].to_vec(),
+            dilation: shape.dilation[from..].to_vec(),
+            groups: shape.groups,
+            two_inputs,
+            bias: random.bernoulli(0.5),
+        };
+        let first =
+            if two_inputs { 1 + random.below(shape.in_channels as u64 - 1) as usize } else { shape.in_channels };
+        let mut inputs = Vec::new();
+        for channels in [first, shape.in_channels - first].into_iter().take(1 + usize::from(two_inputs)) {
+            let size = [&[shape.batch, channels], &shape.input[from..]].concat();
+            inputs.push(registry::values(random, &size)?);
+        }
+        let size = [&[shape.out_channels, shape.group_inputs()], &shape.kernel[from..]].concat();
+        inputs.push(registry::values(random, &size)?);
+        if op.bias {
+            inputs.push(registry::values(random, &[shape.out_channels])?);
+        }
+        Ok((op, inputs))
+    }
+
+    fn reference_and_magnitude(&self, inputs: &[Tensor]) -> Result<[Tensor; 2]> {
+        let metas = metas(inputs);
+        let shape = self.shape(&metas)?;
+        let x = concatenated(&inputs[..self.weight()])?;
+        let (sums, magnitudes) = reference::forward(&shape, &x, &inputs[self.weight()].to_vec::<f64>()?);
+        let bias = self.bias.then(|| &inputs[self.weight() + 1]);
+        let absolute = bias.map(|bias| registry::map(bias, f64::abs)).transpose()?;
+        let size = self.output(&metas, &shape).shape;
+        let voxels = shape.output_voxels();
+        let y = Tensor::from_slice(&with_bias(sums, bias, voxels)?, &size, Device::Cpu)?;
+        let magnitude = Tensor::from_slice(&with_bias(magnitudes, absolute.as_ref(), voxels)?, &size, Device::Cpu)?;
+        let terms = (shape.group_inputs() * shape.taps() + 1) as f64;
+        Ok([y, registry::map(&magnitude, |sum| sum * terms)?])
+    }
+}
+
+impl Proven for Conv {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [y, _] = self.reference_and_magnitude(inputs)?;
+        Ok(vec![y])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [_, scale] = self.reference_and_magnitude(inputs)?;
+        Ok(vec![scale])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        Self::random(random)
+    }
+}
+
+impl ConvTranspose {
+    fn reference_and_magnitude(&self, inputs: &[Tensor]) -> Result<[Tensor; 2]> {
+        let metas = metas(inputs);
+        let shape = self.shape(&metas)?;
+        let (sums, magnitudes) =
+            reference::backward_data(&shape, &inputs[0].to_vec::<f64>()?, &inputs[1].to_vec::<f64>()?);
+        let bias = self.bias.then(|| &inputs[2]);
+        let absolute = bias.map(|bias| registry::map(bias, f64::abs)).transpose()?;
+        let size = crate::Op::infer(self, &metas)?.remove(0).shape;
+        let voxels = shape.input_voxels();
+        let y = Tensor::from_slice(&with_bias(sums, bias, voxels)?, &size, Device::Cpu)?;
+        let magnitude = Tensor::from_slice(&with_bias(magnitudes, absolute.as_ref(), voxels)?, &size, Device::Cpu)?;
+        let terms = (shape.group_outputs() * shape.taps() + 1) as f64;
+        Ok([y, registry::map(&magnitude, |sum| sum * terms)?])
+    }
+}
+
+impl Proven for ConvTranspose {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [y, _] = self.reference_and_magnitude(inputs)?;
+        Ok(vec![y])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [_, scale] = self.reference_and_magnitude(inputs)?;
+        Ok(vec![scale])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (rank, shape) = random_shape(random);
+        let from = 3 - rank;
+        let output_padding = (from..3).map(|axis| random.below(shape.stride[axis] as u64) as usize).collect();
+        let op = Self {
+            stride: shape.stride[from..].to_vec(),
+            // A small input with much padding could leave nothing.
+            padding: (from..3).map(|axis| if shape.input[axis] < 3 { 0 } else { shape.padding[axis].min(1) }).collect(),
+            output_padding,
+            dilation: shape.dilation[from..].to_vec(),
+            groups: shape.groups,
+            bias: random.bernoulli(0.5),
+        };
+        let size = [&[shape.batch, shape.in_channels], &shape.input[from..]].concat();
+        let weight = [&[shape.in_channels, shape.group_outputs()], &shape.kernel[from..]].concat();
+        let mut inputs = vec![registry::values(random, &size)?, registry::values(random, &weight)?];
+        if op.bias {
+            inputs.push(registry::values(random, &[shape.out_channels])?);
+        }
+        Ok((op, inputs))
+    }
+}
+
+impl Proven for ConvNormActivation {
+    /// The norm divides by a deviation that may be small, which enlarges the convolution's own error.
+    const TOLERANCE: f64 = 64.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let count = self.conv.input_count();
+        let z = self.conv.reference(&inputs[..count])?;
+        self.norm.reference(&[&z[..], &inputs[count..]].concat())
+    }
+
+    fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
+        let count = self.conv.input_count();
+        let z = self.conv.reference(&inputs[..count])?;
+        let error = self.conv.scale(&inputs[..count], &z)?;
+        let largest = error[0].to_vec::<f64>()?.into_iter().fold(0.0, f64::max);
+        let scales = self.norm.scale(&[&z[..], &inputs[count..]].concat(), reference)?;
+        scales.iter().map(|scale| registry::map(scale, |scale| scale * (1.0 + largest))).collect()
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (conv, mut inputs) = Conv::random(random)?;
+        let shape = conv.shape(&metas(&inputs))?;
+        let (norm, more) = Norm::random(random, shape.out_channels, shape.batch * shape.output_voxels())?;
+        inputs.extend(more);
+        Ok((Self { conv, norm }, inputs))
+    }
+}

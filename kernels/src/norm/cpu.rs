@@ -1,0 +1,380 @@
+//! Norm on the CPU: one channel of one image after the other, in blocks of fixed length.
+
+use std::mem::MaybeUninit;
+
+use tomograd_core::{Result, Tensor, TensorBuilder};
+
+use super::Scaling;
+use crate::{
+    conv::cpu::Moments,
+    elementwise::Function,
+    parallel::{Partition, parallel_for},
+    simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
+};
+
+/// Elements summed in lanes of their own type before the sum goes on in f64: keeps f32 sums exact to about 2⁸ ε.
+const BLOCK: usize = 4096;
+/// Elements of a parallel chunk.
+const GRAIN: usize = 1 << 16;
+
+/// (image, channel) pairs, elements of one, and pairs of a chunk.
+fn rows(x: &Tensor) -> (usize, usize, usize) {
+    let pairs = x.shape()[0] * x.shape()[1];
+    let length: usize = x.shape()[2..].iter().product();
+    (pairs, length, (GRAIN / length.max(1)).max(1))
+}
+
+/// An activation that kernels are specialised for.
+trait Activate: Copy + Send + Sync {
+    fn value<V: Vector>(self, x: V) -> V;
+    fn derivative<V: Vector>(self, x: V) -> V;
+}
+
+#[derive(Clone, Copy)]
+struct Identity;
+
+impl Activate for Identity {
+    #[inline(always)]
+    fn value<V: Vector>(self, x: V) -> V {
+        x
+    }
+    #[inline(always)]
+    fn derivative<V: Vector>(self, _: V) -> V {
+        V::splat(<V::Elem as Real>::ONE)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Leaky(f64);
+
+impl Activate for Leaky {
+    #[inline(always)]
+    fn value<V: Vector>(self, x: V) -> V {
+        Function::LeakyRelu(self.0).value(x)
+    }
+    #[inline(always)]
+    fn derivative<V: Vector>(self, x: V) -> V {
+        Function::LeakyRelu(self.0).derivative(x)
+    }
+}
+
+impl Activate for Function {
+    #[inline(always)]
+    fn value<V: Vector>(self, x: V) -> V {
+        Function::value(self, x)
+    }
+    #[inline(always)]
+    fn derivative<V: Vector>(self, x: V) -> V {
+        Function::derivative(self, x)
+    }
+}
+
+/// Runs `$body` with `$activate` of the type that the activation is specialised as.
+macro_rules! specialised {
+    ($activation:expr, $activate:ident => $body:expr) => {
+        match $activation {
+            None => {
+                let $activate = Identity;
+                $body
+            }
+            Some(Function::Relu) => {
+                let $activate = Leaky(0.0);
+                $body
+            }
+            Some(Function::LeakyRelu(slope)) => {
+                let $activate = Leaky(slope);
+                $body
+            }
+            Some($activate) => $body,
+        }
+    };
+}
+
+struct RowMoments<'a, T>(&'a [T]);
+
+impl<T: Real> Kernel for RowMoments<'_, T> {
+    type Output = Moments;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Moments {
+        let mut moments = Moments::default();
+        for block in self.0.chunks(BLOCK) {
+            let count = block.len() as f64;
+            let mean = T::from_f64(crate::simd::sum::<T::Vec<S>>(block).to_f64() / count);
+            // Distances from the block's mean, twice: their sum corrects what rounding the mean lost.
+            let shift = Lanes16::<T::Vec<S>>::splat(mean);
+            let (mut sum, mut squares) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
+            for part in block.chunks(16) {
+                // What fills a short row up lies at the mean.
+                let distance = Lanes16::load_partial(part, mean).sub(shift);
+                sum = sum.add(distance);
+                squares = distance.mul_add(distance, squares);
+            }
+            let rest = sum.horizontal_sum().to_f64() / count;
+            let squares = squares.horizontal_sum().to_f64() - rest * rest * count;
+            moments = moments.join(Moments { count, mean: mean.to_f64() + rest, squares: squares.max(0.0) });
+        }
+        moments
+    }
+}
+
+/// The moments of each channel of each image.
+pub(super) fn moments<T: Real>(x: &Tensor) -> Result<Vec<Moments>> {
+    let (pairs, length, grain) = rows(x);
+    let elements = x.as_slice::<T>()?;
+    let mut moments = vec![Moments::default(); pairs];
+    let target = Partition::new(&mut moments, grain);
+    parallel_for(pairs, grain, |chunk| {
+        for (moments, pair) in target.take(chunk.clone()).iter_mut().zip(chunk) {
+            *moments = dispatch(RowMoments(&elements[pair * length..][..length]));
+        }
+    })?;
+    drop(target);
+    Ok(moments)
+}
+
+/// y = activation(scale · x + shift) over a row.
+struct ApplyRow<'a, T, A> {
+    /// `None`: y holds x.
+    x: Option<&'a [T]>,
+    y: &'a mut [MaybeUninit<T>],
+    scale: T,
+    shift: T,
+    activate: A,
+}
+
+impl<T: Real, A: Activate> Kernel for ApplyRow<'_, T, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let lanes = T::Vec::<S>::LANES;
+        let count = self.y.len();
+        let to = self.y.as_mut_ptr().cast::<T>();
+        let from = match self.x {
+            Some(x) => {
+                assert_eq!(x.len(), count, "a row and its result");
+                x.as_ptr()
+            }
+            None => to.cast_const(),
+        };
+        let (scale, shift) = (T::Vec::<S>::splat(self.scale), T::Vec::<S>::splat(self.shift));
+        let mut i = 0;
+        while i + lanes <= count {
+            // SAFETY: i + lanes elements exist in both rows; in place, each vector is read before it is written.
+            unsafe {
+                let x = T::Vec::<S>::load_ptr(from.add(i));
+                self.activate.value(x.mul_add(scale, shift)).store_ptr(to.add(i));
+            }
+            i += lanes;
+        }
+        if i < count {
+            // SAFETY: count - i elements are left in both rows.
+            unsafe {
+                let x = T::Vec::<S>::load_partial_ptr(from.add(i), count - i);
+                self.activate.value(x.mul_add(scale, shift)).store_partial_ptr(to.add(i), count - i);
+            }
+        }
+    }
+}
+
+/// Scale and shift of an (image, channel) pair.
+fn line<T: Real>(scaling: &Scaling, affine: &[Vec<f64>; 2], channel: usize) -> (T, T) {
+    let scale = T::from_f64(affine[0][channel] * scaling.inverse);
+    // With the rounded scale, so that x = mean gives β.
+    (scale, T::from_f64(affine[1][channel] - scaling.mean * scale.to_f64()))
+}
+
+fn apply_rows<T: Real>(
+    x: Option<&[T]>,
+    y: &mut [MaybeUninit<T>],
+    (pairs, length, grain): (usize, usize, usize),
+    scalings: &[Scaling],
+    affine: &[Vec<f64>; 2],
+    activation: Option<Function>,
+) -> Result<()> {
+    let channels = affine[0].len();
+    let target = Partition::new(y, grain * length);
+    specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
+        let rows = target.take(chunk.start * length..chunk.end * length);
+        for (y, pair) in rows.chunks_mut(length.max(1)).zip(chunk) {
+            let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
+            dispatch(ApplyRow { x: x.map(|x| &x[pair * length..][..length]), y, scale, shift, activate });
+        }
+    })?);
+    Ok(())
+}
+
+/// y in memory of its own.
+pub(super) fn apply<T: Real>(
+    x: &Tensor,
+    scalings: &[Scaling],
+    affine: &[Vec<f64>; 2],
+    activation: Option<Function>,
+) -> Result<Tensor> {
+    let mut builder = TensorBuilder::<T>::new("norm", x.shape(), x.device())?;
+    apply_rows(Some(x.as_slice::<T>()?), builder.uninit()?, rows(x), scalings, affine, activation)?;
+    // SAFETY: every pair's row is written wholly.
+    Ok(unsafe { builder.assume_init() })
+}
+
+/// y in x's memory, when nobody else uses that.
+pub(super) fn apply_in_place<T: Real>(
+    mut x: Tensor,
+    scalings: &[Scaling],
+    affine: &[Vec<f64>; 2],
+    activation: Option<Function>,
+) -> Result<Tensor> {
+    if !x.is_unique() {
+        return apply::<T>(&x, scalings, affine, activation);
+    }
+    let sizes = rows(&x);
+    let y = crate::parallel::as_uninit(x.as_mut_slice::<T>()?);
+    apply_rows::<T>(None, y, sizes, scalings, affine, activation)?;
+    Ok(x)
+}
+
+/// Σ g and Σ g x̂ of a row.
+struct SumsRow<'a, T, A> {
+    x: &'a [T],
+    dy: &'a [T],
+    scale: T,
+    shift: T,
+    mean: T,
+    inverse: T,
+    activate: A,
+}
+
+impl<T: Real, A: Activate> Kernel for SumsRow<'_, T, A> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> [f64; 2] {
+        let lanes = |value: T| Lanes16::<T::Vec<S>>::splat(value);
+        let (scale, shift, mean) = (lanes(self.scale), lanes(self.shift), lanes(self.mean));
+        let mut sums = [0.0; 2];
+        for (x, dy) in self.x.chunks(BLOCK).zip(self.dy.chunks(BLOCK)) {
+            let (mut plain, mut weighted) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
+            for (x, dy) in x.chunks(16).zip(dy.chunks(16)) {
+                // Short rows are filled up with a gradient of zero.
+                let (x, dy) = (Lanes16::load_partial(x, self.mean), Lanes16::load_partial(dy, T::ZERO));
+                let before = x.mul_add(scale, shift);
+                let g = dy.mul(derivative(self.activate, before));
+                plain = plain.add(g);
+                weighted = g.mul_add(x.sub(mean), weighted);
+            }
+            sums[0] += plain.horizontal_sum().to_f64();
+            sums[1] += weighted.horizontal_sum().to_f64();
+        }
+        [sums[0], sums[1] * self.inverse.to_f64()]
+    }
+}
+
+#[inline(always)]
+fn derivative<V: Vector, A: Activate>(activate: A, x: Lanes16<V>) -> Lanes16<V> {
+    x.map(
+        #[inline(always)]
+        |x| activate.derivative(x),
+    )
+}
+
+/// Of each (image, channel): Σ g and Σ g x̂, where g = dy · activation'(γ x̂ + β).
+pub(super) fn backward_sums<T: Real>(
+    x: &Tensor,
+    dy: &Tensor,
+    scalings: &[Scaling],
+    affine: &[Vec<f64>; 2],
+    activation: Option<Function>,
+) -> Result<Vec<[f64; 2]>> {
+    let (pairs, length, grain) = rows(x);
+    let channels = affine[0].len();
+    let (x, dy) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
+    let mut sums = vec![[0.0; 2]; pairs];
+    let target = Partition::new(&mut sums, grain);
+    specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
+        for (sums, pair) in target.take(chunk.clone()).iter_mut().zip(chunk) {
+            let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
+            let range = pair * length..(pair + 1) * length;
+            *sums = dispatch(SumsRow {
+                x: &x[range.clone()],
+                dy: &dy[range],
+                scale,
+                shift,
+                mean: T::from_f64(scalings[pair].mean),
+                inverse: T::from_f64(scalings[pair].inverse),
+                activate,
+            });
+        }
+    })?);
+    drop(target);
+    Ok(sums)
+}
+
+/// dx = scale · g + slope · (x − mean) + constant over a row; the last two are what goes through mean and variance.
+struct DataRow<'a, T, A> {
+    x: &'a [T],
+    dy: &'a [T],
+    dx: &'a mut [MaybeUninit<T>],
+    scale: T,
+    shift: T,
+    slope: T,
+    constant: T,
+    mean: T,
+    activate: A,
+}
+
+impl<T: Real, A: Activate> Kernel for DataRow<'_, T, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let lanes = T::Vec::<S>::LANES;
+        let splat = |value: T| T::Vec::<S>::splat(value);
+        let (scale, shift, mean) = (splat(self.scale), splat(self.shift), splat(self.mean));
+        let (slope, constant) = (splat(self.slope), splat(self.constant));
+        for ((x, dy), dx) in self.x.chunks(lanes).zip(self.dy.chunks(lanes)).zip(self.dx.chunks_mut(lanes)) {
+            let (x, dy) = (T::Vec::<S>::load_partial(x), T::Vec::<S>::load_partial(dy));
+            let g = dy.mul(self.activate.derivative(x.mul_add(scale, shift)));
+            let result = g.mul_add(scale, x.sub(mean).mul_add(slope, constant));
+            // SAFETY: as many elements are written as the part of the row has.
+            unsafe { result.store_partial_ptr(dx.as_mut_ptr().cast(), dx.len()) };
+        }
+    }
+}
+
+/// dx = γ r g + `through[1]` (x − mean) + `through[0]`, r being the inverse deviation; `through` is given for each pair.
+pub(super) fn backward_data<T: Real>(
+    x: &Tensor,
+    dy: &Tensor,
+    scalings: &[Scaling],
+    affine: &[Vec<f64>; 2],
+    activation: Option<Function>,
+    through: &[[f64; 2]],
+) -> Result<Tensor> {
+    let (pairs, length, grain) = rows(x);
+    let channels = affine[0].len();
+    let mut builder = TensorBuilder::<T>::new("norm", x.shape(), x.device())?;
+    let (x, dy) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
+    let target = Partition::new(builder.uninit()?, grain * length);
+    specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
+        let rows = target.take(chunk.start * length..chunk.end * length);
+        for (dx, pair) in rows.chunks_mut(length.max(1)).zip(chunk) {
+            let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
+            let range = pair * length..(pair + 1) * length;
+            dispatch(DataRow {
+                x: &x[range.clone()],
+                dy: &dy[range],
+                dx,
+                scale,
+                shift,
+                constant: T::from_f64(through[pair][0]),
+                slope: T::from_f64(through[pair][1]),
+                mean: T::from_f64(scalings[pair].mean),
+                activate,
+            });
+        }
+    })?);
+    drop(target);
+    // SAFETY: every pair's row is written wholly.
+    Ok(unsafe { builder.assume_init() })
+}

@@ -1,0 +1,326 @@
+//! Batch, instance and group norm with a fused activation.
+
+mod cpu;
+mod proofs;
+
+use tomograd_core::{Element, Error, Result, Tensor};
+
+use crate::{
+    Context, Cost, Forward, Meta, Op, Saved, check, conv::cpu::Moments, elementwise::Function, op::with_real,
+    simd::Real,
+};
+
+/// Over which elements mean and variance are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// The voxels of one channel of one image.
+    Instance,
+    /// The voxels and channels of one of this many groups of one image.
+    Group(usize),
+    /// The voxels of one channel of all images.
+    Batch,
+    /// None: they are given, as running statistics.
+    Running,
+}
+
+/// y = activation(γ (x − mean) / √(variance + ε) + β) on (N, C, spatial...), the variance being the biased one.
+///
+/// Inputs: x; γ and β, each (C), when `affine`; mean and variance, each (C), for [`Statistics::Running`]. Outputs: y; for
+/// [`Statistics::Batch`] also the mean and the unbiased variance, each (C), for running statistics.
+///
+/// Ioffe and Szegedy 2015 (batch), Ulyanov et al. 2016 (instance), Wu and He 2018 (group).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Norm {
+    /// Over which elements mean and variance are taken.
+    pub statistics: Statistics,
+    /// ε.
+    pub epsilon: f64,
+    /// Whether there are γ and β.
+    pub affine: bool,
+    /// What is applied to the result.
+    pub activation: Option<Function>,
+}
+
+/// Mean and 1/√(variance + ε) of each channel of each image.
+pub(crate) struct Scaling {
+    mean: f64,
+    inverse: f64,
+}
+
+impl Norm {
+    /// How many inputs it takes.
+    pub fn input_count(&self) -> usize {
+        1 + 2 * usize::from(self.affine) + 2 * usize::from(self.statistics == Statistics::Running)
+    }
+
+    /// Inputs `first` and `first + 1` of (C) numbers as f64, where `all` starts after x.
+    fn pair(all: &[&Tensor], first: usize) -> Result<[Vec<f64>; 2]> {
+        Ok([all[first].to_vec_f64()?, all[first + 1].to_vec_f64()?])
+    }
+
+    /// γ and β, or ones and zeros.
+    fn affine_values(&self, rest: &[&Tensor], channels: usize) -> Result<[Vec<f64>; 2]> {
+        if self.affine { Self::pair(rest, 0) } else { Ok([vec![1.0; channels], vec![0.0; channels]]) }
+    }
+
+    /// With given statistics: scale and shift of each channel.
+    pub(crate) fn folded<T: Real>(&self, rest: &[&Tensor], channels: usize) -> Result<(Vec<T>, Vec<T>)> {
+        let [gamma, beta] = self.affine_values(rest, channels)?;
+        let [mean, variance] = Self::pair(rest, 2 * usize::from(self.affine))?;
+        let scale: Vec<f64> = gamma.iter().zip(&variance).map(|(g, v)| g / (v + self.epsilon).sqrt()).collect();
+        let shift = beta.iter().zip(&scale).zip(&mean).map(|((b, s), m)| T::from_f64(b - s * m)).collect();
+        Ok((scale.iter().map(|&s| T::from_f64(s)).collect(), shift))
+    }
+
+    /// The sets of (image, channel) pairs whose moments are joined, as the set's number for each pair.
+    fn set_of(&self, n: usize, channel: usize, channels: usize) -> usize {
+        match self.statistics {
+            Statistics::Instance => n * channels + channel,
+            Statistics::Group(groups) => n * groups + channel * groups / channels,
+            Statistics::Batch | Statistics::Running => channel,
+        }
+    }
+
+    fn set_count(&self, batch: usize, channels: usize) -> usize {
+        match self.statistics {
+            Statistics::Instance => batch * channels,
+            Statistics::Group(groups) => batch * groups,
+            Statistics::Batch | Statistics::Running => channels,
+        }
+    }
+
+    /// The moments of each set, joined in the order of images and channels.
+    fn joined(&self, moments: &[Moments], batch: usize, channels: usize) -> Vec<Moments> {
+        let mut sets = vec![Moments::default(); self.set_count(batch, channels)];
+        for n in 0..batch {
+            for channel in 0..channels {
+                let set = &mut sets[self.set_of(n, channel, channels)];
+                *set = set.join(moments[n * channels + channel]);
+            }
+        }
+        sets
+    }
+
+    /// The forward run; `moments` of each (image, channel) are taken here when they aren't known. `inputs` are moved in, so
+    /// that in inference y can take x's memory. The state is x and the statistics (2, sets).
+    pub(crate) fn forward_with(
+        &self,
+        context: &Context,
+        mut inputs: Vec<Tensor>,
+        moments: Option<&[Moments]>,
+        outputs: &[Meta],
+    ) -> Result<Forward> {
+        let x = inputs.remove(0).contiguous()?;
+        let rest: Vec<&Tensor> = inputs.iter().collect();
+        let (batch, channels) = (x.shape()[0], x.shape()[1]);
+        with_real!("norm", x.dtype(), T => {
+            let mut extra = Vec::new();
+            let statistics: Vec<f64> = if self.statistics == Statistics::Running {
+                let [mean, variance] = Self::pair(&rest, 2 * usize::from(self.affine))?;
+                mean.into_iter().chain(variance.iter().map(|v| 1.0 / (v + self.epsilon).sqrt())).collect()
+            } else {
+                let own;
+                let moments = match moments {
+                    Some(moments) => moments,
+                    None => {
+                        own = cpu::moments::<T>(&x)?;
+                        &own
+                    }
+                };
+                let sets = self.joined(moments, batch, channels);
+                if self.statistics == Statistics::Batch {
+                    for unbiased in [false, true] {
+                        let values: Vec<T> = sets
+                            .iter()
+                            .map(|set| T::from_f64(if unbiased { set.squares / (set.count - 1.0) } else { set.mean }))
+                            .collect();
+                        extra.push(Tensor::from_slice(&values, &[channels], x.device())?);
+                    }
+                }
+                let inverse = |set: &Moments| 1.0 / (set.squares / set.count.max(1.0) + self.epsilon).sqrt();
+                sets.iter().map(|set| set.mean).chain(sets.iter().map(inverse)).collect()
+            };
+            let sets = statistics.len() / 2;
+            let state = Tensor::from_slice(&statistics, &[2, sets], x.device())?;
+            let affine = self.affine_values(&rest, channels)?;
+            let scalings = self.scalings(&state, batch, channels)?;
+            let (y, kept) = if context.inference {
+                (cpu::apply_in_place::<T>(x, &scalings, &affine, self.activation)?, None)
+            } else {
+                (cpu::apply::<T>(&x, &scalings, &affine, self.activation)?, Some(x))
+            };
+            let _ = outputs;
+            let outputs = std::iter::once(y).chain(extra).collect();
+            Ok(Forward { outputs, state: kept.into_iter().chain([state]).collect() })
+        })
+    }
+
+    /// Mean and inverse deviation of each (image, channel), from those of the sets.
+    fn scalings(&self, state: &Tensor, batch: usize, channels: usize) -> Result<Vec<Scaling>> {
+        let statistics = state.as_slice::<f64>()?;
+        let sets = statistics.len() / 2;
+        Ok((0..batch * channels)
+            .map(|i| {
+                let set = self.set_of(i / channels, i % channels, channels);
+                Scaling { mean: statistics[set], inverse: statistics[sets + set] }
+            })
+            .collect())
+    }
+}
+
+impl Op for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("norm", inputs, self.input_count(), self.input_count())?;
+        check::same_float("norm", inputs)?;
+        check::spatial("norm", &inputs[0]).or_else(|error| if inputs[0].rank() == 2 { Ok(0) } else { Err(error) })?;
+        let channels = inputs[0].shape[1];
+        if let Some(other) = inputs[1..].iter().find(|meta| meta.shape != [channels]) {
+            return Err(Error::shape("norm", "a parameter or statistic doesn't fit the channels")
+                .expected(format!("({channels},)"))
+                .shapes([&inputs[0].shape[..], &other.shape]));
+        }
+        if let Statistics::Group(groups) = self.statistics
+            && (groups == 0 || !channels.is_multiple_of(groups))
+        {
+            return Err(Error::argument("norm", format!("{groups} groups of {channels} channels"))
+                .expected("a number of groups that divides the channels"));
+        }
+        let values = inputs[0].count() / channels.max(1);
+        if self.statistics == Statistics::Batch && values == 1 {
+            return Err(Error::shape("norm", "batch statistics of one value a channel")
+                .expected("more than one value")
+                .shapes([&inputs[0].shape[..]]));
+        }
+        let mut outputs = vec![inputs[0].clone()];
+        if self.statistics == Statistics::Batch {
+            outputs.extend([inputs[0].with_shape([channels]), inputs[0].with_shape([channels])]);
+        }
+        Ok(outputs)
+    }
+
+    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|&x| x.clone()).collect();
+        let mut forward = self.forward_with(context, inputs, None, outputs)?;
+        // x is saved as an input.
+        forward.state = forward.state.split_off(forward.state.len() - 1);
+        Ok(forward)
+    }
+
+    fn saves_input(&self, _: usize) -> bool {
+        true
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut results = vec![None; needed.len()];
+        if gradients.iter().all(Option::is_none) {
+            return Ok(results);
+        }
+        let x = saved.input(0)?.contiguous()?;
+        let dy = match &gradients[0] {
+            Some(dy) => dy.contiguous()?,
+            None => Tensor::zeros(x.shape(), x.dtype(), x.device())?,
+        };
+        let (batch, channels) = (x.shape()[0], x.shape()[1]);
+        let rest: Vec<&Tensor> = (1..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+        let affine = self.affine_values(&rest, channels)?;
+        let scalings = self.scalings(saved.state(0)?, batch, channels)?;
+        with_real!("norm", x.dtype(), T => {
+            // Of each (image, channel): Σ g and Σ g x̂, g being the gradient before the activation.
+            let sums = cpu::backward_sums::<T>(&x, &dy, &scalings, &affine, self.activation)?;
+            let mut sets = vec![[0.0; 2]; self.set_count(batch, channels)];
+            let mut by_channel = vec![[0.0; 2]; channels];
+            for (i, sums) in sums.iter().enumerate() {
+                let channel = i % channels;
+                for k in 0..2 {
+                    sets[self.set_of(i / channels, channel, channels)][k] += affine[0][channel] * sums[k];
+                    by_channel[channel][k] += sums[k];
+                }
+            }
+            if needed[0] {
+                let values = x.count() / sets.len().max(1);
+                // Batch mean and variance are outputs too; their gradients reach every value of the channel.
+                let extra = |output: usize| -> Result<Vec<f64>> {
+                    match gradients.get(output).and_then(Option::as_ref) {
+                        Some(gradient) => gradient.to_vec_f64(),
+                        None => Ok(vec![0.0; channels]),
+                    }
+                };
+                let (of_mean, of_variance) = (extra(1)?, extra(2)?);
+                let count = values as f64;
+                let through: Vec<[f64; 2]> = (0..batch * channels)
+                    .map(|i| {
+                        if self.statistics == Statistics::Running {
+                            return [0.0; 2];
+                        }
+                        let (channel, inverse) = (i % channels, scalings[i].inverse);
+                        let sums = sets[self.set_of(i / channels, channel, channels)];
+                        let (mut constant, mut slope) =
+                            (-inverse * sums[0] / count, -inverse * inverse * sums[1] / count);
+                        if self.statistics == Statistics::Batch {
+                            constant += of_mean[channel] / count;
+                            slope += 2.0 * of_variance[channel] / (count - 1.0);
+                        }
+                        [constant, slope]
+                    })
+                    .collect();
+                results[0] = Some(cpu::backward_data::<T>(&x, &dy, &scalings, &affine, self.activation, &through)?);
+            }
+            let vector = |k: usize| {
+                let values: Vec<T> = by_channel.iter().map(|sums| T::from_f64(sums[k])).collect();
+                Tensor::from_slice(&values, &[channels], x.device())
+            };
+            if self.affine {
+                results[1] = needed[1].then(|| vector(1)).transpose()?;
+                results[2] = needed[2].then(|| vector(0)).transpose()?;
+            }
+            if self.statistics == Statistics::Running {
+                let first = 1 + 2 * usize::from(self.affine);
+                let given = |inverse_power: i32, k: usize, factor: f64| {
+                    let values: Vec<T> = (0..channels)
+                        .map(|c| {
+                            let inverse = saved_inverse(saved, c, channels);
+                            T::from_f64(factor * affine[0][c] * inverse.powi(inverse_power) * by_channel[c][k])
+                        })
+                        .collect();
+                    Tensor::from_slice(&values, &[channels], x.device())
+                };
+                // ∂/∂mean = −γ r Σ g; ∂/∂variance = −½ γ r² Σ g x̂, r being the inverse deviation.
+                results[first] = needed[first].then(|| given(1, 0, -1.0)).transpose()?;
+                results[first + 1] = needed[first + 1].then(|| given(2, 1, -0.5)).transpose()?;
+            }
+            Ok(results)
+        })
+    }
+
+    fn recomputes(&self) -> bool {
+        true
+    }
+
+    fn recompute_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
+        let x = saved.input(0)?.contiguous()?;
+        let (batch, channels) = (x.shape()[0], x.shape()[1]);
+        let rest: Vec<&Tensor> = (1..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+        let affine = self.affine_values(&rest, channels)?;
+        let scalings = self.scalings(saved.state(0)?, batch, channels)?;
+        with_real!("norm", x.dtype(), T => cpu::apply::<T>(&x, &scalings, &affine, self.activation))
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(8.0 * inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+fn saved_inverse(saved: &Saved, channel: usize, channels: usize) -> f64 {
+    let values = saved.state(0).and_then(|state| state.as_slice::<f64>());
+    values.map_or(f64::NAN, |values| values[channels + channel])
+}
