@@ -4,9 +4,9 @@
 //! eight vectors of consecutive positions stay in registers while all taps go by. Positions are one flat range over padded
 //! rows, as in the dense path. For the weights, vectors run over positions in sixteen virtual lanes.
 
-use super::dense::{Finish, equal_blocks, join_all, moments_of};
-use super::source::{Reading, Tap};
-use super::tensors::{Epilogue, Inputs, Moments, Outputs};
+use super::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
+use super::source::{Reading, Tap, equal_blocks};
+use super::tensors::{Inputs, Outputs};
 use crate::conv::ConvShape;
 use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch};
@@ -114,19 +114,15 @@ impl<'a, T: Real> Plan<'a, T> {
         if items == 0 || self.positions.contains(&0) {
             return Ok(());
         }
-        let slots = if epilogue.moments.is_some() { items * self.outputs } else { 0 };
-        let mut partial = vec![Moments::default(); slots];
-        let partition = Partition::new(&mut partial, 1);
-        let wanted = epilogue.moments.is_some();
+        let mut partial = PartialMoments::new(&epilogue, self.boxes)?;
+        let slots = partial.as_mut().map(PartialMoments::slots);
         parallel_for(items, self.grain(items), |range| {
-            let moments = wanted.then_some(&partition);
+            let moments = slots.as_ref();
             dispatch(Channels { plan: self, range, source, epilogue: &epilogue, moments, out })
         })?;
-        drop(partition);
-        if let Some(moments) = epilogue.moments {
-            for (moments, parts) in moments.iter_mut().zip(partial.chunks_exact_mut(self.boxes)) {
-                *moments = join_all(parts);
-            }
+        drop(slots);
+        if let (Some(moments), Some(partial)) = (epilogue.moments, partial) {
+            partial.join(moments);
         }
         Ok(())
     }
@@ -159,7 +155,7 @@ struct Channels<'a, T> {
     range: Range<usize>,
     source: Inputs<'a, T>,
     epilogue: &'a Epilogue<'a, T>,
-    moments: Option<&'a Partition<'a, Moments>>,
+    moments: Option<&'a MomentSlots<'a>>,
     out: &'a Outputs<'a, T>,
 }
 
@@ -215,7 +211,7 @@ impl<T: Real> Kernel for Channels<'_, T> {
                             let row = sums.add(i / height * room + i % height * sum_pitch).cast_const();
                             std::slice::from_raw_parts(row, width)
                         };
-                        moments.block(slot)[0] = moments_of::<S, T>(planes * height, row);
+                        moments.set(slot, moments_of::<S, T>(planes * height, row));
                     }
                 }
             }

@@ -2,12 +2,14 @@
 
 mod dense;
 mod depthwise;
+mod epilogue;
 mod source;
 mod tensors;
 mod weights;
 mod winograd;
 
-pub use tensors::{Activation, Epilogue, Inputs, Moments, Outputs};
+pub use epilogue::{Activation, Epilogue, Moments};
+pub use tensors::{Inputs, Outputs};
 
 use super::ConvShape;
 use crate::matmul::cpu::{GemmShape, Start, View, gemm, gemm_add};

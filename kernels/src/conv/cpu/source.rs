@@ -198,3 +198,8 @@ impl DivCeil for isize {
         (self + by - 1) / by
     }
 }
+
+/// Cuts `size` into equal blocks of at most `most`.
+pub(super) fn equal_blocks(size: usize, most: usize) -> usize {
+    size.div_ceil(size.div_ceil(most.max(1)).max(1)).max(1)
+}

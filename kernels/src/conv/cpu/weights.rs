@@ -4,8 +4,7 @@
 //! a register tile multiplies them with single numbers of x, one for each of some (channel, tap) pairs. Each weight is a
 //! chain of fused multiply-adds over the positions of a box; boxes are added in order, and slabs of boxes in a fixed tree.
 
-use super::dense::equal_blocks;
-use super::source::{Reading, Tap};
+use super::source::{Reading, Tap, equal_blocks};
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::parallel::{PartialSlots, Partition, parallel_for};

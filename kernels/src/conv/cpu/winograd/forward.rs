@@ -4,10 +4,11 @@ use super::Boxes;
 use super::product::{Left, VECTORS, product, strip};
 use super::transform::{self, OUT_X, OUT_Y, POINTS};
 use crate::conv::ConvShape;
-use crate::conv::cpu::dense::{Finish, equal_blocks, join_all};
-use crate::conv::cpu::tensors::{Epilogue, Inputs, Moments, Outputs};
+use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, Shifted};
+use crate::conv::cpu::source::equal_blocks;
+use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::parallel::{Partition, parallel_for};
-use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, prefetch, sum};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch, prefetch};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
@@ -114,20 +115,16 @@ impl<T: Real> Plan<'_, T> {
         }
         // SAFETY: every block was written, padding included.
         let weights = unsafe { transformed.assume_init() };
-        let all_outputs = self.groups * self.outputs;
         let boxes = self.boxes.count();
-        let wanted = epilogue.moments.is_some();
-        let mut partial = vec![Moments::default(); if wanted { self.boxes.batch * all_outputs * boxes } else { 0 }];
-        let partition = Partition::new(&mut partial, 1);
+        let mut partial = PartialMoments::new(&epilogue, boxes)?;
+        let slots = partial.as_mut().map(PartialMoments::slots);
         parallel_for(self.boxes.batch * self.groups * boxes, 1, |range| {
-            let moments = wanted.then_some(&partition);
+            let moments = slots.as_ref();
             dispatch(Chunks { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
         })?;
-        drop(partition);
-        if let Some(moments) = epilogue.moments {
-            for (moments, parts) in moments.iter_mut().zip(partial.chunks_exact_mut(boxes)) {
-                *moments = join_all(parts);
-            }
+        drop(slots);
+        if let (Some(moments), Some(partial)) = (epilogue.moments, partial) {
+            partial.join(moments);
         }
         Ok(())
     }
@@ -196,7 +193,7 @@ struct Chunks<'a, T> {
     source: Inputs<'a, T>,
     weights: &'a [T],
     epilogue: &'a Epilogue<'a, T>,
-    moments: Option<&'a Partition<'a, Moments>>,
+    moments: Option<&'a MomentSlots<'a>>,
     out: &'a Outputs<'a, T>,
 }
 
@@ -295,7 +292,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                 if let Some(moments) = self.moments {
                     for (i, shifted) in shifted.iter().enumerate().take(count) {
                         let slot = (n * plan.groups * plan.outputs + channel + i) * boxes.count() + index;
-                        moments.block(slot)[0] = shifted.moments();
+                        moments.set(slot, shifted.moments());
                     }
                 }
             }
@@ -397,47 +394,3 @@ impl<T: Real> Chunks<'_, T> {
 }
 
 const _: () = assert!(VECTORS == 2);
-
-/// Sums of distances from a first guess of the mean, the mean of the first row, in sixteen lanes.
-#[derive(Clone, Copy)]
-struct Shifted<S: Simd, T: Real> {
-    count: usize,
-    shift: T,
-    sums: Lanes16<T::Vec<S>>,
-    squares: Lanes16<T::Vec<S>>,
-}
-
-impl<S: Simd, T: Real> Shifted<S, T> {
-    #[inline(always)]
-    fn new() -> Self {
-        Shifted { count: 0, shift: T::ZERO, sums: Lanes16::zero(), squares: Lanes16::zero() }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, row: &[T]) {
-        if self.count == 0 {
-            self.shift = sum::<T::Vec<S>>(row) / T::from_f64(row.len() as f64);
-        }
-        self.count += row.len();
-        let shift = Lanes16::splat(self.shift);
-        let mut blocks = row.chunks_exact(16);
-        for block in &mut blocks {
-            let distance = Lanes16::load(block).sub(shift);
-            self.sums = self.sums.add(distance);
-            self.squares = distance.mul_add(distance, self.squares);
-        }
-        if !blocks.remainder().is_empty() {
-            let distance = Lanes16::load_partial(blocks.remainder(), self.shift).sub(shift);
-            self.sums = self.sums.add(distance);
-            self.squares = distance.mul_add(distance, self.squares);
-        }
-    }
-
-    #[inline(always)]
-    fn moments(&self) -> Moments {
-        let count = self.count as f64;
-        let sum = self.sums.to_array().iter().map(|x| x.to_f64()).sum::<f64>();
-        let squares = self.squares.to_array().iter().map(|x| x.to_f64()).sum::<f64>();
-        Moments { count, mean: self.shift.to_f64() + sum / count, squares: (squares - sum * sum / count).max(0.0) }
-    }
-}

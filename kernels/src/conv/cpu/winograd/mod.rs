@@ -19,7 +19,7 @@ mod weights;
 pub(super) use forward::{backward_data, forward};
 pub(super) use weights::backward_weights;
 
-use super::dense::equal_blocks;
+use super::source::equal_blocks;
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::simd::{Real, Simd, Vector};
