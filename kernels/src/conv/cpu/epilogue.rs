@@ -211,6 +211,14 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
+    /// Finishes a row where it is: the bias is in it already.
+    #[inline(always)]
+    pub fn in_place(&self, row: &mut [T]) {
+        for vector in row.chunks_mut(T::Vec::<S>::LANES) {
+            self.end(T::Vec::<S>::load_partial(vector)).store_partial(vector);
+        }
+    }
+
     /// Finishes two rows of sums and writes their numbers in turn, `count` in all; the rows then hold the sums plus bias.
     ///
     /// # Safety

@@ -3,6 +3,7 @@
 mod dense;
 mod depthwise;
 mod epilogue;
+mod pointwise;
 mod source;
 mod tensors;
 mod weights;
@@ -12,7 +13,6 @@ pub use epilogue::{Activation, Epilogue, Moments};
 pub use tensors::{Inputs, Outputs};
 
 use super::ConvShape;
-use crate::matmul::cpu::{GemmShape, Start, View, gemm, gemm_add};
 use crate::simd::Real;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -35,8 +35,7 @@ pub enum Path {
 impl Path {
     /// The path of a shape in a number type, for the forward pass and both backward passes.
     pub fn choose<T: Real>(shape: &ConvShape) -> Path {
-        let plain = shape.kernel == [1; 3] && shape.stride == [1; 3] && shape.padding == [0; 3] && shape.groups == 1;
-        if plain {
+        if pointwise::suits(shape) {
             Path::Pointwise
         } else if depthwise::suits(shape) {
             Path::Depthwise
@@ -75,35 +74,17 @@ pub fn forward<T: Real>(
     x: Inputs<'_, T>,
     weights: &[T],
     epilogue: Epilogue<'_, T>,
-    y: Outputs<'_, T>,
+    mut y: Outputs<'_, T>,
 ) -> Result<()> {
     shape.check()?;
     x.check("an input", shape.batch, shape.in_channels, shape.input_voxels())?;
     check_weights(shape, weights)?;
     epilogue.check(shape.batch, shape.out_channels)?;
     y.check(shape.batch, shape.out_channels, shape.output_voxels())?;
-    forward_on(Path::choose::<T>(shape), shape, x, weights, epilogue, y)
-}
-
-/// [`forward`] on a given path, after all checks.
-fn forward_on<T: Real>(
-    path: Path,
-    shape: &ConvShape,
-    x: Inputs<'_, T>,
-    weights: &[T],
-    epilogue: Epilogue<'_, T>,
-    mut y: Outputs<'_, T>,
-) -> Result<()> {
-    let plain = epilogue.moments.is_none()
-        && epilogue.scale_shift.is_none()
-        && epilogue.activation == Activation::Identity
-        && shape.in_channels > 0;
-    if let (Path::Pointwise, true, Some(y)) = (path, plain, y.single()) {
-        return pointwise_forward(shape, x, weights, epilogue.bias, y);
-    }
-    match path {
-        Path::Depthwise => depthwise::forward(shape, x, weights, epilogue, &y),
-        Path::Winograd => winograd::forward(shape, x, weights, epilogue, &y),
+    match (Path::choose::<T>(shape), y.single()) {
+        (Path::Pointwise, Some(y)) => pointwise::forward(shape, x, weights, epilogue, y),
+        (Path::Depthwise, _) => depthwise::forward(shape, x, weights, epilogue, &y),
+        (Path::Winograd, _) => winograd::forward(shape, x, weights, epilogue, &y),
         _ => dense::forward(shape, x, weights, epilogue, &y),
     }
 }
@@ -112,7 +93,14 @@ fn forward_on<T: Real>(
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], dx: Outputs<'_, T>) -> Result<()> {
+pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], mut dx: Outputs<'_, T>) -> Result<()> {
+    shape.check()?;
+    Inputs::one(dy, shape.out_channels).check("a gradient", shape.batch, shape.out_channels, shape.output_voxels())?;
+    check_weights(shape, weights)?;
+    dx.check(shape.batch, shape.in_channels, shape.input_voxels())?;
+    if Path::choose::<T>(shape) == Path::Pointwise {
+        return pointwise::backward_data(shape, dy, weights, &mut dx);
+    }
     transposed_forward(shape, Inputs::one(dy, shape.out_channels), weights, Epilogue::default(), dx)
 }
 
@@ -182,35 +170,4 @@ pub fn backward_bias<T: Real>(shape: &ConvShape, dy: &[T], db: &mut [MaybeUninit
         );
     }
     weights::backward_bias(shape, dy, db)
-}
-
-/// `y[n] = bias + w · x[n]`, a matrix product for each image; a second input is a second product on top.
-fn pointwise_forward<T: Real>(
-    shape: &ConvShape,
-    x: Inputs<'_, T>,
-    weights: &[T],
-    bias: Option<&[T]>,
-    y: &mut [MaybeUninit<T>],
-) -> Result<()> {
-    let voxels = shape.input_voxels();
-    let mut first = 0;
-    for (data, channels) in x.parts().filter(|&(_, channels)| channels > 0) {
-        let sizes = GemmShape { batch: shape.batch, m: shape.out_channels, n: voxels, k: channels };
-        let left = View {
-            data: weights.get(first..).unwrap_or(&[]),
-            batch_stride: 0,
-            row_stride: shape.in_channels,
-            column_stride: 1,
-        };
-        let right = View::contiguous(data, channels, voxels);
-        if first == 0 {
-            gemm(sizes, left, right, bias.map_or(Start::Zero, Start::Rows), y)?;
-        } else {
-            // SAFETY: the first product wrote every element.
-            let y = unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast::<T>(), y.len()) };
-            gemm_add(sizes, left, right, y)?;
-        }
-        first += channels;
-    }
-    Ok(())
 }

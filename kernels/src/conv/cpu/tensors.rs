@@ -112,6 +112,15 @@ impl<'a, T: Real> Outputs<'a, T> {
         Ok(())
     }
 
+    /// The tensors, with their numbers of channels.
+    pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = (&mut [MaybeUninit<T>], usize)> {
+        // SAFETY: they are the slices that `one` and `two` borrowed, and `self` is borrowed mutably.
+        let slice = |(data, length, channels): (*mut T, usize, usize)| unsafe {
+            (std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length), channels)
+        };
+        std::iter::once(slice(self.first)).chain(self.second.map(slice))
+    }
+
     /// The whole output, if it is one tensor.
     pub(super) fn single(&mut self) -> Option<&mut [MaybeUninit<T>]> {
         if self.second.is_some() {

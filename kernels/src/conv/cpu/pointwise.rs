@@ -1,0 +1,136 @@
+//! Kernels of one voxel, without stride or padding: a matrix product for each image.
+
+use super::epilogue::{Activation, Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
+use super::tensors::{Inputs, Outputs};
+use crate::conv::ConvShape;
+use crate::matmul::cpu::{GemmShape, Start, View, gemm, gemm_add};
+use crate::parallel::{Grid, parallel_for};
+use crate::simd::{Kernel, Real, Simd, dispatch};
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use tomograd_core::Result;
+
+/// Numbers of a channel that a chunk of the epilogue takes.
+const PIECE: usize = 16 << 10;
+/// Numbers that a parallel chunk of the epilogue is worth.
+const CHUNK: usize = 256 << 10;
+
+/// Whether a shape goes this way.
+pub(super) fn suits(shape: &ConvShape) -> bool {
+    shape.kernel == [1; 3]
+        && shape.stride == [1; 3]
+        && shape.padding == [0; 3]
+        && shape.groups == 1
+        && shape.in_channels > 0
+        && shape.out_channels > 0
+}
+
+/// `y[n] = bias + w · x[n]`; a second input is a second product on top. What else the epilogue holds is done in a pass over
+/// `y` afterwards.
+pub(super) fn forward<T: Real>(
+    shape: &ConvShape,
+    x: Inputs<'_, T>,
+    weights: &[T],
+    epilogue: Epilogue<'_, T>,
+    y: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    let voxels = shape.input_voxels();
+    let mut first = 0;
+    for (data, channels) in x.parts().filter(|&(_, channels)| channels > 0) {
+        let sizes = GemmShape { batch: shape.batch, m: shape.out_channels, n: voxels, k: channels };
+        let data_of = weights.get(first..).unwrap_or(&[]);
+        let left = View { data: data_of, batch_stride: 0, row_stride: shape.in_channels, column_stride: 1 };
+        let right = View::contiguous(data, channels, voxels);
+        if first == 0 {
+            gemm(sizes, left, right, epilogue.bias.map_or(Start::Zero, Start::Rows), y)?;
+        } else {
+            // SAFETY: the first product wrote every element.
+            gemm_add(sizes, left, right, unsafe { written(y) })?;
+        }
+        first += channels;
+    }
+    let plain = epilogue.scale_shift.is_none() && epilogue.activation == Activation::Identity;
+    if plain && epilogue.moments.is_none() {
+        return Ok(());
+    }
+    // SAFETY: there is at least one input channel, so a product wrote every element.
+    finish(shape, Epilogue { bias: None, ..epilogue }, unsafe { written(y) })
+}
+
+/// The slice, initialised.
+///
+/// # Safety
+/// Every element was written.
+unsafe fn written<T>(y: &mut [MaybeUninit<T>]) -> &mut [T] {
+    // SAFETY: the caller's promise; `MaybeUninit<T>` has the layout of `T`.
+    unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast::<T>(), y.len()) }
+}
+
+/// `dx[n] = wᵀ · dy[n]`, for each of the tensors that share out the input's channels.
+pub(super) fn backward_data<T: Real>(
+    shape: &ConvShape,
+    dy: &[T],
+    weights: &[T],
+    dx: &mut Outputs<'_, T>,
+) -> Result<()> {
+    let voxels = shape.input_voxels();
+    let mut first = 0;
+    for (dx, channels) in dx.parts_mut().filter(|&(_, channels)| channels > 0) {
+        let sizes = GemmShape { batch: shape.batch, m: channels, n: voxels, k: shape.out_channels };
+        let left = View { data: &weights[first..], batch_stride: 0, row_stride: 1, column_stride: shape.in_channels };
+        gemm(sizes, left, View::contiguous(dy, shape.out_channels, voxels), Start::Zero, dx)?;
+        first += channels;
+    }
+    Ok(())
+}
+
+/// Moments, folded norm and activation, in place.
+fn finish<T: Real>(shape: &ConvShape, epilogue: Epilogue<'_, T>, y: &mut [T]) -> Result<()> {
+    let voxels = shape.output_voxels();
+    let (rows, pieces) = (shape.batch * shape.out_channels, voxels.div_ceil(PIECE));
+    let mut partial = PartialMoments::new(&epilogue, pieces)?;
+    let slots = partial.as_mut().map(PartialMoments::slots);
+    let grid = Grid::new(y, rows, voxels, 1, PIECE);
+    parallel_for(rows * pieces, (CHUNK / voxels.clamp(1, PIECE)).max(1), |range| {
+        dispatch(Pieces {
+            range,
+            pieces,
+            channels: shape.out_channels,
+            epilogue: &epilogue,
+            slots: slots.as_ref(),
+            grid: &grid,
+        })
+    })?;
+    drop(slots);
+    if let (Some(moments), Some(partial)) = (epilogue.moments, partial) {
+        partial.join(moments);
+    }
+    Ok(())
+}
+
+struct Pieces<'a, T> {
+    range: Range<usize>,
+    pieces: usize,
+    channels: usize,
+    epilogue: &'a Epilogue<'a, T>,
+    slots: Option<&'a MomentSlots<'a>>,
+    grid: &'a Grid<'a, T>,
+}
+
+impl<T: Real> Kernel for Pieces<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        for item in self.range {
+            let (row, piece) = (item / self.pieces, item % self.pieces);
+            let mut tile = self.grid.tile(row, piece);
+            let numbers = tile.row(0);
+            if let Some(slots) = self.slots {
+                let count = numbers.len().div_ceil(256);
+                let part = |i: usize| &numbers[i * 256..numbers.len().min((i + 1) * 256)];
+                slots.set(item, moments_of::<S, T>(count, part));
+            }
+            Finish::<S, T>::new(self.epilogue, row % self.channels).in_place(numbers);
+        }
+    }
+}
