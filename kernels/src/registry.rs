@@ -133,6 +133,7 @@ registry! {
     conv::ConvNormActivation,
     conv::ConvTranspose,
     elementwise::Chain,
+    loss::DiceCe,
     norm::Norm,
     reduce::Reduce,
     view::View,

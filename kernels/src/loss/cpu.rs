@@ -1,0 +1,200 @@
+//! Dice and cross-entropy on the CPU: blocks of voxels, softmax in the first cache, sums in f64.
+
+use tomograd_core::{Error, Result, Scratch, Tensor, TensorBuilder};
+
+use super::{DiceCe, Sums};
+use crate::{
+    parallel::{Grid, PartialSlots, parallel_for},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math},
+};
+
+/// Voxels of a parallel chunk.
+const GRAIN: usize = 1 << 14;
+/// Voxels of a block.
+const BLOCK: usize = 256;
+
+/// The softmax of a block of voxels: `probabilities` is (classes, BLOCK), `logarithm` the log of the sum of exponentials.
+struct Softmax<'a, T> {
+    /// The logits of one image, (classes, voxels), from the block's first voxel on.
+    logits: &'a [T],
+    voxels: usize,
+    classes: usize,
+    length: usize,
+    probabilities: &'a mut [T],
+    logarithm: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Softmax<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let lanes = T::Vec::<S>::LANES;
+        for start in (0..self.length).step_by(lanes) {
+            let end = self.length.min(start + lanes);
+            let logit =
+                |c: usize| T::Vec::<S>::load_partial(&self.logits[c * self.voxels + start..c * self.voxels + end]);
+            let mut largest = logit(0);
+            for c in 1..self.classes {
+                largest = largest.max(logit(c));
+            }
+            let mut total = T::Vec::<S>::zero();
+            for c in 0..self.classes {
+                let power = math::exp(logit(c).sub(largest));
+                total = total.add(power);
+                power.store_partial(&mut self.probabilities[c * BLOCK + start..c * BLOCK + end]);
+            }
+            let inverse = T::Vec::<S>::splat(T::ONE).div(total);
+            for c in 0..self.classes {
+                let p = &mut self.probabilities[c * BLOCK + start..c * BLOCK + end];
+                T::Vec::<S>::load_partial(p).mul(inverse).store_partial(p);
+            }
+            math::ln(total).add(largest).store_partial(&mut self.logarithm[start..end]);
+        }
+    }
+}
+
+/// The sizes (batch, classes, voxels), and how many chunks an image has.
+fn sizes(logits: &Tensor) -> (usize, usize, usize, usize) {
+    let voxels: usize = logits.shape()[2..].iter().product();
+    (logits.shape()[0], logits.shape()[1], voxels, voxels.div_ceil(GRAIN))
+}
+
+fn check_labels(op: &DiceCe, labels: &[i64], classes: usize) -> Result<()> {
+    let wrong = |label: &i64| !(0..classes as i64).contains(label) && Some(*label) != op.ignore_index;
+    match labels.iter().position(wrong) {
+        None => Ok(()),
+        Some(place) => Err(Error::argument("dice_ce", format!("label {} at voxel {place}", labels[place])).expected(
+            match op.ignore_index {
+                Some(ignored) => format!("0 to {}, or {ignored} to be ignored", classes - 1),
+                None => format!("0 to {}", classes - 1),
+            },
+        )),
+    }
+}
+
+/// Calls `visit(chunk, first voxel of the block, its length, probabilities, logarithm)` for each block of voxels.
+fn for_each_block<T: Real>(
+    logits: &Tensor,
+    chunk_range: std::ops::Range<usize>,
+    mut visit: impl FnMut(usize, usize, usize, &mut [T], &[T]),
+) -> Result<()> {
+    let (_, classes, voxels, chunks) = sizes(logits);
+    let x = logits.as_slice::<T>()?;
+    let mut scratch = Scratch::<T>::new("dice_ce", (classes + 1) * BLOCK)?;
+    let (probabilities, logarithm) = scratch.zeroed().split_at_mut(classes * BLOCK);
+    for chunk in chunk_range {
+        let (n, first) = (chunk / chunks, chunk % chunks * GRAIN);
+        for start in (first..voxels.min(first + GRAIN)).step_by(BLOCK) {
+            let length = (voxels.min(first + GRAIN) - start).min(BLOCK);
+            dispatch(Softmax {
+                logits: &x[n * classes * voxels + start..(n + 1) * classes * voxels],
+                voxels,
+                classes,
+                length,
+                probabilities,
+                logarithm,
+            });
+            visit(n, start, length, probabilities, logarithm);
+        }
+    }
+    Ok(())
+}
+
+/// The sums of [`Sums`], as one row.
+pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Result<Vec<f64>> {
+    let (batch, classes, voxels, chunks) = sizes(logits);
+    check_labels(op, labels, classes)?;
+    let width = 3 * classes + 2;
+    let x = logits.as_slice::<T>()?;
+    let mut numbers = Scratch::<f64>::new("dice_ce", batch * chunks * width)?;
+    let mut slots = PartialSlots::new(numbers.zeroed(), width);
+    let parts = slots.slots();
+    parallel_for(batch * chunks, 1, |range| {
+        let sums = parts.block(range.start);
+        let outcome = for_each_block::<T>(logits, range, |n, start, length, probabilities, logarithm| {
+            for v in 0..length {
+                let label = labels[n * voxels + start + v];
+                if Some(label) == op.ignore_index {
+                    (0..classes).for_each(|c| probabilities[c * BLOCK + v] = T::ZERO);
+                    continue;
+                }
+                let label = label as usize;
+                let weight = op.class_weight(label);
+                let logit = x[(n * classes + label) * voxels + start + v];
+                sums[label] += probabilities[label * BLOCK + v].to_f64();
+                sums[2 * classes + label] += 1.0;
+                sums[3 * classes] += weight * (logarithm[v].to_f64() - logit.to_f64());
+                sums[3 * classes + 1] += weight;
+            }
+            for c in 0..classes {
+                let row = &probabilities[c * BLOCK..][..length];
+                sums[classes + c] += row.iter().map(|p| p.to_f64()).sum::<f64>();
+            }
+        });
+        if let Err(error) = outcome {
+            panic!("{error}");
+        }
+    })?;
+    drop(parts);
+    Ok(if batch * chunks == 0 { vec![0.0; width] } else { slots.sum()[..width].to_vec() })
+}
+
+/// factor · ∂loss/∂logits.
+pub(super) fn gradient<T: Real>(
+    op: &DiceCe,
+    logits: &Tensor,
+    labels: &[i64],
+    sums: &Sums,
+    factor: f64,
+) -> Result<Tensor> {
+    let (batch, classes, voxels, chunks) = sizes(logits);
+    let (slope, bonus) = op.dice_gradient(sums);
+    let real = |values: Vec<f64>| -> Vec<T> { values.into_iter().map(|value| T::from_f64(value * factor)).collect() };
+    let (slope, bonus) = (real(slope), real(bonus));
+    let entropy: Vec<T> = real(
+        (0..classes)
+            .map(|c| if op.ce_weight == 0.0 { 0.0 } else { op.ce_weight * op.class_weight(c) / sums.weight })
+            .collect(),
+    );
+    let mut builder = TensorBuilder::<T>::new("dice_ce", logits.shape(), logits.device())?;
+    let grid = Grid::new(builder.uninit()?, batch * classes, voxels, classes, GRAIN);
+    parallel_for(batch * chunks, 1, |range| {
+        let (image, chunk) = (range.start / chunks, range.start % chunks);
+        let mut tile = grid.tile(image, chunk);
+        let outcome = for_each_block::<T>(logits, range, |n, start, length, p, _| {
+            let (mut mean, mut scale, mut label_of) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK], [usize::MAX; BLOCK]);
+            for c in 0..classes {
+                for v in 0..length {
+                    mean[v] += p[c * BLOCK + v] * slope[c];
+                }
+            }
+            for v in 0..length {
+                let label = labels[n * voxels + start + v];
+                if Some(label) != op.ignore_index {
+                    let label = label as usize;
+                    label_of[v] = label;
+                    mean[v] += p[label * BLOCK + v] * bonus[label];
+                    scale[v] = entropy[label];
+                }
+            }
+            for c in 0..classes {
+                let row = &mut tile.row(c)[start - chunk * GRAIN..][..length];
+                for v in 0..length {
+                    let p = p[c * BLOCK + v];
+                    let mut value = p * (slope[c] - mean[v] + scale[v]);
+                    if label_of[v] == c {
+                        value += p * bonus[c] - scale[v];
+                    }
+                    row[v].write(if label_of[v] == usize::MAX { T::ZERO } else { value });
+                }
+            }
+        });
+        if let Err(error) = outcome {
+            panic!("{error}");
+        }
+    })?;
+    drop(grid);
+    // SAFETY: the tiles cover all classes and voxels of every image, and each row of a tile is written block by block.
+    Ok(unsafe { builder.assume_init() })
+}

@@ -1,0 +1,225 @@
+//! Fused losses.
+
+mod cpu;
+mod reference;
+
+use tomograd_core::{DType, Device, Error, ErrorKind, Random, Result, Tensor};
+
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, registry, registry::Proven};
+
+/// Soft Dice and cross-entropy of class logits in one pass:
+///
+/// dice_weight · (1 − mean over classes c of (2 Σ p_c t_c + s) / (Σ (p_c + t_c) + s)) + ce_weight · Σ w_t (−log p_t) / Σ w_t
+///
+/// with p the softmax over the class axis, t the one-hot label, and sums over all images and voxels whose label isn't
+/// ignored. Inputs: logits (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
+///
+/// Milletari et al. 2016 (Dice); Isensee et al. 2021 (the sum of both).
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiceCe {
+    /// The weight of the Dice part; 0 leaves it out.
+    pub dice_weight: f64,
+    /// The weight of the cross-entropy part; 0 leaves it out.
+    pub ce_weight: f64,
+    /// s, which keeps the quotient of an absent class defined.
+    pub smooth: f64,
+    /// Whether class 0 counts in the mean of the Dice part.
+    pub include_background: bool,
+    /// Voxels with this label count in neither part.
+    pub ignore_index: Option<i64>,
+    /// w, a weight for each class in the cross-entropy; all 1 without it.
+    pub class_weights: Option<Vec<f64>>,
+}
+
+impl Default for DiceCe {
+    fn default() -> Self {
+        Self {
+            dice_weight: 1.0,
+            ce_weight: 1.0,
+            smooth: 1e-5,
+            include_background: true,
+            ignore_index: None,
+            class_weights: None,
+        }
+    }
+}
+
+/// The sums over all voxels that the loss is made of.
+#[derive(Debug, Clone)]
+struct Sums {
+    /// Σ p t, Σ p and Σ t of each class.
+    intersection: Vec<f64>,
+    probability: Vec<f64>,
+    label: Vec<f64>,
+    /// Σ w (−log p_t) and Σ w.
+    entropy: f64,
+    weight: f64,
+}
+
+impl Sums {
+    fn from_slice(values: &[f64]) -> Self {
+        let classes = (values.len() - 2) / 3;
+        let part = |k: usize| values[k * classes..(k + 1) * classes].to_vec();
+        Self {
+            intersection: part(0),
+            probability: part(1),
+            label: part(2),
+            entropy: values[3 * classes],
+            weight: values[3 * classes + 1],
+        }
+    }
+}
+
+impl DiceCe {
+    fn first_class(&self) -> usize {
+        usize::from(!self.include_background)
+    }
+
+    fn class_weight(&self, class: usize) -> f64 {
+        self.class_weights.as_ref().map_or(1.0, |weights| weights[class])
+    }
+
+    fn value(&self, sums: &Sums) -> f64 {
+        let classes = self.first_class()..sums.label.len();
+        let count = classes.len() as f64;
+        let quotient =
+            |c: usize| (2.0 * sums.intersection[c] + self.smooth) / (sums.probability[c] + sums.label[c] + self.smooth);
+        let mut loss = 0.0;
+        if self.dice_weight != 0.0 {
+            loss += self.dice_weight * (1.0 - classes.map(quotient).sum::<f64>() / count);
+        }
+        if self.ce_weight != 0.0 {
+            loss += self.ce_weight * sums.entropy / sums.weight;
+        }
+        loss
+    }
+
+    /// ∂loss/∂p of a voxel is `slope[c]`, plus `bonus[c]` where c is its label.
+    fn dice_gradient(&self, sums: &Sums) -> (Vec<f64>, Vec<f64>) {
+        let classes = sums.label.len();
+        let count = (classes - self.first_class()) as f64;
+        let (mut slope, mut bonus) = (vec![0.0; classes], vec![0.0; classes]);
+        if self.dice_weight != 0.0 {
+            for c in self.first_class()..classes {
+                let denominator = sums.probability[c] + sums.label[c] + self.smooth;
+                bonus[c] = -2.0 * self.dice_weight / (count * denominator);
+                slope[c] =
+                    self.dice_weight * (2.0 * sums.intersection[c] + self.smooth) / (count * denominator * denominator);
+            }
+        }
+        (slope, bonus)
+    }
+}
+
+impl Op for DiceCe {
+    fn name(&self) -> &'static str {
+        "dice_ce"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("dice_ce", inputs, 2, 2)?;
+        let (logits, labels) = (&inputs[0], &inputs[1]);
+        check::same_float("dice_ce", &inputs[..1])?;
+        if labels.dtype != DType::I64 {
+            return Err(
+                Error::new(ErrorKind::DType, "dice_ce", format!("labels hold {}", labels.dtype)).expected("i64")
+            );
+        }
+        let fits = logits.rank() >= 2
+            && labels.shape.first() == logits.shape.first()
+            && labels.shape.get(1..) == logits.shape.get(2..);
+        if !fits {
+            return Err(Error::shape("dice_ce", "labels don't fit the logits")
+                .expected("logits (N, C, spatial...) and labels (N, spatial...)")
+                .shapes([&logits.shape[..], &labels.shape]));
+        }
+        let classes = logits.shape[1];
+        if classes <= self.first_class() {
+            return Err(Error::shape("dice_ce", format!("logits of {classes} classes"))
+                .expected("at least one class that counts")
+                .shapes([&logits.shape[..]]));
+        }
+        if let Some(weights) = self.class_weights.as_ref().filter(|weights| weights.len() != classes) {
+            return Err(Error::argument("dice_ce", format!("{} class weights for {classes} classes", weights.len())));
+        }
+        Ok(vec![logits.with_shape([])])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let logits = inputs[0].contiguous()?;
+        let labels = inputs[1].contiguous()?;
+        with_real!("dice_ce", logits.dtype(), T => {
+            let sums = cpu::sums::<T>(self, &logits, labels.as_slice::<i64>()?)?;
+            let loss = self.value(&Sums::from_slice(&sums));
+            Ok(Forward {
+                outputs: vec![Tensor::full(&[], loss, outputs[0].dtype, outputs[0].device)?],
+                state: vec![Tensor::from_slice(&sums, &[sums.len()], outputs[0].device)?],
+            })
+        })
+    }
+
+    fn saves_input(&self, _: usize) -> bool {
+        true
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
+        let factor = gradient.to_scalar()?;
+        let logits = saved.input(0)?.contiguous()?;
+        let labels = saved.input(1)?.contiguous()?;
+        let sums = Sums::from_slice(saved.state(0)?.as_slice::<f64>()?);
+        with_real!("dice_ce", logits.dtype(), T => {
+            Ok(vec![Some(cpu::gradient::<T>(self, &logits, labels.as_slice::<i64>()?, &sums, factor)?), None])
+        })
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(20.0 * inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Proven for DiceCe {
+    /// An exponential, a logarithm and quotients of sums of f32 probabilities.
+    const TOLERANCE: f64 = 64.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::dice_ce(self, &inputs[0], &inputs[1])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let mut shape: Vec<usize> = registry::shape(random, 2, 4).iter().map(|&size| size.max(1)).collect();
+        shape[1] = 2 + random.below(4) as usize;
+        let classes = shape[1];
+        let ignore_index = random.bernoulli(0.4).then_some(-1);
+        let both = random.below(3);
+        let op = Self {
+            dice_weight: if both == 0 { 0.0 } else { 0.7 },
+            ce_weight: if both == 1 { 0.0 } else { 1.3 },
+            smooth: 0.1,
+            include_background: random.bernoulli(0.5),
+            ignore_index,
+            class_weights: random.bernoulli(0.4).then(|| (0..classes).map(|c| 0.5 + c as f64).collect()),
+        };
+        let labels_shape: Vec<usize> = [&shape[..1], &shape[2..]].concat();
+        let count = labels_shape.iter().product();
+        let labels: Vec<i64> = (0..count)
+            .map(|i| match ignore_index {
+                // The first stays, so that Σ w isn't zero.
+                Some(ignored) if i > 0 && random.bernoulli(0.3) => ignored,
+                _ => random.below(classes as u64) as i64,
+            })
+            .collect();
+        let labels = Tensor::from_slice(&labels, &labels_shape, Device::Cpu)?;
+        Ok((op, vec![registry::values(random, &shape)?, labels]))
+    }
+
+    fn is_differentiable(&self, index: usize) -> bool {
+        index == 0
+    }
+}

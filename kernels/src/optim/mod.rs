@@ -1,0 +1,308 @@
+//! Optimizer steps, fused over all parameters: in place, one parallel section a step.
+//!
+//! The formulas are PyTorch's, rounding for rounding in their order.
+
+use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+
+use crate::{
+    parallel::{Partition, parallel_for},
+    simd::{Kernel, Real, Simd, dispatch},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Elements of a parallel chunk.
+const GRAIN: usize = 1 << 15;
+
+/// A parameter of [`sgd_step`].
+pub struct SgdParameter<'a> {
+    /// The parameter.
+    pub value: &'a mut Tensor,
+    /// Its gradient.
+    pub gradient: &'a Tensor,
+    /// Its momentum buffer, zeros before the first step; `None` without momentum.
+    pub momentum: Option<&'a mut Tensor>,
+    /// The learning rate.
+    pub rate: f64,
+    /// λ: λ · value is added to the gradient.
+    pub weight_decay: f64,
+}
+
+/// What all parameters of [`sgd_step`] share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// μ: buffer ← μ · buffer + (1 − dampening) · gradient.
+    pub momentum: f64,
+    /// How much of a new gradient doesn't enter the buffer; the first one enters whole.
+    pub dampening: f64,
+    /// Whether the step looks ahead (Nesterov).
+    pub nesterov: bool,
+}
+
+/// A parameter of [`adam_step`].
+pub struct AdamParameter<'a> {
+    /// The parameter.
+    pub value: &'a mut Tensor,
+    /// Its gradient.
+    pub gradient: &'a Tensor,
+    /// The first moment, zeros before the first step.
+    pub first: &'a mut Tensor,
+    /// The second moment, zeros before the first step.
+    pub second: &'a mut Tensor,
+    /// The learning rate.
+    pub rate: f64,
+    /// λ.
+    pub weight_decay: f64,
+}
+
+/// What all parameters of [`adam_step`] share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adam {
+    /// β₁ and β₂.
+    pub betas: [f64; 2],
+    /// ε.
+    pub epsilon: f64,
+    /// Whether the weight decay leaves the moments alone (AdamW, Loshchilov and Hutter 2019).
+    pub decoupled: bool,
+}
+
+struct SgdChunk<'a, T> {
+    value: &'a mut [T],
+    gradient: &'a [T],
+    momentum: Option<&'a mut [T]>,
+    /// rate, weight decay, momentum, 1 − dampening.
+    numbers: [T; 4],
+    nesterov: bool,
+}
+
+impl<T: Real> Kernel for SgdChunk<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let [rate, decay, momentum, keep] = self.numbers;
+        match self.momentum {
+            None => {
+                for (value, &gradient) in self.value.iter_mut().zip(self.gradient) {
+                    *value -= rate * (gradient + decay * *value);
+                }
+            }
+            Some(buffer) => {
+                for ((value, &gradient), buffer) in self.value.iter_mut().zip(self.gradient).zip(buffer) {
+                    let gradient = gradient + decay * *value;
+                    *buffer = momentum * *buffer + keep * gradient;
+                    let direction = if self.nesterov { gradient + momentum * *buffer } else { *buffer };
+                    *value -= rate * direction;
+                }
+            }
+        }
+    }
+}
+
+struct AdamChunk<'a, T> {
+    value: &'a mut [T],
+    gradient: &'a [T],
+    first: &'a mut [T],
+    second: &'a mut [T],
+    betas: [T; 2],
+    rests: [T; 2],
+    /// 1 − rate · λ for AdamW, else 1.
+    shrink: T,
+    /// λ for Adam, else 0.
+    coupled: T,
+    /// rate / (1 − β₁ᵗ), √(1 − β₂ᵗ), ε.
+    step: T,
+    root: T,
+    epsilon: T,
+}
+
+impl<T: Real> Kernel for AdamChunk<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let moments = self.first.iter_mut().zip(self.second);
+        for ((value, &gradient), (first, second)) in self.value.iter_mut().zip(self.gradient).zip(moments) {
+            let gradient = gradient + self.coupled * *value;
+            *value *= self.shrink;
+            *first = self.betas[0] * *first + self.rests[0] * gradient;
+            *second = self.betas[1] * *second + self.rests[1] * gradient * gradient;
+            *value -= self.step * *first / (second.sqrt() / self.root + self.epsilon);
+        }
+    }
+}
+
+fn check(operation: &str, value: &Tensor, others: &[&Tensor]) -> Result<()> {
+    for other in others {
+        if other.shape() != value.shape() || other.dtype() != value.dtype() || other.device() != value.device() {
+            return Err(Error::shape(operation, format!("a gradient or state is {other:?}"))
+                .expected(format!("one like the parameter, {value:?}")));
+        }
+    }
+    value.device().check(operation)
+}
+
+/// The chunks of all tensors: (tensor, start, end).
+fn tasks(counts: &[usize]) -> Vec<(usize, usize, usize)> {
+    let chunks = |(tensor, &count): (usize, &usize)| {
+        (0..count).step_by(GRAIN).map(move |start| (tensor, start, count.min(start + GRAIN)))
+    };
+    counts.iter().enumerate().flat_map(chunks).collect()
+}
+
+/// How many chunks run in one piece: small parameters together are worth a thread.
+fn grain(tasks: &[(usize, usize, usize)]) -> usize {
+    let elements: usize = tasks.iter().map(|(_, start, end)| end - start).sum();
+    (GRAIN * tasks.len()).div_ceil(elements.max(1)).max(1)
+}
+
+/// One step of stochastic gradient descent for all parameters of one dtype (f32 or f64).
+///
+/// # Errors
+/// When a gradient or buffer doesn't fit its parameter, or memory runs out.
+pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd, first_step: bool) -> Result<()> {
+    for parameter in parameters.iter() {
+        let momentum = parameter.momentum.as_deref();
+        check("sgd_step", parameter.value, &[&[parameter.gradient], momentum.as_slice()].concat())?;
+    }
+    let (mut single, mut double): (Vec<_>, Vec<_>) =
+        parameters.iter_mut().partition(|parameter| parameter.value.dtype() == DType::F32);
+    sgd_of::<f32>(&mut single, sgd, first_step)?;
+    sgd_of::<f64>(&mut double, sgd, first_step)
+}
+
+fn sgd_of<T: Real>(parameters: &mut [&mut SgdParameter<'_>], sgd: &Sgd, first_step: bool) -> Result<()> {
+    let mut numbers = Vec::with_capacity(parameters.len());
+    let mut gradients = Vec::with_capacity(parameters.len());
+    let mut slices = Vec::with_capacity(parameters.len());
+    for parameter in parameters.iter_mut() {
+        let keep = if first_step { 1.0 } else { 1.0 - sgd.dampening };
+        numbers.push([parameter.rate, parameter.weight_decay, sgd.momentum, keep].map(T::from_f64));
+        gradients.push(parameter.gradient.contiguous()?);
+        let momentum = parameter.momentum.as_mut().map(|momentum| momentum.as_mut_slice::<T>()).transpose()?;
+        slices.push((
+            Partition::new(parameter.value.as_mut_slice::<T>()?, GRAIN),
+            momentum.map(|momentum| Partition::new(momentum, GRAIN)),
+        ));
+    }
+    let gradients: Vec<&[T]> = gradients.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
+    let tasks = tasks(&gradients.iter().map(|gradient| gradient.len()).collect::<Vec<_>>());
+    parallel_for(tasks.len(), grain(&tasks), |range| {
+        for &(tensor, start, end) in &tasks[range] {
+            let (value, momentum) = &slices[tensor];
+            dispatch(SgdChunk {
+                value: value.take(start..end),
+                gradient: &gradients[tensor][start..end],
+                momentum: momentum.as_ref().map(|momentum| momentum.take(start..end)),
+                numbers: numbers[tensor],
+                nesterov: sgd.nesterov,
+            });
+        }
+    })
+}
+
+/// One step of Adam or AdamW for all parameters; `step` counts from 1.
+///
+/// # Errors
+/// When a gradient or moment doesn't fit its parameter, or memory runs out.
+pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam, step: u64) -> Result<()> {
+    for parameter in parameters.iter() {
+        check("adam_step", parameter.value, &[parameter.gradient, parameter.first, parameter.second])?;
+    }
+    let (mut single, mut double): (Vec<_>, Vec<_>) =
+        parameters.iter_mut().partition(|parameter| parameter.value.dtype() == DType::F32);
+    adam_of::<f32>(&mut single, adam, step)?;
+    adam_of::<f64>(&mut double, adam, step)
+}
+
+fn adam_of<T: Real>(parameters: &mut [&mut AdamParameter<'_>], adam: &Adam, step: u64) -> Result<()> {
+    let power = i32::try_from(step).unwrap_or(i32::MAX);
+    let corrections = adam.betas.map(|beta| 1.0 - beta.powi(power));
+    let mut rates = Vec::with_capacity(parameters.len());
+    let mut gradients = Vec::with_capacity(parameters.len());
+    let mut slices = Vec::with_capacity(parameters.len());
+    for parameter in parameters.iter_mut() {
+        rates.push((parameter.rate, parameter.weight_decay));
+        gradients.push(parameter.gradient.contiguous()?);
+        slices.push((
+            Partition::new(parameter.value.as_mut_slice::<T>()?, GRAIN),
+            Partition::new(parameter.first.as_mut_slice::<T>()?, GRAIN),
+            Partition::new(parameter.second.as_mut_slice::<T>()?, GRAIN),
+        ));
+    }
+    let gradients: Vec<&[T]> = gradients.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
+    let tasks = tasks(&gradients.iter().map(|gradient| gradient.len()).collect::<Vec<_>>());
+    parallel_for(tasks.len(), grain(&tasks), |range| {
+        for &(tensor, start, end) in &tasks[range] {
+            let (value, first, second) = &slices[tensor];
+            let (rate, decay) = rates[tensor];
+            dispatch(AdamChunk {
+                value: value.take(start..end),
+                gradient: &gradients[tensor][start..end],
+                first: first.take(start..end),
+                second: second.take(start..end),
+                betas: adam.betas.map(T::from_f64),
+                rests: adam.betas.map(|beta| T::from_f64(1.0 - beta)),
+                shrink: T::from_f64(if adam.decoupled { 1.0 - rate * decay } else { 1.0 }),
+                coupled: T::from_f64(if adam.decoupled { 0.0 } else { decay }),
+                step: T::from_f64(rate / corrections[0]),
+                root: T::from_f64(corrections[1].sqrt()),
+                epsilon: T::from_f64(adam.epsilon),
+            });
+        }
+    })
+}
+
+/// √Σ x² over all elements of all tensors, in f64 and in a fixed order.
+///
+/// # Errors
+/// When a tensor isn't f32 or f64, or memory runs out.
+pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
+    fn squares<T: Real>(tensor: &Tensor) -> Result<f64> {
+        struct Squares<'a, T>(&'a [T]);
+        impl<T: Real> Kernel for Squares<'_, T> {
+            type Output = f64;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> f64 {
+                let mut lanes = [0.0f64; 16];
+                for part in self.0.chunks(16) {
+                    for (lane, value) in lanes.iter_mut().zip(part) {
+                        *lane += value.to_f64() * value.to_f64();
+                    }
+                }
+                lanes.iter().sum()
+            }
+        }
+        let tensor = tensor.contiguous()?;
+        Ok(tensor.as_slice::<T>()?.chunks(GRAIN).map(|part| dispatch(Squares(part))).sum())
+    }
+    let mut total = 0.0;
+    for tensor in tensors {
+        total += match tensor.dtype() {
+            DType::F32 => squares::<f32>(tensor)?,
+            DType::F64 => squares::<f64>(tensor)?,
+            dtype => {
+                return Err(
+                    Error::new(ErrorKind::DType, "global_norm", format!("a tensor of {dtype}")).expected("f32 or f64")
+                );
+            }
+        };
+    }
+    Ok(total.sqrt())
+}
+
+/// x ← factor · x, in place.
+///
+/// # Errors
+/// When the tensor isn't f32 or f64, or memory runs out.
+pub fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
+    match tensor.dtype() {
+        DType::F32 => tensor.as_mut_slice::<f32>()?.iter_mut().for_each(|x| *x *= factor as f32),
+        DType::F64 => tensor.as_mut_slice::<f64>()?.iter_mut().for_each(|x| *x *= factor),
+        dtype => {
+            return Err(Error::new(ErrorKind::DType, "scale", format!("a tensor of {dtype}")).expected("f32 or f64"));
+        }
+    }
+    Ok(())
+}

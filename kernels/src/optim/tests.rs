@@ -1,0 +1,80 @@
+use tomograd_core::{Device, Tensor, copies_on_write};
+
+use super::*;
+
+fn tensor(values: &[f64]) -> Tensor {
+    Tensor::from_slice(values, &[values.len()], Device::Cpu).unwrap()
+}
+
+#[test]
+fn sgd_follows_its_formula() {
+    for nesterov in [false, true] {
+        let sgd = Sgd { momentum: 0.9, dampening: 0.0, nesterov };
+        let (mut value, mut buffer) = (tensor(&[1.0, -2.0]), tensor(&[0.0, 0.0]));
+        let (mut v, mut b) = ([1.0, -2.0], [0.0; 2]);
+        let copies = copies_on_write();
+        for step in 0..3 {
+            let gradient = tensor(&[0.5, 0.25 * step as f64]);
+            let mut parameters = [SgdParameter {
+                value: &mut value,
+                gradient: &gradient,
+                momentum: Some(&mut buffer),
+                rate: 0.1,
+                weight_decay: 0.01,
+            }];
+            sgd_step(&mut parameters, &sgd, step == 0).unwrap();
+            for i in 0..2 {
+                let d = gradient.to_vec::<f64>().unwrap()[i] + 0.01 * v[i];
+                b[i] = 0.9 * b[i] + d;
+                v[i] -= 0.1 * if nesterov { d + 0.9 * b[i] } else { b[i] };
+            }
+        }
+        assert_eq!(value.to_vec::<f64>().unwrap(), v);
+        assert_eq!(copies_on_write(), copies);
+    }
+}
+
+#[test]
+fn adam_decouples_its_decay_when_asked() {
+    for decoupled in [false, true] {
+        let adam = Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled };
+        let (mut value, mut first, mut second) = (tensor(&[1.0]), tensor(&[0.0]), tensor(&[0.0]));
+        let (mut v, mut m, mut s) = (1.0f64, 0.0, 0.0);
+        for step in 1..=3 {
+            let gradient = tensor(&[0.3 * step as f64]);
+            let mut parameters = [AdamParameter {
+                value: &mut value,
+                gradient: &gradient,
+                first: &mut first,
+                second: &mut second,
+                rate: 0.01,
+                weight_decay: 0.1,
+            }];
+            adam_step(&mut parameters, &adam, step).unwrap();
+            let mut g = 0.3 * step as f64;
+            if decoupled {
+                v *= 1.0 - 0.01 * 0.1;
+            } else {
+                g += 0.1 * v;
+            }
+            m = 0.9 * m + 0.1 * g;
+            s = 0.999 * s + 0.001 * g * g;
+            let corrected = (s / (1.0 - 0.999f64.powi(step as i32))).sqrt() + 1e-8;
+            v -= 0.01 * m / (1.0 - 0.9f64.powi(step as i32)) / corrected;
+        }
+        assert!((value.to_scalar().unwrap() - v).abs() < 1e-14);
+    }
+}
+
+#[test]
+fn a_gradient_that_doesnt_fit_is_an_error() {
+    let (mut value, gradient) = (tensor(&[1.0]), tensor(&[1.0, 2.0]));
+    let mut parameters =
+        [SgdParameter { value: &mut value, gradient: &gradient, momentum: None, rate: 0.1, weight_decay: 0.0 }];
+    assert!(sgd_step(&mut parameters, &Sgd { momentum: 0.0, dampening: 0.0, nesterov: false }, true).is_err());
+}
+
+#[test]
+fn the_norm_is_over_all_tensors() {
+    assert_eq!(global_norm(&[&tensor(&[3.0]), &tensor(&[0.0, 4.0])]).unwrap(), 5.0);
+}
