@@ -1,1 +1,5 @@
-//! The model zoo of tomograd and its registry.
+//! The model zoo of tomograd.
+
+mod unet3d;
+
+pub use unet3d::{UNet3d, UNet3dConfig};

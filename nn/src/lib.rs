@@ -1,1 +1,38 @@
 //! Parameters, layers, losses, optimizers and schedules of tomograd.
+//!
+//! A layer holds names into an owned, ordered [`Params`], never tensors; so a network is immutable, and groups, freezing and
+//! averages are operations on `Params`. A [`Pass`] is one run through a network, an [`Update`] what a training pass learned.
+//!
+//! ```
+//! use tomograd_core::{DType, Device, Seed, Tensor};
+//! use tomograd_nn::{AdamW, Conv, Group, Module, Optimizer, Params, Pass};
+//! let mut params = Params::new(Device::Cpu, Seed::new(1));
+//! let conv = Conv::new(params.root().at("conv"), 1, 2, &[3, 3])?.build()?;
+//! let mut optimizer = AdamW::new(&params, |p| Group::rate(1e-2).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+//! let image = Tensor::ones(&[1, 1, 4, 4], DType::F32, Device::Cpu)?;
+//! for step in 0..3 {
+//!     let mut pass = Pass::train(&params, Seed::new(1).at(step))?;
+//!     let loss = conv.forward(&pass.input(&image), &mut pass)?.square()?.mean()?;
+//!     let update = pass.backward(&loss)?.clip_norm(12.0)?;
+//!     optimizer.step(&mut params, update)?;
+//! }
+//! # Ok::<(), tomograd_core::Error>(())
+//! ```
+
+pub mod init;
+mod layers;
+mod losses;
+mod module;
+mod optimizers;
+mod params;
+mod pass;
+pub mod schedule;
+mod update;
+
+pub use layers::{Activation, Conv, ConvNormActivation, ConvTranspose, Norm, NormKind};
+pub use losses::DiceCe;
+pub use module::{Module, Sequential};
+pub use optimizers::{AdamW, Group, Optimizer, Sgd};
+pub use params::{ParamInfo, Params, Scope, Slot};
+pub use pass::Pass;
+pub use update::Update;

@@ -1,0 +1,115 @@
+//! What parameters, passes and updates refuse.
+
+use tomograd_autodiff::gradcheck;
+use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
+use tomograd_kernels::elementwise::Function;
+use tomograd_nn::{AdamW, Conv, ConvNormActivation, Group, Module, Norm, NormKind, Optimizer, Params, Pass, Sgd};
+
+fn params() -> Params {
+    Params::new(Device::Cpu, Seed::new(1))
+}
+
+fn image() -> Tensor {
+    Tensor::normal(&[2, 1, 5, 6], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_name_given_twice_and_a_slot_of_another_store() {
+    let mut params = params();
+    let conv = Conv::new(params.root().at("a"), 1, 2, &[3, 3]).unwrap().build().unwrap();
+    let error = Conv::new(params.root().at("a"), 1, 2, &[3, 3]).unwrap().build().unwrap_err();
+    assert!(error.to_string().contains("a.weight is given twice"), "{error}");
+    let other = self::params();
+    let mut pass = Pass::eval(&other).unwrap();
+    assert_eq!(conv.forward(&pass.input(&image()), &mut pass).unwrap_err().kind(), ErrorKind::Name);
+}
+
+#[test]
+fn unused_frozen_and_used_up() {
+    let mut params = params();
+    let used = Conv::new(params.root().at("used"), 1, 2, &[3, 3]).unwrap().build().unwrap();
+    Conv::new(params.root().at("unused"), 1, 2, &[3, 3]).unwrap().build().unwrap();
+    let mut optimizer = Sgd::new(&params, 0.9, true, |_| Group::rate(0.1)).unwrap();
+    let run = |params: &Params| {
+        let mut pass = Pass::train(params, Seed::new(0)).unwrap();
+        let loss = used.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean().unwrap();
+        let update = pass.backward(&loss).unwrap();
+        assert!(used.forward(&pass.input(&image()), &mut pass).is_err(), "a pass after its backward");
+        update
+    };
+    let update = run(&params);
+    let mut replica = params.replica();
+    assert_eq!(optimizer.step(&mut replica, run(&params)).unwrap_err().kind(), ErrorKind::Name);
+    let error = optimizer.step(&mut params, update).unwrap_err();
+    assert!(error.to_string().contains("unused.weight had no part"), "{error}");
+    params.freeze(|p| p.name.starts_with("unused"));
+    let before = params.get("unused.weight").unwrap().to_vec::<f32>().unwrap();
+    let update = run(&params);
+    optimizer.step(&mut params, update).unwrap();
+    assert_eq!(params.get("unused.weight").unwrap().to_vec::<f32>().unwrap(), before);
+}
+
+#[test]
+fn loading_names_what_is_missing_and_unexpected() {
+    let mut params = params();
+    Conv::new(params.root().at("a"), 1, 1, &[1]).unwrap().build().unwrap();
+    let error = params.load([("b".to_owned(), image())]).unwrap_err();
+    assert!(error.to_string().contains("missing: [a.bias, a.weight]; unexpected: [b]"), "{error}");
+}
+
+#[test]
+fn batch_norm_keeps_running_statistics() {
+    let mut params = params();
+    let norm = Norm::new(params.root().at("n"), NormKind::Batch, 1, None).unwrap();
+    let mut optimizer = AdamW::new(&params, |_| Group::rate(0.0)).unwrap();
+    let x = image();
+    let values: Vec<f64> = x.to_vec_f64().unwrap();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let unbiased = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0);
+    let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+    let loss = norm.forward(&pass.input(&x), &mut pass).unwrap().square().unwrap().sum().unwrap();
+    let update = pass.backward(&loss).unwrap();
+    optimizer.step(&mut params, update).unwrap();
+    let get = |name: &str| params.get(name).unwrap().to_vec_f64().unwrap()[0];
+    assert!((get("n.running_mean") - 0.1 * mean).abs() < 1e-7);
+    assert!((get("n.running_var") - (0.9 + 0.1 * unbiased)).abs() < 1e-6);
+    assert_eq!(get("n.num_batches_tracked"), 1.0);
+}
+
+#[test]
+fn a_checkpointed_module_learns_the_same() {
+    use std::sync::Arc;
+    let mut params = params();
+    let module: Arc<dyn Module> = Arc::new({
+        let conv = Conv::new(params.root().at("c"), 1, 4, &[3, 3]).unwrap().padding(1).build().unwrap();
+        let norm = Norm::new(params.root().at("n"), NormKind::Instance, 4, Some(Function::LeakyRelu(0.01))).unwrap();
+        ConvNormActivation::new(conv, norm)
+    });
+    let gradient = |checkpointed: bool| {
+        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let x = pass.input(&image());
+        let y = if checkpointed { pass.checkpoint(&module, &x) } else { module.forward(&x, &mut pass) };
+        let loss = y.unwrap().square().unwrap().mean().unwrap();
+        pass.backward(&loss).unwrap().gradient("c.weight").unwrap().to_vec::<f32>().unwrap()
+    };
+    assert_eq!(gradient(false), gradient(true));
+}
+
+#[test]
+fn layers_pass_the_gradient_check() {
+    let mut params = params().with_dtype(DType::F64);
+    let conv = Conv::new(params.root().at("c"), 1, 3, &[3, 3]).unwrap().stride(2).padding(1).build().unwrap();
+    let norm = Norm::new(params.root().at("n"), NormKind::Group(3), 3, Some(Function::Silu)).unwrap();
+    let layer = ConvNormActivation::new(conv, norm);
+    let x = image().converted(DType::F64).unwrap();
+    gradcheck::check(
+        |vars| {
+            let pass = Pass::eval(&params)?;
+            // The check's own tape is the input's; the parameters are constants here.
+            let x = vars[0].clone();
+            layer.forward(&x, &mut pass.on(x.tape()))
+        },
+        &[x],
+    )
+    .unwrap();
+}
