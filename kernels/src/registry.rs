@@ -134,6 +134,8 @@ registry! {
     conv::ConvTranspose,
     elementwise::Chain,
     loss::DiceCe,
+    matmul::Linear,
+    matmul::Matmul,
     norm::Norm,
     reduce::Reduce,
     view::View,

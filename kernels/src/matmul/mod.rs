@@ -1,7 +1,17 @@
-//! Matrix multiplication.
+//! Matrix products.
+//!
+//! [`Matmul`] is the batched product with broadcast batch axes, [`Linear`] the product with a stored matrix and a bias that
+//! networks are made of. Operands are read where they lie: a transposed or permuted view costs no copy.
 
 pub mod cpu;
+mod linear;
+mod op;
+mod product;
+mod proofs;
 pub mod reference;
 
 #[cfg(test)]
 mod tests;
+
+pub use linear::Linear;
+pub use op::Matmul;

@@ -1,0 +1,84 @@
+//! References and random cases of the matrix products.
+
+use tomograd_core::{Device, Random, Result, Tensor};
+
+use super::{Linear, Matmul};
+use crate::{Meta, Op, registry, registry::Proven};
+
+fn absolute(inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    inputs.iter().map(|x| registry::map(x, f64::abs)).collect()
+}
+
+/// `terms` times the result for absolute values: what the rounding error of a sum of products is measured in.
+fn scale_of(op: &impl Proven, inputs: &[Tensor], terms: usize) -> Result<Vec<Tensor>> {
+    op.reference(&absolute(inputs)?)?.iter().map(|y| registry::map(y, |y| (terms + 1) as f64 * y)).collect()
+}
+
+impl Proven for Matmul {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let shape = self.infer(&inputs.iter().map(Meta::from).collect::<Vec<_>>())?.remove(0).shape;
+        let (batch, matrix) = shape.split_at(shape.len() - 2);
+        let full = |x: &Tensor| x.expand(&[batch, &x.shape()[x.rank() - 2..]].concat())?.to_vec::<f64>();
+        let (a, b) = (full(&inputs[0])?, full(&inputs[1])?);
+        let (m, n, k) = (matrix[0], matrix[1], inputs[1].shape()[inputs[1].rank() - 2]);
+        let mut y = vec![0.0; shape.iter().product()];
+        for (i, y) in y.iter_mut().enumerate() {
+            let (p, i, j) = (i / (m * n), i / n % m, i % n);
+            *y = (0..k).map(|step| a[(p * m + i) * k + step] * b[(p * k + step) * n + j]).sum();
+        }
+        Ok(vec![Tensor::from_slice(&y, &shape, Device::Cpu)?])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        scale_of(self, inputs, inputs[0].shape().last().copied().unwrap_or(0))
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let batch: Vec<usize> = (0..random.below(4)).map(|_| random.below(4) as usize).collect();
+        let [m, n, k] = [registry::size(random), registry::size(random), registry::size(random)];
+        let mut operand = |matrix: [usize; 2]| {
+            let skipped = random.below(batch.len() as u64 + 1) as usize;
+            let mut shape: Vec<usize> =
+                batch[skipped..].iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
+            shape.extend(matrix);
+            registry::values(random, &shape)
+        };
+        Ok((Self, vec![operand([m, k])?, operand([k, n])?]))
+    }
+}
+
+impl Proven for Linear {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (x, weight) = (inputs[0].to_vec::<f64>()?, inputs[1].to_vec::<f64>()?);
+        let (out, features) = (inputs[1].shape()[0], inputs[1].shape()[1]);
+        let bias = if self.bias { inputs[2].to_vec::<f64>()? } else { vec![0.0; out] };
+        let mut shape = inputs[0].shape().to_vec();
+        shape[inputs[0].rank() - 1] = out;
+        let mut y = Vec::new();
+        for row in 0..inputs[0].shape()[..inputs[0].rank() - 1].iter().product() {
+            for o in 0..out {
+                y.push((0..features).fold(bias[o], |y, i| y + x[row * features + i] * weight[o * features + i]));
+            }
+        }
+        Ok(vec![Tensor::from_slice(&y, &shape, Device::Cpu)?])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        scale_of(self, inputs, inputs[1].shape()[1])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let mut shape = registry::shape(random, 1, 3);
+        if random.bernoulli(0.1) {
+            // Many rows: the weight's gradient is summed in segments.
+            shape = vec![1100, 1 + random.below(3) as usize];
+        }
+        let (out, bias) = (registry::size(random), random.bernoulli(0.5));
+        let weight = registry::values(random, &[out, shape[shape.len() - 1]])?;
+        let mut inputs = vec![registry::values(random, &shape)?, weight];
+        if bias {
+            inputs.push(registry::values(random, &[out])?);
+        }
+        Ok((Self { bias }, inputs))
+    }
+}
