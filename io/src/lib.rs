@@ -1,1 +1,17 @@
 //! Medical and tensor file formats of tomograd: NIfTI, safetensors, PNG, and volumes with geometry.
+//!
+//! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
+//! temporary name and renamed.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod atomic;
+pub mod geometry;
+mod nifti;
+mod png;
+pub mod safetensors;
+mod volume;
+
+pub use atomic::write_atomically;
+pub use png::write_rgb;
+pub use volume::{Geometry, Volume};
