@@ -1,1 +1,44 @@
-//! tomograd: a deep learning framework for medical images.
+//! tomograd: a deep learning framework for medical images, from scratch, in Rust.
+//!
+//! This crate re-exports the others; `use tomograd::prelude::*;` brings what a training program needs. See
+//! `examples/unet3d.rs` for the whole way from files to masks.
+//!
+//! ```
+//! use tomograd::prelude::*;
+//!
+//! let mut params = Params::new(Device::Cpu, Seed::new(1));
+//! let net = UNet3d::new(params.root(), &UNet3dConfig { in_channels: 1, classes: 2, widths: vec![4, 8] })?;
+//! let mut optimizer = AdamW::new(&params, |p| Group::rate(3e-3).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+//! let image = Tensor::normal(&[1, 1, 8, 8, 8], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu)?;
+//! let label = Tensor::zeros(&[1, 8, 8, 8], DType::I64, Device::Cpu)?;
+//! for step in 0..2 {
+//!     let mut pass = Pass::train(&params, Seed::new(1).at(step))?;
+//!     let logits = net.forward(&pass.input(&image), &mut pass)?;
+//!     let loss = DiceCe::default().forward(&logits, &label)?;
+//!     let update = pass.backward(&loss)?.clip_norm(12.0)?;
+//!     optimizer.step(&mut params, update)?;
+//! }
+//! # Ok::<(), tomograd::Error>(())
+//! ```
+
+pub use tomograd_autodiff as autodiff;
+pub use tomograd_core as core;
+pub use tomograd_core::{Error, Result};
+pub use tomograd_io as io;
+pub use tomograd_kernels as kernels;
+pub use tomograd_models as models;
+pub use tomograd_nn as nn;
+pub use tomograd_pipeline as pipeline;
+
+/// What a training program needs.
+pub mod prelude {
+    pub use tomograd_autodiff::{Tape, Var, gradcheck};
+    pub use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
+    pub use tomograd_io::Volume;
+    pub use tomograd_models::{UNet3d, UNet3dConfig};
+    pub use tomograd_nn::{
+        AdamW, Checkpoint, Conv, ConvTranspose, DiceCe, Group, Loaded, Module, Norm, NormKind, Optimizer, Params, Pass,
+        Scope, Sgd, Update, schedule,
+    };
+    pub use tomograd_pipeline::{ContactSheet, Dataset, Loader, Report, SlidingWindow, Split, evaluate};
+}

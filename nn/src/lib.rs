@@ -19,6 +19,7 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+mod checkpoint;
 pub mod init;
 mod layers;
 mod losses;
@@ -29,6 +30,7 @@ mod pass;
 pub mod schedule;
 mod update;
 
+pub use checkpoint::{Checkpoint, Loaded};
 pub use layers::{Activation, Conv, ConvNormActivation, ConvTranspose, Norm, NormKind};
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};

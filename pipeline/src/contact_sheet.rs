@@ -88,6 +88,15 @@ impl ContactSheet {
         Tensor::from_slice(bytes, &[sheet.height, sheet.width, 3], Device::Cpu)
     }
 
+    /// Writes the sheet as a PNG file.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn write(&self, path: impl AsRef<std::path::Path>) -> Result<()> {
+        let sheet = self.draw();
+        tomograd_io::write_rgb(path.as_ref(), sheet.width as u32, sheet.height as u32, sheet.pixels.as_flattened())
+    }
+
     fn draw(&self) -> Picture {
         let across = |row: &Vec<Picture>| row.iter().map(|picture| picture.width + GAP).sum::<usize>();
         let high = |row: &Vec<Picture>| row.iter().map(|picture| picture.height + GAP).max().unwrap_or(0);

@@ -9,6 +9,8 @@ use std::{
 
 use tomograd_core::{Device, Error, ErrorKind, Result, Seed, Tensor};
 
+use tomograd_io::Volume;
+
 use crate::{Cases, Sample, sample::class_numbers, transforms::Compose};
 
 /// The cases of a folder with `images/` and `labels/`; a label has the name of its image (the ending may differ).
@@ -60,6 +62,18 @@ impl Dataset {
             Some(label) => Err(alone(label, "image")),
             None => Ok(Self::of(cases, classes, Arc::new(reader), Compose::new())),
         }
+    }
+
+    /// The cases of a folder of NIfTI files; labels have `classes` classes, with the background.
+    ///
+    /// # Errors
+    /// As for [`Dataset::with_reader`].
+    pub fn open(folder: impl AsRef<Path>, classes: usize) -> Result<Self> {
+        Self::with_reader(folder, classes, |path| {
+            let volume = Volume::read(path)?;
+            let [x, y, z] = volume.spacing();
+            Ok((volume.voxels().unsqueeze(0)?, vec![z, y, x]))
+        })
     }
 
     fn of(cases: Vec<Case>, classes: usize, reader: Arc<Reader>, prepare: Compose) -> Self {

@@ -1,0 +1,230 @@
+//! The workloads that are shared with other frameworks: one JSON object a line.
+//!
+//!     cargo bench --bench peers -- --json [--case NAME ...] [--threads N] [--seconds S]
+//!
+//! `benches/compare.py` runs it beside PyTorch.
+
+use std::{hint::black_box, time::Instant};
+
+use serde_json::{Value, json};
+use tomograd::{
+    kernels::{
+        Context, Op, Precision,
+        conv::{Conv, ConvTranspose},
+        elementwise::Function,
+        norm::{Norm, Statistics},
+        parallel::{self, Settings, parallel_for, with_settings},
+        run,
+        simd::{self, Kernel, Real, Simd, Vector},
+        trace,
+    },
+    prelude::*,
+};
+
+type Step = Box<dyn FnMut() -> Result<()>>;
+
+fn main() -> std::process::ExitCode {
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench" && argument != "--json");
+    let (mut names, mut threads, mut seconds) = (Vec::new(), None, 1.5);
+    while let Some(argument) = arguments.next() {
+        match &argument[..] {
+            "--case" => {}
+            "--threads" => threads = arguments.next().and_then(|value| value.parse().ok()),
+            "--seconds" => seconds = arguments.next().and_then(|value| value.parse().ok()).unwrap_or(seconds),
+            name => names.push(name.to_owned()),
+        }
+    }
+    let settings = threads.map_or(Settings::default(), |threads| Settings::default().threads(threads));
+    match with_settings(settings, || run_all(&names, seconds, threads.unwrap_or_else(parallel::threads))) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+const CASES: [&str; 13] = [
+    "conv3d_k3_32x32_64",
+    "conv3d_k3_64x64_32",
+    "conv3d_k3_128x128_16",
+    "conv3d_k3_320x320_8",
+    "conv3d_k3_16x16_32",
+    "conv3d_k3_1x32_64",
+    "conv3d_k3s2_32x64_64",
+    "conv3d_k1_32x3_64",
+    "convt3d_k2s2_64x32_32",
+    "instancenorm_lrelu_32_64",
+    "unet3d_train_2x64",
+    "unet3d_infer_64",
+    "unet3d_hippocampus_train",
+];
+
+fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
+    let isa = format!("{:?}", parallel::current_isa()).to_lowercase();
+    let idle = peak_mb();
+    println!(
+        "{}",
+        json!({"machine": {"isa": isa, "threads": threads, "fma_gflops": fma_peak(), "copy_gbs": copy_peak()}})
+    );
+    let all = CASES.map(str::to_owned);
+    for name in if names.is_empty() { &all[..] } else { names } {
+        let Some(mut step) = build(name)? else {
+            eprintln!("peers: no case {name}");
+            continue;
+        };
+        let (first, events) = trace::collect(&mut step);
+        first?;
+        let (flops, bytes) = events.iter().fold((0.0, 0.0), |(f, b), e| (f + e.cost.flops, b + e.cost.bytes));
+        let mut times = Vec::new();
+        let begin = Instant::now();
+        while times.len() < 3 || (begin.elapsed().as_secs_f64() < seconds && times.len() < 200) {
+            let start = Instant::now();
+            step()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        let line: Value = json!({
+            "case": name, "peer": "tomograd", "isa": isa, "threads": threads, "min_s": times[0],
+            "median_s": times[times.len() / 2], "runs": times.len(), "peak_rss_mb": peak_mb(), "idle_rss_mb": idle,
+            "flops": flops, "bytes": bytes,
+        });
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The most resident memory that the process has had, in MB.
+fn peak_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+fn random(shape: &[usize], name: &str) -> Result<Tensor> {
+    Tensor::uniform(shape, -1.0, 1.0, Seed::new(0).named(name), DType::F32, Device::Cpu)
+}
+
+fn op_step(op: impl Op, inputs: Vec<Tensor>) -> Step {
+    let context = Context { precision: Precision::Fast, inference: true };
+    Box::new(move || {
+        let references: Vec<&Tensor> = inputs.iter().collect();
+        black_box(run(&op, &references, &context)?);
+        Ok(())
+    })
+}
+
+fn conv(x: [usize; 5], w: [usize; 5], padding: usize, stride: usize) -> Result<Step> {
+    let op = Conv { padding: vec![padding; 3], stride: vec![stride; 3], ..Conv::new(3) };
+    Ok(op_step(op, vec![random(&x, "x")?, random(&w, "w")?]))
+}
+
+fn build(name: &str) -> Result<Option<Step>> {
+    Ok(Some(match name {
+        "conv3d_k3_32x32_64" => conv([1, 32, 64, 64, 64], [32, 32, 3, 3, 3], 1, 1)?,
+        "conv3d_k3_64x64_32" => conv([1, 64, 32, 32, 32], [64, 64, 3, 3, 3], 1, 1)?,
+        "conv3d_k3_128x128_16" => conv([1, 128, 16, 16, 16], [128, 128, 3, 3, 3], 1, 1)?,
+        "conv3d_k3_320x320_8" => conv([1, 320, 8, 8, 8], [320, 320, 3, 3, 3], 1, 1)?,
+        "conv3d_k3_16x16_32" => conv([1, 16, 32, 32, 32], [16, 16, 3, 3, 3], 1, 1)?,
+        "conv3d_k3_1x32_64" => conv([1, 1, 64, 64, 64], [32, 1, 3, 3, 3], 1, 1)?,
+        "conv3d_k3s2_32x64_64" => conv([1, 32, 64, 64, 64], [64, 32, 3, 3, 3], 1, 2)?,
+        "conv3d_k1_32x3_64" => conv([1, 32, 64, 64, 64], [3, 32, 1, 1, 1], 0, 1)?,
+        "convt3d_k2s2_64x32_32" => op_step(
+            ConvTranspose::new(3, 2),
+            vec![random(&[1, 64, 32, 32, 32], "x")?, random(&[64, 32, 2, 2, 2], "w")?],
+        ),
+        "instancenorm_lrelu_32_64" => {
+            let activation = Some(Function::LeakyRelu(0.01));
+            let op = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: true, activation };
+            op_step(op, vec![random(&[1, 32, 64, 64, 64], "x")?, random(&[32], "g")?, random(&[32], "b")?])
+        }
+        "unet3d_train_2x64" => train([2, 1, 64, 64, 64])?,
+        "unet3d_hippocampus_train" => train([2, 1, 40, 56, 40])?,
+        "unet3d_infer_64" => {
+            let mut params = Params::new(Device::Cpu, Seed::new(0));
+            let net = UNet3d::new(params.root(), &UNet3dConfig::new(3))?;
+            let image = random(&[1, 1, 64, 64, 64], "x")?;
+            Box::new(move || {
+                let mut pass = Pass::eval(&params)?;
+                black_box(net.forward(&pass.input(&image), &mut pass)?);
+                Ok(())
+            })
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn train(shape: [usize; 5]) -> Result<Step> {
+    let mut params = Params::new(Device::Cpu, Seed::new(0));
+    let net = UNet3d::new(params.root(), &UNet3dConfig::new(3))?;
+    let mut optimizer = Sgd::new(&params, 0.99, true, |_| Group::rate(1e-3).decay(3e-5))?;
+    let image = random(&shape, "x")?;
+    let mut draw = Seed::new(0).named("label").random();
+    let labels: Vec<i64> = (0..image.count()).map(|_| draw.below(3) as i64).collect();
+    let label = Tensor::from_slice(&labels, &[shape[0], shape[2], shape[3], shape[4]], Device::Cpu)?;
+    Ok(Box::new(move || {
+        let mut pass = Pass::train(&params, Seed::new(0))?;
+        let logits = net.forward(&pass.input(&image), &mut pass)?;
+        let loss = DiceCe::default().forward(&logits, &label)?;
+        drop(logits);
+        let update = pass.backward(&loss)?;
+        optimizer.step(&mut params, update)
+    }))
+}
+
+/// Twelve independent chains of fused multiply-adds.
+struct Chains(usize);
+
+impl Kernel for Chains {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f64 {
+        let factor = <f32 as Real>::Vec::<S>::splat(0.999);
+        let mut sums = [<f32 as Real>::Vec::<S>::splat(1.0); 12];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = sum.mul_add(factor, factor);
+            }
+        }
+        let mut out = [0.0f32; 16];
+        sums.iter().for_each(|sum| sum.store(&mut out));
+        black_box(out);
+        (self.0 * 12 * <f32 as Real>::Vec::<S>::LANES * 2) as f64
+    }
+}
+
+/// The most floating-point operations a second that all threads together reach, in 10⁹.
+fn fma_peak() -> f64 {
+    let mut best = 0.0f64;
+    for _ in 0..5 {
+        let flops = std::sync::Mutex::new(0.0);
+        let start = Instant::now();
+        let outcome = parallel_for(parallel::threads(), 1, |_| {
+            let done = simd::dispatch(Chains(2_000_000));
+            if let Ok(mut flops) = flops.lock() {
+                *flops += done;
+            }
+        });
+        if let (Ok(()), Ok(flops)) = (outcome, flops.into_inner()) {
+            best = best.max(flops / start.elapsed().as_secs_f64() * 1e-9);
+        }
+    }
+    best
+}
+
+/// The most bytes a second, read and written, that copying reaches, in 10⁹.
+fn copy_peak() -> f64 {
+    const COUNT: usize = 1 << 24;
+    let (from, mut to) = (vec![1.0f32; COUNT], vec![0.0f32; COUNT]);
+    let mut best = 0.0f64;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let target = parallel::Partition::new(&mut to, COUNT / 16);
+        let outcome = parallel_for(COUNT, COUNT / 16, |range| target.take(range.clone()).copy_from_slice(&from[range]));
+        if outcome.is_ok() {
+            best = best.max((COUNT * 8) as f64 / start.elapsed().as_secs_f64() * 1e-9);
+        }
+    }
+    best
+}

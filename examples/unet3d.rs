@@ -1,0 +1,205 @@
+//! A 3D U-Net learns to segment the hippocampus, from the files to the masks.
+//!
+//!     cargo run --release --example unet3d -- --data DIR --epochs N --out DIR --resume FILE --threads N --seed S --device D
+//!
+//! Without arguments it trains on the 40 cases that come with the project and predicts 12 others.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+
+use clap::Parser;
+use tomograd::{
+    kernels::parallel::{Settings, with_settings},
+    pipeline::{
+        progress,
+        transforms::{Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomNoise, ZScore},
+    },
+    prelude::*,
+};
+
+/// Trains a 3D U-Net on a folder of NIfTI files and predicts the validation cases.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder with images/, labels/ and split.txt
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/hippocampus"))]
+    data: PathBuf,
+    /// How often each training case is seen
+    #[arg(long, default_value_t = 16)]
+    epochs: u64,
+    /// Where checkpoints, masks, the contact sheet and metrics.csv go
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    /// A checkpoint to go on from
+    #[arg(long)]
+    resume: Option<PathBuf>,
+    /// Number of threads; all processors without it
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Where all random numbers come from
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// cpu or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+const CLASSES: usize = 3;
+const CLASS_NAMES: [&str; CLASSES - 1] = ["anterior", "posterior"];
+/// Depth, height and width of a training patch.
+const PATCH: [usize; 3] = [40, 56, 40];
+const BATCH: usize = 2;
+const RATE: f64 = 3e-3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let settings = match arguments.threads {
+        Some(threads) => Settings::default().threads(threads),
+        None => Settings::default(),
+    };
+    match with_settings(settings, || run(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("unet3d: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    let device: Device = arguments.device.parse()?;
+    let seed = Seed::new(arguments.seed);
+    let masks = arguments.out.join("masks");
+    std::fs::create_dir_all(&masks).map_err(|error| Error::io("create", masks.display(), error))?;
+
+    let cases = Dataset::open(&arguments.data, CLASSES)?.prepare(Compose::new().then(ZScore::default()));
+    let split_file = arguments.data.join("split.txt");
+    let split = if split_file.exists() { Split::read(split_file)? } else { Split::fixed(&cases.names()) };
+    let (train, validation) = (cases.subset(&split.train)?, cases.subset(&split.validation)?);
+    let augment = Compose::new()
+        .then(RandomAffine::default())
+        .then(CropOrPad::random(PATCH))
+        .then(Flip::new([0.5, 0.5, 0.5]))
+        .then(RandomBrightness::default())
+        .then(RandomNoise::default());
+    let loader = Loader::new(Arc::new(train), BATCH, seed.named("loader"))?.transforms(augment).drop_last();
+    let steps = loader.steps() as u64;
+    let total = steps * arguments.epochs;
+
+    let config = UNet3dConfig { widths: vec![16, 32, 64, 128], ..UNet3dConfig::new(CLASSES) };
+    let config_text = format!("{config:?}");
+    let mut params = Params::new(device, seed.named("weights"));
+    let net = UNet3d::new(params.root(), &config)?;
+    let mut optimizer = AdamW::new(&params, |p| Group::rate(RATE).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+    let (mut first_epoch, mut best) = (0, 0.0);
+    if let Some(path) = &arguments.resume {
+        let mut loaded = Loaded::read(path)?;
+        let run = format!("{config_text} {seed:?} {total}");
+        if loaded.text("run")? != run {
+            return Err(Error::argument(
+                "resume",
+                format!("{} is of another run: {}", path.display(), loaded.text("run")?),
+            )
+            .expected(run));
+        }
+        loaded.restore(&mut params)?;
+        loaded.restore_optimizer(&mut optimizer)?;
+        let number =
+            |text: &str| text.parse::<f64>().map_err(|_| Error::format("resume", format!("{text:?} isn't a number")));
+        first_epoch = number(loaded.text("epoch")?)? as u64;
+        best = number(loaded.text("best")?)?;
+    }
+    println!(
+        "{} parameters, {} training and {} validation cases, {total} steps",
+        params.count(),
+        split.train.len(),
+        split.validation.len()
+    );
+
+    for epoch in first_epoch..arguments.epochs {
+        let bar = progress::bar(steps, format!("epoch {}", epoch + 1));
+        let mut sum = 0.0;
+        for (index, batch) in loader.epoch(epoch as usize).enumerate() {
+            let batch = batch?;
+            let step = epoch * steps + index as u64;
+            let mut pass = Pass::train(&params, seed.at(step))?;
+            let logits = net.forward(&pass.input(&batch.image), &mut pass)?;
+            let loss = DiceCe::default().forward(&logits, &batch.label)?;
+            drop(logits);
+            sum += loss.value().to_scalar()?;
+            let update = pass.backward(&loss)?.clip_norm(12.0)?;
+            optimizer.set_rate_factor(schedule::one_cycle(step, total));
+            optimizer.step(&mut params, update)?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let last = epoch + 1 == arguments.epochs;
+        let dice =
+            if epoch % 4 == 3 || last { Some(validate(&params, &net, &validation)?.mean(|m| m.dice)) } else { None };
+        let dice_text = dice.map_or(String::new(), |dice| format!("  validation Dice {dice:.4}"));
+        println!(
+            "epoch {:>3}  loss {:.4}{dice_text}  {:.0} s",
+            epoch + 1,
+            sum / steps as f64,
+            start.elapsed().as_secs_f64()
+        );
+        let improved = dice.is_some_and(|dice| dice > best);
+        best = dice.map_or(best, |dice| best.max(dice));
+        let checkpoint = Checkpoint::new(&params)
+            .optimizer(&optimizer)
+            .text("model", "unet3d")
+            .text("config", serde_json::to_string(&config).unwrap_or_default())
+            .text("run", format!("{config_text} {seed:?} {total}"))
+            .text("epoch", (epoch + 1).to_string())
+            .text("best", best.to_string());
+        if improved {
+            checkpoint.save(arguments.out.join("best.safetensors"))?;
+        }
+        checkpoint.save(arguments.out.join("last.safetensors"))?;
+    }
+
+    let report = predict(&params, &net, arguments, &validation, &split.validation)?;
+    report.write_csv(arguments.out.join("metrics.csv"))?;
+    println!("{report}\n{:.0} s; results in {}", start.elapsed().as_secs_f64(), arguments.out.display());
+    Ok(())
+}
+
+/// The predicted classes of one prepared image (C, D, H, W).
+fn segment(params: &Params, net: &UNet3d, image: &Tensor) -> Result<Tensor> {
+    SlidingWindow::new(PATCH).overlap(0.5).labels(image, |patches| {
+        let mut pass = Pass::eval(params)?;
+        Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
+    })
+}
+
+fn validate(params: &Params, net: &UNet3d, cases: &Dataset) -> Result<Report> {
+    use tomograd::pipeline::Cases;
+    let mut report = Report::new(CLASS_NAMES);
+    for index in 0..cases.len() {
+        let sample = cases.sample(index)?;
+        let prediction = segment(params, net, &sample.image)?;
+        if let Some(truth) = &sample.label {
+            report.add(&sample.name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
+        }
+    }
+    Ok(report)
+}
+
+/// Writes a mask of each validation case with the geometry of its image, and the contact sheet.
+fn predict(params: &Params, net: &UNet3d, arguments: &Arguments, cases: &Dataset, names: &[String]) -> Result<Report> {
+    use tomograd::pipeline::Cases;
+    let mut report = Report::new(CLASS_NAMES);
+    let mut sheet = ContactSheet::new(4, CLASSES);
+    for (index, name) in names.iter().enumerate() {
+        let sample = cases.sample(index)?;
+        let prediction = segment(params, net, &sample.image)?;
+        if let Some(truth) = &sample.label {
+            report.add(name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
+        }
+        sheet.add(&sample, &prediction)?;
+        let file = format!("{}.nii.gz", name.trim_end_matches(".nii.gz"));
+        let image = Volume::read(arguments.data.join("images").join(&file))?;
+        image.with_voxels(prediction)?.write(arguments.out.join("masks").join(&file))?;
+    }
+    sheet.write(arguments.out.join("contact_sheet.png"))?;
+    Ok(report)
+}
