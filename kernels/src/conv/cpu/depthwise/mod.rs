@@ -4,23 +4,28 @@
 //! eight vectors of consecutive positions stay in registers while all taps go by. Positions are one flat range over padded
 //! rows, as in the dense path. For the weights, vectors run over positions in sixteen virtual lanes.
 
-use super::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
-use super::source::{Reading, Tap, equal_blocks};
-use super::tensors::{Inputs, Outputs};
+mod rows;
+mod weights;
+
+pub(super) use weights::backward_weights;
+
 use crate::conv::ConvShape;
-use crate::parallel::{Partition, parallel_for};
-use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch};
-use std::mem::MaybeUninit;
+use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
+use crate::conv::cpu::source::{Reading, Tap, equal_blocks};
+use crate::conv::cpu::tensors::{Inputs, Outputs};
+use crate::parallel::parallel_for;
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
+use rows::Rows;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
 /// Whether a shape goes this way.
-pub(super) fn suits(shape: &ConvShape) -> bool {
+pub(in crate::conv::cpu) fn suits(shape: &ConvShape) -> bool {
     shape.groups > 1 && shape.in_channels == shape.groups && (1..=4).contains(&shape.group_outputs())
 }
 
 /// Whether the backward pass with respect to the input does: it is the forward pass with taps turned round.
-pub(super) fn suits_backward_data(shape: &ConvShape) -> bool {
+pub(in crate::conv::cpu) fn suits_backward_data(shape: &ConvShape) -> bool {
     suits(shape) && shape.out_channels == shape.groups && shape.stride == [1; 3]
 }
 
@@ -28,9 +33,8 @@ pub(super) fn suits_backward_data(shape: &ConvShape) -> bool {
 const PACKED: usize = 192 << 10;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 1 << 20;
-/// Vectors of positions in registers, and taps of a gradient.
+/// Vectors of positions in registers.
 const VECTORS: usize = 8;
-const TAPS: usize = 8;
 
 struct Plan<'a, T> {
     batch: usize,
@@ -129,7 +133,7 @@ impl<'a, T: Real> Plan<'a, T> {
 }
 
 /// The forward pass.
-pub(super) fn forward<T: Real>(
+pub(in crate::conv::cpu) fn forward<T: Real>(
     shape: &ConvShape,
     x: Inputs<'_, T>,
     weights: &[T],
@@ -140,7 +144,7 @@ pub(super) fn forward<T: Real>(
 }
 
 /// The backward pass with respect to the input.
-pub(super) fn backward_data<T: Real>(
+pub(in crate::conv::cpu) fn backward_data<T: Real>(
     shape: &ConvShape,
     dy: Inputs<'_, T>,
     weights: &[T],
@@ -259,66 +263,6 @@ impl<T: Real> Channels<'_, T> {
     }
 }
 
-/// How a tile of rows reads.
-struct Rows<'a, T> {
-    kernel: [usize; 2],
-    pitch: usize,
-    offsets: &'a [usize],
-    weights: &'a [T],
-    sum_pitch: usize,
-}
-
-impl<T: Real> Rows<'_, T> {
-    /// The sums of `R` rows of `V` vectors: each input row is loaded once for all output rows that it counts for. Every sum
-    /// still takes its taps in sequence.
-    ///
-    /// # Safety
-    /// As [`Channels::plane`].
-    #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // columns are numbered over several arrays
-    unsafe fn tile<S: Simd, const R: usize, const V: usize>(&self, from: *const T, to: *mut T) {
-        let lanes = T::Vec::<S>::LANES;
-        let [height, width] = self.kernel;
-        let mut sums = [[T::Vec::<S>::zero(); V]; R];
-        // SAFETY: the caller's promise.
-        unsafe {
-            // A plane of the kernel at a time. Taps may be turned round: then rows and columns go down, from the last.
-            for (offsets, weights) in
-                self.offsets.chunks_exact(height * width).zip(self.weights.chunks_exact(height * width))
-            {
-                let down = offsets[width] > offsets[0];
-                for row in 0..height + R - 1 {
-                    // Output row i uses input row i + tap row; with taps turned round, input rows are taken from the last, so
-                    // output rows are too.
-                    let input = if down { row } else { height + R - 2 - row };
-                    for column in 0..width {
-                        let column_offset = offsets[column] - if down { 0 } else { (height - 1) * self.pitch };
-                        let from = from.add(input * self.pitch + column_offset);
-                        let mut vectors = [T::Vec::<S>::zero(); V];
-                        for (i, vector) in vectors.iter_mut().enumerate() {
-                            *vector = T::Vec::<S>::load_ptr(from.add(i * lanes));
-                        }
-                        for (i, sums) in sums.iter_mut().enumerate() {
-                            let tap = if down { input.wrapping_sub(i) } else { (height - 1 + i).wrapping_sub(input) };
-                            if tap < height {
-                                let weight = T::Vec::<S>::splat(*weights.get_unchecked(tap * width + column));
-                                for (sum, vector) in sums.iter_mut().zip(vectors) {
-                                    *sum = vector.mul_add(weight, *sum);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            for (i, row) in sums.iter().enumerate() {
-                for (j, sum) in row.iter().enumerate() {
-                    sum.store_ptr(to.add(i * self.sum_pitch + j * lanes));
-                }
-            }
-        }
-    }
-}
-
 /// The sums of a flat range of positions.
 ///
 /// # Safety
@@ -367,123 +311,6 @@ unsafe fn tile<S: Simd, T: Real, const V: usize>(from: *const T, offsets: &[usiz
         }
         for (i, sum) in sums.into_iter().enumerate() {
             sum.store_ptr(to.add(i * lanes));
-        }
-    }
-}
-
-/// Computes the gradient of the weights; every element of `dw` is written.
-pub(super) fn backward_weights<T: Real>(
-    shape: &ConvShape,
-    x: Inputs<'_, T>,
-    dy: &[T],
-    dw: &mut [MaybeUninit<T>],
-) -> Result<()> {
-    let plan = Plan::forward(shape, &[]);
-    if plan.batch == 0 || plan.positions.contains(&0) {
-        dw.fill(MaybeUninit::new(T::ZERO));
-        return Ok(());
-    }
-    let partition = Partition::new(dw, plan.outputs * shape.taps());
-    parallel_for(plan.channels, plan.grain(plan.channels), |range| {
-        dispatch(Gradients { plan: &plan, range, x, dy, partition: &partition })
-    })
-}
-
-struct Gradients<'a, T> {
-    plan: &'a Plan<'a, T>,
-    range: Range<usize>,
-    x: Inputs<'a, T>,
-    dy: &'a [T],
-    partition: &'a Partition<'a, MaybeUninit<T>>,
-}
-
-impl<T: Real> Kernel for Gradients<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let plan = self.plan;
-        let block = plan.block();
-        let channel_size = plan.reading.channel_size(block);
-        let offsets = plan.reading.offsets(block);
-        let [_, pitch_y, pitch] = plan.reading.extent(block);
-        let room = plan.run_length().next_multiple_of(16);
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
-        let mut packed = scratch(channel_size + 16);
-        let packed = packed.zeroed().as_mut_ptr();
-        // Zeros between the rows, so that what x has there doesn't count.
-        let mut gradient = scratch(room);
-        let gradient = gradient.zeroed();
-        let mut totals = scratch(plan.outputs * offsets.len() * 16);
-        let [depth, height, width] = plan.positions;
-        for channel in self.range.clone() {
-            let totals = totals.zeroed();
-            for item in 0..plan.batch * plan.boxes {
-                let (n, first) = (item / plan.boxes, item % plan.boxes * plan.deep);
-                // SAFETY: as for the forward pass.
-                unsafe {
-                    let (size, channels) = (plan.source_size, channel..channel + 1);
-                    plan.reading.pack::<S, T>(&self.x, size, n, channels, [first, 0, 0], block, packed);
-                }
-                for output in 0..plan.outputs {
-                    let target = (n * plan.channels + channel) * plan.outputs + output;
-                    let dy = &self.dy[target * depth * height * width..];
-                    let totals = &mut totals[output * offsets.len() * 16..];
-                    for z in 0..plan.deep.min(depth - first) {
-                        for y in 0..height {
-                            let from = ((first + z) * height + y) * width;
-                            gradient[y * pitch..y * pitch + width].copy_from_slice(&dy[from..from + width]);
-                        }
-                        // SAFETY: a plane's positions and sixteen more are packed behind each offset.
-                        let from = unsafe { packed.add(z * pitch_y * pitch).cast_const() };
-                        let (groups, rest) = offsets.as_chunks::<TAPS>();
-                        for (i, offsets) in groups.iter().enumerate() {
-                            // SAFETY: as above.
-                            unsafe { taps::<S, T, TAPS>(from, offsets, gradient, &mut totals[i * TAPS * 16..]) };
-                        }
-                        for (i, offset) in rest.iter().enumerate() {
-                            let totals = &mut totals[(groups.len() * TAPS + i) * 16..];
-                            // SAFETY: as above.
-                            unsafe { taps::<S, T, 1>(from, &[*offset], gradient, totals) };
-                        }
-                    }
-                }
-            }
-            let to = self.partition.block(channel);
-            for (to, lanes) in to.iter_mut().zip(totals.chunks_exact(16)) {
-                to.write(Lanes16::<T::Vec<S>>::load(lanes).horizontal_sum());
-            }
-        }
-    }
-}
-
-/// Adds the products of a plane's gradient and what each of `N` taps reads, in sixteen lanes for each tap.
-///
-/// # Safety
-/// `from` is readable for the gradient's length from each offset.
-#[inline(always)]
-unsafe fn taps<S: Simd, T: Real, const N: usize>(
-    from: *const T,
-    offsets: &[usize; N],
-    gradient: &[T],
-    totals: &mut [T],
-) {
-    let lanes = T::Vec::<S>::LANES;
-    // The lanes of a wide register are sixteen; narrower ones take turns: their sums are as independent as their lanes.
-    for part in (0..16).step_by(lanes) {
-        let mut sums = [T::Vec::<S>::zero(); N];
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = T::Vec::<S>::load(&totals[i * 16 + part..]);
-        }
-        for position in (part..gradient.len()).step_by(16) {
-            let gradient = T::Vec::<S>::load(&gradient[position..]);
-            for (sum, &offset) in sums.iter_mut().zip(offsets) {
-                // SAFETY: the caller's promise.
-                let x = unsafe { T::Vec::<S>::load_ptr(from.add(offset + position)) };
-                *sum = x.mul_add(gradient, *sum);
-            }
-        }
-        for (i, sum) in sums.into_iter().enumerate() {
-            sum.store(&mut totals[i * 16 + part..]);
         }
     }
 }
