@@ -137,7 +137,12 @@ registry! {
     matmul::Linear,
     matmul::Matmul,
     norm::Norm,
+    pool::AdaptiveAveragePool,
+    pool::AdaptiveMaxPool,
+    pool::AveragePool,
+    pool::MaxPool,
     reduce::Reduce,
+    resample::Interpolate,
     view::View,
 }
 

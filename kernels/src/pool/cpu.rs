@@ -1,0 +1,253 @@
+//! Maximum pooling on the CPU: a row of outputs at a time, tap after tap of its windows.
+
+use std::mem::MaybeUninit;
+
+use tomograd_core::{DType, Element, Result, Scratch, Tensor, TensorBuilder};
+
+use super::window::Windows;
+use crate::{
+    parallel::{Partition, parallel_for},
+    simd::{Kernel, Real, Simd, Vector, dispatch},
+};
+
+/// Comparisons of a parallel chunk: about 50 µs of work.
+const GRAIN: usize = 1 << 16;
+
+/// The type that numbers the voxels of a window: exact in the floating-point type that kernels count in.
+fn winner_dtype(windows: &[Windows; 3]) -> DType {
+    if windows.iter().map(Windows::most).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
+}
+
+/// The maxima, and which voxel of its window each is when `keep`.
+pub(super) fn maximum<T: Real>(
+    operation: &str,
+    x: &Tensor,
+    windows: &[Windows; 3],
+    shape: &[usize],
+    keep: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let x = x.contiguous()?;
+    if !keep {
+        return Ok((rows::<T, u8>(operation, &x, windows, shape, None)?, None));
+    }
+    fn with_winners<T: Real, I: Element>(
+        operation: &str,
+        x: &Tensor,
+        windows: &[Windows; 3],
+        shape: &[usize],
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let mut winners = TensorBuilder::<I>::new(operation, shape, x.device())?;
+        let y = rows::<T, I>(operation, x, windows, shape, Some(winners.uninit()?))?;
+        // SAFETY: `rows` writes every winner.
+        Ok((y, Some(unsafe { winners.assume_init() })))
+    }
+    match winner_dtype(windows) {
+        DType::U8 => with_winners::<T, u8>(operation, &x, windows, shape),
+        _ => with_winners::<T, i32>(operation, &x, windows, shape),
+    }
+}
+
+fn rows<T: Real, I: Element>(
+    operation: &str,
+    x: &Tensor,
+    windows: &[Windows; 3],
+    shape: &[usize],
+    winners: Option<&mut [MaybeUninit<I>]>,
+) -> Result<Tensor> {
+    let mut builder = TensorBuilder::<T>::new(operation, shape, x.device())?;
+    let [depth, height, width] = windows;
+    let row = width.output();
+    let grain = (GRAIN / (depth.most() * height.most() * width.most() * row).max(1)).max(1);
+    let target = builder.uninit()?;
+    let count = if target.is_empty() { 0 } else { target.len() / row };
+    let (out, winners) = (Partition::new(target, grain * row), winners.map(|slice| Partition::new(slice, grain * row)));
+    let (x, interior) = (x.as_slice::<T>()?, interior(width));
+    parallel_for(count, grain, |chunk| {
+        let range = chunk.start * row..chunk.end * row;
+        let mut scratch = match Scratch::<T>::new(operation, 2 * row) {
+            Ok(scratch) => scratch,
+            Err(error) => panic!("{error}"),
+        };
+        let (best, winner) = scratch.zeroed().split_at_mut(row);
+        dispatch(Rows {
+            x,
+            windows,
+            interior,
+            first: chunk.start,
+            best,
+            winner,
+            out: out.take(range.clone()),
+            winners: winners.as_ref().map(|winners| winners.take(range)),
+        });
+    })?;
+    drop(out);
+    // SAFETY: the chunks cover all rows, and each writes all of its own.
+    Ok(unsafe { builder.assume_init() })
+}
+
+/// Outputs of a row whose windows are whole, and how far they lie apart.
+#[derive(Clone, Copy)]
+struct Interior {
+    from: usize,
+    to: usize,
+    stride: usize,
+}
+
+fn interior(width: &Windows) -> Interior {
+    let (most, output) = (width.most(), width.output());
+    let from = width.counts.iter().position(|&count| count == most).unwrap_or(output);
+    let stride = if from + 1 < output { width.starts[from + 1] - width.starts[from] } else { 1 };
+    let regular = |o: &usize| width.counts[*o] == most && width.starts[*o] == width.starts[from] + (*o - from) * stride;
+    let to = (from..output).take_while(regular).last().map_or(from, |last| last + 1);
+    Interior { from, to, stride }
+}
+
+/// Some rows of the output.
+struct Rows<'a, T, I> {
+    x: &'a [T],
+    windows: &'a [Windows; 3],
+    interior: Interior,
+    first: usize,
+    /// The largest values so far, and their numbers.
+    best: &'a mut [T],
+    winner: &'a mut [T],
+    out: &'a mut [MaybeUninit<T>],
+    winners: Option<&'a mut [MaybeUninit<I>]>,
+}
+
+impl<T: Real, I: Element> Kernel for Rows<'_, T, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, _: S) {
+        let [depth, height, width] = self.windows;
+        let row = width.output();
+        for (local, out) in self.out.chunks_exact_mut(row).enumerate() {
+            let index = self.first + local;
+            let image = index / (depth.output() * height.output());
+            let (d, h) = (index / height.output() % depth.output(), index % height.output());
+            self.best.fill(-T::INFINITY);
+            self.winner.fill(T::ZERO);
+            let mut number = 0;
+            for i in 0..depth.counts[d] {
+                for j in 0..height.counts[h] {
+                    let (z, y) = (depth.starts[d] + i * depth.step, height.starts[h] + j * height.step);
+                    let from = ((image * depth.input + z) * height.input + y) * width.input;
+                    let x = &self.x[from..][..width.input];
+                    update_row::<S, T>(x, width, self.interior, number, self.best, self.winner);
+                    number += 1;
+                }
+            }
+            out.write_copy_of_slice(self.best);
+            if let Some(winners) = &mut self.winners {
+                for (to, &winner) in winners[local * row..][..row].iter_mut().zip(&*self.winner) {
+                    to.write(I::from_f64(winner.to_f64()));
+                }
+            }
+        }
+    }
+}
+
+/// Compares row `number` of the windows with the largest so far. A NaN wins over numbers, and a later one over it.
+#[inline(always)]
+fn update_row<S: Simd, T: Real>(
+    x: &[T],
+    width: &Windows,
+    Interior { from, to, stride }: Interior,
+    number: usize,
+    best: &mut [T],
+    winner: &mut [T],
+) {
+    let lanes = T::Vec::<S>::LANES;
+    let mut done = from..from;
+    if stride == 1 || stride == 2 {
+        let most = width.most();
+        while done.end + lanes <= to {
+            let o = done.end;
+            let (mut largest, mut index) = (T::Vec::<S>::load(&best[o..]), T::Vec::<S>::load(&winner[o..]));
+            for t in 0..most {
+                let start = &x[width.starts[o] + t * width.step..];
+                let values = if stride == 1 {
+                    T::Vec::<S>::load(start)
+                } else {
+                    // The last of the odd places may lie behind the row, and isn't used.
+                    T::Vec::<S>::load(start).even(T::Vec::<S>::load_partial(&start[lanes..]))
+                };
+                let this = T::Vec::<S>::splat(T::from_f64((number * most + t) as f64));
+                let larger = largest.lt(values);
+                let number = values.eq(values);
+                index = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, this, index), this);
+                largest = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, values, largest), values);
+            }
+            largest.store(&mut best[o..]);
+            index.store(&mut winner[o..]);
+            done.end += lanes;
+        }
+    }
+    for o in (0..done.start).chain(done.end..best.len()) {
+        for t in 0..width.counts[o] {
+            let value = x[width.starts[o] + t * width.step];
+            if best[o] < value || value.partial_cmp(&value).is_none() {
+                (best[o], winner[o]) = (value, T::from_f64((number * width.counts[o] + t) as f64));
+            }
+        }
+    }
+}
+
+/// The gradient of x: that of each maximum, at its voxel.
+pub(super) fn maximum_gradient<T: Real>(
+    operation: &str,
+    dy: &Tensor,
+    winners: &Tensor,
+    windows: &[Windows; 3],
+    shape: &[usize],
+) -> Result<Tensor> {
+    match winners.dtype() {
+        DType::U8 => scatter::<T, u8>(operation, dy, winners, windows, shape),
+        _ => scatter::<T, i32>(operation, dy, winners, windows, shape),
+    }
+}
+
+fn scatter<T: Real, I: Element>(
+    operation: &str,
+    dy: &Tensor,
+    winners: &Tensor,
+    [depth, height, width]: &[Windows; 3],
+    shape: &[usize],
+) -> Result<Tensor> {
+    let mut builder = TensorBuilder::<T>::new(operation, shape, dy.device())?;
+    let dy = dy.contiguous()?;
+    let (dy, winners) = (dy.as_slice::<T>()?, winners.as_slice::<I>()?);
+    let images = shape[0] * shape[1];
+    let (inputs, outputs) =
+        (depth.input * height.input * width.input, depth.output() * height.output() * width.output());
+    // An image is one chunk's, since windows may overlap.
+    let grain = (GRAIN / inputs.max(1)).max(1);
+    let target = Partition::new(builder.uninit()?, grain * inputs);
+    parallel_for(images, grain, |chunk| {
+        let dx = target.take(chunk.start * inputs..chunk.end * inputs);
+        dx.fill(MaybeUninit::new(T::ZERO));
+        // SAFETY: it was just filled.
+        let dx = unsafe { dx.assume_init_mut() };
+        for (image, dx) in chunk.zip(dx.chunks_exact_mut(inputs.max(1))) {
+            let mut o = image * outputs;
+            for (&z, &count_d) in depth.starts.iter().zip(&depth.counts) {
+                for (&y, &count_h) in height.starts.iter().zip(&height.counts) {
+                    for (&x, &count) in width.starts.iter().zip(&width.counts) {
+                        // A window without voxels has no winner.
+                        if count_d * count_h * count > 0 {
+                            let winner = winners[o].to_f64() as usize;
+                            let (row, column) = (winner / count, winner % count);
+                            let (i, j) = (z + row / count_h * depth.step, y + row % count_h * height.step);
+                            dx[(i * height.input + j) * width.input + x + column * width.step] += dy[o];
+                        }
+                        o += 1;
+                    }
+                }
+            }
+        }
+    })?;
+    drop(target);
+    // SAFETY: every image was filled.
+    Ok(unsafe { builder.assume_init() })
+}

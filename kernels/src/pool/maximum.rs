@@ -1,0 +1,138 @@
+//! Maximum pooling.
+
+use tomograd_core::{Error, Result, Tensor};
+
+use super::{
+    cpu,
+    window::{Strided, Windows, infer_adaptive},
+};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, op::with_real};
+
+/// The maximum of each window of x (N, C, spatial...). Padding never wins; a NaN does. The gradient goes to the first of
+/// equal maxima.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaxPool {
+    /// The window's size, for each spatial axis.
+    pub kernel: Vec<usize>,
+    /// From one window to the next, for each spatial axis.
+    pub stride: Vec<usize>,
+    /// Places on both sides that hold nothing, for each spatial axis; at most half a kernel.
+    pub padding: Vec<usize>,
+    /// From one voxel of a window to the next, for each spatial axis.
+    pub dilation: Vec<usize>,
+    /// Whether windows may reach beyond the end.
+    pub ceil_mode: bool,
+}
+
+/// The maxima of `output` shares of x (N, C, spatial...), which overlap where the sizes don't divide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdaptiveMaxPool {
+    /// The spatial size of the output.
+    pub output: Vec<usize>,
+}
+
+/// The windows of all three axes, from those of the spatial axes.
+fn three_windows(windows: Vec<Windows>) -> [Windows; 3] {
+    let mut all = [(); 3].map(|()| Windows::adaptive(1, 1));
+    for (to, windows) in all.iter_mut().rev().zip(windows.into_iter().rev()) {
+        *to = windows;
+    }
+    all
+}
+
+/// That the voxels of a window can be numbered exactly in f32.
+fn countable(operation: &str, windows: &[Windows; 3]) -> Result<()> {
+    let voxels = windows.iter().map(Windows::most).product::<usize>();
+    if voxels <= 1 << 24 {
+        return Ok(());
+    }
+    Err(Error::shape(operation, format!("windows of {voxels} voxels")).expected("at most 2^24"))
+}
+
+impl MaxPool {
+    /// Windows of `kernel` voxels side by side, no padding.
+    pub fn new(kernel: &[usize]) -> Self {
+        let (padding, dilation) = (vec![0; kernel.len()], vec![1; kernel.len()]);
+        Self { kernel: kernel.to_vec(), stride: kernel.to_vec(), padding, dilation, ceil_mode: false }
+    }
+
+    pub(super) fn strided(&self) -> Strided<'_> {
+        let Self { kernel, stride, padding, dilation, ceil_mode } = self;
+        Strided { kernel, stride, padding, dilation: Some(dilation), ceil_mode: *ceil_mode }
+    }
+
+    fn windows(&self, input: &[usize]) -> [Windows; 3] {
+        let windows = self.strided();
+        three_windows(input[2..].iter().enumerate().map(|(axis, &input)| windows.windows(axis, input)).collect())
+    }
+}
+
+impl AdaptiveMaxPool {
+    fn windows(&self, input: &[usize]) -> [Windows; 3] {
+        let axes = input[2..].iter().zip(&self.output);
+        three_windows(axes.map(|(&input, &output)| Windows::adaptive(input, output)).collect())
+    }
+}
+
+/// The methods that both kinds share, once their windows are known.
+macro_rules! maximum_methods {
+    () => {
+        /// The state holds which voxel of its window each maximum is, in row-major order: a byte where windows are small
+        /// enough, so x needn't be kept.
+        fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+            let windows = self.windows(inputs[0].shape());
+            with_real!(self.name(), outputs[0].dtype, T => {
+                let (y, winners) =
+                    cpu::maximum::<T>(self.name(), inputs[0], &windows, &outputs[0].shape, !context.inference)?;
+                Ok(Forward { outputs: vec![y], state: winners.into_iter().collect() })
+            })
+        }
+
+        fn backward_cpu(
+            &self,
+            _: &Context,
+            saved: &Saved,
+            gradients: &[Option<Tensor>],
+            _: &[bool],
+        ) -> Result<Vec<Option<Tensor>>> {
+            let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
+            let shape = &saved.metas[0].shape;
+            let (windows, winners) = (self.windows(shape), saved.state(0)?);
+            with_real!(self.name(), dy.dtype(), T => {
+                Ok(vec![Some(cpu::maximum_gradient::<T>(self.name(), dy, winners, &windows, shape)?)])
+            })
+        }
+
+        fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+            Cost::of(inputs[0].count() as f64, inputs, outputs)
+        }
+    };
+}
+
+impl Op for MaxPool {
+    fn name(&self) -> &'static str {
+        "max_pool"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let output = self.strided().infer(self.name(), inputs)?;
+        countable(self.name(), &self.windows(&inputs[0].shape))?;
+        Ok(vec![output])
+    }
+
+    maximum_methods!();
+}
+
+impl Op for AdaptiveMaxPool {
+    fn name(&self) -> &'static str {
+        "adaptive_max_pool"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        let output = infer_adaptive(self.name(), &self.output, inputs)?;
+        countable(self.name(), &self.windows(&inputs[0].shape))?;
+        Ok(vec![output])
+    }
+
+    maximum_methods!();
+}

@@ -1,0 +1,15 @@
+//! Maximum and average pooling over one to three spatial axes, with PyTorch's rules of windows.
+//!
+//! A window of `kernel` voxels, `dilation` apart, starts at `o · stride − padding`. An axis has
+//! ⌊(in + 2 padding − dilation (kernel − 1) − 1) / stride⌋ + 1 outputs; with `ceil_mode` the quotient is rounded up, but no
+//! window starts in the padding behind the input. Adaptive pooling divides the input among a given number of outputs: window
+//! o reaches from ⌊o · in / out⌋ to ⌈(o + 1) · in / out⌉.
+
+mod average;
+mod cpu;
+mod maximum;
+mod proofs;
+mod window;
+
+pub use average::{AdaptiveAveragePool, AveragePool};
+pub use maximum::{AdaptiveMaxPool, MaxPool};

@@ -1,0 +1,163 @@
+//! Interpolation of images and volumes to another size.
+
+pub(crate) mod axis;
+pub(crate) mod cpu;
+pub(crate) mod reference;
+
+use tomograd_core::{Error, Random, Result, Tensor};
+
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, registry, registry::Proven};
+use axis::AxisMap;
+
+/// How values between voxels are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The voxel ⌊o · in / out⌋ of each axis.
+    Nearest,
+    /// Linear along each axis (bi- and trilinear), between voxel centres at (i + ½): output o lies at
+    /// (o + ½) · in / out − ½, kept inside the outermost centres.
+    Linear,
+    /// Linear along each axis, with the corners' centres kept in place: output o lies at o · (in − 1) / (out − 1).
+    LinearCorners,
+}
+
+/// x (N, C, spatial...) interpolated to (N, C, size...), for one to three spatial axes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interpolate {
+    /// The spatial size of the output.
+    pub size: Vec<usize>,
+    /// How values between voxels are found.
+    pub mode: Interpolation,
+}
+
+impl Interpolation {
+    /// Where output `o` lies, in voxels of the input.
+    fn position(self, o: usize, input: usize, output: usize) -> f64 {
+        match self {
+            Interpolation::Nearest => (o * input / output) as f64,
+            Interpolation::Linear => {
+                let centre = (o as f64 + 0.5) * (input as f64 / output as f64) - 0.5;
+                centre.clamp(0.0, (input - 1) as f64)
+            }
+            Interpolation::LinearCorners if output == 1 => 0.0,
+            Interpolation::LinearCorners => {
+                (o as f64 * ((input - 1) as f64 / (output - 1) as f64)).min((input - 1) as f64)
+            }
+        }
+    }
+
+    fn axis(self, input: usize, output: usize) -> AxisMap {
+        AxisMap::new(input, output, |o| {
+            let position = self.position(o, input, output);
+            let (below, part) = (position.floor(), position - position.floor());
+            // A voxel of weight zero isn't read, so that its NaN stays where it is.
+            (below as usize, if part == 0.0 { vec![1.0] } else { vec![1.0 - part, part] })
+        })
+    }
+}
+
+/// The maps of all three axes, leading ones without effect, from those of the spatial axes.
+pub(crate) fn three_axes(maps: Vec<AxisMap>) -> [AxisMap; 3] {
+    let mut all = [AxisMap::identity(1), AxisMap::identity(1), AxisMap::identity(1)];
+    for (to, map) in all.iter_mut().rev().zip(maps.into_iter().rev()) {
+        *to = map;
+    }
+    all
+}
+
+/// The gradient through a separable map.
+pub(crate) fn separable_gradient(
+    operation: &str,
+    axes: &[AxisMap; 3],
+    gradients: &[Option<Tensor>],
+    input: &Meta,
+) -> Result<Vec<Option<Tensor>>> {
+    let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
+    let adjoint = axes.each_ref().map(AxisMap::adjoint);
+    with_real!(operation, dy.dtype(), T => Ok(vec![Some(cpu::separable::<T>(operation, dy, &adjoint, &input.shape)?)]))
+}
+
+impl Interpolate {
+    fn axes(&self, input: &[usize]) -> [AxisMap; 3] {
+        let maps = input[2..].iter().zip(&self.size).map(|(&input, &output)| self.mode.axis(input, output));
+        three_axes(maps.collect())
+    }
+}
+
+impl Op for Interpolate {
+    fn name(&self) -> &'static str {
+        "interpolate"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("interpolate", inputs, 1, 1)?;
+        check::same_float("interpolate", inputs)?;
+        let x = &inputs[0];
+        let rank = check::spatial("interpolate", x)?;
+        if self.size.len() != rank {
+            return Err(Error::argument("interpolate", format!("a size of {} axes", self.size.len()))
+                .expected(format!("{rank} spatial axes"))
+                .shapes([&x.shape[..]]));
+        }
+        if x.shape[2..].iter().zip(&self.size).any(|(&input, &output)| input == 0 && output != 0) {
+            return Err(Error::shape("interpolate", "no voxel to interpolate from").shapes([&x.shape[..], &self.size]));
+        }
+        Ok(vec![x.with_shape([&x.shape[..2], &self.size].concat())])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let axes = self.axes(inputs[0].shape());
+        with_real!("interpolate", outputs[0].dtype, T => {
+            Ok(Forward::one(cpu::separable::<T>("interpolate", inputs[0], &axes, &outputs[0].shape)?))
+        })
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        separable_gradient("interpolate", &self.axes(&saved.metas[0].shape), gradients, &saved.metas[0])
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        let taps = if self.mode == Interpolation::Nearest { 1 } else { 2usize.pow(self.size.len() as u32) };
+        Cost::of(2.0 * (taps * outputs[0].count()) as f64, inputs, outputs)
+    }
+}
+
+impl Proven for Interpolate {
+    /// A position is rounded before its weights are taken, so the weights are less exact than a product.
+    const TOLERANCE: f64 = 32.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let weight = |axis: usize, o: usize, i: usize| {
+            let position = self.mode.position(o, inputs[0].shape()[axis + 2], self.size[axis]);
+            (1.0 - (position - i as f64).abs()).max(0.0)
+        };
+        Ok(vec![reference::separable(&inputs[0], &self.size, weight)?])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let largest = inputs[0].to_vec_f64()?.into_iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+        let size = self.size.iter().chain(inputs[0].shape()).fold(1, |m, &size| m.max(size)) as f64;
+        let shape = [&inputs[0].shape()[..2], &self.size].concat();
+        Ok(vec![Tensor::full(&shape, largest * size, tomograd_core::DType::F64, inputs[0].device())?])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = reference::image(random);
+        let mode = [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearCorners];
+        let size = shape[2..].iter().map(|&input| match random.below(4) {
+            0 => 2 * input,
+            1 => (input / 2).max(1),
+            2 => input,
+            _ => 1 + random.below(9) as usize,
+        });
+        let size = size.collect();
+        let op = Self { size, mode: mode[random.below(3) as usize] };
+        Ok((op, vec![registry::values(random, &shape)?]))
+    }
+}

@@ -1,0 +1,42 @@
+//! Reference separable maps: every output from every input, by their weights.
+
+use tomograd_core::{Random, Result, Tensor};
+
+/// A shape (N, C, spatial...) of at most some hundred elements, rows of up to 70 among them.
+pub(crate) fn image(random: &mut Random) -> Vec<usize> {
+    let rank = 1 + random.below(3) as usize;
+    let mut shape = vec![random.below(3) as usize, 1 + random.below(3) as usize];
+    shape.extend((0..rank).map(|_| 1 + random.below(6) as usize));
+    if random.bernoulli(0.3) {
+        shape[1 + rank] = [16, 33, 40, 70][random.below(4) as usize];
+    }
+    shape
+}
+
+/// `y[n, c, o...] = Σ_i x[n, c, i...] Π_axis weight(axis, o, i)`.
+pub(crate) fn separable(x: &Tensor, size: &[usize], weight: impl Fn(usize, usize, usize) -> f64) -> Result<Tensor> {
+    let spatial = &x.shape()[2..];
+    let (inputs, outputs) = (spatial.iter().product::<usize>(), size.iter().product::<usize>());
+    let values = x.to_vec::<f64>()?;
+    let place = |mut flat: usize, shape: &[usize]| -> Vec<usize> {
+        let mut place = vec![0; shape.len()];
+        for axis in (0..shape.len()).rev() {
+            place[axis] = flat % shape[axis];
+            flat /= shape[axis];
+        }
+        place
+    };
+    let shape = [&x.shape()[..2], size].concat();
+    let mut y = vec![0.0; shape.iter().product()];
+    for o in 0..outputs {
+        let to = place(o, size);
+        for i in 0..inputs {
+            let from = place(i, spatial);
+            let product: f64 = (0..size.len()).map(|axis| weight(axis, to[axis], from[axis])).product();
+            for image in 0..if product == 0.0 { 0 } else { shape[0] * shape[1] } {
+                y[image * outputs + o] += product * values[image * inputs + i];
+            }
+        }
+    }
+    Tensor::from_slice(&y, &shape, x.device())
+}
