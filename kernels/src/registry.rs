@@ -136,6 +136,7 @@ registry! {
     loss::DiceCe,
     matmul::Linear,
     matmul::Matmul,
+    norm::LayerNorm,
     norm::Norm,
     pool::AdaptiveAveragePool,
     pool::AdaptiveMaxPool,

@@ -90,7 +90,7 @@ macro_rules! specialised {
     };
 }
 
-struct RowMoments<'a, T>(&'a [T]);
+pub(super) struct RowMoments<'a, T>(pub &'a [T]);
 
 impl<T: Real> Kernel for RowMoments<'_, T> {
     type Output = Moments;

@@ -1,7 +1,10 @@
-//! Batch, instance and group norm with a fused activation.
+//! Batch, instance and group norm with a fused activation, and layer norm.
 
 mod cpu;
+mod layer;
 mod proofs;
+
+pub use layer::LayerNorm;
 
 use tomograd_core::{Element, Error, Result, Tensor};
 

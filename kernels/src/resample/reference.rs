@@ -6,8 +6,8 @@ use tomograd_core::{Random, Result, Tensor};
 pub(crate) fn image(random: &mut Random) -> Vec<usize> {
     let rank = 1 + random.below(3) as usize;
     let mut shape = vec![random.below(3) as usize, 1 + random.below(3) as usize];
-    shape.extend((0..rank).map(|_| 1 + random.below(6) as usize));
-    if random.bernoulli(0.3) {
+    shape.extend((0..rank).map(|_| 1 + random.below(if rank == 3 { 5 } else { 6 }) as usize));
+    if rank < 3 && random.bernoulli(0.4) {
         shape[1 + rank] = [16, 33, 40, 70][random.below(4) as usize];
     }
     shape

@@ -1,0 +1,193 @@
+//! Layer norm on the CPU: row after row, each read from memory once.
+
+use std::mem::MaybeUninit;
+
+use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
+
+use crate::{
+    norm::cpu::RowMoments,
+    parallel::{PartialSlots, Partition, parallel_for},
+    simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
+};
+
+/// Elements of a parallel chunk.
+const GRAIN: usize = 1 << 15;
+
+/// γ and β.
+type Affine<'a, T> = Option<[&'a [T]; 2]>;
+
+fn grain(length: usize) -> usize {
+    (GRAIN / length.max(1)).max(1)
+}
+
+/// y, and mean and 1/√(variance + ε) of each row (rows, 2); these are taken from `known` where they are known.
+pub(super) fn forward<T: Real>(
+    x: &Tensor,
+    length: usize,
+    affine: Affine<'_, T>,
+    epsilon: f64,
+    known: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let elements = x.as_slice::<T>()?;
+    let (rows, grain) = (elements.len().checked_div(length).unwrap_or(0), grain(length));
+    let mut builder = TensorBuilder::<T>::new("layer_norm", x.shape(), x.device())?;
+    let mut statistics = TensorBuilder::<T>::new("layer_norm", &[rows, 2], x.device())?;
+    let known = known.map(Tensor::as_slice::<T>).transpose()?;
+    let target = Partition::new(builder.uninit()?, grain * length);
+    let kept = Partition::new(statistics.uninit()?, grain * 2);
+    parallel_for(rows, grain, |chunk| {
+        let (range, pairs) = (chunk.start * length..chunk.end * length, chunk.start * 2..chunk.end * 2);
+        dispatch(ForwardRows {
+            x: &elements[range.clone()],
+            y: target.take(range),
+            known: known.map(|known| &known[pairs.clone()]),
+            statistics: kept.take(pairs),
+            length,
+            affine,
+            epsilon,
+        });
+    })?;
+    drop((target, kept));
+    // SAFETY: the chunks cover all rows, and each writes its rows and their statistics.
+    Ok(unsafe { (builder.assume_init(), statistics.assume_init()) })
+}
+
+struct ForwardRows<'a, T> {
+    x: &'a [T],
+    y: &'a mut [MaybeUninit<T>],
+    known: Option<&'a [T]>,
+    statistics: &'a mut [MaybeUninit<T>],
+    length: usize,
+    affine: Affine<'a, T>,
+    epsilon: f64,
+}
+
+impl<T: Real> Kernel for ForwardRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let lanes = T::Vec::<S>::LANES;
+        let rows = self.x.chunks_exact(self.length).zip(self.y.chunks_exact_mut(self.length));
+        for ((i, (x, y)), kept) in rows.enumerate().zip(self.statistics.chunks_exact_mut(2)) {
+            let (mean, inverse) = match self.known {
+                Some(known) => (known[2 * i], known[2 * i + 1]),
+                None => {
+                    let moments = RowMoments(x).run(simd);
+                    let variance = moments.squares / moments.count;
+                    (T::from_f64(moments.mean), T::from_f64(1.0 / (variance + self.epsilon).sqrt()))
+                }
+            };
+            kept[0].write(mean);
+            kept[1].write(inverse);
+            let (mean, inverse) = (T::Vec::<S>::splat(mean), T::Vec::<S>::splat(inverse));
+            for (j, (x, y)) in x.chunks(lanes).zip(y.chunks_mut(lanes)).enumerate() {
+                let mut value = T::Vec::<S>::load_partial(x).sub(mean).mul(inverse);
+                if let Some([gamma, beta]) = self.affine {
+                    let part = j * lanes..j * lanes + x.len();
+                    let beta = T::Vec::<S>::load_partial(&beta[part.clone()]);
+                    value = value.mul_add(T::Vec::<S>::load_partial(&gamma[part]), beta);
+                }
+                // SAFETY: as many elements are written as the part of the row has.
+                unsafe { value.store_partial_ptr(y.as_mut_ptr().cast(), y.len()) };
+            }
+        }
+    }
+}
+
+/// The gradient of x, and those of γ and β one after the other (2, length), which are nothing without γ.
+pub(super) fn backward<T: Real>(
+    x: &Tensor,
+    dy: &Tensor,
+    statistics: &Tensor,
+    length: usize,
+    gamma: Option<&[T]>,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (elements, dy) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
+    let statistics = statistics.as_slice::<T>()?;
+    let (rows, grain) = (elements.len().checked_div(length).unwrap_or(0), grain(length));
+    let mut builder = TensorBuilder::<T>::new("layer_norm", x.shape(), x.device())?;
+    let width = if gamma.is_some() { 2 * length } else { 0 };
+    let mut scratch = Scratch::<T>::new("layer_norm", rows.div_ceil(grain) * width)?;
+    let mut slots = PartialSlots::new(scratch.zeroed(), width);
+    let (target, sums) = (Partition::new(builder.uninit()?, grain * length), slots.slots());
+    parallel_for(rows, grain, |chunk| {
+        let range = chunk.start * length..chunk.end * length;
+        dispatch(BackwardRows {
+            x: &elements[range.clone()],
+            dy: &dy[range.clone()],
+            dx: target.take(range),
+            statistics: &statistics[chunk.start * 2..chunk.end * 2],
+            length,
+            gamma,
+            sums: if width == 0 { &mut [] } else { sums.block(chunk.start / grain) },
+        });
+    })?;
+    drop((target, sums));
+    // SAFETY: the chunks cover all rows, and each writes all of its own.
+    let dx = unsafe { builder.assume_init() };
+    let parameters = match gamma {
+        None => None,
+        Some(_) if rows == 0 => Some(Tensor::zeros(&[2, length], x.dtype(), x.device())?),
+        Some(_) => Some(Tensor::from_slice(slots.sum(), &[2, length], x.device())?),
+    };
+    Ok((dx, parameters))
+}
+
+struct BackwardRows<'a, T> {
+    x: &'a [T],
+    dy: &'a [T],
+    dx: &'a mut [MaybeUninit<T>],
+    statistics: &'a [T],
+    length: usize,
+    gamma: Option<&'a [T]>,
+    /// Σ dy x̂ and Σ dy of these rows, for each element of a row.
+    sums: &'a mut [T],
+}
+
+impl<T: Real> Kernel for BackwardRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (length, lanes) = (self.length, T::Vec::<S>::LANES);
+        let count = T::from_f64(length as f64);
+        let (of_gamma, of_beta) = self.sums.split_at_mut(self.sums.len() / 2);
+        let rows = self.x.chunks_exact(length).zip(self.dy.chunks_exact(length));
+        for (((x, dy), dx), kept) in rows.zip(self.dx.chunks_exact_mut(length)).zip(self.statistics.chunks_exact(2)) {
+            let all = |value: T| Lanes16::<T::Vec<S>>::splat(value);
+            let (mean, inverse) = (all(kept[0]), all(kept[1]));
+            let (mut plain, mut weighted) = (all(T::ZERO), all(T::ZERO));
+            for from in (0..length).step_by(16) {
+                let part = from..length.min(from + 16);
+                let dy = Lanes16::load_partial(&dy[part.clone()], T::ZERO);
+                let normal = Lanes16::load_partial(&x[part.clone()], kept[0]).sub(mean).mul(inverse);
+                let mut g = dy;
+                if let Some(gamma) = self.gamma {
+                    g = dy.mul(Lanes16::load_partial(&gamma[part.clone()], T::ZERO));
+                    let to = &mut of_gamma[part.clone()];
+                    dy.mul_add(normal, Lanes16::load_partial(to, T::ZERO)).store_partial(to);
+                    let to = &mut of_beta[part];
+                    dy.add(Lanes16::load_partial(to, T::ZERO)).store_partial(to);
+                }
+                plain = plain.add(g);
+                weighted = g.mul_add(normal, weighted);
+            }
+            // dx = r (g − mean(g) − x̂ mean(g x̂)), r being the inverse deviation.
+            let splat = |value: T| T::Vec::<S>::splat(value);
+            let (mean, inverse) = (splat(kept[0]), splat(kept[1]));
+            let (constant, slope) = (splat(plain.horizontal_sum() / count), splat(weighted.horizontal_sum() / count));
+            for (j, dx) in dx.chunks_mut(lanes).enumerate() {
+                let part = j * lanes..j * lanes + dx.len();
+                let mut g = T::Vec::<S>::load_partial(&dy[part.clone()]);
+                if let Some(gamma) = self.gamma {
+                    g = g.mul(T::Vec::<S>::load_partial(&gamma[part.clone()]));
+                }
+                let normal = T::Vec::<S>::load_partial(&x[part]).sub(mean).mul(inverse);
+                let result = normal.neg_mul_add(slope, g.sub(constant)).mul(inverse);
+                // SAFETY: as many elements are written as the part of the row has.
+                unsafe { result.store_partial_ptr(dx.as_mut_ptr().cast(), dx.len()) };
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Layer norm: over the last axes, with parameters for each of their elements.
+
+mod cpu;
+
+use tomograd_core::{Error, Random, Result, Tensor};
+
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, registry, registry::Proven};
+
+/// y = γ (x − mean) / √(variance + ε) + β, mean and (biased) variance being those of the last `axes` axes of x; γ and β,
+/// inputs 1 and 2 when `affine`, have the shape of these axes. Ba et al. 2016.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerNorm {
+    /// How many axes are normalised together, from the last one on.
+    pub axes: usize,
+    /// ε.
+    pub epsilon: f64,
+    /// Whether there are γ and β.
+    pub affine: bool,
+}
+
+impl LayerNorm {
+    fn input_count(&self) -> usize {
+        1 + 2 * usize::from(self.affine)
+    }
+
+    fn length(&self, shape: &[usize]) -> usize {
+        shape[shape.len() - self.axes..].iter().product()
+    }
+
+    /// y and statistics from x and the parameters.
+    fn apply(&self, inputs: &[&Tensor], statistics: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+        let x = &inputs[0];
+        with_real!("layer_norm", x.dtype(), T => {
+            let affine = match &inputs[1..] {
+                [gamma, beta] => Some([gamma.as_slice::<T>()?, beta.as_slice::<T>()?]),
+                _ => None,
+            };
+            cpu::forward::<T>(x, self.length(x.shape()), affine, self.epsilon, statistics)
+        })
+    }
+}
+
+impl Op for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("layer_norm", inputs, self.input_count(), self.input_count())?;
+        check::same_float("layer_norm", inputs)?;
+        let x = &inputs[0];
+        if self.axes == 0 || self.axes > x.rank() {
+            return Err(Error::argument("layer_norm", format!("the last {} of {} axes", self.axes, x.rank()))
+                .expected("at least one axis, and no more than there are")
+                .shapes([&x.shape[..]]));
+        }
+        let normalised = &x.shape[x.rank() - self.axes..];
+        if let Some(other) = inputs[1..].iter().find(|meta| meta.shape != normalised) {
+            return Err(Error::shape("layer_norm", "a parameter doesn't fit the normalised axes")
+                .expected(format!("{normalised:?}"))
+                .shapes([&x.shape[..], &other.shape]));
+        }
+        Ok(vec![x.clone()])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        let (y, statistics) = self.apply(inputs, None)?;
+        Ok(Forward { outputs: vec![y], state: vec![statistics] })
+    }
+
+    /// β only enters the recomputation.
+    fn saves_input(&self, _: usize) -> bool {
+        true
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut results = vec![None; needed.len()];
+        let Some(dy) = &gradients[0] else { return Ok(results) };
+        let (x, dy, statistics) = (saved.input(0)?.contiguous()?, dy.contiguous()?, saved.state(0)?);
+        let gamma = if self.affine { Some(saved.input(1)?.contiguous()?) } else { None };
+        with_real!("layer_norm", x.dtype(), T => {
+            let gamma = gamma.as_ref().map(Tensor::as_slice::<T>).transpose()?;
+            let (dx, parameters) = cpu::backward::<T>(&x, &dy, statistics, self.length(x.shape()), gamma)?;
+            results[0] = needed[0].then_some(dx);
+            if let Some(parameters) = parameters {
+                for input in [1, 2] {
+                    if needed[input] {
+                        let gradient = parameters.select(0, input - 1)?.copy()?;
+                        results[input] = Some(gradient.reshape(&saved.metas[input].shape)?);
+                    }
+                }
+            }
+            Ok(results)
+        })
+    }
+
+    fn recomputes(&self) -> bool {
+        true
+    }
+
+    fn recompute_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
+        let inputs: Vec<&Tensor> = (0..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+        Ok(self.apply(&inputs, Some(saved.state(0)?))?.0)
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(8.0 * inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Proven for LayerNorm {
+    /// Sums over a row, a square root and a division follow one another.
+    const TOLERANCE: f64 = 64.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let parameters: Vec<Vec<f64>> = inputs[1..].iter().map(Tensor::to_vec::<f64>).collect::<Result<_>>()?;
+        let length = self.length(inputs[0].shape());
+        let mut values = inputs[0].to_vec::<f64>()?;
+        for row in values.chunks_mut(length.max(1)) {
+            let mean = row.iter().sum::<f64>() / length as f64;
+            let variance = row.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / length as f64;
+            for (i, value) in row.iter_mut().enumerate() {
+                let normal = (*value - mean) / (variance + self.epsilon).sqrt();
+                *value = if self.affine { parameters[0][i] * normal + parameters[1][i] } else { normal };
+            }
+        }
+        Ok(vec![Tensor::from_slice(&values, inputs[0].shape(), inputs[0].device())?])
+    }
+
+    fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
+        // Inputs and parameters up to a few units enter products with 1/√ε ≈ 3.
+        let largest = |tensor: &Tensor| Ok(tensor.to_vec_f64()?.into_iter().fold(1.0, |m: f64, v| m.max(v.abs())));
+        let size = inputs.iter().map(largest).collect::<Result<Vec<f64>>>()?.iter().product::<f64>();
+        reference.iter().map(|output| registry::map(output, |y| size * (1.0 + y.abs()))).collect()
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let mut shape = registry::shape(random, 1, 4);
+        if random.bernoulli(0.1) {
+            // Several chunks of rows.
+            shape = vec![2100, 17];
+        }
+        let axes = 1 + random.below(shape.len() as u64) as usize;
+        // A large ε keeps the statistics of few values smooth.
+        let norm = Self { axes, epsilon: 0.1, affine: random.bernoulli(0.7) };
+        let mut inputs = vec![registry::values(random, &shape)?];
+        for _ in 1..norm.input_count() {
+            inputs.push(registry::values(random, &shape[shape.len() - axes..])?);
+        }
+        Ok((norm, inputs))
+    }
+}
