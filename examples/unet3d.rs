@@ -76,9 +76,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let split = if split_file.exists() { Split::read(split_file)? } else { Split::fixed(&cases.names()) };
     let (train, validation) = (cases.subset(&split.train)?, cases.subset(&split.validation)?);
     let augment = Compose::new()
-        .then(RandomAffine::default())
+        .then(RandomAffine { probability: 0.3, ..RandomAffine::default() })
         .then(CropOrPad::random(PATCH))
-        .then(Flip::new([0.5, 0.5, 0.5]))
+        // Left and right are mirror images; front and back, top and bottom are not.
+        .then(Flip::new([0.0, 0.0, 0.5]))
         .then(RandomBrightness::default())
         .then(RandomNoise::default());
     let loader = Loader::new(Arc::new(train), BATCH, seed.named("loader"))?.transforms(augment).drop_last();
