@@ -12,7 +12,7 @@ use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder
 use crate::{
     Geometry, Volume,
     atomic::write_all,
-    geometry::{Affine, from_quaternion, from_spacing},
+    geometry::{Affine, from_quaternion},
     write_atomically,
 };
 
@@ -130,7 +130,7 @@ fn fields(reader: &mut dyn Read) -> Result<(Fields, u64)> {
             fail(format!("voxels at byte {offset}")).expected(format!("a place after the {length} bytes of header"))
         );
     }
-    let geometry = geometry(pixdim, codes, quaternion, sform, units)?;
+    let geometry = geometry(dim, pixdim, codes, quaternion, sform, units)?;
     let [slope, intercept] = slope;
     Ok((Fields { dim, datatype, offset: offset as u64, slope, intercept, geometry, big }, length as u64))
 }
@@ -138,6 +138,7 @@ fn fields(reader: &mut dyn Read) -> Result<(Fields, u64)> {
 /// The affine as nibabel takes it: the sform if its code is set, else the qform, else the spacing with the first axis turned
 /// to the left and the origin in the middle.
 fn geometry(
+    dim: [i64; 8],
     pixdim: [f64; 8],
     [qform_code, sform_code]: [i32; 2],
     quaternion: [f64; 6],
@@ -155,7 +156,14 @@ fn geometry(
         let qfac = if qfac < 0.0 { -1.0 } else { 1.0 };
         from_quaternion([b, c, d], [offset_x, offset_y, offset_z], [x, y, z], qfac)
     } else {
-        from_spacing([x, y, z])
+        let [_, sizes_x, sizes_y, sizes_z, ..] = dim;
+        let middle = |size: i64, spacing: f64| (size.max(1) as f64 - 1.0) / 2.0 * spacing;
+        [
+            [-x, 0.0, 0.0, middle(sizes_x, x)],
+            [0.0, y, 0.0, -middle(sizes_y, y)],
+            [0.0, 0.0, z, -middle(sizes_z, z)],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
     };
     if affine.iter().flatten().any(|value| !value.is_finite()) {
         return Err(fail("the affine has a value that isn't finite"));
@@ -372,6 +380,22 @@ impl Stored {
             Stored::F32 => all::<f32, 4>(voxels, DType::F32, writer, f32::to_le_bytes),
             Stored::F64 => all::<f64, 8>(voxels, DType::F64, writer, f64::to_le_bytes),
         }
+    }
+}
+
+/// The name of the type that the voxels are stored as.
+pub(crate) fn stored_dtype(volume: &Volume) -> &'static str {
+    match Stored::choose(volume) {
+        Stored::U8 => "uint8",
+        Stored::I8 => "int8",
+        Stored::I16 => "int16",
+        Stored::U16 => "uint16",
+        Stored::I32 => "int32",
+        Stored::U32 => "uint32",
+        Stored::I64 => "int64",
+        Stored::U64 => "uint64",
+        Stored::F32 => "float32",
+        Stored::F64 => "float64",
     }
 }
 

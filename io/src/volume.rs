@@ -123,6 +123,11 @@ impl Volume {
         geometry::orientation(&self.geometry.affine)
     }
 
+    /// The type that the voxels have, or will have, in a file: `int16`.
+    pub fn stored_dtype(&self) -> &'static str {
+        nifti::stored_dtype(self)
+    }
+
     pub(crate) fn stored(&self) -> Option<i16> {
         self.stored
     }
