@@ -162,8 +162,9 @@ fn update_row<S: Simd, T: Real>(
     let mut done = from..from;
     if stride == 1 || stride == 2 {
         let most = width.most();
-        while done.end + lanes <= to {
-            let o = done.end;
+        while to - from >= lanes && done.end < to {
+            // The last time, some windows are compared again, which changes nothing.
+            let o = done.end.min(to - lanes);
             let (mut largest, mut index) = (T::Vec::<S>::load(&best[o..]), T::Vec::<S>::load(&winner[o..]));
             for t in 0..most {
                 let start = &x[width.starts[o] + t * width.step..];
@@ -181,7 +182,7 @@ fn update_row<S: Simd, T: Real>(
             }
             largest.store(&mut best[o..]);
             index.store(&mut winner[o..]);
-            done.end += lanes;
+            done.end = o + lanes;
         }
     }
     for o in (0..done.start).chain(done.end..best.len()) {

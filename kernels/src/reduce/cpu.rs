@@ -3,7 +3,7 @@
 //! The input is seen as (kept, reduced) with the kept axes in front. An output that has many terms, or a total, is cut into
 //! segments of fixed length whose sums are added in order.
 
-use tomograd_core::{DType, Error, ErrorKind, Result, Tensor, TensorBuilder};
+use tomograd_core::{DType, Error, ErrorKind, Result, Scratch, Tensor, TensorBuilder};
 
 use crate::{
     parallel::{PartialSlots, Partition, parallel_for},
@@ -12,6 +12,8 @@ use crate::{
 
 /// Terms of one segment: about 50 µs of work.
 const SEGMENT: usize = 1 << 16;
+/// Outputs from which rows are added to rows.
+const COLUMNS: usize = 8;
 
 /// factor · Σ over `axes`, as a tensor of the kept axes in their order.
 pub(super) fn sum(x: &Tensor, axes: &[usize], factor: f64) -> Result<Tensor> {
@@ -38,6 +40,9 @@ fn sum_of<T: Real>(x: &Tensor, axes: &[usize], factor: f64) -> Result<Tensor> {
     let mut builder = TensorBuilder::<T>::new("sum", &shape, x.device())?;
     if terms == 0 || outputs == 0 {
         return builder.fill_with(|_| T::ZERO);
+    }
+    if x.is_contiguous() && reduced.iter().copied().eq(0..reduced.len()) && outputs >= COLUMNS {
+        return column_sums(x.as_slice::<T>()?, builder, outputs, factor);
     }
     let ordered = x.permute(&[kept, reduced].concat())?.contiguous()?;
     let elements = ordered.as_slice::<T>()?;
@@ -68,6 +73,25 @@ fn sum_of<T: Real>(x: &Tensor, axes: &[usize], factor: f64) -> Result<Tensor> {
     })?;
     // SAFETY: the chunks cover all outputs, and each writes all of its own.
     Ok(unsafe { builder.assume_init() })
+}
+
+/// The sums of columns, rows being added to rows: sums over leading axes read the input as it lies.
+fn column_sums<T: Real>(x: &[T], builder: TensorBuilder<T>, columns: usize, factor: f64) -> Result<Tensor> {
+    let (rows, grain) = (x.len() / columns, (SEGMENT / columns).max(1));
+    let mut scratch = Scratch::<f64>::new("sum", rows.div_ceil(grain) * columns)?;
+    let mut slots = PartialSlots::new(scratch.zeroed(), columns);
+    let parts = slots.slots();
+    parallel_for(rows, grain, |chunk| {
+        let sums = parts.block(chunk.start / grain);
+        for row in x[chunk.start * columns..chunk.end * columns].chunks_exact(columns) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += value.to_f64();
+            }
+        }
+    })?;
+    drop(parts);
+    let sums = slots.sum();
+    builder.fill_with(|i| T::from_f64(sums[i] * factor))
 }
 
 /// The sum in sixteen f64 lanes, combined in one fixed order: the same for every instruction set, since each lane is a plain

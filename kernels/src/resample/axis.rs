@@ -17,7 +17,7 @@ pub(crate) struct AxisMap {
 pub(super) struct Run {
     /// 1 or 2.
     pub phases: usize,
-    /// 1 or 2, with 2 phases always 1.
+    /// 0, 1 or 2, with 2 phases always 1.
     pub step: usize,
     /// The first output, and the first after the run.
     pub from: usize,
@@ -69,7 +69,7 @@ impl AxisMap {
         };
         let outputs = self.output();
         let mut best: Option<Run> = None;
-        for (phases, step) in [(1, 1), (1, 2), (2, 1)] {
+        for (phases, step) in [(1, 1), (1, 2), (2, 1), (1, 0)] {
             // Borders are at most a few outputs wide in what matters.
             for from in 0..outputs.min(4) {
                 let mut last = from;

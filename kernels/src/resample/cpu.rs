@@ -3,7 +3,7 @@
 //! Each row of the input is read once for every row of outputs that it reaches, mostly from the cache, and no intermediate
 //! volume is written. Sums run in the order of the taps, by fused multiply-add.
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, replace};
 
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
@@ -34,12 +34,19 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
     let most = |axis: &AxisMap| axis.weights.iter().map(Vec::len).max().unwrap_or(0);
     let work = most(depth) * most(height) * width.input + most(width) * width.output();
     let grain = (GRAIN / work.max(1)).max(1);
+    let total = width.weights.iter().map(Vec::len).sum();
     let plan = Plan {
         x: x.as_slice::<T>()?,
         axes,
         plain: width.is_identity(),
         run: width.run(),
-        weights: width.weights.iter().map(|taps| taps.iter().map(|&w| T::from_f64(w)).collect()).collect(),
+        begins: width
+            .weights
+            .iter()
+            .scan(0, |end, taps| Some(replace(end, *end + taps.len())))
+            .chain([total])
+            .collect(),
+        weights: width.weights.iter().flatten().map(|&weight| T::from_f64(weight)).collect(),
     };
     let parts = Partition::new(target, grain * width.output());
     parallel_for(rows, grain, |chunk| {
@@ -61,8 +68,17 @@ struct Plan<'a, T> {
     /// Nothing happens along the rows.
     plain: bool,
     run: Option<Run>,
-    /// Those of the last axis.
-    weights: Vec<Vec<T>>,
+    /// Where the weights of each output of the last axis begin, and where they all end.
+    begins: Vec<usize>,
+    weights: Vec<T>,
+}
+
+impl<T> Plan<'_, T> {
+    /// The weights of output `o` of the last axis.
+    #[inline(always)]
+    fn taps(&self, o: usize) -> &[T] {
+        &self.weights[self.begins[o]..self.begins[o + 1]]
+    }
 }
 
 /// Some rows of the output.
@@ -138,23 +154,20 @@ fn load<S: Simd, T: Real>(from: &[T], whole: bool) -> T::Vec<S> {
 fn along<S: Simd, T: Real>(plan: &Plan<'_, T>, sum: &[T], out: &mut [MaybeUninit<T>]) {
     let lanes = T::Vec::<S>::LANES;
     let starts = &plan.axes[2].starts;
-    let one = |o: usize| {
-        let taps = &plan.weights[o];
-        taps.iter().zip(&sum[starts[o]..]).fold(T::ZERO, |total, (&w, &x)| x.mul_add(w, total))
-    };
     let mut done = 0..0;
     if let Some(Run { phases, step, from, to }) = plan.run {
-        let mut o = from;
-        // So many outputs are written at a time.
+        // So many outputs are written at a time. The last time, some are written again, with the same bits.
         let width = lanes * phases;
-        while o + width <= to {
-            let first = phase::<S, T>(&plan.weights[o], &sum[starts[o]..], step);
+        let mut o = from;
+        while to - from >= width && o < to {
+            o = o.min(to - width);
+            let first = phase::<S, T>(plan.taps(o), &sum[starts[o]..], step);
             let place = out[o..o + width].as_mut_ptr().cast::<T>();
             if phases == 1 {
                 // SAFETY: the place was cut to `width` elements, as many as one vector has.
                 unsafe { first.store_ptr(place) };
             } else {
-                let second = phase::<S, T>(&plan.weights[o + 1], &sum[starts[o + 1]..], step);
+                let second = phase::<S, T>(plan.taps(o + 1), &sum[starts[o + 1]..], step);
                 let (low, high) = first.interleave(second);
                 // SAFETY: the place was cut to `width` elements, as many as two vectors have.
                 unsafe {
@@ -163,11 +176,17 @@ fn along<S: Simd, T: Real>(plan: &Plan<'_, T>, sum: &[T], out: &mut [MaybeUninit
                 }
             }
             o += width;
+            done = from..o;
         }
-        done = from..o;
     }
-    for o in (0..done.start).chain(done.end..out.len()) {
-        out[o].write(one(o));
+    for part in [0..done.start, done.end..out.len()] {
+        for o in part {
+            let mut total = T::ZERO;
+            for (&weight, &x) in plan.taps(o).iter().zip(&sum[starts[o]..]) {
+                total = x.mul_add(weight, total);
+            }
+            out[o].write(total);
+        }
     }
 }
 
@@ -177,10 +196,10 @@ fn phase<S: Simd, T: Real>(weights: &[T], x: &[T], step: usize) -> T::Vec<S> {
     let lanes = T::Vec::<S>::LANES;
     let mut total = T::Vec::<S>::zero();
     for (t, &weight) in weights.iter().enumerate() {
-        let values = if step == 1 {
-            T::Vec::<S>::load(&x[t..])
-        } else {
-            T::Vec::<S>::load(&x[t..]).even(T::Vec::<S>::load(&x[t + lanes..]))
+        let values = match step {
+            0 => T::Vec::<S>::splat(x[t]),
+            1 => T::Vec::<S>::load(&x[t..]),
+            _ => T::Vec::<S>::load(&x[t..]).even(T::Vec::<S>::load(&x[t + lanes..])),
         };
         total = values.mul_add(T::Vec::<S>::splat(weight), total);
     }
