@@ -1,13 +1,15 @@
 //! The safetensors format: a JSON header of names, dtypes, shapes and places, then the elements.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    fmt,
     fs::File,
     io::{Read, Write},
     path::Path,
 };
 
-use serde_json::{Map, Value, json};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Value, json};
 use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder, bf16, element_count, f16};
 
 use crate::{atomic::write_all, write_atomically};
@@ -22,6 +24,8 @@ pub struct Contents {
 }
 
 const OPERATION: &str = "safetensors";
+/// The entry of the header that isn't a tensor.
+const METADATA: &str = "__metadata__";
 /// No header is larger than this (the reference implementation's limit).
 const MOST_HEADER: u64 = 100_000_000;
 
@@ -52,20 +56,24 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Strin
 /// # Errors
 /// When a name is given twice, or the writer fails.
 pub fn write(writer: &mut dyn Write, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
-    let mut header = Map::new();
+    // Written piece by piece: a map of serde_json would sort the names, and those of empty tensors, which all lie at the
+    // same place, would lose their order.
+    let mut entries = Vec::with_capacity(tensors.len().saturating_add(1));
     if !metadata.is_empty() {
-        header.insert("__metadata__".to_owned(), json!(metadata));
+        entries.push(format!("{}:{}", json!(METADATA), json!(metadata)));
     }
+    let mut names = HashSet::from([METADATA]);
     let mut place = 0usize;
     for (name, tensor) in tensors {
+        if !names.insert(name) {
+            return Err(Error::argument(OPERATION, format!("the name {name} is given twice, or is the format's own")));
+        }
         let end = place.saturating_add(tensor.count().saturating_mul(tensor.dtype().size()));
         let entry = json!({"dtype": dtype_name(tensor.dtype()), "shape": tensor.shape(), "data_offsets": [place, end]});
-        if header.insert(name.clone(), entry).is_some() {
-            return Err(Error::argument(OPERATION, format!("the name {name} is given twice")));
-        }
+        entries.push(format!("{}:{entry}", json!(name)));
         place = end;
     }
-    let mut text = Value::Object(header).to_string().into_bytes();
+    let mut text = format!("{{{}}}", entries.join(",")).into_bytes();
     // The elements begin at a multiple of eight.
     text.resize(text.len().next_multiple_of(8), b' ');
     write_all(writer, &(text.len() as u64).to_le_bytes())?;
@@ -132,19 +140,18 @@ pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
     let Some(body) = body else {
         return Err(fail(format!("a header of {header_length} bytes in a file of {length}")));
     };
-    let header: Map<String, Value> = serde_json::from_slice(&exact(header_length as usize)?)
-        .map_err(|error| fail(format!("the header isn't JSON: {error}")))?;
+    let Pairs(header) = serde_json::from_slice::<Pairs<Header>>(&exact(header_length as usize)?)
+        .map_err(|error| fail(format!("the header can't be read: {error}")))?;
     let mut metadata = BTreeMap::new();
     let mut entries = Vec::new();
     for (name, value) in header {
-        if name == "__metadata__" {
-            let Value::Object(pairs) = value else { return Err(fail("the metadata isn't an object".into())) };
-            for (key, value) in pairs {
-                let Value::String(text) = value else { return Err(fail(format!("metadata {key} isn't text"))) };
-                metadata.insert(key, text);
+        let value = match value {
+            Header::Metadata(pairs) => {
+                metadata = pairs;
+                continue;
             }
-            continue;
-        }
+            Header::Tensor(value) => value,
+        };
         let number = |value: &Value| value.as_u64().ok_or_else(|| fail(format!("{name}: {value} isn't a size")));
         let list = |key: &str| -> Result<Vec<u64>> {
             let values = value.get(key).and_then(Value::as_array);
@@ -164,12 +171,13 @@ pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
             return Err(fail(format!("{name} lies at {start}..{end} of {body} bytes"))
                 .expected(format!("{} bytes inside of the file", count * dtype.size())));
         }
-        entries.push((start, name, dtype, shape));
+        entries.push((start, end, name, dtype, shape));
     }
-    entries.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    // Empty tensors come before the one that begins where they lie, in the order of the header (the sort is stable).
+    entries.sort_by_key(|&(start, end, ..)| (start, end));
     let mut tensors = Vec::with_capacity(entries.len());
     let mut place = 0;
-    for (start, name, dtype, shape) in entries {
+    for (start, _, name, dtype, shape) in entries {
         if start != place {
             return Err(fail(format!("{name} begins at {start}")).expected(format!("{place}: no gaps and no overlaps")));
         }
@@ -182,6 +190,63 @@ pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
         return Err(fail(format!("{} bytes after the last tensor", body - place)));
     }
     Ok(Contents { tensors, metadata })
+}
+
+/// What stands behind a name in the header.
+enum Header {
+    Metadata(BTreeMap<String, String>),
+    Tensor(Value),
+}
+
+/// The pairs of a JSON object in their order; a name that is given twice is an error.
+struct Pairs<T>(Vec<(String, T)>);
+
+/// A value whose kind depends on its name.
+trait Named: Sized {
+    fn next<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Self, A::Error>;
+}
+
+impl Named for Header {
+    fn next<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Self, A::Error> {
+        if name == METADATA {
+            return map.next_value::<Pairs<String>>().map(|Pairs(pairs)| Header::Metadata(pairs.into_iter().collect()));
+        }
+        map.next_value().map(Header::Tensor)
+    }
+}
+
+impl Named for String {
+    fn next<'de, A: MapAccess<'de>>(_: &str, map: &mut A) -> Result<Self, A::Error> {
+        map.next_value()
+    }
+}
+
+impl<'de, T: Named> Deserialize<'de> for Pairs<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(std::marker::PhantomData<T>);
+
+        impl<'de, T: Named> Visitor<'de> for Reader<T> {
+            type Value = Pairs<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<T>, A::Error> {
+                let (mut pairs, mut names) = (Vec::new(), HashSet::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    if !names.insert(name.clone()) {
+                        return Err(serde::de::Error::custom(format!("the name {name} is given twice")));
+                    }
+                    let value = T::next(&name, &mut map)?;
+                    pairs.push((name, value));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+
+        deserializer.deserialize_map(Reader(std::marker::PhantomData))
+    }
 }
 
 fn tensor_of(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
