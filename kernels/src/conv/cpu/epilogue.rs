@@ -66,6 +66,19 @@ impl<T> Default for Epilogue<'_, T> {
     }
 }
 
+impl<'a, T: Real> Epilogue<'a, T> {
+    /// The same numbers as those of another type, which must be the same one.
+    pub(super) fn cast<U: Real>(self) -> Epilogue<'a, U> {
+        let cast = |numbers: &'a [T]| bytemuck::cast_slice::<T, U>(numbers);
+        Epilogue {
+            bias: self.bias.map(cast),
+            scale_shift: self.scale_shift.map(|(scale, shift)| (cast(scale), cast(shift))),
+            activation: self.activation,
+            moments: self.moments,
+        }
+    }
+}
+
 impl<'a, T> Epilogue<'a, T> {
     /// Only a bias, if there is one.
     pub fn bias(bias: Option<&'a [T]>) -> Self {

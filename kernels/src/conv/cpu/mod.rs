@@ -84,7 +84,11 @@ pub fn forward<T: Real>(
     match (Path::choose::<T>(shape), y.single()) {
         (Path::Pointwise, Some(y)) => pointwise::forward(shape, x, weights, epilogue, y),
         (Path::Depthwise, _) => depthwise::forward(shape, x, weights, epilogue, &y),
-        (Path::Winograd, _) => winograd::forward(shape, x, weights, epilogue, &y),
+        // Only ever `f32`: not to be compiled for `f64` too.
+        (Path::Winograd, _) => {
+            let weights = bytemuck::cast_slice::<T, f32>(weights);
+            winograd::forward(shape, x.cast(), weights, epilogue.cast(), &y.cast())
+        }
         _ => dense::forward(shape, x, weights, epilogue, &y),
     }
 }
@@ -128,7 +132,10 @@ pub fn transposed_forward<T: Real>(
         Path::Depthwise if depthwise::suits_backward_data(shape) => {
             depthwise::backward_data(shape, x, weights, epilogue, &y)
         }
-        Path::Winograd => winograd::backward_data(shape, x, weights, epilogue, &y),
+        Path::Winograd => {
+            let weights = bytemuck::cast_slice::<T, f32>(weights);
+            winograd::backward_data(shape, x.cast(), weights, epilogue.cast(), &y.cast())
+        }
         _ => dense::backward_data(shape, x, weights, epilogue, &y),
     }
 }
@@ -152,7 +159,11 @@ pub fn backward_weights<T: Real>(
     }
     match Path::choose::<T>(shape) {
         Path::Depthwise => depthwise::backward_weights(shape, x, dy, dw),
-        Path::Winograd => winograd::backward_weights(shape, x, dy, dw),
+        Path::Winograd => {
+            // SAFETY: `suits` lets only `f32` through, so T is that type.
+            let dw = unsafe { std::slice::from_raw_parts_mut(dw.as_mut_ptr().cast::<MaybeUninit<f32>>(), dw.len()) };
+            winograd::backward_weights(shape, x.cast(), bytemuck::cast_slice::<T, f32>(dy), dw)
+        }
         _ => weights::backward_weights(shape, x, dy, dw),
     }
 }

@@ -26,6 +26,13 @@ impl<'a, T: Real> Inputs<'a, T> {
         Inputs { first, channels, second: Some((second, second_channels)) }
     }
 
+    /// The same numbers as those of another type, which must be the same one.
+    pub(super) fn cast<U: Real>(self) -> Inputs<'a, U> {
+        let cast = |data: &'a [T]| bytemuck::cast_slice::<T, U>(data);
+        let second = self.second.map(|(data, channels)| (cast(data), channels));
+        Inputs { first: cast(self.first), channels: self.channels, second }
+    }
+
     /// The parts, with their numbers of channels.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&'a [T], usize)> {
         std::iter::once((self.first, self.channels)).chain(self.second)
@@ -110,6 +117,13 @@ impl<'a, T: Real> Outputs<'a, T> {
                 .expected(format!("{batch} × {channels} × {voxels}")));
         }
         Ok(())
+    }
+
+    /// The same room as that for another type, which must be the same one.
+    pub(super) fn cast<U: Real>(self) -> Outputs<'a, U> {
+        assert_eq!(T::DTYPE, U::DTYPE, "an output is cast to another type");
+        let cast = |(data, length, channels): (*mut T, usize, usize)| (data.cast::<U>(), length, channels);
+        Outputs { first: cast(self.first), second: self.second.map(cast), slices: PhantomData }
     }
 
     /// The tensors, with their numbers of channels.
