@@ -1,4 +1,4 @@
-//! Convolution of images and volumes, NC[D]HW, of any spatial rank from 1 to 3.
+//! Convolution of images and volumes, `NC[D]HW`, of any spatial rank from 1 to 3.
 //!
 //! A lower rank is rank 3 with leading sizes of 1. With `C` input channels in `groups` groups of `Cg`, an output is
 //!
