@@ -23,7 +23,7 @@ struct Arguments {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/hippocampus"))]
     data: PathBuf,
     /// How often each training case is seen
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 28)]
     epochs: u64,
     /// Where checkpoints, masks, the contact sheet and metrics.csv go
     #[arg(long, default_value = "out")]
