@@ -10,6 +10,7 @@ mod op;
 pub mod cast;
 pub mod conv;
 pub mod elementwise;
+pub mod index;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
@@ -20,6 +21,7 @@ pub mod reduce;
 pub mod registry;
 pub mod resample;
 pub mod simd;
+pub mod softmax;
 pub mod trace;
 pub mod view;
 

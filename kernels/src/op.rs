@@ -310,6 +310,27 @@ macro_rules! with_real {
 }
 pub(crate) use with_real;
 
+/// Runs `$body` with `$type` standing for the Rust type of any dtype, for operations that only move elements.
+macro_rules! with_element {
+    ($dtype:expr, $type:ident => $body:expr) => {
+        match $dtype {
+            tomograd_core::DType::F32 => crate::op::with_element!(@ $type, f32, $body),
+            tomograd_core::DType::F64 => crate::op::with_element!(@ $type, f64, $body),
+            tomograd_core::DType::F16 => crate::op::with_element!(@ $type, tomograd_core::f16, $body),
+            tomograd_core::DType::BF16 => crate::op::with_element!(@ $type, tomograd_core::bf16, $body),
+            tomograd_core::DType::I64 => crate::op::with_element!(@ $type, i64, $body),
+            tomograd_core::DType::I32 => crate::op::with_element!(@ $type, i32, $body),
+            tomograd_core::DType::U8 => crate::op::with_element!(@ $type, u8, $body),
+            tomograd_core::DType::Bool => crate::op::with_element!(@ $type, bool, $body),
+        }
+    };
+    (@ $type:ident, $element:ty, $body:expr) => {{
+        type $type = $element;
+        $body
+    }};
+}
+pub(crate) use with_element;
+
 pub(crate) fn check_outputs(operation: &str, outputs: &[Meta]) -> Result<()> {
     outputs.iter().try_for_each(|meta| element_count(operation, &meta.shape).map(|_| ()))
 }

@@ -133,6 +133,13 @@ registry! {
     conv::ConvNormActivation,
     conv::ConvTranspose,
     elementwise::Chain,
+    index::Concat,
+    index::Gather,
+    index::IndexSelect,
+    index::OneHot,
+    index::Pad,
+    index::ScatterAdd,
+    index::Where,
     loss::DiceCe,
     matmul::Linear,
     matmul::Matmul,
@@ -144,6 +151,8 @@ registry! {
     pool::MaxPool,
     reduce::Reduce,
     resample::Interpolate,
+    softmax::LogSoftmax,
+    softmax::Softmax,
     view::View,
 }
 

@@ -18,9 +18,14 @@ fn cases() -> u64 {
     std::env::var("TOMOGRAD_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
 }
 
-/// Calls `check` with random cases of every operation; a failure names the operation, the case and its seed.
+/// Calls `check` with random cases of every operation (or of those that `TOMOGRAD_OPERATIONS=A,B` names); a failure names
+/// the operation, the case and its seed.
 fn for_every_case(test: &str, check: impl Fn(&Case, &mut Random) -> Result<()>) {
+    let chosen = std::env::var("TOMOGRAD_OPERATIONS").ok();
     for entry in registry::all() {
+        if chosen.as_ref().is_some_and(|chosen| !chosen.split(',').any(|name| name == entry.name)) {
+            continue;
+        }
         for number in 0..cases() {
             let mut random = Seed::new(2026).named(test).named(entry.name).at(number).random();
             let case = entry.case(&mut random).unwrap_or_else(|error| panic!("{}: {error}", entry.name));

@@ -1,19 +1,10 @@
 //! The gradient of a slice on the CPU.
 
-use tomograd_core::{DType, Element, Result, Tensor, TensorBuilder, bf16, f16};
+use tomograd_core::{Element, Result, Tensor, TensorBuilder};
 
 /// Zeros of `shape` with `gradient` at elements `start, start + step, ...` of `axis`.
 pub(super) fn unslice(gradient: &Tensor, shape: &[usize], axis: usize, start: usize, step: usize) -> Result<Tensor> {
-    match gradient.dtype() {
-        DType::F32 => place::<f32>(gradient, shape, axis, start, step),
-        DType::F64 => place::<f64>(gradient, shape, axis, start, step),
-        DType::F16 => place::<f16>(gradient, shape, axis, start, step),
-        DType::BF16 => place::<bf16>(gradient, shape, axis, start, step),
-        DType::I64 => place::<i64>(gradient, shape, axis, start, step),
-        DType::I32 => place::<i32>(gradient, shape, axis, start, step),
-        DType::U8 => place::<u8>(gradient, shape, axis, start, step),
-        DType::Bool => place::<bool>(gradient, shape, axis, start, step),
-    }
+    crate::op::with_element!(gradient.dtype(), T => place::<T>(gradient, shape, axis, start, step))
 }
 
 fn place<T: Element>(gradient: &Tensor, shape: &[usize], axis: usize, start: usize, step: usize) -> Result<Tensor> {

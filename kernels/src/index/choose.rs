@@ -1,0 +1,78 @@
+//! A choice between two tensors.
+
+use tomograd_core::{DType, Random, Result, Tensor, broadcast_shapes};
+
+use super::{check_dtype, check_same_dtype, cpu, reference};
+use crate::{
+    Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, reduce, registry, registry::Proven,
+};
+
+/// a where the condition holds, else b. Inputs: condition, bool; a and b of one dtype. They are broadcast as in NumPy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Where;
+
+fn choose(condition: &Tensor, a: &Tensor, b: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let expanded = |x: &Tensor| x.expand(shape)?.contiguous();
+    with_element!(a.dtype(), T => cpu::choose::<T>(&expanded(condition)?, &expanded(a)?, &expanded(b)?))
+}
+
+impl Op for Where {
+    fn name(&self) -> &'static str {
+        "where"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("where", inputs, 3, 3)?;
+        check_dtype("where", inputs, 0, DType::Bool)?;
+        check_same_dtype("where", inputs, 1, 2)?;
+        let shapes: Vec<&[usize]> = inputs.iter().map(|meta| &meta.shape[..]).collect();
+        Ok(vec![inputs[1].with_shape(broadcast_shapes("where", &shapes)?)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(choose(inputs[0], inputs[1], inputs[2], &outputs[0].shape)?))
+    }
+
+    fn saves_input(&self, index: usize) -> bool {
+        index == 0
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None; 3]) };
+        let (condition, shape) = (saved.input(0)?, gradient.shape());
+        let zero = Tensor::zeros(&[], gradient.dtype(), gradient.device())?;
+        let part = |index: usize, a: &Tensor, b: &Tensor| -> Result<Option<Tensor>> {
+            let sum = || reduce::sum_to(&choose(condition, a, b, shape)?, &saved.metas[index].shape);
+            needed[index].then(sum).transpose()
+        };
+        Ok(vec![None, part(1, gradient, &zero)?, part(2, &zero, gradient)?])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Proven for Where {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::choose(&inputs[0], &inputs[1], &inputs[2])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = registry::shape(random, 0, 3);
+        let condition = registry::map(&registry::values(random, &shape)?, |x| f64::from(x > 0.0))?;
+        let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
+        let (a, b) = (registry::values(random, &shape)?, registry::values(random, &narrow)?);
+        Ok((Self, vec![condition.converted(DType::Bool)?, a, b]))
+    }
+
+    fn is_differentiable(&self, index: usize) -> bool {
+        index > 0
+    }
+}

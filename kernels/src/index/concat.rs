@@ -1,0 +1,78 @@
+//! Concatenation.
+
+use tomograd_core::{Random, Result, Tensor};
+
+use super::{check_same_dtype, check_shapes, cpu, reference};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry, registry::Proven};
+
+/// The inputs one after the other along `axis`: one or more tensors of one dtype whose shapes differ along it only. The
+/// gradients are views of the output's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concat {
+    /// The axis along which sizes add up.
+    pub axis: usize,
+}
+
+impl Op for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("concat", inputs, 1, usize::MAX)?;
+        check::axis("concat", &inputs[0], self.axis)?;
+        for (index, input) in inputs.iter().enumerate() {
+            check_same_dtype("concat", inputs, 0, index)?;
+            check_shapes("concat", &inputs[0].shape, &input.shape, self.axis)?;
+        }
+        let mut shape = inputs[0].shape.clone();
+        shape[self.axis] = inputs.iter().map(|input| input.shape[self.axis]).sum();
+        Ok(vec![inputs[0].with_shape(shape)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        if let [input] = inputs {
+            return Ok(Forward::one((*input).clone()));
+        }
+        with_element!(outputs[0].dtype, T => Ok(Forward::one(cpu::concat::<T>(inputs, self.axis, &outputs[0])?)))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None; needed.len()]) };
+        let mut start = 0;
+        let part = |(meta, &needed): (&Meta, &bool)| {
+            let (from, length) = (start, meta.shape[self.axis]);
+            start += length;
+            needed.then(|| gradient.narrow(self.axis, from, length)).transpose()
+        };
+        saved.metas.iter().zip(needed).map(part).collect()
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Proven for Concat {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::concat(inputs, self.axis)
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let mut shape = registry::shape(random, 1, 4);
+        let axis = random.below(shape.len() as u64) as usize;
+        let mut input = || {
+            shape[axis] = random.below(6) as usize;
+            registry::values(random, &shape)
+        };
+        let first = vec![input()?, input()?, input()?];
+        let count = 1 + random.below(3) as usize;
+        Ok((Self { axis }, first[..count].to_vec()))
+    }
+}

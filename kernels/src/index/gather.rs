@@ -1,0 +1,254 @@
+//! Elements by index, and their sums into an index.
+
+use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+
+use super::{check_dtype, check_same_dtype, check_shapes, cpu, reference, split};
+use crate::{
+    Context, Forward, HalfPolicy, Meta, Op, Saved,
+    cast::cast,
+    check,
+    op::{with_element, with_real},
+    registry,
+    registry::Proven,
+};
+
+/// output[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`. Inputs: x of any dtype, and index, i64, whose shape is x's
+/// but along the axis; the output has the index's shape. An index outside of the axis is an error that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gather {
+    /// The axis that the index runs along.
+    pub axis: usize,
+}
+
+/// output[.., i, ..] = x[.., index[i], ..] along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside of
+/// the axis is an error that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexSelect {
+    /// The axis that the index runs along.
+    pub axis: usize,
+}
+
+/// output = x, and then output[.., index[.., i, ..], ..] += source[.., i, ..] along `axis`, i in rising order. Inputs: x,
+/// floating point; index, i64; source, of the index's shape, which is x's but along the axis. An index outside of the axis is
+/// an error that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScatterAdd {
+    /// The axis that the index runs along.
+    pub axis: usize,
+}
+
+/// The gradient of x in [`Gather`] and [`IndexSelect`]: the output's, added up at the indices.
+fn adjoint(operation: &str, gradient: &Tensor, saved: &Saved, axis: usize) -> Result<Tensor> {
+    let (shape, wide) = (&saved.metas[0].shape, cpu::widened(gradient)?);
+    let indices = cpu::Indices::new(operation, saved.input(1)?, shape[axis])?;
+    let zeros = Tensor::zeros(shape, wide.dtype(), wide.device())?;
+    let sum = with_real!(operation, wide.dtype(), T => cpu::scatter_add::<T>(&zeros, &indices, &wide, axis))?;
+    cast(&sum, gradient.dtype())
+}
+
+impl Op for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("gather", inputs, 2, 2)?;
+        check::axis("gather", &inputs[0], self.axis)?;
+        check_dtype("gather", inputs, 1, DType::I64)?;
+        check_shapes("gather", &inputs[0].shape, &inputs[1].shape, self.axis)?;
+        Ok(vec![inputs[0].with_shape(inputs[1].shape.clone())])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        let indices = cpu::Indices::new("gather", inputs[1], inputs[0].shape()[self.axis])?;
+        with_element!(inputs[0].dtype(), T => Ok(Forward::one(cpu::gather::<T>(inputs[0], &indices, self.axis)?)))
+    }
+
+    fn saves_input(&self, index: usize) -> bool {
+        index == 1
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
+        Ok(vec![Some(adjoint("gather", gradient, saved, self.axis)?), None])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Op for IndexSelect {
+    fn name(&self) -> &'static str {
+        "index_select"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("index_select", inputs, 2, 2)?;
+        check::axis("index_select", &inputs[0], self.axis)?;
+        check_dtype("index_select", inputs, 1, DType::I64)?;
+        if inputs[1].rank() != 1 {
+            let found = format!("an index of rank {}", inputs[1].rank());
+            return Err(Error::shape("index_select", found).expected("rank 1"));
+        }
+        let mut shape = inputs[0].shape.clone();
+        shape[self.axis] = inputs[1].shape[0];
+        Ok(vec![inputs[0].with_shape(shape)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        let indices = cpu::Indices::new("index_select", inputs[1], inputs[0].shape()[self.axis])?;
+        with_element!(inputs[0].dtype(), T => Ok(Forward::one(cpu::select::<T>(inputs[0], &indices, self.axis)?)))
+    }
+
+    fn saves_input(&self, index: usize) -> bool {
+        index == 1
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
+        Ok(vec![Some(adjoint("index_select", gradient, saved, self.axis)?), None])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Op for ScatterAdd {
+    fn name(&self) -> &'static str {
+        "scatter_add"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("scatter_add", inputs, 3, 3)?;
+        check::same_float("scatter_add", &inputs[..1])?;
+        check_same_dtype("scatter_add", inputs, 0, 2)?;
+        check::axis("scatter_add", &inputs[0], self.axis)?;
+        check_dtype("scatter_add", inputs, 1, DType::I64)?;
+        check_shapes("scatter_add", &inputs[0].shape, &inputs[1].shape, self.axis)?;
+        if inputs[1].shape != inputs[2].shape {
+            return Err(Error::shape("scatter_add", "the source's shape isn't the index's")
+                .shapes([&inputs[1].shape[..], &inputs[2].shape]));
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let indices = cpu::Indices::new("scatter_add", inputs[1], outputs[0].shape[self.axis])?;
+        with_real!("scatter_add", outputs[0].dtype, T => {
+            Ok(Forward::one(cpu::scatter_add::<T>(inputs[0], &indices, inputs[2], self.axis)?))
+        })
+    }
+
+    fn saves_input(&self, index: usize) -> bool {
+        index == 1
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None; 3]) };
+        let source = if needed[2] {
+            let indices = cpu::Indices::new("scatter_add", saved.input(1)?, gradient.shape()[self.axis])?;
+            Some(with_element!(gradient.dtype(), T => cpu::gather::<T>(gradient, &indices, self.axis)?))
+        } else {
+            None
+        };
+        Ok(vec![needed[0].then(|| gradient.clone()), None, source])
+    }
+}
+
+/// A shape, an axis of it that isn't empty, and `count` random indices along it.
+fn indexed(random: &mut Random) -> (Vec<usize>, usize) {
+    let mut shape = registry::shape(random, 1, 4);
+    let axis = random.below(shape.len() as u64) as usize;
+    shape[axis] = shape[axis].max(1);
+    (shape, axis)
+}
+
+fn indices(random: &mut Random, shape: &[usize], size: usize) -> Result<Tensor> {
+    let values: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(size as u64) as i64).collect();
+    Tensor::from_slice(&values, shape, Device::Cpu)
+}
+
+impl Proven for Gather {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::gather(&inputs[0], &inputs[1], self.axis)
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (mut shape, axis) = indexed(random);
+        let x = registry::values(random, &shape)?;
+        let size = std::mem::replace(&mut shape[axis], random.below(12) as usize);
+        Ok((Self { axis }, vec![x, indices(random, &shape, size)?]))
+    }
+
+    fn is_differentiable(&self, index: usize) -> bool {
+        index == 0
+    }
+}
+
+impl Proven for IndexSelect {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (x, index) = (&inputs[0], &inputs[1]);
+        let mut shape = vec![1; x.rank()];
+        shape[self.axis] = index.count();
+        let index = index.reshape(&shape)?;
+        shape = x.shape().to_vec();
+        shape[self.axis] = index.count();
+        reference::gather(x, &index.expand(&shape)?, self.axis)
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (shape, axis) = indexed(random);
+        let count = random.below(12) as usize;
+        Ok((Self { axis }, vec![registry::values(random, &shape)?, indices(random, &[count], shape[axis])?]))
+    }
+
+    fn is_differentiable(&self, index: usize) -> bool {
+        index == 0
+    }
+}
+
+impl Proven for ScatterAdd {
+    /// Sums of up to twelve terms.
+    const TOLERANCE: f64 = 64.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let (outer, size, inner) = split(inputs[0].shape(), self.axis);
+        reference::scatter_add(&inputs[0], &inputs[1], &inputs[2], [outer, size, inner])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let magnitude = |x: &Tensor| registry::map(x, f64::abs);
+        self.reference(&[magnitude(&inputs[0])?, inputs[1].clone(), magnitude(&inputs[2])?])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (mut shape, axis) = indexed(random);
+        let x = registry::values(random, &shape)?;
+        let size = std::mem::replace(&mut shape[axis], random.below(12) as usize);
+        Ok((Self { axis }, vec![x, indices(random, &shape, size)?, registry::values(random, &shape)?]))
+    }
+
+    fn is_differentiable(&self, index: usize) -> bool {
+        index != 1
+    }
+}

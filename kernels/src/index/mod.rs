@@ -1,0 +1,50 @@
+//! Operations that move elements: along an axis, by index, into a border.
+
+mod choose;
+mod concat;
+mod cpu;
+mod gather;
+mod one_hot;
+mod pad;
+mod reference;
+
+pub use choose::Where;
+pub use concat::Concat;
+pub use gather::{Gather, IndexSelect, ScatterAdd};
+pub use one_hot::OneHot;
+pub use pad::{Pad, PadMode};
+
+use tomograd_core::{DType, Error, ErrorKind, Result};
+
+use crate::Meta;
+
+/// That input `index` holds `dtype`.
+fn check_dtype(operation: &str, inputs: &[Meta], index: usize, dtype: DType) -> Result<()> {
+    if inputs[index].dtype == dtype {
+        return Ok(());
+    }
+    let found = format!("input {index} holds {}", inputs[index].dtype);
+    Err(Error::new(ErrorKind::DType, operation, found).expected(dtype.name()))
+}
+
+/// That inputs `a` and `b` hold the same dtype.
+fn check_same_dtype(operation: &str, inputs: &[Meta], a: usize, b: usize) -> Result<()> {
+    check_dtype(operation, inputs, b, inputs[a].dtype)
+}
+
+/// That two shapes have one rank and differ along `axis` only.
+fn check_shapes(operation: &str, first: &[usize], second: &[usize], axis: usize) -> Result<()> {
+    let fits = first.len() == second.len()
+        && first.iter().zip(second).enumerate().all(|(a, (first, second))| a == axis || first == second);
+    if fits {
+        return Ok(());
+    }
+    Err(Error::shape(operation, "the inputs' shapes don't fit")
+        .expected(format!("equal sizes of all axes but {axis}"))
+        .shapes([first, second]))
+}
+
+/// The sizes before `axis`, of it, and after it.
+fn split(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+}

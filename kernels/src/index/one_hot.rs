@@ -1,0 +1,75 @@
+//! One-hot encoding.
+
+use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+
+use super::{check_dtype, cpu, reference};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry, registry::Proven};
+
+/// A new axis of `classes` elements: 1 at the label, 0 elsewhere. Input: labels, i64; a label outside of 0 to classes − 1 is an
+/// error that names it and its position. It has no gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OneHot {
+    /// The size of the new axis.
+    pub classes: usize,
+    /// Where the new axis goes in the output: 1 for labels (N, spatial...).
+    pub axis: usize,
+    /// The dtype of the output.
+    pub dtype: DType,
+}
+
+impl Op for OneHot {
+    fn name(&self) -> &'static str {
+        "one_hot"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("one_hot", inputs, 1, 1)?;
+        check_dtype("one_hot", inputs, 0, DType::I64)?;
+        let mut shape = inputs[0].shape.clone();
+        if self.axis > shape.len() {
+            return Err(Error::argument("one_hot", format!("a new axis {} of labels", self.axis))
+                .expected(format!("0 to {}", shape.len()))
+                .shapes([&shape[..]]));
+        }
+        shape.insert(self.axis, self.classes);
+        Ok(vec![inputs[0].with_shape(shape).with_dtype(self.dtype)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let labels = cpu::Indices::new("one_hot", inputs[0], self.classes)?;
+        with_element!(self.dtype, T => Ok(Forward::one(cpu::one_hot::<T>(&labels, self.axis, &outputs[0])?)))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        _: &Saved,
+        _: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![None; needed.len()])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Proven for OneHot {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::one_hot(&inputs[0], self.classes, self.axis)
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = registry::shape(random, 0, 3);
+        let classes = 1 + random.below(5) as usize;
+        let labels: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(classes as u64) as i64).collect();
+        let dtype = [DType::F32, DType::F64, DType::F16, DType::U8, DType::Bool][random.below(5) as usize];
+        let axis = random.below(shape.len() as u64 + 1) as usize;
+        Ok((Self { classes, axis, dtype }, vec![Tensor::from_slice(&labels, &shape, Device::Cpu)?]))
+    }
+
+    fn is_differentiable(&self, _: usize) -> bool {
+        false
+    }
+}

@@ -1,0 +1,137 @@
+//! Borders.
+
+use tomograd_core::{Error, Random, Result, Tensor};
+
+use super::{cpu, reference};
+use crate::{
+    Context, Forward, HalfPolicy, Meta, Op, Saved,
+    cast::cast,
+    check,
+    op::{with_element, with_real},
+    registry,
+    registry::Proven,
+};
+
+/// What a border holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PadMode {
+    /// One value, converted to the input's dtype.
+    Constant(f64),
+    /// The elements mirrored at the outermost one, which isn't repeated: c b | a b c | b a. A border is narrower than its axis.
+    Reflect,
+    /// The outermost element.
+    Replicate,
+}
+
+impl PadMode {
+    /// The element of an axis of `size` that element `i` of the padded axis shows; `None` for a constant.
+    pub(super) fn source(self, i: usize, before: usize, size: usize) -> Option<usize> {
+        match self {
+            _ if (before..before + size).contains(&i) => Some(i - before),
+            PadMode::Constant(_) => None,
+            PadMode::Reflect if i < before => Some(before - i),
+            PadMode::Reflect => Some(2 * (size - 1) - (i - before)),
+            PadMode::Replicate if i < before => Some(0),
+            PadMode::Replicate => Some(size - 1),
+        }
+    }
+}
+
+/// The input with a border: axis `a` grows by `before[a]` elements in front and `after[a]` behind. Any dtype.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pad {
+    /// The width in front, for every axis.
+    pub before: Vec<usize>,
+    /// The width behind, for every axis.
+    pub after: Vec<usize>,
+    /// What the border holds.
+    pub mode: PadMode,
+}
+
+impl Op for Pad {
+    fn name(&self) -> &'static str {
+        "pad"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("pad", inputs, 1, 1)?;
+        let shape = &inputs[0].shape;
+        let rank = shape.len();
+        if self.before.len() != rank || self.after.len() != rank {
+            let found = format!("{} widths in front and {} behind", self.before.len(), self.after.len());
+            return Err(Error::argument("pad", found).expected(format!("{rank} of each")).shapes([&shape[..]]));
+        }
+        let mut padded = Vec::with_capacity(rank);
+        for (axis, &size) in shape.iter().enumerate() {
+            let (before, after) = (self.before[axis], self.after[axis]);
+            let fits = match self.mode {
+                PadMode::Constant(_) => true,
+                _ if before == 0 && after == 0 => true,
+                PadMode::Reflect => before < size && after < size,
+                PadMode::Replicate => size > 0,
+            };
+            let sum = size.checked_add(before).and_then(|sum| sum.checked_add(after)).filter(|_| fits);
+            padded.push(sum.ok_or_else(|| {
+                Error::argument("pad", format!("a border of {before} and {after} on axis {axis} of size {size}"))
+                    .expected("widths below the size to reflect, a size above 0 to replicate")
+                    .shapes([&shape[..]])
+            })?);
+        }
+        Ok(vec![inputs[0].with_shape(padded)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        with_element!(outputs[0].dtype, T => Ok(Forward::one(cpu::pad::<T>(self, inputs[0], &outputs[0])?)))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        let dtype = gradient.dtype();
+        let mut gradient = match self.mode {
+            PadMode::Constant(_) => gradient.clone(),
+            _ => cpu::widened(gradient)?,
+        };
+        for (axis, &size) in saved.metas[0].shape.iter().enumerate() {
+            let (before, after) = (self.before[axis], self.after[axis]);
+            gradient = match self.mode {
+                _ if before == 0 && after == 0 => gradient,
+                PadMode::Constant(_) => gradient.narrow(axis, before, size)?,
+                mode => with_real!("pad", gradient.dtype(), T => {
+                    cpu::fold_border::<T>(mode, &gradient, axis, before, size)
+                })?,
+            };
+        }
+        Ok(vec![Some(cast(&gradient, dtype)?)])
+    }
+
+    fn half_policy(&self) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Proven for Pad {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::pad(self, &inputs[0])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = registry::shape(random, 0, 4);
+        let mode = [PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate][random.below(3) as usize];
+        let mut widths = || -> Vec<usize> {
+            let most = |size: usize| match mode {
+                PadMode::Constant(_) => 3,
+                PadMode::Reflect => size.saturating_sub(1).min(4),
+                PadMode::Replicate => 3 * size.min(1),
+            };
+            shape.iter().map(|&size| random.below(most(size) as u64 + 1) as usize).collect()
+        };
+        let (before, after) = (widths(), widths());
+        Ok((Self { before, after, mode }, vec![registry::values(random, &shape)?]))
+    }
+}
