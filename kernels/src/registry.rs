@@ -149,6 +149,7 @@ registry! {
     pool::AdaptiveMaxPool,
     pool::AveragePool,
     pool::MaxPool,
+    reduce::ArgMax,
     reduce::Reduce,
     resample::Interpolate,
     softmax::LogSoftmax,

@@ -3,7 +3,7 @@
 mod cpu;
 mod reference;
 
-use tomograd_core::{Error, Random, Result, Tensor, contiguous_strides};
+use tomograd_core::{DType, Error, Random, Result, Tensor, contiguous_strides};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, registry, registry::Proven};
 
@@ -14,9 +14,14 @@ pub enum Combine {
     Sum,
     /// Σ x / n; NaN for no elements.
     Mean,
+    /// The largest element, or NaN if there is one; the gradient goes to the first that equals it.
+    Max,
+    /// The smallest element, or NaN if there is one; the gradient goes to the first that equals it.
+    Min,
 }
 
-/// The sum or mean over `axes`, which are left out of the shape or kept with size 1.
+/// The sum, mean, maximum or minimum over `axes`, which are left out of the shape or kept with size 1. A maximum or minimum
+/// of no elements is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reduce {
     /// How elements are combined.
@@ -41,7 +46,7 @@ pub fn sum_to(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
         .ok_or_else(|| Error::shape("sum_to", "the target has more axes").shapes([tensor.shape(), shape]))?;
     let reduced: Vec<usize> =
         (0..tensor.rank()).filter(|&axis| axis < lead || shape[axis - lead] != tensor.shape()[axis]).collect();
-    cpu::sum(tensor, &reduced, 1.0)?.reshape(shape)
+    cpu::reduce(tensor, &reduced, Combine::Sum, 1.0)?.reshape(shape)
 }
 
 impl Reduce {
@@ -49,9 +54,13 @@ impl Reduce {
         shape.iter().enumerate().map(|(axis, &size)| if self.axes.contains(&axis) { 1 } else { size }).collect()
     }
 
+    fn is_extreme(&self) -> bool {
+        matches!(self.combine, Combine::Max | Combine::Min)
+    }
+
     fn factor(&self, shape: &[usize]) -> f64 {
         match self.combine {
-            Combine::Sum => 1.0,
+            Combine::Sum | Combine::Max | Combine::Min => 1.0,
             Combine::Mean => 1.0 / self.axes.iter().map(|&axis| shape[axis]).product::<usize>() as f64,
         }
     }
@@ -62,6 +71,8 @@ impl Op for Reduce {
         match self.combine {
             Combine::Sum => "sum",
             Combine::Mean => "mean",
+            Combine::Max => "max",
+            Combine::Min => "min",
         }
     }
 
@@ -74,6 +85,9 @@ impl Op for Reduce {
                 return Err(Error::argument(self.name(), format!("axis {axis} is named twice")));
             }
         }
+        if self.is_extreme() && self.axes.iter().any(|&axis| inputs[0].shape[axis] == 0) {
+            return Err(Error::shape(self.name(), "no elements to choose from").shapes([&inputs[0].shape[..]]));
+        }
         let shape = if self.keep_axes {
             self.kept(&inputs[0].shape)
         } else {
@@ -84,8 +98,16 @@ impl Op for Reduce {
     }
 
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
-        let sum = cpu::sum(inputs[0], &self.axes, self.factor(inputs[0].shape()))?;
-        Ok(Forward::one(sum.reshape(&outputs[0].shape)?))
+        let result = cpu::reduce(inputs[0], &self.axes, self.combine, self.factor(inputs[0].shape()))?;
+        Ok(Forward::one(result.reshape(&outputs[0].shape)?))
+    }
+
+    fn saves_input(&self, _: usize) -> bool {
+        self.is_extreme()
+    }
+
+    fn saves_output(&self, _: usize) -> bool {
+        self.is_extreme()
     }
 
     fn backward_cpu(
@@ -96,6 +118,10 @@ impl Op for Reduce {
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        if self.is_extreme() {
+            let chosen = cpu::first_equal(saved.input(0)?, saved.output(0)?, gradient, &self.axes)?;
+            return Ok(vec![Some(chosen)]);
+        }
         let shape = &saved.metas[0].shape;
         let scale = crate::elementwise::Chain::unary(crate::elementwise::Function::Multiply(self.factor(shape)));
         let scaled = crate::run(&scale, &[gradient], context)?.outputs;
@@ -116,16 +142,81 @@ impl Proven for Reduce {
         let shape = registry::shape(random, 0, 4);
         let axes: Vec<usize> = (0..shape.len()).filter(|_| random.bernoulli(0.5)).collect();
         let empty = axes.iter().any(|&axis| shape[axis] == 0);
-        let combine = if random.bernoulli(0.5) || empty { Combine::Sum } else { Combine::Mean };
+        let all = [Combine::Sum, Combine::Mean, Combine::Max, Combine::Min];
+        let combine = if empty { Combine::Sum } else { all[random.below(4) as usize] };
         let keep_axes = random.bernoulli(0.5);
         Ok((Self { combine, axes, keep_axes }, vec![registry::values(random, &shape)?]))
     }
 
     /// The sum of n terms is made in f64 for f32 (one rounding) and in f64 for f64 (n roundings at most).
     fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        if self.is_extreme() {
+            return Ok(vec![registry::map(&self.reference(inputs)?[0], f64::abs)?]);
+        }
         let magnitude = self.reference(&[registry::map(&inputs[0], f64::abs)?])?;
         let terms = self.axes.iter().map(|&axis| inputs[0].shape()[axis]).product::<usize>() as f64;
         Ok(vec![registry::map(&magnitude[0], |sum| sum * terms.max(1.0))?])
+    }
+}
+
+/// The position of the first maximum along `axis`, i64; a NaN counts as the largest. The axis is left out of the shape, and may
+/// not be empty. It has no gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArgMax {
+    /// The axis that is searched.
+    pub axis: usize,
+}
+
+impl Op for ArgMax {
+    fn name(&self) -> &'static str {
+        "arg_max"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("arg_max", inputs, 1, 1)?;
+        check::same_float("arg_max", inputs)?;
+        check::axis("arg_max", &inputs[0], self.axis)?;
+        let mut shape = inputs[0].shape.clone();
+        if shape.remove(self.axis) == 0 {
+            return Err(Error::shape("arg_max", "no elements to choose from").shapes([&inputs[0].shape[..]]));
+        }
+        Ok(vec![inputs[0].with_shape(shape).with_dtype(DType::I64)])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cpu::arg_max(inputs[0], self.axis, &outputs[0].shape)?))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        _: &Saved,
+        _: &[Option<Tensor>],
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![None; needed.len()])
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Proven for ArgMax {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::arg_max(&inputs[0], self.axis)
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let mut shape = registry::shape(random, 1, 4);
+        let axis = random.below(shape.len() as u64) as usize;
+        shape[axis] = shape[axis].max(1);
+        // Ties, of which the first counts.
+        Ok((Self { axis }, vec![registry::map(&registry::values(random, &shape)?, |x| (2.0 * x).round() / 2.0)?]))
+    }
+
+    fn is_differentiable(&self, _: usize) -> bool {
+        false
     }
 }
 
