@@ -49,6 +49,9 @@ pub enum Function {
     Multiply(f64),
     /// x between two bounds.
     Clamp(f64, f64),
+    /// x to the power of a number: as repeated squares for a whole number of −64 to 64, as exp(number · log x) otherwise, which
+    /// is NaN for negative x.
+    Power(f64),
 }
 
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
@@ -92,6 +95,7 @@ impl Function {
             Function::Add(number) => x.add(splat(number)),
             Function::Multiply(number) => x.mul(splat(number)),
             Function::Clamp(low, high) => splat::<V>(high).min(splat::<V>(low).max(x)),
+            Function::Power(number) => power(x, number),
         }
     }
 
@@ -145,8 +149,28 @@ impl Function {
             Function::Add(_) => one,
             Function::Multiply(number) => splat(number),
             Function::Clamp(low, high) => V::select(V::mask_and(splat::<V>(low).le(x), x.le(splat(high))), one, zero),
+            Function::Power(0.0) => zero,
+            Function::Power(number) => power(x, number - 1.0).mul(splat(number)),
         }
     }
+}
+
+/// x to the power of a number.
+#[inline(always)]
+fn power<V: Vector>(x: V, number: f64) -> V {
+    let one = splat::<V>(1.0);
+    if number.fract() != 0.0 || number.abs() > 64.0 {
+        return math::exp(math::ln(x).mul(splat(number)));
+    }
+    let (mut result, mut square, mut rest) = (one, x, number.abs() as u32);
+    while rest > 0 {
+        if rest % 2 == 1 {
+            result = result.mul(square);
+        }
+        square = square.mul(square);
+        rest /= 2;
+    }
+    if number < 0.0 { one.div(result) } else { result }
 }
 
 /// The normal distribution function Φ.
@@ -172,6 +196,10 @@ pub enum BinaryFunction {
     Mul,
     /// x / y.
     Div,
+    /// y − x.
+    ReverseSub,
+    /// y / x.
+    ReverseDiv,
     /// The larger; at a tie both get half of the gradient.
     Max,
     /// The smaller; at a tie both get half of the gradient.
@@ -187,6 +215,8 @@ impl BinaryFunction {
             BinaryFunction::Sub => x.sub(y),
             BinaryFunction::Mul => x.mul(y),
             BinaryFunction::Div => x.div(y),
+            BinaryFunction::ReverseSub => y.sub(x),
+            BinaryFunction::ReverseDiv => y.div(x),
             BinaryFunction::Max => x.max(y),
             BinaryFunction::Min => x.min(y),
         }
@@ -202,6 +232,8 @@ impl BinaryFunction {
             BinaryFunction::Sub => (one, one.neg()),
             BinaryFunction::Mul => (y, x),
             BinaryFunction::Div => (one.div(y), x.div(y.mul(y)).neg()),
+            BinaryFunction::ReverseSub => (one.neg(), one),
+            BinaryFunction::ReverseDiv => (y.div(x.mul(x)).neg(), one.div(x)),
             BinaryFunction::Max => (larger(x, y), larger(y, x)),
             BinaryFunction::Min => (larger(y, x), larger(x, y)),
         }

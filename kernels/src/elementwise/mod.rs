@@ -84,7 +84,7 @@ impl Op for Chain {
         let linear = |step: &Step| {
             matches!(
                 step,
-                Step::Binary(BinaryFunction::Add | BinaryFunction::Sub, _)
+                Step::Binary(BinaryFunction::Add | BinaryFunction::Sub | BinaryFunction::ReverseSub, _)
                     | Step::Unary(Function::Neg | Function::Add(_) | Function::Multiply(_))
             )
         };
@@ -149,12 +149,17 @@ impl Proven for Chain {
             F::Log,
             F::Sqrt,
             F::Reciprocal,
+            F::Power(1.5),
+            F::Power(3.0),
+            F::Power(-2.0),
         ];
         let binaries = [
             BinaryFunction::Add,
             BinaryFunction::Sub,
             BinaryFunction::Mul,
             BinaryFunction::Div,
+            BinaryFunction::ReverseSub,
+            BinaryFunction::ReverseDiv,
             BinaryFunction::Max,
             BinaryFunction::Min,
         ];
@@ -164,7 +169,7 @@ impl Proven for Chain {
         let apart = |x: f64| kinks.iter().fold(x, |x, kink| if (x - kink).abs() < 0.01 { kink + 0.02 } else { x });
         let mut values = registry::map(&registry::values(random, &shape)?, apart)?;
         let first = functions[random.below(functions.len() as u64) as usize];
-        if matches!(first, F::Log | F::Sqrt | F::Reciprocal) {
+        if matches!(first, F::Log | F::Sqrt | F::Reciprocal | F::Power(_)) {
             values = registry::map(&values, |x| x.abs() + 0.5)?;
         }
         if random.bernoulli(0.4) {
@@ -174,10 +179,13 @@ impl Proven for Chain {
         let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
         let lead = random.below(narrow.len() as u64 + 1) as usize;
         let mut other = registry::map(&registry::values(random, &narrow[lead..])?, |y| y.signum() * (y.abs() + 0.5))?;
-        let binary = binaries[random.below(6) as usize];
+        let binary = binaries[random.below(8) as usize];
         if matches!(binary, BinaryFunction::Max | BinaryFunction::Min) {
             other = registry::map(&other, |y| (y * 8.0).round() / 8.0 + 0.0625)?;
             values = registry::map(&values, |x| (x * 8.0).round() / 8.0)?;
+        }
+        if binary == BinaryFunction::ReverseDiv {
+            values = registry::map(&values, |x| x.signum() * (x.abs() + 0.5))?;
         }
         let mut chain = Self::binary(binary);
         if random.bernoulli(0.5) {

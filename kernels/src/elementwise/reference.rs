@@ -57,6 +57,7 @@ fn unary(function: Function, x: f64) -> f64 {
         Function::Add(number) => x + number,
         Function::Multiply(number) => x * number,
         Function::Clamp(low, high) => x.clamp(low, high),
+        Function::Power(number) => x.powf(number),
     }
 }
 
@@ -66,6 +67,8 @@ fn binary(function: BinaryFunction, x: f64, y: f64) -> f64 {
         BinaryFunction::Sub => x - y,
         BinaryFunction::Mul => x * y,
         BinaryFunction::Div => x / y,
+        BinaryFunction::ReverseSub => y - x,
+        BinaryFunction::ReverseDiv => y / x,
         BinaryFunction::Max => x.max(y),
         BinaryFunction::Min => x.min(y),
     }

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Error, Result, Scratch, Tensor, TensorBuilder};
 
-use super::{DiceCe, Sums};
+use super::{DiceCe, Sums, total_weight};
 use crate::{
     parallel::{Grid, PartialSlots, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math},
@@ -101,14 +101,15 @@ fn for_each_block<T: Real>(
     Ok(())
 }
 
-/// The sums of [`Sums`], as one row.
+/// The sums of [`Sums`], one row for each group of images.
 pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Result<Vec<f64>> {
     let (batch, classes, voxels, chunks) = sizes(logits);
     check_labels(op, labels, classes)?;
     let width = 3 * classes + 2;
     let x = logits.as_slice::<T>()?;
-    let mut numbers = Scratch::<f64>::new("dice_ce", batch * chunks * width)?;
-    let mut slots = PartialSlots::new(numbers.zeroed(), width);
+    let mut scratch = Scratch::<f64>::new("dice_ce", batch * chunks * width)?;
+    let numbers = scratch.zeroed();
+    let mut slots = PartialSlots::new(&mut *numbers, width);
     let parts = slots.slots();
     parallel_for(batch * chunks, 1, |range| {
         let sums = parts.block(range.start);
@@ -137,7 +138,16 @@ pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Res
         }
     })?;
     drop(parts);
-    Ok(if batch * chunks == 0 { vec![0.0; width] } else { slots.sum()[..width].to_vec() })
+    let groups = op.groups(batch);
+    let mut rows = vec![0.0; groups * width];
+    // Images of a group lie together; without any voxel the sums stay zero.
+    let slots = batch * chunks / groups.max(1) * width;
+    if slots > 0 {
+        for (row, group) in rows.chunks_mut(width).zip(numbers.chunks_mut(slots)) {
+            row.copy_from_slice(&PartialSlots::filled(group, width).sum()[..width]);
+        }
+    }
+    Ok(rows)
 }
 
 /// factor · ∂loss/∂logits.
@@ -145,16 +155,20 @@ pub(super) fn gradient<T: Real>(
     op: &DiceCe,
     logits: &Tensor,
     labels: &[i64],
-    sums: &Sums,
+    groups: &[Sums],
     factor: f64,
 ) -> Result<Tensor> {
     let (batch, classes, voxels, chunks) = sizes(logits);
-    let (slope, bonus) = op.dice_gradient(sums);
     let real = |values: Vec<f64>| -> Vec<T> { values.into_iter().map(|value| T::from_f64(value * factor)).collect() };
-    let (slope, bonus) = (real(slope), real(bonus));
+    let dice: Vec<(Vec<T>, Vec<T>)> = groups
+        .iter()
+        .map(|sums| op.dice_gradient(sums, groups.len()))
+        .map(|(slope, bonus)| (real(slope), real(bonus)))
+        .collect();
+    let weight = total_weight(groups);
     let entropy: Vec<T> = real(
         (0..classes)
-            .map(|c| if op.ce_weight == 0.0 { 0.0 } else { op.ce_weight * op.class_weight(c) / sums.weight })
+            .map(|c| if op.ce_weight == 0.0 { 0.0 } else { op.ce_weight * op.class_weight(c) / weight })
             .collect(),
     );
     let mut builder = TensorBuilder::<T>::new("dice_ce", logits.shape(), logits.device())?;
@@ -162,6 +176,7 @@ pub(super) fn gradient<T: Real>(
     parallel_for(batch * chunks, 1, |range| {
         let (image, chunk) = (range.start / chunks, range.start % chunks);
         let mut tile = grid.tile(image, chunk);
+        let (slope, bonus) = &dice[if op.batch_dice { 0 } else { image }];
         let outcome = for_each_block::<T>(logits, range, |n, start, length, p, _| {
             let (mut mean, mut scale, mut label_of) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK], [usize::MAX; BLOCK]);
             for c in 0..classes {

@@ -12,7 +12,7 @@ use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, regis
 /// dice_weight · (1 − mean over classes c of (2 Σ p_c t_c + s) / (Σ (p_c + t_c) + s)) + ce_weight · Σ w_t (−log p_t) / Σ w_t
 ///
 /// with p the softmax over the class axis, t the one-hot label, and sums over all images and voxels whose label isn't
-/// ignored. Inputs: logits (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
+/// ignored; without `batch_dice` the Dice part is instead the mean over the images, each with sums of its own. Inputs: logits (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
 ///
 /// Milletari et al. 2016 (Dice); Isensee et al. 2021 (the sum of both).
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct DiceCe {
     pub smooth: f64,
     /// Whether class 0 counts in the mean of the Dice part.
     pub include_background: bool,
+    /// Whether the Dice part sums over all images of the batch at once.
+    pub batch_dice: bool,
     /// Voxels with this label count in neither part.
     pub ignore_index: Option<i64>,
     /// w, a weight for each class in the cross-entropy; all 1 without it.
@@ -38,13 +40,14 @@ impl Default for DiceCe {
             ce_weight: 1.0,
             smooth: 1e-5,
             include_background: true,
+            batch_dice: true,
             ignore_index: None,
             class_weights: None,
         }
     }
 }
 
-/// The sums over all voxels that the loss is made of.
+/// The sums over all voxels, or those of one image, that the loss is made of.
 #[derive(Debug, Clone)]
 struct Sums {
     /// Σ p t, Σ p and Σ t of each class.
@@ -79,25 +82,33 @@ impl DiceCe {
         self.class_weights.as_ref().map_or(1.0, |weights| weights[class])
     }
 
-    fn value(&self, sums: &Sums) -> f64 {
-        let classes = self.first_class()..sums.label.len();
-        let count = classes.len() as f64;
-        let quotient =
-            |c: usize| (2.0 * sums.intersection[c] + self.smooth) / (sums.probability[c] + sums.label[c] + self.smooth);
+    /// How many groups of images have sums of their own.
+    fn groups(&self, batch: usize) -> usize {
+        if self.batch_dice { 1 } else { batch }
+    }
+
+    fn value(&self, groups: &[Sums]) -> f64 {
         let mut loss = 0.0;
         if self.dice_weight != 0.0 {
-            loss += self.dice_weight * (1.0 - classes.map(quotient).sum::<f64>() / count);
+            let quotients = groups.iter().flat_map(|sums| {
+                (self.first_class()..sums.label.len()).map(|c| {
+                    (2.0 * sums.intersection[c] + self.smooth) / (sums.probability[c] + sums.label[c] + self.smooth)
+                })
+            });
+            let count = groups.iter().map(|sums| sums.label.len() - self.first_class()).sum::<usize>() as f64;
+            loss += self.dice_weight * (1.0 - quotients.sum::<f64>() / count);
         }
         if self.ce_weight != 0.0 {
-            loss += self.ce_weight * sums.entropy / sums.weight;
+            let entropy: f64 = groups.iter().map(|sums| sums.entropy).sum();
+            loss += self.ce_weight * entropy / total_weight(groups);
         }
         loss
     }
 
-    /// ∂loss/∂p of a voxel is `slope[c]`, plus `bonus[c]` where c is its label.
-    fn dice_gradient(&self, sums: &Sums) -> (Vec<f64>, Vec<f64>) {
+    /// ∂loss/∂p of a voxel of a group is `slope[c]`, plus `bonus[c]` where c is its label.
+    fn dice_gradient(&self, sums: &Sums, groups: usize) -> (Vec<f64>, Vec<f64>) {
         let classes = sums.label.len();
-        let count = (classes - self.first_class()) as f64;
+        let count = ((classes - self.first_class()) * groups) as f64;
         let (mut slope, mut bonus) = (vec![0.0; classes], vec![0.0; classes]);
         if self.dice_weight != 0.0 {
             for c in self.first_class()..classes {
@@ -109,6 +120,11 @@ impl DiceCe {
         }
         (slope, bonus)
     }
+}
+
+/// Σ w over all groups.
+fn total_weight(groups: &[Sums]) -> f64 {
+    groups.iter().map(|sums| sums.weight).sum()
 }
 
 impl Op for DiceCe {
@@ -150,10 +166,11 @@ impl Op for DiceCe {
         let labels = inputs[1].contiguous()?;
         with_real!("dice_ce", logits.dtype(), T => {
             let sums = cpu::sums::<T>(self, &logits, labels.as_slice::<i64>()?)?;
-            let loss = self.value(&Sums::from_slice(&sums));
+            let width = 3 * logits.shape()[1] + 2;
+            let loss = self.value(&sums.chunks(width).map(Sums::from_slice).collect::<Vec<_>>());
             Ok(Forward {
                 outputs: vec![Tensor::full(&[], loss, outputs[0].dtype, outputs[0].device)?],
-                state: vec![Tensor::from_slice(&sums, &[sums.len()], outputs[0].device)?],
+                state: vec![Tensor::from_slice(&sums, &[sums.len() / width, width], outputs[0].device)?],
             })
         })
     }
@@ -173,7 +190,8 @@ impl Op for DiceCe {
         let factor = gradient.to_scalar()?;
         let logits = saved.input(0)?.contiguous()?;
         let labels = saved.input(1)?.contiguous()?;
-        let sums = Sums::from_slice(saved.state(0)?.as_slice::<f64>()?);
+        let sums = saved.state(0)?;
+        let sums: Vec<Sums> = sums.as_slice::<f64>()?.chunks(sums.shape()[1]).map(Sums::from_slice).collect();
         with_real!("dice_ce", logits.dtype(), T => {
             Ok(vec![Some(cpu::gradient::<T>(self, &logits, labels.as_slice::<i64>()?, &sums, factor)?), None])
         })
@@ -203,6 +221,7 @@ impl Proven for DiceCe {
             ce_weight: if both == 1 { 0.0 } else { 1.3 },
             smooth: 0.1,
             include_background: random.bernoulli(0.5),
+            batch_dice: random.bernoulli(0.5),
             ignore_index,
             class_weights: random.bernoulli(0.4).then(|| (0..classes).map(|c| 0.5 + c as f64).collect()),
         };

@@ -8,8 +8,9 @@ pub(super) fn dice_ce(op: &DiceCe, logits: &Tensor, labels: &Tensor) -> Result<V
     let (batch, classes) = (logits.shape()[0], logits.shape()[1]);
     let voxels: usize = logits.shape()[2..].iter().product();
     let (x, t) = (logits.to_vec::<f64>()?, labels.to_vec::<i64>()?);
-    let mut sums = Sums::from_slice(&vec![0.0; 3 * classes + 2]);
+    let mut groups = vec![Sums::from_slice(&vec![0.0; 3 * classes + 2]); op.groups(batch)];
     for n in 0..batch {
+        let sums = &mut groups[if op.batch_dice { 0 } else { n }];
         for v in 0..voxels {
             let label = t[n * voxels + v];
             if Some(label) == op.ignore_index {
@@ -28,5 +29,5 @@ pub(super) fn dice_ce(op: &DiceCe, logits: &Tensor, labels: &Tensor) -> Result<V
             sums.weight += op.class_weight(label);
         }
     }
-    Ok(vec![Tensor::scalar(op.value(&sums), logits.device())?])
+    Ok(vec![Tensor::scalar(op.value(&groups), logits.device())?])
 }

@@ -2,10 +2,11 @@
 //!
 //! The formulas are PyTorch's, rounding for rounding in their order.
 
-use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+use tomograd_core::{DType, Element, Error, Result, Scratch, Tensor};
 
 use crate::{
-    parallel::{Partition, parallel_for},
+    op::with_real,
+    parallel::{PartialSlots, Partition, parallel_for},
     simd::{Kernel, Real, Simd, dispatch},
 };
 
@@ -254,42 +255,52 @@ fn adam_of<T: Real>(parameters: &mut [&mut AdamParameter<'_>], adam: &Adam, step
     })
 }
 
+struct Squares<'a, T>(&'a [T]);
+
+impl<T: Real> Kernel for Squares<'_, T> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> f64 {
+        let mut lanes = [0.0f64; 16];
+        let mut blocks = self.0.chunks_exact(16);
+        for block in &mut blocks {
+            for (lane, value) in lanes.iter_mut().zip(block) {
+                *lane += value.to_f64() * value.to_f64();
+            }
+        }
+        for (lane, value) in lanes.iter_mut().zip(blocks.remainder()) {
+            *lane += value.to_f64() * value.to_f64();
+        }
+        lanes.iter().sum()
+    }
+}
+
 /// √Σ x² over all elements of all tensors, in f64 and in a fixed order.
 ///
 /// # Errors
 /// When a tensor isn't f32 or f64, or memory runs out.
 pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
-    fn squares<T: Real>(tensor: &Tensor) -> Result<f64> {
-        struct Squares<'a, T>(&'a [T]);
-        impl<T: Real> Kernel for Squares<'_, T> {
-            type Output = f64;
-            #[inline(always)]
-            fn run<S: Simd>(self, _: S) -> f64 {
-                let mut lanes = [0.0f64; 16];
-                for part in self.0.chunks(16) {
-                    for (lane, value) in lanes.iter_mut().zip(part) {
-                        *lane += value.to_f64() * value.to_f64();
-                    }
-                }
-                lanes.iter().sum()
-            }
+    let tensors: Vec<Tensor> = tensors.iter().map(|tensor| tensor.contiguous()).collect::<Result<_>>()?;
+    for tensor in &tensors {
+        with_real!("global_norm", tensor.dtype(), T => tensor.as_slice::<T>().map(|_| ()))?;
+    }
+    let tasks = tasks(&tensors.iter().map(Tensor::count).collect::<Vec<_>>());
+    let mut partial = Scratch::<f64>::new("global_norm", tasks.len())?;
+    let mut slots = PartialSlots::new(partial.zeroed(), 1);
+    let parts = slots.slots();
+    parallel_for(tasks.len(), grain(&tasks), |range| {
+        for i in range {
+            let (tensor, start, end) = tasks[i];
+            let squares = with_real!("global_norm", tensors[tensor].dtype(), T => {
+                tensors[tensor].as_slice::<T>().map(|values| dispatch(Squares(&values[start..end])))
+            });
+            // The dtypes were checked above.
+            parts.block(i)[0] = squares.unwrap_or(f64::NAN);
         }
-        let tensor = tensor.contiguous()?;
-        Ok(tensor.as_slice::<T>()?.chunks(GRAIN).map(|part| dispatch(Squares(part))).sum())
-    }
-    let mut total = 0.0;
-    for tensor in tensors {
-        total += match tensor.dtype() {
-            DType::F32 => squares::<f32>(tensor)?,
-            DType::F64 => squares::<f64>(tensor)?,
-            dtype => {
-                return Err(
-                    Error::new(ErrorKind::DType, "global_norm", format!("a tensor of {dtype}")).expected("f32 or f64")
-                );
-            }
-        };
-    }
-    Ok(total.sqrt())
+    })?;
+    drop(parts);
+    Ok(slots.sum().first().copied().unwrap_or(0.0).sqrt())
 }
 
 /// x ← factor · x, in place.
@@ -297,12 +308,46 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
 /// # Errors
 /// When the tensor isn't f32 or f64, or memory runs out.
 pub fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
-    match tensor.dtype() {
-        DType::F32 => tensor.as_mut_slice::<f32>()?.iter_mut().for_each(|x| *x *= factor as f32),
-        DType::F64 => tensor.as_mut_slice::<f64>()?.iter_mut().for_each(|x| *x *= factor),
-        dtype => {
-            return Err(Error::new(ErrorKind::DType, "scale", format!("a tensor of {dtype}")).expected("f32 or f64"));
+    with_real!("scale", tensor.dtype(), T => {
+        let (values, factor) = (tensor.as_mut_slice::<T>()?, T::from_f64(factor));
+        let count = values.len();
+        let values = Partition::new(values, GRAIN);
+        parallel_for(count, GRAIN, |range| values.take(range).iter_mut().for_each(|x| *x *= factor))
+    })
+}
+
+struct Average<'a, T>(&'a mut [T], &'a [T], T);
+
+impl<T: Real> Kernel for Average<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let keep = T::ONE - self.2;
+        for (average, &value) in self.0.iter_mut().zip(self.1) {
+            *average = self.2 * *average + keep * value;
         }
+    }
+}
+
+/// average ← decay · average + (1 − decay) · value, in place, for each pair (average, value): the exponential moving average
+/// of a network's parameters.
+///
+/// # Errors
+/// When a value doesn't fit its average, one isn't f32 or f64, or memory runs out.
+pub fn ema_step(pairs: &mut [(&mut Tensor, &Tensor)], decay: f64) -> Result<()> {
+    for (average, value) in pairs.iter() {
+        check("ema_step", average, &[value])?;
+    }
+    for (average, value) in pairs {
+        let value = value.contiguous()?;
+        with_real!("ema_step", average.dtype(), T => {
+            let (target, value, decay) = (average.as_mut_slice::<T>()?, value.as_slice::<T>()?, T::from_f64(decay));
+            let target = Partition::new(target, GRAIN);
+            parallel_for(value.len(), GRAIN, |range| {
+                dispatch(Average(target.take(range.clone()), &value[range], decay));
+            })
+        })?;
     }
     Ok(())
 }

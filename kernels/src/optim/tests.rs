@@ -78,3 +78,21 @@ fn a_gradient_that_doesnt_fit_is_an_error() {
 fn the_norm_is_over_all_tensors() {
     assert_eq!(global_norm(&[&tensor(&[3.0]), &tensor(&[0.0, 4.0])]).unwrap(), 5.0);
 }
+
+#[test]
+fn norms_scales_and_averages_go_over_many_chunks() {
+    let values: Vec<f64> = (0..3 * GRAIN + 7).map(|i| (i % 13) as f64 - 6.0).collect();
+    let (mut x, small) = (tensor(&values), tensor(&[3.0, 4.0]));
+    let squares: f64 = values.iter().map(|x| x * x).sum::<f64>() + 25.0;
+    assert!((global_norm(&[&x, &small]).unwrap() - squares.sqrt()).abs() < 1e-9);
+    assert_eq!(global_norm(&[]).unwrap(), 0.0);
+    let copies = copies_on_write();
+    scale(&mut x, 0.5).unwrap();
+    let mut average = tensor(&vec![1.0; values.len()]);
+    let other = x.copy().unwrap();
+    ema_step(&mut [(&mut average, &other)], 0.75).unwrap();
+    assert_eq!(copies_on_write(), copies);
+    let expected: Vec<f64> = values.iter().map(|x| 0.75 + 0.25 * (0.5 * x)).collect();
+    assert_eq!(average.to_vec::<f64>().unwrap(), expected);
+    assert!(ema_step(&mut [(&mut average, &small)], 0.75).is_err());
+}
