@@ -22,61 +22,74 @@ pub struct LogSoftmax {
     pub axis: usize,
 }
 
-/// Both are one kernel and differ in whether the logarithm is taken.
-macro_rules! softmax {
-    ($op:ident, $name:literal, $logarithm:literal) => {
-        impl Op for $op {
-            fn name(&self) -> &'static str {
-                $name
-            }
-
-            fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
-                check::inputs($name, inputs, 1, 1)?;
-                check::same_float($name, inputs)?;
-                check::axis($name, &inputs[0], self.axis)?;
-                Ok(inputs.to_vec())
-            }
-
-            fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
-                Ok(Forward::one(cpu::forward(inputs[0], self.axis, $logarithm)?))
-            }
-
-            fn saves_output(&self, _: usize) -> bool {
-                true
-            }
-
-            fn backward_cpu(
-                &self,
-                _: &Context,
-                saved: &Saved,
-                gradients: &[Option<Tensor>],
-                _: &[bool],
-            ) -> Result<Vec<Option<Tensor>>> {
-                let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
-                Ok(vec![Some(cpu::backward(saved.output(0)?, gradient, self.axis, $logarithm)?)])
-            }
-
-            fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-                Cost::of(20.0 * inputs[0].count() as f64, inputs, outputs)
-            }
+/// The members of both operations: one kernel, and whether the logarithm is taken.
+macro_rules! operation {
+    ($name:literal, $logarithm:literal) => {
+        fn name(&self) -> &'static str {
+            $name
         }
 
-        impl Proven for $op {
-            /// An exponential, and a sum of up to 33 of them.
-            const TOLERANCE: f64 = 64.0;
+        fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+            check::inputs($name, inputs, 1, 1)?;
+            check::same_float($name, inputs)?;
+            check::axis($name, &inputs[0], self.axis)?;
+            Ok(inputs.to_vec())
+        }
 
-            fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-                reference::softmax(&inputs[0], self.axis, $logarithm)
-            }
+        fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+            Ok(Forward::one(cpu::forward(inputs[0], self.axis, $logarithm)?))
+        }
 
-            fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-                let shape = registry::shape(random, 1, 4);
-                let axis = random.below(shape.len() as u64) as usize;
-                Ok((Self { axis }, vec![registry::values(random, &shape)?]))
-            }
+        fn saves_output(&self, _: usize) -> bool {
+            true
+        }
+
+        fn backward_cpu(
+            &self,
+            _: &Context,
+            saved: &Saved,
+            gradients: &[Option<Tensor>],
+            _: &[bool],
+        ) -> Result<Vec<Option<Tensor>>> {
+            let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+            Ok(vec![Some(cpu::backward(saved.output(0)?, gradient, self.axis, $logarithm)?)])
+        }
+
+        fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+            Cost::of(20.0 * inputs[0].count() as f64, inputs, outputs)
         }
     };
 }
 
-softmax!(Softmax, "softmax", false);
-softmax!(LogSoftmax, "log_softmax", true);
+macro_rules! proof {
+    ($logarithm:literal) => {
+        /// An exponential, and a sum of up to 33 of them.
+        const TOLERANCE: f64 = 64.0;
+
+        fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+            reference::softmax(&inputs[0], self.axis, $logarithm)
+        }
+
+        fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+            let shape = registry::shape(random, 1, 4);
+            let axis = random.below(shape.len() as u64) as usize;
+            Ok((Self { axis }, vec![registry::values(random, &shape)?]))
+        }
+    };
+}
+
+impl Op for Softmax {
+    operation!("softmax", false);
+}
+
+impl Op for LogSoftmax {
+    operation!("log_softmax", true);
+}
+
+impl Proven for Softmax {
+    proof!(false);
+}
+
+impl Proven for LogSoftmax {
+    proof!(true);
+}
