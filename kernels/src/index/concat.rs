@@ -71,8 +71,8 @@ impl Proven for Concat {
             shape[axis] = random.below(6) as usize;
             registry::values(random, &shape)
         };
-        let first = vec![input()?, input()?, input()?];
+        let inputs = [input()?, input()?, input()?];
         let count = 1 + random.below(3) as usize;
-        Ok((Self { axis }, first[..count].to_vec()))
+        Ok((Self { axis }, inputs[..count].to_vec()))
     }
 }

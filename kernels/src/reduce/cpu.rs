@@ -112,8 +112,8 @@ fn group<I: Element, O: Element, F: Fold>(
     factor: f64,
     out: &mut [MaybeUninit<O>],
 ) -> Result<()> {
-    // Terms of a segment, so that a block of columns of it is a chunk's worth.
-    let length = (GRAIN / inner.clamp(1, BLOCK)).max(1);
+    // Terms of a segment, so that a block of columns of it is a chunk's worth; with many outputs these are chunks enough.
+    let length = if outer * inner >= GRAIN { terms.max(1) } else { (GRAIN / inner.clamp(1, BLOCK)).max(1) };
     let segments = terms.div_ceil(length).max(1);
     if segments == 1 {
         return segments_of::<I, O, F>(x, [outer, terms, inner], length, factor, out);
