@@ -27,7 +27,7 @@ fn an_index_out_of_range_is_named_with_its_position() {
         one(&Gather { axis: 1 }, &[&x, &index]),
         one(&ScatterAdd { axis: 1 }, &[&x, &index, &source]),
         one(&OneHot { classes: 3, axis: 1, dtype: DType::F32 }, &[&index]),
-        one(&IndexSelect { axis: 0 }, &[&x, &row]),
+        one(&IndexSelect { axis: 1 }, &[&x, &row]),
     ]
     .map(|result| result.unwrap_err().to_string());
     for error in &errors[..3] {
