@@ -1,64 +1,56 @@
-//! Reads every `.nii.gz` of a folder, writes it to another, and reports what was understood.
+//! Reads every NIfTI file of a folder, writes it to another, and reports what was read.
 //!
-//!     cargo run --release --example nifti_roundtrip -- IN_DIR OUT_DIR
-//!
-//! `tests/golden/nifti_check.py IN_DIR OUT_DIR` compares both folders and the report with what nibabel and SimpleITK say.
+//! ```text
+//! cargo run --release --example nifti_roundtrip -- IN_DIR OUT_DIR
+//! ```
+//! OUT_DIR gets a file of the same name for each `.nii` and `.nii.gz`, and `report.jsonl` with one object a file.
+//! `tests/golden/nifti_check.py IN_DIR OUT_DIR` compares both with what nibabel and SimpleITK read.
 
-use std::{fmt::Write, path::Path, process::ExitCode};
+use std::{fs, io::Write, path::PathBuf};
 
 use serde_json::json;
-use tomograd::prelude::*;
+use tomograd::{Error, Result, prelude::Volume};
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [from, to] = &arguments[..] else {
-        eprintln!("nifti_roundtrip: two folders are expected");
-        return ExitCode::from(2);
+fn main() -> Result<()> {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let (Some(from), Some(to), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        return Err(Error::argument("nifti_roundtrip", "two folders are needed").expected("IN_DIR OUT_DIR"));
     };
-    match run(Path::new(from), Path::new(to)) {
-        Ok(count) => {
-            println!("{count} files");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("nifti_roundtrip: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
+    let list = fs::read_dir(&from).map_err(|error| Error::io("list", from.display(), error))?;
+    let mut paths: Vec<PathBuf> = list.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    fs::create_dir_all(&to).map_err(|error| Error::io("create", to.display(), error))?;
 
-fn run(from: &Path, to: &Path) -> Result<usize> {
-    let io = |error| Error::io("nifti_roundtrip", from.display(), error);
-    std::fs::create_dir_all(to).map_err(io)?;
-    let entries = std::fs::read_dir(from).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
-    let mut files: Vec<_> = entries.iter().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|ending| ending == "gz"));
-    files.sort();
-    let mut report = String::new();
-    for path in &files {
-        let volume = Volume::read(path)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        volume.write(to.join(&name))?;
-        let voxels = volume.voxels();
-        let values = voxels.to_vec_f64()?;
-        let shape: Vec<usize> = voxels.shape().iter().rev().copied().collect();
-        let line = json!({
-            "file": name,
-            "shape": shape,
-            "dtype": volume.stored_dtype(),
-            "spacing": volume.spacing(),
-            "affine": volume.affine(),
-            "qform_code": volume.geometry().qform_code,
-            "sform_code": volume.geometry().sform_code,
-            "sum": values.iter().sum::<f64>(),
-            "min": values.iter().copied().fold(f64::INFINITY, f64::min),
-            "max": values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            "orientation": volume.orientation(),
-        });
-        writeln!(report, "{line}").map_err(|error| Error::argument("nifti_roundtrip", error.to_string()))?;
+    let mut report = Vec::new();
+    for path in paths {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        // macOS leaves files called ._name beside the real ones.
+        if name.starts_with('.') || !(name.ends_with(".nii") || name.ends_with(".nii.gz")) {
+            continue;
+        }
+        let volume = Volume::read(&path)?;
+        volume.write(to.join(name))?;
+        let info = volume.info()?;
+        report.push(
+            json!({
+                "file": name,
+                "shape": info.shape,
+                "dtype": info.stored,
+                "spacing": info.spacing,
+                "affine": info.affine,
+                "qform_code": info.qform_code,
+                "sform_code": info.sform_code,
+                "sum": info.sum,
+                "min": info.min,
+                "max": info.max,
+                "orientation": info.orientation,
+            })
+            .to_string(),
+        );
     }
-    tomograd::io::write_atomically(&to.join("report.jsonl"), |writer| {
-        writer.write_all(report.as_bytes()).map_err(|error| Error::io("nifti_roundtrip", "report.jsonl", error))
-    })?;
-    Ok(files.len())
+    let path = to.join("report.jsonl");
+    let mut file = fs::File::create(&path).map_err(|error| Error::io("write", path.display(), error))?;
+    report.iter().try_for_each(|line| writeln!(file, "{line}")).map_err(|e| Error::io("write", path.display(), e))?;
+    println!("{} files read and written; see {}", report.len(), path.display());
+    Ok(())
 }

@@ -1,50 +1,94 @@
-//! Files that are either whole or not there.
+//! Writing files so that a reader finds the old file or the new one, whole, whatever happens in between.
+//!
+//! The bytes go to a temporary file in the same folder, are brought to the disk (`fsync`), and take the file's name in one
+//! step (`rename`); then the folder is brought to the disk too. When anything fails, the temporary file is removed and the
+//! previous file is untouched. When the process is killed, a file `.NAME.PID.N.tmp` may stay behind.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::panic
+    )
+)]
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
-    process,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use tomograd_core::{Error, Result};
 
-/// Writes a file by `write`, to a temporary name beside `path`, and renames it when all of it is on the disk. On any failure
-/// the temporary file is removed, and what was at `path` before is untouched.
+/// Where bytes of a file to come go. It is a trait so that a test can fail at any byte; otherwise it is a [`File`].
+pub trait Target: Write {
+    /// Brings everything that was written to the disk.
+    ///
+    /// # Errors
+    /// When the operating system can't.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Target for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// Writes the file at `path` through `body`; it appears, or replaces the previous one, only if all succeeded.
+///
+/// A symbolic link is followed. The permissions of a previous file are kept.
 ///
 /// # Errors
-/// When `write` fails, or the operating system does.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or_else(|| Error::argument("write", format!("{} isn't a file", path.display())))?;
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_file_name(format!(".{}.{}.{number}.tmp", name.to_string_lossy(), process::id()));
-    let result = write_and_sync(&temporary, write).and_then(|()| {
-        fs::rename(&temporary, path).map_err(|error| Error::io("write", path.display(), error))?;
-        sync_folder(path);
-        Ok(())
-    });
-    if result.is_err() {
-        // The file may not exist; the error that matters is the first one.
-        let _ = fs::remove_file(&temporary);
-    }
-    result
+/// When `body` fails, the operating system reports a failure, or `path` is there and isn't a plain file.
+pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    write_atomically_through(path, |file| file, body)
 }
 
-fn write_and_sync(path: &PathBuf, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let io = |error| Error::io("write", path.display(), error);
-    let mut writer = BufWriter::new(File::create(path).map_err(io)?);
-    write(&mut writer)?;
-    writer.flush().map_err(io)?;
-    writer.get_ref().sync_all().map_err(io)
-}
-
-/// Makes the new name itself durable, where the system can.
-fn sync_folder(path: &Path) {
-    if let Some(folder) = path.parent().and_then(|folder| File::open(folder).ok()) {
-        let _ = folder.sync_all();
+/// [`write_atomically`] through a target of one's own, made by `wrap` from the temporary file.
+///
+/// # Errors
+/// As [`write_atomically`], and when the target fails.
+pub fn write_atomically_through<W: Target>(
+    path: &Path,
+    wrap: impl FnOnce(File) -> W,
+    body: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    let given = path;
+    let fail = |source| Error::io("write", given.display(), source);
+    // A link's target is what must be replaced, not the link.
+    let path = fs::canonicalize(given).unwrap_or_else(|_| given.to_path_buf());
+    let previous = fs::metadata(&path).ok();
+    if previous.as_ref().is_some_and(|previous| !previous.is_file()) {
+        // A rename would replace a device or a pipe by a file.
+        return Err(
+            Error::argument("write", format!("{} isn't a plain file", given.display())).expected("the path of a file")
+        );
     }
+    let name = path.file_name().ok_or_else(|| {
+        Error::argument("write", format!("{} has no file name", given.display())).expected("the path of a file")
+    })?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+
+    let (file, temporary) = create_beside(&folder, &name.to_string_lossy()).map_err(fail)?;
+    if let Some(previous) = previous {
+        file.set_permissions(previous.permissions()).map_err(fail)?;
+    }
+    let mut writer = BufWriter::with_capacity(1 << 16, wrap(file));
+    let written = body(&mut writer).and_then(|()| writer.flush().map_err(fail));
+    // Dropping a BufWriter would try to write the rest; after a failure that is pointless.
+    let (mut target, _) = writer.into_parts();
+    written?;
+    target.sync().map_err(fail)?;
+    drop(target);
+    temporary.rename(&path).map_err(fail)?;
+    sync_folder(&folder).map_err(fail)
 }
 
 /// Turns a failed write into our error.
@@ -52,28 +96,96 @@ pub(crate) fn write_all(writer: &mut dyn Write, bytes: &[u8]) -> Result<()> {
     writer.write_all(bytes).map_err(|error| Error::io("write", "a file", error))
 }
 
+/// A file that is removed when this is dropped, unless it was renamed.
+struct Temporary {
+    path: Option<PathBuf>,
+}
+
+impl Temporary {
+    fn rename(mut self, to: &Path) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            fs::rename(path, to)?;
+        }
+        self.path = None;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // The failure that led here is the one to report.
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// Makes a new file in `folder` that no other process or thread writes.
+fn create_beside(folder: &Path, name: &str) -> io::Result<(File, Temporary)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // A name near the system's limit must leave room for the rest.
+    let stem: String = name.chars().take(60).collect();
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!(".{stem}.{}.{number}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((file, Temporary { path: Some(path) })),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Brings a rename to the disk; only Unix lets a folder be opened for that.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_failed_write_leaves_the_previous_file_whole() {
-        let folder = std::env::temp_dir().join(format!("tomograd-atomic-{}", process::id()));
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("tomograd_atomic_{}_{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("file");
-        write_atomically(&path, |writer| write_all(writer, b"first")).unwrap();
-        let content = b"the second version";
-        for stop in 0..content.len() {
-            let error = write_atomically(&path, |writer| {
-                write_all(writer, &content[..stop])?;
-                Err(Error::format("test", "the disk is full"))
-            });
-            assert!(error.is_err());
-            assert_eq!(fs::read(&path).unwrap(), b"first");
-            assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        }
-        write_atomically(&path, |writer| write_all(writer, content)).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), content);
+        folder
+    }
+
+    #[test]
+    fn a_failing_body_leaves_the_previous_file_and_nothing_else() {
+        let folder = folder("failing");
+        let path = folder.join("a.bin");
+        fs::write(&path, b"previous").unwrap();
+        let failed = write_atomically(&path, |writer| {
+            writer.write_all(&[7; 100_000]).unwrap();
+            Err(Error::argument("test", "no"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"previous");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        write_atomically(&path, |writer| writer.write_all(b"new").map_err(|e| Error::io("test", "a", e))).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_followed_and_a_device_refused() {
+        let folder = folder("link");
+        let (target, link) = (folder.join("target"), folder.join("link"));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_atomically(&link, |writer| writer.write_all(b"new").map_err(|e| Error::io("test", "a", e))).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(write_atomically(Path::new("/dev/null"), |_| Ok(())).is_err());
+        assert!(write_atomically(&folder, |_| Ok(())).is_err());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -1,11 +1,66 @@
 //! Affine maps from voxel indices (i, j, k) to world coordinates: RAS+, millimetres.
 
+use tomograd_core::{Error, Result};
+
 /// A 4 × 4 matrix, row by row.
 pub type Affine = [[f64; 4]; 4];
 
 /// Scaling by a spacing, origin 0.
 pub fn from_spacing([x, y, z]: [f64; 3]) -> Affine {
     [[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0], [0.0, 0.0, 0.0, 1.0]]
+}
+
+/// The affine of a NIfTI file that has neither qform nor sform, as nibabel takes it: a spacing, the first axis to the left,
+/// the middle of a volume of these sizes at the origin.
+pub fn centred(sizes: &[usize], [x, y, z]: [f64; 3]) -> Affine {
+    let middle = |axis: usize| sizes.get(axis).map_or(0.0, |&size| (size as f64 - 1.0) / 2.0);
+    [[-x, 0.0, 0.0, x * middle(0)], [0.0, y, 0.0, -y * middle(1)], [0.0, 0.0, z, -z * middle(2)], [0.0, 0.0, 0.0, 1.0]]
+}
+
+/// Where the (fractional) voxel index (i, j, k) is in the world, in millimetres.
+pub fn apply(affine: &Affine, [i, j, k]: [f64; 3]) -> [f64; 3] {
+    let [x, y, z, _] = *affine;
+    [x, y, z].map(|[a, b, c, d]| a * i + b * j + c * k + d)
+}
+
+/// The map that first does `first`, then `then`.
+pub fn compose(then: &Affine, first: &Affine) -> Affine {
+    let [f0, f1, f2, f3] = *first;
+    then.map(|[a, b, c, d]| {
+        let mut row = [0.0; 4];
+        for ((((to, x), y), z), w) in row.iter_mut().zip(f0).zip(f1).zip(f2).zip(f3) {
+            *to = a * x + b * y + c * z + d * w;
+        }
+        row
+    })
+}
+
+/// The map from the world to voxel indices.
+///
+/// # Errors
+/// When a value isn't finite, or the map flattens space, or nearly so.
+pub fn inverse(affine: &Affine) -> Result<Affine> {
+    let fail = |what: &str| Err(Error::argument("affine", format!("{what}: {affine:?}")).expected("an invertible map"));
+    let [[a, b, c, x], [d, e, f, y], [g, h, i, z], last] = *affine;
+    if last != [0.0, 0.0, 0.0, 1.0] || affine.iter().flatten().any(|value| !value.is_finite()) {
+        return fail("a value isn't finite, or the last row isn't (0, 0, 0, 1)");
+    }
+    let determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
+    let [p, q, r] = spacing(affine);
+    // The determinant of the directions alone, whatever the voxels' size.
+    if !(determinant.abs() > 1e-9 * p * q * r && determinant.is_finite() && p * q * r > 0.0) {
+        return fail("the matrix is singular");
+    }
+    let row = |row: [f64; 3]| {
+        let [p, q, r] = row.map(|value| value / determinant);
+        [p, q, r, -(p * x + q * y + r * z)]
+    };
+    Ok([
+        row([e * i - f * h, c * h - b * i, b * f - c * e]),
+        row([f * g - d * i, a * i - c * g, c * d - a * f]),
+        row([d * h - e * g, b * g - a * h, a * e - b * d]),
+        last,
+    ])
 }
 
 /// The affine of a NIfTI quaternion (b, c, d), offsets, spacing and qfac (−1 flips the third axis).
@@ -23,6 +78,40 @@ pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3],
     let [r0, r1, r2] = rotation;
     let row = |r: [f64; 3], offset: f64| [r[0] * x, r[1] * y, r[2] * z, offset];
     [row(r0, offset[0]), row(r1, offset[1]), row(r2, offset[2]), [0.0, 0.0, 0.0, 1.0]]
+}
+
+/// The quaternion (b, c, d) and offsets of an affine, qfac, and whether they say the affine to f32's precision (a shear they
+/// can't). The inverse of [`from_quaternion`].
+pub fn to_quaternion(affine: &Affine) -> ([f64; 6], f64, bool) {
+    let lengths = spacing(affine);
+    let [lx, ly, lz] = lengths;
+    let [[a, b, c, x], [d, e, f, y], [g, h, i, z], _] = *affine;
+    let determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
+    let qfac = if determinant < 0.0 { -1.0 } else { 1.0 };
+    let lz = lz * qfac;
+    let [r00, r01, r02] = [a / lx, b / ly, c / lz];
+    let [r10, r11, r12] = [d / lx, e / ly, f / lz];
+    let [r20, r21, r22] = [g / lx, h / ly, i / lz];
+    // Four times the square of each component; the largest one is divided by, so that nothing is lost.
+    let squares = [1.0 + r00 + r11 + r22, 1.0 + r00 - r11 - r22, 1.0 - r00 + r11 - r22, 1.0 - r00 - r11 + r22];
+    let [w, p, q, r] = squares;
+    let largest = w.max(p).max(q).max(r);
+    let s = 2.0 * largest.sqrt();
+    let [w, p, q, r] = if largest == w {
+        [s / 4.0, (r21 - r12) / s, (r02 - r20) / s, (r10 - r01) / s]
+    } else if largest == p {
+        [(r21 - r12) / s, s / 4.0, (r01 + r10) / s, (r02 + r20) / s]
+    } else if largest == q {
+        [(r02 - r20) / s, (r01 + r10) / s, s / 4.0, (r12 + r21) / s]
+    } else {
+        [(r10 - r01) / s, (r02 + r20) / s, (r12 + r21) / s, s / 4.0]
+    };
+    // A quaternion and its negative are the same rotation; the format's first component isn't negative.
+    let [p, q, r] = if w < 0.0 { [-p, -q, -r] } else { [p, q, r] };
+    let back = from_quaternion([p, q, r], [x, y, z], lengths, qfac);
+    let largest = lengths.iter().fold(0.0, |a: f64, &b| a.max(b));
+    let exact = back.iter().flatten().zip(affine.iter().flatten()).all(|(m, n)| (m - n).abs() <= 1e-5 * largest);
+    ([p, q, r, x, y, z], qfac, exact)
 }
 
 /// The length of each voxel axis in millimetres.

@@ -6,12 +6,13 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod atomic;
+mod element;
 pub mod geometry;
 mod nifti;
 mod png;
 pub mod safetensors;
 mod volume;
 
-pub use atomic::write_atomically;
-pub use png::write_rgb;
-pub use volume::{Geometry, Volume};
+pub use atomic::{Target, write_atomically, write_atomically_through};
+pub use png::{read_png, write_gray, write_rgb};
+pub use volume::{Geometry, Info, Interpolation, Volume, info};

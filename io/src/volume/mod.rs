@@ -1,13 +1,19 @@
 //! A volume: voxels and where they lie in the world.
 
-use std::path::Path;
+mod info;
+mod reorient;
+mod resample;
+
+use std::{io::Write, path::Path, sync::Arc};
 
 use tomograd_core::{DType, Error, Result, Tensor};
 
 use crate::{
     geometry::{self, Affine},
-    nifti,
+    nifti::{self, Coding, Source, Stored},
 };
+pub use info::{Info, info};
+pub use resample::Interpolation;
 
 /// What a NIfTI header says of the geometry, kept so that a file written from it says the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +42,10 @@ pub struct Geometry {
 pub struct Volume {
     voxels: Tensor,
     geometry: Geometry,
-    /// The NIfTI datatype code that the voxels were stored as, when they are unchanged.
-    stored: Option<i16>,
+    /// How the voxels are stored in the file that they were read from, when they are unchanged.
+    coding: Option<Coding>,
+    /// What else that file said.
+    source: Option<Arc<Source>>,
 }
 
 impl Volume {
@@ -57,16 +65,20 @@ impl Volume {
             sform: [r0, r1, r2],
             units: 2,
         };
-        Self::with_geometry(voxels, geometry, None)
+        Self::with_geometry(voxels, geometry)
     }
 
-    pub(crate) fn with_geometry(voxels: Tensor, geometry: Geometry, stored: Option<i16>) -> Result<Self> {
+    pub(crate) fn from_file(voxels: Tensor, geometry: Geometry, source: Arc<Source>, coding: Coding) -> Result<Self> {
+        Ok(Self { source: Some(source), coding: Some(coding), ..Self::with_geometry(voxels, geometry)? })
+    }
+
+    fn with_geometry(voxels: Tensor, geometry: Geometry) -> Result<Self> {
         if !(2..=7).contains(&voxels.rank()) {
             return Err(Error::shape("volume", format!("voxels of rank {}", voxels.rank()))
                 .expected("(D, H, W) or (T, D, H, W)")
                 .shapes([voxels.shape()]));
         }
-        Ok(Self { voxels, geometry, stored })
+        Ok(Self { voxels, geometry, coding: None, source: None })
     }
 
     /// Reads a NIfTI file, `.nii` or `.nii.gz`.
@@ -77,12 +89,31 @@ impl Volume {
         nifti::read(path.as_ref())
     }
 
-    /// Writes a NIfTI-1 file, compressed when the name ends in `.gz`, with the geometry that was read.
+    /// Reads the bytes of a NIfTI file, compressed or not.
+    ///
+    /// # Errors
+    /// When they aren't what their header says.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        nifti::read_bytes(bytes)
+    }
+
+    /// Writes a NIfTI file, compressed when the name ends in `.gz`. A volume that was read keeps the header of its file, its
+    /// byte order, version and extensions, and the stored type and scaling as long as they reproduce every voxel; otherwise
+    /// the stored type is that of the dtype (bool: u8; f16 and bf16: f32), and the version is 1 unless an axis exceeds 32767.
+    ///
     ///
     /// # Errors
     /// When a size doesn't fit the format, or the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         nifti::write(path.as_ref(), self)
+    }
+
+    /// Writes the bytes of a NIfTI file, as [`Volume::write`] does, to any writer.
+    ///
+    /// # Errors
+    /// When a size doesn't fit the format, or the writer fails.
+    pub fn write_to(&self, writer: &mut dyn Write, compressed: bool) -> Result<()> {
+        nifti::write_to(writer, self, compressed)
     }
 
     /// Other voxels with the geometry of this volume, to the voxel: a mask for an image.
@@ -95,7 +126,7 @@ impl Volume {
             return Err(Error::shape("volume", "the voxels don't fit the geometry")
                 .shapes([voxels.shape(), self.voxels.shape()]));
         }
-        Self::with_geometry(voxels, self.geometry.clone(), None)
+        Ok(Self { source: self.source.clone(), ..Self::with_geometry(voxels, self.geometry.clone())? })
     }
 
     /// The voxels, (D, H, W) or (T, D, H, W).
@@ -123,13 +154,17 @@ impl Volume {
         geometry::orientation(&self.geometry.affine)
     }
 
-    /// The type that the voxels have, or will have, in a file: `int16`.
+    /// The type that the voxels are stored as, in the file that they were read from or will be written to: `int16`, `float32`.
     pub fn stored_dtype(&self) -> &'static str {
-        nifti::stored_dtype(self)
+        self.coding.map_or(Stored::of(self.voxels.dtype()), |coding| coding.stored).name()
     }
 
-    pub(crate) fn stored(&self) -> Option<i16> {
-        self.stored
+    pub(crate) fn coding(&self) -> Option<Coding> {
+        self.coding
+    }
+
+    pub(crate) fn source(&self) -> Option<&Source> {
+        self.source.as_deref()
     }
 
     /// The voxels as f32.

@@ -1,0 +1,388 @@
+//! The header: its bytes, and where each field lies in them (nifti1.h and nifti2.h of nifti.nimh.nih.gov).
+
+use std::io::Read;
+
+use tomograd_core::{Error, Result};
+
+use super::{Coding, OPERATION, Stored, fail, io_error};
+use crate::{
+    Geometry,
+    geometry::{self, Affine},
+};
+
+/// The version of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// 348 bytes, axes of at most 32767 voxels, 32-bit numbers.
+    One,
+    /// 540 bytes, 64-bit sizes and numbers.
+    Two,
+}
+
+/// Where the fields of a version begin, in bytes.
+struct Places {
+    length: usize,
+    magic: usize,
+    datatype: usize,
+    dim: usize,
+    pixdim: usize,
+    offset: usize,
+    slope: usize,
+    /// cal_max and cal_min.
+    display: usize,
+    units: usize,
+    /// qform_code; sform_code follows.
+    codes: usize,
+    /// Quaternion b, c, d, offsets x, y, z, and the three rows of the sform.
+    forms: usize,
+    /// slice_start, slice_end, slice_code, slice_duration, dim_info: (place, bytes).
+    slices: [(usize, usize); 5],
+}
+
+const ONE: Places = Places {
+    length: 348,
+    magic: 344,
+    datatype: 70,
+    dim: 40,
+    pixdim: 76,
+    offset: 108,
+    slope: 112,
+    display: 124,
+    units: 123,
+    codes: 252,
+    forms: 256,
+    slices: [(74, 2), (120, 2), (122, 1), (132, 4), (39, 1)],
+};
+
+const TWO: Places = Places {
+    length: 540,
+    magic: 4,
+    datatype: 12,
+    dim: 16,
+    pixdim: 104,
+    offset: 168,
+    slope: 176,
+    display: 192,
+    units: 500,
+    codes: 344,
+    forms: 352,
+    slices: [(224, 8), (232, 8), (496, 4), (208, 8), (524, 1)],
+};
+
+impl Version {
+    fn places(self) -> &'static Places {
+        match self {
+            Version::One => &ONE,
+            Version::Two => &TWO,
+        }
+    }
+
+    /// Whether an axis of `size` voxels can be written.
+    pub(crate) fn fits(self, size: usize) -> bool {
+        match self {
+            Version::One => i16::try_from(size).is_ok(),
+            Version::Two => i64::try_from(size).is_ok(),
+        }
+    }
+}
+
+/// The bytes of a header, in the byte order of its file.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    bytes: Vec<u8>,
+    big: bool,
+    version: Version,
+}
+
+impl Header {
+    /// An empty header, little-endian.
+    pub(crate) fn new(version: Version) -> Self {
+        let places = version.places();
+        let mut header = Self { bytes: vec![0; places.length], big: false, version };
+        header.put(0, (places.length as i32).to_le_bytes());
+        match version {
+            Version::One => header.put_raw(places.magic, b"n+1\0"),
+            Version::Two => header.put_raw(places.magic, b"n+2\0\r\n\x1A\n"),
+        }
+        header
+    }
+
+    /// Reads a header; its first four bytes say the version and the byte order.
+    pub(super) fn read(reader: &mut impl Read) -> Result<Self> {
+        let mut first = [0; 4];
+        reader.read_exact(&mut first).map_err(io_error("the header"))?;
+        let (version, big) = match (i32::from_le_bytes(first), i32::from_be_bytes(first)) {
+            (348, _) => (Version::One, false),
+            (_, 348) => (Version::One, true),
+            (540, _) => (Version::Two, false),
+            (_, 540) => (Version::Two, true),
+            (size, _) => {
+                return Err(fail(format!("a header of {size} bytes")).expected("348 (NIfTI-1) or 540 (NIfTI-2)"));
+            }
+        };
+        let mut bytes = first.to_vec();
+        bytes.resize(version.places().length, 0);
+        if let Some(rest) = bytes.get_mut(4..) {
+            reader.read_exact(rest).map_err(io_error("the header"))?;
+        }
+        let header = Self { bytes, big, version };
+        let [a, b, c, d] = header.array_as_is::<4>(version.places().magic)?;
+        let expected: &[u8] = if version == Version::One { b"n+1\0" } else { b"n+2\0" };
+        if [a, b, c, d] != expected {
+            return Err(fail(format!("the magic {:?}", String::from_utf8_lossy(&[a, b, c, d])))
+                .expected("n+1 or n+2: header and voxels in one file"));
+        }
+        Ok(header)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn big(&self) -> bool {
+        self.big
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.version.places().length as u64
+    }
+
+    fn array_as_is<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
+        let part = self.bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
+        part.copied().ok_or_else(|| fail("the header is cut off"))
+    }
+
+    /// `N` bytes of one number, least significant first.
+    fn array<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
+        let mut part = self.array_as_is::<N>(at)?;
+        if self.big {
+            part.reverse();
+        }
+        Ok(part)
+    }
+
+    fn put_raw(&mut self, at: usize, part: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(at..at.saturating_add(part.len())) {
+            place.copy_from_slice(part);
+        }
+    }
+
+    /// Sets one number, given least significant byte first.
+    fn put<const N: usize>(&mut self, at: usize, mut part: [u8; N]) {
+        if self.big {
+            part.reverse();
+        }
+        self.put_raw(at, &part);
+    }
+
+    fn i16(&self, at: usize) -> Result<i16> {
+        self.array(at).map(i16::from_le_bytes)
+    }
+
+    /// `N` floating-point numbers: 32 bits each in version one, 64 in version two.
+    fn floats<const N: usize>(&self, at: usize) -> Result<[f64; N]> {
+        let mut values = [0.0; N];
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = match self.version {
+                Version::One => f64::from(self.array(at.saturating_add(i.saturating_mul(4))).map(f32::from_le_bytes)?),
+                Version::Two => self.array(at.saturating_add(i.saturating_mul(8))).map(f64::from_le_bytes)?,
+            };
+        }
+        Ok(values)
+    }
+
+    fn put_floats(&mut self, at: usize, values: &[f64]) {
+        for (i, &value) in values.iter().enumerate() {
+            match self.version {
+                Version::One => self.put(at.saturating_add(i.saturating_mul(4)), (value as f32).to_le_bytes()),
+                Version::Two => self.put(at.saturating_add(i.saturating_mul(8)), value.to_le_bytes()),
+            }
+        }
+    }
+
+    /// The number of voxels along x, y, z, t, ...: one to seven axes of at least one voxel.
+    pub(super) fn sizes(&self) -> Result<Vec<usize>> {
+        let dim = self.version.places().dim;
+        let entry = |i: usize| -> Result<i64> {
+            match self.version {
+                Version::One => self.i16(dim.saturating_add(i.saturating_mul(2))).map(i64::from),
+                Version::Two => self.array(dim.saturating_add(i.saturating_mul(8))).map(i64::from_le_bytes),
+            }
+        };
+        let axes = entry(0)?;
+        let count = usize::try_from(axes).ok().filter(|count| (1..=7).contains(count));
+        let count = count.ok_or_else(|| fail(format!("{axes} axes")).expected("1 to 7"))?;
+        let size = |i| {
+            let size = entry(i)?;
+            let count = usize::try_from(size).ok().filter(|&count| count > 0);
+            count.ok_or_else(|| fail(format!("axis {i} has {size} voxels")).expected("at least 1"))
+        };
+        (1..=count).map(size).collect()
+    }
+
+    /// How the numbers of the voxels are stored and scaled. A slope of 0, or one that isn't finite, means none.
+    pub(super) fn coding(&self) -> Result<Coding> {
+        let places = self.version.places();
+        let stored = Stored::from_code(self.i16(places.datatype)?)?;
+        let bits = self.i16(places.datatype.saturating_add(2))?;
+        // Some writers leave it 0; any other lie says that the header can't be trusted.
+        if bits != 0 && i64::from(bits) != (stored.size() as i64).saturating_mul(8) {
+            return Err(fail(format!("{bits} bits a voxel of datatype {}", stored.name()))
+                .expected(format!("{}", stored.size().saturating_mul(8))));
+        }
+        let [slope, intercept] = self.floats::<2>(places.slope)?;
+        if slope == 0.0 || !slope.is_finite() || (slope, intercept) == (1.0, 0.0) {
+            return Ok(Coding { stored, scaling: None });
+        }
+        if !intercept.is_finite() {
+            return Err(fail(format!("voxels scaled by {slope} · x + {intercept}")).expected("a finite intercept"));
+        }
+        Ok(Coding { stored, scaling: Some([slope, intercept]) })
+    }
+
+    /// The byte where the voxels begin.
+    pub(super) fn voxels_at(&self) -> Result<u64> {
+        let at = self.version.places().offset;
+        let (place, offset) = match self.version {
+            Version::One => {
+                let [place] = self.floats::<1>(at)?;
+                // A cast would turn NaN into 0, and a fraction into a whole number.
+                (place.to_string(), (place >= 0.0 && place.fract() == 0.0 && place < 9e15).then_some(place as u64))
+            }
+            Version::Two => {
+                let place = self.array(at).map(i64::from_le_bytes)?;
+                (place.to_string(), u64::try_from(place).ok())
+            }
+        };
+        offset.filter(|&offset| offset >= self.length()).ok_or_else(|| {
+            fail(format!("voxels from byte {place}"))
+                .expected(format!("a place after {} bytes of header", self.length()))
+        })
+    }
+
+    /// The affine as nibabel takes it: the sform if its code is set, else the qform, else the spacing with the first axis
+    /// turned to the left and the middle of the volume at 0.
+    pub(super) fn geometry(&self, sizes: &[usize]) -> Result<Geometry> {
+        let places = self.version.places();
+        let pixdim = self.floats::<8>(places.pixdim)?;
+        let [b, c, d, offset_x, offset_y, offset_z] = self.floats::<6>(places.forms)?;
+        let (rows, units, [qform_code, sform_code]) = match self.version {
+            Version::One => (
+                places.forms.saturating_add(24),
+                self.array::<1>(places.units)?[0],
+                [i32::from(self.i16(places.codes)?), i32::from(self.i16(places.codes.saturating_add(2))?)],
+            ),
+            Version::Two => (
+                places.forms.saturating_add(48),
+                self.array::<4>(places.units)?[0],
+                [
+                    self.array(places.codes).map(i32::from_le_bytes)?,
+                    self.array(places.codes.saturating_add(4)).map(i32::from_le_bytes)?,
+                ],
+            ),
+        };
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3] = self.floats::<12>(rows)?;
+        let sform = [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]];
+        let [qfac, ..] = pixdim;
+        // As the reference library has it: a spacing of 0 counts as 1, and the sign is of no meaning.
+        let step = |axis: usize| pixdim.get(axis).map_or(1.0, |step| if *step == 0.0 { 1.0 } else { step.abs() });
+        let spacing = [step(1), step(2), step(3)];
+        let affine: Affine = if sform_code > 0 {
+            let [r0, r1, r2] = sform;
+            [r0, r1, r2, [0.0, 0.0, 0.0, 1.0]]
+        } else if qform_code > 0 {
+            let qfac = if qfac < 0.0 { -1.0 } else { 1.0 };
+            geometry::from_quaternion([b, c, d], [offset_x, offset_y, offset_z], spacing, qfac)
+        } else {
+            geometry::centred(sizes, spacing)
+        };
+        if affine.iter().flatten().any(|value| !value.is_finite()) {
+            return Err(fail("the affine has a value that isn't finite"));
+        }
+        let quaternion = [b, c, d, offset_x, offset_y, offset_z];
+        Ok(Geometry { affine, pixdim, qform_code, quaternion, sform_code, sform, units })
+    }
+
+    /// Sets what a volume says; the rest stays. `unchanged`: the voxels are coded as they were.
+    pub(super) fn set(
+        &mut self,
+        sizes: &[usize],
+        geometry: &Geometry,
+        coding: Coding,
+        unchanged: bool,
+        extension: usize,
+    ) -> Result<()> {
+        let places = self.version.places();
+        if sizes.len() > 7 {
+            return Err(Error::shape(OPERATION, format!("{} axes", sizes.len())).expected("at most 7").shapes([sizes]));
+        }
+        let moved = self.sizes().ok().as_deref() != Some(sizes)
+            || self.geometry(sizes).ok().is_none_or(|mine| mine.affine != geometry.affine);
+        let dims = std::iter::once(sizes.len()).chain(sizes.iter().copied()).chain(std::iter::repeat(1)).take(8);
+        for (i, size) in dims.enumerate() {
+            match self.version {
+                Version::One => {
+                    let size = i16::try_from(size)
+                        .map_err(|_| Error::shape(OPERATION, format!("an axis of {size} voxels")).shapes([sizes]))?;
+                    self.put(places.dim.saturating_add(i.saturating_mul(2)), size.to_le_bytes());
+                }
+                Version::Two => {
+                    self.put(places.dim.saturating_add(i.saturating_mul(8)), (size as i64).to_le_bytes());
+                }
+            }
+        }
+        if moved {
+            // Which axis the slices lie along, and when each was taken, is no longer known.
+            for (at, length) in places.slices {
+                self.put_raw(at, [0; 8].get(..length).unwrap_or_default());
+            }
+        }
+        if !unchanged {
+            self.put_floats(places.slope, &[1.0, 0.0]);
+            self.put_floats(places.display, &[0.0, 0.0]);
+            self.put(places.datatype, coding.stored.code().to_le_bytes());
+            let bits = (coding.stored.size() as i16).saturating_mul(8);
+            self.put(places.datatype.saturating_add(2), bits.to_le_bytes());
+        }
+        let start = places.length.saturating_add(extension);
+        match self.version {
+            Version::One => self.put(places.offset, (start as f32).to_le_bytes()),
+            Version::Two => self.put(places.offset, (start as i64).to_le_bytes()),
+        }
+        self.put_floats(places.pixdim, &geometry.pixdim);
+        let forms: Vec<f64> = geometry.quaternion.iter().chain(geometry.sform.iter().flatten()).copied().collect();
+        self.put_floats(places.forms, &forms);
+        for (at, code) in [(0usize, geometry.qform_code), (1, geometry.sform_code)] {
+            match self.version {
+                Version::One => {
+                    let code = i16::try_from(code).unwrap_or(0);
+                    self.put(places.codes.saturating_add(at.saturating_mul(2)), code.to_le_bytes());
+                }
+                Version::Two => self.put(places.codes.saturating_add(at.saturating_mul(4)), code.to_le_bytes()),
+            }
+        }
+        match self.version {
+            Version::One => self.put(places.units, [geometry.units]),
+            Version::Two => self.put(places.units, i32::from(geometry.units).to_le_bytes()),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Header {
+    /// An empty header in the other byte order.
+    pub(super) fn swapped(mut self) -> Self {
+        self.big = !self.big;
+        self.put(0, (self.version.places().length as i32).to_le_bytes());
+        self
+    }
+
+    pub(super) fn set_scaling(&mut self, scaling: [f64; 2]) {
+        self.put_floats(self.version.places().slope, &scaling);
+    }
+}

@@ -1,0 +1,267 @@
+//! Voxels between the bytes of a file and a tensor.
+
+use std::{
+    any::Any,
+    io::{Read, Write},
+};
+
+use tomograd_core::{DType, Device, Element, Error, Result, Tensor};
+
+use super::{OPERATION, fail, io_error};
+use crate::{Volume, atomic::write_all, element::with_element};
+
+/// A datatype of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    U8,
+    I16,
+    I32,
+    F32,
+    F64,
+    I8,
+    U16,
+    U32,
+    I64,
+    U64,
+}
+
+/// How a voxel is stored: `slope · x + intercept` of a number x.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Coding {
+    pub(crate) stored: Stored,
+    pub(crate) scaling: Option<[f64; 2]>,
+}
+
+/// Voxels that are converted at a time.
+const BLOCK: usize = 1 << 12;
+
+impl Stored {
+    const ALL: [(Stored, i16, usize, &'static str); 10] = [
+        (Stored::U8, 2, 1, "uint8"),
+        (Stored::I16, 4, 2, "int16"),
+        (Stored::I32, 8, 4, "int32"),
+        (Stored::F32, 16, 4, "float32"),
+        (Stored::F64, 64, 8, "float64"),
+        (Stored::I8, 256, 1, "int8"),
+        (Stored::U16, 512, 2, "uint16"),
+        (Stored::U32, 768, 4, "uint32"),
+        (Stored::I64, 1024, 8, "int64"),
+        (Stored::U64, 1280, 8, "uint64"),
+    ];
+
+    pub(super) fn from_code(code: i16) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|entry| entry.1 == code).map(|entry| entry.0);
+        known.ok_or_else(|| {
+            let what = match code {
+                1 => "single bits",
+                32 | 1792 | 2048 => "complex numbers",
+                128 | 2304 => "colours",
+                1536 => "128-bit floating-point numbers",
+                _ => "an unknown type",
+            };
+            fail(format!("voxels of datatype {code}: {what}"))
+                .expected("integers of 8 to 64 bits, f32 or f64 (2, 4, 8, 16, 64, 256, 512, 768, 1024 or 1280)")
+        })
+    }
+
+    fn entry(self) -> (i16, usize, &'static str) {
+        let entry = Self::ALL.into_iter().find(|entry| entry.0 == self);
+        entry.map_or((0, 0, ""), |(_, code, size, name)| (code, size, name))
+    }
+
+    pub(super) fn code(self) -> i16 {
+        self.entry().0
+    }
+
+    pub(super) fn size(self) -> usize {
+        self.entry().1
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.entry().2
+    }
+
+    /// What holds every value of `dtype`.
+    pub(crate) fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::U8 | DType::Bool => Stored::U8,
+            DType::I32 => Stored::I32,
+            DType::I64 => Stored::I64,
+            DType::F64 => Stored::F64,
+            DType::F32 | DType::F16 | DType::BF16 => Stored::F32,
+        }
+    }
+}
+
+/// Reads a tensor of `shape`: unscaled in the smallest dtype that holds every value of the stored type; scaled in f64 for f64
+/// and integers of 32 bits and more, in f32 otherwise.
+pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], big: bool) -> Result<Tensor> {
+    fn all<const N: usize, T: Element>(
+        reader: &mut impl Read,
+        shape: &[usize],
+        big: bool,
+        value: impl Fn([u8; N]) -> Option<T>,
+    ) -> Result<Tensor> {
+        let mut voxels = Tensor::zeros(shape, T::DTYPE, Device::Cpu)?;
+        let mut buffer = [[0; N]; BLOCK];
+        for block in voxels.as_mut_slice::<T>()?.chunks_mut(BLOCK) {
+            let parts = buffer.get_mut(..block.len()).unwrap_or_default();
+            reader.read_exact(parts.as_flattened_mut()).map_err(io_error("the voxels"))?;
+            for (voxel, part) in block.iter_mut().zip(parts) {
+                if big {
+                    part.reverse();
+                }
+                *voxel = value(*part).ok_or_else(|| {
+                    fail("a voxel beyond 2⁶³ − 1").expected("values that a 64-bit signed integer holds")
+                })?;
+            }
+        }
+        Ok(voxels)
+    }
+    macro_rules! plain {
+        ($n:literal, $stored:ty => $holder:ty) => {
+            all::<$n, $holder>(reader, shape, big, |part| <$holder>::try_from(<$stored>::from_le_bytes(part)).ok())
+        };
+    }
+    macro_rules! scaled {
+        ($n:literal, $stored:ty => $holder:ty, $slope:ident, $intercept:ident) => {
+            all::<$n, $holder>(reader, shape, big, |part| {
+                Some(($slope * <$stored>::from_le_bytes(part) as f64 + $intercept) as $holder)
+            })
+        };
+    }
+    match (coding.stored, coding.scaling) {
+        (Stored::U8, None) => plain!(1, u8 => u8),
+        (Stored::I8, None) => plain!(1, i8 => i32),
+        (Stored::I16, None) => plain!(2, i16 => i32),
+        (Stored::U16, None) => plain!(2, u16 => i32),
+        (Stored::I32, None) => plain!(4, i32 => i32),
+        (Stored::U32, None) => plain!(4, u32 => i64),
+        (Stored::I64, None) => plain!(8, i64 => i64),
+        (Stored::U64, None) => plain!(8, u64 => i64),
+        (Stored::F32, None) => plain!(4, f32 => f32),
+        (Stored::F64, None) => plain!(8, f64 => f64),
+        (Stored::U8, Some([a, b])) => scaled!(1, u8 => f32, a, b),
+        (Stored::I8, Some([a, b])) => scaled!(1, i8 => f32, a, b),
+        (Stored::I16, Some([a, b])) => scaled!(2, i16 => f32, a, b),
+        (Stored::U16, Some([a, b])) => scaled!(2, u16 => f32, a, b),
+        (Stored::F32, Some([a, b])) => scaled!(4, f32 => f32, a, b),
+        (Stored::I32, Some([a, b])) => scaled!(4, i32 => f64, a, b),
+        (Stored::U32, Some([a, b])) => scaled!(4, u32 => f64, a, b),
+        (Stored::I64, Some([a, b])) => scaled!(8, i64 => f64, a, b),
+        (Stored::U64, Some([a, b])) => scaled!(8, u64 => f64, a, b),
+        (Stored::F64, Some([a, b])) => scaled!(8, f64 => f64, a, b),
+    }
+}
+
+/// A voxel's value, whole where its dtype is.
+#[derive(Clone, Copy)]
+enum Number {
+    Whole(i64),
+    Real(f64),
+}
+
+impl Number {
+    fn of<T: Element>(value: T) -> Self {
+        // f64 would round a large i64.
+        if let Some(&whole) = (&value as &dyn Any).downcast_ref::<i64>() {
+            return Number::Whole(whole);
+        }
+        let real = value.to_f64();
+        if T::DTYPE.is_float() { Number::Real(real) } else { Number::Whole(real as i64) }
+    }
+
+    /// The bytes of this value as `coding` stores it, least significant first; none if it can't be told apart after reading.
+    fn encode<T: Element>(self, coding: Coding) -> Option<[u8; 8]> {
+        let Some([slope, intercept]) = coding.scaling else { return self.store(coding.stored) };
+        let value = match self {
+            Number::Whole(value) => value as f64,
+            Number::Real(value) => value,
+        };
+        let raw = (value - intercept) / slope;
+        let raw = match coding.stored {
+            Stored::F32 => f64::from(raw as f32),
+            Stored::F64 => raw,
+            _ => raw.round(),
+        };
+        // What reading would give must be this value to the bit.
+        let back = T::from_f64(slope * raw + intercept).to_f64();
+        (back.to_bits() == value.to_bits() || (back == 0.0 && value == 0.0))
+            .then(|| Number::Real(raw).store(coding.stored))
+            .flatten()
+    }
+
+    fn store(self, stored: Stored) -> Option<[u8; 8]> {
+        fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
+            let mut padded = [0; 8];
+            padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+            padded
+        }
+        let whole = match self {
+            Number::Whole(value) => Some(value),
+            // −2⁶³ ≤ value < 2⁶³, and no fraction.
+            Number::Real(value) if value.fract() == 0.0 && (-9.3e18..9.223372036854775e18).contains(&value) => {
+                Some(value as i64)
+            }
+            Number::Real(_) => None,
+        };
+        let real = match self {
+            Number::Whole(value) => value as f64,
+            Number::Real(value) => value,
+        };
+        let exact = |stored: f64| match self {
+            Number::Whole(value) => stored.abs() < 9e18 && stored as i64 == value,
+            Number::Real(value) => stored == value || value.is_nan(),
+        };
+        Some(match stored {
+            Stored::U8 => pad(u8::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I8 => pad(i8::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I16 => pad(i16::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::U16 => pad(u16::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I32 => pad(i32::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::U32 => pad(u32::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I64 => whole?.to_le_bytes(),
+            Stored::U64 => u64::try_from(whole?).ok()?.to_le_bytes(),
+            Stored::F32 if exact(f64::from(real as f32)) => pad((real as f32).to_le_bytes()),
+            Stored::F64 if exact(real) => real.to_le_bytes(),
+            Stored::F32 | Stored::F64 => return None,
+        })
+    }
+}
+
+/// What the voxels are stored as: what they were read as, or what was asked for, if it reproduces every voxel; else what
+/// holds their dtype.
+pub(super) fn choose(volume: &Volume) -> Result<Coding> {
+    let voxels = volume.voxels();
+    let plain = Coding { stored: Stored::of(voxels.dtype()), scaling: None };
+    let Some(coding) = volume.coding().filter(|&coding| coding != plain) else { return Ok(plain) };
+    let voxels = voxels.contiguous()?;
+    let fits = with_element!(voxels.dtype(), T => {
+        voxels.as_slice::<T>()?.iter().all(|&voxel| Number::of(voxel).encode::<T>(coding).is_some())
+    });
+    Ok(if fits { coding } else { plain })
+}
+
+/// Writes the elements in the order of the file.
+pub(super) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, big: bool) -> Result<()> {
+    let voxels = voxels.contiguous()?;
+    let size = coding.stored.size();
+    let mut buffer = Vec::with_capacity(BLOCK.saturating_mul(8));
+    with_element!(voxels.dtype(), T => {
+        for block in voxels.as_slice::<T>()?.chunks(BLOCK) {
+            buffer.clear();
+            for &voxel in block {
+                let bytes = Number::of(voxel).encode::<T>(coding).ok_or_else(|| {
+                    Error::argument(OPERATION, format!("{voxel:?} can't be stored as {}", coding.stored.name()))
+                })?;
+                let start = buffer.len();
+                buffer.extend(bytes.iter().take(size));
+                if big && let Some(bytes) = buffer.get_mut(start..) {
+                    bytes.reverse();
+                }
+            }
+            write_all(writer, &buffer)?;
+        }
+    });
+    Ok(())
+}

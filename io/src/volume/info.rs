@@ -1,0 +1,107 @@
+//! What a volume is, in a few lines: for the program's `info` and for reports.
+
+use std::{fmt, path::Path};
+
+use tomograd_core::{DType, Result};
+
+use super::Volume;
+use crate::{element::with_element, geometry::Affine};
+
+/// A summary of a volume.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Info {
+    /// Voxels along each axis of the file: x, y, z, then time or channels.
+    pub shape: Vec<usize>,
+    /// The type of a stored voxel: `int16`.
+    pub stored: &'static str,
+    /// The dtype of the voxels after reading.
+    pub dtype: DType,
+    /// Distance of neighbouring voxels along x, y, z, in the file's unit (millimetres).
+    pub spacing: [f64; 3],
+    /// Where x, y and z point: `RAS`.
+    pub orientation: String,
+    /// From voxel indices to the world, RAS+.
+    pub affine: Affine,
+    /// The qform code.
+    pub qform_code: i32,
+    /// The sform code.
+    pub sform_code: i32,
+    /// The smallest voxel, NaN aside; NaN if there is no other.
+    pub min: f64,
+    /// The largest voxel, NaN aside; NaN if there is no other.
+    pub max: f64,
+    /// The sum of all voxels, NaN aside.
+    pub sum: f64,
+    /// How many voxels are NaN.
+    pub nan: usize,
+    /// How many voxels there are.
+    pub count: usize,
+}
+
+/// Reads a file and sums it up.
+///
+/// # Errors
+/// When the file can't be read or isn't what its header says.
+pub fn info(path: impl AsRef<Path>) -> Result<Info> {
+    Volume::read(path)?.info()
+}
+
+impl Volume {
+    /// Sums the volume up; every voxel is looked at.
+    ///
+    /// # Errors
+    /// When the voxels aren't in the host's memory.
+    pub fn info(&self) -> Result<Info> {
+        let (mut min, mut max, mut sum, mut nan) = (f64::INFINITY, f64::NEG_INFINITY, 0.0, 0);
+        let voxels = self.voxels().contiguous()?;
+        with_element!(voxels.dtype(), T => {
+            for &voxel in voxels.as_slice::<T>()? {
+                let value = tomograd_core::Element::to_f64(voxel);
+                if value.is_nan() {
+                    nan += 1;
+                } else {
+                    min = f64::min(min, value);
+                    max = f64::max(max, value);
+                    sum += value;
+                }
+            }
+        });
+        if nan == voxels.count() {
+            (min, max) = (f64::NAN, f64::NAN);
+        }
+        Ok(Info {
+            shape: self.file_shape(),
+            stored: self.stored_dtype(),
+            dtype: voxels.dtype(),
+            spacing: self.spacing(),
+            orientation: self.orientation(),
+            affine: *self.affine(),
+            qform_code: self.geometry().qform_code,
+            sform_code: self.geometry().sform_code,
+            min,
+            max,
+            sum,
+            nan,
+            count: voxels.count(),
+        })
+    }
+}
+
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape: Vec<String> = self.shape.iter().map(usize::to_string).collect();
+        let spacing: Vec<String> = self.spacing.iter().map(|step| format!("{step:.4}")).collect();
+        writeln!(f, "shape        {} (x, y, z, ...)", shape.join(" × "))?;
+        writeln!(f, "stored as    {} (read as {})", self.stored, self.dtype)?;
+        writeln!(f, "spacing      {} mm", spacing.join(" × "))?;
+        writeln!(f, "orientation  {}", self.orientation)?;
+        writeln!(f, "codes        qform {}, sform {}", self.qform_code, self.sform_code)?;
+        for (i, row) in self.affine.iter().take(3).enumerate() {
+            let row: Vec<String> = row.iter().map(|value| format!("{value:>11.4}")).collect();
+            writeln!(f, "{}{}", if i == 0 { "affine      " } else { "            " }, row.join(" "))?;
+        }
+        let mean = self.sum / (self.count - self.nan) as f64;
+        write!(f, "voxels       {} to {}, mean {mean:.6}", self.min, self.max)?;
+        if self.nan > 0 { write!(f, ", {} NaN", self.nan) } else { Ok(()) }
+    }
+}

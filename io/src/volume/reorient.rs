@@ -1,0 +1,145 @@
+//! Turning the axes of a volume, and what its geometry becomes when it moves.
+
+use tomograd_core::{Element, Error, Layout, Result, Tensor};
+
+use super::{Geometry, Volume};
+use crate::{
+    element::with_element,
+    geometry::{self, Affine},
+    nifti,
+};
+
+impl Volume {
+    /// The same volume with x, y and z pointing as `codes` says (`RAS`, `LPS`, `PIR`, ...): axes are permuted and flipped,
+    /// never interpolated, so that turning back gives the same voxels. Every voxel stays where it is in the world.
+    ///
+    /// The codes of qform and sform stay; the matrices become those of the turned axes.
+    ///
+    /// # Errors
+    /// When `codes` isn't three letters, one each of R/L, A/P and S/I, or the affine has no inverse.
+    pub fn reorient(&self, codes: &str) -> Result<Self> {
+        let affine = self.affine();
+        geometry::inverse(affine)?;
+        let (from, to) = (axes(&self.orientation())?, axes(codes)?);
+        let [x, y, z] = self.spatial();
+        // For each new axis: the old axis along the same world axis, and whether it runs the other way.
+        let turn = to.map(|(world, positive)| {
+            let old = from.iter().position(|axis| axis.0 == world).unwrap_or(0);
+            (old, from.get(old).is_some_and(|axis| axis.1 != positive))
+        });
+        if turn == [(0, false), (1, false), (2, false)] {
+            return Ok(self.clone());
+        }
+        let sizes = [x, y, z];
+        // Old voxel index of a new one: column by column.
+        let mut map: Affine = [[0.0; 4], [0.0; 4], [0.0; 4], [0.0, 0.0, 0.0, 1.0]];
+        for (new, &(old, flip)) in turn.iter().enumerate() {
+            if let (Some(row), Some(&size)) = (map.get_mut(old), sizes.get(old)) {
+                if let Some(entry) = row.get_mut(new) {
+                    *entry = if flip { -1.0 } else { 1.0 };
+                }
+                row[3] = if flip { size as f64 - 1.0 } else { 0.0 };
+            }
+        }
+        let voxels = with_element!(self.voxels().dtype(), T => turned::<T>(self.voxels(), turn)?);
+        self.moved(voxels, geometry::compose(affine, &map))
+    }
+
+    /// Other voxels at another place: qform and sform keep their codes as far as they can say it.
+    pub(crate) fn moved(&self, voxels: Tensor, affine: Affine) -> Result<Self> {
+        let old = self.geometry();
+        let [x, y, z] = geometry::spacing(&affine);
+        let (quaternion, qfac, exact) = geometry::to_quaternion(&affine);
+        let [r0, r1, r2, _] = affine;
+        let [_, _, _, _, rest @ ..] = old.pixdim;
+        let [t, u, v, w] = rest;
+        // A quaternion can't say a shear; and the affine must come from the sform if no qform says it.
+        let qform_code = if exact { old.qform_code.max(0) } else { 0 };
+        let sform_code = if old.sform_code > 0 || qform_code > 0 { old.sform_code.max(0) } else { 2 };
+        // Without an sform the affine that is read again is the quaternion's, to f32's precision.
+        let geometry = Geometry {
+            affine,
+            pixdim: [qfac, x, y, z, t, u, v, w],
+            qform_code,
+            quaternion,
+            sform_code,
+            sform: [r0, r1, r2],
+            units: old.units,
+        };
+        Ok(Self { coding: self.coding, source: self.source.clone(), ..Self::with_geometry(voxels, geometry)? })
+    }
+
+    /// Voxels along x, y and z.
+    pub(crate) fn spatial(&self) -> [usize; 3] {
+        let mut sizes = self.voxels().shape().iter().rev().copied();
+        [sizes.next().unwrap_or(1), sizes.next().unwrap_or(1), sizes.next().unwrap_or(1)]
+    }
+
+    /// Voxels along each axis of the file: x, y, z, then the others.
+    pub fn file_shape(&self) -> Vec<usize> {
+        nifti::file_sizes(self.voxels().shape(), self.source())
+    }
+}
+
+/// For three letters: the world axis of each, and whether it points to R, A or S.
+fn axes(codes: &str) -> Result<[(usize, bool); 3]> {
+    let fail = || {
+        Error::argument("orientation", format!("{codes:?} names no orientation"))
+            .expected("three letters, one each of R/L, A/P and S/I, such as RAS or LPS")
+    };
+    let one = |letter: char| match letter.to_ascii_uppercase() {
+        'R' => Some((0, true)),
+        'L' => Some((0, false)),
+        'A' => Some((1, true)),
+        'P' => Some((1, false)),
+        'S' => Some((2, true)),
+        'I' => Some((2, false)),
+        _ => None,
+    };
+    let found: Option<Vec<(usize, bool)>> = codes.chars().map(one).collect();
+    let axes: [(usize, bool); 3] = found.and_then(|found| found.try_into().ok()).ok_or_else(fail)?;
+    let [a, b, c] = axes.map(|axis| axis.0);
+    if a == b || a == c || b == c { Err(fail()) } else { Ok(axes) }
+}
+
+/// New axis x, y, z along old axis `turn[n].0`, backwards if `turn[n].1`.
+fn turned<T: Element>(voxels: &Tensor, turn: [(usize, bool); 3]) -> Result<Tensor> {
+    let rank = voxels.rank();
+    let base = rank.saturating_sub(3);
+    // Tensor axes run z, y, x.
+    let mut order: Vec<usize> = (0..base).collect();
+    order.extend(turn.iter().rev().map(|&(old, _)| base + (2 - old)));
+    let view = voxels.permute(&order)?;
+    let shape = view.shape().to_vec();
+    let values = view.as_storage_slice::<T>()?;
+    let mut turned = Tensor::zeros(&shape, T::DTYPE, voxels.device())?;
+    let flips: Vec<bool> = std::iter::repeat_n(false, base).chain(turn.iter().rev().map(|&(_, flip)| flip)).collect();
+    let (Some(&length), Some(&stride), Some(&backwards)) = (shape.last(), view.strides().last(), flips.last()) else {
+        return Ok(turned);
+    };
+    let starts = row_starts(view.layout(), &flips);
+    for (row, start) in turned.as_mut_slice::<T>()?.chunks_mut(length).zip(starts) {
+        for (i, to) in row.iter_mut().enumerate() {
+            let i = if backwards { length - 1 - i } else { i };
+            *to = values.get(start + i * stride).copied().unwrap_or_default();
+        }
+    }
+    Ok(turned)
+}
+
+/// Where each row of the last axis begins, in row-major order, some axes running backwards.
+fn row_starts<'a>(layout: &'a Layout, flips: &'a [bool]) -> impl Iterator<Item = usize> + 'a {
+    let outer = layout.rank().saturating_sub(1);
+    let rows: usize = layout.shape().iter().take(outer).product();
+    (0..rows).map(move |mut row| {
+        let mut place = layout.offset();
+        for axis in (0..outer).rev() {
+            let (Some(&size), Some(&stride)) = (layout.shape().get(axis), layout.strides().get(axis)) else { continue };
+            let index = row % size;
+            row /= size;
+            let backwards = flips.get(axis).copied().unwrap_or(false);
+            place += stride * if backwards { size - 1 - index } else { index };
+        }
+        place
+    })
+}

@@ -1,0 +1,159 @@
+//! Resampling a volume to another grid.
+
+use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder};
+
+use super::Volume;
+use crate::{
+    element::with_element,
+    geometry::{self, Affine},
+};
+
+/// How a value between voxels is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The nearest voxel's; the dtype stays. For labels: no new value can arise.
+    Nearest,
+    /// Linear between the eight voxels around; in f64, given as f64 for f64 voxels and as f32 for all others. For images.
+    Linear,
+}
+
+impl Volume {
+    /// The volume on a grid of another spacing (along x, y, z, in the file's unit), with the same axes and the same middle.
+    /// The number of voxels along an axis is the old extent divided by the new spacing, rounded, and at least 1.
+    ///
+    /// There is no smoothing before the grid is made coarser. See [`Volume::resample_to`] for the edge.
+    ///
+    /// # Errors
+    /// When a spacing isn't positive and finite, the affine has no inverse, or memory runs out.
+    pub fn resample(&self, spacing: [f64; 3], interpolation: Interpolation) -> Result<Self> {
+        if !spacing.iter().all(|step| step.is_finite() && *step > 0.0) {
+            return Err(Error::argument("resample", format!("a spacing of {spacing:?}")).expected("positive numbers"));
+        }
+        let mut map: Affine = [[0.0; 4], [0.0; 4], [0.0; 4], [0.0, 0.0, 0.0, 1.0]];
+        let mut sizes = [1usize; 3];
+        let axes = sizes.iter_mut().zip(self.spatial()).zip(spacing.into_iter().zip(self.spacing()));
+        for (axis, (row, ((size, old_size), (new, old)))) in map.iter_mut().zip(axes).enumerate() {
+            let ratio = new / old;
+            // A cast saturates, and the tensor's own limit refuses what is too large.
+            *size = ((old_size as f64 / ratio).round() as usize).max(1);
+            if let Some(entry) = row.get_mut(axis) {
+                *entry = ratio;
+            }
+            row[3] = ((old_size as f64 - 1.0) - (*size as f64 - 1.0) * ratio) / 2.0;
+        }
+        self.resampled(sizes, geometry::compose(self.affine(), &map), interpolation)
+    }
+
+    /// The volume on the grid of another one, wherever that lies in the world.
+    ///
+    /// A place up to half a voxel outside of the outermost voxel centres takes the value at the edge; beyond that it is 0.
+    ///
+    /// # Errors
+    /// When an affine has no inverse, or memory runs out.
+    pub fn resample_to(&self, other: &Volume, interpolation: Interpolation) -> Result<Self> {
+        let resampled = self.resampled(other.spatial(), *other.affine(), interpolation)?;
+        // The grid is the other's to the bit, codes and all.
+        Ok(Self { geometry: other.geometry.clone(), source: other.source.clone(), ..resampled })
+    }
+
+    fn resampled(&self, sizes: [usize; 3], affine: Affine, interpolation: Interpolation) -> Result<Self> {
+        geometry::inverse(&affine)?;
+        let map = geometry::compose(&geometry::inverse(self.affine())?, &affine);
+        let voxels = self.voxels().contiguous()?;
+        let grid = Grid { from: self.spatial(), to: sizes, map };
+        let made = match interpolation {
+            Interpolation::Nearest => with_element!(voxels.dtype(), T => grid.nearest::<T>(&voxels)?),
+            Interpolation::Linear => with_element!(voxels.dtype(), T => match voxels.dtype() {
+                DType::F64 => grid.linear::<T, f64>(&voxels)?,
+                _ => grid.linear::<T, f32>(&voxels)?,
+            }),
+        };
+        let mut moved = self.moved(made, affine)?;
+        if interpolation == Interpolation::Linear {
+            moved.coding = None;
+        }
+        Ok(moved)
+    }
+}
+
+/// Two grids, and the map from voxel indices of the new one to those of the old one.
+struct Grid {
+    from: [usize; 3],
+    to: [usize; 3],
+    map: Affine,
+}
+
+impl Grid {
+    /// Makes the tensor of the new grid from `value(the old voxels of one channel, place)`, channel by channel.
+    fn fill<T: Element, U: Element>(
+        &self,
+        voxels: &Tensor,
+        value: impl Fn(&[T], [f64; 3]) -> Option<U>,
+    ) -> Result<Tensor> {
+        let [x, y, z] = self.to;
+        let base = voxels.rank().saturating_sub(3);
+        let mut shape: Vec<usize> = voxels.shape().iter().take(base).copied().collect();
+        shape.extend([z, y, x]);
+        let channel = self.from.iter().product::<usize>().max(1);
+        let mut channels = voxels.as_slice::<T>()?.chunks(channel);
+        let mut current = channels.next().unwrap_or_default();
+        let (mut i, mut j, mut k) = (0usize, 0usize, 0usize);
+        TensorBuilder::<U>::new("resample", &shape, Device::Cpu)?.fill_with(|_| {
+            let made = value(current, geometry::apply(&self.map, [i as f64, j as f64, k as f64]));
+            i += 1;
+            if i == x {
+                (i, j) = (0, j + 1);
+            }
+            if j == y {
+                (j, k) = (0, k + 1);
+            }
+            if k == z {
+                k = 0;
+                current = channels.next().unwrap_or_default();
+            }
+            made.unwrap_or_default()
+        })
+    }
+
+    /// The place moved to the edge if it is at most half a voxel outside; none if it is further.
+    fn inside(&self, place: [f64; 3]) -> Option<[f64; 3]> {
+        // Rounding in the map must not lose the outermost voxels.
+        const SLACK: f64 = 1e-6;
+        let mut inside = [0.0; 3];
+        for ((to, at), size) in inside.iter_mut().zip(place).zip(self.from) {
+            let last = size as f64 - 1.0;
+            if !(-0.5 - SLACK..=last + 0.5 + SLACK).contains(&at) {
+                return None;
+            }
+            *to = at.clamp(0.0, last);
+        }
+        Some(inside)
+    }
+
+    fn nearest<T: Element>(&self, voxels: &Tensor) -> Result<Tensor> {
+        let [width, height, _] = self.from;
+        self.fill::<T, T>(voxels, |values, place| {
+            let [x, y, z] = self.inside(place)?.map(|at| (at + 0.5).floor() as usize);
+            // Half-way at the last voxel is clamped already, so each index is on the grid.
+            values.get((z * height + y) * width + x).copied()
+        })
+    }
+
+    fn linear<T: Element, U: Element>(&self, voxels: &Tensor) -> Result<Tensor> {
+        let [width, height, depth] = self.from;
+        self.fill::<T, U>(voxels, |values, place| {
+            let [x, y, z] = self.inside(place)?;
+            let corner = [x.floor(), y.floor(), z.floor()];
+            let [fx, fy, fz] = [x - corner[0], y - corner[1], z - corner[2]];
+            let [x, y, z] = corner.map(|at| at as usize);
+            let (right, back, up) = ((x + 1).min(width - 1), (y + 1).min(height - 1), (z + 1).min(depth - 1));
+            let at = |x: usize, y: usize, z: usize| {
+                values.get((z * height + y) * width + x).map_or(0.0, |value| value.to_f64())
+            };
+            let mix = |a: f64, b: f64, t: f64| if t == 0.0 { a } else { a + (b - a) * t };
+            let row = |y, z| mix(at(x, y, z), at(right, y, z), fx);
+            let plane = |z| mix(row(y, z), row(back, z), fy);
+            Some(U::from_f64(mix(plane(z), plane(up), fz)))
+        })
+    }
+}
