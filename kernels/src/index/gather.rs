@@ -12,7 +12,7 @@ use crate::{
     registry::Proven,
 };
 
-/// output[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`. Inputs: x of any dtype, and index, i64, whose shape is x's
+/// `output[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`. Inputs: x of any dtype, and index, i64, whose shape is x's
 /// but along the axis; the output has the index's shape. An index outside of the axis is an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gather {
@@ -20,7 +20,7 @@ pub struct Gather {
     pub axis: usize,
 }
 
-/// output[.., i, ..] = x[.., index[i], ..] along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside of
+/// `output[.., i, ..] = x[.., index[i], ..]` along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside of
 /// the axis is an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexSelect {
@@ -28,7 +28,7 @@ pub struct IndexSelect {
     pub axis: usize,
 }
 
-/// output = x, and then output[.., index[.., i, ..], ..] += source[.., i, ..] along `axis`, i in rising order. Inputs: x,
+/// `output = x`, and then `output[.., index[.., i, ..], ..] += source[.., i, ..]` along `axis`, i in rising order. Inputs: x,
 /// floating point; index, i64; source, of the index's shape, which is x's but along the axis. An index outside of the axis is
 /// an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
