@@ -1,5 +1,24 @@
-//! The model zoo of tomograd.
+//! The model zoo of tomograd: one file a family, a registry of all of them, and parity with the originals by formula.
+//!
+//! ```
+//! use tomograd_core::{DType, Device, Seed, Tensor};
+//! use tomograd_models::{Model, UNet3dConfig};
+//! let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![4, 8] };
+//! let path = std::env::temp_dir().join(format!("tomograd-model-doc-{}", std::process::id()));
+//! Model::new(&config, Device::Cpu, Seed::new(1))?.checkpoint()?.save(&path)?;
+//! let model = Model::load(&path, Device::Cpu)?; // the configuration travels in the file
+//! let logits = model.predict(&Tensor::zeros(&[1, 1, 8, 8, 8], DType::F32, Device::Cpu)?)?;
+//! assert_eq!(logits.shape(), [1, 3, 8, 8, 8]);
+//! # std::fs::remove_file(&path).ok();
+//! # Ok::<(), tomograd_core::Error>(())
+//! ```
 
+pub mod formula;
+pub mod registry;
+mod unet;
+mod unet2d;
 mod unet3d;
 
+pub use registry::{Model, Network, Outputs};
+pub use unet2d::{UNet2d, UNet2dConfig};
 pub use unet3d::{UNet3d, UNet3dConfig};

@@ -3,13 +3,12 @@
 use tomograd_autodiff::Var;
 use tomograd_core::{DType, Error, Result, Tensor};
 use tomograd_kernels::{
-    Context, conv,
-    elementwise::{BinaryFunction, Chain, Function, Step},
+    conv,
+    elementwise::{Chain, Function},
     norm::{self, Statistics},
-    run,
 };
 
-use crate::{Module, Pass, Scope, Slot, init::Init};
+use crate::{Module, Pass, Scope, Slot, init::Init, params::blend};
 
 /// An elementwise function as a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -237,13 +236,7 @@ impl Norm {
         if let (Some([mean, variance, batches]), [_, batch_mean, batch_variance]) = (self.running, &outputs[..]) {
             for (slot, batch) in [(mean, batch_mean), (variance, batch_variance)] {
                 let running = pass.parameter(slot)?;
-                // running + momentum · (batch − running)
-                let step = Chain::binary(BinaryFunction::Sub)
-                    .then(Step::Unary(Function::Multiply(MOMENTUM)))
-                    .then(Step::Binary(BinaryFunction::Add, 1));
-                let inputs = [batch.value(), running.value()];
-                let mut result = run(&step, &inputs, &Context::default())?.outputs;
-                pass.update_buffer(slot, result.remove(0))?;
+                pass.update_buffer(slot, blend(running.value(), batch.value(), MOMENTUM)?)?;
             }
             let count = pass.parameter(batches)?.value().to_vec::<i64>()?[0];
             pass.update_buffer(batches, Tensor::scalar(count + 1, batch_mean.value().device())?)?;

@@ -39,6 +39,9 @@ pub trait Optimizer {
     /// Multiplies the learning rates of all groups from now on: what a schedule gives.
     fn set_rate_factor(&mut self, factor: f64);
 
+    /// What it is called in checkpoints.
+    fn kind(&self) -> &'static str;
+
     /// The state by name, and the number of steps made: what a checkpoint keeps.
     fn state(&self) -> (Vec<(String, Tensor)>, u64);
 
@@ -78,7 +81,10 @@ impl State {
     }
 
     fn begin(&mut self, params: &Params, update: &Update) -> Result<()> {
-        if params.store() != self.store || update.store != self.store || params.entries.len() != self.groups.len() {
+        if params.store() != self.store
+            || update.structure != params.structure()
+            || params.entries.len() != self.groups.len()
+        {
             return Err(Error::new(ErrorKind::Name, "optimizer", "the update or the parameters are of another store")
                 .expected("those that the optimizer was made for"));
         }
@@ -174,6 +180,10 @@ impl Optimizer for Sgd {
         Ok(())
     }
 
+    fn kind(&self) -> &'static str {
+        "sgd"
+    }
+
     fn set_rate_factor(&mut self, factor: f64) {
         self.state.factor = factor;
     }
@@ -201,6 +211,20 @@ impl AdamW {
     pub fn new(params: &Params, group: impl Fn(&ParamInfo<'_>) -> Group) -> Result<Self> {
         let config = optim::Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true };
         Ok(Self { state: State::new(params, group, &["first_moment", "second_moment"])?, config })
+    }
+
+    /// With these β₁ and β₂.
+    #[must_use]
+    pub fn betas(mut self, betas: [f64; 2]) -> Self {
+        self.config.betas = betas;
+        self
+    }
+
+    /// With this ε.
+    #[must_use]
+    pub fn epsilon(mut self, epsilon: f64) -> Self {
+        self.config.epsilon = epsilon;
+        self
     }
 
     /// Adam: the weight decay is added to the gradient.
@@ -235,6 +259,10 @@ impl Optimizer for AdamW {
         optim::adam_step(&mut parameters, &self.config, self.state.steps)?;
         finish(params, update.buffers);
         Ok(())
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.config.decoupled { "adamw" } else { "adam" }
     }
 
     fn set_rate_factor(&mut self, factor: f64) {

@@ -6,13 +6,18 @@ use std::{
 };
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
+use tomograd_kernels::{
+    Context,
+    elementwise::{BinaryFunction, Chain, Function, Step},
+    run,
+};
 
 use crate::init::Init;
 
 /// A place in a store. Layers hold these instead of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot {
-    store: u64,
+    structure: u64,
     pub(crate) index: usize,
 }
 
@@ -45,7 +50,10 @@ pub(crate) struct Entry {
 /// All parameters and buffers of a network, in the order of their making.
 #[derive(Debug)]
 pub struct Params {
+    /// This store's own number.
     store: u64,
+    /// The number that replicas have in common: their slots are the same.
+    structure: u64,
     device: Device,
     dtype: DType,
     seed: Seed,
@@ -59,7 +67,7 @@ impl Params {
     /// An empty store of f32 parameters on `device`; each is filled by `seed` and its own name.
     pub fn new(device: Device, seed: Seed) -> Self {
         let store = NEXT_STORE.fetch_add(1, Ordering::Relaxed);
-        Self { store, device, dtype: DType::F32, seed, entries: Vec::new(), by_name: BTreeMap::new() }
+        Self { store, structure: store, device, dtype: DType::F32, seed, entries: Vec::new(), by_name: BTreeMap::new() }
     }
 
     /// The same, with parameters of `dtype`.
@@ -88,12 +96,22 @@ impl Params {
         self.store
     }
 
+    pub(crate) fn structure(&self) -> u64 {
+        self.structure
+    }
+
     /// The number of elements of all parameters; buffers don't count.
     pub fn count(&self) -> usize {
         self.entries.iter().filter(|entry| !entry.is_buffer).map(|entry| entry.value.count()).sum()
     }
 
-    /// Names and values of parameters and buffers, in their order: the state dict.
+    /// What is known of each parameter, in their order.
+    pub fn parameters(&self) -> impl Iterator<Item = ParamInfo<'_>> {
+        let indices = (0..self.entries.len()).filter(|&index| !self.entries[index].is_buffer);
+        indices.map(|index| self.info(index))
+    }
+
+    /// Names and values of parameters and buffers, in their order: the state dict. One with several names has its first.
     pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|entry| (&entry.name[..], &entry.value))
     }
@@ -120,14 +138,17 @@ impl Params {
         Ok(())
     }
 
-    /// Replaces all values by those of `state`, which must have exactly the same names.
+    /// Replaces all values by those of `state`, which must have exactly the same names; for a parameter with several
+    /// names any of them is enough.
     ///
     /// # Errors
     /// When a name is missing or unexpected, or a value doesn't fit; then nothing is changed.
     pub fn load(&mut self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<()> {
         let state: BTreeMap<String, Tensor> = state.into_iter().collect();
+        let mut found = vec![false; self.entries.len()];
+        state.keys().filter_map(|name| self.by_name.get(name)).for_each(|&index| found[index] = true);
         let missing: Vec<&str> =
-            self.by_name.keys().filter(|&name| !state.contains_key(name)).map(String::as_str).collect();
+            self.entries.iter().zip(found).filter(|(_, found)| !found).map(|(entry, _)| &entry.name[..]).collect();
         let unexpected: Vec<&str> =
             state.keys().filter(|&name| !self.by_name.contains_key(name)).map(String::as_str).collect();
         if !missing.is_empty() || !unexpected.is_empty() {
@@ -150,16 +171,42 @@ impl Params {
 
     /// Freezes the parameters for which `choose` is true, and unfreezes the others.
     pub fn freeze(&mut self, choose: impl Fn(&ParamInfo<'_>) -> bool) {
-        for entry in self.entries.iter_mut().filter(|entry| !entry.is_buffer) {
-            entry.frozen = choose(&ParamInfo { name: &entry.name, shape: entry.value.shape(), frozen: entry.frozen });
+        for index in 0..self.entries.len() {
+            self.entries[index].frozen = !self.entries[index].is_buffer && choose(&self.info(index));
         }
     }
 
-    /// A copy in a store of its own, for averages; it shares memory until one of both changes.
+    /// Moves a running average towards `other`: parameters become decay · own + (1 − decay) · other's, buffers the other's.
+    /// The average is a [`replica`](Self::replica) made at the start.
+    ///
+    /// # Errors
+    /// When the two don't have the same names and shapes, or memory runs out.
+    pub fn ema_update(&mut self, other: &Params, decay: f64) -> Result<()> {
+        let same = |(a, b): (&Entry, &Entry)| a.name == b.name && a.value.shape() == b.value.shape();
+        if self.entries.len() != other.entries.len() || !self.entries.iter().zip(&other.entries).all(same) {
+            return Err(Error::new(ErrorKind::Name, "ema_update", "the two stores don't hold the same parameters")
+                .expected("a replica of the parameters"));
+        }
+        for (own, other) in self.entries.iter_mut().zip(&other.entries) {
+            own.value = if own.is_buffer { other.value.clone() } else { blend(&own.value, &other.value, 1.0 - decay)? };
+        }
+        Ok(())
+    }
+
+    /// A copy on which the same layers run, for averages and parallel runs; it shares memory until one of both changes. An
+    /// optimizer made for one refuses the other, and a replica takes no new parameters.
     pub fn replica(&self) -> Self {
         let store = NEXT_STORE.fetch_add(1, Ordering::Relaxed);
         let (entries, by_name) = (self.entries.clone(), self.by_name.clone());
-        Self { store, device: self.device, dtype: self.dtype, seed: self.seed, entries, by_name }
+        Self {
+            store,
+            structure: self.structure,
+            device: self.device,
+            dtype: self.dtype,
+            seed: self.seed,
+            entries,
+            by_name,
+        }
     }
 
     pub(crate) fn info(&self, index: usize) -> ParamInfo<'_> {
@@ -167,20 +214,38 @@ impl Params {
         ParamInfo { name: &entry.name, shape: entry.value.shape(), frozen: entry.frozen }
     }
 
-    fn add(&mut self, name: String, value: Tensor, is_buffer: bool) -> Result<Slot> {
-        if self.by_name.contains_key(&name) {
+    /// Writes down that `name` means the entry `index`.
+    fn name(&mut self, name: &str, index: usize) -> Result<()> {
+        if self.store != self.structure {
+            return Err(Error::new(ErrorKind::Name, "params", format!("{name} is added to a replica"))
+                .expected("a store of its own for a new network"));
+        }
+        if self.by_name.contains_key(name) {
             return Err(Error::new(ErrorKind::Name, "params", format!("the name {name} is given twice"))
                 .expected("a name of its own for each parameter"));
         }
+        self.by_name.insert(name.to_owned(), index);
+        Ok(())
+    }
+
+    fn add(&mut self, name: String, value: Tensor, is_buffer: bool) -> Result<Slot> {
         let index = self.entries.len();
-        self.by_name.insert(name.clone(), index);
+        self.name(&name, index)?;
         self.entries.push(Entry { name, value, is_buffer, frozen: false });
-        Ok(Slot { store: self.store, index })
+        Ok(Slot { structure: self.structure, index })
     }
 }
 
-pub(crate) fn check_store(store: u64, slot: Slot) -> Result<()> {
-    if slot.store == store {
+/// from + weight · (to − from).
+pub(crate) fn blend(from: &Tensor, to: &Tensor, weight: f64) -> Result<Tensor> {
+    let chain = Chain::binary(BinaryFunction::Sub)
+        .then(Step::Unary(Function::Multiply(weight)))
+        .then(Step::Binary(BinaryFunction::Add, 1));
+    Ok(run(&chain, &[to, from], &Context::default())?.outputs.remove(0))
+}
+
+pub(crate) fn check_slot(structure: u64, slot: Slot) -> Result<()> {
+    if slot.structure == structure {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Name, "params", "a layer of another store is used")
@@ -225,6 +290,17 @@ impl Scope<'_> {
         self.params.add(name, value, false)
     }
 
+    /// Gives the parameter in `slot` another name, for weights that two layers share.
+    ///
+    /// # Errors
+    /// When the name is taken, or the slot is of another store.
+    pub fn alias(&mut self, name: &str, slot: Slot) -> Result<Slot> {
+        check_slot(self.params.structure, slot)?;
+        let name = self.full(name);
+        self.params.name(&name, slot.index)?;
+        Ok(slot)
+    }
+
     /// Makes a buffer: a value that is kept with the parameters but has no gradient.
     ///
     /// # Errors
@@ -246,5 +322,10 @@ impl Scope<'_> {
     /// The device that parameters are made on.
     pub fn device(&self) -> Device {
         self.params.device
+    }
+
+    /// The dtype of the parameters.
+    pub fn dtype(&self) -> DType {
+        self.params.dtype
     }
 }

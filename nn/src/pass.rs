@@ -7,14 +7,14 @@ use std::{
 
 use tomograd_autodiff::{Tape, Var};
 use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
-use tomograd_kernels::Context;
+use tomograd_kernels::{Context, Precision};
 
-use crate::{Module, Params, Slot, Update, params::check_store};
+use crate::{Module, Params, Slot, Update, params::check_slot};
 
 /// One run through a network. It keeps four things apart: training mode (batch statistics, dropout), recording (gradients),
 /// the random stream, and precision. Saliency needs gradients without training; dropout at inference the reverse.
 pub struct Pass {
-    store: u64,
+    structure: u64,
     tape: Tape,
     /// A variable for each parameter and buffer: leaves, or constants where nothing is to be learned.
     values: Arc<Vec<Var>>,
@@ -34,19 +34,13 @@ impl Pass {
     /// When memory runs out.
     pub fn new(params: &Params, seed: Seed, training: bool, recording: bool, context: Context) -> Result<Self> {
         let tape = if recording { Tape::recording(context) } else { Tape::off(context) };
-        let values = params
-            .entries
-            .iter()
-            .map(|entry| match entry.is_buffer || entry.frozen {
-                true => Ok(tape.constant(entry.value.clone())),
-                false => tape.leaf(entry.value.clone()),
-            })
-            .collect::<Result<_>>()?;
+        let frozen: Vec<bool> = params.entries.iter().map(|entry| entry.is_buffer || entry.frozen).collect();
+        let values = variables(&tape, params.entries.iter().map(|entry| &entry.value), &frozen)?;
         Ok(Self {
-            store: params.store(),
+            structure: params.structure(),
             tape,
-            values: Arc::new(values),
-            frozen: Arc::new(params.entries.iter().map(|entry| entry.is_buffer || entry.frozen).collect()),
+            values,
+            frozen: Arc::new(frozen),
             names: Arc::new(params.entries.iter().map(|entry| entry.name.clone()).collect()),
             training,
             seed,
@@ -71,12 +65,56 @@ impl Pass {
         Self::new(params, Seed::new(0), false, false, Context::default())
     }
 
+    /// The same pass, with or without gradients. To be called before anything runs on the pass.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn recording(mut self, recording: bool) -> Result<Self> {
+        let context = *self.tape.context();
+        self.restart(if recording {
+            Tape::recording(Context { inference: false, ..context })
+        } else {
+            Tape::off(context)
+        })?;
+        Ok(self)
+    }
+
+    /// The same pass, with its layers behaving as in training or not.
+    #[must_use]
+    pub fn training(mut self, training: bool) -> Self {
+        self.training = training;
+        self
+    }
+
+    /// The same pass, with kernels as exact as this. To be called before anything runs on the pass.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn precision(mut self, precision: Precision) -> Result<Self> {
+        let context = Context { precision, ..*self.tape.context() };
+        self.restart(if self.tape.is_recording() { Tape::recording(context) } else { Tape::off(context) })?;
+        Ok(self)
+    }
+
+    /// The same pass, with this random stream.
+    #[must_use]
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    fn restart(&mut self, tape: Tape) -> Result<()> {
+        self.values = variables(&tape, self.values.iter().map(Var::value), &self.frozen)?;
+        self.tape = tape;
+        Ok(())
+    }
+
     /// An input, without a gradient.
     pub fn input(&self, value: &Tensor) -> Var {
         self.tape.constant(value.clone())
     }
 
-    /// An input whose gradient is wanted; [`Tape::backward`] gives it.
+    /// An input whose gradient is wanted; [`Update::input_gradient`] gives it.
     ///
     /// # Errors
     /// When the dtype isn't floating point.
@@ -104,7 +142,7 @@ impl Pass {
     /// # Errors
     /// When the slot is of another store, or the pass was used up.
     pub fn parameter(&self, slot: Slot) -> Result<Var> {
-        check_store(self.store, slot)?;
+        check_slot(self.structure, slot)?;
         match self.values.get(slot.index) {
             Some(value) => self.tape.adopt(value),
             None => Err(Error::new(ErrorKind::Graph, "pass", "the pass was already used by a backward run")
@@ -117,7 +155,7 @@ impl Pass {
     /// # Errors
     /// When the slot is of another store.
     pub fn update_buffer(&mut self, slot: Slot, value: Tensor) -> Result<()> {
-        check_store(self.store, slot)?;
+        check_slot(self.structure, slot)?;
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.index, value);
         Ok(())
     }
@@ -138,7 +176,7 @@ impl Pass {
 
     fn on_tape(&self, tape: Tape, seed: Seed) -> Pass {
         Pass {
-            store: self.store,
+            structure: self.structure,
             tape,
             values: self.values.clone(),
             frozen: self.frozen.clone(),
@@ -174,8 +212,17 @@ impl Pass {
         let taken: Vec<Option<Tensor>> = self.values.iter().map(|value| gradients.take(value)).collect();
         let buffers = std::mem::take(&mut *self.buffers.lock().unwrap_or_else(PoisonError::into_inner));
         self.values = Arc::default();
-        Ok(Update::new(self.store, self.names.clone(), self.frozen.clone(), taken, buffers))
+        Ok(Update::new(self.structure, self.names.clone(), self.frozen.clone(), taken, buffers, gradients))
     }
+}
+
+/// A variable for each value: a constant where it is frozen, else a leaf.
+fn variables<'a>(tape: &Tape, values: impl Iterator<Item = &'a Tensor>, frozen: &[bool]) -> Result<Arc<Vec<Var>>> {
+    let variable = |(value, &frozen): (&Tensor, &bool)| match frozen {
+        true => Ok(tape.constant(value.clone())),
+        false => tape.leaf(value.clone()),
+    };
+    Ok(Arc::new(values.zip(frozen).map(variable).collect::<Result<_>>()?))
 }
 
 impl Drop for Pass {

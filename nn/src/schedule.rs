@@ -18,6 +18,11 @@ pub fn step(step: u64, every: u64, gamma: f64) -> f64 {
     gamma.powf((step / every.max(1)) as f64)
 }
 
+/// From `start` up to 1 in a straight line of `steps` steps; a factor to be multiplied with another schedule's.
+pub fn linear_warmup(step: u64, steps: u64, start: f64) -> f64 {
+    start + (1.0 - start) * (step.min(steps) as f64 / steps.max(1) as f64)
+}
+
 /// The one-cycle schedule (Smith and Topin 2018) with PyTorch's defaults: from 1/25 up to 1 along half a cosine within the
 /// first 30 % of `total` steps, then down to 1/25 · 10⁻⁴.
 pub fn one_cycle(step: u64, total: u64) -> f64 {

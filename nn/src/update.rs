@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tomograd_autodiff::{Gradients, Var};
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::{
     Context,
@@ -13,28 +14,41 @@ use tomograd_kernels::{
 #[derive(Debug)]
 #[must_use = "an update does nothing until an optimizer's step takes it"]
 pub struct Update {
-    pub(crate) store: u64,
+    pub(crate) structure: u64,
     names: Arc<Vec<String>>,
     frozen: Arc<Vec<bool>>,
     pub(crate) gradients: Vec<Option<Tensor>>,
     pub(crate) buffers: BTreeMap<usize, Tensor>,
+    inputs: Gradients,
     allow_unused: bool,
 }
 
 impl Update {
     pub(crate) fn new(
-        store: u64,
+        structure: u64,
         names: Arc<Vec<String>>,
         frozen: Arc<Vec<bool>>,
         gradients: Vec<Option<Tensor>>,
         buffers: BTreeMap<usize, Tensor>,
+        inputs: Gradients,
     ) -> Self {
-        Self { store, names, frozen, gradients, buffers, allow_unused: false }
+        Self { structure, names, frozen, gradients, buffers, inputs, allow_unused: false }
+    }
+
+    /// The gradient of an input made by [`Pass::input_with_gradient`](crate::Pass::input_with_gradient); `None` when it had no
+    /// part in the loss. Sums, scales and bounds of updates leave it alone.
+    pub fn input_gradient(&self, input: &Var) -> Option<&Tensor> {
+        self.inputs.get(input)
     }
 
     /// The gradient of the parameter called `name`; `None` for one that is frozen or had no part in the loss.
     pub fn gradient(&self, name: &str) -> Option<&Tensor> {
         self.names.iter().position(|other| other == name).and_then(|index| self.gradients.get(index)?.as_ref())
+    }
+
+    /// The new value of the buffer called `name`; `None` when the pass didn't change it.
+    pub fn buffer(&self, name: &str) -> Option<&Tensor> {
+        self.buffers.get(&self.names.iter().position(|other| other == name)?)
     }
 
     /// Lets parameters have no gradient: they are then left as they are.
@@ -80,8 +94,8 @@ impl Update {
     /// When the other is of another store.
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn add(mut self, other: Update) -> Result<Self> {
-        if self.store != other.store {
-            return Err(Error::new(ErrorKind::Name, "update", "updates of two stores are added"));
+        if self.structure != other.structure {
+            return Err(Error::new(ErrorKind::Name, "update", "updates of two networks are added"));
         }
         for (sum, gradient) in self.gradients.iter_mut().zip(other.gradients) {
             *sum = match (sum.take(), gradient) {

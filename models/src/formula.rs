@@ -1,0 +1,118 @@
+//! Parity by formula: every number of a model or an input follows from the name and shape of its tensor, so that a network
+//! can be compared with its original without a file of weights.
+
+use tomograd_core::{DType, Device, Result, Seed, Tensor, element_count};
+use tomograd_kernels::Context;
+use tomograd_nn::{Params, Pass};
+
+use crate::{Network, Outputs};
+
+/// FNV-1a, 64 bits, of the UTF-8 bytes.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
+}
+
+/// The first `count` numbers u of `name`, in [0, 1): the splitmix64 finalizer of h + i · 0x9E3779B97F4A7C15, i from 1, its
+/// top 53 bits.
+pub fn uniform(name: &str, count: usize) -> Vec<f64> {
+    let hash = hash(name);
+    let number = |i: u64| {
+        let mut z = hash.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (1..=count as u64).map(number).collect()
+}
+
+/// s = 2u − 1 as a tensor: inputs and cotangents.
+///
+/// # Errors
+/// When the size overflows or memory runs out.
+pub fn signed(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    let values: Vec<f64> = uniform(name, element_count("formula", shape)?).iter().map(|u| 2.0 * u - 1.0).collect();
+    Tensor::from_slice(&values, shape, Device::Cpu)?.converted(dtype)
+}
+
+/// The value of the parameter or buffer called `name`: its last part and the rank decide the range (0 for integers).
+///
+/// # Errors
+/// When the size overflows or memory runs out.
+pub fn parameter(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+    if !dtype.is_float() {
+        return Tensor::zeros(shape, dtype, Device::Cpu);
+    }
+    let u = uniform(name, element_count("formula", shape)?);
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let affine = |offset: f64, scale: f64| u.iter().map(|u| offset + scale * (2.0 * u - 1.0)).collect::<Vec<f64>>();
+    let values = match (last, shape.len()) {
+        ("weight", 2..) => affine(0.0, (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
+        ("weight", _) => affine(1.0, 0.1),
+        ("bias" | "running_mean", _) => affine(0.0, 0.1),
+        ("running_var", _) => u.iter().map(|u| 1.0 + 0.1 * u).collect(),
+        _ => affine(0.0, 0.02),
+    };
+    Tensor::from_slice(&values, shape, Device::Cpu)?.converted(dtype)
+}
+
+/// Fills all parameters and buffers.
+///
+/// # Errors
+/// When memory runs out.
+pub fn fill(params: &mut Params) -> Result<()> {
+    let filled = |(name, value): (&str, &Tensor)| {
+        Ok((name.to_owned(), parameter(name, value.shape(), value.dtype())?))
+    };
+    let state = params.state().map(filled).collect::<Result<Vec<_>>>()?;
+    params.load(state)
+}
+
+/// What a network computes of the input by formula: `output.k`, `grad.input.0`, `grad_norm.NAME` of each parameter, and in
+/// training mode `buffer.NAME` after one step, all in the parameters' dtype or f64. The loss is Σ_k mean(output_k · cotangent_k).
+///
+/// # Errors
+/// When the input's shape doesn't fit the network, or memory runs out.
+pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: bool) -> Result<Vec<(String, Tensor)>> {
+    let mut pass = Pass::new(params, Seed::new(0), training, true, Context::default())?;
+    let x = pass.input_with_gradient(&signed("input", input, params.dtype())?)?;
+    let Outputs { main, aux } = network.outputs(&x, &mut pass)?;
+    let mut results = Vec::new();
+    let mut loss = None;
+    for (k, output) in std::iter::once(main).chain(aux).enumerate() {
+        results.push((format!("output.{k}"), output.value().clone()));
+        let cotangent = pass.input(&signed(&format!("cotangent.{k}"), output.shape(), output.dtype())?);
+        let term = output.mul(&cotangent)?.mean()?;
+        loss = Some(match loss {
+            Some(sum) => term.add(&sum)?,
+            None => term,
+        });
+    }
+    let Some(loss) = loss else { return Ok(results) };
+    let update = pass.backward(&loss)?;
+    results.extend(update.input_gradient(&x).map(|gradient| ("grad.input.0".to_owned(), gradient.clone())));
+    for info in params.parameters() {
+        if let Some(gradient) = update.gradient(info.name) {
+            let norm = gradient.to_vec_f64()?.iter().map(|g| g * g).sum::<f64>().sqrt();
+            results.push((format!("grad_norm.{}", info.name), Tensor::scalar(norm, params.device())?));
+        }
+    }
+    for (name, _) in params.state() {
+        results.extend(update.buffer(name).map(|value| (format!("buffer.{name}"), value.clone())));
+    }
+    Ok(results)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_published_values() {
+        assert_eq!(hash("conv1.weight"), 0x69a2_9a2c_ee47_d254);
+        assert_eq!(uniform("conv1.weight", 3), [0.5450749789171447, 0.745161751328336, 0.022921737033572143]);
+        let weight = parameter("conv1.weight", &[2, 3, 3], DType::F64).unwrap().to_vec::<f64>().unwrap();
+        for (value, expected) in weight.iter().zip([0.05204810242306044, 0.2830884062488297, -0.5508825270963723]) {
+            assert!((value - expected).abs() < 1e-15);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the plain U-Nets have in common (Ronneberger et al. 2015): two convolutions a level, transposed convolutions up, skips
+//! by concatenation, which the first convolution of a decoder level reads in place.
+
+use tomograd_autodiff::Var;
+use tomograd_core::{Error, Result};
+use tomograd_kernels::elementwise::Function;
+use tomograd_nn::{Conv, ConvNormActivation, ConvTranspose, MaxPool, Module, Norm, NormKind, Pass, Scope};
+
+/// How the U-Nets differ.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub name: &'static str,
+    /// The number of spatial axes.
+    pub rank: usize,
+    pub in_channels: usize,
+    pub classes: usize,
+    /// Channels of each level, the finest first.
+    pub widths: &'a [usize],
+    pub norm: NormKind,
+    pub activation: Function,
+    /// Whether the convolutions before norms have a bias.
+    pub bias: bool,
+    /// Whether levels are 2× maximum pooled, instead of a stride of the first convolution.
+    pub pooled: bool,
+    /// Whether the skip's channels come before those from below.
+    pub skip_first: bool,
+}
+
+/// (convolution of 3 → norm → activation) twice; the first convolution has the stride.
+#[derive(Debug)]
+struct Block {
+    first: ConvNormActivation,
+    second: ConvNormActivation,
+}
+
+impl Block {
+    fn new(mut scope: Scope<'_>, plan: &Plan<'_>, in_channels: usize, channels: usize, stride: usize) -> Result<Self> {
+        let kernel = vec![3; plan.rank];
+        let mut layer = |place: usize, in_channels: usize, stride: usize| -> Result<ConvNormActivation> {
+            let conv = Conv::new(scope.at(place), in_channels, channels, &kernel)?;
+            let conv = conv.stride(stride).padding(1).bias(plan.bias).build()?;
+            let norm = Norm::new(scope.at(place + 1), plan.norm, channels, Some(plan.activation))?;
+            Ok(ConvNormActivation::new(conv, norm))
+        };
+        Ok(Self { first: layer(0, in_channels, stride)?, second: layer(3, channels, 1)? })
+    }
+}
+
+/// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
+/// second ones), `up.L`, `dec.L.0` ..., `head`.
+#[derive(Debug)]
+pub(crate) struct UNet {
+    name: &'static str,
+    rank: usize,
+    skip_first: bool,
+    pool: Option<MaxPool>,
+    encoder: Vec<Block>,
+    up: Vec<ConvTranspose>,
+    decoder: Vec<Block>,
+    head: Conv,
+}
+
+impl UNet {
+    pub(crate) fn new(mut scope: Scope<'_>, plan: &Plan<'_>) -> Result<Self> {
+        let (widths, rank) = (plan.widths, plan.rank);
+        let Some(&finest) = widths.first() else {
+            return Err(Error::argument(plan.name, "no widths").expected("channels of one level at least"));
+        };
+        let mut encoder = vec![Block::new(scope.at("enc.0"), plan, plan.in_channels, finest, 1)?];
+        for (level, pair) in widths.windows(2).enumerate() {
+            let stride = if plan.pooled { 1 } else { 2 };
+            encoder.push(Block::new(scope.at(format!("enc.{}", level + 1)), plan, pair[0], pair[1], stride)?);
+        }
+        let mut up = Vec::new();
+        for (level, pair) in widths.windows(2).rev().enumerate() {
+            let scope = scope.at(format!("up.{level}"));
+            up.push(ConvTranspose::new(scope, pair[1], pair[0], &vec![2; rank])?.stride(2).build()?);
+        }
+        let mut decoder = Vec::new();
+        for (level, pair) in widths.windows(2).rev().enumerate() {
+            decoder.push(Block::new(scope.at(format!("dec.{level}")), plan, 2 * pair[0], pair[0], 1)?);
+        }
+        let head = Conv::new(scope.at("head"), finest, plan.classes, &vec![1; rank])?.build()?;
+        let pool = plan.pooled.then(|| MaxPool::new(&vec![2; rank]));
+        Ok(Self { name: plan.name, rank, skip_first: plan.skip_first, pool, encoder, up, decoder, head })
+    }
+}
+
+impl Module for UNet {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        let unit = 1usize << self.up.len();
+        if x.rank() != self.rank + 2 || x.shape()[2..].iter().any(|size| !size.is_multiple_of(unit)) {
+            return Err(Error::shape(self.name, "the input's size doesn't fit the levels")
+                .expected(format!("(N, C, spatial...) with {} spatial axes, all multiples of {unit}", self.rank))
+                .shapes([x.shape()]));
+        }
+        let mut skips = Vec::new();
+        let mut x = x.clone();
+        for (level, block) in self.encoder.iter().enumerate() {
+            if let Some(pool) = self.pool.as_ref().filter(|_| level > 0) {
+                x = pool.forward(&x, pass)?;
+            }
+            x = block.second.forward(&block.first.forward(&x, pass)?, pass)?;
+            skips.push(x.clone());
+        }
+        skips.pop();
+        for ((up, block), skip) in self.up.iter().zip(&self.decoder).zip(skips.into_iter().rev()) {
+            let grown = up.forward(&x, pass)?;
+            // Let go of the coarse features before the fine ones are made.
+            drop(x);
+            let (first, second) = if self.skip_first { (skip, grown) } else { (grown, skip) };
+            let joined = block.first.forward_two(&first, &second, pass)?;
+            drop((first, second));
+            x = block.second.forward(&joined, pass)?;
+        }
+        self.head.forward(&x, pass)
+    }
+}

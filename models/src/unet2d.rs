@@ -1,0 +1,75 @@
+//! The 2D U-Net.
+
+use serde::{Deserialize, Serialize};
+use tomograd_autodiff::Var;
+use tomograd_core::Result;
+use tomograd_kernels::elementwise::Function;
+use tomograd_nn::{Module, NormKind, Pass, Scope};
+
+use crate::{
+    registry::Config,
+    unet::{Plan, UNet},
+};
+
+/// The sizes of a [`UNet2d`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "network", rename = "unet2d")]
+pub struct UNet2dConfig {
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the logits.
+    pub classes: usize,
+    /// Channels of each level, the finest first.
+    pub widths: Vec<usize>,
+}
+
+impl UNet2dConfig {
+    /// One input channel and widths 64, 128, 256, 512, 1024.
+    pub fn new(classes: usize) -> Self {
+        Self { in_channels: 1, classes, widths: vec![64, 128, 256, 512, 1024] }
+    }
+}
+
+impl Config for UNet2dConfig {
+    type Network = UNet2d;
+
+    fn build(&self, scope: Scope<'_>) -> Result<UNet2d> {
+        UNet2d::new(scope, self)
+    }
+}
+
+/// Ronneberger's U-Net (2015) with padded convolutions, batch norm, ReLU, maximum pooling and transposed convolutions.
+/// Input (N, C, H, W), output (N, classes, H, W); sizes must be multiples of 2^(levels − 1).
+///
+/// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
+/// second ones), `up.L`, `dec.L.0` ..., `head`.
+#[derive(Debug)]
+pub struct UNet2d(UNet);
+
+impl UNet2d {
+    /// Makes the network's parameters in `scope`.
+    ///
+    /// # Errors
+    /// When there are no widths, or a name is taken.
+    pub fn new(scope: Scope<'_>, config: &UNet2dConfig) -> Result<Self> {
+        let plan = Plan {
+            name: "unet2d",
+            rank: 2,
+            in_channels: config.in_channels,
+            classes: config.classes,
+            widths: &config.widths,
+            norm: NormKind::Batch,
+            activation: Function::Relu,
+            bias: false,
+            pooled: true,
+            skip_first: true,
+        };
+        Ok(Self(UNet::new(scope, &plan)?))
+    }
+}
+
+impl Module for UNet2d {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        self.0.forward(x, pass)
+    }
+}
