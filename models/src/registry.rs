@@ -53,8 +53,11 @@ pub struct Family {
     /// What it is, in a line.
     pub about: &'static str,
     preset: fn() -> Result<Value>,
-    build: fn(Scope<'_>, Value) -> Result<(Box<dyn Network>, Value)>,
+    build: fn(Scope<'_>, Value) -> Result<Built>,
 }
+
+/// A network and its configuration with all defaults filled in.
+pub type Built = (Box<dyn Network>, Value);
 
 impl Family {
     /// The configuration that its authors use.
@@ -93,15 +96,17 @@ pub fn families() -> &'static [Family] {
 pub fn family(name: &str) -> Result<&'static Family> {
     let known = || FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ");
     FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
-        Error::new(ErrorKind::Name, "registry", format!("no network is called {name}")).expected(format!("one of {}", known()))
+        Error::new(ErrorKind::Name, "registry", format!("no network is called {name}"))
+            .expected(format!("one of {}", known()))
     })
 }
 
 fn value(config: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(config).map_err(|error| Error::argument("registry", "the configuration has no JSON").source(error))
+    serde_json::to_value(config)
+        .map_err(|error| Error::argument("registry", "the configuration has no JSON").source(error))
 }
 
-fn build_of<C: Config>(scope: Scope<'_>, given: Value) -> Result<(Box<dyn Network>, Value)> {
+fn build_of<C: Config>(scope: Scope<'_>, given: Value) -> Result<Built> {
     let config: C = serde_json::from_value(given.clone())
         .map_err(|error| Error::argument("registry", format!("the configuration doesn't fit: {error}")))?;
     let full = value(&config)?;
@@ -117,7 +122,7 @@ fn build_of<C: Config>(scope: Scope<'_>, given: Value) -> Result<(Box<dyn Networ
 ///
 /// # Errors
 /// When `network` is missing or unknown, or the rest doesn't fit the family.
-pub fn build(scope: Scope<'_>, config: Value) -> Result<(Box<dyn Network>, Value)> {
+pub fn build(scope: Scope<'_>, config: Value) -> Result<Built> {
     let Some(name) = config.get("network").and_then(Value::as_str) else {
         return Err(Error::argument("registry", "the configuration doesn't say which network it is of")
             .expected("a family's name under `network`"));

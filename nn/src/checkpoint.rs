@@ -112,7 +112,9 @@ impl Loaded {
         let version = contents.metadata.get("tomograd.version").map_or("none", String::as_str);
         if version != VERSION {
             return Err(Error::format("checkpoint", format!("version {version}"))
-                .expected(format!("version {VERSION} (io::safetensors and Params::load read weights of other programs)"))
+                .expected(format!(
+                    "version {VERSION} (io::safetensors and Params::load read weights of other programs)"
+                ))
                 .within(path.as_ref().display().to_string()));
         }
         let [mut weights, mut optimizer, mut average] = [Vec::new(), Vec::new(), Vec::new()];

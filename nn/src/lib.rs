@@ -31,10 +31,17 @@ pub mod schedule;
 mod update;
 
 pub use checkpoint::{Checkpoint, Loaded};
-pub use layers::{Activation, Conv, ConvNormActivation, ConvTranspose, Norm, NormKind};
+pub use layers::{
+    Activation, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, Linear, Norm, NormKind, PRelu, PerAxis,
+    Upsample,
+};
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};
 pub use optimizers::{AdamW, Group, Optimizer, Sgd};
 pub use params::{ParamInfo, Params, Scope, Slot};
 pub use pass::Pass;
+pub use tomograd_kernels::{
+    pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
+    resample::{Interpolate, Interpolation},
+};
 pub use update::Update;

@@ -1,0 +1,277 @@
+//! Losses, optimizers, schedules, layers and initial values against PyTorch's.
+
+mod common;
+
+use common::{assert_close, json, sampled, sizes, tensors};
+use serde_json::Value;
+use tomograd_core::{DType, Device, Result, Seed, Tensor};
+use tomograd_kernels::{
+    Context,
+    elementwise::{Chain, Function, Step},
+};
+use tomograd_models::formula;
+use tomograd_nn::{
+    Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvTranspose, DiceCe, Group,
+    Interpolate, Interpolation, Linear, MaxPool, Module, Norm, NormKind, Optimizer, PRelu, Params, Pass, Scope, Sgd,
+    schedule,
+};
+
+fn cases(golden: &Value) -> impl Iterator<Item = (&str, &str, &Value, &Value)> {
+    golden["cases"].as_array().unwrap().iter().map(|case| {
+        let text = |key: &str| case[key].as_str().unwrap_or_default();
+        (text("name"), text("kind"), &case["attributes"], case)
+    })
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap()
+}
+
+fn size(value: &Value) -> usize {
+    value.as_u64().unwrap() as usize
+}
+
+fn params() -> Params {
+    Params::new(Device::Cpu, Seed::new(0)).with_dtype(DType::F64)
+}
+
+#[test]
+fn losses() {
+    let (golden, numbers) = (json("losses"), tensors("losses"));
+    let shape = sizes(&golden["label"]);
+    let classes = size(&golden["classes"]);
+    let labels: Vec<i64> =
+        formula::uniform("label", shape.iter().product()).iter().map(|u| (u * classes as f64) as i64).collect();
+    let labels = Tensor::from_slice(&labels, &shape, Device::Cpu).unwrap();
+    let input = formula::signed("input", &sizes(&golden["input"]), DType::F64).unwrap();
+    let mut compared = 0;
+    for (name, _, attributes, case) in cases(&golden) {
+        let mut loss = match name.split('_').next() {
+            Some("dice") if name == "dice_ce" => DiceCe::default(),
+            Some("dice") if attributes["batch"] == true => DiceCe::dice(),
+            Some("ce") if attributes.get("label_smoothing").is_none() => DiceCe::cross_entropy(),
+            // Losses that aren't there yet.
+            _ => continue,
+        };
+        loss.0.include_background = attributes["include_background"] != false;
+        loss.0.ignore_index = attributes["ignore_index"].as_i64();
+        loss.0.class_weights = attributes["weight"].as_array().map(|weights| weights.iter().map(number).collect());
+        let mut pass = Pass::train(&params(), Seed::new(0)).unwrap();
+        let x = pass.input_with_gradient(&input).unwrap();
+        let loss = loss.forward(&x, &labels).unwrap();
+        assert_close(name, &[loss.value().to_scalar().unwrap()], &[number(&case["value"])], 1e-12);
+        let update = pass.backward(&loss).unwrap();
+        let gradient = sampled(update.input_gradient(&x).unwrap(), size(&golden["samples"]));
+        assert_close(name, &gradient, &numbers[&format!("{name}/grad.input")], 1e-10);
+        compared += 1;
+    }
+    assert_eq!(compared, 6);
+}
+
+#[test]
+fn optimizers() {
+    let (golden, numbers) = (json("optimizers"), tensors("optimizers"));
+    for (name, kind, attributes, _) in cases(&golden) {
+        let mut params = params();
+        let slot = params.root().parameter("weight", &[7], tomograd_nn::init::Init::Constant(0.0)).unwrap();
+        formula::fill(&mut params).unwrap();
+        let group = Group::rate(number(&attributes["lr"])).decay(attributes["weight_decay"].as_f64().unwrap_or(0.0));
+        let mut optimizer: Box<dyn Optimizer> = match kind {
+            "SGD" => {
+                let momentum = attributes["momentum"].as_f64().unwrap_or(0.0);
+                Box::new(Sgd::new(&params, momentum, attributes["nesterov"] == true, |_| group).unwrap())
+            }
+            "Adam" => Box::new(AdamW::new(&params, |_| group).unwrap().coupled()),
+            _ => Box::new(AdamW::new(&params, |_| group).unwrap()),
+        };
+        let mut values = Vec::new();
+        for step in 1..=5 {
+            let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+            let gradient = pass.input(&formula::signed(&format!("grad.{step}"), &[7], DType::F64).unwrap());
+            let loss = pass.parameter(slot).unwrap().mul(&gradient).unwrap().sum().unwrap();
+            let update = pass.backward(&loss).unwrap();
+            drop(pass);
+            optimizer.step(&mut params, update).unwrap();
+            values.extend(params.get("weight").unwrap().to_vec_f64().unwrap());
+        }
+        assert_close(name, &values, &numbers[name], 1e-13);
+    }
+}
+
+#[test]
+fn schedules() {
+    let golden = json("schedules");
+    let base = number(&golden["base_lr"]);
+    for (name, kind, attributes, case) in cases(&golden) {
+        let whole = |key: &str| attributes[key].as_u64().unwrap();
+        let rate = |step: u64| match kind {
+            "StepLR" => base * schedule::step(step, whole("step_size"), number(&attributes["gamma"])),
+            "CosineAnnealingLR" => base * schedule::cosine(step, whole("T_max"), number(&attributes["eta_min"]) / base),
+            "PolynomialLR" => base * schedule::polynomial(step, whole("total_iters"), number(&attributes["power"])),
+            "OneCycleLR" => number(&attributes["max_lr"]) * schedule::one_cycle(step, whole("total_steps")),
+            "LinearLR" => {
+                base * schedule::linear_warmup(step, whole("total_iters"), number(&attributes["start_factor"]))
+            }
+            _ => panic!("{kind} is unknown"),
+        };
+        let expected: Vec<f64> = case["lr"].as_array().unwrap().iter().map(number).collect();
+        let rates: Vec<f64> = (0..expected.len() as u64).map(rate).collect();
+        assert_close(name, &rates, &expected, 1e-12);
+    }
+}
+
+/// The layer of a golden; `None` for kinds that aren't there yet.
+fn layer(scope: Scope<'_>, kind: &str, a: &Value) -> Result<Option<Box<dyn Module>>> {
+    let list = |key: &str| sizes(&a[key]);
+    let axes = |key: &str| list(key);
+    let channels = a["channels"].as_u64().unwrap_or(0) as usize;
+    let unary = |function| -> Option<Box<dyn Module>> { Some(Box::new(Activation(function))) };
+    Ok(match kind {
+        "conv" => {
+            let builder = Conv::new(scope, size(&a["inputs"]), size(&a["outputs"]), &list("kernel"))?;
+            let builder = builder.stride(&axes("stride")[..]).padding(&axes("padding")[..]);
+            let builder = builder.dilation(&axes("dilation")[..]).groups(size(&a["groups"]));
+            Some(Box::new(builder.bias(a["bias"] == true).build()?))
+        }
+        "conv_transpose" => {
+            let builder = ConvTranspose::new(scope, size(&a["inputs"]), size(&a["outputs"]), &list("kernel"))?;
+            let builder = builder.stride(&axes("stride")[..]).padding(&axes("padding")[..]);
+            let builder = builder.dilation(&axes("dilation")[..]).groups(size(&a["groups"]));
+            let builder = builder.output_padding(&axes("output_padding")[..]);
+            Some(Box::new(builder.bias(a["bias"] == true).build()?))
+        }
+        "batch_norm" | "instance_norm" | "group_norm" => {
+            let kind = match kind {
+                "batch_norm" => NormKind::Batch,
+                "instance_norm" => NormKind::Instance,
+                _ => NormKind::Group(size(&a["groups"])),
+            };
+            let make = if a["affine"] == false { Norm::plain } else { Norm::new };
+            let norm = make(scope, kind, channels, None)?.epsilon(number(&a["eps"]));
+            Some(Box::new(norm.momentum(a["momentum"].as_f64().unwrap_or(0.1))))
+        }
+        "max_pool" => Some(Box::new(MaxPool {
+            stride: list("stride"),
+            padding: list("padding"),
+            ceil_mode: a["ceil_mode"] == true,
+            ..MaxPool::new(&list("kernel"))
+        })),
+        "avg_pool" => Some(Box::new(AveragePool {
+            stride: list("stride"),
+            padding: list("padding"),
+            count_include_pad: a["count_include_pad"] == true,
+            ..AveragePool::new(&list("kernel"))
+        })),
+        "adaptive_avg_pool" => Some(Box::new(AdaptiveAveragePool { output: list("size") })),
+        "adaptive_max_pool" => Some(Box::new(AdaptiveMaxPool { output: list("size") })),
+        "interpolate" => {
+            let mode = match (a["mode"].as_str(), a["align_corners"] == true) {
+                (Some("nearest"), _) => Interpolation::Nearest,
+                (_, false) => Interpolation::Linear,
+                (_, true) => Interpolation::LinearCorners,
+            };
+            Some(Box::new(Interpolate { size: list("size"), mode }))
+        }
+        "linear" => Some(Box::new(Linear::new(scope, size(&a["inputs"]), size(&a["outputs"]), a["bias"] == true)?)),
+        "prelu" => Some(Box::new(PRelu::new(scope, channels)?)),
+        "relu" => unary(Function::Relu),
+        "relu6" => unary(Function::Clamp(0.0, 6.0)),
+        "leaky_relu" => unary(Function::LeakyRelu(number(&a["slope"]))),
+        "elu" => unary(Function::Elu(number(&a["alpha"]))),
+        "gelu" if a["approximate"] == "tanh" => unary(Function::GeluTanh),
+        "gelu" => unary(Function::Gelu),
+        "silu" => unary(Function::Silu),
+        "sigmoid" => unary(Function::Sigmoid),
+        "tanh" => unary(Function::Tanh),
+        "softplus" => unary(Function::Softplus),
+        "mish" => unary(Function::Mish),
+        "hardswish" => unary(Function::Hardswish),
+        "hardsigmoid" => Some(Box::new(
+            Chain::unary(Function::Add(3.0))
+                .then(Step::Unary(Function::Clamp(0.0, 6.0)))
+                .then(Step::Unary(Function::Multiply(1.0 / 6.0))),
+        )),
+        _ => None,
+    })
+}
+
+#[test]
+fn layers() {
+    let (golden, numbers) = (json("layers"), tensors("layers"));
+    let samples = size(&golden["samples"]);
+    let mut skipped = Vec::new();
+    for (name, kind, attributes, case) in cases(&golden) {
+        let mut params = params();
+        let Some(layer) = layer(params.root(), kind, attributes).unwrap_or_else(|error| panic!("{name}: {error}"))
+        else {
+            skipped.push(kind);
+            continue;
+        };
+        formula::fill(&mut params).unwrap();
+        let scale = attributes["input_scale"].as_f64().unwrap_or(1.0);
+        let input = formula::signed("input", &sizes(&case["input"]), DType::F64).unwrap();
+        let scaled: Vec<f64> = input.to_vec_f64().unwrap().iter().map(|x| x * scale).collect();
+        let input = Tensor::from_slice(&scaled, input.shape(), Device::Cpu).unwrap();
+        let training = attributes["train"] != false;
+        let mut pass = Pass::new(&params, Seed::new(0), training, true, Context::default()).unwrap();
+        let x = pass.input_with_gradient(&input).unwrap();
+        let output = layer.forward(&x, &mut pass).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let cotangent = pass.input(&formula::signed("cotangent.0", output.shape(), DType::F64).unwrap());
+        let loss = output.mul(&cotangent).unwrap().mean().unwrap();
+        let update = pass.backward(&loss).unwrap();
+        let mut place = 0;
+        for result in case["results"].as_array().unwrap() {
+            let key = result[0].as_str().unwrap();
+            let value = match key.split_once('.') {
+                None => Some(output.value()),
+                Some(("grad", "input")) => update.input_gradient(&x),
+                Some(("grad", parameter)) => update.gradient(parameter),
+                Some((_, buffer)) => update.buffer(buffer),
+            };
+            let value = value.unwrap_or_else(|| panic!("{name} gives no {key}"));
+            assert_eq!(value.shape(), sizes(&result[1]), "{name} {key}");
+            let values = sampled(value, samples);
+            let expected = &numbers[name][place..place + values.len()];
+            place += values.len();
+            assert_close(&format!("{name} {key}"), &values, expected, 1e-10);
+        }
+    }
+    skipped.dedup();
+    assert_eq!(skipped, ["layer_norm", "softmax", "log_softmax", "softmax", "log_softmax"]);
+}
+
+#[test]
+fn initial_values() {
+    for (name, _, _, case) in cases(&json("init")) {
+        let mut params = params();
+        let root = params.root();
+        let weight = sizes(&case["values"]["weight"]["shape"]);
+        let module: Box<dyn Module> = match name {
+            "conv3d" | "conv3d_grouped" | "conv2d" => {
+                let groups = if name == "conv3d_grouped" { 4 } else { 1 };
+                let conv = Conv::new(root, weight[1] * groups, weight[0], &weight[2..]).unwrap();
+                Box::new(conv.groups(groups).build().unwrap())
+            }
+            "conv_transpose3d" => {
+                Box::new(ConvTranspose::new(root, weight[0], weight[1], &weight[2..]).unwrap().build().unwrap())
+            }
+            "linear" => Box::new(Linear::new(root, weight[1], weight[0], true).unwrap()),
+            "layer_norm" => continue,
+            _ => Box::new(Norm::new(root, NormKind::Instance, weight[0], None).unwrap()),
+        };
+        drop(module);
+        for (parameter, expected) in case["values"].as_object().unwrap() {
+            let values = params.get(parameter).unwrap().to_vec_f64().unwrap();
+            if expected["distribution"] == "constant" {
+                assert!(values.iter().all(|&value| value == number(&expected["value"])), "{name} {parameter}");
+                continue;
+            }
+            let (low, high) = (number(&expected["low"]), number(&expected["high"]));
+            assert!(values.iter().all(|value| (low..=high).contains(value)), "{name} {parameter}");
+            if values.len() > 1000 {
+                let deviation = (values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64).sqrt();
+                assert!((deviation / number(&expected["std"]) - 1.0).abs() < 0.1, "{name} {parameter}: {deviation}");
+            }
+        }
+    }
+}

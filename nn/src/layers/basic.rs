@@ -1,0 +1,159 @@
+//! Layers of one operation: linear, activations, dropout, pooling, upsampling.
+
+use tomograd_autodiff::Var;
+use tomograd_core::{Error, Result, Tensor};
+use tomograd_kernels::{
+    elementwise::{Chain, Function},
+    matmul,
+    pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
+    resample::{Interpolate, Interpolation},
+};
+
+use crate::{Module, Pass, Scope, Slot, init::Init};
+
+/// Operations without parameters are layers as they are.
+macro_rules! modules {
+    ($($op:ty),*) => {$(
+        impl Module for $op {
+            fn forward(&self, x: &Var, _: &mut Pass) -> Result<Var> {
+                Var::apply(self.clone(), &[x])
+            }
+        }
+    )*};
+}
+
+modules!(Chain, MaxPool, AveragePool, AdaptiveMaxPool, AdaptiveAveragePool, Interpolate);
+
+/// An elementwise function as a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Activation(pub Function);
+
+impl Module for Activation {
+    fn forward(&self, x: &Var, _: &mut Pass) -> Result<Var> {
+        Var::apply(Chain::unary(self.0), &[x])
+    }
+}
+
+/// x for x > 0, w x otherwise, with a learned w for each channel (He et al. 2015). Parameter: `weight` (C).
+#[derive(Debug, Clone)]
+pub struct PRelu {
+    weight: Slot,
+    channels: usize,
+}
+
+impl PRelu {
+    /// A layer whose w start at 0.25.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn new(mut scope: Scope<'_>, channels: usize) -> Result<Self> {
+        Ok(Self { weight: scope.parameter("weight", &[channels], Init::Constant(0.25))?, channels })
+    }
+}
+
+impl Module for PRelu {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        let mut shape = vec![1; x.rank().saturating_sub(1)];
+        shape.first_mut().into_iter().for_each(|first| *first = self.channels);
+        let positive = x.relu()?;
+        positive.add(&pass.parameter(self.weight)?.reshape(&shape)?.mul(&x.sub(&positive)?)?)
+    }
+}
+
+/// y = x Wᵀ + b over the last axis: (..., in) to (..., out). Parameters: `weight` (out, in), `bias` (out).
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Slot,
+    bias: Option<Slot>,
+}
+
+impl Linear {
+    /// A layer with a bias, or without, filled as PyTorch fills it.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(mut scope: Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
+        let init = Init::FanIn(inputs);
+        let weight = scope.parameter("weight", &[outputs, inputs], init)?;
+        let bias = bias.then(|| scope.parameter("bias", &[outputs], init)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+}
+
+impl Module for Linear {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        let weight = pass.parameter(self.weight)?;
+        let bias = self.bias.map(|bias| pass.parameter(bias)).transpose()?;
+        let inputs: Vec<&Var> = [x, &weight].into_iter().chain(&bias).collect();
+        Var::apply(matmul::Linear { bias: bias.is_some() }, &inputs)
+    }
+}
+
+/// In training, sets elements to zero with probability p and multiplies the others by 1 / (1 − p) (Srivastava et al. 2014).
+/// Which ones follows from the pass's seed and the layer's name, so a recomputation drops the same.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    path: String,
+    probability: f64,
+    whole_channels: bool,
+}
+
+impl Dropout {
+    /// A layer that drops single elements.
+    ///
+    /// # Errors
+    /// When the probability isn't in [0, 1).
+    pub fn new(scope: &Scope<'_>, probability: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&probability) {
+            return Err(Error::argument("dropout", format!("a probability of {probability}")).expected("one in [0, 1)"));
+        }
+        Ok(Self { path: scope.path().to_owned(), probability, whole_channels: false })
+    }
+
+    /// The same, dropping whole channels of (N, C, ...) (Tompson et al. 2015).
+    #[must_use]
+    pub fn whole_channels(mut self) -> Self {
+        self.whole_channels = true;
+        self
+    }
+}
+
+impl Module for Dropout {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        if !pass.is_training() || self.probability == 0.0 {
+            return Ok(x.clone());
+        }
+        let mut shape = x.shape().to_vec();
+        if self.whole_channels {
+            shape.iter_mut().skip(2).for_each(|size| *size = 1);
+        }
+        let mut random = pass.random(&self.path).random();
+        let scale = 1.0 / (1.0 - self.probability);
+        let mut factor = || if random.bernoulli(self.probability) { 0.0 } else { scale };
+        let factors: Vec<f64> = (0..shape.iter().product()).map(|_| factor()).collect();
+        let factors = Tensor::from_slice(&factors, &shape, x.value().device())?.converted(x.dtype())?;
+        x.mul(&pass.input(&factors))
+    }
+}
+
+/// Interpolates (N, C, spatial...) to a multiple of its spatial size. [`Interpolate`] is the layer for a given size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upsample {
+    /// The multiple of each spatial axis.
+    pub factors: Vec<usize>,
+    /// How values between voxels are found.
+    pub mode: Interpolation,
+}
+
+impl Module for Upsample {
+    fn forward(&self, x: &Var, _: &mut Pass) -> Result<Var> {
+        let spatial = x.shape().get(2..).unwrap_or_default();
+        if spatial.len() != self.factors.len() {
+            return Err(Error::shape("upsample", format!("{} factors", self.factors.len()))
+                .expected("one for each spatial axis of (N, C, spatial...)")
+                .shapes([x.shape()]));
+        }
+        let size = spatial.iter().zip(&self.factors).map(|(size, factor)| size.saturating_mul(*factor)).collect();
+        Var::apply(Interpolate { size, mode: self.mode }, &[x])
+    }
+}

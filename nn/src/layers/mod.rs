@@ -1,0 +1,9 @@
+//! Layers. Each makes its parameters in a [`Scope`](crate::Scope) and holds their slots.
+
+mod basic;
+mod conv;
+mod norm;
+
+pub use basic::{Activation, Dropout, Linear, PRelu, Upsample};
+pub use conv::{Conv, ConvBuilder, ConvTranspose, PerAxis};
+pub use norm::{ConvNormActivation, Norm, NormKind};
