@@ -54,7 +54,7 @@ fn loading_names_what_is_missing_and_unexpected() {
     let mut params = params();
     Conv::new(params.root().at("a"), 1, 1, &[1]).unwrap().build().unwrap();
     let error = params.load([("b".to_owned(), image())]).unwrap_err();
-    assert!(error.to_string().contains("missing: [a.bias, a.weight]; unexpected: [b]"), "{error}");
+    assert!(error.to_string().contains("missing: [a.weight, a.bias]; unexpected: [b]"), "{error}");
 }
 
 #[test]

@@ -6,4 +6,4 @@ mod norm;
 
 pub use basic::{Activation, Dropout, Linear, PRelu, Upsample};
 pub use conv::{Conv, ConvBuilder, ConvTranspose, PerAxis};
-pub use norm::{ConvNormActivation, Norm, NormKind};
+pub use norm::{ConvNormActivation, LayerNorm, Norm, NormKind};

@@ -1,4 +1,4 @@
-//! Batch, instance and group norm, and the layer of a convolution, a norm and an activation in one operation.
+//! Batch, instance, group and layer norm, and the layer of a convolution, a norm and an activation in one operation.
 
 use tomograd_autodiff::Var;
 use tomograd_core::{DType, Result, Tensor};
@@ -122,6 +122,41 @@ impl Module for Norm {
         let (op, rest) = self.op(pass)?;
         let inputs: Vec<&Var> = std::iter::once(x).chain(&rest).collect();
         self.finish(Var::apply_all(op, &inputs)?, pass)
+    }
+}
+
+/// A norm over the last axes (Ba et al. 2016). Parameters: `weight`, `bias`, with the shape of these axes.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    op: norm::LayerNorm,
+    weight: Slot,
+    bias: Slot,
+}
+
+impl LayerNorm {
+    /// A norm over last axes of this shape, ε being 10⁻⁵.
+    ///
+    /// # Errors
+    /// When a name is taken, or memory runs out.
+    pub fn new(mut scope: Scope<'_>, shape: &[usize]) -> Result<Self> {
+        Ok(Self {
+            op: norm::LayerNorm { axes: shape.len(), epsilon: 1e-5, affine: true },
+            weight: scope.parameter("weight", shape, Init::Constant(1.0))?,
+            bias: scope.parameter("bias", shape, Init::Constant(0.0))?,
+        })
+    }
+
+    /// With another ε.
+    #[must_use]
+    pub fn epsilon(mut self, epsilon: f64) -> Self {
+        self.op.epsilon = epsilon;
+        self
+    }
+}
+
+impl Module for LayerNorm {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        Var::apply(self.op.clone(), &[x, &pass.parameter(self.weight)?, &pass.parameter(self.bias)?])
     }
 }
 

@@ -1,0 +1,142 @@
+//! Replicas, averages, shared weights, dropout, checkpoints.
+
+use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
+use tomograd_nn::{
+    AdamW, Checkpoint, Conv, Dropout, Group, Loaded, Module, Optimizer, Params, Pass, Sgd, Update, init::Init,
+};
+
+fn params() -> Params {
+    Params::new(Device::Cpu, Seed::new(1))
+}
+
+fn image() -> Tensor {
+    Tensor::normal(&[2, 1, 5, 6], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu).unwrap()
+}
+
+fn conv(params: &mut Params) -> Conv {
+    Conv::new(params.root().at("c"), 1, 2, &[3, 3]).unwrap().build().unwrap()
+}
+
+fn update(module: &dyn Module, params: &Params) -> Update {
+    let mut pass = Pass::train(params, Seed::new(0)).unwrap();
+    let loss = module.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean().unwrap();
+    pass.backward(&loss).unwrap()
+}
+
+fn step(optimizer: &mut dyn Optimizer, module: &dyn Module, params: &mut Params) {
+    let update = update(module, params);
+    optimizer.step(params, update).unwrap();
+}
+
+fn weight(params: &Params) -> Vec<f32> {
+    params.get("c.weight").unwrap().to_vec().unwrap()
+}
+
+#[test]
+fn an_average_follows_and_runs_on_the_same_layers() {
+    let mut params = params();
+    let conv = conv(&mut params);
+    let mut average = params.replica();
+    let before = weight(&params);
+    let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(0.5)).unwrap();
+    step(&mut optimizer, &conv, &mut params);
+    average.ema_update(&params, 0.75).unwrap();
+    for ((average, before), after) in weight(&average).into_iter().zip(before).zip(weight(&params)) {
+        assert!((average - (0.75 * before + 0.25 * after)).abs() < 1e-6);
+    }
+    let mut pass = Pass::eval(&average).unwrap();
+    conv.forward(&pass.input(&image()), &mut pass).unwrap();
+    assert_eq!(average.root().parameter("new", &[1], Init::Constant(0.0)).unwrap_err().kind(), ErrorKind::Name);
+    assert_eq!(average.ema_update(&self::params(), 0.5).unwrap_err().kind(), ErrorKind::Name);
+    let summed = update(&conv, &params).add(update(&conv, &average)).unwrap();
+    optimizer.step(&mut params, summed).unwrap();
+}
+
+#[test]
+fn shared_weights_have_two_names_and_one_value() {
+    let mut params = params();
+    let slot = params.root().parameter("first", &[2], Init::Constant(1.0)).unwrap();
+    params.root().at("tied").alias("weight", slot).unwrap();
+    assert_eq!((params.count(), params.state().count()), (2, 1));
+    let value = Tensor::full(&[2], 3.0, DType::F32, Device::Cpu).unwrap();
+    params.load([("tied.weight".to_owned(), value)]).unwrap();
+    assert_eq!(params.get("first").unwrap().to_vec::<f32>().unwrap(), [3.0, 3.0]);
+    assert!(params.root().alias("first", slot).is_err(), "a name given twice");
+    assert!(self::params().root().alias("x", slot).is_err(), "a slot of another store");
+}
+
+#[test]
+fn variables_of_two_passes_are_not_mixed() {
+    let mut params = params();
+    let conv = conv(&mut params);
+    let other = Pass::train(&params, Seed::new(0)).unwrap();
+    let x = other.input_with_gradient(&image()).unwrap();
+    let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+    assert_eq!(conv.forward(&x, &mut pass).unwrap_err().kind(), ErrorKind::Graph);
+}
+
+#[test]
+fn modes_are_independent() {
+    let mut params = params();
+    let conv = conv(&mut params);
+    let dropout = Dropout::new(&params.root().at("d"), 0.5).unwrap();
+    assert!(Dropout::new(&params.root(), 1.0).is_err());
+    // Saliency: gradients of the input without training mode.
+    let mut pass = Pass::eval(&params).unwrap().recording(true).unwrap();
+    let x = pass.input_with_gradient(&image()).unwrap();
+    let y = dropout.forward(&x, &mut pass).unwrap();
+    assert_eq!(y.value().to_vec::<f32>().unwrap(), image().to_vec::<f32>().unwrap());
+    let loss = conv.forward(&y, &mut pass).unwrap().sum().unwrap();
+    let update = pass.backward(&loss).unwrap();
+    assert_eq!(update.input_gradient(&x).unwrap().shape(), image().shape());
+    // Dropout at inference: training mode without recording.
+    let drop = |seed: u64| {
+        let mut pass = Pass::eval(&params).unwrap().training(true).seed(Seed::new(seed));
+        let ones = Tensor::ones(&[1000], DType::F32, Device::Cpu).unwrap();
+        dropout.forward(&pass.input(&ones), &mut pass).unwrap().value().to_vec::<f32>().unwrap()
+    };
+    let kept = drop(3).iter().filter(|&&x| x == 2.0).count();
+    assert!((400..600).contains(&kept) && drop(3).iter().all(|&x| x == 0.0 || x == 2.0), "{kept}");
+    assert!(drop(3) == drop(3) && drop(3) != drop(4));
+}
+
+#[test]
+fn a_resumed_run_gives_the_same_weights_and_bytes() {
+    let path = |name: &str| std::env::temp_dir().join(format!("tomograd-stores-{}-{name}", std::process::id()));
+    let (first, second) = (path("first"), path("second"));
+    let make = |seed| {
+        let mut params = Params::new(Device::Cpu, Seed::new(seed));
+        let conv = conv(&mut params);
+        let optimizer = AdamW::new(&params, |_| Group::rate(0.1).decay(0.01)).unwrap();
+        (params, conv, optimizer)
+    };
+    let (mut params, conv, mut optimizer) = make(1);
+    step(&mut optimizer, &conv, &mut params);
+    let save = |params: &Params, optimizer: &AdamW, path| {
+        let checkpoint =
+            Checkpoint::new(params).optimizer(optimizer).average(&params.replica()).random(Seed::new(9).at(4));
+        checkpoint.text("epoch", "3").save(path).unwrap();
+    };
+    save(&params, &optimizer, &first);
+    let (mut resumed, resumed_conv, mut resumed_optimizer) = make(2);
+    let mut average = resumed.replica();
+    {
+        let mut loaded = Loaded::read(&first).unwrap();
+        loaded.restore(&mut resumed).unwrap();
+        loaded.restore_average(&mut average).unwrap();
+        let mut other = Sgd::new(&resumed, 0.9, true, |_| Group::rate(0.1)).unwrap();
+        assert_eq!(loaded.restore_optimizer(&mut other).unwrap_err().kind(), ErrorKind::Argument);
+        loaded.restore_optimizer(&mut resumed_optimizer).unwrap();
+        assert_eq!((loaded.random().unwrap(), loaded.text("epoch").unwrap()), (Seed::new(9).at(4), "3"));
+        assert_eq!(loaded.text("none").unwrap_err().kind(), ErrorKind::Name);
+    }
+    assert_eq!(weight(&average), weight(&params));
+    step(&mut optimizer, &conv, &mut params);
+    step(&mut resumed_optimizer, &resumed_conv, &mut resumed);
+    assert_eq!(weight(&params), weight(&resumed));
+    save(&params, &optimizer, &first);
+    save(&resumed, &resumed_optimizer, &second);
+    assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+    std::fs::remove_file(&first).unwrap();
+    std::fs::remove_file(&second).unwrap();
+}
