@@ -12,8 +12,11 @@ use tomograd::{
         Context, Op, Precision,
         conv::{Conv, ConvTranspose},
         elementwise::Function,
-        norm::{Norm, Statistics},
+        matmul::Matmul,
+        norm::{LayerNorm, Norm, Statistics},
         parallel::{self, Settings, parallel_for, with_settings},
+        pool::MaxPool,
+        resample::{Interpolate, Interpolation},
         run,
         simd::{self, Kernel, Real, Simd, Vector},
         trace,
@@ -44,7 +47,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-const CASES: [&str; 13] = [
+const CASES: [&str; 18] = [
     "conv3d_k3_32x32_64",
     "conv3d_k3_64x64_32",
     "conv3d_k3_128x128_16",
@@ -55,6 +58,11 @@ const CASES: [&str; 13] = [
     "conv3d_k1_32x3_64",
     "convt3d_k2s2_64x32_32",
     "instancenorm_lrelu_32_64",
+    "maxpool3d_32_64",
+    "upsample_trilinear_32_32",
+    "matmul_1024",
+    "layernorm_4096_384",
+    "conv2d_k3_64x64_256",
     "unet3d_train_2x64",
     "unet3d_infer_64",
     "unet3d_hippocampus_train",
@@ -137,6 +145,22 @@ fn build(name: &str) -> Result<Option<Step>> {
             let activation = Some(Function::LeakyRelu(0.01));
             let op = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: true, activation };
             op_step(op, vec![random(&[1, 32, 64, 64, 64], "x")?, random(&[32], "g")?, random(&[32], "b")?])
+        }
+        "maxpool3d_32_64" => {
+            op_step(MaxPool { stride: vec![2; 3], ..MaxPool::new(&[2; 3]) }, vec![random(&[1, 32, 64, 64, 64], "x")?])
+        }
+        "upsample_trilinear_32_32" => {
+            let op = Interpolate { size: vec![64; 3], mode: Interpolation::Linear };
+            op_step(op, vec![random(&[1, 32, 32, 32, 32], "x")?])
+        }
+        "matmul_1024" => op_step(Matmul, vec![random(&[1024, 1024], "x")?, random(&[1024, 1024], "w")?]),
+        "layernorm_4096_384" => {
+            let op = LayerNorm { axes: 1, epsilon: 1e-5, affine: true };
+            op_step(op, vec![random(&[4096, 384], "x")?, random(&[384], "g")?, random(&[384], "b")?])
+        }
+        "conv2d_k3_64x64_256" => {
+            let op = Conv { padding: vec![1; 2], ..Conv::new(2) };
+            op_step(op, vec![random(&[1, 64, 256, 256], "x")?, random(&[64, 64, 3, 3], "w")?])
         }
         "unet3d_train_2x64" => train([2, 1, 64, 64, 64])?,
         "unet3d_hippocampus_train" => train([2, 1, 40, 56, 40])?,

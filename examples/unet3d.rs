@@ -23,7 +23,7 @@ struct Arguments {
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/hippocampus"))]
     data: PathBuf,
     /// How often each training case is seen
-    #[arg(long, default_value_t = 28)]
+    #[arg(long, default_value_t = 40)]
     epochs: u64,
     /// Where checkpoints, masks, the contact sheet and metrics.csv go
     #[arg(long, default_value = "out")]
@@ -147,8 +147,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         best = dice.map_or(best, |dice| best.max(dice));
         let checkpoint = Checkpoint::new(&params)
             .optimizer(&optimizer)
-            .text("model", "unet3d")
-            .text("config", serde_json::to_string(&config).unwrap_or_default())
+            .config(&config)?
             .text("run", format!("{config_text} {seed:?} {total}"))
             .text("epoch", (epoch + 1).to_string())
             .text("best", best.to_string());

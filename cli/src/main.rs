@@ -24,7 +24,7 @@ enum Command {
     },
     /// Segments volumes with a network from a checkpoint
     Predict {
-        /// What the example unet3d saved
+        /// A checkpoint with the network's configuration in it
         checkpoint: PathBuf,
         /// NIfTI files
         #[arg(required = true)]

@@ -14,19 +14,7 @@ use tomograd::{
 const PATCH: [usize; 3] = [64; 3];
 
 pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path) -> Result<()> {
-    let place = || checkpoint.display().to_string();
-    let loaded = Loaded::read(checkpoint)?;
-    let model = loaded.text("model")?;
-    if model != "unet3d" {
-        return Err(Error::argument("predict", format!("a checkpoint of the model {model}"))
-            .expected("unet3d")
-            .within(place()));
-    }
-    let config: UNet3dConfig = serde_json::from_str(loaded.text("config")?)
-        .map_err(|error| Error::format("predict", format!("the config: {error}")).within(place()))?;
-    let mut params = Params::new(Device::Cpu, Seed::new(0));
-    let net = UNet3d::new(params.root(), &config)?;
-    loaded.restore(&mut params).map_err(|error| error.within(place()))?;
+    let model = Model::load(checkpoint, Device::Cpu)?;
     std::fs::create_dir_all(out).map_err(|error| Error::io("create", out.display(), error))?;
     let prepare = Compose::new().then(ZScore::default());
     for input in inputs {
@@ -36,10 +24,7 @@ pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path) -> Result<(
         let scan = Volume::read(input)?;
         let image = scan.to_f32()?.unsqueeze(0)?;
         let sample = prepare.apply(Sample::new(name.to_string_lossy(), &image, None).map_err(within)?, Seed::new(0))?;
-        let labels = SlidingWindow::new(PATCH).overlap(0.5).labels(&sample.image, |patches| {
-            let mut pass = Pass::eval(&params)?;
-            Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
-        });
+        let labels = SlidingWindow::new(PATCH).overlap(0.5).labels(&sample.image, |patches| model.predict(patches));
         scan.with_voxels(labels.map_err(within)?)?.write(out.join(name))?;
         println!("{}", out.join(name).display());
     }
