@@ -1,0 +1,86 @@
+//! A layer and an operation of a user's own, with property tests of their gradients.
+
+use tomograd::{
+    kernels::{Context, Forward, Meta, Op, Saved, check},
+    prelude::*,
+};
+
+/// Squeeze and excitation (Hu et al. 2018): channels weighted by what the whole image says.
+pub struct SqueezeExcite {
+    reduce: Conv,
+    expand: Conv,
+}
+
+impl SqueezeExcite {
+    /// A layer for (N, channels, spatial...) with `rank` spatial axes.
+    pub fn new(mut scope: Scope<'_>, channels: usize, rank: usize) -> Result<Self> {
+        let kernel = vec![1; rank];
+        let squeezed = (channels / 2).max(1);
+        Ok(Self {
+            reduce: Conv::new(scope.at("fc1"), channels, squeezed, &kernel)?.build()?,
+            expand: Conv::new(scope.at("fc2"), squeezed, channels, &kernel)?.build()?,
+        })
+    }
+}
+
+impl Module for SqueezeExcite {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        let gate = self.reduce.forward(&x.mean_spatial()?, pass)?.silu()?;
+        x.mul(&self.expand.forward(&gate, pass)?.sigmoid()?)
+    }
+}
+
+/// Σ x³ / 3, with a backward run of its own.
+#[derive(Debug, Clone)]
+pub struct CubeSum;
+
+impl Op for CubeSum {
+    fn name(&self) -> &'static str {
+        "cube_sum"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("cube_sum", inputs, 1, 1)?;
+        Ok(vec![inputs[0].with_shape([])])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let sum: f64 = inputs[0].to_vec_f64()?.iter().map(|x| x * x * x / 3.0).sum();
+        Ok(Forward::one(Tensor::full(&[], sum, outputs[0].dtype, outputs[0].device)?))
+    }
+
+    fn saves_input(&self, _: usize) -> bool {
+        true
+    }
+
+    fn backward_cpu(&self, _: &Context, saved: &Saved, dy: &[Option<Tensor>], _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &dy[0] else { return Ok(vec![None]) };
+        let (x, dy) = (saved.input(0)?, dy.to_scalar()?);
+        let dx: Vec<f64> = x.to_vec_f64()?.iter().map(|x| dy * x * x).collect();
+        Ok(vec![Some(Tensor::from_slice(&dx, x.shape(), x.device())?.converted(x.dtype())?)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn the_layer_has_its_gradient(x in gradcheck::images_of(2..=3, 3..=3)) {
+            let mut params = Params::new(Device::Cpu, Seed::new(1)).with_dtype(DType::F64);
+            let layer = SqueezeExcite::new(params.root().at("se"), 3, x.rank() - 2).unwrap();
+            let pass = Pass::eval(&params).unwrap();
+            gradcheck::check(|vars| layer.forward(&vars[0], &mut pass.on(vars[0].tape())), &[x])
+                .map_err(|error| TestCaseError::fail(error.to_string()))?;
+        }
+
+        #[test]
+        fn the_operation_has_its_gradient(x in gradcheck::images(1..=3)) {
+            gradcheck::operation(CubeSum, &[x]).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        }
+    }
+}
