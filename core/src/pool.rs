@@ -116,9 +116,13 @@ impl Free {
         self.statistics.cached = 0;
     }
 
-    /// A cached block of at least `capacity` that wastes at most a quarter of it.
-    fn reuse(&mut self, capacity: usize) -> Option<Block> {
-        let (&found, addresses) = self.blocks.range_mut(capacity..=capacity + capacity / 4).next()?;
+    /// A cached block of at least `capacity`: the smallest that fits as `fit` says.
+    fn reuse(&mut self, capacity: usize, fit: Fit) -> Option<Block> {
+        let most = match fit {
+            Fit::Close => capacity + capacity / 4,
+            Fit::Any => usize::MAX,
+        };
+        let (&found, addresses) = self.blocks.range_mut(capacity..=most).next()?;
         let Address(pointer) = addresses.pop()?;
         if addresses.is_empty() {
             self.blocks.remove(&found);
@@ -126,6 +130,16 @@ impl Free {
         self.statistics.cached -= found;
         Some(Block { pointer, capacity: found })
     }
+}
+
+/// How much larger a reused block may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// By a quarter at most: for tensors, which live long.
+    Close,
+    /// As large as it comes: for scratch of a moment. How many workers hold scratch of one size at once differs from step
+    /// to step, and a worker that finds none should borrow rather than ask the system.
+    Any,
 }
 
 /// A block of the CPU pool, owned; it goes back to the pool when dropped. Its memory is uninitialised.
@@ -142,13 +156,13 @@ unsafe impl Sync for Block {}
 
 impl Block {
     /// Takes a block of at least `bytes` for `operation`.
-    pub(crate) fn take(operation: &str, bytes: usize) -> Result<Self> {
+    pub(crate) fn take(operation: &str, bytes: usize, fit: Fit) -> Result<Self> {
         let fail = |why: String| Error::new(ErrorKind::OutOfMemory, operation.to_owned(), why);
         let capacity = capacity_for(bytes).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;
         let layout =
             memory_layout(capacity).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;
         let mut pool = cpu();
-        let block = match pool.reuse(capacity) {
+        let block = match pool.reuse(capacity, fit) {
             Some(block) => block,
             None => {
                 if let Some(limit) = pool.statistics.limit {

@@ -2,7 +2,10 @@
 
 use std::{mem::MaybeUninit, slice};
 
-use crate::{Device, Element, Result, pool::Block};
+use crate::{
+    Device, Element, Result,
+    pool::{Block, Fit},
+};
 
 /// `bytes` bytes on a device, shared by the tensors that view them.
 #[derive(Debug)]
@@ -14,10 +17,10 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Uninitialised memory for `count` elements of `T`.
-    pub(crate) fn uninit<T: Element>(operation: &str, count: usize, device: Device) -> Result<Self> {
+    pub(crate) fn uninit<T: Element>(operation: &str, count: usize, device: Device, fit: Fit) -> Result<Self> {
         device.check(operation)?;
         let bytes = count.saturating_mul(size_of::<T>());
-        Ok(Self { block: Block::take(operation, bytes)?, bytes, device })
+        Ok(Self { block: Block::take(operation, bytes, fit)?, bytes, device })
     }
 
     /// The device that holds the memory.

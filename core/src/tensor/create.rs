@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
 
 use super::{Tensor, with_element};
-use crate::{DType, Device, Element, Error, Layout, Result, Seed, element_count, storage::Storage};
+use crate::{DType, Device, Element, Error, Layout, Result, Seed, element_count, pool::Fit, storage::Storage};
 
 /// Memory of a tensor to come, to be filled by a kernel.
 ///
@@ -32,7 +32,7 @@ impl<T: Element> TensorBuilder<T> {
     pub fn new(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
         let count = element_count(operation, shape)?;
         Ok(Self {
-            storage: Storage::uninit::<T>(operation, count, device)?,
+            storage: Storage::uninit::<T>(operation, count, device, Fit::Close)?,
             layout: Layout::contiguous(shape),
             element: PhantomData,
         })
