@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::time::Instant;
+use tomograd_kernels::Precision;
 use tomograd_kernels::conv::ConvShape;
 use tomograd_kernels::conv::cpu::{Epilogue, Inputs, Outputs, Path, backward_data, backward_weights, forward};
 use tomograd_kernels::matmul::cpu::{GemmShape, Start, View, gemm};
@@ -122,6 +123,7 @@ fn conv(bench: &Bench) {
         stride: [stride; 3],
         padding: [kernel / 2; 3],
         dilation: [1; 3],
+        precision: Precision::Fast,
     };
     let up = |channels: [usize; 2], size: usize| ConvShape {
         padding: [0; 3],

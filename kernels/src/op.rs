@@ -72,7 +72,7 @@ pub struct Context {
 }
 
 /// How exact the kernels must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// Algorithms with fewer multiplications and a slightly larger rounding error (Winograd) may be used.
     #[default]

@@ -23,6 +23,8 @@ pub use transposed::ConvTranspose;
 
 use tomograd_core::{Error, Result};
 
+use crate::Precision;
+
 /// The sizes of a convolution. The output's spatial size follows from them: [`ConvShape::output`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
@@ -44,6 +46,8 @@ pub struct ConvShape {
     pub padding: [usize; 3],
     /// How far apart the kernel's taps lie.
     pub dilation: [usize; 3],
+    /// Whether a path with fewer multiplications and a larger rounding error (Winograd) may be chosen.
+    pub precision: Precision,
 }
 
 impl ConvShape {

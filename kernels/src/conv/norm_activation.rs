@@ -8,7 +8,7 @@ use super::{
     op::inputs_of,
 };
 use crate::{
-    Context, Cost, Forward, Meta, Op, Saved, check,
+    Context, Cost, Forward, Meta, Op, Precision, Saved, check,
     elementwise::Function,
     norm::{Norm, Statistics},
     op::with_real,
@@ -36,7 +36,7 @@ impl ConvNormActivation {
     /// The norm's inputs: z and what follows the convolution's.
     fn norm_metas(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         let conv_inputs = &inputs[..self.conv_inputs()];
-        let z = self.conv.output(conv_inputs, &self.conv.shape(conv_inputs)?);
+        let z = self.conv.output(conv_inputs, &self.conv.shape(conv_inputs, Precision::Fast)?);
         Ok([&[z], &inputs[self.conv_inputs()..]].concat())
     }
 
@@ -66,7 +66,7 @@ impl Op for ConvNormActivation {
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let (conv_inputs, norm_inputs) = inputs.split_at(self.conv_inputs());
         let metas: Vec<Meta> = conv_inputs.iter().map(|&x| Meta::from(x)).collect();
-        let shape = self.conv.shape(&metas)?;
+        let shape = self.conv.shape(&metas, context.precision)?;
         let parts: Vec<Tensor> = conv_inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
         with_real!(self.name(), outputs[0].dtype, T => {
             crate::trace::path(cpu::Path::choose::<T>(&shape).name());
@@ -120,7 +120,7 @@ impl Op for ConvNormActivation {
         drop(norm_saved);
         let dz = norm_gradients.remove(0);
         let mut results = match dz {
-            Some(dz) => self.conv.gradients(saved, &dz, &needed[..count])?,
+            Some(dz) => self.conv.gradients(context, saved, &dz, &needed[..count])?,
             None => vec![None; count],
         };
         results.extend(norm_gradients);

@@ -6,7 +6,7 @@ use super::{
     ConvShape,
     cpu::{self, Epilogue, Inputs, Outputs},
 };
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real};
 
 /// A convolution of (N, C, spatial...) with one to three spatial axes.
 ///
@@ -63,7 +63,7 @@ impl Conv {
     }
 
     /// The sizes for these inputs, all checked.
-    pub(super) fn shape(&self, inputs: &[Meta]) -> Result<ConvShape> {
+    pub(super) fn shape(&self, inputs: &[Meta], precision: Precision) -> Result<ConvShape> {
         let x = &inputs[0];
         let weight = &inputs[self.weight()];
         let rank = check::spatial("conv", x)?;
@@ -105,6 +105,7 @@ impl Conv {
             stride: three(&self.stride, 1),
             padding: three(&self.padding, 0),
             dilation: three(&self.dilation, 1),
+            precision,
         };
         shape.check()?;
         Ok(shape)
@@ -116,9 +117,15 @@ impl Conv {
     }
 
     /// The gradients of x, second x, weight and bias from that of the output.
-    pub(super) fn gradients(&self, saved: &Saved, dy: &Tensor, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    pub(super) fn gradients(
+        &self,
+        context: &Context,
+        saved: &Saved,
+        dy: &Tensor,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
         with_real!("conv", dy.dtype(), T => {
-            let shape = self.shape(&saved.metas[..self.input_count()])?;
+            let shape = self.shape(&saved.metas[..self.input_count()], context.precision)?;
             let dy = dy.contiguous()?;
             let dy = dy.as_slice::<T>()?;
             let build = |index: usize| TensorBuilder::<T>::new("conv", &saved.metas[index].shape, saved.metas[index].device);
@@ -175,14 +182,14 @@ impl Op for Conv {
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         check::inputs("conv", inputs, self.input_count(), self.input_count())?;
         check::same_float("conv", inputs)?;
-        let shape = self.shape(inputs)?;
+        let shape = self.shape(inputs, Precision::Fast)?;
         Ok(vec![self.output(inputs, &shape)])
     }
 
-    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
         let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
-        let shape = self.shape(&metas)?;
+        let shape = self.shape(&metas, context.precision)?;
         with_real!("conv", outputs[0].dtype, T => {
             crate::trace::path(cpu::Path::choose::<T>(&shape).name());
             let weight = self.weight();
@@ -202,19 +209,19 @@ impl Op for Conv {
 
     fn backward_cpu(
         &self,
-        _: &Context,
+        context: &Context,
         saved: &Saved,
         gradients: &[Option<Tensor>],
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         match &gradients[0] {
-            Some(dy) => self.gradients(saved, dy, needed),
+            Some(dy) => self.gradients(context, saved, dy, needed),
             None => Ok(vec![None; needed.len()]),
         }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        let flops = self.shape(inputs).map_or(0.0, |shape| 2.0 * shape.multiply_adds() as f64);
+        let flops = self.shape(inputs, Precision::Fast).map_or(0.0, |shape| 2.0 * shape.multiply_adds() as f64);
         Cost::of(flops, inputs, outputs)
     }
 }

@@ -3,7 +3,7 @@
 use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{Conv, ConvNormActivation, ConvShape, ConvTranspose, reference};
-use crate::{Meta, norm::Norm, registry, registry::Proven};
+use crate::{Meta, Precision, norm::Norm, registry, registry::Proven};
 
 /// The values of one or two inputs, their channels put together.
 fn concatenated(x: &[Tensor]) -> Result<Vec<f64>> {
@@ -49,6 +49,7 @@ fn random_shape(random: &mut Random) -> (usize, ConvShape) {
         stride: [1; 3],
         padding: [0; 3],
         dilation: [1; 3],
+        precision: Precision::Strict,
     };
     let plain = random.bernoulli(0.3);
     for axis in 3 - rank..3 {
@@ -91,7 +92,7 @@ impl Conv {
 
     fn reference_and_magnitude(&self, inputs: &[Tensor]) -> Result<[Tensor; 2]> {
         let metas = metas(inputs);
-        let shape = self.shape(&metas)?;
+        let shape = self.shape(&metas, Precision::Strict)?;
         let x = concatenated(&inputs[..self.weight()])?;
         let (sums, magnitudes) = reference::forward(&shape, &x, &inputs[self.weight()].to_vec::<f64>()?);
         let bias = self.bias.then(|| &inputs[self.weight() + 1]);
@@ -124,7 +125,7 @@ impl Proven for Conv {
 impl ConvTranspose {
     fn reference_and_magnitude(&self, inputs: &[Tensor]) -> Result<[Tensor; 2]> {
         let metas = metas(inputs);
-        let shape = self.shape(&metas)?;
+        let shape = self.shape(&metas, Precision::Strict)?;
         let (sums, magnitudes) =
             reference::backward_data(&shape, &inputs[0].to_vec::<f64>()?, &inputs[1].to_vec::<f64>()?);
         let bias = self.bias.then(|| &inputs[2]);
@@ -193,7 +194,7 @@ impl Proven for ConvNormActivation {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let (conv, mut inputs) = Conv::random(random)?;
-        let shape = conv.shape(&metas(&inputs))?;
+        let shape = conv.shape(&metas(&inputs), Precision::Strict)?;
         let (norm, more) = Norm::random(random, shape.out_channels, shape.batch * shape.output_voxels())?;
         inputs.extend(more);
         Ok((Self { conv, norm }, inputs))

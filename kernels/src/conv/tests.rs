@@ -5,6 +5,7 @@ use super::cpu::{
     transposed_forward,
 };
 use super::{ConvShape, reference};
+use crate::Precision;
 use crate::parallel::{Order, Settings, as_uninit, with_settings};
 use crate::simd::{Isa, Real};
 use proptest::prelude::*;
@@ -212,6 +213,7 @@ fn shapes() -> impl Strategy<Value = (ConvShape, usize)> {
                 stride: axes.map(|a| a.2),
                 padding: axes.map(|a| a.3),
                 dilation: axes.map(|a| a.4),
+                precision: Precision::Fast,
             };
             let first = first.min(shape.in_channels);
             (shape, first)
@@ -240,6 +242,7 @@ fn shape(batch: usize, channels: [usize; 2], input: [usize; 3], kernel: [usize; 
         stride: kernel.map(|k| if k == 1 { 1 } else { stride }),
         padding: kernel.map(|k| k / 2),
         dilation: [1; 3],
+        precision: Precision::Fast,
     }
 }
 
@@ -267,6 +270,7 @@ fn winograd_layers_are_right() {
     ];
     for (seed, (shape, first, portable)) in shapes.into_iter().enumerate() {
         assert_eq!(Path::choose::<f32>(&shape), Path::Winograd);
+        assert_eq!(Path::choose::<f32>(&ConvShape { precision: Precision::Strict, ..shape }), Path::Dense);
         check::<f32>(shape, first, seed as u64, portable);
     }
     check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);

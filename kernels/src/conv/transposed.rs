@@ -7,7 +7,7 @@ use super::{
     cpu::{self, Epilogue, Inputs, Outputs},
     op::{check_attributes, three},
 };
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real, reduce};
 
 /// The transposed convolution: the backward pass of a convolution with respect to its input, as a forward operation.
 ///
@@ -48,7 +48,7 @@ impl ConvTranspose {
     }
 
     /// The convolution whose backward pass this is: its input is our output.
-    pub(super) fn shape(&self, inputs: &[Meta]) -> Result<ConvShape> {
+    pub(super) fn shape(&self, inputs: &[Meta], precision: Precision) -> Result<ConvShape> {
         let (x, weight) = (&inputs[0], &inputs[1]);
         let rank = check::spatial("conv_transpose", x)?;
         check_attributes("conv_transpose", rank, [&self.stride, &self.padding, &self.dilation])?;
@@ -90,6 +90,7 @@ impl ConvTranspose {
             stride: three(&self.stride, 1),
             padding: three(&self.padding, 0),
             dilation: three(&self.dilation, 1),
+            precision,
         };
         shape.check()?;
         Ok(shape)
@@ -104,15 +105,15 @@ impl Op for ConvTranspose {
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         check::inputs("conv_transpose", inputs, self.input_count(), self.input_count())?;
         check::same_float("conv_transpose", inputs)?;
-        let shape = self.shape(inputs)?;
+        let shape = self.shape(inputs, Precision::Fast)?;
         let rank = inputs[0].rank() - 2;
         Ok(vec![inputs[0].with_shape([&[shape.batch, shape.in_channels], &shape.input[3 - rank..]].concat())])
     }
 
-    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
         let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
-        let shape = self.shape(&metas)?;
+        let shape = self.shape(&metas, context.precision)?;
         with_real!("conv_transpose", outputs[0].dtype, T => {
             let mut builder = TensorBuilder::<T>::new("conv_transpose", &outputs[0].shape, outputs[0].device)?;
             let bias = if self.bias { Some(inputs[2].as_slice::<T>()?) } else { None };
@@ -130,14 +131,14 @@ impl Op for ConvTranspose {
 
     fn backward_cpu(
         &self,
-        _: &Context,
+        context: &Context,
         saved: &Saved,
         gradients: &[Option<Tensor>],
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let mut results = vec![None; needed.len()];
         let Some(gradient) = &gradients[0] else { return Ok(results) };
-        let shape = self.shape(&saved.metas)?;
+        let shape = self.shape(&saved.metas, context.precision)?;
         let gradient = gradient.contiguous()?;
         with_real!("conv_transpose", gradient.dtype(), T => {
             let dy = gradient.as_slice::<T>()?;
@@ -171,7 +172,7 @@ impl Op for ConvTranspose {
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        let flops = self.shape(inputs).map_or(0.0, |shape| 2.0 * shape.multiply_adds() as f64);
+        let flops = self.shape(inputs, Precision::Fast).map_or(0.0, |shape| 2.0 * shape.multiply_adds() as f64);
         Cost::of(flops, inputs, outputs)
     }
 }

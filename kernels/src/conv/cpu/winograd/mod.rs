@@ -32,6 +32,7 @@ pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
     // What filling up tiles costs.
     let filled = height.next_multiple_of(OUT_Y) * width.next_multiple_of(OUT_X);
     T::MANTISSA_BITS < 30
+        && shape.precision == crate::Precision::Fast
         && kz <= 3
         && ky == 3
         && kx == 3
