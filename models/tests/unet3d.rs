@@ -78,8 +78,8 @@ fn learns_and_copies_nothing_on_write() {
 
 #[test]
 fn three_steps_give_the_same_weights_for_any_threads_and_chunk_order() {
-    let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![32, 64] };
-    let run = |settings: Settings| with_settings(settings, || train(&config, &[2, 1, 24, 32, 24], 3)).unwrap().0;
+    let config = UNet3dConfig::new(3);
+    let run = |settings: Settings| with_settings(settings, || train(&config, &[2, 1, 40, 56, 40], 3)).unwrap().0;
     let expected = bits(&run(Settings::default().threads(1)));
     reset_workers_seen();
     for settings in [
