@@ -205,14 +205,15 @@ impl Kernel for Chains {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f64 {
         let factor = <f32 as Real>::Vec::<S>::splat(0.999);
-        let mut sums = [<f32 as Real>::Vec::<S>::splat(1.0); 12];
+        // Different starts, and all of them used: else the compiler would keep a single chain.
+        let mut sums: [_; 12] = std::array::from_fn(|i| <f32 as Real>::Vec::<S>::splat(1.0 + i as f32));
         for _ in 0..self.0 {
             for sum in &mut sums {
                 *sum = sum.mul_add(factor, factor);
             }
         }
         let mut out = [0.0f32; 16];
-        sums.iter().for_each(|sum| sum.store(&mut out));
+        sums.into_iter().reduce(Vector::add).expect("twelve sums").store(&mut out);
         black_box(out);
         (self.0 * 12 * <f32 as Real>::Vec::<S>::LANES * 2) as f64
     }

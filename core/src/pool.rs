@@ -95,6 +95,20 @@ fn memory_layout(capacity: usize) -> Option<Layout> {
     Layout::from_size_align(capacity, if capacity >= 2 * HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }).ok()
 }
 
+/// Asks for huge pages under the part of a large block that whole ones fit in: fewer page faults at first, and far fewer
+/// misses of the address cache ever after, above all where a kernel reads rows that lie pages apart.
+fn ask_for_huge_pages(pointer: NonNull<u8>, layout: Layout) {
+    #[cfg(target_os = "linux")]
+    if layout.align() == HUGE_PAGE {
+        let whole = layout.size() / HUGE_PAGE * HUGE_PAGE;
+        // SAFETY: the range lies in a block of ours, at a page's boundary, and the advice changes nothing but speed. A
+        // system that doesn't know it answers with an error, which needs no action.
+        unsafe { libc::madvise(pointer.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (pointer, layout);
+}
+
 /// The capacity of a block for `bytes`: four steps to each power of two, so that blocks of nearly the same size are shared
 /// and at most a fifth is unused.
 fn capacity_for(bytes: usize) -> Option<usize> {
@@ -185,6 +199,7 @@ impl Block {
                     pointer = NonNull::new(unsafe { alloc(layout) });
                 }
                 let pointer = pointer.ok_or_else(|| fail(format!("the system has no {capacity} bytes left")))?;
+                ask_for_huge_pages(pointer, layout);
                 pool.statistics.system_allocations += 1;
                 Block { pointer, capacity }
             }

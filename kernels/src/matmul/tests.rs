@@ -81,7 +81,16 @@ proptest! {
 
 #[test]
 fn products_of_many_blocks_are_right() {
-    for (m, n, k) in [(300, 500, 200), (1, 1000, 400), (1000, 1, 400), (530, 3, 390), (5, 97, 700), (17, 990, 33)] {
+    for (m, n, k) in [
+        (300, 500, 200),
+        (270, 50, 1100),
+        (280, 530, 270),
+        (1, 1000, 400),
+        (1000, 1, 400),
+        (530, 3, 390),
+        (5, 97, 700),
+        (17, 990, 33),
+    ] {
         check::<f32>(GemmShape { batch: 1, m, n, k }, [false; 3], Case::Zero, 1);
         check::<f32>(GemmShape { batch: 2, m, n, k }, [true, true, true], Case::Existing, 1);
     }

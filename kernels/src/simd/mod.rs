@@ -56,6 +56,18 @@ pub fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
+/// [`prefetch`] into the first cache.
+#[inline(always)]
+pub fn prefetch_near<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A register full of numbers.
 ///
 /// Values are only made inside a [`Kernel`] that [`dispatch`] runs: that is what makes the instructions behind the

@@ -155,11 +155,17 @@ fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) 
     Ok(())
 }
 
-/// How much of k is packed at a time: a panel of the right matrix then fits the first cache.
+/// How much of k is packed at a time.
 const K_BLOCK: usize = 256;
-/// About how many columns of the right matrix are packed at a time, and how many rows use them.
-const COLUMN_BLOCK: usize = 480;
-const ROW_BLOCK: usize = 528;
+/// How many such blocks a tile takes at a time if the right matrix was packed beforehand. Its panels then stream from the
+/// second cache; those that a worker packs for itself, one block at a time, stay in the first.
+#[inline(always)]
+const fn long_k_blocks<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 4 } else { 2 }
+}
+/// About how many rows and columns of the output are a block: the rows' part of the left matrix fits the second cache.
+const ROW_BLOCK: usize = 264;
+const COLUMN_BLOCK: usize = 528;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 4 << 20;
 
@@ -180,6 +186,16 @@ struct Plan<'a, T> {
     column_block: usize,
     /// The left matrices, packed beforehand: panels over all of k, `panel_stride` numbers each.
     packed_a: Option<&'a [T]>,
+    packed_b: PackedB<'a, T>,
+}
+
+/// The right matrices, packed beforehand: for each block of k, whole rows in panels as [`pack_block`] makes them, `k_block`
+/// long (the last rows of the last block are left out).
+struct PackedB<'a, T> {
+    data: Option<&'a [MaybeUninit<T>]>,
+    k_block: usize,
+    /// The columns, rounded up.
+    columns: usize,
 }
 
 fn run<T: Real>(
@@ -203,22 +219,33 @@ fn run<T: Real>(
     let row_block = block_size(m, ROW_BLOCK, ROW_UNIT);
     let column_block = block_size(n, COLUMN_BLOCK, 16);
     let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
-    let mut plan = Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None };
-    // With several blocks of columns, each would pack the left matrix again; do it once, unless the batch shares none of it.
-    let shared = a.batch_stride == 0 && batch > 1;
-    let mut packed = Scratch::<T>::new("matmul", 0)?;
-    if columns > 1 || shared {
-        let matrices = if a.batch_stride == 0 { 1 } else { batch };
-        packed = Scratch::new("matmul", matrices * m.next_multiple_of(ROW_UNIT) * k)?;
-        let panels = m.div_ceil(ROW_UNIT);
-        let parts = Partition::new(packed.uninit(), ROW_UNIT * k);
-        let grain = (CHUNK_WORK / 16 / (ROW_UNIT * k)).max(1);
-        parallel_for(matrices * panels, grain, |range| {
+    let packed_b = PackedB { data: None, k_block: block_size(k, K_BLOCK, 1), columns: n.next_multiple_of(16) };
+    let mut plan = Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None, packed_b };
+    // Several blocks of columns would each pack the left matrix again, and several blocks of rows the right one, and so would
+    // products that share one: then it's done once, beforehand.
+    let grain = |numbers: usize| (CHUNK_WORK / 16 / numbers.max(1)).max(1);
+    let (mut a_scratch, mut b_scratch);
+    if columns > 1 || (a.batch_stride == 0 && batch > 1) {
+        let (matrices, panels) = (if a.batch_stride == 0 { 1 } else { batch }, m.div_ceil(ROW_UNIT));
+        a_scratch = Scratch::new("matmul", matrices * panels * ROW_UNIT * k)?;
+        let parts = Partition::new(a_scratch.uninit(), ROW_UNIT * k);
+        parallel_for(matrices * panels, grain(ROW_UNIT * k), |range| {
             dispatch(PackA { plan: &plan, range: range.clone(), panels, parts: &parts })
         })?;
         drop(parts);
         // SAFETY: the panels, padding included, cover the whole scratch.
-        plan.packed_a = Some(unsafe { packed.assume_init() });
+        plan.packed_a = Some(unsafe { a_scratch.assume_init() });
+    }
+    if rows > 1 || (b.batch_stride == 0 && batch > 1) {
+        let (matrices, blocks) = (if b.batch_stride == 0 { 1 } else { batch }, k.div_ceil(plan.packed_b.k_block));
+        let block = plan.packed_b.k_block * plan.packed_b.columns;
+        b_scratch = Scratch::new("matmul", matrices * blocks * block)?;
+        let parts = Partition::new(b_scratch.uninit(), block);
+        parallel_for(matrices * blocks, grain(block), |range| {
+            dispatch(PackB { plan: &plan, range: range.clone(), blocks, parts: &parts })
+        })?;
+        drop(parts);
+        plan.packed_b.data = Some(b_scratch.uninit());
     }
     let grid = if swapped {
         Grid::batched(out, batch, n, m, column_block, row_block)
@@ -229,7 +256,6 @@ fn run<T: Real>(
     parallel_for(batch * rows * columns, (CHUNK_WORK / work.max(1)).max(1), |range| {
         dispatch(Blocks { plan: &plan, range: range.clone(), rows, columns, grid: &grid })
     })?;
-    drop(packed);
     Ok(())
 }
 
@@ -251,6 +277,35 @@ impl<T: Real> Kernel for PackA<'_, T> {
             let to = self.parts.block(i);
             // SAFETY: the view was checked against the shape, and rows from `m` on aren't read; a part holds that many rows.
             unsafe { pack_rows::<S, T>(a, matrix, row, shape.m, 0, shape.k, ROW_UNIT, to.as_mut_ptr().cast()) };
+        }
+    }
+}
+
+/// Packs the right matrices, a part of some rows at a time.
+struct PackB<'a, T> {
+    plan: &'a Plan<'a, T>,
+    range: std::ops::Range<usize>,
+    blocks: usize,
+    parts: &'a Partition<'a, MaybeUninit<T>>,
+}
+
+impl<T: Real> Kernel for PackB<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Plan { shape, b, column_block, packed_b: PackedB { k_block, .. }, .. } = self.plan;
+        for i in self.range {
+            let (matrix, row) = (i / self.blocks, i % self.blocks * k_block);
+            let to = self.parts.block(i).as_mut_ptr().cast::<T>();
+            for column in (0..shape.n).step_by(*column_block) {
+                let (rows, columns) = ((*k_block).min(shape.k - row), (*column_block).min(shape.n - column));
+                // SAFETY: the view was checked against the shape; a part holds `k_block` rows of the rounded-up columns.
+                unsafe {
+                    let start = matrix * b.batch_stride + row * b.row_stride + column * b.column_stride;
+                    let (start, to) = (b.data.as_ptr().add(start), to.add(column * k_block));
+                    pack_block::<S, T>(start, b.row_stride, b.column_stride, rows, columns, *k_block, to);
+                }
+            }
         }
     }
 }
@@ -296,22 +351,25 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a } = *self.plan;
+        let Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a, ref packed_b } = *self.plan;
         let GemmShape { m, n, k, .. } = shape;
         let width = tile_columns::<S, T>();
         let lanes = T::Vec::<S>::LANES;
         let height = panel_rows::<S>();
-        let k_block = K_BLOCK.min(k);
+        let k_block = packed_b.k_block * if packed_b.data.is_some() { long_k_blocks::<S>() } else { 1 };
         let scratch = |count| Scratch::<T>::new("matmul", count).expect("memory for packing");
-        let mut b_scratch = scratch(column_block.next_multiple_of(width) * k_block);
+        let mut b_scratch =
+            scratch(if packed_b.data.is_some() { 0 } else { column_block.next_multiple_of(width) * k_block });
         let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block * k_block });
         // One tile will do for edges if all of k is one block.
         let waiting_panels = if k_block < k { row_block.div_ceil(height) * column_block.div_ceil(width) } else { 1 };
         let mut waiting_scratch = scratch(waiting_panels * height * width);
         let waiting = waiting_scratch.uninit().as_mut_ptr().cast::<T>();
-        let packed_b = b_scratch.uninit().as_mut_ptr().cast::<T>();
+        let own_b = b_scratch.uninit().as_mut_ptr().cast::<T>();
         // The steps of panels of one, two and three vectors.
-        let steps: [Vec<usize>; 3] = std::array::from_fn(|i| (0..k_block).map(|k| k * (i + 1) * lanes).collect());
+        let step =
+            |k: usize, width| k / packed_b.k_block * packed_b.k_block * packed_b.columns + k % packed_b.k_block * width;
+        let steps: [Vec<usize>; 3] = std::array::from_fn(|i| (0..k_block).map(|k| step(k, (i + 1) * lanes)).collect());
         let strides: Vec<usize> = (0..k_block).map(|i| i * b.row_stride).collect();
         for block in self.range {
             let (batch, i, j) =
@@ -323,7 +381,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
             let (row_stride, column_stride) = if swapped { (1, out.stride()) } else { (out.stride(), 1) };
             let out = out.as_mut_ptr().cast::<T>();
             // Few rows don't pay for packing the right matrix, if its rows can be read as they are.
-            let direct = rows <= 32 && k <= 256 && b.column_stride == 1;
+            let direct = packed_b.data.is_none() && rows <= 32 && k <= 256 && b.column_stride == 1;
             for from in (0..k).step_by(k_block) {
                 let steps_here = k_block.min(k - from);
                 // SAFETY: views were checked against the shape; scratch is as large as a block; tiles stay inside the block
@@ -341,11 +399,21 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                         }
                         whole += vectors * lanes;
                     }
-                    if whole < columns {
+                    if whole < columns && packed_b.data.is_none() {
                         let start = b_start.add(whole * b.column_stride);
                         let (row, column) = (b.row_stride, b.column_stride);
-                        pack_block::<S, T>(start, row, column, steps_here, columns - whole, packed_b);
+                        pack_block::<S, T>(start, row, column, steps_here, columns - whole, steps_here, own_b);
                     }
+                    // Where a block's packed columns begin, and how long its panels are.
+                    let (packed_start, panel_steps) = match packed_b.data {
+                        Some(packed) => {
+                            let matrix = if b.batch_stride == 0 { 0 } else { batch };
+                            let blocks = matrix * k.div_ceil(packed_b.k_block) + from / packed_b.k_block;
+                            let start = (blocks * packed_b.columns + first_column) * packed_b.k_block;
+                            (packed.as_ptr().cast::<T>().add(start), packed_b.k_block)
+                        }
+                        None => (own_b.cast_const(), steps_here),
+                    };
                     let (a_start, a_panel) = match packed_a {
                         Some(packed) => {
                             let matrix = if a.batch_stride == 0 { 0 } else { batch };
@@ -364,10 +432,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                         let (b_start, offsets) = if column < whole {
                             (b_start.add(column), &strides[..steps_here])
                         } else {
-                            (
-                                packed_b.cast_const().add((column - whole) * steps_here),
-                                &steps[vectors - 1][..steps_here],
-                            )
+                            (packed_start.add((column - whole) * panel_steps), &steps[vectors - 1][..steps_here])
                         };
                         let tile_width = (vectors * lanes).min(columns - column);
                         for row in (0..rows).step_by(height) {
@@ -402,7 +467,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                                 _ => None,
                             };
                             let c = if last && fits { out } else { waiting };
-                            tile::<S, T>(tile_rows, vectors, a_start, b_start, offsets, start, c);
+                            tile::<S, T, true>(tile_rows, vectors, a_start, b_start, offsets, start, c);
                             if last && !fits {
                                 for r in 0..tile_rows {
                                     let from = waiting.first.add(r * width);

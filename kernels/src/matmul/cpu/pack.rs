@@ -44,11 +44,11 @@ pub(crate) unsafe fn pack_panel<S: Simd, T: Real>(
 }
 
 /// Packs a block of `k` rows of `columns` numbers into panels `to[panel][k][width]`, as wide as [`next_vectors`] says; columns
-/// beyond the last are zeros.
+/// beyond the last are zeros. Panels lie `panel_k` ≥ `k` rows apart.
 ///
 /// # Safety
 /// `from[i * row_stride + j * column_stride]` is readable for i < k, j < columns; `to` is writable for
-/// `columns` rounded up to vectors times `k` numbers.
+/// `columns` rounded up to vectors times `panel_k` numbers.
 #[inline(always)]
 pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
     from: *const T,
@@ -56,6 +56,7 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
     column_stride: usize,
     k: usize,
     columns: usize,
+    panel_k: usize,
     to: *mut T,
 ) {
     let lanes = T::Vec::<S>::LANES;
@@ -70,7 +71,7 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
                 while first < columns {
                     let width = panel(first);
                     let count = width.min(columns - first);
-                    let (from, to) = (from.add(first), to.add(first * k + i * width));
+                    let (from, to) = (from.add(first), to.add(first * panel_k + i * width));
                     for j in (0..width).step_by(lanes) {
                         let vector = if j + lanes <= count {
                             T::Vec::<S>::load_ptr(from.add(j))
@@ -88,7 +89,7 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
         while first < columns {
             let width = panel(first);
             let count = width.min(columns - first);
-            let to = to.add(first * k);
+            let to = to.add(first * panel_k);
             let from = from.add(first * column_stride);
             // Blocks of 8 × 8: a cache line of each column gives its numbers while it is at hand.
             for i in (0..k).step_by(8) {

@@ -1,6 +1,6 @@
 //! The register tile: the one inner loop of matrix multiplication and of dense convolution.
 
-use crate::simd::{Real, Simd, Vector};
+use crate::simd::{Real, Simd, Vector, prefetch_near};
 
 /// How many rows a tile has, and a panel of packed rows.
 #[inline(always)]
@@ -31,6 +31,10 @@ pub(crate) fn tile_columns<S: Simd, T: Real>() -> usize {
     tile_vectors::<S>() * T::Vec::<S>::LANES
 }
 
+/// How many steps ahead a panel that streams is asked for. (With half as many registers there are half as many sums to a
+/// step, and no time for it.)
+const AHEAD: usize = 8;
+
 /// Rows at a distance.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<T> {
@@ -44,13 +48,14 @@ pub(crate) struct Rows<T> {
 /// `c[i, j] = start[i, j] + Σ_k a[k * panel_rows + i] * b[offsets[k] + j]`
 ///
 /// Each element is one chain of fused multiply-adds, from zero or from where it starts, so its bits don't depend on the
-/// size of a tile or on where the range of k was cut. The number of rows is rounded up, see [`rounded_rows`].
+/// size of a tile or on where the range of k was cut. The number of rows is rounded up, see [`rounded_rows`]. If `a`
+/// and `b` are packed and stream from a far cache (`STREAMING`), they are asked for some steps ahead, and so is `c`.
 ///
 /// # Safety
 /// `a` is readable for whole panels of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
 /// (and `start`, which may be the same, readable) for the rounded-up rows of `vectors` vectors.
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, T: Real>(
+pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     rows: usize,
     vectors: usize,
     a: *const T,
@@ -64,9 +69,9 @@ pub(crate) unsafe fn tile<S: Simd, T: Real>(
             // SAFETY: the caller's promise is the same.
             unsafe {
                 match vectors {
-                    3 if S::REGISTERS >= 32 => fixed::<S, T, $rows, 3>(a, b, offsets, start, c),
-                    2.. => fixed::<S, T, $rows, 2>(a, b, offsets, start, c),
-                    _ => fixed::<S, T, $rows, 1>(a, b, offsets, start, c),
+                    3 if S::REGISTERS >= 32 => fixed::<S, T, STREAMING, $rows, 3>(a, b, offsets, start, c),
+                    2.. => fixed::<S, T, STREAMING, $rows, 2>(a, b, offsets, start, c),
+                    _ => fixed::<S, T, STREAMING, $rows, 1>(a, b, offsets, start, c),
                 }
             }
         };
@@ -92,7 +97,7 @@ pub(crate) fn rounded_rows<S: Simd>(rows: usize) -> usize {
 
 /// [`tile`] of a size known at compile time, so that the accumulators stay in registers.
 #[inline(always)]
-unsafe fn fixed<S: Simd, T: Real, const R: usize, const V: usize>(
+unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V: usize>(
     mut a: *const T,
     b: *const T,
     offsets: &[usize],
@@ -110,19 +115,32 @@ unsafe fn fixed<S: Simd, T: Real, const R: usize, const V: usize>(
                 }
             }
         }
-        for &offset in offsets {
-            let b = b.add(offset);
-            let mut row = [T::Vec::<S>::zero(); V];
-            for (j, vector) in row.iter_mut().enumerate() {
-                *vector = T::Vec::<S>::load_ptr(b.add(j * lanes));
+        // The output's rows are asked for one after the other meanwhile: all at once they would hold up the loads.
+        let part = offsets.len().div_ceil(R).max(1);
+        for (i, offsets) in offsets.chunks(part).enumerate() {
+            for j in 0..if STREAMING { V } else { 0 } {
+                prefetch_near(c.first.wrapping_add(i * c.stride + j * lanes));
             }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let factor = T::Vec::<S>::splat(*a.add(i));
-                for (sum, vector) in sums.iter_mut().zip(row) {
-                    *sum = factor.mul_add(vector, *sum);
+            for &offset in offsets {
+                let b = b.add(offset);
+                if STREAMING && S::REGISTERS >= 32 {
+                    for j in 0..V {
+                        prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));
+                    }
+                    prefetch_near(a.wrapping_add(2 * AHEAD * panel_rows::<S>()));
                 }
+                let mut row = [T::Vec::<S>::zero(); V];
+                for (j, vector) in row.iter_mut().enumerate() {
+                    *vector = T::Vec::<S>::load_ptr(b.add(j * lanes));
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let factor = T::Vec::<S>::splat(*a.add(i));
+                    for (sum, vector) in sums.iter_mut().zip(row) {
+                        *sum = factor.mul_add(vector, *sum);
+                    }
+                }
+                a = a.add(panel_rows::<S>());
             }
-            a = a.add(panel_rows::<S>());
         }
         for (i, row) in sums.iter().enumerate() {
             for (j, sum) in row.iter().enumerate() {

@@ -186,7 +186,15 @@ impl<T: Real> Boxes<'_, T> {
                                 let weights = weights.add(panel * plan.inputs * taps * height);
                                 let to = to.add(panel * height * sums.channel);
                                 let to = Rows { first: to, stride: sums.channel };
-                                tile::<S, T>(rows, vectors, weights, from, offsets, (first > 0).then_some(to), to);
+                                tile::<S, T, false>(
+                                    rows,
+                                    vectors,
+                                    weights,
+                                    from,
+                                    offsets,
+                                    (first > 0).then_some(to),
+                                    to,
+                                );
                             }
                         }
                     }
