@@ -32,13 +32,13 @@ pub use tomograd_pipeline as pipeline;
 
 /// What a training program needs.
 pub mod prelude {
-    pub use tomograd_autodiff::{Tape, Var, gradcheck};
+    pub use tomograd_autodiff::{Tape, Var};
     pub use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
     pub use tomograd_io::Volume;
     pub use tomograd_models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
     pub use tomograd_nn::{
         AdamW, Checkpoint, Conv, ConvTranspose, DiceCe, Group, Loaded, Module, Norm, NormKind, Optimizer, Params, Pass,
-        Scope, Sgd, Update, schedule,
+        Scope, Sgd, Update, gradcheck, schedule,
     };
     pub use tomograd_pipeline::{ContactSheet, Dataset, Loader, Report, SlidingWindow, Split, evaluate};
 }

@@ -1,10 +1,15 @@
 //! The built-in operations as methods of [`Var`].
 
-use tomograd_core::{DType, Result};
+use tomograd_core::{DType, Error, Result, Tensor};
 use tomograd_kernels::{
     cast::Cast,
     elementwise::{BinaryFunction, Chain, Function},
+    index::{Concat, Gather, IndexSelect, Pad, PadMode},
+    matmul::Matmul,
+    pool::{AdaptiveAveragePool, AdaptiveMaxPool},
     reduce::{Combine, Reduce},
+    resample::{Interpolate, Interpolation},
+    softmax::{LogSoftmax, Softmax},
     view::View,
 };
 
@@ -126,6 +131,112 @@ impl Var {
     /// When the dtype isn't floating point, or memory runs out.
     pub fn mean_spatial(&self) -> Result<Var> {
         self.reduce(Combine::Mean, (2..self.rank()).collect(), true)
+    }
+
+    /// exp(x_i) / Σ_j exp(x_j) along `axis`, without overflow.
+    ///
+    /// ```
+    /// use tomograd_autodiff::Tape;
+    /// use tomograd_core::{Device, Tensor};
+    ///
+    /// let tape = Tape::off(Default::default());
+    /// let x = tape.constant(Tensor::from_slice(&[0.0f64, 3.0f64.ln()], &[2], Device::Cpu)?);
+    /// let y = x.softmax(0)?.value().to_vec::<f64>()?;
+    /// assert!((y[0] - 0.25).abs() < 1e-12 && (y[1] - 0.75).abs() < 1e-12);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the axis is beyond the rank, the dtype isn't floating point, or memory runs out.
+    pub fn softmax(&self, axis: usize) -> Result<Var> {
+        Var::apply(Softmax { axis }, &[self])
+    }
+
+    /// The logarithm of [`softmax`](Self::softmax).
+    ///
+    /// # Errors
+    /// As softmax.
+    pub fn log_softmax(&self, axis: usize) -> Result<Var> {
+        Var::apply(LogSoftmax { axis }, &[self])
+    }
+
+    /// The matrix product of (..., m, k) and (..., k, n); leading axes are broadcast.
+    ///
+    /// # Errors
+    /// When shapes don't fit, dtypes differ, the variables are of two passes, or memory runs out.
+    pub fn matmul(&self, other: &Var) -> Result<Var> {
+        Var::apply(Matmul, &[self, other])
+    }
+
+    /// Variables one after the other along `axis`.
+    ///
+    /// # Errors
+    /// When there is none, their shapes differ along another axis, dtypes differ, they are of two passes, or memory runs out.
+    pub fn concat(parts: &[&Var], axis: usize) -> Result<Var> {
+        Var::apply(Concat { axis }, parts)
+    }
+
+    /// Parts of the given sizes along `axis`, without a copy: the reverse of [`concat`](Self::concat).
+    ///
+    /// # Errors
+    /// When the axis is beyond the rank, or the sizes don't add up to its own.
+    pub fn split(&self, sizes: &[usize], axis: usize) -> Result<Vec<Var>> {
+        let whole = self.shape().get(axis).copied();
+        if whole.is_none_or(|whole| sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(whole)) {
+            return Err(Error::shape("split", format!("parts of {sizes:?} along axis {axis}"))
+                .shapes([self.shape()])
+                .expected("sizes that add up to the axis"));
+        }
+        let starts = sizes.iter().scan(0, |next, size| Some(std::mem::replace(next, *next + size)));
+        starts.zip(sizes).map(|(start, &size)| self.narrow(axis, start, size)).collect()
+    }
+
+    /// A border of `before[a]` elements in front of axis `a` and `after[a]` behind.
+    ///
+    /// # Errors
+    /// When there isn't one number for each axis, a reflected border isn't narrower than its axis, or memory runs out.
+    pub fn pad(&self, before: &[usize], after: &[usize], mode: PadMode) -> Result<Var> {
+        Var::apply(Pad { before: before.to_vec(), after: after.to_vec(), mode }, &[self])
+    }
+
+    /// `y[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`; `index` is an i64 tensor of x's shape but along the axis.
+    ///
+    /// # Errors
+    /// When an index is outside of the axis, shapes don't fit, or memory runs out.
+    pub fn gather(&self, axis: usize, index: &Tensor) -> Result<Var> {
+        Var::apply(Gather { axis }, &[self, &self.tape().constant(index.clone())])
+    }
+
+    /// `y[.., i, ..] = x[.., index[i], ..]` along `axis`; `index` is an i64 tensor of rank 1.
+    ///
+    /// # Errors
+    /// As [`gather`](Self::gather).
+    pub fn index_select(&self, axis: usize, index: &Tensor) -> Result<Var> {
+        Var::apply(IndexSelect { axis }, &[self, &self.tape().constant(index.clone())])
+    }
+
+    /// (N, C, spatial...) interpolated to (N, C, size...).
+    ///
+    /// # Errors
+    /// When `size` isn't one to three sizes of at least 1, one for each spatial axis, or memory runs out.
+    pub fn interpolate(&self, size: &[usize], mode: Interpolation) -> Result<Var> {
+        Var::apply(Interpolate { size: size.to_vec(), mode }, &[self])
+    }
+
+    /// The means of `output` shares of (N, C, spatial...).
+    ///
+    /// # Errors
+    /// When `output` isn't one size for each spatial axis, or memory runs out.
+    pub fn adaptive_average_pool(&self, output: &[usize]) -> Result<Var> {
+        Var::apply(AdaptiveAveragePool { output: output.to_vec() }, &[self])
+    }
+
+    /// The maxima of `output` shares of (N, C, spatial...).
+    ///
+    /// # Errors
+    /// As [`adaptive_average_pool`](Self::adaptive_average_pool).
+    pub fn adaptive_max_pool(&self, output: &[usize]) -> Result<Var> {
+        Var::apply(AdaptiveMaxPool { output: output.to_vec() }, &[self])
     }
 
     /// The axes in the order of `axes`, without a copy.

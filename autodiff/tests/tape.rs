@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use tomograd_autodiff::{Tape, Var, gradcheck};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor};
-use tomograd_kernels::{Context, Forward, Meta, Op, Saved, check};
+use tomograd_kernels::{Context, Forward, Meta, Op, Saved, check, index::PadMode, resample::Interpolation};
 
 fn tensor(values: &[f64]) -> Tensor {
     Tensor::from_slice(values, &[values.len()], Device::Cpu).unwrap()
@@ -180,4 +180,26 @@ fn gradcheck_accepts_right_gradients_and_refuses_wrong_ones() {
     let large = Tensor::normal(&[100], 0.0, 1.0, Seed::new(6), DType::F64, Device::Cpu).unwrap();
     gradcheck::operation(Cube { factor: 3.0 }, std::slice::from_ref(&large)).unwrap();
     assert!(gradcheck::operation(Cube { factor: f64::NAN }, &[large]).is_err());
+}
+
+#[test]
+fn the_methods_that_move_and_mix_elements_have_their_gradients() {
+    let random =
+        |shape: &[usize], seed| Tensor::normal(shape, 0.0, 1.0, Seed::new(seed), DType::F64, Device::Cpu).unwrap();
+    let attention = |vars: &[Var]| {
+        let [query, key, value] = &vars[0].split(&[2, 2, 2], 2)?[..] else { unreachable!("three parts") };
+        let weights = query.matmul(&key.transpose(1, 2)?)?.mul_scalar(0.5)?.softmax(2)?;
+        Var::concat(&[&weights.matmul(value)?, &weights.log_softmax(1)?], 2)
+    };
+    gradcheck::check(attention, &[random(&[2, 3, 6], 1)]).unwrap();
+    let index = Tensor::from_slice(&[1i64, 0, 1], &[3], Device::Cpu).unwrap();
+    let spatial = |vars: &[Var]| {
+        let padded = vars[0].pad(&[0, 0, 1, 2], &[0, 0, 2, 0], PadMode::Reflect)?;
+        let pooled = padded.adaptive_max_pool(&[3, 3])?.add(&padded.adaptive_average_pool(&[3, 3])?)?;
+        let larger = pooled.interpolate(&[4, 5], Interpolation::Linear)?.index_select(1, &index)?;
+        larger.gather(3, &Tensor::full(&[1, 3, 4, 2], 4.0, DType::I64, Device::Cpu)?)
+    };
+    gradcheck::check(spatial, &[random(&[1, 2, 3, 4], 2)]).unwrap();
+    let error = tape().constant(random(&[2, 3], 3)).split(&[1, 1], 1).unwrap_err();
+    assert!(error.to_string().contains("add up"), "{error}");
 }

@@ -20,9 +20,10 @@
 //! ```
 
 mod checkpoint;
+pub mod gradcheck;
 pub mod init;
 mod layers;
-mod losses;
+pub mod losses;
 mod module;
 mod optimizers;
 mod params;
@@ -43,5 +44,6 @@ pub use pass::Pass;
 pub use tomograd_kernels::{
     pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
     resample::{Interpolate, Interpolation},
+    softmax::{LogSoftmax, Softmax},
 };
 pub use update::Update;

@@ -1,7 +1,8 @@
 //! Losses.
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Result, Tensor};
+use tomograd_core::{Error, Result, Tensor};
+use tomograd_kernels::elementwise::{Chain, Function};
 pub use tomograd_kernels::loss::DiceCe as DiceCeOp;
 
 /// Soft Dice, cross-entropy, or their weighted sum, of logits (N, C, spatial...) and labels, i64 (N, spatial...). The default
@@ -27,4 +28,42 @@ impl DiceCe {
     pub fn forward(&self, logits: &Var, labels: &Tensor) -> Result<Var> {
         Var::apply(self.0.clone(), &[logits, &logits.tape().constant(labels.clone())])
     }
+}
+
+/// The mean of −y log σ(x) − (1 − y) log(1 − σ(x)), that is of softplus(x) − x · y: binary cross-entropy of logits x against
+/// targets y between 0 and 1, which broadcast. Without overflow for any x.
+///
+/// # Errors
+/// When the shapes don't broadcast, or the dtypes differ.
+pub fn binary_cross_entropy(logits: &Var, targets: &Var) -> Result<Var> {
+    logits.softplus()?.sub(&logits.mul(targets)?)?.mean()
+}
+
+/// The mean of (x − y)².
+///
+/// # Errors
+/// When the shapes don't broadcast, or the dtypes differ.
+pub fn mean_squared_error(x: &Var, y: &Var) -> Result<Var> {
+    x.sub(y)?.square()?.mean()
+}
+
+/// The mean of |x − y|.
+///
+/// # Errors
+/// When the shapes don't broadcast, or the dtypes differ.
+pub fn mean_absolute_error(x: &Var, y: &Var) -> Result<Var> {
+    x.sub(y)?.abs()?.mean()
+}
+
+/// The mean of d² / 2β where d = |x − y| is below β > 0, and of d − β/2 elsewhere (Girshick 2015, there with β = 1).
+///
+/// # Errors
+/// When the shapes don't broadcast, the dtypes differ, or β isn't positive.
+pub fn smooth_l1(x: &Var, y: &Var, beta: f64) -> Result<Var> {
+    if beta.is_nan() || beta <= 0.0 {
+        return Err(Error::argument("smooth_l1", format!("beta is {beta}")).expected("a positive number"));
+    }
+    let distance = x.sub(y)?.abs()?;
+    let capped = Var::apply(Chain::unary(Function::Clamp(0.0, beta)), &[&distance])?;
+    capped.mul(&distance.sub(&capped.mul_scalar(0.5)?)?)?.mean()?.mul_scalar(1.0 / beta)
 }

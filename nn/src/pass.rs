@@ -168,6 +168,18 @@ impl Pass {
         pass
     }
 
+    /// A pass on a tape of one's own, over the same frozen parameters and buffers, but these for the others, in their order.
+    pub(crate) fn with_learned(&self, tape: &Tape, learned: &[Var]) -> Pass {
+        let mut pass = self.on(tape);
+        let mut learned = learned.iter();
+        let mut next = |(value, &frozen): (&Var, &bool)| match frozen {
+            true => value.clone(),
+            false => learned.next().unwrap_or(value).clone(),
+        };
+        pass.values = Arc::new(pass.values.iter().zip(self.frozen.iter()).map(&mut next).collect());
+        pass
+    }
+
     /// A pass for branch `index` of this one, on the same tape and with a random stream of its own.
     #[must_use]
     pub fn fork(&self, index: u64) -> Pass {

@@ -7,6 +7,7 @@ use tomograd_kernels::{
     matmul,
     pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
     resample::{Interpolate, Interpolation},
+    softmax::{LogSoftmax, Softmax},
 };
 
 use crate::{Module, Pass, Scope, Slot, init::Init};
@@ -22,7 +23,7 @@ macro_rules! modules {
     )*};
 }
 
-modules!(Chain, MaxPool, AveragePool, AdaptiveMaxPool, AdaptiveAveragePool, Interpolate);
+modules!(Chain, Softmax, LogSoftmax, MaxPool, AveragePool, AdaptiveMaxPool, AdaptiveAveragePool, Interpolate);
 
 /// An elementwise function as a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
