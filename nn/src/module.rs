@@ -14,6 +14,12 @@ pub trait Module: Send + Sync {
     fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var>;
 }
 
+impl<M: Module + ?Sized> Module for Box<M> {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        (**self).forward(x, pass)
+    }
+}
+
 /// Modules one after the other.
 pub struct Sequential(pub Vec<Box<dyn Module>>);
 
