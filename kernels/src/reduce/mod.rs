@@ -2,6 +2,9 @@
 
 mod cpu;
 mod reference;
+mod sum_to;
+
+pub use sum_to::sum_to;
 
 use tomograd_core::{DType, Error, Random, Result, Tensor, contiguous_strides};
 
@@ -30,23 +33,6 @@ pub struct Reduce {
     pub axes: Vec<usize>,
     /// Whether they stay with size 1.
     pub keep_axes: bool,
-}
-
-/// Sums `tensor` over the axes along which `shape` was broadcast to it (in f64, in a fixed order).
-///
-/// # Errors
-/// When memory runs out, or `shape` doesn't broadcast to the tensor's.
-pub fn sum_to(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    if tensor.shape() == shape {
-        return Ok(tensor.clone());
-    }
-    let lead = tensor
-        .rank()
-        .checked_sub(shape.len())
-        .ok_or_else(|| Error::shape("sum_to", "the target has more axes").shapes([tensor.shape(), shape]))?;
-    let reduced: Vec<usize> =
-        (0..tensor.rank()).filter(|&axis| axis < lead || shape[axis - lead] != tensor.shape()[axis]).collect();
-    cpu::reduce(tensor, &reduced, Combine::Sum, 1.0)?.reshape(shape)
 }
 
 impl Reduce {
