@@ -21,6 +21,7 @@ use tomograd::{
         simd::{self, Kernel, Real, Simd, Vector},
         trace,
     },
+    models::registry::Config,
     prelude::*,
 };
 
@@ -47,7 +48,30 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-const CASES: [&str; 18] = [
+/// x and weight, padding, stride, groups.
+type ConvCase = (&'static str, &'static [usize], &'static [usize], usize, usize, usize);
+
+/// The convolutions; with `_train` behind the name, forward and backward.
+const CONVOLUTIONS: [ConvCase; 15] = [
+    ("conv3d_k3_32x32_64", &[1, 32, 64, 64, 64], &[32, 32, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3_64x64_32", &[1, 64, 32, 32, 32], &[64, 64, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3_128x128_16", &[1, 128, 16, 16, 16], &[128, 128, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3_320x320_8", &[1, 320, 8, 8, 8], &[320, 320, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3_16x16_32", &[1, 16, 32, 32, 32], &[16, 16, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3_1x32_64", &[1, 1, 64, 64, 64], &[32, 1, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3s2_32x64_64", &[1, 32, 64, 64, 64], &[64, 32, 3, 3, 3], 1, 2, 1),
+    ("conv3d_k1_32x3_64", &[1, 32, 64, 64, 64], &[3, 32, 1, 1, 1], 0, 1, 1),
+    ("dwconv3d_k3_96_32", &[1, 96, 32, 32, 32], &[96, 1, 3, 3, 3], 1, 1, 96),
+    ("dwconv3d_k7_96_32", &[1, 96, 32, 32, 32], &[96, 1, 7, 7, 7], 3, 1, 96),
+    ("gconv3d_k3_64_g8_32", &[1, 64, 32, 32, 32], &[64, 8, 3, 3, 3], 1, 1, 8),
+    ("conv2d_k3_64x64_256", &[1, 64, 256, 256], &[64, 64, 3, 3], 1, 1, 1),
+    ("dwconv2d_k7_96_56", &[8, 96, 56, 56], &[96, 1, 7, 7], 3, 1, 96),
+    ("conv3d_k3_16x32_40", &[2, 16, 40, 56, 40], &[32, 16, 3, 3, 3], 1, 1, 1),
+    ("conv3d_k3_64x64_20", &[2, 64, 20, 28, 20], &[64, 64, 3, 3, 3], 1, 1, 1),
+];
+
+/// All cases, in the order of the shared list.
+const CASES: [&str; 27] = [
     "conv3d_k3_32x32_64",
     "conv3d_k3_64x64_32",
     "conv3d_k3_128x128_16",
@@ -56,16 +80,25 @@ const CASES: [&str; 18] = [
     "conv3d_k3_1x32_64",
     "conv3d_k3s2_32x64_64",
     "conv3d_k1_32x3_64",
+    "conv3d_k3_32x32_64_train",
+    "conv3d_k3_64x64_32_train",
+    "dwconv3d_k3_96_32",
+    "dwconv3d_k7_96_32",
+    "dwconv3d_k3_96_32_train",
+    "gconv3d_k3_64_g8_32",
+    "conv2d_k3_64x64_256",
+    "dwconv2d_k7_96_56",
     "convt3d_k2s2_64x32_32",
     "instancenorm_lrelu_32_64",
+    "instancenorm_lrelu_32_64_train",
     "maxpool3d_32_64",
     "upsample_trilinear_32_32",
     "matmul_1024",
     "layernorm_4096_384",
-    "conv2d_k3_64x64_256",
     "unet3d_train_2x64",
     "unet3d_infer_64",
     "unet3d_hippocampus_train",
+    "unet2d_infer_512",
 ];
 
 fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
@@ -114,72 +147,86 @@ fn random(shape: &[usize], name: &str) -> Result<Tensor> {
     Tensor::uniform(shape, -1.0, 1.0, Seed::new(0).named(name), DType::F32, Device::Cpu)
 }
 
-fn op_step(op: impl Op, inputs: Vec<Tensor>) -> Step {
-    let context = Context { precision: Precision::Fast, inference: true };
+/// An operation run forward, and when `train` backward too, for the gradients of all inputs.
+fn op_step(op: impl Op + Clone, inputs: Vec<Tensor>, train: bool) -> Step {
+    let context = Context { precision: Precision::Fast, inference: !train };
+    if !train {
+        return Box::new(move || {
+            let references: Vec<&Tensor> = inputs.iter().collect();
+            black_box(run(&op, &references, &context)?);
+            Ok(())
+        });
+    }
+    let mut cotangent = None;
     Box::new(move || {
-        let references: Vec<&Tensor> = inputs.iter().collect();
-        black_box(run(&op, &references, &context)?);
+        let tape = Tape::recording(context);
+        let leaves = inputs.iter().map(|input| tape.leaf(input.clone())).collect::<Result<Vec<_>>>()?;
+        let output = Var::apply(op.clone(), &leaves.iter().collect::<Vec<_>>())?;
+        let ones = match cotangent.take() {
+            Some(ones) => ones,
+            None => Tensor::ones(output.shape(), output.dtype(), output.value().device())?,
+        };
+        cotangent = Some(Tensor::clone(&ones));
+        black_box(tape.backward_with(&[(&output, ones)])?);
         Ok(())
     })
 }
 
-fn conv(x: [usize; 5], w: [usize; 5], padding: usize, stride: usize) -> Result<Step> {
-    let op = Conv { padding: vec![padding; 3], stride: vec![stride; 3], ..Conv::new(3) };
-    Ok(op_step(op, vec![random(&x, "x")?, random(&w, "w")?]))
-}
-
-fn build(name: &str) -> Result<Option<Step>> {
-    Ok(Some(match name {
-        "conv3d_k3_32x32_64" => conv([1, 32, 64, 64, 64], [32, 32, 3, 3, 3], 1, 1)?,
-        "conv3d_k3_64x64_32" => conv([1, 64, 32, 32, 32], [64, 64, 3, 3, 3], 1, 1)?,
-        "conv3d_k3_128x128_16" => conv([1, 128, 16, 16, 16], [128, 128, 3, 3, 3], 1, 1)?,
-        "conv3d_k3_320x320_8" => conv([1, 320, 8, 8, 8], [320, 320, 3, 3, 3], 1, 1)?,
-        "conv3d_k3_16x16_32" => conv([1, 16, 32, 32, 32], [16, 16, 3, 3, 3], 1, 1)?,
-        "conv3d_k3_1x32_64" => conv([1, 1, 64, 64, 64], [32, 1, 3, 3, 3], 1, 1)?,
-        "conv3d_k3s2_32x64_64" => conv([1, 32, 64, 64, 64], [64, 32, 3, 3, 3], 1, 2)?,
-        "conv3d_k1_32x3_64" => conv([1, 32, 64, 64, 64], [3, 32, 1, 1, 1], 0, 1)?,
+fn build(case: &str) -> Result<Option<Step>> {
+    let (name, train) = case.strip_suffix("_train").map_or((case, false), |name| (name, true));
+    if let Some(&(_, x, weight, padding, stride, groups)) = CONVOLUTIONS.iter().find(|&&(known, ..)| known == name) {
+        let rank = x.len() - 2;
+        let op = Conv { padding: vec![padding; rank], stride: vec![stride; rank], groups, ..Conv::new(rank) };
+        return Ok(Some(op_step(op, vec![random(x, "x")?, random(weight, "w")?], train)));
+    }
+    Ok(Some(match case {
         "convt3d_k2s2_64x32_32" => op_step(
             ConvTranspose::new(3, 2),
             vec![random(&[1, 64, 32, 32, 32], "x")?, random(&[64, 32, 2, 2, 2], "w")?],
+            train,
         ),
-        "instancenorm_lrelu_32_64" => {
+        "instancenorm_lrelu_32_64" | "instancenorm_lrelu_32_64_train" => {
             let activation = Some(Function::LeakyRelu(0.01));
             let op = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: true, activation };
-            op_step(op, vec![random(&[1, 32, 64, 64, 64], "x")?, random(&[32], "g")?, random(&[32], "b")?])
+            op_step(op, vec![random(&[1, 32, 64, 64, 64], "x")?, random(&[32], "g")?, random(&[32], "b")?], train)
         }
-        "maxpool3d_32_64" => {
-            op_step(MaxPool { stride: vec![2; 3], ..MaxPool::new(&[2; 3]) }, vec![random(&[1, 32, 64, 64, 64], "x")?])
-        }
+        "maxpool3d_32_64" => op_step(
+            MaxPool { stride: vec![2; 3], ..MaxPool::new(&[2; 3]) },
+            vec![random(&[1, 32, 64, 64, 64], "x")?],
+            train,
+        ),
         "upsample_trilinear_32_32" => {
             let op = Interpolate { size: vec![64; 3], mode: Interpolation::Linear };
-            op_step(op, vec![random(&[1, 32, 32, 32, 32], "x")?])
+            op_step(op, vec![random(&[1, 32, 32, 32, 32], "x")?], train)
         }
-        "matmul_1024" => op_step(Matmul, vec![random(&[1024, 1024], "x")?, random(&[1024, 1024], "w")?]),
+        "matmul_1024" => op_step(Matmul, vec![random(&[1024, 1024], "x")?, random(&[1024, 1024], "w")?], train),
         "layernorm_4096_384" => {
             let op = LayerNorm { axes: 1, epsilon: 1e-5, affine: true };
-            op_step(op, vec![random(&[4096, 384], "x")?, random(&[384], "g")?, random(&[384], "b")?])
+            op_step(op, vec![random(&[4096, 384], "x")?, random(&[384], "g")?, random(&[384], "b")?], train)
         }
-        "conv2d_k3_64x64_256" => {
-            let op = Conv { padding: vec![1; 2], ..Conv::new(2) };
-            op_step(op, vec![random(&[1, 64, 256, 256], "x")?, random(&[64, 64, 3, 3], "w")?])
-        }
-        "unet3d_train_2x64" => train([2, 1, 64, 64, 64])?,
-        "unet3d_hippocampus_train" => train([2, 1, 40, 56, 40])?,
-        "unet3d_infer_64" => {
-            let mut params = Params::new(Device::Cpu, Seed::new(0));
-            let net = UNet3d::new(params.root(), &UNet3dConfig::new(3))?;
-            let image = random(&[1, 1, 64, 64, 64], "x")?;
-            Box::new(move || {
-                let mut pass = Pass::eval(&params)?;
-                black_box(net.forward(&pass.input(&image), &mut pass)?);
-                Ok(())
-            })
-        }
+        "unet3d_train_2x64" => train_unet([2, 1, 64, 64, 64])?,
+        "unet3d_hippocampus_train" => train_unet([2, 1, 40, 56, 40])?,
+        "unet3d_infer_64" => infer(&UNet3dConfig::new(3), &[1, 1, 64, 64, 64])?,
+        "unet2d_infer_512" => infer(&UNet2dConfig::new(2), &[1, 1, 512, 512])?,
         _ => return Ok(None),
     }))
 }
 
-fn train(shape: [usize; 5]) -> Result<Step> {
+fn infer<C>(config: &C, shape: &[usize]) -> Result<Step>
+where
+    C: Config<Network: Module>,
+{
+    let mut params = Params::new(Device::Cpu, Seed::new(0));
+    let net = config.build(params.root())?;
+    let image = random(shape, "x")?;
+    Ok(Box::new(move || {
+        let mut pass = Pass::eval(&params)?;
+        black_box(net.forward(&pass.input(&image), &mut pass)?);
+        Ok(())
+    }))
+}
+
+fn train_unet(shape: [usize; 5]) -> Result<Step> {
     let mut params = Params::new(Device::Cpu, Seed::new(0));
     let net = UNet3d::new(params.root(), &UNet3dConfig::new(3))?;
     let mut optimizer = Sgd::new(&params, 0.99, true, |_| Group::rate(1e-3).decay(3e-5))?;
