@@ -18,6 +18,7 @@ use tomograd::{
         pool::MaxPool,
         resample::{Interpolate, Interpolation},
         run,
+        scan::SelectiveScan,
         simd::{self, Kernel, Real, Simd, Vector},
         trace,
     },
@@ -71,7 +72,7 @@ const CONVOLUTIONS: [ConvCase; 15] = [
 ];
 
 /// All cases, in the order of the shared list.
-const CASES: [&str; 27] = [
+const CASES: [&str; 29] = [
     "conv3d_k3_32x32_64",
     "conv3d_k3_64x64_32",
     "conv3d_k3_128x128_16",
@@ -95,6 +96,8 @@ const CASES: [&str; 27] = [
     "upsample_trilinear_32_32",
     "matmul_1024",
     "layernorm_4096_384",
+    "selective_scan_192_16_4096",
+    "selective_scan_192_16_4096_train",
     "unet3d_train_2x64",
     "unet3d_infer_64",
     "unet3d_hippocampus_train",
@@ -172,6 +175,22 @@ fn op_step(op: impl Op + Clone, inputs: Vec<Tensor>, train: bool) -> Step {
     })
 }
 
+/// Inputs of a selective scan: positive steps, and states that decay.
+fn scan_inputs(batch: usize, channels: usize, states: usize, length: usize) -> Result<Vec<Tensor>> {
+    let uniform = |name: &str, shape: &[usize], low, high| {
+        Tensor::uniform(shape, low, high, Seed::new(0).named(name), DType::F32, Device::Cpu)
+    };
+    let (over_time, over_states) = ([batch, channels, length], [batch, states, length]);
+    Ok(vec![
+        random(&over_time, "u")?,
+        uniform("delta", &over_time, 0.0, 0.1)?,
+        uniform("a", &[channels, states], -1.5, -0.5)?,
+        random(&over_states, "b")?,
+        random(&over_states, "c")?,
+        random(&[channels], "skip")?,
+    ])
+}
+
 fn build(case: &str) -> Result<Option<Step>> {
     let (name, train) = case.strip_suffix("_train").map_or((case, false), |name| (name, true));
     if let Some(&(_, x, weight, padding, stride, groups)) = CONVOLUTIONS.iter().find(|&&(known, ..)| known == name) {
@@ -203,6 +222,10 @@ fn build(case: &str) -> Result<Option<Step>> {
         "layernorm_4096_384" => {
             let op = LayerNorm { axes: 1, epsilon: 1e-5, affine: true };
             op_step(op, vec![random(&[4096, 384], "x")?, random(&[384], "g")?, random(&[384], "b")?], train)
+        }
+        "selective_scan_192_16_4096" | "selective_scan_192_16_4096_train" => {
+            let op = SelectiveScan { skip: true, ..SelectiveScan::default() };
+            op_step(op, scan_inputs(1, 192, 16, 4096)?, train)
         }
         "unet3d_train_2x64" => train_unet([2, 1, 64, 64, 64])?,
         "unet3d_hippocampus_train" => train_unet([2, 1, 40, 56, 40])?,

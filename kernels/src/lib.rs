@@ -20,6 +20,7 @@ pub mod pool;
 pub mod reduce;
 pub mod registry;
 pub mod resample;
+pub mod scan;
 pub mod simd;
 pub mod softmax;
 pub mod trace;

@@ -152,6 +152,7 @@ registry! {
     reduce::ArgMax,
     reduce::Reduce,
     resample::Interpolate,
+    scan::SelectiveScan,
     softmax::LogSoftmax,
     softmax::Softmax,
     view::View,

@@ -162,6 +162,36 @@ impl<V: Vector> Lanes16<V> {
         self.fold(|a, b| a + b)
     }
 
+    /// The sums of sixteen rows of lanes, lane `i` being that of row `i`: the bits of [`horizontal_sum`](Self::horizontal_sum),
+    /// for about three instructions a row.
+    #[inline(always)]
+    pub fn horizontal_sums(rows: &[[V::Elem; 16]; 16]) -> Self {
+        let mut sums = Self::zero();
+        for (part, rows) in rows.chunks_exact(V::LANES).enumerate() {
+            // Half as many numbers of each row with every step: first whole registers of a row are added, then those of
+            // two rows in turn, whose lower and upper halves `interleave` brings together.
+            let mut folded = [V::zero(); 16];
+            for (folded, row) in folded.iter_mut().zip(rows) {
+                let row = Self::load(row).0;
+                *folded = match Self::USED {
+                    1 => row[0],
+                    2 => row[0].add(row[1]),
+                    _ => row[0].add(row[2]).add(row[1].add(row[3])),
+                };
+            }
+            let mut half = V::LANES / 2;
+            while half > 0 {
+                for i in 0..half {
+                    let (low, high) = folded[i].interleave(folded[i + half]);
+                    folded[i] = low.add(high);
+                }
+                half /= 2;
+            }
+            sums.0[part] = folded[0];
+        }
+        sums
+    }
+
     /// The largest lane, by [`Real::max2`] in the fixed tree. A NaN may or may not come through: test for it apart.
     #[inline(always)]
     pub fn horizontal_max(self) -> V::Elem {

@@ -1,6 +1,6 @@
 //! Every instruction set against the standard library, and all of them against each other, bit by bit.
 
-use super::math::{erf, exp, expm1, ln, ln_1p, sigmoid, softplus, tanh};
+use super::math::{erf, exp, exp_normal, expm1, ln, ln_1p, sigmoid, softplus, tanh};
 use super::*;
 use crate::parallel::{Settings, with_settings};
 
@@ -25,6 +25,7 @@ fn on_all<T: Real>(f: impl Fn() -> Vec<T>) -> Vec<T> {
 #[derive(Clone, Copy, Debug)]
 enum Function {
     Exp,
+    ExpNormal,
     Expm1,
     Ln,
     Ln1p,
@@ -45,6 +46,7 @@ impl<T: Real> Kernel for Apply<'_, T> {
             let x = T::Vec::<S>::load_partial(x);
             let result = match self.0 {
                 Function::Exp => exp(x),
+                Function::ExpNormal => exp_normal(x),
                 Function::Expm1 => expm1(x),
                 Function::Ln => ln(x),
                 Function::Ln1p => ln_1p(x),
@@ -83,7 +85,7 @@ fn erf_reference(x: f64) -> f64 {
 
 fn exact(function: Function, x: f64) -> f64 {
     match function {
-        Function::Exp => x.exp(),
+        Function::Exp | Function::ExpNormal => x.exp(),
         Function::Expm1 => x.exp_m1(),
         Function::Ln => x.ln(),
         Function::Ln1p => x.ln_1p(),
@@ -315,6 +317,57 @@ fn blocks_are_transposed() {
                 assert_eq!(to[j * 9 + i], from[i * 10 + j]);
             }
         }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[test]
+fn the_exponential_of_normal_results_is_accurate() {
+    fn check<T: Real>() {
+        let xs = samples::<T>();
+        let ys = on_all(|| dispatch(Apply(Function::ExpNormal, &xs)));
+        let (smallest, largest) = (T::MIN_POSITIVE.to_f64(), T::MAX.to_f64());
+        for (&x, &y) in xs.iter().zip(&ys) {
+            let (want, y) = (x.to_f64().exp(), y.to_f64());
+            let right = if want.is_nan() {
+                y.is_nan()
+            } else if want > largest / 3.0 {
+                y == f64::INFINITY || (y - want).abs() < want * 1e-6
+            } else if want < smallest {
+                y == 0.0 || (y - want).abs() < smallest
+            } else {
+                (y - want).abs() <= 2.0 * T::EPSILON.to_f64() * want.log2().floor().exp2()
+            };
+            assert!(right, "exp_normal({x:?}) = {y:?}, not {want:?}");
+        }
+        let ends = [T::INFINITY, -T::INFINITY].repeat(8);
+        assert_eq!(dispatch(Apply(Function::ExpNormal, &ends))[..2], [T::INFINITY, T::ZERO]);
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+struct SixteenSums<'a, T>(&'a [[T; 16]; 16]);
+
+impl<T: Real> Kernel for SixteenSums<'_, T> {
+    type Output = Vec<T>;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Vec<T> {
+        let sums = Lanes16::<T::Vec<S>>::horizontal_sums(self.0).to_array();
+        for (row, sum) in self.0.iter().zip(sums) {
+            assert_eq!(Lanes16::<T::Vec<S>>::load(row).horizontal_sum().to_bits64(), sum.to_bits64());
+        }
+        sums.to_vec()
+    }
+}
+
+#[test]
+fn sixteen_sums_have_the_bits_of_each() {
+    fn check<T: Real>() {
+        let rows: [[T; 16]; 16] =
+            std::array::from_fn(|i| std::array::from_fn(|j| T::from_f64(((i * 16 + j) as f64 * 1.7).sin())));
+        on_all(|| dispatch(SixteenSums(&rows)));
     }
     check::<f32>();
     check::<f64>();

@@ -1,0 +1,141 @@
+//! Forward: each block of channels from the first chunk to the last, the states in memory from chunk to chunk.
+
+use std::{mem::MaybeUninit, ops::Range};
+
+use tomograd_core::{Device, Result, Scratch, TensorBuilder};
+
+use super::{
+    Inputs, STEPS, chunks,
+    rows::{LANES, Row, expect, scatter},
+};
+use crate::{
+    Forward,
+    parallel::{Partition, parallel_for},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math},
+};
+
+/// Steps of states in a parallel chunk.
+const GRAIN: usize = 1 << 17;
+
+/// The output, and for the backward run the states at the beginning of each chunk: (blocks of channels, chunks, N, 16).
+pub(in crate::scan) fn forward<T: Real>(inputs: &Inputs<'_, T>, keep: bool) -> Result<Forward> {
+    let sizes = inputs.sizes;
+    let blocks = sizes.batch * sizes.groups * inputs.group_blocks();
+    let kept = if keep { sizes.length.div_ceil(STEPS) } else { 0 };
+    let shape = [sizes.batch, sizes.channels, sizes.length];
+    let mut output = TensorBuilder::<T>::new("selective_scan", &shape, Device::Cpu)?;
+    let mut borders = TensorBuilder::<T>::new("selective_scan", &[blocks, kept, sizes.states, LANES], Device::Cpu)?;
+    let grain = (GRAIN / (LANES * sizes.states * sizes.length).max(1)).max(1);
+    let (rows, kept_size) = (output.uninit()?, kept * sizes.states * LANES);
+    if !rows.is_empty() {
+        let rows = Partition::new(rows, sizes.length);
+        let borders = Partition::new(borders.uninit()?, kept_size);
+        parallel_for(blocks, grain, |range| {
+            dispatch(Blocks { inputs, rows: &rows, borders: &borders, kept_size, range });
+        })?;
+    }
+    // SAFETY: the blocks cover all channels and write all steps of them; of the borders, which exist only when they are kept,
+    // each block writes its own. Without an output there is no block or no step, and so no border either.
+    let (output, borders) = unsafe { (output.assume_init(), borders.assume_init()) };
+    Ok(Forward { outputs: vec![output], state: if keep { vec![borders] } else { Vec::new() } })
+}
+
+struct Blocks<'a, T> {
+    inputs: &'a Inputs<'a, T>,
+    /// The output, a block for each channel.
+    rows: &'a Partition<'a, MaybeUninit<T>>,
+    borders: &'a Partition<'a, MaybeUninit<T>>,
+    /// Elements of the borders of a block; 0 when they aren't kept.
+    kept_size: usize,
+    range: Range<usize>,
+}
+
+impl<T: Real> Kernel for Blocks<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let (inputs, of_group) = (self.inputs, self.inputs.group_blocks());
+        let (states, length) = (inputs.sizes.states, inputs.sizes.length);
+        let mut scratch =
+            Scratch::<T>::new("selective_scan", (5 * STEPS + 2 * states) * LANES).expect("memory for rows");
+        let (rows, _) = scratch.zeroed().as_chunks_mut::<LANES>();
+        let (a, rows) = rows.split_at_mut(states);
+        let (state, rows) = rows.split_at_mut(states);
+        for index in self.range {
+            let block = inputs.block(index / of_group, index % of_group);
+            let output = self.rows.take(block.row * length..(block.row + block.count) * length);
+            let borders = self.borders.take(index * self.kept_size..(index + 1) * self.kept_size);
+            let mut borders = borders.chunks_exact_mut((states * LANES).max(1));
+            let (skip, bias) = (inputs.per_channel(inputs.skip, &block), inputs.per_channel(inputs.bias, &block));
+            inputs.rows_of_a(&block, a);
+            state.fill([T::ZERO; LANES]);
+            for steps in chunks(length) {
+                let mut arrays = rows.chunks_exact_mut(STEPS).map(|array| &mut array[..steps.len()]);
+                let [u, raw, delta, drive, y] = std::array::from_fn(|_| arrays.next().expect("five arrays"));
+                inputs.gather::<T::Vec<S>>(inputs.u, &block, &steps, u);
+                inputs.gather::<T::Vec<S>>(inputs.delta, &block, &steps, raw);
+                inputs.discretise::<T::Vec<S>>(&bias, raw, u, delta, drive);
+                let next = inputs.start(&block, &steps) + STEPS;
+                for from in [Some(inputs.u), Some(inputs.delta), inputs.gate].into_iter().flatten() {
+                    expect(from.get(next..).unwrap_or_default(), length, block.count, STEPS.min(length - steps.end));
+                }
+                if let Some(border) = borders.next() {
+                    border.write_copy_of_slice(state.as_flattened());
+                }
+                through::<T::Vec<S>>(&skip, u, y);
+                for (n, (a, state)) in a.iter().zip(state.iter_mut()).enumerate() {
+                    let b = inputs.of_state(inputs.b, &block, n, &steps);
+                    let c = inputs.of_state(inputs.c, &block, n, &steps);
+                    recur::<T::Vec<S>>(a, b, c, delta, drive, state, y);
+                }
+                if let Some(gate) = inputs.gate {
+                    inputs.gather::<T::Vec<S>>(gate, &block, &steps, u);
+                    multiply_silu::<T::Vec<S>>(u, y);
+                }
+                scatter::<T::Vec<S>>(y, &mut output[steps.start..], length, block.count);
+            }
+        }
+    }
+}
+
+/// y = skip · u: what doesn't go through the states.
+#[inline(always)]
+pub(super) fn through<V: Vector>(skip: &Row<V::Elem>, u: &[Row<V::Elem>], y: &mut [Row<V::Elem>]) {
+    for part in (0..LANES).step_by(V::LANES) {
+        let skip = V::load(&skip[part..]);
+        for (u, y) in u.iter().zip(y.iter_mut()) {
+            V::load(&u[part..]).mul(skip).store(&mut y[part..]);
+        }
+    }
+}
+
+/// One state: x = exp(Δ a) x + b Δ u and y += c x.
+#[inline(always)]
+fn recur<V: Vector>(
+    a: &Row<V::Elem>,
+    b: &[V::Elem],
+    c: &[V::Elem],
+    delta: &[Row<V::Elem>],
+    drive: &[Row<V::Elem>],
+    state: &mut Row<V::Elem>,
+    y: &mut [Row<V::Elem>],
+) {
+    for part in (0..LANES).step_by(V::LANES) {
+        let (a, mut x) = (V::load(&a[part..]), V::load(&state[part..]));
+        for ((((delta, drive), y), &b), &c) in delta.iter().zip(drive).zip(y.iter_mut()).zip(b).zip(c) {
+            let decay = math::exp_normal(V::load(&delta[part..]).mul(a));
+            x = decay.mul_add(x, V::load(&drive[part..]).mul(V::splat(b)));
+            x.mul_add(V::splat(c), V::load(&y[part..])).store(&mut y[part..]);
+        }
+        x.store(&mut state[part..]);
+    }
+}
+
+#[inline(always)]
+fn multiply_silu<V: Vector>(z: &[Row<V::Elem>], y: &mut [Row<V::Elem>]) {
+    for (z, y) in z.as_flattened().chunks_exact(V::LANES).zip(y.as_flattened_mut().chunks_exact_mut(V::LANES)) {
+        let z = V::load(z);
+        V::load(y).mul(z.mul(math::sigmoid(z))).store(y);
+    }
+}

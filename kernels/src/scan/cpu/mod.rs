@@ -1,0 +1,147 @@
+//! The scan on the CPU: sixteen channels side by side in the lanes of vectors, one state of each after the other.
+//!
+//! So the state is a register, b_t and c_t are broadcast, the sum over the states is a sequence of fused multiply-adds, and
+//! no step needs a sum over lanes. Time is cut into chunks whose rows of sixteen channels stay in the first cache: u, Δ and
+//! the output are transposed chunk by chunk. Only the gradients of b and c are sums over channels; sixteen steps' sums are
+//! folded at once.
+
+mod backward;
+mod forward;
+mod rows;
+
+use std::ops::Range;
+
+use tomograd_core::{Result, Tensor};
+
+use super::{SelectiveScan, Sizes};
+use crate::simd::{Real, Vector, math};
+pub(super) use backward::backward;
+pub(super) use forward::forward;
+use rows::{LANES, Row, gather};
+
+/// Steps of a chunk: ten arrays of so many rows fit the first cache in f32.
+const STEPS: usize = 64;
+
+/// The elements of the inputs.
+pub(super) struct Inputs<'a, T> {
+    sizes: Sizes,
+    softplus: bool,
+    u: &'a [T],
+    delta: &'a [T],
+    a: &'a [T],
+    b: &'a [T],
+    c: &'a [T],
+    skip: Option<&'a [T]>,
+    gate: Option<&'a [T]>,
+    bias: Option<&'a [T]>,
+}
+
+/// Up to sixteen channels of a group, which are computed together.
+#[derive(Clone, Copy)]
+struct Block {
+    /// The first channel, over all batch elements.
+    row: usize,
+    /// The same within its batch element.
+    channel: usize,
+    /// How many channels.
+    count: usize,
+    /// Where b and c of state 0 begin.
+    states: usize,
+}
+
+impl<'a, T: Real> Inputs<'a, T> {
+    /// From contiguous tensors that passed `infer`.
+    pub(super) fn new(op: SelectiveScan, inputs: &'a [Tensor]) -> Result<Self> {
+        let [u, delta, a, b, c] = [0, 1, 2, 3, 4].map(|i| inputs[i].as_slice::<T>());
+        let [skip, gate, bias] =
+            op.optional().map(|place| place.map(|place| inputs[place].as_slice::<T>()).transpose());
+        let sizes = SelectiveScan::sizes(inputs[0].shape(), inputs[2].shape(), inputs[3].shape());
+        let softplus = op.delta_softplus;
+        Ok(Self { sizes, softplus, u: u?, delta: delta?, a: a?, b: b?, c: c?, skip: skip?, gate: gate?, bias: bias? })
+    }
+
+    /// Blocks of one group.
+    fn group_blocks(&self) -> usize {
+        (self.sizes.channels / self.sizes.groups).div_ceil(LANES)
+    }
+
+    /// Block `index` of a pair of batch element and group.
+    fn block(&self, pair: usize, index: usize) -> Block {
+        let Sizes { groups, channels, states, length, .. } = self.sizes;
+        let of_group = channels / groups;
+        let channel = pair % groups * of_group + index * LANES;
+        let count = LANES.min(of_group - index * LANES);
+        Block { row: pair / groups * channels + channel, channel, count, states: pair * states * length }
+    }
+
+    /// The numbers of the block's channels, 0 beyond them and where there are none.
+    #[inline(always)]
+    fn per_channel(&self, of: Option<&[T]>, block: &Block) -> Row<T> {
+        let mut row = [T::ZERO; LANES];
+        if let Some(of) = of {
+            row[..block.count].copy_from_slice(&of[block.channel..][..block.count]);
+        }
+        row
+    }
+
+    /// a of the block's channels: a row for each state.
+    #[inline(always)]
+    fn rows_of_a(&self, block: &Block, to: &mut [Row<T>]) {
+        for (n, row) in to.iter_mut().enumerate() {
+            for (lane, value) in row.iter_mut().enumerate() {
+                let channel = block.channel + lane;
+                *value = if lane < block.count { self.a[channel * self.sizes.states + n] } else { T::ZERO };
+            }
+        }
+    }
+
+    /// Where the chunk's part of the block's channels begins in an input of (B, D, L).
+    #[inline(always)]
+    fn start(&self, block: &Block, steps: &Range<usize>) -> usize {
+        block.row * self.sizes.length + steps.start
+    }
+
+    /// Rows of an input of (B, D, L): a row for each step.
+    #[inline(always)]
+    fn gather<V: Vector<Elem = T>>(&self, from: &[T], block: &Block, steps: &Range<usize>, to: &mut [Row<T>]) {
+        gather::<V>(&from[self.start(block, steps)..], self.sizes.length, block.count, to);
+    }
+
+    /// The part of state `n` of b or c that belongs to the steps.
+    #[inline(always)]
+    fn of_state<'b>(&self, from: &'b [T], block: &Block, n: usize, steps: &Range<usize>) -> &'b [T] {
+        &from[block.states + n * self.sizes.length..][steps.clone()]
+    }
+
+    /// delta turned into delta + bias in place, Δ, and Δ u, from delta and u.
+    #[inline(always)]
+    fn discretise<V: Vector<Elem = T>>(
+        &self,
+        bias: &Row<T>,
+        raw: &mut [Row<T>],
+        u: &[Row<T>],
+        delta: &mut [Row<T>],
+        drive: &mut [Row<T>],
+    ) {
+        for part in (0..LANES).step_by(V::LANES) {
+            let bias = V::load(&bias[part..]);
+            for (((raw, u), delta), drive) in raw.iter_mut().zip(u).zip(delta.iter_mut()).zip(drive.iter_mut()) {
+                let mut step = V::load(&raw[part..]);
+                if self.bias.is_some() {
+                    step = step.add(bias);
+                    step.store(&mut raw[part..]);
+                }
+                if self.softplus {
+                    step = math::softplus(step);
+                }
+                step.store(&mut delta[part..]);
+                step.mul(V::load(&u[part..])).store(&mut drive[part..]);
+            }
+        }
+    }
+}
+
+/// The chunks of a scan over `length` steps.
+fn chunks(length: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
+    (0..length.div_ceil(STEPS)).map(move |i| i * STEPS..length.min((i + 1) * STEPS))
+}

@@ -1,0 +1,62 @@
+//! What the registry proves of the scan.
+
+use tomograd_core::{Random, Result, Tensor};
+
+use super::{SelectiveScan, reference};
+use crate::registry::{self, Proven};
+
+impl Proven for SelectiveScan {
+    /// The reference follows the rounding errors step by step; this covers what it leaves out (products of errors, and the
+    /// smallest numbers).
+    const TOLERANCE: f64 = 4.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [output, _] = reference::scan(self, inputs)?;
+        Ok(vec![output])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [_, bound] = reference::scan(self, inputs)?;
+        Ok(vec![registry::map(&bound, |bound| 1e-30 + bound)?])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let groups = 1 + random.below(3) as usize;
+        let rows = [0, 1, 3, 5, 16, 17, 33][random.below(7) as usize];
+        let (batch, channels) = (random.below(4) as usize, groups * rows);
+        let states = [0, 1, 2, 3, 5, 16, 17][random.below(7) as usize];
+        let length = match random.below(4) {
+            // Around the borders of chunks.
+            0 => [0, 63, 64, 65, 80, 131][random.below(6) as usize],
+            _ => registry::size(random),
+        };
+        let op = Self {
+            skip: random.bernoulli(0.5),
+            gate: random.bernoulli(0.5),
+            delta_bias: random.bernoulli(0.5),
+            delta_softplus: random.bernoulli(0.5),
+        };
+        let over_states = match groups {
+            1 if random.bernoulli(0.5) => vec![batch, states, length],
+            _ => vec![batch, groups, states, length],
+        };
+        let over_time = [batch, channels, length];
+        // Without softplus, Δ is positive as it stands: a state that grows with every step would lose all digits.
+        let delta = registry::values(random, &over_time)?;
+        let delta = if op.delta_softplus { delta } else { registry::map(&delta, |delta| 0.1 + 0.5 * delta.abs())? };
+        let a = registry::map(&registry::values(random, &[channels, states])?, |a| -0.05 - a.abs())?;
+        let mut inputs = vec![registry::values(random, &over_time)?, delta, a];
+        inputs.extend([registry::values(random, &over_states)?, registry::values(random, &over_states)?]);
+        if op.skip {
+            inputs.push(registry::values(random, &[channels])?);
+        }
+        if op.gate {
+            inputs.push(registry::values(random, &over_time)?);
+        }
+        if op.delta_bias {
+            let bias = registry::values(random, &[channels])?;
+            inputs.push(if op.delta_softplus { bias } else { registry::map(&bias, f64::abs)? });
+        }
+        Ok((op, inputs))
+    }
+}
