@@ -14,12 +14,11 @@ use tomograd::{
         elementwise::Function,
         matmul::Matmul,
         norm::{LayerNorm, Norm, Statistics},
-        parallel::{self, Settings, parallel_for, with_settings},
+        parallel::{self, Settings, with_settings},
         pool::MaxPool,
         resample::{Interpolate, Interpolation},
         run,
         scan::SelectiveScan,
-        simd::{self, Kernel, Real, Simd, Vector},
         trace,
     },
     models::registry::Config,
@@ -132,9 +131,10 @@ fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
         println!("{line}");
     }
     // Last, because copying takes memory that would count as the cases'.
+    let peaks = trace::Peaks::measure()?;
     println!(
         "{}",
-        json!({"machine": {"isa": isa, "threads": threads, "fma_gflops": fma_peak(), "copy_gbs": copy_peak()}})
+        json!({"machine": {"isa": isa, "threads": threads, "fma_gflops": peaks.gflops, "copy_gbs": peaks.gbytes}})
     );
     Ok(())
 }
@@ -265,62 +265,4 @@ fn train_unet(shape: [usize; 5]) -> Result<Step> {
         let update = pass.backward(&loss)?;
         optimizer.step(&mut params, update)
     }))
-}
-
-/// Twelve independent chains of fused multiply-adds.
-struct Chains(usize);
-
-impl Kernel for Chains {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> f64 {
-        let factor = <f32 as Real>::Vec::<S>::splat(0.999);
-        // Different starts, and all of them used: else the compiler would keep a single chain.
-        let mut sums: [_; 12] = std::array::from_fn(|i| <f32 as Real>::Vec::<S>::splat(1.0 + i as f32));
-        for _ in 0..self.0 {
-            for sum in &mut sums {
-                *sum = sum.mul_add(factor, factor);
-            }
-        }
-        let mut out = [0.0f32; 16];
-        sums.into_iter().reduce(Vector::add).expect("twelve sums").store(&mut out);
-        black_box(out);
-        (self.0 * 12 * <f32 as Real>::Vec::<S>::LANES * 2) as f64
-    }
-}
-
-/// The most floating-point operations a second that all threads together reach, in 10⁹.
-fn fma_peak() -> f64 {
-    let mut best = 0.0f64;
-    for _ in 0..5 {
-        let flops = std::sync::Mutex::new(0.0);
-        let start = Instant::now();
-        let outcome = parallel_for(parallel::threads(), 1, |_| {
-            let done = simd::dispatch(Chains(2_000_000));
-            if let Ok(mut flops) = flops.lock() {
-                *flops += done;
-            }
-        });
-        if let (Ok(()), Ok(flops)) = (outcome, flops.into_inner()) {
-            best = best.max(flops / start.elapsed().as_secs_f64() * 1e-9);
-        }
-    }
-    best
-}
-
-/// The most bytes a second, read and written, that copying reaches, in 10⁹.
-fn copy_peak() -> f64 {
-    const COUNT: usize = 1 << 24;
-    let (from, mut to) = (vec![1.0f32; COUNT], vec![0.0f32; COUNT]);
-    let mut best = 0.0f64;
-    for _ in 0..5 {
-        let start = Instant::now();
-        let target = parallel::Partition::new(&mut to, COUNT / 16);
-        let outcome = parallel_for(COUNT, COUNT / 16, |range| target.take(range.clone()).copy_from_slice(&from[range]));
-        if outcome.is_ok() {
-            best = best.max((COUNT * 8) as f64 / start.elapsed().as_secs_f64() * 1e-9);
-        }
-    }
-    best
 }

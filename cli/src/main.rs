@@ -2,6 +2,7 @@
 
 mod info;
 mod predict;
+mod profile;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -33,12 +34,24 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Prints what took the most time in a trace that a run with TOMOGRAD_TRACE=FILE wrote
+    Profile {
+        /// The trace
+        trace: PathBuf,
+        /// How many rows
+        #[arg(long, default_value_t = 20)]
+        top: usize,
+        /// A row for each shape
+        #[arg(long)]
+        by_shape: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Info { file } => info::run(&file),
         Command::Predict { checkpoint, inputs, out } => predict::run(&checkpoint, &inputs, &out),
+        Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,3 +27,28 @@ fn errors_are_one_clear_line() {
     assert_eq!((code, error.lines().count()), (1, 1), "{error}");
     assert_eq!(tomograd(&["nonsense"]).0, 2);
 }
+
+#[test]
+fn profile_prints_what_took_the_most_time() {
+    let folder = std::env::temp_dir().join(format!("tomograd-profile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (trace, other) = (folder.join("trace.json"), folder.join("other.json"));
+    let event = |name: &str, duration: f64| {
+        format!(
+            "{{\"name\":\"{name}\",\"cat\":\"forward\",\"ph\":\"X\",\"ts\":0,\"dur\":{duration},\"pid\":1,\"tid\":1,\
+             \"args\":{{\"path\":\"dense\",\"shapes\":\"(2)\",\"flops\":2e6,\"bytes\":1e6,\"share_of_peak\":0.5}}}},\n"
+        )
+    };
+    let lines = ["[\n".to_owned(), event("add", 1000.0), event("conv", 3000.0), event("conv", 3000.0)];
+    std::fs::write(&trace, lines.concat()).unwrap();
+    let (code, out, error) = tomograd(&["profile", trace.to_str().unwrap(), "--by-shape"]);
+    assert_eq!(code, 0, "{error}");
+    let rows: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    // Two calls of 3 ms, 86 % of all; 4 MFLOP and 2 MB in 6 ms.
+    assert_eq!(rows[1], ["conv", "forward", "dense", "2", "6.000", "85.7%", "0.7", "0.3", "50%", "(2)"], "{out}");
+    assert_eq!(rows[3], ["all", "3", "7.000"], "{out}");
+    std::fs::write(&other, "nothing of the kind").unwrap();
+    let (code, _, error) = tomograd(&["profile", other.to_str().unwrap()]);
+    assert!(code == 1 && error.contains("line 1") && error.lines().count() == 1, "{error}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -69,7 +69,6 @@ impl Op for ConvNormActivation {
         let shape = self.conv.shape(&metas, context.precision)?;
         let parts: Vec<Tensor> = conv_inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
         with_real!(self.name(), outputs[0].dtype, T => {
-            crate::trace::path(cpu::Path::choose::<T>(&shape).name());
             let weight = self.conv.weight();
             let x = inputs_of::<T>(&parts[..weight])?;
             let bias = if self.conv.bias { Some(parts[weight + 1].as_slice::<T>()?) } else { None };

@@ -191,7 +191,6 @@ impl Op for Conv {
         let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
         let shape = self.shape(&metas, context.precision)?;
         with_real!("conv", outputs[0].dtype, T => {
-            crate::trace::path(cpu::Path::choose::<T>(&shape).name());
             let weight = self.weight();
             let mut builder = TensorBuilder::<T>::new("conv", &outputs[0].shape, outputs[0].device)?;
             let bias = if self.bias { Some(inputs[weight + 1].as_slice::<T>()?) } else { None };

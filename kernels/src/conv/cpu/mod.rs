@@ -48,6 +48,13 @@ impl Path {
 }
 
 impl Path {
+    /// The path of a shape, which goes into the trace.
+    fn take<T: Real>(shape: &ConvShape) -> Path {
+        let path = Path::choose::<T>(shape);
+        crate::trace::path(path.name());
+        path
+    }
+
     /// The name, as traces print it.
     pub fn name(self) -> &'static str {
         match self {
@@ -81,7 +88,7 @@ pub fn forward<T: Real>(
     check_weights(shape, weights)?;
     epilogue.check(shape.batch, shape.out_channels)?;
     y.check(shape.batch, shape.out_channels, shape.output_voxels())?;
-    match (Path::choose::<T>(shape), y.single()) {
+    match (Path::take::<T>(shape), y.single()) {
         (Path::Pointwise, Some(y)) => pointwise::forward(shape, x, weights, epilogue, y),
         (Path::Depthwise, _) => depthwise::forward(shape, x, weights, epilogue, &y),
         // Only ever `f32`: not to be compiled for `f64` too.
@@ -103,6 +110,7 @@ pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], mut dx
     check_weights(shape, weights)?;
     dx.check(shape.batch, shape.in_channels, shape.input_voxels())?;
     if Path::choose::<T>(shape) == Path::Pointwise {
+        crate::trace::path(Path::Pointwise.name());
         return pointwise::backward_data(shape, dy, weights, &mut dx);
     }
     transposed_forward(shape, Inputs::one(dy, shape.out_channels), weights, Epilogue::default(), dx)
@@ -128,7 +136,7 @@ pub fn transposed_forward<T: Real>(
     check_weights(shape, weights)?;
     epilogue.check(shape.batch, shape.in_channels)?;
     y.check(shape.batch, shape.in_channels, shape.input_voxels())?;
-    match Path::choose::<T>(shape) {
+    match Path::take::<T>(shape) {
         Path::Depthwise if depthwise::suits_backward_data(shape) => {
             depthwise::backward_data(shape, x, weights, epilogue, &y)
         }
@@ -157,7 +165,7 @@ pub fn backward_weights<T: Real>(
         return Err(Error::shape("conv", format!("a gradient of {} weights", dw.len()))
             .expected(shape.weight_count().to_string()));
     }
-    match Path::choose::<T>(shape) {
+    match Path::take::<T>(shape) {
         Path::Depthwise => depthwise::backward_weights(shape, x, dy, dw),
         Path::Winograd => {
             // SAFETY: `suits` lets only `f32` through, so T is that type.

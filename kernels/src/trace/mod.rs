@@ -1,4 +1,10 @@
-//! What ran, for how long, and by which path: `TOMOGRAD_TRACE=1` prints it, [`collect`] returns it.
+//! What ran, for how long, and by which path: `TOMOGRAD_TRACE=1` prints it, `TOMOGRAD_TRACE=FILE` writes it as Chrome-trace
+//! JSON, [`collect`] returns it.
+
+mod chrome;
+mod peaks;
+
+pub use peaks::Peaks;
 
 use std::{
     cell::RefCell,
@@ -64,10 +70,12 @@ fn prints() -> bool {
 }
 
 fn is_on() -> bool {
-    prints() || COLLECTED.with_borrow(Option::is_some)
+    prints() || chrome::Writer::of_process().is_some() || COLLECTED.with_borrow(Option::is_some)
 }
 
 pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: impl Fn() -> Cost, metas: &[Meta]) {
+    // Before anything else: the first call may measure the machine for the trace file.
+    let time = start.elapsed();
     if !is_on() {
         return;
     }
@@ -76,11 +84,14 @@ pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: im
         direction,
         paths: PATHS.with_borrow_mut(std::mem::take),
         shapes: metas.iter().map(|meta| meta.shape.clone()).collect(),
-        time: start.elapsed(),
+        time,
         cost: cost(),
     };
     if prints() {
         eprintln!("{}", line(&event));
+    }
+    if let Some(writer) = chrome::Writer::of_process() {
+        writer.write(&event);
     }
     COLLECTED.with_borrow_mut(|collected| {
         if let Some(events) = collected {
