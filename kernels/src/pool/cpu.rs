@@ -69,16 +69,9 @@ fn rows<T: Real, I: Element>(
             Err(error) => panic!("{error}"),
         };
         let (best, winner) = scratch.zeroed().split_at_mut(row);
-        dispatch(Rows {
-            x,
-            windows,
-            interior,
-            first: chunk.start,
-            best,
-            winner,
-            out: out.take(range.clone()),
-            winners: winners.as_ref().map(|winners| winners.take(range)),
-        });
+        let winners = winners.as_ref().map(|winners| winners.take(range.clone()));
+        let out = out.take(range);
+        dispatch(Rows { x, windows, interior, first: chunk.start, best, winner, out, winners });
     })?;
     drop(out);
     // SAFETY: the chunks cover all rows, and each writes all of its own.
@@ -134,7 +127,11 @@ impl<T: Real, I: Element> Kernel for Rows<'_, T, I> {
                     let (z, y) = (depth.starts[d] + i * depth.step, height.starts[h] + j * height.step);
                     let from = ((image * depth.input + z) * height.input + y) * width.input;
                     let x = &self.x[from..][..width.input];
-                    update_row::<S, T>(x, width, self.interior, number, self.best, self.winner);
+                    if self.winners.is_some() {
+                        update_row::<S, T, true>(x, width, self.interior, number, self.best, self.winner);
+                    } else {
+                        update_row::<S, T, false>(x, width, self.interior, number, self.best, self.winner);
+                    }
                     number += 1;
                 }
             }
@@ -148,9 +145,10 @@ impl<T: Real, I: Element> Kernel for Rows<'_, T, I> {
     }
 }
 
-/// Compares row `number` of the windows with the largest so far. A NaN wins over numbers, and a later one over it.
+/// Compares row `number` of the windows with the largest so far, and notes the winners when `KEEP`. A NaN wins over numbers,
+/// and a later one over it.
 #[inline(always)]
-fn update_row<S: Simd, T: Real>(
+fn update_row<S: Simd, T: Real, const KEEP: bool>(
     x: &[T],
     width: &Windows,
     Interior { from, to, stride }: Interior,
@@ -177,11 +175,15 @@ fn update_row<S: Simd, T: Real>(
                 let this = T::Vec::<S>::splat(T::from_f64((number * most + t) as f64));
                 let larger = largest.lt(values);
                 let number = values.eq(values);
-                index = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, this, index), this);
+                if KEEP {
+                    index = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, this, index), this);
+                }
                 largest = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, values, largest), values);
             }
             largest.store(&mut best[o..]);
-            index.store(&mut winner[o..]);
+            if KEEP {
+                index.store(&mut winner[o..]);
+            }
             done.end = o + lanes;
         }
     }

@@ -54,9 +54,11 @@ impl<V: Vector> Lanes16<V> {
     /// Reads a slice of at most sixteen numbers (of a longer one its first sixteen); the lanes beyond it are `fill`.
     #[inline(always)]
     pub fn load_partial(from: &[V::Elem], fill: V::Elem) -> Self {
+        if from.len() >= 16 {
+            return Self::load(from);
+        }
         let mut padded = [fill; 16];
-        let count = from.len().min(16);
-        padded[..count].copy_from_slice(&from[..count]);
+        padded[..from.len()].copy_from_slice(from);
         Self::load(&padded)
     }
 

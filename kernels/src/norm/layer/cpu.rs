@@ -33,6 +33,7 @@ pub(super) fn forward<T: Real>(
     let mut builder = TensorBuilder::<T>::new("layer_norm", x.shape(), x.device())?;
     let mut statistics = TensorBuilder::<T>::new("layer_norm", &[rows, 2], x.device())?;
     let known = known.map(Tensor::as_slice::<T>).transpose()?;
+    let affine = affine.map(|[gamma, beta]| [&gamma[..length], &beta[..length]]);
     let target = Partition::new(builder.uninit()?, grain * length);
     let kept = Partition::new(statistics.uninit()?, grain * 2);
     parallel_for(rows, grain, |chunk| {
@@ -81,15 +82,32 @@ impl<T: Real> Kernel for ForwardRows<'_, T> {
             kept[0].write(mean);
             kept[1].write(inverse);
             let (mean, inverse) = (T::Vec::<S>::splat(mean), T::Vec::<S>::splat(inverse));
-            for (j, (x, y)) in x.chunks(lanes).zip(y.chunks_mut(lanes)).enumerate() {
-                let mut value = T::Vec::<S>::load_partial(x).sub(mean).mul(inverse);
+            let (from, to) = (x.as_ptr(), y.as_mut_ptr().cast::<T>());
+            for i in (0..self.length).step_by(lanes) {
+                let count = lanes.min(self.length - i);
+                // A whole vector, or what is left of the row.
+                let load = |from: *const T| {
+                    // SAFETY: the pointer is that of element i of a row of `length`, of which `count` are left.
+                    unsafe {
+                        if count == lanes {
+                            T::Vec::<S>::load_ptr(from)
+                        } else {
+                            T::Vec::<S>::load_partial_ptr(from, count)
+                        }
+                    }
+                };
+                let mut value = load(from.wrapping_add(i)).sub(mean).mul(inverse);
                 if let Some([gamma, beta]) = self.affine {
-                    let part = j * lanes..j * lanes + x.len();
-                    let beta = T::Vec::<S>::load_partial(&beta[part.clone()]);
-                    value = value.mul_add(T::Vec::<S>::load_partial(&gamma[part]), beta);
+                    value = value.mul_add(load(gamma[i..].as_ptr()), load(beta[i..].as_ptr()));
                 }
-                // SAFETY: as many elements are written as the part of the row has.
-                unsafe { value.store_partial_ptr(y.as_mut_ptr().cast(), y.len()) };
+                // SAFETY: as for `load`.
+                unsafe {
+                    if count == lanes {
+                        value.store_ptr(to.add(i));
+                    } else {
+                        value.store_partial_ptr(to.add(i), count);
+                    }
+                }
             }
         }
     }
