@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tomograd::{
     kernels::{
         Context, Op, Precision,
+        attention::Attention,
         conv::{Conv, ConvTranspose},
         elementwise::Function,
         matmul::Matmul,
@@ -71,7 +72,7 @@ const CONVOLUTIONS: [ConvCase; 15] = [
 ];
 
 /// All cases, in the order of the shared list.
-const CASES: [&str; 29] = [
+const CASES: [&str; 32] = [
     "conv3d_k3_32x32_64",
     "conv3d_k3_64x64_32",
     "conv3d_k3_128x128_16",
@@ -95,6 +96,9 @@ const CASES: [&str; 29] = [
     "upsample_trilinear_32_32",
     "matmul_1024",
     "layernorm_4096_384",
+    "attention_12h_1024_64",
+    "attention_12h_1024_64_train",
+    "window_attention_3d_512w_3h_98_32",
     "selective_scan_192_16_4096",
     "selective_scan_192_16_4096_train",
     "unet3d_train_2x64",
@@ -175,6 +179,11 @@ fn op_step(op: impl Op + Clone, inputs: Vec<Tensor>, train: bool) -> Step {
     })
 }
 
+/// Queries, keys and values of one shape.
+fn attention_inputs(shape: &[usize]) -> Result<Vec<Tensor>> {
+    ["q", "k", "v"].iter().map(|name| random(shape, name)).collect()
+}
+
 /// Inputs of a selective scan: positive steps, and states that decay.
 fn scan_inputs(batch: usize, channels: usize, states: usize, length: usize) -> Result<Vec<Tensor>> {
     let uniform = |name: &str, shape: &[usize], low, high| {
@@ -222,6 +231,12 @@ fn build(case: &str) -> Result<Option<Step>> {
         "layernorm_4096_384" => {
             let op = LayerNorm { axes: 1, epsilon: 1e-5, affine: true };
             op_step(op, vec![random(&[4096, 384], "x")?, random(&[384], "g")?, random(&[384], "b")?], train)
+        }
+        "attention_12h_1024_64" | "attention_12h_1024_64_train" => {
+            op_step(Attention::default(), attention_inputs(&[1, 12, 1024, 64])?, train)
+        }
+        "window_attention_3d_512w_3h_98_32" => {
+            op_step(Attention::default(), attention_inputs(&[512, 3, 98, 32])?, train)
         }
         "selective_scan_192_16_4096" | "selective_scan_192_16_4096_train" => {
             let op = SelectiveScan { skip: true, ..SelectiveScan::default() };

@@ -2,6 +2,7 @@
 
 use tomograd_core::{DType, Error, Result, Tensor};
 use tomograd_kernels::{
+    attention::Attention,
     cast::Cast,
     elementwise::{BinaryFunction, Chain, Function},
     index::{Concat, Gather, IndexSelect, Pad, PadMode},
@@ -166,6 +167,23 @@ impl Var {
     /// When shapes don't fit, dtypes differ, the variables are of two passes, or memory runs out.
     pub fn matmul(&self, other: &Var) -> Result<Var> {
         Var::apply(Matmul, &[self, other])
+    }
+
+    /// softmax(scale · self · keysᵀ + biases) · values, self being the queries (..., L, E), keys (..., S, E), values
+    /// (..., S, V), and each of up to three biases broadcast to (..., L, S); 1/√E without a scale. When `causal`, query i sees
+    /// the keys j ≤ i only. A query that sees no key gives zeros. See [`Attention`].
+    ///
+    /// # Errors
+    /// When shapes don't fit, dtypes differ, the variables are of two passes, or memory runs out.
+    pub fn attention(
+        &self,
+        keys: &Var,
+        values: &Var,
+        biases: &[&Var],
+        scale: Option<f64>,
+        causal: bool,
+    ) -> Result<Var> {
+        Var::apply(Attention { scale, causal }, &[&[self, keys, values], biases].concat())
     }
 
     /// Variables one after the other along `axis`.

@@ -7,6 +7,7 @@
 mod door;
 mod op;
 
+pub mod attention;
 pub mod cast;
 pub mod conv;
 pub mod elementwise;

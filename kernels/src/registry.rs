@@ -128,6 +128,7 @@ macro_rules! registry {
 }
 
 registry! {
+    attention::Attention,
     cast::Cast,
     conv::Conv,
     conv::ConvNormActivation,

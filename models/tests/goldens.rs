@@ -14,8 +14,8 @@ use tomograd_kernels::{
 use tomograd_models::formula;
 use tomograd_nn::{
     Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvTranspose, DiceCe, Group,
-    Interpolate, Interpolation, LayerNorm, Linear, LogSoftmax, MaxPool, Module, Norm, NormKind, Optimizer, PRelu,
-    Params, Pass, Scope, Sgd, Softmax, losses, schedule,
+    Interpolate, Interpolation, LayerNorm, Linear, LogSoftmax, MaxPool, Module, MultiHeadAttention, Norm, NormKind,
+    Optimizer, PRelu, Params, Pass, Scope, Sgd, Softmax, losses, schedule,
 };
 
 fn cases(golden: &Value) -> impl Iterator<Item = (&str, &str, &Value, &Value)> {
@@ -191,6 +191,7 @@ fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn
             Box::new(Interpolate { size: list("size"), mode })
         }
         "linear" => Box::new(Linear::new(scope, size(&a["inputs"]), size(&a["outputs"]), a["bias"] == true)?),
+        "multi_head_attention" => Box::new(MultiHeadAttention::new(scope, size(&a["size"]), size(&a["heads"]))?),
         "prelu" => Box::new(PRelu::new(scope, channels)?),
         "softmax" => Box::new(Softmax { axis: axis() }),
         "log_softmax" => Box::new(LogSoftmax { axis: axis() }),
@@ -253,6 +254,39 @@ fn layers() {
             // PyTorch's hardsigmoid has 1/6 in f32.
             let tolerance = if kind == "hardsigmoid" { 1e-7 } else { 1e-10 };
             assert_close(&format!("{name} {key}"), &values, expected, tolerance);
+        }
+    }
+}
+
+#[test]
+fn attention() {
+    let (golden, numbers) = (json("attention"), tensors("attention"));
+    let samples = size(&golden["samples"]);
+    for (name, _, attributes, case) in cases(&golden) {
+        let params = params();
+        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let mut names = vec!["q".to_owned(), "k".to_owned(), "v".to_owned()];
+        let mut inputs = Vec::new();
+        for (i, shape) in case["inputs"].as_array().unwrap().iter().enumerate() {
+            if i >= 3 {
+                names.push(format!("bias.{}", i - 3));
+            }
+            let factor = if i >= 3 { 2.0 } else { 1.0 };
+            let values = formula::signed(&names[i], &sizes(shape), DType::F64).unwrap();
+            let values: Vec<f64> = values.to_vec_f64().unwrap().iter().map(|value| value * factor).collect();
+            let values = Tensor::from_slice(&values, &sizes(shape), Device::Cpu).unwrap();
+            inputs.push(pass.input_with_gradient(&values).unwrap());
+        }
+        let [q, k, v, biases @ ..] = &inputs[..] else { panic!("{name}") };
+        let (scale, causal) = (attributes["scale"].as_f64(), attributes["causal"] == true);
+        let y = q.attention(k, v, &biases.iter().collect::<Vec<_>>(), scale, causal).unwrap();
+        assert_close(name, &sampled(y.value(), samples), &numbers[&format!("{name}/output")], 1e-12);
+        let cotangent = pass.input(&formula::signed("cotangent", y.shape(), DType::F64).unwrap());
+        let loss = y.mul(&cotangent).unwrap().mean().unwrap();
+        let update = pass.backward(&loss).unwrap();
+        for (input, of) in inputs.iter().zip(&names) {
+            let gradient = sampled(update.input_gradient(input).unwrap(), samples);
+            assert_close(&format!("{name} {of}"), &gradient, &numbers[&format!("{name}/grad.{of}")], 1e-10);
         }
     }
 }

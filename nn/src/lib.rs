@@ -33,8 +33,8 @@ mod update;
 
 pub use checkpoint::{Checkpoint, Loaded};
 pub use layers::{
-    Activation, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, LayerNorm, Linear, Norm, NormKind,
-    PRelu, PerAxis, Upsample,
+    Activation, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, LayerNorm, Linear, MultiHeadAttention,
+    Norm, NormKind, PRelu, PerAxis, Upsample,
 };
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};

@@ -231,6 +231,7 @@ def layer_cases():
         yield f"log_softmax_{axis}", "log_softmax", {"axis": axis}, (2, 3, 4, 2), nn.LogSoftmax(axis)
     yield "linear", "linear", {"inputs": 6, "outputs": 5, "bias": True}, (3, 6), nn.Linear(6, 5)
     yield "linear_tokens", "linear", {"inputs": 6, "outputs": 4, "bias": False}, (2, 5, 6), nn.Linear(6, 4, bias=False)
+    yield "multi_head_attention", "multi_head_attention", {"size": 12, "heads": 3, "input_scale": 6.0}, (2, 7, 12), SelfAttention(12, 3, batch_first=True)
     for name, attributes, module in (
             ("relu", {}, nn.ReLU()), ("relu6", {}, nn.ReLU6()), ("leaky_relu", {"slope": 0.01}, nn.LeakyReLU(0.01)), ("elu", {"alpha": 1.0}, nn.ELU()),
             ("gelu", {"approximate": "none"}, nn.GELU()), ("gelu_tanh", {"approximate": "tanh"}, nn.GELU("tanh")), ("silu", {}, nn.SiLU()),
@@ -249,6 +250,13 @@ class Call(nn.Module):
 
     def forward(self, x):
         return self.function(x, **self.arguments)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Attention of a sequence to itself."""
+
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
 
 
 def layers():
@@ -381,7 +389,43 @@ def metrics():
         "assd": "mean of both directions' distances taken together", "null": "undefined: one of the masks is empty"}, {"cases": listed})
 
 
-ALL = [losses, optimizers, schedules, layers, unet3d, unet2d, init, metrics]
+# --- attention ------------------------------------------------------------------------------------------------------
+
+def attention():
+    cases = [
+        ("plain", (2, 3, 21, 8), (2, 3, 37, 8), (2, 3, 37, 5), [], {}),
+        ("cross_blocks", (1, 1, 130, 16), (1, 1, 300, 16), (1, 1, 300, 16), [], {"scale": 0.7}),
+        ("causal", (2, 2, 150, 8), (2, 2, 150, 8), (2, 2, 150, 8), [], {"causal": True}),
+        ("position_bias", (4, 3, 27, 8), (4, 3, 27, 8), (4, 3, 27, 8), [(3, 27, 27)], {}),
+        ("bias_and_mask", (4, 3, 27, 8), (4, 3, 27, 8), (4, 3, 27, 8), [(3, 27, 27), (4, 1, 27, 27)], {"scale": 0.25}),
+        ("causal_bias", (2, 2, 20, 8), (2, 2, 20, 8), (2, 2, 20, 8), [(2, 1, 1, 20)], {"causal": True}),
+    ]
+    tensors, listed = {}, []
+    for name, q_shape, k_shape, v_shape, biases, a in cases:
+        leaves = [signed(n, s) for n, s in zip("qkv", (q_shape, k_shape, v_shape))]
+        leaves += [2 * signed(f"bias.{i}", shape) for i, shape in enumerate(biases)]
+        leaves = [t.requires_grad_() for t in leaves]
+        q, k, v, *added = leaves
+        # PyTorch takes a mask or causality, not both: the mask has both then.
+        mask = sum(added[1:], added[0]) if added else None
+        causal = a.get("causal", False)
+        if causal and added:
+            hidden = torch.ones(q_shape[-2], k_shape[-2], dtype=torch.bool).triu(1)
+            mask, causal = mask.expand(*q_shape[:-1], k_shape[-2]).masked_fill(hidden, -math.inf), False
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=a.get("scale"))
+        (y * signed("cotangent", y.shape)).mean().backward()
+        names = ["q", "k", "v"] + [f"bias.{i}" for i in range(len(biases))]
+        tensors[f"{name}/output"] = sample(y)
+        tensors |= {f"{name}/grad.{n}": sample(t.grad) for n, t in zip(names, leaves)}
+        listed.append({"name": name, "attributes": a, "inputs": [list(t.shape) for t in leaves], "output": summary(y)})
+    write_tensors("attention.safetensors", tensors)
+    write_json("attention.json", {
+        "fill": "q = s(`q`), k = s(`k`), v = s(`v`), bias i = 2 * s(`bias.i`)", "loss": "mean(output * s(`cotangent`))",
+        "formula": "torch.nn.functional.scaled_dot_product_attention, the sum of the biases as its mask", "samples": SAMPLES},
+        {"cases": listed})
+
+
+ALL = [losses, optimizers, schedules, layers, attention, unet3d, unet2d, init, metrics]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,8 +1,8 @@
 //! Elementary functions of whole vectors: our own polynomials, so that every instruction set gives the same bits.
 //!
 //! Errors against the exact value, in units of the last place (ulp), as the tests measure them: [`exp`], [`exp_normal`], [`ln`],
-//! [`expm1`], [`ln_1p`] and [`tanh`] within 2, [`sigmoid`] and [`erf`] within 3.
-//! Results that are denormal are rounded as such, never flushed (but by [`exp_normal`]). NaN gives NaN.
+//! [`expm1`], [`ln_1p`] and [`tanh`] within 2, [`sigmoid`] and [`erf`] within 3; [`exp2_weight`] within 1.
+//! Results that are denormal are rounded as such, never flushed (but by [`exp_normal`] and [`exp2_weight`]). NaN gives NaN.
 
 use super::{Real, Vector};
 use tomograd_core::Element;
@@ -29,6 +29,8 @@ pub trait Constants: Sized + 'static {
     /// Beyond these, `exp_normal` is zero and infinite; the first is the exponential of no normal number, but 2 to its
     /// exponent can still be had from the bits.
     const EXP_NORMAL_RANGE: [Self; 2];
+    /// `(2^r - 1) / r` for |r| ≤ ½: interpolated at Chebyshev nodes.
+    const EXP2: &'static [Self];
     /// √½ rounded
     const SQRT_HALF: Self;
     /// A power of two that makes any denormal normal, and its exponent.
@@ -51,6 +53,9 @@ impl Constants for f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const EXP_RANGE: [f32; 2] = [-104.0, 89.0];
     const EXP_NORMAL_RANGE: [f32; 2] = [-88.0, 89.0];
+    #[allow(clippy::excessive_precision, clippy::approx_constant)]
+    const EXP2: &'static [f32] =
+        &[0.693147188, 0.2402265076, 0.05550357114, 0.009618082557, 0.001339086336, 0.0001545316295];
     const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
     const NORMALISE: [f32; 2] = [16777216.0, 24.0];
     const UNIT_ULP: f32 = 8388608.0;
@@ -121,6 +126,21 @@ impl Constants for f64 {
     const LOG2_E: f64 = std::f64::consts::LOG2_E;
     const EXP_RANGE: [f64; 2] = [-746.0, 710.0];
     const EXP_NORMAL_RANGE: [f64; 2] = [-709.0, 710.0];
+    #[allow(clippy::approx_constant)]
+    const EXP2: &'static [f64] = &[
+        0.6931471805599453,
+        0.24022650695910072,
+        0.05550410866482163,
+        0.009618129107628488,
+        0.001333355814640647,
+        0.0001540353039337073,
+        1.5252733841556773e-5,
+        1.3215486808705563e-6,
+        1.017805708773774e-7,
+        7.0548973041554993e-9,
+        4.4558179083360645e-10,
+        2.5729324177362304e-11,
+    ];
     const SQRT_HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
     const NORMALISE: [f64; 2] = [18014398509481984.0, 54.0];
     const UNIT_ULP: f64 = 4503599627370496.0;
@@ -191,6 +211,21 @@ pub fn exp_normal<V: Vector>(x: V) -> V {
     let one = splat(V::Elem::ONE);
     let mantissa = polynomial(r, V::Elem::EXP).mul_add(r, one).mul_add(r, one);
     mantissa.mul(biased.bits_shl(V::Elem::MANTISSA_BITS))
+}
+
+/// 2ˣ for the weights of a softmax, whose largest exponent is about 0: half the instructions of [`exp`]. Zero where the
+/// result would be below the normal numbers (by less than one step of the exponent more or less), 1 for 0, NaN for NaN;
+/// no number is promised from the exponent's bias (127 or 1023) plus ½ on.
+#[inline(always)]
+pub fn exp2_weight<V: Vector>(x: V) -> V {
+    let bias = V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64);
+    let x = V::splat(-bias).max(x);
+    // Rounds x to a whole number n, and leaves n plus the bias in the low bits, as `power_of_two` does.
+    let magic = V::splat(V::Elem::UNIT_ULP + bias);
+    let shifted = x.add(magic);
+    let r = x.sub(shifted.sub(magic));
+    let fraction = polynomial(r, V::Elem::EXP2).mul_add(r, V::splat(V::Elem::ONE));
+    fraction.mul(shifted.bits_shl(V::Elem::MANTISSA_BITS))
 }
 
 /// `exp(x) - 1`, exact to the last places near zero too.

@@ -1,6 +1,6 @@
 //! Every instruction set against the standard library, and all of them against each other, bit by bit.
 
-use super::math::{erf, exp, exp_normal, expm1, ln, ln_1p, sigmoid, softplus, tanh};
+use super::math::{erf, exp, exp_normal, exp2_weight, expm1, ln, ln_1p, sigmoid, softplus, tanh};
 use super::*;
 use crate::parallel::{Settings, with_settings};
 
@@ -157,6 +157,38 @@ fn functions_are_accurate_in_f32() {
 #[test]
 fn functions_are_accurate_in_f64() {
     functions_are_accurate::<f64>();
+}
+
+struct Weights<'a, T>(&'a [T]);
+
+impl<T: Real> Kernel for Weights<'_, T> {
+    type Output = Vec<T>;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Vec<T> {
+        let mut out = vec![T::ZERO; self.0.len()];
+        for (x, y) in self.0.chunks(T::Vec::<S>::LANES).zip(out.chunks_mut(T::Vec::<S>::LANES)) {
+            exp2_weight(T::Vec::<S>::load_partial(x)).store_partial(y);
+        }
+        out
+    }
+}
+
+fn weights_are_accurate<T: Real>() {
+    let xs: Vec<T> = samples::<T>().into_iter().filter(|x| x.to_f64() <= 0.5 || x.to_f64().is_nan()).collect();
+    for (x, y) in xs.iter().zip(on_all(|| dispatch(Weights(&xs)))) {
+        let (want, y) = (x.to_f64().exp2(), y.to_f64());
+        // The reference in f64 is itself off by an ulp or so.
+        let ulps = if T::MANTISSA_BITS > 30 { 3.0 } else { 1.0 };
+        let bound = ulps * T::EPSILON.to_f64() * want + 2.0 * T::MIN_POSITIVE.to_f64();
+        assert!((y - want).abs() <= bound || want.is_nan() && y.is_nan(), "2^{x:?} is {y:?}, not {want:?}");
+        assert!(*x != T::ZERO || y == 1.0, "2^0 is {y:?}");
+    }
+}
+
+#[test]
+fn weights_are_accurate_in_both_types() {
+    weights_are_accurate::<f32>();
+    weights_are_accurate::<f64>();
 }
 
 /// Every elementwise method on a pair of rows.

@@ -73,10 +73,24 @@ impl Linear {
     ///
     /// # Errors
     /// When a name is taken.
-    pub fn new(mut scope: Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
+    pub fn new(scope: Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
         let init = Init::FanIn(inputs);
-        let weight = scope.parameter("weight", &[outputs, inputs], init)?;
-        let bias = bias.then(|| scope.parameter("bias", &[outputs], init)).transpose()?;
+        Self::filled(scope, inputs, outputs, init, bias.then_some(init))
+    }
+
+    /// A layer filled otherwise; without a bias when there is nothing to fill it.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn filled(
+        mut scope: Scope<'_>,
+        inputs: usize,
+        outputs: usize,
+        weight: Init,
+        bias: Option<Init>,
+    ) -> Result<Self> {
+        let weight = scope.parameter("weight", &[outputs, inputs], weight)?;
+        let bias = bias.map(|init| scope.parameter("bias", &[outputs], init)).transpose()?;
         Ok(Self { weight, bias })
     }
 }

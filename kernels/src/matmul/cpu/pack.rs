@@ -26,6 +26,12 @@ pub(crate) unsafe fn pack_panel<S: Simd, T: Real>(
                 done += 8;
             }
         }
+        if rows == width && row_stride == 1 {
+            for j in 0..k {
+                to.add(j * panel_rows::<S>()).copy_from_nonoverlapping(from.add(j * step), panel_rows::<S>());
+            }
+            return;
+        }
         if rows == width {
             // A constant width lets the copies of one step become a few wide instructions.
             for j in done..k {

@@ -1,0 +1,311 @@
+//! The forward run: blocks of keys against strips of queries, with a running maximum and sum.
+
+use std::{mem::MaybeUninit, ops::Range};
+
+use tomograd_core::{Result, Tensor, TensorBuilder};
+
+use super::{
+    CHUNK_WORK, Plan, QUERY_GROUP, Steps, Strip, add_biases, block, pack_rows, pack_strip, padded, product, rooms,
+    scale, strip, write_transposed,
+};
+use crate::{
+    attention::Attention,
+    matmul::cpu::tile::{Rows, panel_rows},
+    parallel::{Grid, parallel_for},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math},
+};
+
+/// About how many queries share packed keys and values.
+const QUERY_CHUNK: usize = 528;
+
+/// y, and for each query the logarithm of the sum, in units of ln 2: log₂ Σ_j 2^score; 0 where the query sees no key.
+pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
+    let plan = Plan::<T>::new(op, inputs)?;
+    let Plan { batch, queries, keys, value, .. } = plan;
+    let lead = &inputs[0].shape()[..inputs[0].rank() - 2];
+    let (shape, device) = ([lead, &[queries, value]].concat(), inputs[0].device());
+    if batch * queries * keys * value == 0 {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, inputs[0].dtype(), device);
+        return Ok((zeros(&shape)?, zeros(&[batch, queries])?));
+    }
+    let mut y = TensorBuilder::<T>::new("attention", &shape, device)?;
+    let mut logarithms = TensorBuilder::<T>::new("attention", &[batch, queries], device)?;
+    let chunk = block(queries, QUERY_CHUNK, QUERY_GROUP);
+    let chunks = queries.div_ceil(chunk);
+    let work = queries.min(chunk) * keys * (plan.size + value);
+    let y_target = Grid::batched(y.uninit()?, batch, queries, value, chunk, value);
+    let target = Grid::batched(logarithms.uninit()?, batch, 1, queries, 1, chunk);
+    parallel_for(batch * chunks, (CHUNK_WORK / work).max(1), |range| {
+        dispatch(Chunks { plan: &plan, range, chunk, chunks, y: &y_target, logarithms: &target });
+    })?;
+    drop((y_target, target));
+    // SAFETY: the chunks cover all queries, and each writes those of its own.
+    Ok(unsafe { (y.assume_init(), logarithms.assume_init()) })
+}
+
+struct Chunks<'a, T> {
+    plan: &'a Plan<'a, T>,
+    /// Chunks of queries, numbered over all matrices.
+    range: Range<usize>,
+    chunk: usize,
+    chunks: usize,
+    y: &'a Grid<'a, MaybeUninit<T>>,
+    logarithms: &'a Grid<'a, MaybeUninit<T>>,
+}
+
+/// What a thread works in. Strips lie one after the other in what belongs to queries.
+struct Rooms<T> {
+    /// The queries of the chunk, times the scale, transposed: E rows a strip.
+    q: *mut T,
+    /// A block of keys, in panels of keys; of values, in panels of their elements.
+    k: *mut T,
+    v: *mut T,
+    /// Scores of a block, then their weights: keys by the queries of a strip; and biases that are added to them.
+    scores: *mut T,
+    bias: *mut T,
+    /// For each query the largest score so far, the sum of weights, and the weighted sum of values, transposed:
+    /// `values` rows a strip.
+    largest: *mut T,
+    totals: *mut T,
+    sums: *mut T,
+    /// V rounded up to panels.
+    values: usize,
+}
+
+/// The strips of a chunk of `queries` queries: `first` is that of the next one, and the end of its group comes with it.
+#[inline(always)]
+fn next_strip<S: Simd, T: Real>(first: &mut usize, queries: usize) -> Option<(Strip, usize)> {
+    let group = queries.min((*first / QUERY_GROUP + 1) * QUERY_GROUP);
+    let strip = (*first < queries).then(|| strip::<S, T>(*first, group))?;
+    *first += strip.width;
+    Some((strip, group))
+}
+
+impl<T: Real> Kernel for Chunks<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Plan { keys, size, value, .. } = *self.plan;
+        let (key_block, values) = (self.plan.key_block(), padded(value));
+        let columns = self.chunk.min(self.plan.queries).next_multiple_of(16);
+        let strip_room = padded(key_block) * QUERY_GROUP;
+        let (_scratch, [q, k, v, scores, bias, largest, totals, sums]) = rooms::<T, 8>([
+            size * columns,
+            padded(key_block) * size,
+            values * key_block,
+            strip_room,
+            if self.plan.biases.is_empty() { 0 } else { strip_room },
+            columns,
+            columns,
+            values * columns,
+        ])
+        .expect("memory for attention");
+        let rooms = Rooms { q, k, v, scores, bias, largest, totals, sums, values };
+        let steps = Steps::new::<S, T>(size.max(key_block));
+        for item in self.range.clone() {
+            let (matrix, first_query) = (item / self.chunks, item % self.chunks * self.chunk);
+            let queries = self.chunk.min(self.plan.queries - first_query);
+            // SAFETY: the chunk's queries and the block's keys are inside the operands, and the rooms hold as many.
+            unsafe {
+                self.pack_queries::<S>(&rooms, matrix, first_query, queries);
+                for first_key in (0..keys).step_by(key_block) {
+                    if self.plan.causal && first_key >= first_query + queries {
+                        break;
+                    }
+                    let count = key_block.min(keys - first_key);
+                    let Plan { k, v, .. } = self.plan;
+                    pack_rows::<S, T>(k.at(matrix, first_key, 0), k.row, k.column, count, size, rooms.k);
+                    pack_rows::<S, T>(v.at(matrix, first_key, 0), v.column, v.row, value, count, rooms.v);
+                    let mut next = 0;
+                    while let Some((strip, group)) = next_strip::<S, T>(&mut next, queries) {
+                        let place = [first_query + strip.first, first_key];
+                        // Keys that the whole group doesn't see are left out.
+                        let last = if self.plan.causal { first_query + group } else { keys };
+                        let seen = count.min(last.saturating_sub(first_key));
+                        if seen > 0 {
+                            self.block::<S>(&rooms, &steps, matrix, place, strip, [seen, count]);
+                        }
+                    }
+                }
+                self.finish::<S>(&rooms, item, queries);
+            }
+        }
+    }
+}
+
+impl<T: Real> Chunks<'_, T> {
+    /// # Safety
+    /// The queries are there, and the rooms hold as many.
+    #[inline(always)]
+    unsafe fn pack_queries<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first_query: usize, queries: usize) {
+        let Plan { q, size, scale_2, .. } = self.plan;
+        let mut next = 0;
+        while let Some((strip, _)) = next_strip::<S, T>(&mut next, queries) {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let (from, to) = (q.at(matrix, first_query + strip.first, 0), rooms.q.add(strip.first * size));
+                pack_strip::<S, T>(from, q.column, q.row, *size, strip.columns, to);
+                scale(to, size * strip.width, *scale_2);
+            }
+        }
+    }
+
+    /// Adds the first `seen` keys of a block of `count` to the sums of a strip of queries.
+    ///
+    /// # Safety
+    /// The block and the strip's queries are packed in the rooms.
+    #[inline(always)]
+    unsafe fn block<S: Simd>(
+        &self,
+        rooms: &Rooms<T>,
+        steps: &Steps,
+        matrix: usize,
+        [query, key]: [usize; 2],
+        strip: Strip,
+        [seen, count]: [usize; 2],
+    ) {
+        let (height, size, width) = (panel_rows::<S>(), self.plan.size, strip.width);
+        // SAFETY: by the caller's promise; tiles write rows up to whole panels, for which the rooms have space.
+        unsafe {
+            let q = rooms.q.add(strip.first * size);
+            for row in (0..seen).step_by(height) {
+                let c = Rows { first: rooms.scores.add(row * width), stride: width };
+                let k = rooms.k.add(row * size);
+                product::<S, T>(height.min(seen - row), strip.vectors, steps, size, k, q, None, c);
+            }
+            add_biases::<S, T>(self.plan, matrix, [query, key], true, seen, strip, rooms.scores, rooms.bias);
+            if self.plan.causal {
+                for row in (0..seen).filter(|row| key + row > query) {
+                    let hidden = (key + row - query).min(width);
+                    std::slice::from_raw_parts_mut(rooms.scores.add(row * width), hidden).fill(-T::INFINITY);
+                }
+            }
+            let sums = rooms.sums.add(strip.first * rooms.values);
+            let state = [rooms.largest.add(strip.first), rooms.totals.add(strip.first), sums];
+            let (scores, rows) = (rooms.scores, self.plan.value);
+            match strip.vectors {
+                3 => weigh::<T::Vec<S>, 3>(scores, seen, state, rows, key == 0),
+                2 => weigh::<T::Vec<S>, 2>(scores, seen, state, rows, key == 0),
+                _ => weigh::<T::Vec<S>, 1>(scores, seen, state, rows, key == 0),
+            }
+            for row in (0..self.plan.value).step_by(height) {
+                let c = Rows { first: sums.add(row * width), stride: width };
+                let (rows, v) = (height.min(self.plan.value - row), rooms.v.add(row * count));
+                product::<S, T>(rows, strip.vectors, steps, seen, v, scores, (key > 0).then_some(c), c);
+            }
+        }
+    }
+
+    /// Divides by the sums of weights and writes the chunk's output.
+    ///
+    /// # Safety
+    /// The rooms hold the sums.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, rooms: &Rooms<T>, item: usize, queries: usize) {
+        let (matrix, chunk, value, lanes) =
+            (item / self.chunks, item % self.chunks, self.plan.value, T::Vec::<S>::LANES);
+        let splat = |number: T| T::Vec::<S>::splat(number);
+        let mut y = self.y.tile_of(matrix, chunk, 0);
+        let mut tile = self.logarithms.tile_of(matrix, 0, chunk);
+        let (y, logarithms) = (y.as_mut_ptr().cast::<T>(), tile.row(0));
+        let mut next = 0;
+        while let Some((strip, _)) = next_strip::<S, T>(&mut next, queries) {
+            // SAFETY: by the caller's promise; the tiles are those of the chunk's queries.
+            unsafe {
+                let sums = rooms.sums.add(strip.first * rooms.values);
+                for column in (0..strip.width).step_by(lanes) {
+                    let total = T::Vec::<S>::load_ptr(rooms.totals.add(strip.first + column));
+                    let largest = T::Vec::<S>::load_ptr(rooms.largest.add(strip.first + column));
+                    // No weight at all, where the query sees no key.
+                    let none = total.eq(splat(T::ZERO));
+                    let inverse = T::Vec::<S>::select(none, total, splat(T::ONE).div(total));
+                    for row in 0..value {
+                        let place = sums.add(row * strip.width + column);
+                        T::Vec::<S>::load_ptr(place).mul(inverse).store_ptr(place);
+                    }
+                    let logarithm = math::ln(total).mul_add(splat(T::LOG2_E), largest);
+                    let first = strip.first + column;
+                    let count = lanes.min(queries.saturating_sub(first));
+                    let to = logarithms[first.min(queries)..].as_mut_ptr().cast();
+                    T::Vec::<S>::select(none, splat(T::ZERO), logarithm).store_partial_ptr(to, count);
+                }
+                write_transposed::<T::Vec<S>>(
+                    sums,
+                    strip.width,
+                    value,
+                    strip.columns,
+                    y.add(strip.first * value),
+                    value,
+                );
+            }
+        }
+    }
+}
+
+/// Turns `rows` rows of scores into weights 2^(score − largest), `largest` being the largest of the keys so far; adds
+/// them to the totals, and takes totals and sums from the largest before to the one now.
+///
+/// # Safety `scores` holds the rows, `state` the largest scores and the totals, a number a column, and `values` rows of
+/// sums; they hold nothing yet when this is the `first` block.
+#[inline(always)]
+unsafe fn weigh<V: Vector, const N: usize>(
+    scores: *mut V::Elem,
+    rows: usize,
+    [largest_place, total_place, sums]: [*mut V::Elem; 3],
+    values: usize,
+    first: bool,
+) {
+    let width = N * V::LANES;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let load = |from: *mut V::Elem, row: usize| -> [V; N] {
+            std::array::from_fn(|j| V::load_ptr(from.add(row * width + j * V::LANES)))
+        };
+        let mut largest = load(scores, 0);
+        let quads = rows / 4;
+        for row in (0..4 * quads).step_by(4) {
+            let (a, b, c, d) = (load(scores, row), load(scores, row + 1), load(scores, row + 2), load(scores, row + 3));
+            for j in 0..N {
+                largest[j] = largest[j].max(a[j].max(b[j]).max(c[j].max(d[j])));
+            }
+        }
+        for row in 4 * quads..rows {
+            let a = load(scores, row);
+            for j in 0..N {
+                largest[j] = largest[j].max(a[j]);
+            }
+        }
+        let mut totals = [V::zero(); N];
+        let mut shift = [V::zero(); N];
+        for j in 0..N {
+            let place = largest_place.add(j * V::LANES);
+            if !first {
+                let before = V::load_ptr(place);
+                largest[j] = largest[j].max(before);
+            }
+            // Where all is −∞, any number does.
+            shift[j] = V::select(largest[j].eq(V::splat(-V::Elem::INFINITY)), V::zero(), largest[j]);
+            if !first {
+                let factor = math::exp2_weight(V::load_ptr(place).sub(shift[j]));
+                totals[j] = V::load_ptr(total_place.add(j * V::LANES)).mul(factor);
+                for row in 0..values {
+                    let sum = sums.add(row * width + j * V::LANES);
+                    V::load_ptr(sum).mul(factor).store_ptr(sum);
+                }
+            }
+            largest[j].store_ptr(place);
+        }
+        for row in 0..rows {
+            for j in 0..N {
+                let place = scores.add(row * width + j * V::LANES);
+                let weight = math::exp2_weight(V::load_ptr(place).sub(shift[j]));
+                weight.store_ptr(place);
+                totals[j] = totals[j].add(weight);
+            }
+        }
+        for (j, total) in totals.into_iter().enumerate() {
+            total.store_ptr(total_place.add(j * V::LANES));
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Attention on the CPU.
+//!
+//! Everything goes through the register tile of matrix products, whose `a` is packed in panels of a few rows and whose
+//! `b` lies in rows of vectors. The forward run computes transposed scores, keys by queries: a query is a lane, so that
+//! the softmax over the keys goes down the rows without a sum across lanes, and its weights already lie as the tile's
+//! `b` for the product with the values. The backward run computes them as queries by keys, for two of its three sums
+//! over weights go over queries. Scores are in units of ln 2, for 2ˣ is cheaper than eˣ.
+
+mod backward;
+mod forward;
+
+use tomograd_core::{Result, Scratch, Tensor};
+
+use super::Attention;
+use crate::{
+    matmul::cpu::{
+        pack::{pack_block, pack_panel},
+        tile::{ROW_UNIT, Rows, next_vectors, panel_rows, tile},
+    },
+    simd::{Real, Simd, Vector},
+};
+
+pub(super) use backward::backward;
+pub(super) use forward::forward;
+
+/// Keys of a block: a block's scores of one tile of queries fit the first cache. The blocks show in the bits of the
+/// forward run, for the running maximum is that of the blocks so far.
+const KEY_BLOCK: usize = 128;
+/// Queries that a causal mask treats alike: whole tiles for every instruction set.
+const QUERY_GROUP: usize = 48;
+/// Multiply-adds that a parallel chunk is worth.
+const CHUNK_WORK: usize = 4 << 20;
+/// The most steps of one tile; longer sums go on from where it ended.
+const STEPS: usize = 256;
+
+/// `size` in equal blocks of at most about `most`, each a multiple of `unit`.
+fn block(size: usize, most: usize, unit: usize) -> usize {
+    size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+}
+
+/// The matrices of a tensor, one for each index of the batch axes, read by stride.
+struct Matrices<'a, T> {
+    data: &'a [T],
+    /// Size and stride of each batch axis.
+    batch: Vec<[usize; 2]>,
+    /// The distances between rows and between columns.
+    row: usize,
+    column: usize,
+}
+
+impl<'a, T: Real> Matrices<'a, T> {
+    /// The matrices of a tensor that is broadcast to `shape`.
+    fn new(tensor: &'a Tensor, shape: &[usize]) -> Result<Self> {
+        let all = tensor.as_storage_slice::<T>()?;
+        let view = tensor.expand(shape)?;
+        let (batch, matrix) = view.strides().split_at(shape.len() - 2);
+        Ok(Self {
+            data: if view.count() == 0 { &[] } else { &all[view.layout().offset()..] },
+            batch: shape.iter().zip(batch).map(|(&size, &stride)| [size, stride]).collect(),
+            row: matrix[0],
+            column: matrix[1],
+        })
+    }
+
+    /// Where an element lies. (A matrix without elements has no place, and none is read there.)
+    fn at(&self, mut index: usize, row: usize, column: usize) -> *const T {
+        let mut place = row * self.row + column * self.column;
+        for [size, stride] in self.batch.iter().rev() {
+            place += index % size * stride;
+            index /= size;
+        }
+        self.data.as_ptr().wrapping_add(place)
+    }
+}
+
+/// The operands and sizes of a run.
+struct Plan<'a, T> {
+    q: Matrices<'a, T>,
+    k: Matrices<'a, T>,
+    v: Matrices<'a, T>,
+    biases: Vec<Matrices<'a, T>>,
+    /// How many matrices.
+    batch: usize,
+    /// L, S, E and V.
+    queries: usize,
+    keys: usize,
+    size: usize,
+    value: usize,
+    /// The factor of the products.
+    scale: T,
+    /// The same, with scores in units of ln 2.
+    scale_2: T,
+    causal: bool,
+}
+
+impl<'a, T: Real> Plan<'a, T> {
+    fn new(op: &Attention, inputs: &[&'a Tensor]) -> Result<Self> {
+        let rank = inputs[0].rank() - 2;
+        let (batch, matrix) = inputs[0].shape().split_at(rank);
+        let (queries, size) = (matrix[0], matrix[1]);
+        let (keys, value) = (inputs[2].shape()[rank], inputs[2].shape()[rank + 1]);
+        let scores = [batch, &[queries, keys]].concat();
+        Ok(Self {
+            q: Matrices::new(inputs[0], inputs[0].shape())?,
+            k: Matrices::new(inputs[1], inputs[1].shape())?,
+            v: Matrices::new(inputs[2], inputs[2].shape())?,
+            biases: inputs[3..].iter().map(|bias| Matrices::new(bias, &scores)).collect::<Result<_>>()?,
+            batch: batch.iter().product(),
+            queries,
+            keys,
+            size,
+            value,
+            scale: T::from_f64(op.factor(size)),
+            scale_2: T::from_f64(op.factor(size) * std::f64::consts::LOG2_E),
+            causal: op.causal,
+        })
+    }
+
+    fn key_block(&self) -> usize {
+        block(self.keys, KEY_BLOCK, 8)
+    }
+}
+
+/// One piece of scratch memory in parts of `counts` numbers, each on a cache line of its own.
+fn rooms<T: Real, const N: usize>(counts: [usize; N]) -> Result<(Scratch<T>, [*mut T; N])> {
+    let mut total = 0;
+    let starts = counts.map(|count| {
+        total += count.next_multiple_of(16);
+        total - count.next_multiple_of(16)
+    });
+    let mut scratch = Scratch::new("attention", total)?;
+    let first = scratch.uninit().as_mut_ptr().cast::<T>();
+    Ok((scratch, starts.map(|start| first.wrapping_add(start))))
+}
+
+/// Some columns of a block, as wide as a register tile.
+#[derive(Clone, Copy)]
+struct Strip {
+    first: usize,
+    columns: usize,
+    vectors: usize,
+    /// The columns, rounded up to vectors.
+    width: usize,
+}
+
+/// The first strip of `columns` columns from `first` on. Strips lie one after the other in a buffer, `width` numbers a
+/// row.
+#[inline(always)]
+fn strip<S: Simd, T: Real>(first: usize, columns: usize) -> Strip {
+    let lanes = T::Vec::<S>::LANES;
+    let vectors = next_vectors::<S>((columns - first).div_ceil(lanes));
+    Strip { first, columns: (vectors * lanes).min(columns - first), vectors, width: vectors * lanes }
+}
+
+/// Where the rows of strips of one, two and three vectors lie.
+struct Steps([Vec<usize>; 3]);
+
+impl Steps {
+    fn new<S: Simd, T: Real>(most: usize) -> Self {
+        let steps = most.min(STEPS);
+        Steps(std::array::from_fn(|i| (0..steps).map(|k| k * (i + 1) * T::Vec::<S>::LANES).collect()))
+    }
+}
+
+/// A tile of a sum over `k` steps of any number: `c = start + Σ_k a[k] b[k]`, see [`tile`].
+///
+/// # Safety `a` is readable for whole panels of `k` steps, `b` for `k` rows of the strip; `c` is writable, and `start`
+/// readable, for the rounded-up rows of the strip.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn product<S: Simd, T: Real>(
+    rows: usize,
+    vectors: usize,
+    steps: &Steps,
+    k: usize,
+    a: *const T,
+    b: *const T,
+    mut start: Option<Rows<T>>,
+    c: Rows<T>,
+) {
+    let offsets = &steps.0[vectors - 1];
+    let mut from = 0;
+    loop {
+        let here = (k - from).min(STEPS);
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let (a, b) = (a.add(from * panel_rows::<S>()), b.add(from * vectors * T::Vec::<S>::LANES));
+            tile::<S, T, false>(rows, vectors, a, b, &offsets[..here], start, c);
+        }
+        from += here;
+        if from >= k {
+            return;
+        }
+        start = Some(c);
+    }
+}
+
+/// Packs `rows` rows of `k` numbers as panels, one after the other, `k` panels' rows long.
+///
+/// # Safety
+/// The numbers are readable; `to` has room for the rows rounded up to panels.
+#[inline(always)]
+unsafe fn pack_rows<S: Simd, T: Real>(
+    from: *const T,
+    row_stride: usize,
+    step: usize,
+    rows: usize,
+    k: usize,
+    to: *mut T,
+) {
+    let height = panel_rows::<S>();
+    for first in (0..if k > 0 { rows } else { 0 }).step_by(height) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let count = height.min(rows - first);
+            pack_panel::<S, T>(from.add(first * row_stride), row_stride, step, count, k, to.add(first * k));
+        }
+    }
+}
+
+/// Packs `k` rows of a strip.
+///
+/// # Safety
+/// The numbers are readable; `to` has room for `k` rows of the strip.
+#[inline(always)]
+unsafe fn pack_strip<S: Simd, T: Real>(
+    from: *const T,
+    row_stride: usize,
+    column_stride: usize,
+    k: usize,
+    columns: usize,
+    to: *mut T,
+) {
+    if k > 0 {
+        // SAFETY: by the caller's promise. (The columns are those of one strip, so that there is one panel.)
+        unsafe { pack_block::<S, T>(from, row_stride, column_stride, k, columns, k, to) };
+    }
+}
+
+/// Multiplies `count` numbers by a factor.
+///
+/// # Safety
+/// They are readable and writable.
+#[inline(always)]
+unsafe fn scale<T: Real>(numbers: *mut T, count: usize, factor: T) {
+    // SAFETY: by the caller's promise.
+    for number in unsafe { std::slice::from_raw_parts_mut(numbers, count) } {
+        *number *= factor;
+    }
+}
+
+/// Adds the biases to `rows` rows of a strip of scores. `query` and `key` are those of the first score; `by_key` says
+/// that keys are the rows.
+///
+/// # Safety The biases have these rows and columns; `scores` and `room` hold the rows of the strip.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn add_biases<S: Simd, T: Real>(
+    plan: &Plan<'_, T>,
+    matrix: usize,
+    [query, key]: [usize; 2],
+    by_key: bool,
+    rows: usize,
+    strip: Strip,
+    scores: *mut T,
+    room: *mut T,
+) {
+    let unit = T::Vec::<S>::splat(T::LOG2_E);
+    for bias in &plan.biases {
+        let strides = if by_key { [bias.column, bias.row] } else { [bias.row, bias.column] };
+        // SAFETY: by the caller's promise.
+        unsafe {
+            pack_strip::<S, T>(bias.at(matrix, query, key), strides[0], strides[1], rows, strip.columns, room);
+            for i in (0..rows * strip.width).step_by(T::Vec::<S>::LANES) {
+                let score = T::Vec::<S>::load_ptr(scores.add(i));
+                T::Vec::<S>::load_ptr(room.add(i)).mul_add(unit, score).store_ptr(scores.add(i));
+            }
+        }
+    }
+}
+
+/// Writes `rows` × `columns` numbers transposed: `to[j * to_stride + i] = from[i * from_stride + j]`.
+///
+/// # Safety
+/// All places are readable and writable.
+#[inline(always)]
+unsafe fn write_transposed<V: Vector>(
+    from: *const V::Elem,
+    from_stride: usize,
+    rows: usize,
+    columns: usize,
+    to: *mut V::Elem,
+    to_stride: usize,
+) {
+    for i in (0..rows).step_by(8) {
+        for j in (0..columns).step_by(8) {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let (from, to) = (from.add(i * from_stride + j), to.add(j * to_stride + i));
+                if i + 8 <= rows && j + 8 <= columns {
+                    V::transpose_8x8(from, from_stride, to, to_stride);
+                    continue;
+                }
+                for i in 0..8.min(rows - i) {
+                    for j in 0..8.min(columns - j) {
+                        *to.add(j * to_stride + i) = *from.add(i * from_stride + j);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows rounded up to whole panels of every instruction set.
+fn padded(rows: usize) -> usize {
+    rows.next_multiple_of(ROW_UNIT)
+}

@@ -1,0 +1,54 @@
+//! Random cases of attention.
+
+use tomograd_core::{Random, Result, Tensor};
+
+use super::{Attention, BIASES, reference};
+use crate::{registry, registry::Proven};
+
+/// A bias that broadcasts to `full` in some way: normal values, or now and then a mask of 0, −100 and −∞.
+fn bias(random: &mut Random, full: &[usize]) -> Result<Tensor> {
+    let lead = random.below(full.len() as u64 + 1) as usize;
+    let shape: Vec<usize> = full[lead..].iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
+    let mask = random.bernoulli(0.4);
+    let values = registry::values(random, &shape)?;
+    registry::map(&values, |value| match value {
+        value if !mask => value,
+        ..-1.0 => f64::NEG_INFINITY,
+        -1.0..-0.5 => -100.0,
+        _ => 0.0,
+    })
+}
+
+impl Proven for Attention {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [y, _] = reference::attention(self, inputs)?;
+        Ok(vec![y])
+    }
+
+    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
+        let [_, bound] = reference::attention(self, inputs)?;
+        Ok(vec![bound])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let mut batch = registry::shape(random, 0, 2);
+        let mut size = || registry::size(random);
+        let (mut queries, mut keys, size, value) = (size(), size(), size(), size());
+        if random.bernoulli(0.15) {
+            // Several blocks of queries and of keys.
+            batch = vec![1 + random.below(2) as usize];
+            (queries, keys) = (1 + random.below(300) as usize, 1 + random.below(400) as usize);
+        }
+        let scale = random.bernoulli(0.3).then(|| random.normal());
+        let op = Self { scale, causal: random.bernoulli(0.3) };
+        let mut inputs = Vec::new();
+        for matrix in [[queries, size], [keys, size], [keys, value]] {
+            inputs.push(registry::values(random, &[&batch[..], &matrix].concat())?);
+        }
+        let full = [&batch[..], &[queries, keys]].concat();
+        for _ in 0..random.below(BIASES as u64 + 1) {
+            inputs.push(bias(random, &full)?);
+        }
+        Ok((op, inputs))
+    }
+}

@@ -1,0 +1,93 @@
+//! Attention with several heads.
+
+use tomograd_autodiff::Var;
+use tomograd_core::{Error, Result};
+use tomograd_kernels::matmul;
+
+use super::Linear;
+use crate::{Module, Pass, Scope, Slot, init::Init};
+
+/// Self-attention of a sequence: queries, keys and values are linear in x, are cut into heads, each of which attends
+/// for itself (see [`Var::attention`]), and the heads' results, one after the other, go through another linear layer
+/// (Vaswani et al. 2017). (N, L, E) to (N, L, E).
+///
+/// Parameters: `in_proj_weight` (3E, E) and `in_proj_bias` (3E), those of queries, keys and values one after the other,
+/// `out_proj.weight` (E, E), `out_proj.bias` (E); the names and first values are those of PyTorch's layer.
+#[derive(Debug, Clone)]
+pub struct MultiHeadAttention {
+    heads: usize,
+    size: usize,
+    weight: Slot,
+    bias: Slot,
+    output: Linear,
+}
+
+impl MultiHeadAttention {
+    /// A layer for elements of `size` numbers, in `heads` heads of `size / heads` numbers.
+    ///
+    /// # Errors
+    /// When the heads don't divide the size, or a name is taken.
+    pub fn new(mut scope: Scope<'_>, size: usize, heads: usize) -> Result<Self> {
+        if heads == 0 || !size.is_multiple_of(heads) {
+            return Err(Error::argument("multi_head_attention", format!("{heads} heads of {size} numbers"))
+                .expected("a number of heads that divides them"));
+        }
+        // Xavier's bound for (3E, E): √(6 / (fan in + fan out)) (Glorot and Bengio 2010).
+        let init = Init::Uniform((6.0 / (4 * size).max(1) as f64).sqrt());
+        let weight = scope.parameter("in_proj_weight", &[3 * size, size], init)?;
+        let bias = scope.parameter("in_proj_bias", &[3 * size], Init::Constant(0.0))?;
+        let output = Linear::filled(scope.at("out_proj"), size, size, Init::FanIn(size), Some(Init::Constant(0.0)))?;
+        Ok(Self { heads, size, weight, bias, output })
+    }
+
+    /// Attends with up to three biases of the scores, each of which broadcasts to (N, heads, L, L): relative positions,
+    /// masks.
+    ///
+    /// # Errors When x isn't (N, L, E), a bias doesn't broadcast, or memory runs out.
+    pub fn attend(&self, x: &Var, biases: &[&Var], pass: &mut Pass) -> Result<Var> {
+        let &[batch, length, size] = x.shape() else {
+            return Err(Error::shape("multi_head_attention", format!("an input of {} axes", x.rank()))
+                .expected(format!("(N, L, {})", self.size))
+                .shapes([x.shape()]));
+        };
+        let (weight, bias) = (pass.parameter(self.weight)?, pass.parameter(self.bias)?);
+        let all = Var::apply(matmul::Linear { bias: true }, &[x, &weight, &bias])?;
+        // Heads beside the batch: (N, heads, L, E / heads), views of one tensor.
+        let heads = |part: Var| part.reshape(&[batch, length, self.heads, size / self.heads])?.transpose(1, 2);
+        let parts = all.split(&[size; 3], 2)?.into_iter().map(heads).collect::<Result<Vec<Var>>>()?;
+        let y = parts[0].attention(&parts[1], &parts[2], biases, None, false)?;
+        self.output.forward(&y.transpose(1, 2)?.reshape(&[batch, length, size])?, pass)
+    }
+}
+
+impl Module for MultiHeadAttention {
+    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        self.attend(x, &[], pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tomograd_core::{DType, Device, Seed, Tensor};
+
+    use super::*;
+    use crate::{Params, gradcheck};
+
+    #[test]
+    fn gradients_equal_differences() {
+        let x = Tensor::normal(&[2, 5, 6], 0.0, 1.0, Seed::new(3), DType::F64, Device::Cpu).unwrap();
+        gradcheck::module(|scope| MultiHeadAttention::new(scope, 6, 3), &x).unwrap();
+    }
+
+    #[test]
+    fn a_bad_number_of_heads_or_input_is_explained() {
+        let mut params = Params::new(Device::Cpu, Seed::new(0));
+        let error = MultiHeadAttention::new(params.root(), 6, 4).unwrap_err().to_string();
+        assert!(error.contains("4 heads of 6 numbers"), "{error}");
+        let layer = MultiHeadAttention::new(params.root(), 6, 2).unwrap();
+        let mut pass = Pass::eval(&params).unwrap();
+        let x = pass.input(&Tensor::ones(&[5, 6], DType::F32, Device::Cpu).unwrap());
+        let error = layer.forward(&x, &mut pass).unwrap_err().to_string();
+        assert!(error.contains("(N, L, 6)"), "{error}");
+    }
+}
