@@ -23,5 +23,6 @@ mod tape;
 mod var;
 
 pub use backward::Gradients;
+pub use operations::ScanInputs;
 pub use tape::Tape;
 pub use var::Var;

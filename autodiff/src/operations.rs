@@ -10,11 +10,35 @@ use tomograd_kernels::{
     pool::{AdaptiveAveragePool, AdaptiveMaxPool},
     reduce::{Combine, Reduce},
     resample::{Interpolate, Interpolation},
+    scan::SelectiveScan,
     softmax::{LogSoftmax, Softmax},
     view::View,
 };
 
 use crate::Var;
+
+/// The inputs of [`Var::selective_scan`].
+#[derive(Debug, Clone, Copy)]
+pub struct ScanInputs<'a> {
+    /// What is scanned (B, D, L).
+    pub u: &'a Var,
+    /// The step sizes (B, D, L).
+    pub delta: &'a Var,
+    /// The rates of the states (D, N); negative ones decay.
+    pub a: &'a Var,
+    /// How u enters the states (B, G, N, L), or (B, N, L).
+    pub b: &'a Var,
+    /// How the states enter the output, like b.
+    pub c: &'a Var,
+    /// The factor of u in the output (D).
+    pub skip: Option<&'a Var>,
+    /// What the output is multiplied with, through silu (B, D, L).
+    pub gate: Option<&'a Var>,
+    /// What is added to delta (D).
+    pub delta_bias: Option<&'a Var>,
+    /// Whether the step sizes are softplus of all that.
+    pub delta_softplus: bool,
+}
 
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident => $function:expr;)*) => {
@@ -255,6 +279,22 @@ impl Var {
     /// As [`adaptive_average_pool`](Self::adaptive_average_pool).
     pub fn adaptive_max_pool(&self, output: &[usize]) -> Result<Var> {
         Var::apply(AdaptiveMaxPool { output: output.to_vec() }, &[self])
+    }
+
+    /// The recurrence of Mamba; see [`SelectiveScan`].
+    ///
+    /// # Errors
+    /// When shapes don't fit, dtypes differ, the variables are of two passes, or memory runs out.
+    pub fn selective_scan(inputs: ScanInputs<'_>) -> Result<Var> {
+        let ScanInputs { u, delta, a, b, c, skip, gate, delta_bias, delta_softplus } = inputs;
+        let scan = SelectiveScan {
+            skip: skip.is_some(),
+            gate: gate.is_some(),
+            delta_bias: delta_bias.is_some(),
+            delta_softplus,
+        };
+        let all = [u, delta, a, b, c].into_iter().chain([skip, gate, delta_bias].into_iter().flatten());
+        Var::apply(scan, &all.collect::<Vec<_>>())
     }
 
     /// The axes in the order of `axes`, without a copy.

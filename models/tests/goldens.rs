@@ -1,9 +1,10 @@
-//! Losses, optimizers, schedules, layers and initial values against PyTorch's.
+//! Losses, optimizers, schedules, layers, the selective scan and initial values against PyTorch's.
 
 mod common;
 
 use common::{assert_close, json, sampled, sizes, tensors};
 use serde_json::Value;
+use tomograd_autodiff::{ScanInputs, Tape, Var};
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_kernels::{
     Context,
@@ -287,6 +288,72 @@ fn attention() {
         for (input, of) in inputs.iter().zip(&names) {
             let gradient = sampled(update.input_gradient(input).unwrap(), samples);
             assert_close(&format!("{name} {of}"), &gradient, &numbers[&format!("{name}/grad.{of}")], 1e-10);
+        }
+    }
+}
+
+#[test]
+fn selective_scan() {
+    let (golden, numbers) = (json("scan"), tensors("scan"));
+    for (name, _, attributes, case) in cases(&golden) {
+        let [batch, channels, states, length] =
+            ["batch", "channels", "states", "length"].map(|key| size(&attributes[key]));
+        let groups = attributes["groups"].as_u64().map(|groups| groups as usize);
+        let over_time = [batch, channels, length];
+        let over_states: Vec<usize> = [batch].into_iter().chain(groups).chain([states, length]).collect();
+        let tape = Tape::recording(Context::default());
+        let leaf = |name: &str, shape: &[usize]| tape.leaf(formula::signed(name, shape, DType::F64).unwrap()).unwrap();
+        let uniform = |name: &str, shape: &[usize], start: f64, slope: f64| {
+            let values = formula::uniform(name, shape.iter().product());
+            let values: Vec<f64> = values.iter().map(|u| start + slope * u).collect();
+            tape.leaf(Tensor::from_slice(&values, shape, Device::Cpu).unwrap()).unwrap()
+        };
+        let softplus = attributes["delta_softplus"] == true;
+        let delta = if softplus { leaf("delta", &over_time) } else { uniform("delta", &over_time, 0.0, 1.0) };
+        let (u, a) = (leaf("u", &over_time), uniform("a", &[channels, states], -0.2, -1.0));
+        let (b, c) = (leaf("b", &over_states), leaf("c", &over_states));
+        let optional =
+            |attribute: &str, name: &str, shape: &[usize]| (attributes[attribute] == true).then(|| leaf(name, shape));
+        let skip = optional("skip", "skip", &[channels]);
+        let gate = optional("gate", "z", &over_time);
+        let bias = optional("delta_bias", "delta_bias", &[channels]);
+        let output = Var::selective_scan(ScanInputs {
+            u: &u,
+            delta: &delta,
+            a: &a,
+            b: &b,
+            c: &c,
+            skip: skip.as_ref(),
+            gate: gate.as_ref(),
+            delta_bias: bias.as_ref(),
+            delta_softplus: softplus,
+        })
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let cotangent = tape.constant(formula::signed("cotangent.0", output.shape(), DType::F64).unwrap());
+        let gradients = tape.backward(&output.mul(&cotangent).unwrap().mean().unwrap()).unwrap();
+        let mut place = 0;
+        for result in case["results"].as_array().unwrap() {
+            let key = result[0].as_str().unwrap();
+            let input = match key {
+                "output" => None,
+                "grad.u" => Some(&u),
+                "grad.delta" => Some(&delta),
+                "grad.a" => Some(&a),
+                "grad.b" => Some(&b),
+                "grad.c" => Some(&c),
+                "grad.skip" => skip.as_ref(),
+                "grad.z" => gate.as_ref(),
+                "grad.delta_bias" => bias.as_ref(),
+                _ => panic!("{key} is unknown"),
+            };
+            let value = input.map_or(output.value(), |input| gradients.get(input).unwrap());
+            assert_eq!(value.shape(), sizes(&result[1]), "{name} {key}");
+            let norm = value.to_vec_f64().unwrap().iter().map(|x| x * x).sum::<f64>().sqrt();
+            assert_close(&format!("norm of {name} {key}"), &[norm], &[number(&result[2])], 1e-10);
+            let values = sampled(value, size(&golden["samples"]));
+            let expected = &numbers[name][place..place + values.len()];
+            place += values.len();
+            assert_close(&format!("{name} {key}"), &values, expected, 1e-10);
         }
     }
 }

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import networks
-from formula import fill_, labels, parameter, signed
+from formula import fill_, labels, parameter, signed, uniform
 
 HERE = pathlib.Path(__file__).parent
 SAMPLES = 32
@@ -278,6 +278,56 @@ def layers():
     write_json("layers.json", {"samples": count, "loss": "mean(output * s(`cotangent.0`))", "results": "name, shape, norm, dot"}, {"cases": listed})
 
 
+# --- the selective scan ---------------------------------------------------------------------------------------------
+
+def scan_reference(softplus, u, delta, a, b, c, skip=None, z=None, delta_bias=None):
+    """Algorithm 2 of Gu and Dao 2023, step by step."""
+    if b.ndim == 3:
+        b, c = b[:, None], c[:, None]
+    b, c = (t.repeat_interleave(u.shape[1] // b.shape[1], 1) for t in (b, c))
+    if delta_bias is not None:
+        delta = delta + delta_bias[:, None]
+    if softplus:
+        delta = F.softplus(delta, threshold=100)
+    x, ys = torch.zeros(*u.shape[:2], a.shape[1]).double(), []
+    for t in range(u.shape[2]):
+        step = delta[:, :, t, None]
+        x = torch.exp(step * a) * x + step * b[..., t] * u[:, :, t, None]
+        ys.append((x * c[..., t]).sum(-1))
+    y = torch.stack(ys, 2)
+    if skip is not None:
+        y = y + skip[:, None] * u
+    return y if z is None else y * F.silu(z)
+
+
+def scan():
+    plain = {"batch": 2, "channels": 5, "groups": None, "states": 4, "length": 7}
+    none = {"skip": False, "gate": False, "delta_bias": False, "delta_softplus": False}
+    cases = [("plain", plain | none), ("skip", plain | none | {"skip": True, "length": 70}),
+             ("gate", plain | none | {"gate": True, "channels": 17}),
+             ("softplus_bias", plain | none | {"delta_bias": True, "delta_softplus": True, "states": 1}),
+             ("groups", plain | {"groups": 2, "channels": 6, "states": 3, "length": 130} | {key: True for key in none})]
+    tensors, listed, count = {}, [], 8
+    for name, o in cases:
+        over_time = (o["batch"], o["channels"], o["length"])
+        over_states = (o["batch"], *([o["groups"]] if o["groups"] else []), o["states"], o["length"])
+        delta = signed("delta", over_time) if o["delta_softplus"] else uniform("delta", over_time)
+        inputs = {"u": signed("u", over_time), "delta": delta, "a": -0.2 - uniform("a", (o["channels"], o["states"])),
+                  "b": signed("b", over_states), "c": signed("c", over_states)}
+        inputs |= {"skip": signed("skip", (o["channels"],))} if o["skip"] else {}
+        inputs |= {"z": signed("z", over_time)} if o["gate"] else {}
+        inputs |= {"delta_bias": signed("delta_bias", (o["channels"],))} if o["delta_bias"] else {}
+        leaves = {key: value.requires_grad_() for key, value in inputs.items()}
+        y = scan_reference(o["delta_softplus"], **leaves)
+        (y * signed("cotangent.0", y.shape)).mean().backward()
+        found = {"output": y} | {f"grad.{key}": leaf.grad for key, leaf in leaves.items()}
+        tensors[name] = torch.cat([sample(t, count) for t in found.values()])
+        listed.append({"name": name, "attributes": o, "results": [[key, *summary(t).values()] for key, t in found.items()]})
+    write_tensors("scan.safetensors", tensors)
+    write_json("scan.json", {"samples": count, "loss": "mean(output * s(`cotangent.0`))", "results": "name, shape, norm, dot",
+                             "fill": "s(`NAME`), but a = -0.2 - u(`a`), and delta = u(`delta`) without softplus"}, {"cases": listed})
+
+
 # --- networks -------------------------------------------------------------------------------------------------------
 
 def network(name, build, attributes, shape):
@@ -425,7 +475,7 @@ def attention():
         {"cases": listed})
 
 
-ALL = [losses, optimizers, schedules, layers, attention, unet3d, unet2d, init, metrics]
+ALL = [losses, optimizers, schedules, layers, attention, scan, unet3d, unet2d, init, metrics]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

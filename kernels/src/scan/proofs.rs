@@ -44,7 +44,9 @@ impl Proven for SelectiveScan {
         // Without softplus, Δ is positive as it stands: a state that grows with every step would lose all digits.
         let delta = registry::values(random, &over_time)?;
         let delta = if op.delta_softplus { delta } else { registry::map(&delta, |delta| 0.1 + 0.5 * delta.abs())? };
-        let a = registry::map(&registry::values(random, &[channels, states])?, |a| -0.05 - a.abs())?;
+        // Now and then so fast a decay that exp(Δ a) is no normal number.
+        let rate = if random.bernoulli(0.2) { 300.0 } else { 1.0 };
+        let a = registry::map(&registry::values(random, &[channels, states])?, |a| -0.05 - rate * a.abs())?;
         let mut inputs = vec![registry::values(random, &over_time)?, delta, a];
         inputs.extend([registry::values(random, &over_states)?, registry::values(random, &over_states)?]);
         if op.skip {

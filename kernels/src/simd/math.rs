@@ -1,8 +1,8 @@
 //! Elementary functions of whole vectors: our own polynomials, so that every instruction set gives the same bits.
 //!
-//! Errors against the exact value, in units of the last place (ulp), as the tests measure them: [`exp`], [`exp_normal`], [`ln`],
-//! [`expm1`], [`ln_1p`] and [`tanh`] within 2, [`sigmoid`] and [`erf`] within 3; [`exp2_weight`] within 1.
-//! Results that are denormal are rounded as such, never flushed (but by [`exp_normal`] and [`exp2_weight`]). NaN gives NaN.
+//! Errors against the exact value, in units of the last place (ulp), as the tests measure them: [`exp`], [`ln`], [`expm1`],
+//! [`ln_1p`], [`tanh`] and [`exp2_normal`] within 2, [`sigmoid`] and [`erf`] within 3; [`exp2_weight`] within 1.
+//! Results that are denormal are rounded as such, never flushed (but by [`exp2_normal`] and [`exp2_weight`]). NaN gives NaN.
 
 use super::{Real, Vector};
 use tomograd_core::Element;
@@ -26,9 +26,6 @@ pub trait Constants: Sized + 'static {
     const LOG2_E: Self;
     /// Beyond these, `exp` is zero and infinite.
     const EXP_RANGE: [Self; 2];
-    /// Beyond these, `exp_normal` is zero and infinite; the first is the exponential of no normal number, but 2 to its
-    /// exponent can still be had from the bits.
-    const EXP_NORMAL_RANGE: [Self; 2];
     /// `(2^r - 1) / r` for |r| ≤ ½: interpolated at Chebyshev nodes.
     const EXP2: &'static [Self];
     /// √½ rounded
@@ -52,7 +49,6 @@ impl Constants for f32 {
     const LN_2: [f32; 2] = [std::f32::consts::LN_2, (std::f64::consts::LN_2 - std::f32::consts::LN_2 as f64) as f32];
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const EXP_RANGE: [f32; 2] = [-104.0, 89.0];
-    const EXP_NORMAL_RANGE: [f32; 2] = [-88.0, 89.0];
     #[allow(clippy::excessive_precision, clippy::approx_constant)]
     const EXP2: &'static [f32] =
         &[0.693147188, 0.2402265076, 0.05550357114, 0.009618082557, 0.001339086336, 0.0001545316295];
@@ -125,7 +121,6 @@ impl Constants for f64 {
     const LN_2: [f64; 2] = [std::f64::consts::LN_2, 2.3190468138462996e-17];
     const LOG2_E: f64 = std::f64::consts::LOG2_E;
     const EXP_RANGE: [f64; 2] = [-746.0, 710.0];
-    const EXP_NORMAL_RANGE: [f64; 2] = [-709.0, 710.0];
     #[allow(clippy::approx_constant)]
     const EXP2: &'static [f64] = &[
         0.6931471805599453,
@@ -195,21 +190,15 @@ pub fn exp<V: Vector>(x: V) -> V {
     scale(n, small)
 }
 
-/// The exponential by three fifths of [`exp`]'s instructions: it is 0 instead of a denormal number, and infinite in the
-/// last half binade below overflow.
+/// 2ˣ by half the instructions of [`exp`], for normal results: |x| at most 126 or 1022. Beyond, there is no promise but that
+/// NaN gives NaN.
 #[inline(always)]
-pub fn exp_normal<V: Vector>(x: V) -> V {
-    let splat = |value: V::Elem| V::splat(value);
-    let [low, high] = V::Elem::EXP_NORMAL_RANGE;
-    let x = clamp(x, low, high);
-    // x = n ln 2 + r. The low bits of the first sum are the biased exponent of 2ⁿ: 0 gives 0, the largest gives infinity.
-    let bias = splat(V::Elem::UNIT_ULP + V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64));
-    let biased = x.mul_add(splat(V::Elem::LOG2_E), bias);
-    let n = biased.sub(bias);
-    let [high, low] = V::Elem::LN_2;
-    let r = n.neg_mul_add(splat(low), n.neg_mul_add(splat(high), x));
-    let one = splat(V::Elem::ONE);
-    let mantissa = polynomial(r, V::Elem::EXP).mul_add(r, one).mul_add(r, one);
+pub fn exp2_in_range<V: Vector>(x: V) -> V {
+    // x = n + r. The low bits of the first sum are n plus the bias, so the shift makes 2ⁿ of them.
+    let bias = V::splat(V::Elem::UNIT_ULP + V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64));
+    let biased = x.add(bias);
+    let r = x.sub(biased.sub(bias));
+    let mantissa = polynomial(r, V::Elem::EXP2).mul_add(r, V::splat(V::Elem::ONE));
     mantissa.mul(biased.bits_shl(V::Elem::MANTISSA_BITS))
 }
 
@@ -218,14 +207,15 @@ pub fn exp_normal<V: Vector>(x: V) -> V {
 /// no number is promised from the exponent's bias (127 or 1023) plus ½ on.
 #[inline(always)]
 pub fn exp2_weight<V: Vector>(x: V) -> V {
+    exp2_in_range(V::splat(-V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64)).max(x))
+}
+
+/// 2ˣ by few instructions: a result that would be a denormal number is 0 (or up to half a binade below the normal numbers, as
+/// it should be), and one in the last half binade before overflow infinite.
+#[inline(always)]
+pub fn exp2_normal<V: Vector>(x: V) -> V {
     let bias = V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64);
-    let x = V::splat(-bias).max(x);
-    // Rounds x to a whole number n, and leaves n plus the bias in the low bits, as `power_of_two` does.
-    let magic = V::splat(V::Elem::UNIT_ULP + bias);
-    let shifted = x.add(magic);
-    let r = x.sub(shifted.sub(magic));
-    let fraction = polynomial(r, V::Elem::EXP2).mul_add(r, V::splat(V::Elem::ONE));
-    fraction.mul(shifted.bits_shl(V::Elem::MANTISSA_BITS))
+    exp2_in_range(clamp(x, -bias, bias + V::Elem::ONE))
 }
 
 /// `exp(x) - 1`, exact to the last places near zero too.

@@ -11,7 +11,8 @@ use tomograd_core::{Device, Result, Scratch, Tensor, TensorBuilder};
 use super::{
     Block, Inputs, STEPS, chunks,
     forward::through,
-    rows::{LANES, Row, expect, scatter},
+    limit, power,
+    rows::{LANES, Row, cut, expect, scatter},
 };
 use crate::{
     parallel::{PartialSlots, Partition, parallel_for},
@@ -46,8 +47,9 @@ pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borde
             du: &Partition::new(du.uninit()?, sizes.length),
             ddelta: &Partition::new(ddelta.uninit()?, sizes.length),
             dz: &Partition::new(dz.uninit()?, sizes.length),
-            slots: &Partition::new(slots.uninit(), 2 * of_b),
+            slots: &Partition::new(slots.uninit(), of_b),
             sums: &Partition::new(sums, of_channel),
+            pairs,
             parts,
             of_part,
         };
@@ -57,7 +59,7 @@ pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borde
         parallel_for(tasks, grain, |range| dispatch(Tasks { task, range }))?;
     }
     // SAFETY: every task that has steps filled its slot; without steps, a slot has no element.
-    let [db, dc] = add_slots(unsafe { slots.assume_init() }, pairs, parts, of_b)?;
+    let [db, dc] = add_slots(unsafe { slots.assume_init() }, parts, pairs * of_b)?;
     let sums = PartialSlots::filled(sums, sizes.channels * of_channel).sum();
     let pick = |columns: Range<usize>| -> Result<Tensor> {
         let picked: Vec<T> = sums.chunks_exact(of_channel).flat_map(|sums| &sums[columns.clone()]).copied().collect();
@@ -80,16 +82,21 @@ pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borde
     Ok(gradients)
 }
 
-/// The gradients of b and c: the slots of the parts of each pair, added in their order.
-fn add_slots<T: Real>(slots: &[T], pairs: usize, parts: usize, of_b: usize) -> Result<[Tensor; 2]> {
-    let build = || TensorBuilder::<T>::new("selective_scan", &[pairs * of_b], Device::Cpu);
+/// The gradients of b and c: the slots of the parts, added in their order.
+fn add_slots<T: Real>(slots: &[T], parts: usize, count: usize) -> Result<[Tensor; 2]> {
+    let build = || TensorBuilder::<T>::new("selective_scan", &[count], Device::Cpu);
     let (mut db, mut dc) = (build()?, build()?);
     for (which, to) in [&mut db, &mut dc].into_iter().enumerate() {
         let to = Partition::new(to.uninit()?, SUM_GRAIN);
-        parallel_for(pairs * of_b, SUM_GRAIN, |range| {
-            for (i, to) in range.clone().zip(to.take(range)) {
-                let first = (i / of_b * parts * 2 + which) * of_b + i % of_b;
-                to.write((0..parts).map(|part| slots[first + part * 2 * of_b]).sum());
+        parallel_for(count, SUM_GRAIN, |range| {
+            let to = to.take(range.clone());
+            to.fill(MaybeUninit::new(T::ZERO));
+            // SAFETY: it was just filled.
+            let to = unsafe { to.assume_init_mut() };
+            for part in which * parts..(which + 1) * parts {
+                for (to, &from) in to.iter_mut().zip(&slots[part * count..][range.clone()]) {
+                    *to += from;
+                }
             }
         })?;
     }
@@ -107,11 +114,13 @@ struct Task<'a, T> {
     du: &'a Partition<'a, MaybeUninit<T>>,
     ddelta: &'a Partition<'a, MaybeUninit<T>>,
     dz: &'a Partition<'a, MaybeUninit<T>>,
-    /// For each part, its sums for b (N, L) and c (N, L).
+    /// The sums of the parts: first for b, then for c, of each part (B, G, N, L).
     slots: &'a Partition<'a, MaybeUninit<T>>,
     /// For each channel of each batch element, its sums for a (N), skip and delta_bias.
     sums: &'a Partition<'a, T>,
-    /// Parts of a pair of batch element and group.
+    /// Pairs of a batch element and a group.
+    pairs: usize,
+    /// Parts of a pair.
     parts: usize,
     /// Blocks of a part.
     of_part: usize,
@@ -129,25 +138,30 @@ impl<T: Real> Kernel for Tasks<'_, T> {
     fn run<S: Simd>(self, _: S) {
         let (task, states) = (&self.task, self.task.inputs.sizes.states);
         let of_b = states * task.inputs.sizes.length;
-        let count = (ARRAYS * STEPS + 1 + 2 * LANES + 3 * states) * LANES;
+        let count = (ARRAYS * STEPS + TOGETHER * (2 * STEPS + 1 + 2 * LANES) + 4 * states) * LANES;
         let mut scratch = Scratch::<T>::new("selective_scan", count).expect("memory for rows");
         let (rows, _) = scratch.zeroed().as_chunks_mut::<LANES>();
         for index in self.range {
             let (pair, part) = (index / task.parts, index % task.parts);
-            let slot = task.slots.take(index * 2 * of_b..(index + 1) * 2 * of_b);
-            slot.fill(MaybeUninit::new(T::ZERO));
-            // SAFETY: it was just filled.
-            let (db, dc) = unsafe { slot.assume_init_mut() }.split_at_mut(of_b);
+            let [db, dc] = [part, task.parts + part].map(|slot| {
+                let first = (slot * task.pairs + pair) * of_b;
+                let slot = task.slots.take(first..first + of_b);
+                slot.fill(MaybeUninit::new(T::ZERO));
+                // SAFETY: it was just filled.
+                unsafe { slot.assume_init_mut() }
+            });
             let all = task.inputs.group_blocks();
             for i in part * task.of_part..all.min((part + 1) * task.of_part) {
-                task.block::<T::Vec<S>>(pair * all + i, &task.inputs.block(pair, i), rows, db, dc);
+                task.block::<T::Vec<S>>(pair * all + i, &task.inputs.block(pair, i), rows, [&mut *db, &mut *dc]);
             }
         }
     }
 }
 
 /// Arrays of a row for each step.
-const ARRAYS: usize = 11;
+const ARRAYS: usize = 9;
+/// States that run against time together: their recurrences don't wait for one another, and they share what they read.
+const TOGETHER: usize = 2;
 
 /// The rows of a chunk's steps.
 struct Chunk<'a, T> {
@@ -166,98 +180,97 @@ struct Chunk<'a, T> {
     of_input: &'a mut [Row<T>],
     /// Σ_n a g e x.
     of_exponent: &'a mut [Row<T>],
-    /// exp(Δ a) of one state.
-    decay: &'a mut [Row<T>],
-    /// x of one state, from before the first step.
-    x: &'a mut [Row<T>],
+    /// exp(Δ a) of each of the states that run together.
+    decay: [&'a mut [Row<T>]; TOGETHER],
+    /// x of each of them, from before the first step.
+    x: [&'a mut [Row<T>]; TOGETHER],
+    /// Whether exp(Δ a) is a normal number throughout.
+    bounded: bool,
 }
 
 impl<'a, T: Real> Chunk<'a, T> {
     #[inline(always)]
     fn new(rows: &'a mut [Row<T>], steps: usize) -> Self {
-        let mut rest = rows;
-        let mut next = |capacity: usize, count: usize| {
-            let (array, after) = std::mem::take(&mut rest).split_at_mut(capacity);
-            rest = after;
-            &mut array[..count]
-        };
-        let [u, raw, delta, drive, dy, gate, y, of_input, of_exponent, decay] =
-            std::array::from_fn(|_| next(STEPS, steps));
-        let x = next(STEPS + 1, steps + 1);
-        Self { u, raw, delta, drive, dy, gate, y, of_input, of_exponent, decay, x }
+        let rest = &mut &mut *rows;
+        let [u, raw, delta, drive, dy, gate, y, of_input, of_exponent] = [(); ARRAYS].map(|()| cut(rest, STEPS, steps));
+        let decay = [(); TOGETHER].map(|()| cut(rest, STEPS, steps));
+        let x = [(); TOGETHER].map(|()| cut(rest, STEPS + 1, steps + 1));
+        Self { u, raw, delta, drive, dy, gate, y, of_input, of_exponent, decay, x, bounded: false }
     }
 }
 
-/// What a block carries from chunk to chunk against time.
+/// What a block carries from chunk to chunk against time, and what it reads in each.
 struct Carried<'a, T> {
+    /// a of each state.
+    a: &'a [Row<T>],
+    /// a / ln 2 of each state.
+    exponents: &'a [Row<T>],
+    limit: T,
+    skip: Row<T>,
+    bias: Row<T>,
     /// e_{t+1} g_{t+1} of each state.
     adjoint: &'a mut [Row<T>],
     /// The gradient of a so far, of each state.
     da: &'a mut [Row<T>],
     dskip: Row<T>,
     dbias: Row<T>,
+    /// For each of the states that run together, the products whose sums over channels are the gradients of b and of c.
+    products: &'a mut [Row<T>],
+    /// The gradients of b and c (N, L) so far.
+    sums: [&'a mut [T]; 2],
 }
 
 impl<T: Real> Task<'_, T> {
     /// The gradients of one block; those of b and c are added to.
     #[inline(always)]
-    fn block<V: Vector<Elem = T>>(
-        &self,
-        number: usize,
-        block: &Block,
-        rows: &mut [Row<T>],
-        db: &mut [T],
-        dc: &mut [T],
-    ) {
+    fn block<V: Vector<Elem = T>>(&self, number: usize, block: &Block, rows: &mut [Row<T>], sums: [&mut [T]; 2]) {
         let inputs = self.inputs;
         let (states, length) = (inputs.sizes.states, inputs.sizes.length);
-        let (a, rows) = rows.split_at_mut(states);
-        let (adjoint, rows) = rows.split_at_mut(states);
-        let (da, rows) = rows.split_at_mut(states);
-        let (products, rows) = rows.split_at_mut(2 * LANES);
+        let rest = &mut &mut *rows;
+        let [a, exponents, adjoint, da] = [(); 4].map(|()| cut(rest, states, states));
+        let products = cut(rest, 2 * TOGETHER * LANES, 2 * TOGETHER * LANES);
         let own = block.row * length..(block.row + block.count) * length;
         let (du, ddelta) = (self.du.take(own.clone()), self.ddelta.take(own.clone()));
         let dz = if inputs.gate.is_some() { self.dz.take(own) } else { &mut [] };
-        let (skip, bias) = (inputs.per_channel(inputs.skip, block), inputs.per_channel(inputs.bias, block));
-        inputs.rows_of_a(block, a);
+        inputs.rows_of_a(block, T::ONE, a);
+        inputs.rows_of_a(block, T::LOG2_E, exponents);
         adjoint.fill([T::ZERO; LANES]);
         da.fill([T::ZERO; LANES]);
-        let mut carried = Carried { adjoint, da, dskip: [T::ZERO; LANES], dbias: [T::ZERO; LANES] };
+        let mut carried = Carried {
+            limit: limit(exponents),
+            a,
+            exponents,
+            skip: inputs.per_channel(inputs.skip, block),
+            bias: inputs.per_channel(inputs.bias, block),
+            adjoint,
+            da,
+            dskip: [T::ZERO; LANES],
+            dbias: [T::ZERO; LANES],
+            products,
+            sums,
+        };
         for steps in chunks(length).rev() {
-            let mut chunk = Chunk::new(rows, steps.len());
-            self.prepare::<V>(block, &steps, &skip, &bias, &mut chunk);
+            let mut chunk = Chunk::new(rest, steps.len());
+            self.prepare::<V>(block, &steps, &carried, &mut chunk);
             let border = number * length.div_ceil(STEPS) + steps.start / STEPS;
             let borders = &self.borders[border * states * LANES..][..states * LANES];
             let (borders, _) = borders.as_chunks::<LANES>();
-            for n in 0..states {
-                let b = inputs.of_state(inputs.b, block, n, &steps);
-                let c = inputs.of_state(inputs.c, block, n, &steps);
-                if inputs.gate.is_some() {
-                    replay::<V, true>(&a[n], b, c, &borders[n], &mut chunk);
+            for n in (0..states).step_by(TOGETHER) {
+                if n + TOGETHER <= states {
+                    self.states::<V, TOGETHER>(block, &steps, n, borders, &mut chunk, &mut carried);
                 } else {
-                    replay::<V, false>(&a[n], b, c, &borders[n], &mut chunk);
+                    self.states::<V, 1>(block, &steps, n, borders, &mut chunk, &mut carried);
                 }
-                let mut sum = [T::ZERO; LANES];
-                for first in (0..steps.len()).step_by(LANES).rev() {
-                    let part = first..steps.len().min(first + LANES);
-                    let (of_b, of_c) = products.split_at_mut(LANES);
-                    let sides = (&b[part.clone()], &c[part.clone()]);
-                    retreat::<V>(
-                        &a[n],
-                        sides,
-                        &mut chunk,
-                        part.clone(),
-                        &mut carried.adjoint[n],
-                        &mut sum,
-                        [of_b, of_c],
-                    );
-                    let to = n * length + steps.start + part.start..n * length + steps.start + part.end;
-                    add_sums::<V>(of_b, &mut db[to.clone()]);
-                    add_sums::<V>(of_c, &mut dc[to]);
+                let share = block.share(n / TOGETHER, states.div_ceil(TOGETHER));
+                if let Some(from) = steps.start.checked_sub(STEPS) {
+                    inputs.expect(block, from, share.clone());
+                    expect(self.dy, block.row * length + from, length, share.clone(), STEPS);
                 }
-                add_row::<V>(&sum, &mut carried.da[n]);
+                for output in [&*du, &*ddelta, &*dz] {
+                    expect(output, steps.start, length, share.clone(), STEPS);
+                }
             }
-            finish::<V>(&skip, inputs.softplus, &mut chunk, &mut carried);
+            finish::<V>(inputs.softplus, &mut chunk, &mut carried);
             scatter::<V>(chunk.of_input, &mut du[steps.start..], length, block.count);
             scatter::<V>(chunk.of_exponent, &mut ddelta[steps.start..], length, block.count);
             if inputs.gate.is_some() {
@@ -280,25 +293,20 @@ impl<T: Real> Task<'_, T> {
         &self,
         block: &Block,
         steps: &Range<usize>,
-        skip: &Row<T>,
-        bias: &Row<T>,
+        carried: &Carried<'_, T>,
         chunk: &mut Chunk<'_, T>,
     ) {
-        let (inputs, length) = (self.inputs, self.inputs.sizes.length);
+        let inputs = self.inputs;
         inputs.gather::<V>(inputs.u, block, steps, chunk.u);
         inputs.gather::<V>(inputs.delta, block, steps, chunk.raw);
         inputs.gather::<V>(self.dy, block, steps, chunk.dy);
-        if steps.start >= STEPS {
-            for from in [Some(inputs.u), Some(inputs.delta), Some(self.dy), inputs.gate].into_iter().flatten() {
-                expect(&from[inputs.start(block, steps) - STEPS..], length, block.count, STEPS);
-            }
-        }
-        inputs.discretise::<V>(bias, chunk.raw, chunk.u, chunk.delta, chunk.drive);
+        let (bias, limit) = (&carried.bias, carried.limit);
+        chunk.bounded = inputs.discretise::<V>(bias, limit, chunk.raw, chunk.u, chunk.delta, chunk.drive);
         chunk.of_input.fill([T::ZERO; LANES]);
         chunk.of_exponent.fill([T::ZERO; LANES]);
         if let Some(gate) = inputs.gate {
             inputs.gather::<V>(gate, block, steps, chunk.gate);
-            through::<V>(skip, chunk.u, chunk.y);
+            through::<V>(&carried.skip, chunk.u, chunk.y);
             let (gates, dys) = (chunk.gate.as_flattened_mut(), chunk.dy.as_flattened_mut());
             for (gate, dy) in gates.chunks_exact_mut(V::LANES).zip(dys.chunks_exact_mut(V::LANES)) {
                 let (z, before) = (V::load(gate), V::load(dy));
@@ -309,25 +317,75 @@ impl<T: Real> Task<'_, T> {
             }
         }
     }
+
+    /// `K` states from the first one on: through the chunk once more, and back.
+    #[inline(always)]
+    fn states<V: Vector<Elem = T>, const K: usize>(
+        &self,
+        block: &Block,
+        steps: &Range<usize>,
+        first: usize,
+        borders: &[Row<T>],
+        chunk: &mut Chunk<'_, T>,
+        carried: &mut Carried<'_, T>,
+    ) {
+        let (inputs, length) = (self.inputs, self.inputs.sizes.length);
+        let [b, c] =
+            [inputs.b, inputs.c].map(|from| std::array::from_fn(|i| inputs.of_state(from, block, first + i, steps)));
+        for i in 0..K {
+            let exponents = &carried.exponents[first + i];
+            replay::<V>(exponents, (b[i], c[i]), &borders[first + i], chunk, i, inputs.gate.is_some());
+        }
+        let mut da = [[T::ZERO; LANES]; K];
+        for start in (0..steps.len()).step_by(LANES).rev() {
+            let part = start..steps.len().min(start + LANES);
+            retreat::<V, K>(first, [b, c], chunk, part.clone(), carried, &mut da);
+            for i in 0..K {
+                for (which, sums) in carried.sums.iter_mut().enumerate() {
+                    let products = &carried.products[(2 * i + which) * LANES..][..LANES];
+                    add_sums::<V>(products, &mut sums[(first + i) * length + steps.start..][part.clone()]);
+                }
+            }
+        }
+        for (da, total) in da.iter().zip(&mut carried.da[first..]) {
+            add_row::<V>(da, total);
+        }
+    }
 }
 
-/// One state of a chunk again: exp(Δ a) and x of every step, and its part of y where that is wanted.
+/// State `i` of a chunk again: exp(Δ a) and x of every step, and its part of y where that is wanted.
 #[inline(always)]
-fn replay<V: Vector, const OUTPUT: bool>(
-    a: &Row<V::Elem>,
-    b: &[V::Elem],
-    c: &[V::Elem],
+fn replay<V: Vector>(
+    exponents: &Row<V::Elem>,
+    sides: (&[V::Elem], &[V::Elem]),
     start: &Row<V::Elem>,
     chunk: &mut Chunk<'_, V::Elem>,
+    i: usize,
+    output: bool,
 ) {
-    chunk.x[0] = *start;
+    match (chunk.bounded, output) {
+        (true, true) => replay_as::<V, true, true>(exponents, sides, start, chunk, i),
+        (true, false) => replay_as::<V, true, false>(exponents, sides, start, chunk, i),
+        (false, true) => replay_as::<V, false, true>(exponents, sides, start, chunk, i),
+        (false, false) => replay_as::<V, false, false>(exponents, sides, start, chunk, i),
+    }
+}
+
+#[inline(always)]
+fn replay_as<V: Vector, const BOUNDED: bool, const OUTPUT: bool>(
+    exponents: &Row<V::Elem>,
+    (b, c): (&[V::Elem], &[V::Elem]),
+    start: &Row<V::Elem>,
+    chunk: &mut Chunk<'_, V::Elem>,
+    i: usize,
+) {
+    chunk.x[i][0] = *start;
     for part in (0..LANES).step_by(V::LANES) {
-        let (a, mut x) = (V::load(&a[part..]), V::load(&start[part..]));
-        let kept = chunk.decay.iter_mut().zip(&mut chunk.x[1..]).zip(chunk.y.iter_mut());
-        for ((((delta, drive), ((decay, after), y)), &b), &c) in
-            chunk.delta.iter().zip(chunk.drive.iter()).zip(kept).zip(b).zip(c)
-        {
-            let e = math::exp_normal(V::load(&delta[part..]).mul(a));
+        let (exponents, mut x) = (V::load(&exponents[part..]), V::load(&start[part..]));
+        let kept = chunk.decay[i].iter_mut().zip(&mut chunk.x[i][1..]).zip(chunk.y.iter_mut());
+        let given = chunk.delta.iter().zip(chunk.drive.iter()).zip(b.iter().zip(c));
+        for (((delta, drive), (&b, &c)), ((decay, after), y)) in given.zip(kept) {
+            let e = power::<V, BOUNDED>(V::load(&delta[part..]).mul(exponents));
             x = e.mul_add(x, V::load(&drive[part..]).mul(V::splat(b)));
             e.store(&mut decay[part..]);
             x.store(&mut after[part..]);
@@ -338,43 +396,52 @@ fn replay<V: Vector, const OUTPUT: bool>(
     }
 }
 
-/// The adjoint recurrence of one state through up to sixteen steps: the products whose sums over channels are the gradients of
+/// The adjoint recurrence of `K` states through up to sixteen steps: the products whose sums over channels are the gradients of
 /// b and c, and what it adds to the others.
 #[inline(always)]
-fn retreat<V: Vector>(
-    a: &Row<V::Elem>,
-    (b, c): (&[V::Elem], &[V::Elem]),
+fn retreat<V: Vector, const K: usize>(
+    first: usize,
+    [b, c]: [[&[V::Elem]; K]; 2],
     chunk: &mut Chunk<'_, V::Elem>,
     steps: Range<usize>,
-    adjoint: &mut Row<V::Elem>,
-    sum: &mut Row<V::Elem>,
-    [of_b, of_c]: [&mut [Row<V::Elem>]; 2],
+    carried: &mut Carried<'_, V::Elem>,
+    da: &mut [Row<V::Elem>; K],
 ) {
     let count = steps.len();
     let (delta, drive, dy) = (&chunk.delta[steps.clone()], &chunk.drive[steps.clone()], &chunk.dy[steps.clone()]);
-    let (decay, x) = (&chunk.decay[steps.clone()], &chunk.x[steps.start..=steps.end]);
+    let decay: [_; K] = std::array::from_fn(|i| &chunk.decay[i][steps.clone()]);
+    let x: [_; K] = std::array::from_fn(|i| &chunk.x[i][steps.start..=steps.end]);
+    let (b, c) = (b.map(|b| &b[steps.clone()]), c.map(|c| &c[steps.clone()]));
     let (of_input, of_exponent) = (&mut chunk.of_input[steps.clone()], &mut chunk.of_exponent[steps]);
-    let (b, c) = (&b[..count], &c[..count]);
+    let (products, _) = carried.products.as_chunks_mut::<LANES>();
     // Steps that aren't there add nothing.
-    of_b[count..].fill([<V::Elem as Real>::ZERO; LANES]);
-    of_c[count..].fill([<V::Elem as Real>::ZERO; LANES]);
-    let (of_b, of_c) = (&mut of_b[..count], &mut of_c[..count]);
+    products.iter_mut().for_each(|rows| rows[count..].fill([<V::Elem as Real>::ZERO; LANES]));
     for part in (0..LANES).step_by(V::LANES) {
-        let a = V::load(&a[part..]);
-        let (mut k, mut total) = (V::load(&adjoint[part..]), V::load(&sum[part..]));
+        let load = |rows: &[Row<V::Elem>]| -> [V; K] { std::array::from_fn(|i| V::load(&rows[i][part..])) };
+        let (a, mut k, mut total) = (load(&carried.a[first..]), load(&carried.adjoint[first..]), load(da));
+        let mut after: [V; K] = std::array::from_fn(|i| V::load(&x[i][count][part..]));
         for t in (0..count).rev() {
-            let dy = V::load(&dy[t][part..]);
-            let g = dy.mul_add(V::splat(c[t]), k);
-            g.mul(V::load(&drive[t][part..])).store(&mut of_b[t][part..]);
-            dy.mul(V::load(&x[t + 1][part..])).store(&mut of_c[t][part..]);
-            g.mul_add(V::splat(b[t]), V::load(&of_input[t][part..])).store(&mut of_input[t][part..]);
-            k = g.mul(V::load(&decay[t][part..]));
-            let exponent = k.mul(V::load(&x[t][part..]));
-            total = exponent.mul_add(V::load(&delta[t][part..]), total);
-            exponent.mul_add(a, V::load(&of_exponent[t][part..])).store(&mut of_exponent[t][part..]);
+            let (dy, drive, delta) = (V::load(&dy[t][part..]), V::load(&drive[t][part..]), V::load(&delta[t][part..]));
+            let mut by_input = V::load(&of_input[t][part..]);
+            let mut by_exponent = V::load(&of_exponent[t][part..]);
+            for i in 0..K {
+                let g = dy.mul_add(V::splat(c[i][t]), k[i]);
+                g.mul(drive).store(&mut products[2 * i][t][part..]);
+                dy.mul(after[i]).store(&mut products[2 * i + 1][t][part..]);
+                by_input = g.mul_add(V::splat(b[i][t]), by_input);
+                after[i] = V::load(&x[i][t][part..]);
+                k[i] = g.mul(V::load(&decay[i][t][part..]));
+                let exponent = k[i].mul(after[i]);
+                total[i] = exponent.mul_add(delta, total[i]);
+                by_exponent = exponent.mul_add(a[i], by_exponent);
+            }
+            by_input.store(&mut of_input[t][part..]);
+            by_exponent.store(&mut of_exponent[t][part..]);
         }
-        k.store(&mut adjoint[part..]);
-        total.store(&mut sum[part..]);
+        for i in 0..K {
+            k[i].store(&mut carried.adjoint[first + i][part..]);
+            total[i].store(&mut da[i][part..]);
+        }
     }
 }
 
@@ -395,14 +462,9 @@ fn add_row<V: Vector>(row: &Row<V::Elem>, to: &mut Row<V::Elem>) {
 
 /// The gradients of u, delta and z in place of the sums and of y, and their sums over the chunk.
 #[inline(always)]
-fn finish<V: Vector>(
-    skip: &Row<V::Elem>,
-    softplus: bool,
-    chunk: &mut Chunk<'_, V::Elem>,
-    carried: &mut Carried<'_, V::Elem>,
-) {
+fn finish<V: Vector>(softplus: bool, chunk: &mut Chunk<'_, V::Elem>, carried: &mut Carried<'_, V::Elem>) {
     for part in (0..LANES).step_by(V::LANES) {
-        let skip = V::load(&skip[part..]);
+        let skip = V::load(&carried.skip[part..]);
         let (mut dskip, mut dbias) = (V::zero(), V::zero());
         for t in 0..chunk.u.len() {
             let (u, dy) = (V::load(&chunk.u[t][part..]), V::load(&chunk.dy[t][part..]));

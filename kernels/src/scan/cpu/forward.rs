@@ -5,8 +5,8 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Device, Result, Scratch, TensorBuilder};
 
 use super::{
-    Inputs, STEPS, chunks,
-    rows::{LANES, Row, expect, scatter},
+    Inputs, STEPS, chunks, limit, power,
+    rows::{LANES, Row, cut, expect, scatter},
 };
 use crate::{
     Forward,
@@ -68,18 +68,15 @@ impl<T: Real> Kernel for Blocks<'_, T> {
             let borders = self.borders.take(index * self.kept_size..(index + 1) * self.kept_size);
             let mut borders = borders.chunks_exact_mut((states * LANES).max(1));
             let (skip, bias) = (inputs.per_channel(inputs.skip, &block), inputs.per_channel(inputs.bias, &block));
-            inputs.rows_of_a(&block, a);
+            inputs.rows_of_a(&block, T::LOG2_E, a);
+            let limit = limit(a);
             state.fill([T::ZERO; LANES]);
             for steps in chunks(length) {
-                let mut arrays = rows.chunks_exact_mut(STEPS).map(|array| &mut array[..steps.len()]);
-                let [u, raw, delta, drive, y] = std::array::from_fn(|_| arrays.next().expect("five arrays"));
+                let rest = &mut &mut *rows;
+                let [u, raw, delta, drive, y] = [(); 5].map(|()| cut(rest, STEPS, steps.len()));
                 inputs.gather::<T::Vec<S>>(inputs.u, &block, &steps, u);
                 inputs.gather::<T::Vec<S>>(inputs.delta, &block, &steps, raw);
-                inputs.discretise::<T::Vec<S>>(&bias, raw, u, delta, drive);
-                let next = inputs.start(&block, &steps) + STEPS;
-                for from in [Some(inputs.u), Some(inputs.delta), inputs.gate].into_iter().flatten() {
-                    expect(from.get(next..).unwrap_or_default(), length, block.count, STEPS.min(length - steps.end));
-                }
+                let bounded = inputs.discretise::<T::Vec<S>>(&bias, limit, raw, u, delta, drive);
                 if let Some(border) = borders.next() {
                     border.write_copy_of_slice(state.as_flattened());
                 }
@@ -87,7 +84,14 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                 for (n, (a, state)) in a.iter().zip(state.iter_mut()).enumerate() {
                     let b = inputs.of_state(inputs.b, &block, n, &steps);
                     let c = inputs.of_state(inputs.c, &block, n, &steps);
-                    recur::<T::Vec<S>>(a, b, c, delta, drive, state, y);
+                    if bounded {
+                        recur::<T::Vec<S>, true>(a, b, c, delta, drive, state, y);
+                    } else {
+                        recur::<T::Vec<S>, false>(a, b, c, delta, drive, state, y);
+                    }
+                    let share = block.share(n, states);
+                    inputs.expect(&block, steps.end, share.clone());
+                    expect(output, steps.start, length, share, STEPS);
                 }
                 if let Some(gate) = inputs.gate {
                     inputs.gather::<T::Vec<S>>(gate, &block, &steps, u);
@@ -110,9 +114,9 @@ pub(super) fn through<V: Vector>(skip: &Row<V::Elem>, u: &[Row<V::Elem>], y: &mu
     }
 }
 
-/// One state: x = exp(Δ a) x + b Δ u and y += c x.
+/// One state: x = exp(Δ a) x + b Δ u and y += c x; `a` holds a / ln 2.
 #[inline(always)]
-fn recur<V: Vector>(
+fn recur<V: Vector, const BOUNDED: bool>(
     a: &Row<V::Elem>,
     b: &[V::Elem],
     c: &[V::Elem],
@@ -124,7 +128,7 @@ fn recur<V: Vector>(
     for part in (0..LANES).step_by(V::LANES) {
         let (a, mut x) = (V::load(&a[part..]), V::load(&state[part..]));
         for ((((delta, drive), y), &b), &c) in delta.iter().zip(drive).zip(y.iter_mut()).zip(b).zip(c) {
-            let decay = math::exp_normal(V::load(&delta[part..]).mul(a));
+            let decay = power::<V, BOUNDED>(V::load(&delta[part..]).mul(a));
             x = decay.mul_add(x, V::load(&drive[part..]).mul(V::splat(b)));
             x.mul_add(V::splat(c), V::load(&y[part..])).store(&mut y[part..]);
         }

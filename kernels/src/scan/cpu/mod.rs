@@ -17,7 +17,7 @@ use super::{SelectiveScan, Sizes};
 use crate::simd::{Real, Vector, math};
 pub(super) use backward::backward;
 pub(super) use forward::forward;
-use rows::{LANES, Row, gather};
+use rows::{LANES, Row, expect, gather};
 
 /// Steps of a chunk: ten arrays of so many rows fit the first cache in f32.
 const STEPS: usize = 64;
@@ -47,6 +47,14 @@ struct Block {
     count: usize,
     /// Where b and c of state 0 begin.
     states: usize,
+}
+
+impl Block {
+    /// The channels whose memory is asked for during state `n` of `states`: all of them by the last state.
+    #[inline(always)]
+    fn share(&self, n: usize, states: usize) -> Range<usize> {
+        n * self.count / states..(n + 1) * self.count / states
+    }
 }
 
 impl<'a, T: Real> Inputs<'a, T> {
@@ -84,27 +92,32 @@ impl<'a, T: Real> Inputs<'a, T> {
         row
     }
 
-    /// a of the block's channels: a row for each state.
+    /// `factor` · a of the block's channels: a row for each state.
     #[inline(always)]
-    fn rows_of_a(&self, block: &Block, to: &mut [Row<T>]) {
+    fn rows_of_a(&self, block: &Block, factor: T, to: &mut [Row<T>]) {
         for (n, row) in to.iter_mut().enumerate() {
             for (lane, value) in row.iter_mut().enumerate() {
                 let channel = block.channel + lane;
-                *value = if lane < block.count { self.a[channel * self.sizes.states + n] } else { T::ZERO };
+                *value = if lane < block.count { factor * self.a[channel * self.sizes.states + n] } else { T::ZERO };
             }
         }
-    }
-
-    /// Where the chunk's part of the block's channels begins in an input of (B, D, L).
-    #[inline(always)]
-    fn start(&self, block: &Block, steps: &Range<usize>) -> usize {
-        block.row * self.sizes.length + steps.start
     }
 
     /// Rows of an input of (B, D, L): a row for each step.
     #[inline(always)]
     fn gather<V: Vector<Elem = T>>(&self, from: &[T], block: &Block, steps: &Range<usize>, to: &mut [Row<T>]) {
-        gather::<V>(&from[self.start(block, steps)..], self.sizes.length, block.count, to);
+        gather::<V>(&from[block.row * self.sizes.length + steps.start..], self.sizes.length, block.count, to);
+    }
+
+    /// Asks for some of the block's rows of all inputs of (B, D, L), for a chunk that begins at step `from`.
+    #[inline(always)]
+    fn expect(&self, block: &Block, from: usize, rows: Range<usize>) {
+        let length = self.sizes.length;
+        if from < length {
+            for input in [Some(self.u), Some(self.delta), self.gate].into_iter().flatten() {
+                expect(input, block.row * length + from, length, rows.clone(), STEPS.min(length - from));
+            }
+        }
     }
 
     /// The part of state `n` of b or c that belongs to the steps.
@@ -113,18 +126,20 @@ impl<'a, T: Real> Inputs<'a, T> {
         &from[block.states + n * self.sizes.length..][steps.clone()]
     }
 
-    /// delta turned into delta + bias in place, Δ, and Δ u, from delta and u.
+    /// delta turned into delta + bias in place, Δ, and Δ u, from delta and u; and whether |Δ| stays within `limit`.
     #[inline(always)]
     fn discretise<V: Vector<Elem = T>>(
         &self,
         bias: &Row<T>,
+        limit: T,
         raw: &mut [Row<T>],
         u: &[Row<T>],
         delta: &mut [Row<T>],
         drive: &mut [Row<T>],
-    ) {
+    ) -> bool {
+        let mut beyond = [T::ZERO; LANES];
         for part in (0..LANES).step_by(V::LANES) {
-            let bias = V::load(&bias[part..]);
+            let (bias, limit, mut outside) = (V::load(&bias[part..]), V::splat(limit), V::zero());
             for (((raw, u), delta), drive) in raw.iter_mut().zip(u).zip(delta.iter_mut()).zip(drive.iter_mut()) {
                 let mut step = V::load(&raw[part..]);
                 if self.bias.is_some() {
@@ -136,9 +151,25 @@ impl<'a, T: Real> Inputs<'a, T> {
                 }
                 step.store(&mut delta[part..]);
                 step.mul(V::load(&u[part..])).store(&mut drive[part..]);
+                outside = V::select(step.abs().le(limit), outside, V::splat(T::ONE));
             }
+            outside.store(&mut beyond[part..]);
         }
+        beyond.iter().all(|&outside| outside == T::ZERO)
     }
+}
+
+/// The largest |Δ| for which 2 to the Δ a is surely a normal number, a being in these rows.
+#[inline(always)]
+fn limit<T: Real>(rows_of_a: &[Row<T>]) -> T {
+    let largest = rows_of_a.as_flattened().iter().fold(T::ZERO, |largest, a| largest.max2(a.abs()));
+    T::from_f64(T::EXPONENT_BIAS as f64 - 2.0) / largest
+}
+
+/// 2 to the exponent; `BOUNDED` says that the result is a normal number, and then it is the same for fewer instructions.
+#[inline(always)]
+fn power<V: Vector, const BOUNDED: bool>(exponent: V) -> V {
+    if BOUNDED { math::exp2_in_range(exponent) } else { math::exp2_normal(exponent) }
 }
 
 /// The chunks of a scan over `length` steps.
