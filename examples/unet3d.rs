@@ -8,7 +8,10 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use clap::Parser;
 use tomograd::{
-    kernels::parallel::{Settings, with_settings},
+    kernels::{
+        Precision,
+        parallel::{Settings, with_settings},
+    },
     pipeline::{
         progress,
         transforms::{Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomNoise, ZScore},
@@ -40,6 +43,9 @@ struct Arguments {
     /// cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Trains without algorithms that round more than a plain sum (Winograd)
+    #[arg(long)]
+    strict: bool,
 }
 
 const CLASSES: usize = 3;
@@ -68,6 +74,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let device: Device = arguments.device.parse()?;
     let seed = Seed::new(arguments.seed);
+    let precision = if arguments.strict { Precision::Strict } else { Precision::Fast };
     let masks = arguments.out.join("masks");
     std::fs::create_dir_all(&masks).map_err(|error| Error::io("create", masks.display(), error))?;
 
@@ -122,7 +129,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         for (index, batch) in loader.epoch(epoch as usize).enumerate() {
             let batch = batch?;
             let step = epoch * steps + index as u64;
-            let mut pass = Pass::train(&params, seed.at(step))?;
+            let mut pass = Pass::train(&params, seed.at(step))?.precision(precision)?;
             let logits = net.forward(&pass.input(&batch.image), &mut pass)?;
             let loss = DiceCe::default().forward(&logits, &batch.label)?;
             drop(logits);
