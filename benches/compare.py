@@ -181,8 +181,8 @@ def main():
                 pick = ["--variant", theirs.best["variant"]] if a.quick and turn and theirs.best else []
                 theirs.add([*torch, "--case", name, *pick], env)
             if binary:
-                command = [binary, "--json", "--case", name, "--threads", str(a.threads), *(["--isa", a.isa] if a.isa else [])]
-                for said in ours.add(command):
+                command = [binary, "--json", "--case", name, "--threads", str(a.threads)]
+                for said in ours.add(command, env | ({"TOMOGRAD_ISA": a.isa} if a.isa else {})):
                     for key, value in said.get("machine", {}).items():
                         # The best that any run reached is the peak.
                         machine[key] = max(machine.get(key, 0), value) if isinstance(value, (int, float)) else value
