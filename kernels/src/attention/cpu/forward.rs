@@ -5,18 +5,20 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
-    CHUNK_WORK, Plan, QUERY_GROUP, Steps, Strip, add_biases, block, pack_rows, pack_strip, padded, product, rooms,
-    scale, strip, write_transposed,
+    CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases, block, pack_rows, pack_strip, padded, product,
+    rooms, scale, strip, write_transposed,
 };
 use crate::{
     attention::Attention,
     matmul::cpu::tile::{Rows, panel_rows},
     parallel::{Grid, parallel_for},
-    simd::{Kernel, Real, Simd, Vector, dispatch, math},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math, prefetch},
 };
 
 /// About how many queries share packed keys and values.
 const QUERY_CHUNK: usize = 528;
+/// The bytes of a cache line.
+const LINE: usize = 64;
 
 /// y, and for each query the logarithm of the sum, in units of ln 2: log₂ Σ_j 2^score; 0 where the query sees no key.
 pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
@@ -72,6 +74,67 @@ struct Rooms<T> {
     values: usize,
 }
 
+/// Rows that are needed soon, asked for a few cache lines at a time while others are worked on.
+struct Ahead<T> {
+    pieces: [Piece<T>; 4],
+    /// Which piece is next, its next row, and the next cache line of that.
+    next: [usize; 3],
+    /// How many steps of products there are for all lines.
+    steps: usize,
+    lines: usize,
+}
+
+/// `rows` rows of `lines` cache lines at a distance.
+#[derive(Clone, Copy)]
+struct Piece<T> {
+    first: *const T,
+    rows: usize,
+    stride: usize,
+    lines: usize,
+}
+
+impl<T: Real> Piece<T> {
+    const NONE: Self = Piece { first: std::ptr::null(), rows: 0, stride: 0, lines: 0 };
+
+    fn new(first: *const T, rows: usize, stride: usize, length: usize) -> Self {
+        let lines = |numbers: usize| (numbers * size_of::<T>()).div_ceil(LINE);
+        if stride == length {
+            return Piece { first, rows: 1, stride, lines: lines(rows * length) };
+        }
+        Piece { first, rows, stride, lines: lines(length) }
+    }
+}
+
+impl<T: Real> Ahead<T> {
+    fn new(pieces: [Piece<T>; 4], steps: usize) -> Self {
+        let lines = pieces.iter().map(|piece| piece.rows * piece.lines).sum();
+        Self { pieces, next: [0; 3], steps: steps.max(1), lines }
+    }
+
+    /// Asks for the share of `steps` steps.
+    #[inline(always)]
+    fn ask(&mut self, steps: usize) {
+        let mut left = (self.lines * steps).div_ceil(self.steps);
+        let [mut which, mut row, mut line] = self.next;
+        while left > 0 && which < self.pieces.len() {
+            let Piece { first, rows, stride, lines } = self.pieces[which];
+            let count = left.min(lines - line);
+            let from = first.wrapping_add(row * stride).cast::<u8>().wrapping_add(line * LINE);
+            for i in 0..count {
+                prefetch(from.wrapping_add(i * LINE));
+            }
+            (left, line) = (left - count, line + count);
+            if line == lines {
+                (row, line) = (row + 1, 0);
+            }
+            if row >= rows {
+                (which, row) = (which + 1, 0);
+            }
+        }
+        self.next = [which, row, line];
+    }
+}
+
 /// The strips of a chunk of `queries` queries: `first` is that of the next one, and the end of its group comes with it.
 #[inline(always)]
 fn next_strip<S: Simd, T: Real>(first: &mut usize, queries: usize) -> Option<(Strip, usize)> {
@@ -106,6 +169,8 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         for item in self.range.clone() {
             let (matrix, first_query) = (item / self.chunks, item % self.chunks * self.chunk);
             let queries = self.chunk.min(self.plan.queries - first_query);
+            let mut y = self.y.tile_of(matrix, item % self.chunks, 0);
+            let y = y.as_mut_ptr().cast::<T>();
             // SAFETY: the chunk's queries and the block's keys are inside the operands, and the rooms hold as many.
             unsafe {
                 self.pack_queries::<S>(&rooms, matrix, first_query, queries);
@@ -117,6 +182,10 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                     let Plan { k, v, .. } = self.plan;
                     pack_rows::<S, T>(k.at(matrix, first_key, 0), k.row, k.column, count, size, rooms.k);
                     pack_rows::<S, T>(v.at(matrix, first_key, 0), v.column, v.row, value, count, rooms.v);
+                    let height = panel_rows::<S>();
+                    let steps_of_strip = count.div_ceil(height) * size + value.div_ceil(height) * count;
+                    let steps_of_all = queries.div_ceil(QUERY_GROUP) * steps_of_strip;
+                    let mut ahead = Ahead::new(self.pieces_ahead(item, first_key + count, (y, queries)), steps_of_all);
                     let mut next = 0;
                     while let Some((strip, group)) = next_strip::<S, T>(&mut next, queries) {
                         let place = [first_query + strip.first, first_key];
@@ -124,17 +193,41 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                         let last = if self.plan.causal { first_query + group } else { keys };
                         let seen = count.min(last.saturating_sub(first_key));
                         if seen > 0 {
-                            self.block::<S>(&rooms, &steps, matrix, place, strip, [seen, count]);
+                            self.block::<S>(&rooms, &steps, matrix, place, strip, [seen, count], &mut ahead);
                         }
                     }
                 }
-                self.finish::<S>(&rooms, item, queries);
+                self.finish::<S>(&rooms, item, queries, y);
             }
         }
     }
 }
 
 impl<T: Real> Chunks<'_, T> {
+    /// What comes after the block of keys that ends before `key`: the next block; or the output, and the next matrix.
+    fn pieces_ahead(&self, item: usize, key: usize, (y, queries): (*const T, usize)) -> [Piece<T>; 4] {
+        let Plan { ref q, ref k, ref v, keys, size, value, .. } = *self.plan;
+        let part = |x: &Matrices<'_, T>, matrix, first, count, length| {
+            // Numbers that aren't contiguous aren't asked for.
+            let count = if x.column == 1 { count } else { 0 };
+            Piece::new(x.at(matrix, first, 0), count, x.row, length)
+        };
+        let (matrix, next, last) = (item / self.chunks, (item + 1) / self.chunks, self.plan.batch * self.chunks - 1);
+        let block = |first: usize| self.plan.key_block().min(keys - first);
+        if key < keys {
+            let (k, v) = (part(k, matrix, key, block(key), size), part(v, matrix, key, block(key), value));
+            return [k, v, Piece::NONE, Piece::NONE];
+        }
+        let y = Piece::new(y, queries, value, value);
+        if item == last {
+            return [y, Piece::NONE, Piece::NONE, Piece::NONE];
+        }
+        let first_query = (item + 1) % self.chunks * self.chunk;
+        let queries = self.chunk.min(self.plan.queries - first_query);
+        let (k, v) = (part(k, next, 0, block(0), size), part(v, next, 0, block(0), value));
+        [y, part(q, next, first_query, queries, size), k, v]
+    }
+
     /// # Safety
     /// The queries are there, and the rooms hold as many.
     #[inline(always)]
@@ -156,6 +249,7 @@ impl<T: Real> Chunks<'_, T> {
     /// # Safety
     /// The block and the strip's queries are packed in the rooms.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn block<S: Simd>(
         &self,
         rooms: &Rooms<T>,
@@ -164,6 +258,7 @@ impl<T: Real> Chunks<'_, T> {
         [query, key]: [usize; 2],
         strip: Strip,
         [seen, count]: [usize; 2],
+        ahead: &mut Ahead<T>,
     ) {
         let (height, size, width) = (panel_rows::<S>(), self.plan.size, strip.width);
         // SAFETY: by the caller's promise; tiles write rows up to whole panels, for which the rooms have space.
@@ -172,6 +267,7 @@ impl<T: Real> Chunks<'_, T> {
             for row in (0..seen).step_by(height) {
                 let c = Rows { first: rooms.scores.add(row * width), stride: width };
                 let k = rooms.k.add(row * size);
+                ahead.ask(size);
                 product::<S, T>(height.min(seen - row), strip.vectors, steps, size, k, q, None, c);
             }
             add_biases::<S, T>(self.plan, matrix, [query, key], true, seen, strip, rooms.scores, rooms.bias);
@@ -191,53 +287,48 @@ impl<T: Real> Chunks<'_, T> {
             }
             for row in (0..self.plan.value).step_by(height) {
                 let c = Rows { first: sums.add(row * width), stride: width };
+                ahead.ask(seen);
                 let (rows, v) = (height.min(self.plan.value - row), rooms.v.add(row * count));
                 product::<S, T>(rows, strip.vectors, steps, seen, v, scores, (key > 0).then_some(c), c);
             }
         }
     }
 
-    /// Divides by the sums of weights and writes the chunk's output.
+    /// Divides by the sums of weights and writes the chunk's output, whose rows begin at `y`.
     ///
     /// # Safety
-    /// The rooms hold the sums.
+    /// The rooms hold the sums, and the output has room for the queries.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, rooms: &Rooms<T>, item: usize, queries: usize) {
-        let (matrix, chunk, value, lanes) =
-            (item / self.chunks, item % self.chunks, self.plan.value, T::Vec::<S>::LANES);
+    unsafe fn finish<S: Simd>(&self, rooms: &Rooms<T>, item: usize, queries: usize, y: *mut T) {
+        let (value, lanes) = (self.plan.value, T::Vec::<S>::LANES);
         let splat = |number: T| T::Vec::<S>::splat(number);
-        let mut y = self.y.tile_of(matrix, chunk, 0);
-        let mut tile = self.logarithms.tile_of(matrix, 0, chunk);
-        let (y, logarithms) = (y.as_mut_ptr().cast::<T>(), tile.row(0));
+        let mut tile = self.logarithms.tile_of(item / self.chunks, 0, item % self.chunks);
+        let logarithms = tile.row(0);
         let mut next = 0;
-        while let Some((strip, _)) = next_strip::<S, T>(&mut next, queries) {
-            // SAFETY: by the caller's promise; the tiles are those of the chunk's queries.
+        while let Some((Strip { first, columns, width, .. }, _)) = next_strip::<S, T>(&mut next, queries) {
+            // SAFETY: by the caller's promise.
             unsafe {
-                let sums = rooms.sums.add(strip.first * rooms.values);
-                for column in (0..strip.width).step_by(lanes) {
-                    let total = T::Vec::<S>::load_ptr(rooms.totals.add(strip.first + column));
-                    let largest = T::Vec::<S>::load_ptr(rooms.largest.add(strip.first + column));
+                let (sums, totals) = (rooms.sums.add(first * rooms.values), rooms.totals.add(first));
+                for column in (0..width).step_by(lanes) {
+                    let total = T::Vec::<S>::load_ptr(totals.add(column));
+                    let largest = T::Vec::<S>::load_ptr(rooms.largest.add(first + column));
                     // No weight at all, where the query sees no key.
                     let none = total.eq(splat(T::ZERO));
-                    let inverse = T::Vec::<S>::select(none, total, splat(T::ONE).div(total));
-                    for row in 0..value {
-                        let place = sums.add(row * strip.width + column);
+                    T::Vec::<S>::select(none, total, splat(T::ONE).div(total)).store_ptr(totals.add(column));
+                    let logarithm = math::ln(total).mul_add(splat(T::LOG2_E), largest);
+                    let to = &mut logarithms[first + column..];
+                    let count = lanes.min(to.len());
+                    T::Vec::<S>::select(none, splat(T::ZERO), logarithm)
+                        .store_partial_ptr(to.as_mut_ptr().cast(), count);
+                }
+                for row in 0..value {
+                    for column in (0..width).step_by(lanes) {
+                        let place = sums.add(row * width + column);
+                        let inverse = T::Vec::<S>::load_ptr(totals.add(column));
                         T::Vec::<S>::load_ptr(place).mul(inverse).store_ptr(place);
                     }
-                    let logarithm = math::ln(total).mul_add(splat(T::LOG2_E), largest);
-                    let first = strip.first + column;
-                    let count = lanes.min(queries.saturating_sub(first));
-                    let to = logarithms[first.min(queries)..].as_mut_ptr().cast();
-                    T::Vec::<S>::select(none, splat(T::ZERO), logarithm).store_partial_ptr(to, count);
                 }
-                write_transposed::<T::Vec<S>>(
-                    sums,
-                    strip.width,
-                    value,
-                    strip.columns,
-                    y.add(strip.first * value),
-                    value,
-                );
+                write_transposed::<T::Vec<S>>(sums, width, value, columns, y.add(first * value), value);
             }
         }
     }

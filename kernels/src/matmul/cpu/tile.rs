@@ -116,7 +116,7 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
             }
         }
         // The output's rows are asked for one after the other meanwhile: all at once they would hold up the loads.
-        let part = offsets.len().div_ceil(R).max(1);
+        let part = if STREAMING { offsets.len().div_ceil(R) } else { offsets.len() }.max(1);
         for (i, offsets) in offsets.chunks(part).enumerate() {
             for j in 0..if STREAMING { V } else { 0 } {
                 prefetch_near(c.first.wrapping_add(i * c.stride + j * lanes));
