@@ -4,6 +4,9 @@ mod cpu;
 mod proofs;
 mod reference;
 
+#[cfg(test)]
+mod tests;
+
 use tomograd_core::{Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};

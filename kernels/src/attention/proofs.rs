@@ -35,9 +35,9 @@ impl Proven for Attention {
         let mut size = || registry::size(random);
         let (mut queries, mut keys, size, value) = (size(), size(), size(), size());
         if random.bernoulli(0.15) {
-            // Several blocks of queries and of keys.
+            // Several blocks of queries and of keys, and several parts of these.
             batch = vec![1 + random.below(2) as usize];
-            (queries, keys) = (1 + random.below(300) as usize, 1 + random.below(400) as usize);
+            (queries, keys) = (1 + random.below(300) as usize, 1 + random.below(700) as usize);
         }
         let scale = random.bernoulli(0.3).then(|| random.normal());
         let op = Self { scale, causal: random.bernoulli(0.3) };
