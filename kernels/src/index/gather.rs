@@ -37,13 +37,20 @@ pub struct ScatterAdd {
     pub axis: usize,
 }
 
-/// The gradient of x in [`Gather`] and [`IndexSelect`]: the output's, added up at the indices.
-fn adjoint(operation: &str, gradient: &Tensor, saved: &Saved, axis: usize) -> Result<Tensor> {
+/// The gradients of [`Gather`] and [`IndexSelect`]: for x the output's, added up at the indices; none for the index.
+fn adjoint(
+    operation: &str,
+    saved: &Saved,
+    gradients: &[Option<Tensor>],
+    needed: &[bool],
+    axis: usize,
+) -> Result<Vec<Option<Tensor>>> {
+    let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
     let (shape, wide) = (&saved.metas[0].shape, cpu::widened(gradient)?);
     let indices = cpu::Indices::new(operation, saved.input(1)?, shape[axis])?;
     let zeros = Tensor::zeros(shape, wide.dtype(), wide.device())?;
     let sum = with_real!(operation, wide.dtype(), T => cpu::scatter_add::<T>(&zeros, &indices, &wide, axis))?;
-    cast(&sum, gradient.dtype())
+    Ok(vec![Some(cast(&sum, gradient.dtype())?), None])
 }
 
 impl Op for Gather {
@@ -75,8 +82,7 @@ impl Op for Gather {
         gradients: &[Option<Tensor>],
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
-        Ok(vec![Some(adjoint("gather", gradient, saved, self.axis)?), None])
+        adjoint("gather", saved, gradients, needed, self.axis)
     }
 
     fn half_policy(&self) -> HalfPolicy {
@@ -118,8 +124,7 @@ impl Op for IndexSelect {
         gradients: &[Option<Tensor>],
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
-        Ok(vec![Some(adjoint("index_select", gradient, saved, self.axis)?), None])
+        adjoint("index_select", saved, gradients, needed, self.axis)
     }
 
     fn half_policy(&self) -> HalfPolicy {

@@ -9,12 +9,13 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
 use super::{
-    CHUNK_WORK, Plan, Steps, Strip, add_biases, block, pack_rows, pack_strip, padded, product, rooms, scale, strip,
+    CHUNK_WORK, Plan, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms, scale, strip,
     write_transposed,
 };
 use crate::{
     attention::Attention,
     matmul::cpu::{
+        block_size,
         pack::pack_panel,
         tile::{Rows, panel_rows},
     },
@@ -110,7 +111,7 @@ fn gradients<T: Real>(
 ) -> Result<()> {
     let Plan { batch, queries, keys, size, value, .. } = *plan;
     let parts = (keys / PART).min(MATRICES.div_ceil(batch)).max(1);
-    let part = block(keys, keys.div_ceil(parts), 8);
+    let part = block_size(keys, keys.div_ceil(parts), 8);
     let parts = keys.div_ceil(part);
     // Each part of the keys has a share in dq.
     let mut shares = Scratch::<T>::new("attention", if parts > 1 { parts * dq.len() } else { 0 })?;
@@ -196,7 +197,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Plan { queries, keys, size, value, .. } = *self.plan;
-        let key_block = block(self.part.min(keys), KEY_BLOCK, STRIP);
+        let key_block = block_size(self.part.min(keys), KEY_BLOCK, STRIP);
         let (columns, q_width) = (key_block.min(self.part).next_multiple_of(16), size.next_multiple_of(16));
         let tile = QUERY_BLOCK * STRIP;
         let (_scratch, pointers) = rooms::<T, 15>([

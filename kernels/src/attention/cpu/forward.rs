@@ -5,12 +5,15 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
-    CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases, block, pack_rows, pack_strip, padded, product,
-    rooms, scale, strip, write_transposed,
+    CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms,
+    scale, strip, write_transposed,
 };
 use crate::{
     attention::Attention,
-    matmul::cpu::tile::{Rows, panel_rows},
+    matmul::cpu::{
+        block_size,
+        tile::{Rows, panel_rows},
+    },
     parallel::{Grid, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math, prefetch},
 };
@@ -32,7 +35,7 @@ pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor])
     }
     let mut y = TensorBuilder::<T>::new("attention", &shape, device)?;
     let mut logarithms = TensorBuilder::<T>::new("attention", &[batch, queries], device)?;
-    let chunk = block(queries, QUERY_CHUNK, QUERY_GROUP);
+    let chunk = block_size(queries, QUERY_CHUNK, QUERY_GROUP);
     let chunks = queries.div_ceil(chunk);
     let work = queries.min(chunk) * keys * (plan.size + value);
     let y_target = Grid::batched(y.uninit()?, batch, queries, value, chunk, value);

@@ -14,6 +14,7 @@ use tomograd_core::{Result, Scratch, Tensor};
 use super::Attention;
 use crate::{
     matmul::cpu::{
+        block_size,
         pack::{pack_block, pack_panel},
         tile::{ROW_UNIT, Rows, next_vectors, panel_rows, tile},
     },
@@ -32,11 +33,6 @@ const QUERY_GROUP: usize = 48;
 const CHUNK_WORK: usize = 4 << 20;
 /// The most steps of one tile; longer sums go on from where it ended.
 const STEPS: usize = 256;
-
-/// `size` in equal blocks of at most about `most`, each a multiple of `unit`.
-fn block(size: usize, most: usize, unit: usize) -> usize {
-    size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
-}
 
 /// The matrices of a tensor, one for each index of the batch axes, read by stride.
 struct Matrices<'a, T> {
@@ -117,7 +113,7 @@ impl<'a, T: Real> Plan<'a, T> {
     }
 
     fn key_block(&self) -> usize {
-        block(self.keys, KEY_BLOCK, 8)
+        block_size(self.keys, KEY_BLOCK, 8)
     }
 }
 

@@ -170,7 +170,7 @@ const COLUMN_BLOCK: usize = 528;
 const CHUNK_WORK: usize = 4 << 20;
 
 /// Cuts `size` into equal blocks of at most about `most`, each a multiple of `unit`: a function of the shape alone.
-fn block_size(size: usize, most: usize, unit: usize) -> usize {
+pub(crate) fn block_size(size: usize, most: usize, unit: usize) -> usize {
     size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
 }
 
