@@ -33,17 +33,17 @@ def json_lines(text):
             yield json.loads(line)
 
 
-def build():
-    """Builds the benchmark once and returns its program."""
-    command = ["cargo", "bench", "--bench", "peers", "--no-run", "--message-format=json"]
+def build(bench="peers"):
+    """Builds a benchmark once and returns its program."""
+    command = ["cargo", "bench", "--bench", bench, "--no-run", "--message-format=json"]
     out = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if out.returncode:
         sys.exit("compare: the benchmark does not build")
     for message in json_lines(out.stdout):
         target = message.get("target", {})
-        if message.get("executable") and target.get("name") == "peers" and "bench" in target.get("kind", []):
+        if message.get("executable") and target.get("name") == bench and "bench" in target.get("kind", []):
             return message["executable"]
-    sys.exit("compare: cargo named no program for the benchmark `peers`")
+    sys.exit(f"compare: cargo named no program for the benchmark `{bench}`")
 
 
 class Side:

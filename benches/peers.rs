@@ -2,7 +2,10 @@
 //!
 //!     cargo bench --bench peers -- --json [--case NAME ...] [--threads N] [--seconds S]
 //!
-//! `benches/compare.py` runs it beside PyTorch.
+//! `benches/compare.py` runs it beside PyTorch, and so does `benches/scaling.py`, with cubes of any size N: `unet3d_infer_N` and
+//! `conv3d_k3_32x32_N`.
+
+mod resident;
 
 use std::{hint::black_box, time::Instant};
 
@@ -53,8 +56,7 @@ fn main() -> std::process::ExitCode {
 type ConvCase = (&'static str, &'static [usize], &'static [usize], usize, usize, usize);
 
 /// The convolutions; with `_train` behind the name, forward and backward.
-const CONVOLUTIONS: [ConvCase; 13] = [
-    ("conv3d_k3_32x32_64", &[1, 32, 64, 64, 64], &[32, 32, 3, 3, 3], 1, 1, 1),
+const CONVOLUTIONS: [ConvCase; 12] = [
     ("conv3d_k3_64x64_32", &[1, 64, 32, 32, 32], &[64, 64, 3, 3, 3], 1, 1, 1),
     ("conv3d_k3_128x128_16", &[1, 128, 16, 16, 16], &[128, 128, 3, 3, 3], 1, 1, 1),
     ("conv3d_k3_320x320_8", &[1, 320, 8, 8, 8], &[320, 320, 3, 3, 3], 1, 1, 1),
@@ -107,7 +109,7 @@ const CASES: [&str; 32] = [
 
 fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
     let isa = format!("{:?}", parallel::current_isa()).to_lowercase();
-    let idle = peak_mb();
+    let idle = resident::peak_mb();
     let all = CASES.map(str::to_owned);
     for name in if names.is_empty() { &all[..] } else { names } {
         let Some(mut step) = build(name)? else {
@@ -127,7 +129,7 @@ fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
         times.sort_by(f64::total_cmp);
         let line: Value = json!({
             "case": name, "peer": "tomograd", "isa": isa, "threads": threads, "min_s": times[0],
-            "median_s": times[times.len() / 2], "runs": times.len(), "peak_rss_mb": peak_mb(), "idle_rss_mb": idle,
+            "median_s": times[times.len() / 2], "runs": times.len(), "peak_rss_mb": resident::peak_mb(), "idle_rss_mb": idle,
             "flops": flops, "bytes": bytes,
         });
         println!("{line}");
@@ -139,13 +141,6 @@ fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
         json!({"machine": {"isa": isa, "threads": threads, "fma_gflops": peaks.gflops, "copy_gbs": peaks.gbytes}})
     );
     Ok(())
-}
-
-/// The most resident memory that the process has had, in MB.
-fn peak_mb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
 fn random(shape: &[usize], name: &str) -> Result<Tensor> {
@@ -200,6 +195,14 @@ fn scan_inputs(batch: usize, channels: usize, states: usize, length: usize) -> R
 
 fn build(case: &str) -> Result<Option<Step>> {
     let (name, train) = case.strip_suffix("_train").map_or((case, false), |name| (name, true));
+    let size_of = |prefix: &str| name.strip_prefix(prefix).and_then(|size| size.parse::<usize>().ok());
+    if let Some(n) = size_of("unet3d_infer_") {
+        return Ok(Some(infer(&UNet3dConfig::new(3), &[1, 1, n, n, n])?));
+    }
+    if let Some(n) = size_of("conv3d_k3_32x32_") {
+        let op = Conv { padding: vec![1; 3], ..Conv::new(3) };
+        return Ok(Some(op_step(op, vec![random(&[1, 32, n, n, n], "x")?, random(&[32, 32, 3, 3, 3], "w")?], train)));
+    }
     if let Some(&(_, x, weight, padding, stride, groups)) = CONVOLUTIONS.iter().find(|&&(known, ..)| known == name) {
         let rank = x.len() - 2;
         let op = Conv { padding: vec![padding; rank], stride: vec![stride; rank], groups, ..Conv::new(rank) };
@@ -242,7 +245,6 @@ fn build(case: &str) -> Result<Option<Step>> {
         }
         "unet3d_train_2x64" => train_unet([2, 1, 64, 64, 64])?,
         "unet3d_hippocampus_train" => train_unet([2, 1, 40, 56, 40])?,
-        "unet3d_infer_64" => infer(&UNet3dConfig::new(3), &[1, 1, 64, 64, 64])?,
         "unet2d_infer_512" => infer(&UNet2dConfig::new(2), &[1, 1, 512, 512])?,
         _ => return Ok(None),
     }))

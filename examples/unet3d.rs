@@ -1,8 +1,10 @@
 //! A 3D U-Net learns to segment the hippocampus, from the files to the masks.
 //!
-//!     cargo run --release --example unet3d -- --data DIR --epochs N --out DIR --resume FILE --threads N --seed S --device D
+//!     cargo run --release --example unet3d -- --data DIR --epochs N --widths C,C,... --out DIR --resume FILE --threads N
+//!         --seed S --device D
 //!
-//! Without arguments it trains on the 40 cases that come with the project and predicts 12 others.
+//! Without arguments it trains on the 40 cases that come with the project and predicts 12 others. `benches/accuracy/` trains
+//! on all cases by the same recipe, beside PyTorch.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
@@ -22,13 +24,16 @@ use tomograd::{
 /// Trains a 3D U-Net on a folder of NIfTI files and predicts the validation cases.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder with images/, labels/ and split.txt
+    /// Folder with images/, labels/ and split.txt; without the last, every fifth case validates
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/hippocampus"))]
     data: PathBuf,
     /// How often each training case is seen
     #[arg(long, default_value_t = 40)]
     epochs: u64,
-    /// Where checkpoints, masks, the contact sheet and metrics.csv go
+    /// Channels of each level of the network, the finest first
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 32, 64, 128])]
+    widths: Vec<usize>,
+    /// Where checkpoints, masks, the contact sheet, epochs.csv and metrics.csv go
     #[arg(long, default_value = "out")]
     out: PathBuf,
     /// A checkpoint to go on from
@@ -93,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let steps = loader.steps() as u64;
     let total = steps * arguments.epochs;
 
-    let config = UNet3dConfig { widths: vec![16, 32, 64, 128], ..UNet3dConfig::new(CLASSES) };
+    let config = UNet3dConfig { widths: arguments.widths.clone(), ..UNet3dConfig::new(CLASSES) };
     let config_text = format!("{config:?}");
     let mut params = Params::new(device, seed.named("weights"));
     let net = UNet3d::new(params.root(), &config)?;
@@ -123,9 +128,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         split.validation.len()
     );
 
+    let log_file = arguments.out.join("epochs.csv");
+    let mut log = format!("epoch,loss,step_seconds,{}\n", CLASS_NAMES.join(","));
+    if first_epoch > 0 {
+        log = std::fs::read_to_string(&log_file).unwrap_or(log);
+    }
     for epoch in first_epoch..arguments.epochs {
         let bar = progress::bar(steps, format!("epoch {}", epoch + 1));
-        let mut sum = 0.0;
+        let (mut sum, begin) = (0.0, Instant::now());
         for (index, batch) in loader.epoch(epoch as usize).enumerate() {
             let batch = batch?;
             let step = epoch * steps + index as u64;
@@ -140,14 +150,14 @@ fn run(arguments: &Arguments) -> Result<()> {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        let last = epoch + 1 == arguments.epochs;
-        let dice =
-            if epoch % 4 == 3 || last { Some(validate(&params, &net, &validation)?.mean(|m| m.dice)) } else { None };
-        let dice_text = dice.map_or(String::new(), |dice| format!("  validation Dice {dice:.4}"));
+        let (loss, step_seconds) = (sum / steps as f64, begin.elapsed().as_secs_f64() / steps as f64);
+        let validate_now = epoch % 4 == 3 || epoch + 1 == arguments.epochs;
+        let report = validate_now.then(|| validate(&params, &net, &validation)).transpose()?;
+        let dice = report.as_ref().map(|report| report.mean(|m| m.dice));
         println!(
-            "epoch {:>3}  loss {:.4}{dice_text}  {:.0} s",
+            "epoch {:>3}  loss {loss:.4}{}  {:.0} s",
             epoch + 1,
-            sum / steps as f64,
+            dice.map_or(String::new(), |dice| format!("  validation Dice {dice:.4}")),
             start.elapsed().as_secs_f64()
         );
         let improved = dice.is_some_and(|dice| dice > best);
@@ -162,6 +172,10 @@ fn run(arguments: &Arguments) -> Result<()> {
             checkpoint.save(arguments.out.join("best.safetensors"))?;
         }
         checkpoint.save(arguments.out.join("last.safetensors"))?;
+        let class_dice = |class| report.as_ref().map_or(String::new(), |r| r.class_mean(class, |m| m.dice).to_string());
+        let dice: Vec<String> = (1..CLASSES).map(class_dice).collect();
+        log += &format!("{},{loss},{step_seconds},{}\n", epoch + 1, dice.join(","));
+        std::fs::write(&log_file, &log).map_err(|error| Error::io("write", log_file.display(), error))?;
     }
 
     let report = predict(&params, &net, arguments, &validation, &split.validation)?;

@@ -22,8 +22,8 @@ pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path) -> Result<(
         let name =
             input.file_name().ok_or_else(|| Error::argument("predict", format!("{} isn't a file", input.display())))?;
         let scan = Volume::read(input)?;
-        let image = scan.to_f32()?.unsqueeze(0)?;
-        let sample = prepare.apply(Sample::new(name.to_string_lossy(), &image, None).map_err(within)?, Seed::new(0))?;
+        let sample = Sample::new(name.to_string_lossy(), &scan.to_f32()?.unsqueeze(0)?, None).map_err(within)?;
+        let sample = prepare.apply(sample, Seed::new(0))?;
         let labels = SlidingWindow::new(PATCH).overlap(0.5).labels(&sample.image, |patches| model.predict(patches));
         scan.with_voxels(labels.map_err(within)?)?.write(out.join(name))?;
         println!("{}", out.join(name).display());

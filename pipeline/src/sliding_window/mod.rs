@@ -4,9 +4,9 @@
 //! Gaussian weight about the centre of the window. As the windows form a grid, the sum of all weights at a voxel is a
 //! product of one sum an axis: weights are normalised beforehand, and no volume of weights is kept.
 //!
-//! Memory: beside the input and the result, one batch of windows, and the logits of one slab of planes as thick as a window,
-//! K × patch depth × H × W × 4 bytes. A slab's planes are final as soon as the next row of windows begins behind them, so
-//! neither the number of windows nor the depth of the volume adds to it.
+//! Memory: beside the input and the result, one batch of windows, and the logits of one slab of planes as thick as a window. A
+//! slab's planes are final as soon as the next row of windows begins behind them, so neither the number of windows nor the
+//! depth of the volume adds to it. [`SlidingWindow::memory_bound`] has the formula.
 
 mod axis;
 mod slab;
@@ -77,6 +77,36 @@ impl SlidingWindow {
     /// When the sizes don't fit the patch, or an attribute is out of its range.
     pub fn windows(&self, spatial: &[usize]) -> Result<usize> {
         Ok(self.plan(spatial)?.axes.iter().map(|axis| axis.starts.len()).product())
+    }
+
+    /// The most bytes that [`SlidingWindow::labels`] takes for a contiguous image `(channels, D, H, W)` of these spatial sizes
+    /// and a predictor of `classes` logits, beside the image and what the predictor takes to make its logits:
+    ///
+    /// D H W + 4 K min(d, D) H W + 4 m N (C + K) d h w
+    ///
+    /// for the labels, the slab of sums, and the windows in flight: K classes, C channels, patches of d × h × w voxels, N of
+    /// them at once (never more than lie in one row of windows), m = 2 with mirroring and 1 without. The memory pool may round
+    /// each of these blocks up by a quarter. [`SlidingWindow::logits`] takes 4 K D H W for its result in place of the labels.
+    ///
+    /// # Errors
+    /// When the sizes don't fit the patch, an attribute is out of its range, or the number overflows.
+    pub fn memory_bound(&self, channels: usize, classes: usize, spatial: &[usize]) -> Result<usize> {
+        let plan = self.plan(spatial)?;
+        let [depth, height, width] = grid::dims("sliding_window", spatial)?;
+        let in_row = plan.axes[1].starts.len() * plan.axes[2].starts.len();
+        let in_flight = self.batch.min(in_row) * if self.mirroring { 2 } else { 1 };
+        let product = |factors: &[usize]| factors.iter().try_fold(1usize, |product, &f| product.checked_mul(f));
+        let [d, h, w] = plan.patch;
+        let parts = [
+            product(&[depth, height, width]),
+            product(&[4, classes, d.min(depth), height, width]),
+            channels.checked_add(classes).and_then(|maps| product(&[4, in_flight, maps, d, h, w])),
+        ];
+        parts.into_iter().try_fold(0usize, |sum, part| sum.checked_add(part?)).ok_or_else(|| {
+            Error::argument("sliding_window", format!("{channels} channels and {classes} classes"))
+                .expected("a number of bytes that fits the address space")
+                .shapes([spatial])
+        })
     }
 
     fn plan(&self, spatial: &[usize]) -> Result<Plan> {

@@ -73,3 +73,11 @@ fn no_channels_is_an_error() {
     assert!(SlidingWindow::new([4, 4]).labels(&empty, |patches| Ok(patches.clone())).is_err());
     assert!(SlidingWindow::new([4, 4]).logits(&Tensor::scalar(1f32, Device::Cpu).unwrap(), |p| Ok(p.clone())).is_err());
 }
+
+#[test]
+fn a_bound_that_overflows_is_an_error() {
+    let window = SlidingWindow::new([16; 3]);
+    assert_eq!(window.memory_bound(1, 3, &[16; 3]).unwrap(), (1 + 4 * 3 + 4 * (1 + 3)) * 4096);
+    assert!(window.memory_bound(1, usize::MAX, &[16; 3]).unwrap_err().to_string().contains("classes"));
+    assert!(window.memory_bound(1, 3, &[16; 2]).is_err());
+}

@@ -1,0 +1,93 @@
+//! A sliding window over a whole head with a network of random weights: seconds, and memory against its bound. Prints one JSON
+//! object; `benches/head.py` runs it beside PyTorch.
+//!
+//!     cargo bench --bench head -- IMAGE [--classes K] [--overlap PART] [--threads N]
+
+mod resident;
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use clap::Parser;
+use serde_json::json;
+use tomograd::{
+    core::pool,
+    kernels::parallel::{Settings, with_settings},
+    pipeline::{
+        Sample,
+        transforms::{Compose, ZScore},
+    },
+    prelude::*,
+};
+
+#[derive(Parser)]
+struct Arguments {
+    /// A NIfTI file
+    image: PathBuf,
+    #[arg(long, default_value_t = 3)]
+    classes: usize,
+    #[arg(long, default_value_t = 0.25)]
+    overlap: f64,
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const PATCH: [usize; 3] = [64; 3];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match with_settings(Settings::default().threads(arguments.threads), || run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("head: the bound doesn't hold");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("head: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the bound held.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let idle = resident::peak_mb();
+    let mut params = Params::new(Device::Cpu, Seed::new(0));
+    let net = UNet3d::new(params.root(), &UNet3dConfig::new(arguments.classes))?;
+    let predict = |patches: &Tensor| {
+        let mut pass = Pass::eval(&params)?;
+        Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
+    };
+
+    // What the network takes for one window, beside the window and its logits.
+    let window = Tensor::zeros(&[&[1, 1], &PATCH[..]].concat(), DType::F32, Device::Cpu)?;
+    let (network, logits) = peak_of(|| predict(&window))?;
+    let network = network - 4 * logits.count();
+    drop((window, logits));
+    pool::trim(Device::Cpu)?;
+
+    let sample = Sample::new("head", &Volume::read(&arguments.image)?.to_f32()?.unsqueeze(0)?, None)?;
+    let image = Compose::new().then(ZScore::default()).apply(sample, Seed::new(0))?.image;
+    let (spatial, windows) = (&image.shape()[1..], SlidingWindow::new(PATCH).overlap(arguments.overlap));
+    let bound = windows.memory_bound(1, arguments.classes, spatial)? + network;
+    let start = Instant::now();
+    let (peak, _labels) = peak_of(|| windows.labels(&image, predict))?;
+    let line = json!({
+        "classes": arguments.classes, "shape": spatial, "windows": windows.windows(spatial)?,
+        "seconds": start.elapsed().as_secs_f64(), "image_bytes": 4 * image.count(), "network_bytes": network,
+        "peak_bytes": peak, "bound_bytes": bound, "peak_rss_mb": resident::peak_mb(), "idle_rss_mb": idle,
+    });
+    println!("{line}");
+    // The pool rounds blocks up by a quarter at most.
+    Ok(peak <= bound + bound / 4)
+}
+
+/// The most bytes of the pool that `work` takes beside what was there before, and its result.
+fn peak_of<T>(work: impl FnOnce() -> Result<T>) -> Result<(usize, T)> {
+    pool::reset_peak(Device::Cpu)?;
+    let before = pool::statistics(Device::Cpu)?.live;
+    let result = work()?;
+    Ok((pool::statistics(Device::Cpu)?.peak - before, result))
+}
