@@ -291,6 +291,12 @@ fn depthwise_layers_are_right() {
         deep(2, 1, shape(1, [1, 1], [1, 20, 40], [1, 7, 7], 1)),
         deep(2, 3, shape(2, [1, 1], [1, 1, 40], [1, 1, 5], 1)),
         deep(2, 1, ConvShape { dilation: [2; 3], padding: [2; 3], ..shape(1, [1, 1], [6, 5, 8], [3; 3], 1) }),
+        // More rows of taps than a group has, tiles of every size, a pitch that would be 128.
+        deep(2, 1, shape(1, [1, 1], [3, 25, 121], [1, 9, 5], 1)),
+        deep(2, 1, shape(1, [1, 1], [1, 1, 300], [1, 1, 3], 1)),
+        // A source that is larger than the output, and planes of it that nothing reads.
+        deep(3, 1, ConvShape { padding: [0; 3], ..shape(1, [1, 1], [5, 9, 20], [2, 4, 5], 1) }),
+        deep(2, 1, ConvShape { stride: [4, 1, 3], ..shape(2, [1, 1], [9, 6, 20], [3; 3], 1) }),
     ];
     for (seed, shape) in shapes.into_iter().enumerate() {
         assert_eq!(Path::choose::<f32>(&shape), Path::Depthwise);

@@ -213,6 +213,18 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
+    /// Whether a bias is all.
+    #[inline(always)]
+    pub fn only_bias(&self) -> bool {
+        self.scale_shift.is_none() && self.activation == Activation::Identity
+    }
+
+    /// Sums with their bias.
+    #[inline(always)]
+    pub fn biased(&self, sums: T::Vec<S>) -> T::Vec<S> {
+        sums.add(self.bias)
+    }
+
     #[inline(always)]
     fn end(&self, x: T::Vec<S>) -> T::Vec<S> {
         let x = self.scale_shift.map_or(x, |(scale, shift)| x.mul_add(scale, shift));
@@ -257,6 +269,29 @@ impl<S: Simd, T: Real> Finish<S, T> {
                     first.store_partial_ptr(to, real);
                     second.store_partial_ptr(to.add(real.min(lanes)), real.saturating_sub(lanes));
                 }
+            }
+        }
+    }
+
+    /// Finishes `count` sums, and writes them with their bias to `kept` too.
+    ///
+    /// # Safety
+    /// `sums` are readable, and `to` and `kept` writable for `count` numbers.
+    #[inline(always)]
+    pub unsafe fn sums(&self, sums: *const T, to: *mut T, kept: Option<*mut T>, count: usize) {
+        let lanes = T::Vec::<S>::LANES;
+        // SAFETY: vectors stay inside of `count`; the partial one too.
+        unsafe {
+            for x in (0..count).step_by(lanes) {
+                let here = lanes.min(count - x);
+                let store = |vector: T::Vec<S>, to: *mut T| {
+                    if here == lanes { vector.store_ptr(to) } else { vector.store_partial_ptr(to, here) }
+                };
+                let sum = T::Vec::<S>::load_partial_ptr(sums.add(x), here).add(self.bias);
+                if let Some(kept) = kept {
+                    store(sum, kept.add(x));
+                }
+                store(self.end(sum), to.add(x));
             }
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Reading {
     pub halo: [usize; 3],
     /// The phases that taps use.
     phases: Vec<[usize; 3]>,
+    /// Numbers in front of all rows, which taps may read.
+    lead: usize,
 }
 
 impl Reading {
@@ -35,7 +37,7 @@ impl Reading {
             let high = taps.iter().map(|tap| index(tap, axis)).max().unwrap_or(0);
             (high - low[axis]) as usize
         });
-        let mut reading = Reading { step, taps, low, halo, phases: Vec::new() };
+        let mut reading = Reading { step, taps, low, halo, phases: Vec::new(), lead: 0 };
         for tap in 0..reading.taps.len() {
             let phase = reading.phase(tap);
             if !reading.phases.contains(&phase) {
@@ -43,6 +45,25 @@ impl Reading {
             }
         }
         reading
+    }
+
+    /// The same for rows of `positions` in a source of `source` columns, where each packed row begins with the source's first
+    /// column and their distance is a multiple of sixteen: whole cache lines. What taps read before a row are the zeros
+    /// behind the one above; before the first there must be [`lead`](Self::lead) more, which offsets count from.
+    pub fn aligned(mut self, source: usize, positions: usize) -> Self {
+        let [left, right] = [-self.low[2], self.low[2] + self.halo[2] as isize].map(|reach| reach.max(0) as usize);
+        let mut pitch = (positions + right).max(source.div_ceil(self.step[2]) + left).next_multiple_of(16);
+        if pitch.is_multiple_of(128) {
+            // The rows of a tile would share few sets of the first cache.
+            pitch += 16;
+        }
+        (self.lead, self.low[2], self.halo[2]) = (left.next_multiple_of(16), 0, pitch - positions);
+        self
+    }
+
+    /// How many zeros come before the first row.
+    pub fn lead(&self) -> usize {
+        self.lead
     }
 
     fn phase(&self, tap: usize) -> [usize; 3] {
@@ -66,9 +87,9 @@ impl Reading {
             let phase = self.phase(tap);
             let phase = self.phases.iter().position(|&p| p == phase).expect("every tap's phase is listed");
             let [z, y, x] = std::array::from_fn(|axis| {
-                (self.taps[tap].shift[axis].div_euclid(self.step[axis] as isize) - self.low[axis]) as usize
+                self.taps[tap].shift[axis].div_euclid(self.step[axis] as isize) - self.low[axis]
             });
-            ((phase * depth + z) * height + y) * width + x
+            (self.lead + ((phase * depth + z as usize) * height + y as usize) * width).wrapping_add_signed(x)
         };
         (0..self.taps.len()).map(offset).collect()
     }
@@ -89,42 +110,76 @@ impl Reading {
         positions: [usize; 3],
         to: *mut T,
     ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.pack_over::<S, T, true>(source, size, n, channels, start, positions, to) }
+    }
+
+    /// [`pack`](Self::pack), which leaves out what lies outside of the source unless `ZEROS`: for a place that holds the
+    /// zeros already.
+    ///
+    /// # Safety
+    /// As [`pack`](Self::pack).
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn pack_over<S: Simd, T: Real, const ZEROS: bool>(
+        &self,
+        source: &Inputs<'_, T>,
+        size: [usize; 3],
+        n: usize,
+        channels: std::ops::Range<usize>,
+        start: [usize; 3],
+        positions: [usize; 3],
+        to: *mut T,
+    ) {
         let [depth, height, width] = self.extent(positions);
         let base: [isize; 3] = std::array::from_fn(|axis| start[axis] as isize + self.low[axis]);
         let mut to = to;
         for channel in channels {
-            let from = source.channel(n, channel, size.iter().product());
+            let from = source.channel(n, channel, size.iter().product()).as_ptr();
             for phase in &self.phases {
-                // The first coordinate of the row, and the places whose coordinates lie inside the source.
-                let step = self.step[2] as isize;
-                let first = base[2] * step + phase[2] as isize;
-                let left = (-first).max(0).div_ceil_positive(step).min(width as isize) as usize;
-                let inside = (size[2] as isize - first).max(0).div_ceil_positive(step).min(width as isize) as usize;
-                let inside = inside.max(left);
-                let first = (first + left as isize * step).max(0) as usize;
-                for z in 0..depth as isize {
-                    let z = (base[0] + z) * self.step[0] as isize + phase[0] as isize;
-                    for y in 0..height as isize {
-                        let y = (base[1] + y) * self.step[1] as isize + phase[1] as isize;
-                        let outside = z < 0 || y < 0 || z as usize >= size[0] || y as usize >= size[1];
-                        // SAFETY: rows of `width` follow each other, as many as the caller made room for; what is read
-                        // of the source lies in one row of it, which is inside.
-                        unsafe {
-                            if outside || left == inside {
-                                zero(to, width);
-                            } else {
-                                zero(to, left);
-                                zero(to.add(inside), width - inside);
-                                let start = (z as usize * size[1] + y as usize) * size[2] + first;
-                                let (from, to) = (from.as_ptr().add(start), to.add(left));
-                                match step {
-                                    1 => copy::<S, T>(from, to, inside - left),
-                                    2 => copy_even::<S, T>(from, to, inside - left, size[2] - first),
-                                    _ => (0..inside - left).for_each(|x| *to.add(x) = *from.add(x * step as usize)),
-                                }
-                            }
-                            to = to.add(width);
+                let coordinate = |axis: usize, at: usize| {
+                    (base[axis] + at as isize) * self.step[axis] as isize + phase[axis] as isize
+                };
+                // The places along an axis whose coordinates lie inside the source.
+                let inside = |axis: usize, count: usize| {
+                    let (first, step) = (coordinate(axis, 0), self.step[axis] as isize);
+                    let begin = (-first).max(0).div_ceil_positive(step).min(count as isize) as usize;
+                    let end = (size[axis] as isize - first).max(0).div_ceil_positive(step).min(count as isize) as usize;
+                    begin..end.max(begin)
+                };
+                let (rows, columns) = (inside(1, height), inside(2, width));
+                let first = coordinate(2, columns.start).max(0) as usize;
+                for z in 0..depth {
+                    let z = coordinate(0, z);
+                    let outside = z < 0 || z as usize >= size[0] || columns.is_empty();
+                    let rows = if outside { 0..0 } else { rows.clone() };
+                    // SAFETY: rows of `width` follow each other, as many as the caller made room for; what is read of the
+                    // source lies in one row of it, which is inside.
+                    unsafe {
+                        if ZEROS {
+                            zero(to, rows.start * width);
+                            zero(to.add(rows.end * width), (height - rows.end) * width);
                         }
+                        let count = columns.len();
+                        let next = self.step[1] * size[2];
+                        let mut row = from.wrapping_add(
+                            (z.max(0) as usize * size[1] + coordinate(1, rows.start).max(0) as usize) * size[2] + first,
+                        );
+                        let mut place = to.add(rows.start * width);
+                        for _ in rows {
+                            if ZEROS {
+                                zero(place, columns.start);
+                                zero(place.add(columns.end), width - columns.end);
+                            }
+                            let to = place.add(columns.start);
+                            match self.step[2] {
+                                1 => copy::<S, T>(row, to, count),
+                                2 => copy_even::<S, T>(row, to, count, size[2] - first),
+                                step => (0..count).for_each(|x| *to.add(x) = *row.add(x * step)),
+                            }
+                            (row, place) = (row.wrapping_add(next), place.wrapping_add(width));
+                        }
+                        to = to.add(height * width);
                     }
                 }
             }

@@ -1,22 +1,24 @@
 //! Depthwise convolution: each group has one input channel, and few outputs.
 //!
-//! There is nothing to block over channels: a channel's input is packed once, zero-padded and with strides taken apart, and
-//! eight vectors of consecutive positions stay in registers while all taps go by. Positions are one flat range over padded
-//! rows, as in the dense path. For the weights, vectors run over positions in sixteen virtual lanes.
+//! There is nothing to block over channels. A channel goes by plane after plane: the planes of the source that a plane of
+//! positions reads lie in a [`Ring`], zero-padded and with strides taken apart, and a register tile of some rows of vectors
+//! stays in registers while all taps go by ([`Taps`]). For the gradient of the weights, the sums of some taps do.
 
-mod rows;
+mod ring;
+mod taps;
 mod weights;
 
 pub(super) use weights::backward_weights;
 
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
-use crate::conv::cpu::source::{Reading, Tap, equal_blocks};
+use crate::conv::cpu::source::{Reading, Tap};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::parallel::parallel_for;
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
-use rows::Rows;
+use ring::Ring;
 use std::ops::Range;
+use taps::{Ahead, MOST_ROWS, Taps, Tile, groups};
 use tomograd_core::{Result, Scratch};
 
 /// Whether a shape goes this way.
@@ -29,12 +31,10 @@ pub(in crate::conv::cpu) fn suits_backward_data(shape: &ConvShape) -> bool {
     suits(shape) && shape.out_channels == shape.groups && shape.stride == [1; 3]
 }
 
-/// Numbers of a packed box.
-const PACKED: usize = 192 << 10;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 1 << 20;
-/// Vectors of positions in registers.
-const VECTORS: usize = 8;
+/// Blocks of planes that there are at least, over all channels, if there are as many planes.
+const BLOCKS: usize = 64;
 
 struct Plan<'a, T> {
     batch: usize,
@@ -43,13 +43,20 @@ struct Plan<'a, T> {
     outputs: usize,
     source_size: [usize; 3],
     positions: [usize; 3],
+    /// How a plane of positions reads one plane of the source.
     reading: Reading,
-    /// Planes of a box.
-    deep: usize,
-    boxes: usize,
+    /// From a plane of positions to the next, in planes of the source.
+    step: usize,
+    /// The planes of taps: where they read, going up.
+    shifts: Vec<isize>,
+    /// Taps of a column that read rows which follow one another: for stride and dilation 1 all of it.
+    height: usize,
+    /// The taps in the order in which they are summed.
+    order: Vec<usize>,
     weights: &'a [T],
-    /// The kernel's height and width, if output rows can share the input rows that they read.
-    shared_rows: Option<[usize; 2]>,
+    /// Planes of positions that are a piece of work, and how many pieces a channel is.
+    deep: usize,
+    blocks: usize,
 }
 
 impl<'a, T: Real> Plan<'a, T> {
@@ -70,59 +77,77 @@ impl<'a, T: Real> Plan<'a, T> {
         [source_size, positions]: [[usize; 3]; 2],
         weights: &'a [T],
     ) -> Self {
-        let mut taps = Vec::with_capacity(shape.taps());
-        for z in 0..shape.kernel[0] {
-            for y in 0..shape.kernel[1] {
-                for x in 0..shape.kernel[2] {
-                    taps.push(Tap { shift: [low(0, z), low(1, y), low(2, x)], index: taps.len() });
-                }
+        let [_, height, width] = shape.kernel;
+        let [planes, rows, columns] = [0, 1, 2].map(|axis| {
+            let mut going_up: Vec<usize> = (0..shape.kernel[axis]).collect();
+            going_up.sort_by_key(|&at| low(axis, at));
+            going_up
+        });
+        let plane = || columns.iter().flat_map(|&x| rows.iter().map(move |&y| (y, x)));
+        let taps = plane().map(|(y, x)| Tap { shift: [0, low(1, y), low(2, x)], index: y * width + x });
+        let shared = step[1] == 1 && shape.dilation[1] == 1;
+        let mut order = Vec::with_capacity(shape.taps());
+        for group in if shared { groups(height) } else { groups(1) } {
+            for &z in &planes {
+                let taps = plane().filter(|&(y, _)| !shared || rows[group.clone()].contains(&y));
+                order.extend(taps.map(|(y, x)| (z * height + y) * width + x));
             }
         }
-        let reading = Reading::new(step, taps);
-        let plane = reading.channel_size([1, positions[1], positions[2]]) / (1 + reading.halo[0]);
-        let most = (PACKED / plane.max(1)).saturating_sub(reading.halo[0]).max(1);
-        let deep = equal_blocks(positions[0], most);
+        let channels = (shape.batch * shape.groups).max(1);
+        let deep = positions[0].div_ceil(BLOCKS.div_ceil(channels)).max(1);
         Plan {
             batch: shape.batch,
             channels: shape.groups,
             outputs: shape.group_outputs(),
             source_size,
             positions,
-            boxes: positions[0].div_ceil(deep),
-            deep,
-            reading,
+            reading: Reading::new([1, step[1], step[2]], taps.collect()).aligned(source_size[2], positions[2]),
+            step: step[0],
+            shifts: planes.iter().map(|&z| low(0, z)).collect(),
+            height: if shared { height } else { 1 },
+            order,
             weights,
-            shared_rows: (step == [1; 3] && shape.kernel[1] > 1 && low(1, 1).abs_diff(low(1, 0)) == 1)
-                .then_some([shape.kernel[1], shape.kernel[2]]),
+            deep,
+            blocks: positions[0].div_ceil(deep),
         }
     }
 
-    /// The box of positions that is packed at a time.
-    fn block(&self) -> [usize; 3] {
-        [self.deep, self.positions[1], self.positions[2]]
+    /// A plane of positions.
+    fn plane(&self) -> [usize; 3] {
+        [1, self.positions[1], self.positions[2]]
     }
 
-    /// The flat range of a plane's positions.
-    fn run_length(&self) -> usize {
-        let [_, _, pitch] = self.reading.extent(self.block());
-        (self.positions[1] - 1) * pitch + self.positions[2]
+    /// How many planes of the source lie between the first and the last that a plane of positions reads, both counted.
+    fn span(&self) -> usize {
+        (self.shifts[self.shifts.len() - 1] - self.shifts[0]) as usize + 1
+    }
+
+    fn taps(&self) -> Taps {
+        Taps {
+            planes: self.shifts.len(),
+            height: self.height,
+            columns: self.reading.offsets(self.plane()).into_iter().step_by(self.height).collect(),
+            pitch: self.reading.extent(self.plane())[2],
+            groups: groups(self.height).collect(),
+        }
     }
 
     fn grain(&self, items: usize) -> usize {
-        let work = self.positions.iter().product::<usize>() * self.reading.taps.len() * self.outputs;
+        let work = self.positions.iter().product::<usize>() * self.order.len() * self.outputs;
         (CHUNK_WORK / (work * self.batch * self.channels / items.max(1)).max(1)).max(1)
     }
 
     fn run(&self, source: Inputs<'_, T>, epilogue: Epilogue<'_, T>, out: &Outputs<'_, T>) -> Result<()> {
-        let items = self.batch * self.channels * self.boxes;
+        let items = self.batch * self.channels * self.blocks;
         if items == 0 || self.positions.contains(&0) {
             return Ok(());
         }
-        let mut partial = PartialMoments::new(&epilogue, self.boxes)?;
+        let mut partial = PartialMoments::new(&epilogue, self.positions[0])?;
         let slots = partial.as_mut().map(PartialMoments::slots);
+        let taps = self.taps();
         parallel_for(items, self.grain(items), |range| {
             let moments = slots.as_ref();
-            dispatch(Channels { plan: self, range, source, epilogue: &epilogue, moments, out })
+            dispatch(Channels { plan: self, taps: &taps, range, source, epilogue: &epilogue, moments, out })
         })?;
         drop(slots);
         if let (Some(moments), Some(partial)) = (epilogue.moments, partial) {
@@ -156,6 +181,7 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
 
 struct Channels<'a, T> {
     plan: &'a Plan<'a, T>,
+    taps: &'a Taps,
     range: Range<usize>,
     source: Inputs<'a, T>,
     epilogue: &'a Epilogue<'a, T>,
@@ -168,149 +194,77 @@ impl<T: Real> Kernel for Channels<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let plan = self.plan;
-        let lanes = T::Vec::<S>::LANES;
-        let block = plan.block();
-        let channel_size = plan.reading.channel_size(block);
-        let offsets = plan.reading.offsets(block);
-        let [_, pitch_y, pitch] = plan.reading.extent(block);
-        let run_length = plan.run_length();
         let [depth, height, width] = plan.positions;
-        let sum_pitch = if plan.shared_rows.is_some() { width.next_multiple_of(lanes) } else { pitch };
-        let room = (sum_pitch * height).max(run_length.next_multiple_of(lanes));
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
-        let mut packed = scratch(channel_size + VECTORS * lanes);
-        let packed = packed.zeroed().as_mut_ptr();
-        let mut sums = scratch(room * plan.deep);
-        let sums = sums.uninit().as_mut_ptr().cast::<T>();
+        let taps = plan.order.len();
+        // Sums are kept for the moments.
+        let kept = if self.moments.is_some() { height * width } else { 0 };
+        let sizes = [Ring::room(plan), taps * plan.outputs, kept];
+        let mut memory = Scratch::<T>::new("conv", sizes.iter().sum()).expect("memory for packing");
+        let (ring, rest) = memory.zeroed().split_at_mut(sizes[0]);
+        let (weights, kept) = rest.split_at_mut(sizes[1]);
+        let mut ring = Ring::new(plan, self.source, ring);
+        // Cache lines of the next planes of the source and of the output, all together and for each tile.
+        let lines = [plan.step * plan.source_size[1] * plan.source_size[2], height * width]
+            .map(|count| count.div_ceil(64 / size_of::<T>()));
+        let tiles = height.div_ceil(MOST_ROWS) * width.div_ceil(T::Vec::<S>::LANES);
+        let each = lines.map(|lines| lines.div_ceil(tiles));
+        let mut columns = Vec::with_capacity(taps / self.taps.height);
         for item in self.range.clone() {
-            let (index, channel) = (item % plan.boxes, item / plan.boxes);
-            let (n, channel) = (channel / plan.channels, channel % plan.channels);
-            let first = index * plan.deep;
-            let planes = plan.deep.min(depth - first);
-            // SAFETY: the packed channel holds all that positions and taps reach, and a tile more; sums hold whole vectors
-            // of each plane; this item alone writes these planes of these channels.
-            unsafe {
-                let (size, channels) = (plan.source_size, channel..channel + 1);
-                plan.reading.pack::<S, T>(&self.source, size, n, channels, [first, 0, 0], block, packed);
-                for output in 0..plan.outputs {
+            let (index, first) = (item / plan.blocks, item % plan.blocks * plan.deep);
+            let (n, channel) = (index / plan.channels, index % plan.channels);
+            for (output, weights) in weights.chunks_exact_mut(taps).enumerate() {
+                let all = &plan.weights[(channel * plan.outputs + output) * taps..][..taps];
+                weights.iter_mut().zip(&plan.order).for_each(|(to, &tap)| *to = all[tap]);
+            }
+            ring.restart();
+            for z in first..depth.min(first + plan.deep) {
+                ring.turn::<S>(n, channel, z);
+                let (planes, plane) = ring.planes();
+                columns.clear();
+                // SAFETY: a packed plane holds what its columns of taps read.
+                columns.extend(
+                    planes.iter().flat_map(|plane| self.taps.columns.iter().map(|&at| unsafe { plane.add(at) })),
+                );
+                for (output, weights) in weights.chunks_exact(taps).enumerate() {
                     let target = channel * plan.outputs + output;
-                    let weights = &plan.weights[target * offsets.len()..(target + 1) * offsets.len()];
                     let finish = Finish::<S, T>::new(self.epilogue, target);
-                    let to = self.out.channel(n, target, depth * height * width);
-                    for z in 0..planes {
-                        let (from, sums) = (packed.add(z * pitch_y * pitch).cast_const(), sums.add(z * room));
-                        if let Some(kernel) = plan.shared_rows {
-                            self.plane::<S>(kernel, from, pitch, &offsets, weights, sums, sum_pitch);
-                        } else {
-                            flat::<S, T>(run_length, from, &offsets, weights, sums);
+                    // SAFETY: the plane is inside, and this item alone writes it.
+                    let to = unsafe { self.out.channel(n, target, depth * height * width).add(z * height * width) };
+                    let asked = if output == 0 { lines[0] } else { 0 };
+                    let mut ahead = [
+                        Ahead { at: ring.ahead(n, channel, z), lines: asked, each: each[0] },
+                        Ahead { at: to.wrapping_add(height * width), lines: lines[1], each: each[1] },
+                    ];
+                    let mut y = 0;
+                    while y < height {
+                        let (mut x, mut rows) = (0, 0);
+                        while x < width {
+                            let at = y * width + x;
+                            // SAFETY: the ring holds what the tile reads, and the plane what it writes.
+                            unsafe {
+                                let tile = Tile {
+                                    taps: self.taps,
+                                    columns: &columns,
+                                    plane,
+                                    weights,
+                                    left: [height - y, width - x],
+                                    to: to.add(at),
+                                    to_pitch: width,
+                                    kept: (!kept.is_empty()).then(|| kept[at..].as_mut_ptr()),
+                                };
+                                let done = tile.run::<S>(y * self.taps.pitch + x, &finish, &mut ahead);
+                                (x, rows) = (x + done[1], done[0]);
+                            }
                         }
-                        for y in 0..height {
-                            let row = std::slice::from_raw_parts_mut(sums.add(y * sum_pitch), width);
-                            finish.row(row, to.add(((first + z) * height + y) * width), 1);
-                        }
+                        y += rows;
                     }
                     if let Some(moments) = self.moments {
-                        let slot = (n * plan.channels * plan.outputs + target) * plan.boxes + index;
-                        let row = |i: usize| {
-                            let row = sums.add(i / height * room + i % height * sum_pitch).cast_const();
-                            std::slice::from_raw_parts(row, width)
-                        };
-                        moments.set(slot, moments_of::<S, T>(planes * height, row));
+                        let row = |y: usize| &kept[y * width..][..width];
+                        let slot = ((n * plan.channels + channel) * plan.outputs + output) * depth + z;
+                        moments.set(slot, moments_of::<S, T>(height, row));
                     }
                 }
             }
-        }
-    }
-}
-
-impl<T: Real> Channels<'_, T> {
-    /// A plane of sums where several output rows share the input rows that they read.
-    ///
-    /// # Safety
-    /// `from` is readable for the plane's positions and two vectors more from each offset, `sums` writable for whole vectors.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    unsafe fn plane<S: Simd>(
-        &self,
-        kernel: [usize; 2],
-        from: *const T,
-        pitch: usize,
-        offsets: &[usize],
-        weights: &[T],
-        sums: *mut T,
-        sum_pitch: usize,
-    ) {
-        let lanes = T::Vec::<S>::LANES;
-        let [_, height, width] = self.plan.positions;
-        let rows = Rows { kernel, pitch, offsets, weights, sum_pitch };
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut y = 0;
-            while y < height {
-                let count = if height - y >= 4 { 4 } else { 1 };
-                for x in (0..width).step_by(2 * lanes) {
-                    let (from, to) = (from.add(y * pitch + x), sums.add(y * sum_pitch + x));
-                    match (count, width - x > lanes) {
-                        (4, true) => rows.tile::<S, 4, 2>(from, to),
-                        (4, false) => rows.tile::<S, 4, 1>(from, to),
-                        (_, true) => rows.tile::<S, 1, 2>(from, to),
-                        (_, false) => rows.tile::<S, 1, 1>(from, to),
-                    }
-                }
-                y += count;
-            }
-        }
-    }
-}
-
-/// The sums of a flat range of positions.
-///
-/// # Safety
-/// `from` is readable for the range and a tile more from each offset, `to` writable for whole vectors.
-#[inline(always)]
-unsafe fn flat<S: Simd, T: Real>(length: usize, from: *const T, offsets: &[usize], weights: &[T], to: *mut T) {
-    let lanes = T::Vec::<S>::LANES;
-    let mut position = 0;
-    // SAFETY: the caller's promise.
-    unsafe {
-        while position < length {
-            let (from, to) = (from.add(position), to.add(position));
-            match (length - position).div_ceil(lanes) {
-                VECTORS.. => {
-                    tile::<S, T, VECTORS>(from, offsets, weights, to);
-                    position += VECTORS * lanes;
-                }
-                4.. => {
-                    tile::<S, T, 4>(from, offsets, weights, to);
-                    position += 4 * lanes;
-                }
-                _ => {
-                    tile::<S, T, 1>(from, offsets, weights, to);
-                    position += lanes;
-                }
-            }
-        }
-    }
-}
-
-/// The sums of `V` vectors of positions over all taps, in sequence.
-///
-/// # Safety
-/// `from` is readable for them from each offset, `to` writable.
-#[inline(always)]
-unsafe fn tile<S: Simd, T: Real, const V: usize>(from: *const T, offsets: &[usize], weights: &[T], to: *mut T) {
-    let lanes = T::Vec::<S>::LANES;
-    let mut sums = [T::Vec::<S>::zero(); V];
-    // SAFETY: the caller's promise.
-    unsafe {
-        for (&offset, &weight) in offsets.iter().zip(weights) {
-            let (from, weight) = (from.add(offset), T::Vec::<S>::splat(weight));
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = T::Vec::<S>::load_ptr(from.add(i * lanes)).mul_add(weight, *sum);
-            }
-        }
-        for (i, sum) in sums.into_iter().enumerate() {
-            sum.store_ptr(to.add(i * lanes));
         }
     }
 }

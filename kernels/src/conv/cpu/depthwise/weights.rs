@@ -1,7 +1,8 @@
 //! The gradient of the weights: vectors run over positions, in sixteen virtual lanes.
 
-use super::Plan;
+use super::{Plan, Ring, Taps};
 use crate::conv::ConvShape;
+use crate::conv::cpu::source::equal_blocks;
 use crate::conv::cpu::tensors::Inputs;
 use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch};
@@ -9,8 +10,11 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Taps whose sums are in registers together.
-const TAPS: usize = 8;
+/// Taps whose sums are in registers together: of a column, and columns.
+const ROWS: usize = 4;
+const COLUMNS: usize = 3;
+/// Columns of a single tap.
+const SINGLE: usize = 8;
 
 /// Computes the gradient of the weights; every element of `dw` is written.
 pub(in crate::conv::cpu) fn backward_weights<T: Real>(
@@ -24,18 +28,41 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
         dw.fill(MaybeUninit::new(T::ZERO));
         return Ok(());
     }
-    let partition = Partition::new(dw, plan.outputs * shape.taps());
+    let (taps, partition) = (plan.taps(), Partition::new(dw, plan.outputs * shape.taps()));
     parallel_for(plan.channels, plan.grain(plan.channels), |range| {
-        dispatch(Gradients { plan: &plan, range, x, dy, partition: &partition })
+        dispatch(Gradients { plan: &plan, taps: &taps, range, x, dy, partition: &partition })
     })
 }
 
 struct Gradients<'a, T> {
     plan: &'a Plan<'a, T>,
+    taps: &'a Taps,
     range: Range<usize>,
     x: Inputs<'a, T>,
     dy: &'a [T],
     partition: &'a Partition<'a, MaybeUninit<T>>,
+}
+
+/// Sixteen positions in each of some rows.
+#[derive(Clone, Copy)]
+struct Strip {
+    rows: usize,
+    /// Where it begins, and how far its rows are apart, in a packed plane and in the gradient.
+    from: usize,
+    pitch: [usize; 2],
+    /// How many positions there are in a row.
+    count: usize,
+}
+
+/// The strips of a plane, `pitch` being that of a packed one. A single row is cut up, and its pieces lie below each other.
+fn strips([_, height, width]: [usize; 3], pitch: usize) -> Vec<Strip> {
+    let strip = |rows, from, pitch| Strip { rows, from, pitch, count: 16.min(width - from) };
+    if height > 1 {
+        return (0..width).step_by(16).map(|from| strip(height, from, [pitch, width])).collect();
+    }
+    let whole = width / 16;
+    let strips = [strip(whole, 0, [16; 2]), strip(1, 16 * whole, [16; 2])];
+    strips.into_iter().filter(|strip| strip.rows * strip.count > 0).collect()
 }
 
 impl<T: Real> Kernel for Gradients<'_, T> {
@@ -43,88 +70,140 @@ impl<T: Real> Kernel for Gradients<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let plan = self.plan;
-        let block = plan.block();
-        let channel_size = plan.reading.channel_size(block);
-        let offsets = plan.reading.offsets(block);
-        let [_, pitch_y, pitch] = plan.reading.extent(block);
-        let room = plan.run_length().next_multiple_of(16);
         let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
-        let mut packed = scratch(channel_size + 16);
-        let packed = packed.zeroed().as_mut_ptr();
-        // Zeros between the rows, so that what x has there doesn't count.
-        let mut gradient = scratch(room);
-        let gradient = gradient.zeroed();
-        let mut totals = scratch(plan.outputs * offsets.len() * 16);
+        let mut memory = scratch(Ring::room(plan));
+        let mut ring = Ring::new(plan, self.x, memory.zeroed());
+        let taps = plan.order.len();
+        let mut totals = scratch(plan.outputs * taps * 16);
         let [depth, height, width] = plan.positions;
+        let strips = strips(plan.positions, self.taps.pitch);
         for channel in self.range.clone() {
             let totals = totals.zeroed();
-            for item in 0..plan.batch * plan.boxes {
-                let (n, first) = (item / plan.boxes, item % plan.boxes * plan.deep);
-                // SAFETY: as for the forward pass.
-                unsafe {
-                    let (size, channels) = (plan.source_size, channel..channel + 1);
-                    plan.reading.pack::<S, T>(&self.x, size, n, channels, [first, 0, 0], block, packed);
-                }
-                for output in 0..plan.outputs {
-                    let target = (n * plan.channels + channel) * plan.outputs + output;
-                    let dy = &self.dy[target * depth * height * width..];
-                    let totals = &mut totals[output * offsets.len() * 16..];
-                    for z in 0..plan.deep.min(depth - first) {
-                        for y in 0..height {
-                            let from = ((first + z) * height + y) * width;
-                            gradient[y * pitch..y * pitch + width].copy_from_slice(&dy[from..from + width]);
-                        }
-                        // SAFETY: a plane's positions and sixteen more are packed behind each offset.
-                        let from = unsafe { packed.add(z * pitch_y * pitch).cast_const() };
-                        let (groups, rest) = offsets.as_chunks::<TAPS>();
-                        for (i, offsets) in groups.iter().enumerate() {
-                            // SAFETY: as above.
-                            unsafe { taps::<S, T, TAPS>(from, offsets, gradient, &mut totals[i * TAPS * 16..]) };
-                        }
-                        for (i, offset) in rest.iter().enumerate() {
-                            let totals = &mut totals[(groups.len() * TAPS + i) * 16..];
-                            // SAFETY: as above.
-                            unsafe { taps::<S, T, 1>(from, &[*offset], gradient, totals) };
+            for n in 0..plan.batch {
+                ring.restart();
+                for z in 0..depth {
+                    ring.turn::<S>(n, channel, z);
+                    let (planes, first) = ring.planes();
+                    for output in 0..plan.outputs {
+                        let plane = ((n * plan.channels + channel) * plan.outputs + output) * depth + z;
+                        let dy = &self.dy[plane * height * width..][..height * width];
+                        let totals = &mut totals[output * taps * 16..];
+                        for (plane, &from) in (first..).zip(planes) {
+                            for group in &self.taps.groups {
+                                let totals = &mut totals[self.taps.place(group, plane) * 16..];
+                                for &strip in &strips {
+                                    // SAFETY: the ring holds what taps read from the plane's positions and sixteen more.
+                                    unsafe { self.strip::<S>(strip, from, group, dy, totals) };
+                                }
+                            }
                         }
                     }
                 }
             }
             let to = self.partition.block(channel);
-            for (to, lanes) in to.iter_mut().zip(totals.chunks_exact(16)) {
-                to.write(Lanes16::<T::Vec<S>>::load(lanes).horizontal_sum());
+            for (output, to) in to.chunks_exact_mut(taps).enumerate() {
+                for (at, &tap) in plan.order.iter().enumerate() {
+                    let lanes = Lanes16::<T::Vec<S>>::load(&totals[(output * taps + at) * 16..]);
+                    to[tap].write(lanes.horizontal_sum());
+                }
             }
         }
     }
 }
 
-/// Adds the products of a plane's gradient and what each of `N` taps reads, in sixteen lanes for each tap.
+impl<T: Real> Gradients<'_, T> {
+    /// Adds the products of a strip of the gradient and what a group of rows of taps reads to sixteen lanes for each tap.
+    ///
+    /// # Safety
+    /// `from` is readable for what the taps read from the strip's positions, sixteen in each row.
+    #[inline(always)]
+    unsafe fn strip<S: Simd>(&self, strip: Strip, from: *const T, group: &Range<usize>, dy: &[T], totals: &mut [T]) {
+        let mut column = 0;
+        while column < self.taps.columns.len() {
+            let left = self.taps.columns.len() - column;
+            let columns = if group.len() == 1 && left >= SINGLE { SINGLE } else { equal_blocks(left, COLUMNS) };
+            let size = equal_blocks(group.len(), ROWS);
+            for row in (0..group.len()).step_by(size) {
+                let totals = &mut totals[(column * group.len() + row) * 16..];
+                let columns_from = &self.taps.columns[column..][..columns];
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let from = from.add((group.start + row) * self.taps.pitch);
+                    macro_rules! tile {
+                        ($($rows:literal $columns:literal),*) => {
+                            match (size.min(group.len() - row), columns) {
+                                $(($rows, $columns) => {
+                                    tile::<S, T, $rows, $columns>(strip, from, columns_from, dy, totals, group.len())
+                                })*
+                                (rows, columns) => unreachable!("a tile of {rows} × {columns} taps"),
+                            }
+                        };
+                    }
+                    tile!(1 1, 1 2, 1 3, 1 8, 2 1, 2 2, 2 3, 3 1, 3 2, 3 3, 4 1, 4 2, 4 3);
+                }
+            }
+            column += columns;
+        }
+    }
+}
+
+/// [`Gradients::strip`] for `H` taps in each of `W` columns; `height` are those of a whole column.
 ///
 /// # Safety
-/// `from` is readable for the gradient's length from each offset.
+/// As for that.
 #[inline(always)]
-unsafe fn taps<S: Simd, T: Real, const N: usize>(
+unsafe fn tile<S: Simd, T: Real, const H: usize, const W: usize>(
+    strip: Strip,
     from: *const T,
-    offsets: &[usize; N],
-    gradient: &[T],
+    columns: &[usize],
+    dy: &[T],
     totals: &mut [T],
+    height: usize,
 ) {
     let lanes = T::Vec::<S>::LANES;
-    // The lanes of a wide register are sixteen; narrower ones take turns: their sums are as independent as their lanes.
-    for part in (0..16).step_by(lanes) {
-        let mut sums = [T::Vec::<S>::zero(); N];
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = T::Vec::<S>::load(&totals[i * 16 + part..]);
-        }
-        for position in (part..gradient.len()).step_by(16) {
-            let gradient = T::Vec::<S>::load(&gradient[position..]);
-            for (sum, &offset) in sums.iter_mut().zip(offsets) {
-                // SAFETY: the caller's promise.
-                let x = unsafe { T::Vec::<S>::load_ptr(from.add(offset + position)) };
-                *sum = x.mul_add(gradient, *sum);
+    assert!(columns.len() == W && totals.len() >= ((W - 1) * height + H) * 16, "a tile of taps and its sums");
+    assert!(dy.len() >= strip.from + (strip.rows - 1) * strip.pitch[1] + strip.count, "a strip of the gradient");
+    let (dy, totals) = (dy.as_ptr(), totals.as_mut_ptr());
+    // SAFETY: the caller's promise for what x reads; the gradient and the sums were checked.
+    unsafe {
+        // The lanes of a wide register are sixteen; narrower ones take turns: their sums are as independent as their lanes.
+        for part in (0..strip.count).step_by(lanes) {
+            let count = lanes.min(strip.count - part);
+            let at = strip.from + part;
+            let mut sums = [[T::Vec::<S>::zero(); H]; W];
+            let x: [*const T; W] = std::array::from_fn(|j| from.add(columns[j] + at));
+            let place = |i: usize, j: usize| totals.add((j * height + i) * 16 + part);
+            for (j, sums) in sums.iter_mut().enumerate() {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = T::Vec::<S>::load_ptr(place(i, j));
+                }
             }
-        }
-        for (i, sum) in sums.into_iter().enumerate() {
-            sum.store(&mut totals[i * 16 + part..]);
+            for row in 0..strip.rows + H - 1 {
+                let mut values = [T::Vec::<S>::zero(); W];
+                for (value, x) in values.iter_mut().zip(x) {
+                    *value = T::Vec::<S>::load_ptr(x.add(row * strip.pitch[0]));
+                }
+                for i in 0..H {
+                    // Row `row` of x is read by tap i from row `row` - i.
+                    let of = row.wrapping_sub(i);
+                    if of < strip.rows {
+                        let dy = dy.add(at + of * strip.pitch[1]);
+                        let dy = if count == lanes {
+                            T::Vec::<S>::load_ptr(dy)
+                        } else {
+                            T::Vec::<S>::load_partial_ptr(dy, count)
+                        };
+                        for (sums, value) in sums.iter_mut().zip(values) {
+                            sums[i] = value.mul_add(dy, sums[i]);
+                        }
+                    }
+                }
+            }
+            for (j, sums) in sums.into_iter().enumerate() {
+                for (i, sum) in sums.into_iter().enumerate() {
+                    sum.store_ptr(place(i, j));
+                }
+            }
         }
     }
 }

@@ -1,0 +1,92 @@
+//! The planes of the source that are in use.
+
+use super::Plan;
+use super::taps::{MOST_ROWS, SLACK};
+use crate::conv::cpu::tensors::Inputs;
+use crate::simd::{Real, Simd};
+use std::ops::Range;
+
+/// The packed planes that a plane of positions reads. Each is packed once, over one that isn't read any more; what lies
+/// outside of the source is zero from the beginning.
+pub(super) struct Ring<'a, T> {
+    plan: &'a Plan<'a, T>,
+    source: Inputs<'a, T>,
+    memory: &'a mut [T],
+    /// Numbers of a packed plane, and how many there are.
+    size: usize,
+    span: usize,
+    packed: Range<usize>,
+    /// The planes in use, one for each plane of taps that reads inside the source: the first of them is plane `first`.
+    planes: Vec<*const T>,
+    first: usize,
+}
+
+impl<'a, T: Real> Ring<'a, T> {
+    /// How many numbers it takes, with what tiles may read beyond their rows.
+    pub fn room(plan: &Plan<'_, T>) -> usize {
+        let (reading, [_, _, pitch]) = (&plan.reading, plan.reading.extent(plan.plane()));
+        reading.lead() + plan.span() * reading.channel_size(plan.plane()) + MOST_ROWS * pitch + SLACK
+    }
+
+    /// `memory` is zero, and holds [`room`](Self::room) numbers.
+    pub fn new(plan: &'a Plan<'a, T>, source: Inputs<'a, T>, memory: &'a mut [T]) -> Self {
+        assert!(memory.len() >= Self::room(plan), "room for the planes of a channel");
+        let size = plan.reading.channel_size(plan.plane());
+        let planes = Vec::with_capacity(plan.shifts.len());
+        Ring { plan, source, memory, size, span: plan.span(), packed: 0..0, planes, first: 0 }
+    }
+
+    /// Begins with a channel of an image.
+    pub fn restart(&mut self) {
+        self.packed = 0..0;
+    }
+
+    /// Packs what plane `z` of positions reads; the planes must go up.
+    #[inline(always)]
+    pub fn turn<S: Simd>(&mut self, n: usize, channel: usize, z: usize) {
+        let Plan { source_size: size, shifts, reading, .. } = self.plan;
+        let inside = |shift: isize| ((z * self.plan.step) as isize + shift).clamp(0, size[0] as isize) as usize;
+        let read = inside(shifts[0])..inside(shifts[shifts.len() - 1] + 1);
+        for plane in read.start.max(self.packed.end)..read.end {
+            let place = reading.lead() + self.place(plane);
+            let to = &mut self.memory[place..][..self.size];
+            let (channels, start) = (channel..channel + 1, [plane, 0, 0]);
+            // SAFETY: the slice has the size of a packed plane.
+            unsafe {
+                let positions = self.plan.plane();
+                reading.pack_over::<S, T, false>(&self.source, *size, n, channels, start, positions, to.as_mut_ptr());
+            }
+        }
+        self.packed = read;
+        self.planes.clear();
+        for (i, shift) in shifts.iter().enumerate() {
+            let plane = (z * self.plan.step) as isize + shift;
+            if (0..size[0] as isize).contains(&plane) {
+                if self.planes.is_empty() {
+                    self.first = i;
+                }
+                self.planes.push(self.memory[self.place(plane as usize)..].as_ptr());
+            }
+        }
+    }
+
+    /// Where a plane of the source has its place.
+    fn place(&self, plane: usize) -> usize {
+        // Few planes: 32 bits divide faster.
+        (plane as u32 % self.span as u32) as usize * self.size
+    }
+
+    /// The planes in use, and which plane of taps reads the first of them.
+    pub fn planes(&self) -> (&[*const T], usize) {
+        (&self.planes, self.first)
+    }
+
+    /// The planes of the source that come after those that plane `z` of positions reads: those of this channel, or the first
+    /// of the following one. They may not exist: this is for asking ahead.
+    pub fn ahead(&self, n: usize, channel: usize, z: usize) -> *const T {
+        let [depth, height, width] = self.plan.source_size;
+        let from = self.source.channel(n, channel, depth * height * width).as_ptr();
+        let last = (z * self.plan.step) as isize + self.plan.shifts[self.plan.shifts.len() - 1];
+        from.wrapping_offset((last + 1) * (height * width) as isize)
+    }
+}
