@@ -9,14 +9,6 @@ use tomograd_kernels::matmul::cpu::{GemmShape, Start, View, gemm};
 use tomograd_kernels::parallel::{self, as_uninit, parallel_for};
 use tomograd_kernels::simd::{Kernel, Simd, Vector, dispatch};
 
-/// Seconds: of the processor when everything runs on this thread, so that a busy machine matters less; else of the clock.
-fn now(start: Instant) -> f64 {
-    let schedule =
-        if parallel::threads() == 1 { std::fs::read_to_string("/proc/thread-self/schedstat").ok() } else { None };
-    let nanoseconds = schedule.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
-    nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |nanoseconds| nanoseconds * 1e-9)
-}
-
 /// The best of some runs, in seconds.
 fn best(mut f: impl FnMut()) -> f64 {
     f();
@@ -24,9 +16,9 @@ fn best(mut f: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
     let mut runs = 0;
     while runs < 3 || start.elapsed().as_secs_f64() < 0.7 {
-        let before = now(start);
+        let before = Instant::now();
         f();
-        best = best.min(now(start) - before);
+        best = best.min(before.elapsed().as_secs_f64());
         runs += 1;
     }
     best

@@ -267,6 +267,11 @@ fn winograd_layers_are_right() {
         (padded(shape(1, [24, 20], [4, 6, 11], [2, 3, 3], 1), [0, 2, 0]), 5, false),
         (ConvShape { groups: 2, ..shape(1, [34, 36], [3, 6, 8], [3; 3], 1) }, 18, false),
         (shape(1, [130, 16], [3, 18, 8], [3; 3], 1), 0, false),
+        // A box of many planes: those that a step shares with the one before stay.
+        (shape(1, [16, 16], [40, 16, 17], [3; 3], 1), 4, false),
+        (shape(2, [16, 20], [19, 13, 14], [2, 3, 3], 1), 4, false),
+        // Output channels in parts.
+        (shape(1, [16, 130], [3, 4, 5], [3; 3], 1), 0, false),
     ];
     for (seed, (shape, first, portable)) in shapes.into_iter().enumerate() {
         assert_eq!(Path::choose::<f32>(&shape), Path::Winograd);
@@ -275,6 +280,7 @@ fn winograd_layers_are_right() {
     }
     check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);
     check_epilogue::<f32>(shape(2, [16, 16], [1, 7, 18], [1, 3, 3], 1), 1);
+    check_epilogue::<f32>(shape(1, [16, 33], [18, 13, 14], [3; 3], 1), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Forward and backward-data: the latter is the former with the taps turned round and the channels swapped.
 
-use super::Boxes;
 use super::product::{Left, VECTORS, product, strip};
-use super::transform::{self, OUT_X, OUT_Y, POINTS};
+use super::transform::{self, OUT, POINTS};
+use super::{Boxes, CHUNKS, spaced};
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, Shifted};
 use crate::conv::cpu::source::equal_blocks;
@@ -47,7 +47,14 @@ pub(in crate::conv::cpu) fn forward<T: Real>(
         groups: shape.groups,
         inputs: shape.group_inputs(),
         outputs: shape.group_outputs(),
-        boxes: Boxes::new(shape, low, [shape.input, shape.output()], shape.group_inputs(), epilogue.moments.is_none()),
+        boxes: Boxes::new(
+            shape,
+            low,
+            [shape.input, shape.output()],
+            shape.group_inputs(),
+            epilogue.moments.is_none(),
+            ROWS,
+        ),
         weights: Weights {
             weights,
             group: shape.group_outputs() * shape.group_inputs() * shape.taps(),
@@ -72,7 +79,14 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
         groups: shape.groups,
         inputs: shape.group_outputs(),
         outputs: shape.group_inputs(),
-        boxes: Boxes::new(shape, low, [shape.output(), shape.input], shape.group_outputs(), epilogue.moments.is_none()),
+        boxes: Boxes::new(
+            shape,
+            low,
+            [shape.output(), shape.input],
+            shape.group_outputs(),
+            epilogue.moments.is_none(),
+            ROWS,
+        ),
         weights: Weights {
             weights,
             group: shape.group_outputs() * shape.group_inputs() * shape.taps(),
@@ -88,6 +102,19 @@ impl<T: Real> Plan<'_, T> {
     /// Output channels, rounded up to vectors of any instruction set.
     fn padded_outputs(&self) -> usize {
         self.outputs.next_multiple_of(16)
+    }
+
+    /// In how many parts the output channels are shared out to chunks. Each part transforms the input anew, which is little
+    /// beside the products when it has many channels.
+    fn parts(&self) -> usize {
+        let boxes = self.boxes.batch * self.groups * self.boxes.count();
+        CHUNKS.div_ceil(boxes.max(1)).min(self.padded_outputs() / 64).max(1)
+    }
+
+    /// The output channels of a part.
+    fn part(&self, index: usize) -> Range<usize> {
+        let (strips, parts) = (self.padded_outputs().div_ceil(32), self.parts());
+        strips * index / parts * 32..(strips * (index + 1) / parts * 32).min(self.padded_outputs())
     }
 
     /// Numbers of the transformed weights of sixteen output channels of a group.
@@ -118,7 +145,7 @@ impl<T: Real> Plan<'_, T> {
         let boxes = self.boxes.count();
         let mut partial = PartialMoments::new(&epilogue, boxes)?;
         let slots = partial.as_mut().map(PartialMoments::slots);
-        parallel_for(self.boxes.batch * self.groups * boxes, 1, |range| {
+        parallel_for(self.boxes.batch * self.groups * boxes * self.parts(), 1, |range| {
             let moments = slots.as_ref();
             dispatch(Chunks { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
         })?;
@@ -209,91 +236,92 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         let staging = staging.uninit().as_mut_ptr().cast::<T>();
         let mut input = scratch(POINTS * boxes.point_size());
         let input = input.uninit().as_mut_ptr().cast::<T>();
-        let tile_rows = equal_blocks(boxes.down * boxes.deep, (ROWS / boxes.across).max(1));
+        let tile_rows = equal_blocks(boxes.down * boxes.step, (ROWS / boxes.across).max(1));
         let width = strip::<S, T>();
-        let mut products = scratch(POINTS * tile_rows * boxes.across * width);
+        let mut products = scratch(POINTS * spaced(tile_rows * boxes.across * width));
         let products = products.uninit().as_mut_ptr().cast::<T>();
-        let columns = (OUT_X * boxes.across).next_multiple_of(8);
-        let mut pixels = scratch(OUT_Y * columns * width);
+        let columns = (OUT * boxes.across).next_multiple_of(8);
+        let mut pixels = scratch(OUT * columns * width);
         let pixels = pixels.zeroed().as_mut_ptr();
         let mut rows = scratch(width * columns);
         let rows = rows.zeroed().as_mut_ptr();
-        let mut shifted = vec![Shifted::<S, T>::new(); width];
+        let padded = plan.padded_outputs();
+        // Sums for the moments of each output channel.
+        let mut shifted = vec![Shifted::<S, T>::new(); if self.moments.is_some() { padded } else { 0 }];
         for chunk in self.range.clone() {
+            let (part, chunk) = (plan.part(chunk % plan.parts()), chunk / plan.parts());
             let (index, item) = (chunk % boxes.count(), chunk / boxes.count());
             let (n, group) = (item / plan.groups, item % plan.groups);
             let own = boxes.at(index);
-            let channels = group * plan.inputs..(group + 1) * plan.inputs;
-            // SAFETY: the areas are as large as a whole box.
-            unsafe { boxes.transform::<S, T>(&self.source, n, channels, own.clone(), staging, input) };
-            let padded = plan.padded_outputs();
-            for first in (0..padded).step_by(width) {
-                let here = width.min(padded - first);
-                let vectors = here / lanes;
-                let per_output = POINTS * boxes.planes * plan.inputs;
-                let weights = self.weights[(group * padded + first) * per_output..].as_ptr();
-                let count = here.min(plan.outputs.saturating_sub(first));
-                let channel = group * plan.outputs + first;
-                let finish: [Option<Finish<S, T>>; 32] =
-                    std::array::from_fn(|i| (i < count).then(|| Finish::new(self.epilogue, channel + i)));
-                shifted.fill(Shifted::new());
-                let all_rows = own[0].len() * own[1].len();
-                for start in (0..all_rows).step_by(tile_rows) {
-                    let end = all_rows.min(start + tile_rows);
-                    let tiles = (end - start) * boxes.across;
-                    // SAFETY: tiles lie inside the transformed box; products and pixels have room for them.
-                    unsafe {
-                        for point in 0..POINTS {
-                            self.multiply::<S>(point, input, weights, &own, start..end, vectors, products);
-                            // Rows of outputs lie a channel's size apart; ask for those of this block while it is computed.
-                            for i in (point..count).step_by(POINTS) {
-                                self.prefetch(n, channel + i, &own, start..end);
-                            }
-                        }
-                        for row in start..end {
-                            let (z, y) = (own[0].start + row / own[1].len(), own[1].start + row % own[1].len());
-                            for x in 0..boxes.across {
-                                let tile = (row - start) * boxes.across + x;
-                                for vector in 0..vectors {
-                                    transform::output::<T::Vec<S>>(
-                                        products.add(tile * here + vector * lanes),
-                                        tiles * here,
-                                        pixels.add(x * OUT_X * here + vector * lanes),
-                                        columns * here,
-                                        here,
-                                    );
+            shifted.fill(Shifted::new());
+            for (planes, fresh) in boxes.steps(own[0].clone()) {
+                let channels = group * plan.inputs..(group + 1) * plan.inputs;
+                // SAFETY: the areas are as large as a whole step.
+                unsafe { boxes.transform::<S, T>(&self.source, n, channels, &own, fresh, staging, input) };
+                let all_rows = planes.len() * own[1].len();
+                for first in part.clone().step_by(width) {
+                    let here = width.min(part.end - first);
+                    let vectors = here / lanes;
+                    let per_output = POINTS * boxes.planes * plan.inputs;
+                    let weights = self.weights[(group * padded + first) * per_output..].as_ptr();
+                    let count = here.min(plan.outputs.saturating_sub(first));
+                    let channel = group * plan.outputs + first;
+                    let finish: [Option<Finish<S, T>>; 32] =
+                        std::array::from_fn(|i| (i < count).then(|| Finish::new(self.epilogue, channel + i)));
+                    for start in (0..all_rows).step_by(tile_rows) {
+                        let end = all_rows.min(start + tile_rows);
+                        let tiles = (end - start) * boxes.across;
+                        let stride = spaced(tiles * here);
+                        let place = |row: usize| [planes.start + row / own[1].len(), own[1].start + row % own[1].len()];
+                        // SAFETY: tiles lie inside the transformed step; products and pixels have room for them.
+                        unsafe {
+                            for point in 0..POINTS {
+                                let products = products.add(point * stride);
+                                self.multiply::<S>(point, input, weights, &own, &planes, start..end, vectors, products);
+                                // Rows of outputs lie a channel's size apart; ask for those of this block meanwhile.
+                                for i in (point..count).step_by(POINTS) {
+                                    (start..end).for_each(|row| self.prefetch(n, channel + i, place(row)));
                                 }
                             }
-                            for half in 0..OUT_Y.min(plan.boxes.output[1] - y * OUT_Y) {
-                                let from = pixels.add(half * columns * here);
-                                for x in (0..columns).step_by(8) {
-                                    for i in (0..here).step_by(8) {
-                                        T::Vec::<S>::transpose_8x8(
-                                            from.add(x * here + i),
+                            for row in start..end {
+                                let [z, y] = place(row);
+                                for x in 0..boxes.across {
+                                    let tile = (row - start) * boxes.across + x;
+                                    for vector in 0..vectors {
+                                        transform::output::<T::Vec<S>>(
+                                            products.add(tile * here + vector * lanes),
+                                            stride,
+                                            pixels.add(x * OUT * here + vector * lanes),
+                                            columns * here,
                                             here,
-                                            rows.add(i * columns + x),
-                                            columns,
                                         );
                                     }
                                 }
-                                self.store::<S>(
-                                    n,
-                                    channel,
-                                    [z, y * OUT_Y + half],
-                                    rows,
-                                    columns,
-                                    &finish[..count],
-                                    &mut shifted,
-                                );
+                                for line in 0..OUT.min(boxes.output[1] - y * OUT) {
+                                    let from = pixels.add(line * columns * here);
+                                    for x in (0..columns).step_by(8) {
+                                        for i in (0..here).step_by(8) {
+                                            T::Vec::<S>::transpose_8x8(
+                                                from.add(x * here + i),
+                                                here,
+                                                rows.add(i * columns + x),
+                                                columns,
+                                            );
+                                        }
+                                    }
+                                    let shifted = if self.moments.is_some() { &mut shifted[first..] } else { &mut [] };
+                                    let at = [z, y * OUT + line];
+                                    self.store::<S>(n, channel, at, rows, columns, &finish[..count], shifted);
+                                }
                             }
                         }
                     }
                 }
-                if let Some(moments) = self.moments {
-                    for (i, shifted) in shifted.iter().enumerate().take(count) {
-                        let slot = (n * plan.groups * plan.outputs + channel + i) * boxes.count() + index;
-                        moments.set(slot, shifted.moments());
-                    }
+            }
+            if let Some(moments) = self.moments {
+                for (i, shifted) in shifted.iter().enumerate().take(plan.outputs.min(part.end)).skip(part.start) {
+                    let channel = (n * plan.groups + group) * plan.outputs + i;
+                    moments.set(channel * boxes.count() + index, shifted.moments());
                 }
             }
         }
@@ -301,26 +329,23 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 }
 
 impl<T: Real> Chunks<'_, T> {
-    /// Asks for the rows of a channel that some rows of tiles give.
+    /// Asks for the rows of a channel that a row of tiles gives.
     #[inline(always)]
-    fn prefetch(&self, n: usize, channel: usize, own: &[Range<usize>; 2], rows: Range<usize>) {
+    fn prefetch(&self, n: usize, channel: usize, [z, y]: [usize; 2]) {
         let [_, height, width] = self.plan.boxes.output;
-        for row in rows {
-            let (z, y) = (own[0].start + row / own[1].len(), own[1].start + row % own[1].len());
-            let [n, z] = self.plan.boxes.image(n, z);
-            // SAFETY: the channel exists; addresses that reach beyond it are only hints.
-            let start = unsafe { self.out.channel(n, channel, self.plan.boxes.voxels()[1]) };
-            let first = start.wrapping_add((z * height + y * OUT_Y) * width);
-            for x in (0..OUT_Y * width).step_by(64 / size_of::<T>()) {
-                prefetch(first.wrapping_add(x));
-            }
+        let [n, z] = self.plan.boxes.image(n, z);
+        // SAFETY: the channel exists; addresses that reach beyond it are only hints.
+        let start = unsafe { self.out.channel(n, channel, self.plan.boxes.voxels()[1]) };
+        let first = start.wrapping_add((z * height + y * OUT) * width);
+        for x in (0..OUT * width).step_by(64 / size_of::<T>()) {
+            prefetch(first.wrapping_add(x));
         }
     }
 
-    /// Multiplies some rows of tiles at a point: `products[point][tile][channel of the strip]`.
+    /// Multiplies some of a step's rows of tiles at a point: `products[tile][channel of the strip]`.
     ///
     /// # Safety
-    /// `input` is a transformed box, `weights` a strip, and `products` has room.
+    /// `input` is a transformed step, `weights` a strip, and `products` has room.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn multiply<S: Simd>(
@@ -329,31 +354,32 @@ impl<T: Real> Chunks<'_, T> {
         input: *const T,
         weights: *const T,
         own: &[Range<usize>; 2],
+        step: &Range<usize>,
         rows: Range<usize>,
         vectors: usize,
         products: *mut T,
     ) {
         let boxes = &self.plan.boxes;
         let width = vectors * T::Vec::<S>::LANES;
-        let tiles = rows.len() * boxes.across;
         let steps = boxes.planes * self.plan.inputs;
-        // Planes of a box follow each other at the distance of a whole box's tiles.
-        let plane = boxes.tiles() * boxes.padded;
-        let segments: [usize; 3] = [0, plane, 2 * plane];
-        let segments = &segments[..boxes.planes];
-        let whole = own[1].len() == boxes.down;
+        let merged = boxes.merged(own);
         // SAFETY: the caller's promise.
         unsafe {
             let input = input.add(point * boxes.point_size());
             let weights = weights.add(point * steps * width);
-            let products = products.add(point * tiles * width);
             let mut row = rows.start;
             while row < rows.end {
-                // With a whole box's rows in each plane, rows of tiles follow each other across planes.
                 let (z, y) = (row / own[1].len(), row % own[1].len());
-                let count = if whole { rows.end - row } else { (own[1].len() - y).min(rows.end - row) };
-                let a = input.add((z * boxes.tiles() + y * boxes.across) * boxes.padded);
-                let left = Left { a, row: boxes.padded, step: 1, segments, k: self.plan.inputs };
+                let count = if merged { rows.end - row } else { (own[1].len() - y).min(rows.end - row) };
+                let plane = step.start - own[0].start + z;
+                let segments: [usize; 3] = std::array::from_fn(|i| boxes.slot(plane + i));
+                let left = Left {
+                    a: input.add(y * boxes.across * boxes.padded),
+                    row: boxes.padded,
+                    step: 1,
+                    segments: &segments[..boxes.planes],
+                    k: self.plan.inputs,
+                };
                 let to = products.add((row - rows.start) * boxes.across * width);
                 product::<S, T, true>(count * boxes.across, vectors, left, weights, to, false);
                 row += count;
@@ -385,8 +411,8 @@ impl<T: Real> Chunks<'_, T> {
                 let to = self.out.channel(n, channel + i, voxels).add((z * height + y) * width);
                 let row = std::slice::from_raw_parts_mut(rows.add(i * columns), width);
                 finish.row(row, to, 1);
-                if self.moments.is_some() {
-                    shifted[i].add(row);
+                if let Some(shifted) = shifted.get_mut(i) {
+                    shifted.add(row);
                 }
             }
         }

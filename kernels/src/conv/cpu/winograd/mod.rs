@@ -1,12 +1,13 @@
 //! Kernels of 3 × 3 in a plane, stride 1, with many channels: Winograd's minimal filtering within each plane, the kernel's
 //! planes summed plainly.
 //!
-//! A tile of 4 × 2 outputs takes 24 products in place of 72. Vectors run over channels throughout, so the shape of the image
+//! A tile of 4 × 4 outputs takes 36 products in place of 144. Vectors run over channels throughout, so the shape of the image
 //! costs nothing but the filling up of tiles. The transforms magnify rounding errors: with `f32` by about five times those of
 //! a plain sum, so `f64`, which gradient checks use, isn't computed this way.
 //!
-//! A chunk is a box of some planes and some rows of tiles of one image. It transforms the input of all channels once
-//! (`[point][plane][tile][channel]`), and then, for a strip of output channels and some rows of tiles at a time, multiplies
+//! A chunk is a box of some planes and some rows of tiles of one image. It goes through its planes in steps, transforms the
+//! input of all channels once (`[point][slot of a plane][tile][channel]`; the slots form a ring, so that a step finds there
+//! what it shares with the one before), and then, for a strip of output channels and some rows of tiles at a time, multiplies
 //! point by point and transforms back.
 
 #![allow(clippy::needless_range_loop)] // points are numbered: rows of y, columns of x
@@ -23,14 +24,15 @@ use super::source::equal_blocks;
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::simd::{Real, Simd, Vector};
-use transform::{IN_X, OUT_X, OUT_Y, POINTS};
+use std::ops::Range;
+use transform::{IN, OUT, POINTS};
 
 /// Whether a shape goes this way.
 pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
     let [kz, ky, kx] = shape.kernel;
     let [_, height, width] = shape.output();
     // What filling up tiles costs.
-    let filled = height.next_multiple_of(OUT_Y) * width.next_multiple_of(OUT_X);
+    let filled = height.next_multiple_of(OUT) * width.next_multiple_of(OUT);
     T::MANTISSA_BITS < 30
         && shape.precision == crate::Precision::Fast
         && kz <= 3
@@ -43,11 +45,21 @@ pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
         && shape.padding[2] <= 2
         && shape.group_inputs() >= 16
         && shape.group_outputs() >= 16
-        && filled * 2 <= height * width * 3
+        && filled <= height * width * 2
 }
 
 /// Numbers of a chunk's transformed input.
-const TRANSFORMED: usize = 256 << 10;
+const TRANSFORMED: usize = 192 << 10;
+/// Tiles of a plane that are enough to be multiplied apart from those of other planes: the rows of a register tile.
+const APART: usize = 12;
+/// Chunks that are enough to keep the threads busy.
+const CHUNKS: usize = 16;
+
+/// A distance of at least `count` numbers, an odd number of cache lines: a transform writes to all points at once, and at
+/// distances that are multiples of a page they would drive each other out of the first cache.
+fn spaced(count: usize) -> usize {
+    (count.div_ceil(16) | 1) * 16
+}
 
 /// How outputs are cut into boxes, and what a box reads. Images without depth are taken as the planes of one volume, so that
 /// small ones fill a box together.
@@ -67,18 +79,21 @@ struct Boxes {
     across: usize,
     down: usize,
     deep: usize,
+    /// Planes of a step.
+    step: usize,
     /// How many boxes there are, along z and y.
     blocks: [usize; 2],
 }
 
 impl Boxes {
-    /// `fold` says whether images may share a box.
+    /// `fold` says whether images may share a box. A step has at least `enough` tiles, as far as there are as many.
     fn new(
         shape: &ConvShape,
         low: [isize; 3],
         [mut source, mut output]: [[usize; 3]; 2],
         channels: usize,
         fold: bool,
+        enough: usize,
     ) -> Self {
         let planes = shape.kernel[0];
         let folded = fold && planes == 1 && shape.input[0] == 1 && shape.padding[0] == 0;
@@ -89,15 +104,25 @@ impl Boxes {
         let batch = if folded { 1 } else { shape.batch };
         // Sixteen is the widest vector there is: boxes don't depend on the instruction set.
         let padded = channels.next_multiple_of(16);
-        let across = output[2].div_ceil(OUT_X);
-        let tile_rows = output[1].div_ceil(OUT_Y);
+        let across = output[2].div_ceil(OUT);
+        let tile_rows = output[1].div_ceil(OUT);
         let tiles = TRANSFORMED / (POINTS * padded);
         let least = 8usize.div_ceil(across).min(tile_rows);
-        let deep = (tiles / (across * least)).saturating_sub(planes - 1).max(4).min(output[0]);
-        let deep = equal_blocks(output[0], deep.max(1));
-        let down = equal_blocks(tile_rows, (tiles / (across * (deep + planes - 1))).max(least));
-        let blocks = [output[0].div_ceil(deep), tile_rows.div_ceil(down)];
-        Boxes { batch, folded, planes, low, source, output, padded, across, down, deep, blocks }
+        let down = |step: usize| equal_blocks(tile_rows, (tiles / (across * (step + planes - 1))).max(least));
+        let enough = |&step: &usize| step * across * down(step) >= enough;
+        let step = (1..=output[0]).find(enough).unwrap_or(output[0].max(1));
+        let down = down(step);
+        let down_blocks = tile_rows.div_ceil(down);
+        let deep = if across * down < APART {
+            // Planes are small: a box is one step of several.
+            equal_blocks(output[0], step)
+        } else {
+            let slabs = CHUNKS.div_ceil(batch.max(1) * shape.groups * down_blocks.max(1));
+            equal_blocks(output[0], output[0].div_ceil(slabs).max(4))
+        };
+        let step = step.min(deep);
+        let blocks = [output[0].div_ceil(deep), down_blocks];
+        Boxes { batch, folded, planes, low, source, output, padded, across, down, deep, step, blocks }
     }
 
     /// An image and a plane of it.
@@ -122,25 +147,52 @@ impl Boxes {
         self.across * self.down
     }
 
-    /// Numbers of one point of a whole box's transformed input.
+    /// Planes of transformed input that are held.
+    fn held(&self) -> usize {
+        self.step + self.planes - 1
+    }
+
+    /// The distance of the points of the transformed input.
     fn point_size(&self) -> usize {
-        (self.deep + self.planes - 1) * self.tiles() * self.padded
+        spaced(self.held() * self.tiles() * self.padded)
+    }
+
+    /// The steps of a box: each with the planes of the input, counted from the box's first, that it transforms anew.
+    fn steps(&self, planes: Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let (step, more) = (self.step, self.planes - 1);
+        planes.clone().step_by(step).map(move |z| {
+            let end = (z + step).min(planes.end);
+            let fresh = if z == planes.start { 0 } else { z - planes.start + more };
+            (z..end, fresh..end - planes.start + more)
+        })
+    }
+
+    /// Whether tiles follow each other across the planes of a box: it is one step, of a whole box's rows.
+    #[inline(always)]
+    fn merged(&self, own: &[Range<usize>; 2]) -> bool {
+        self.step == self.deep && own[1].len() == self.down
+    }
+
+    /// Where a plane of the transformed input lies, which is the box's `plane`-th.
+    #[inline(always)]
+    fn slot(&self, plane: usize) -> usize {
+        plane % self.held() * self.tiles() * self.padded
     }
 
     /// A box: its first plane and row of tiles, and how many of them.
-    fn at(&self, index: usize) -> [std::ops::Range<usize>; 2] {
+    fn at(&self, index: usize) -> [Range<usize>; 2] {
         let (z, y) = (index / self.blocks[1] * self.deep, index % self.blocks[1] * self.down);
-        let tile_rows = self.output[1].div_ceil(OUT_Y);
+        let tile_rows = self.output[1].div_ceil(OUT);
         [z..(z + self.deep).min(self.output[0]), y..(y + self.down).min(tile_rows)]
     }
 
     /// Numbers of scratch that [`transform`](Self::transform) needs.
     fn staging<S: Simd, T: Real>(&self) -> usize {
-        (OUT_Y * self.down + 2) * (OUT_X * self.across + 2) * T::Vec::<S>::LANES
+        (OUT * self.down + 2) * (OUT * self.across + 2) * T::Vec::<S>::LANES
     }
 
-    /// Transforms the input of a box: `to[point * point_size + (plane * tiles + tile) * padded + channel]`; channels from
-    /// `channels` on are zeros.
+    /// Transforms planes `fresh` of the input of a box: `to[point * point_size + slot + tile * padded + channel]`; channels
+    /// from `channels` on are zeros.
     ///
     /// # Safety
     /// `staging` and `to` are as large as promised above.
@@ -149,20 +201,21 @@ impl Boxes {
         &self,
         source: &Inputs<'_, T>,
         n: usize,
-        channels: std::ops::Range<usize>,
-        [planes, rows]: [std::ops::Range<usize>; 2],
+        channels: Range<usize>,
+        [planes, rows]: &[Range<usize>; 2],
+        fresh: Range<usize>,
         staging: *mut T,
         to: *mut T,
     ) {
         let lanes = T::Vec::<S>::LANES;
-        let height = OUT_Y * rows.len() + 2;
-        let width = OUT_X * self.across + 2;
-        for plane in 0..planes.len() + self.planes - 1 {
+        let height = OUT * rows.len() + 2;
+        let width = OUT * self.across + 2;
+        for plane in fresh {
             let z = (planes.start + plane) as isize + self.low[0];
             for first in (0..self.padded).step_by(lanes) {
                 let real = channels.len().saturating_sub(first).min(lanes);
                 for y in 0..height {
-                    let row = (rows.start * OUT_Y + y) as isize + self.low[1];
+                    let row = (rows.start * OUT + y) as isize + self.low[1];
                     // SAFETY: the staging area holds whole rows.
                     unsafe {
                         let to = staging.add(y * width * lanes);
@@ -172,14 +225,14 @@ impl Boxes {
                 }
                 for y in 0..rows.len() {
                     for x in 0..self.across {
-                        let tile = plane * self.tiles() + y * self.across + x;
-                        // SAFETY: a tile's six columns and four rows are staged; every point has room for it.
+                        let tile = self.slot(plane) + (y * self.across + x) * self.padded;
+                        // SAFETY: a tile's six columns and rows are staged; every point has room for it.
                         unsafe {
                             transform::input::<T::Vec<S>>(
-                                staging.add((y * OUT_Y * width + x * OUT_X) * lanes),
+                                staging.add((y * OUT * width + x * OUT) * lanes),
                                 width * lanes,
                                 lanes,
-                                to.add(tile * self.padded + first),
+                                to.add(tile + first),
                                 self.point_size(),
                             );
                         }
@@ -198,7 +251,7 @@ impl Boxes {
         &self,
         source: &Inputs<'_, T>,
         n: usize,
-        channels: std::ops::Range<usize>,
+        channels: Range<usize>,
         [z, y]: [isize; 2],
         width: usize,
         to: *mut T,
@@ -252,4 +305,4 @@ impl Boxes {
     }
 }
 
-const _: () = assert!(IN_X == OUT_X + 2);
+const _: () = assert!(IN == OUT + 2);

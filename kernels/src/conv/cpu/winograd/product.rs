@@ -1,9 +1,12 @@
 //! The register tile of the products between transforms.
 
-use crate::simd::{Real, Simd, Vector};
+use crate::simd::{Real, Simd, Vector, prefetch_near};
 
 /// How many vectors of output channels a strip is wide.
 pub(super) const VECTORS: usize = 2;
+
+/// How many steps ahead the right matrix is asked for.
+const AHEAD: usize = 12;
 
 /// The width of a strip of output channels.
 #[inline(always)]
@@ -39,32 +42,38 @@ pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
 ) {
     let width = vectors * T::Vec::<S>::LANES;
     let mut done = 0;
+    // Tiles of so many rows, while `least` rows are left. When fewer are left than the tile has, it begins earlier and
+    // computes some rows again, which costs less than a small tile: that one waits for its chains of additions.
     macro_rules! tiles {
-        ($rows:literal) => {
-            while rows - done >= $rows {
-                // SAFETY: the caller's promise, for the next rows.
+        ($rows:literal, $least:expr) => {
+            while rows - done >= $least {
+                let first = done.min(rows.saturating_sub($rows));
+                // SAFETY: the caller's promise, for these rows.
                 unsafe {
-                    let left = Left { a: left.a.add(done * left.row), ..left };
-                    let c = c.add(done * width);
+                    let left = Left { a: left.a.add(first * left.row), ..left };
+                    let c = c.add(first * width);
                     if vectors == 2 {
                         tile::<S, T, CONTIGUOUS, $rows, 2>(left, b, c, accumulate);
                     } else {
                         tile::<S, T, CONTIGUOUS, $rows, 1>(left, b, c, accumulate);
                     }
                 }
-                done += $rows;
+                done = first + $rows;
             }
         };
     }
+    // How few rows are left to a tile of `$rows`: what is added to would be added twice.
+    let least = |tile: usize, few: usize| if accumulate || rows < tile { tile } else { few };
     if S::REGISTERS >= 32 {
-        tiles!(12);
-        tiles!(8);
+        tiles!(12, least(12, 9));
+        tiles!(8, least(8, 5));
+        tiles!(4, least(4, 1));
     } else {
-        tiles!(6);
+        tiles!(6, least(6, 5));
+        tiles!(4, least(4, 1));
     }
-    tiles!(4);
-    tiles!(2);
-    tiles!(1);
+    tiles!(2, 2);
+    tiles!(1, 1);
 }
 
 #[inline(always)]
@@ -85,7 +94,14 @@ unsafe fn tile<S: Simd, T: Real, const CONTIGUOUS: bool, const R: usize, const V
         }
         for &segment in left.segments {
             let mut a = left.a.add(segment);
-            for _ in 0..left.k {
+            for step in 0..left.k {
+                if CONTIGUOUS {
+                    // The next rows, and what the strip has further on: both lie in the second cache.
+                    prefetch_near(left.a.wrapping_add(segment + R * left.row + step * R));
+                    for j in 0..V {
+                        prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));
+                    }
+                }
                 let mut row = [T::Vec::<S>::zero(); V];
                 for (j, vector) in row.iter_mut().enumerate() {
                     *vector = T::Vec::<S>::load_ptr(b.add(j * lanes));

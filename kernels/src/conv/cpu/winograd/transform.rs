@@ -1,129 +1,105 @@
 //! The transforms of Winograd's minimal filtering, one axis at a time, on vectors of channels.
 //!
-//! A row of outputs comes in tiles: along x four outputs from six inputs, F(4, 3), with the points 0, ±1, ±2, ∞; along y
-//! two outputs from four inputs, F(2, 3), with 0, ±1, ∞. With x the six inputs, w the three taps:
-//! `y = Aᵀ [(G w) ⊙ (Bᵀ x)]`, and for the gradient of the taps `dw = Gᵀ [(A dy) ⊙ (Bᵀ x)]`.
+//! Along each axis of a plane four outputs come from six inputs, F(4, 3). With d the six inputs and g the three taps:
+//! `y = Aᵀ [(G g) ⊙ (Bᵀ d)]`, and for the gradient of the taps `dg = Gᵀ [(A dy) ⊙ (Bᵀ d)]` (Winograd 1980; Lavin and Gray
+//! 2016, arXiv 1509.09308). The polynomials are evaluated at 0, ±3/4, ±3/2 and ∞: these points and their squares are exact
+//! numbers, and lie around 1, so that their powers, which magnify rounding errors, stay small. The usual points 0, ±1, ±2
+//! give more than twice the error (docs/decisions/0004).
 //!
-//! Two axes make a tile of 8 outputs with 24 products for each pair of channels and each plane of the kernel, where the
-//! plain sum has 72.
+//! Two axes make a tile of 16 outputs with 36 products for each pair of channels and each plane of the kernel, where the
+//! plain sum has 144.
 
 use crate::simd::Vector;
 use tomograd_core::Element;
 
-/// Products of a tile: 6 along x times 4 along y.
-pub(super) const POINTS: usize = 24;
-/// Outputs of a tile along x and y, and inputs.
-pub(super) const OUT_X: usize = 4;
-pub(super) const OUT_Y: usize = 2;
-pub(super) const IN_X: usize = 6;
-pub(super) const IN_Y: usize = 4;
+/// Outputs of a tile along an axis, and inputs.
+pub(super) const OUT: usize = 4;
+pub(super) const IN: usize = 6;
+/// Products of a tile.
+pub(super) const POINTS: usize = IN * IN;
+
+/// The points ±P and ±Q.
+const P: f64 = 0.75;
+const Q: f64 = 1.5;
+const P2: f64 = P * P;
+const Q2: f64 = Q * Q;
+/// One over the derivative of x (x² - P²) (x² - Q²), at P and at Q.
+const AT_P: f64 = 1.0 / (2.0 * P2 * (P2 - Q2));
+const AT_Q: f64 = 1.0 / (2.0 * Q2 * (Q2 - P2));
 
 #[inline(always)]
 fn constant<V: Vector>(x: f64) -> V {
     V::splat(V::Elem::from_f64(x))
 }
 
-/// Bᵀ along x.
+/// Bᵀ d.
 #[inline(always)]
-fn input_x<V: Vector>(d: [V; 6]) -> [V; 6] {
-    let (four, five, two) = (constant::<V>(4.0), constant::<V>(5.0), constant::<V>(2.0));
-    let a = d[2].neg_mul_add(four, d[4]);
-    let b = d[1].neg_mul_add(four, d[3]);
-    let c = d[4].sub(d[2]);
-    let e = d[3].sub(d[1]);
+fn input_axis<V: Vector>(d: [V; IN]) -> [V; IN] {
+    let (p, q) = (constant::<V>(P), constant::<V>(Q));
+    let (p2, q2) = (constant::<V>(P2), constant::<V>(Q2));
+    let (product, sum) = (constant::<V>(P2 * Q2), constant::<V>(P2 + Q2));
+    let (even_p, odd_p) = (d[2].neg_mul_add(q2, d[4]), d[1].neg_mul_add(q2, d[3]));
+    let (even_q, odd_q) = (d[2].neg_mul_add(p2, d[4]), d[1].neg_mul_add(p2, d[3]));
     [
-        d[0].mul_add(four, d[2].neg_mul_add(five, d[4])),
-        a.add(b),
-        a.sub(b),
-        e.mul_add(two, c),
-        e.neg_mul_add(two, c),
-        d[1].mul_add(four, d[3].neg_mul_add(five, d[5])),
+        d[0].mul_add(product, d[2].neg_mul_add(sum, d[4])),
+        odd_p.mul_add(p, even_p),
+        odd_p.neg_mul_add(p, even_p),
+        odd_q.mul_add(q, even_q),
+        odd_q.neg_mul_add(q, even_q),
+        d[1].mul_add(product, d[3].neg_mul_add(sum, d[5])),
     ]
 }
 
-/// Bᵀ along y.
+/// Aᵀ m.
 #[inline(always)]
-fn input_y<V: Vector>(d: [V; 4]) -> [V; 4] {
-    [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])]
-}
-
-/// Aᵀ along x.
-#[inline(always)]
-fn output_x<V: Vector>(m: [V; 6]) -> [V; 4] {
-    let (two, four, eight) = (constant::<V>(2.0), constant::<V>(4.0), constant::<V>(8.0));
-    let (s, d) = (m[1].add(m[2]), m[1].sub(m[2]));
-    let (p, q) = (m[3].add(m[4]), m[3].sub(m[4]));
-    [m[0].add(s).add(p), q.mul_add(two, d), p.mul_add(four, s), q.mul_add(eight, d).add(m[5])]
-}
-
-/// Aᵀ along y.
-#[inline(always)]
-fn output_y<V: Vector>(m: [V; 4]) -> [V; 2] {
-    [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).sub(m[3])]
-}
-
-/// G along x.
-#[inline(always)]
-fn taps_x<V: Vector>(g: [V; 3]) -> [V; 6] {
-    let t = g[0].add(g[2]);
-    let sixth = constant::<V>(-1.0 / 6.0);
-    let near = g[0].mul_add(constant(1.0 / 24.0), g[2].mul(constant(1.0 / 6.0)));
-    let twelfth = constant::<V>(1.0 / 12.0);
+fn output_axis<V: Vector>(m: [V; IN]) -> [V; OUT] {
+    let (even_p, odd_p) = (m[1].add(m[2]), m[1].sub(m[2]));
+    let (even_q, odd_q) = (m[3].add(m[4]), m[3].sub(m[4]));
     [
-        g[0].mul(constant(0.25)),
-        t.add(g[1]).mul(sixth),
-        t.sub(g[1]).mul(sixth),
-        g[1].mul_add(twelfth, near),
-        g[1].neg_mul_add(twelfth, near),
+        m[0].add(even_p).add(even_q),
+        odd_q.mul_add(constant(Q), odd_p.mul(constant(P))),
+        even_q.mul_add(constant(Q2), even_p.mul(constant(P2))),
+        odd_q.mul_add(constant(Q * Q2), odd_p.mul_add(constant(P * P2), m[5])),
+    ]
+}
+
+/// G g.
+#[inline(always)]
+fn taps_axis<V: Vector>(g: [V; 3]) -> [V; IN] {
+    let even_p = g[2].mul_add(constant(AT_P * P2), g[0].mul(constant(AT_P)));
+    let even_q = g[2].mul_add(constant(AT_Q * Q2), g[0].mul(constant(AT_Q)));
+    let (odd_p, odd_q) = (constant::<V>(AT_P * P), constant::<V>(AT_Q * Q));
+    [
+        g[0].mul(constant(1.0 / (P2 * Q2))),
+        g[1].mul_add(odd_p, even_p),
+        g[1].neg_mul_add(odd_p, even_p),
+        g[1].mul_add(odd_q, even_q),
+        g[1].neg_mul_add(odd_q, even_q),
         g[2],
     ]
 }
 
-/// G along y.
+/// A dy.
 #[inline(always)]
-fn taps_y<V: Vector>(g: [V; 3]) -> [V; 4] {
-    let half = constant::<V>(0.5);
-    let t = g[0].add(g[2]);
-    [g[0], t.add(g[1]).mul(half), t.sub(g[1]).mul(half), g[2]]
+fn gradient_axis<V: Vector>(d: [V; OUT]) -> [V; IN] {
+    let (even_p, odd_p) = (d[2].mul_add(constant(P2), d[0]), d[3].mul_add(constant(P * P2), d[1].mul(constant(P))));
+    let (even_q, odd_q) = (d[2].mul_add(constant(Q2), d[0]), d[3].mul_add(constant(Q * Q2), d[1].mul(constant(Q))));
+    [d[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), d[3]]
 }
 
-/// A along x.
+/// Gᵀ p.
 #[inline(always)]
-fn gradient_x<V: Vector>(d: [V; 4]) -> [V; 6] {
-    let (two, four, eight) = (constant::<V>(2.0), constant::<V>(4.0), constant::<V>(8.0));
-    let (even, odd) = (d[0].add(d[2]), d[1].add(d[3]));
-    let (even2, odd2) = (d[2].mul_add(four, d[0]), d[3].mul_add(eight, d[1].mul(two)));
-    [d[0], even.add(odd), even.sub(odd), even2.add(odd2), even2.sub(odd2), d[3]]
-}
-
-/// A along y.
-#[inline(always)]
-fn gradient_y<V: Vector>(d: [V; 2]) -> [V; 4] {
-    [d[0], d[0].add(d[1]), d[0].sub(d[1]), d[1].neg()]
-}
-
-/// Gᵀ along x.
-#[inline(always)]
-fn weights_x<V: Vector>(p: [V; 6]) -> [V; 3] {
-    let sixth = constant::<V>(1.0 / 6.0);
-    let (s, d) = (p[1].add(p[2]), p[2].sub(p[1]));
-    let (t, e) = (p[3].add(p[4]), p[3].sub(p[4]));
+fn weights_axis<V: Vector>(p: [V; IN]) -> [V; 3] {
+    let (even_p, odd_p) = (p[1].add(p[2]), p[1].sub(p[2]));
+    let (even_q, odd_q) = (p[3].add(p[4]), p[3].sub(p[4]));
     [
-        p[0].mul(constant(0.25)).add(t.mul_add(constant(1.0 / 24.0), s.mul(sixth).neg())),
-        d.mul_add(sixth, e.mul(constant(1.0 / 12.0))),
-        t.sub(s).mul_add(sixth, p[5]),
+        p[0].mul_add(constant(1.0 / (P2 * Q2)), even_q.mul_add(constant(AT_Q), even_p.mul(constant(AT_P)))),
+        odd_q.mul_add(constant(AT_Q * Q), odd_p.mul(constant(AT_P * P))),
+        even_q.mul_add(constant(AT_Q * Q2), even_p.mul_add(constant(AT_P * P2), p[5])),
     ]
 }
 
-/// Gᵀ along y.
-#[inline(always)]
-fn weights_y<V: Vector>(p: [V; 4]) -> [V; 3] {
-    let half = constant::<V>(0.5);
-    let s = p[1].add(p[2]);
-    [s.mul_add(half, p[0]), p[1].sub(p[2]).mul(half), s.mul_add(half, p[3])]
-}
-
-/// Transforms a tile of 4 rows of 6 inputs; the result goes to `to[point * stride]`.
+/// Transforms a tile of inputs; the result goes to `to[point * stride]`.
 ///
 /// # Safety
 /// `from` is readable for a vector at every place of the tile, `to` writable for one at every point.
@@ -135,7 +111,7 @@ pub(super) unsafe fn input<V: Vector>(
     to: *mut V::Elem,
     stride: usize,
 ) {
-    let mut rows = [[V::zero(); IN_X]; IN_Y];
+    let mut rows = [[V::zero(); IN]; IN];
     // SAFETY: the caller's promise.
     unsafe {
         for (y, row) in rows.iter_mut().enumerate() {
@@ -143,18 +119,18 @@ pub(super) unsafe fn input<V: Vector>(
             for (x, value) in row.iter_mut().enumerate() {
                 *value = V::load_ptr(from.add(x * column_stride));
             }
-            *row = input_x(*row);
+            *row = input_axis(*row);
         }
-        for x in 0..IN_X {
-            let column = input_y([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
+        for x in 0..IN {
+            let column = input_axis([rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x]]);
             for (y, value) in column.into_iter().enumerate() {
-                value.store_ptr(to.add((y * IN_X + x) * stride));
+                value.store_ptr(to.add((y * IN + x) * stride));
             }
         }
     }
 }
 
-/// Transforms the products of a tile back to 2 rows of 4 outputs.
+/// Transforms the products of a tile back to its outputs.
 ///
 /// # Safety
 /// `from[point * stride]` is readable and all outputs are writable for a vector.
@@ -166,20 +142,20 @@ pub(super) unsafe fn output<V: Vector>(
     row_stride: usize,
     column_stride: usize,
 ) {
-    let mut rows = [[V::zero(); IN_X]; OUT_Y];
+    let mut rows = [[V::zero(); IN]; OUT];
     // SAFETY: the caller's promise.
     unsafe {
-        for x in 0..IN_X {
-            let mut column = [V::zero(); IN_Y];
+        for x in 0..IN {
+            let mut column = [V::zero(); IN];
             for (y, value) in column.iter_mut().enumerate() {
-                *value = V::load_ptr(from.add((y * IN_X + x) * stride));
+                *value = V::load_ptr(from.add((y * IN + x) * stride));
             }
-            let [a, b] = output_y(column);
-            rows[0][x] = a;
-            rows[1][x] = b;
+            for (y, value) in output_axis(column).into_iter().enumerate() {
+                rows[y][x] = value;
+            }
         }
         for (y, row) in rows.into_iter().enumerate() {
-            for (x, value) in output_x(row).into_iter().enumerate() {
+            for (x, value) in output_axis(row).into_iter().enumerate() {
                 value.store_ptr(to.add(y * row_stride + x * column_stride));
             }
         }
@@ -188,11 +164,11 @@ pub(super) unsafe fn output<V: Vector>(
 
 /// Transforms 3 × 3 taps.
 #[inline(always)]
-pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN_X]; IN_Y] {
-    let rows = [taps_x(taps[0]), taps_x(taps[1]), taps_x(taps[2])];
-    let mut points = [[V::zero(); IN_X]; IN_Y];
-    for x in 0..IN_X {
-        let column = taps_y([rows[0][x], rows[1][x], rows[2][x]]);
+pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN]; IN] {
+    let rows = [taps_axis(taps[0]), taps_axis(taps[1]), taps_axis(taps[2])];
+    let mut points = [[V::zero(); IN]; IN];
+    for x in 0..IN {
+        let column = taps_axis([rows[0][x], rows[1][x], rows[2][x]]);
         for (y, value) in column.into_iter().enumerate() {
             points[y][x] = value;
         }
@@ -200,7 +176,7 @@ pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN_X]; IN_Y] {
     points
 }
 
-/// Transforms a tile of gradients of the output, 2 rows of 4.
+/// Transforms a tile of gradients of the output.
 ///
 /// # Safety
 /// As [`input`], for the places of the tile and the points.
@@ -214,17 +190,18 @@ pub(super) unsafe fn gradient<V: Vector>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut rows = [[V::zero(); IN_X]; OUT_Y];
+        let mut rows = [[V::zero(); IN]; OUT];
         for (y, row) in rows.iter_mut().enumerate() {
-            let mut tile = [V::zero(); OUT_X];
+            let mut tile = [V::zero(); OUT];
             for (x, value) in tile.iter_mut().enumerate() {
                 *value = V::load_ptr(from.add(y * row_stride + x * column_stride));
             }
-            *row = gradient_x(tile);
+            *row = gradient_axis(tile);
         }
-        for x in 0..IN_X {
-            for (y, value) in gradient_y([rows[0][x], rows[1][x]]).into_iter().enumerate() {
-                value.store_ptr(to.add((y * IN_X + x) * stride));
+        for x in 0..IN {
+            let column = gradient_axis([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
+            for (y, value) in column.into_iter().enumerate() {
+                value.store_ptr(to.add((y * IN + x) * stride));
             }
         }
     }
@@ -232,12 +209,15 @@ pub(super) unsafe fn gradient<V: Vector>(
 
 /// Transforms summed products back to the gradient of 3 × 3 taps.
 #[inline(always)]
-pub(super) fn weights<V: Vector>(points: [[V; IN_X]; IN_Y]) -> [[V; 3]; 3] {
-    // Written out: a closure that isn't inlined would be compiled without the instruction set.
-    let rows = [weights_x(points[0]), weights_x(points[1]), weights_x(points[2]), weights_x(points[3])];
+pub(super) fn weights<V: Vector>(points: [[V; IN]; IN]) -> [[V; 3]; 3] {
+    // Loops, not closures: one that isn't inlined would be compiled without the instruction set.
+    let mut rows = [[V::zero(); 3]; IN];
+    for (row, points) in rows.iter_mut().zip(points) {
+        *row = weights_axis(points);
+    }
     let mut taps = [[V::zero(); 3]; 3];
     for x in 0..3 {
-        let column = weights_y([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
+        let column = weights_axis([rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x]]);
         for (y, value) in column.into_iter().enumerate() {
             taps[y][x] = value;
         }

@@ -1,9 +1,9 @@
 //! The backward pass with respect to the weights: products of the transformed input and the transformed gradient of the
 //! output, summed over tiles, then transformed to the gradient of the taps.
 
-use super::Boxes;
 use super::product::{Left, product, strip};
-use super::transform::{self, IN_X, IN_Y, OUT_X, OUT_Y, POINTS};
+use super::transform::{self, IN, OUT, POINTS};
+use super::{Boxes, spaced};
 use crate::conv::ConvShape;
 use crate::conv::cpu::tensors::Inputs;
 use crate::parallel::{PartialSlots, Partition, parallel_for};
@@ -12,8 +12,12 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Output channels of a chunk: the widest strip there is.
-const OUTPUTS: usize = 32;
+/// Output channels of the widest strip there is.
+const STRIP: usize = 32;
+/// Numbers of a chunk's sums, as far as strips allow: they are to stay in the second cache.
+const SUMS: usize = 512 << 10;
+/// Tiles of a step: sums are read and written once for each.
+const ENOUGH: usize = 96;
 /// Chunks that are enough to keep the threads busy.
 const CHUNKS: usize = 8;
 
@@ -22,7 +26,10 @@ struct Plan<'a, T> {
     x: Inputs<'a, T>,
     dy: Inputs<'a, T>,
     boxes: Boxes,
+    /// Output channels of a chunk, and in how many chunks they are shared out.
+    outputs: usize,
     strips: usize,
+    /// In how many chunks boxes are shared out.
     slabs: usize,
 }
 
@@ -34,15 +41,18 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
     dw: &mut [MaybeUninit<T>],
 ) -> Result<()> {
     let low = shape.padding.map(|padding| -(padding as isize));
-    let boxes = Boxes::new(shape, low, [shape.input, shape.output()], shape.group_inputs(), true);
-    let strips = shape.group_outputs().div_ceil(OUTPUTS);
+    let boxes = Boxes::new(shape, low, [shape.input, shape.output()], shape.group_inputs(), true, ENOUGH);
+    // The input is transformed for each chunk anew, so a chunk has the channels of two strips, unless the sums grow too large.
+    let two = POINTS * boxes.planes * boxes.padded * 2 * STRIP <= SUMS;
+    let outputs = if two { 2 * STRIP } else { STRIP };
+    let strips = shape.group_outputs().div_ceil(outputs);
     let chunks = shape.groups * strips;
     let slabs = CHUNKS.div_ceil(chunks).min(boxes.batch * boxes.count());
     if slabs == 0 {
         dw.fill(MaybeUninit::new(T::ZERO));
         return Ok(());
     }
-    let plan = Plan { shape, x, dy: Inputs::one(dy, shape.out_channels), boxes, strips, slabs };
+    let plan = Plan { shape, x, dy: Inputs::one(dy, shape.out_channels), boxes, outputs, strips, slabs };
     if slabs == 1 {
         return plan.run(dw, chunks);
     }
@@ -87,8 +97,8 @@ impl<T: Real> Chunks<'_, T> {
         let (shape, boxes) = (plan.shape, &plan.boxes);
         let lanes = T::Vec::<S>::LANES;
         let (slab, index) = (index % plan.slabs, index / plan.slabs);
-        let (group, first_output) = (index / plan.strips, index % plan.strips * OUTPUTS);
-        let outputs = OUTPUTS.min(shape.group_outputs() - first_output);
+        let (group, first_output) = (index / plan.strips, index % plan.strips * plan.outputs);
+        let outputs = plan.outputs.min(shape.group_outputs() - first_output);
         let padded_outputs = outputs.next_multiple_of(lanes);
         let inputs = shape.group_inputs();
         let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a transform");
@@ -96,8 +106,9 @@ impl<T: Real> Chunks<'_, T> {
         let staging = staging.uninit().as_mut_ptr().cast::<T>();
         let mut input = scratch(POINTS * boxes.point_size());
         let input = input.uninit().as_mut_ptr().cast::<T>();
-        let tiles = boxes.deep * boxes.tiles();
-        let mut gradient = scratch(POINTS * tiles * padded_outputs);
+        let tiles = boxes.step * boxes.tiles();
+        let strips = padded_outputs.div_ceil(strip::<S, T>());
+        let mut gradient = scratch(strips * POINTS * spaced(tiles * strip::<S, T>()));
         let gradient = gradient.uninit().as_mut_ptr().cast::<T>();
         let mut sums = scratch(POINTS * boxes.planes * boxes.padded * padded_outputs);
         let sums = sums.uninit().as_mut_ptr().cast::<T>();
@@ -107,13 +118,16 @@ impl<T: Real> Chunks<'_, T> {
             let (n, own) = (item / boxes.count(), boxes.at(item % boxes.count()));
             let channels = group * inputs..(group + 1) * inputs;
             let first_channel = group * shape.group_outputs() + first_output;
-            // SAFETY: the areas are as large as a whole box.
-            unsafe {
-                boxes.transform::<S, T>(&plan.x, n, channels, own.clone(), staging, input);
-                self.gradient::<S>(n, first_channel..first_channel + outputs, &own, staging, gradient);
-                self.multiply::<S>(input, gradient, &own, padded_outputs, sums, started);
+            for (planes, fresh) in boxes.steps(own[0].clone()) {
+                let outputs = first_channel..first_channel + outputs;
+                // SAFETY: the areas are as large as a whole step.
+                unsafe {
+                    boxes.transform::<S, T>(&plan.x, n, channels.clone(), &own, fresh, staging, input);
+                    self.gradient::<S>(n, outputs, [&planes, &own[1]], staging, gradient);
+                    self.multiply::<S>(input, gradient, &own, &planes, padded_outputs, sums, started);
+                }
+                started = true;
             }
-            started = true;
         }
         let pairs = inputs * shape.taps();
         let first_channel = slab * shape.out_channels + group * shape.group_outputs() + first_output;
@@ -126,46 +140,45 @@ impl<T: Real> Chunks<'_, T> {
     /// output are filled with zeros.
     ///
     /// # Safety
-    /// `staging` holds a row of tiles, and `to` a box.
+    /// `staging` holds a row of tiles, and `to` a step.
     #[inline(always)]
     unsafe fn gradient<S: Simd>(
         &self,
         n: usize,
         channels: Range<usize>,
-        own: &[Range<usize>; 2],
+        [planes, rows]: [&Range<usize>; 2],
         staging: *mut T,
         to: *mut T,
     ) {
         let plan = self.plan;
         let lanes = T::Vec::<S>::LANES;
         let padded = channels.len().next_multiple_of(lanes);
-        let width = OUT_X * plan.boxes.across;
-        let tiles = own[0].len() * own[1].len() * plan.boxes.across;
+        let width = OUT * plan.boxes.across;
+        let tiles = planes.len() * rows.len() * plan.boxes.across;
         // The output as something to stage: no shift, and its own size.
         let view = Boxes { low: [0; 3], source: plan.boxes.output, ..plan.boxes.clone() };
         for first in (0..padded).step_by(lanes) {
-            let start = first / strip::<S, T>() * strip::<S, T>();
-            let strip_width = strip::<S, T>().min(padded - start);
-            // SAFETY: rows of `width` places are staged two at a time; the strip has room for every point of every tile.
+            let [start, strip_width, offset, stride] = self.strip_of::<S>(first, padded, tiles);
+            // SAFETY: a row of tiles is staged at a time; the strip has room for every point of every tile.
             unsafe {
-                let to = to.add(start * POINTS * tiles + first - start);
+                let to = to.add(offset + first - start);
                 let mut tile = 0;
-                for z in own[0].clone() {
-                    for y in own[1].clone() {
+                for z in planes.clone() {
+                    for y in rows.clone() {
                         let real = channels.len().saturating_sub(first).min(lanes);
                         let channel = channels.start + first;
-                        for half in 0..OUT_Y {
-                            let at = [z as isize, (y * OUT_Y + half) as isize];
-                            let row = staging.add(half * width * lanes);
+                        for line in 0..OUT {
+                            let at = [z as isize, (y * OUT + line) as isize];
+                            let row = staging.add(line * width * lanes);
                             view.stage::<S, T>(&plan.dy, n, channel..channel + real, at, width, row);
                         }
                         for x in 0..plan.boxes.across {
                             transform::gradient::<T::Vec<S>>(
-                                staging.add(x * OUT_X * lanes),
+                                staging.add(x * OUT * lanes),
                                 width * lanes,
                                 lanes,
                                 to.add(tile * strip_width),
-                                tiles * strip_width,
+                                stride,
                             );
                             tile += 1;
                         }
@@ -175,37 +188,48 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Adds the products of a box to `sums[strip][point][plane][channel in][channel out of the strip]`.
+    /// Of the strip of the transformed gradient that has a channel: its first channel, its width, where it begins, and the
+    /// distance of its points.
+    #[inline(always)]
+    fn strip_of<S: Simd>(&self, channel: usize, padded: usize, tiles: usize) -> [usize; 4] {
+        let widest = strip::<S, T>();
+        let start = channel / widest * widest;
+        let stride = spaced(tiles * widest);
+        [start, widest.min(padded - start), start / widest * POINTS * stride, stride]
+    }
+
+    /// Adds the products of a step to `sums[strip][point][plane][channel in][channel out of the strip]`.
     ///
     /// # Safety
-    /// Both are transformed boxes, and `sums` has room.
+    /// Both are transformed steps, and `sums` has room.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn multiply<S: Simd>(
         &self,
         input: *const T,
         gradient: *const T,
         own: &[Range<usize>; 2],
+        step: &Range<usize>,
         padded_outputs: usize,
         sums: *mut T,
         accumulate: bool,
     ) {
         let boxes = &self.plan.boxes;
         let lanes = T::Vec::<S>::LANES;
-        let tiles = own[0].len() * own[1].len() * boxes.across;
-        // The tiles of a plane follow each other; so do those of all planes when the box is a whole one.
         let in_plane = own[1].len() * boxes.across;
-        let whole = own[1].len() == boxes.down;
-        let (runs, k) = if whole { (1, tiles) } else { (own[0].len(), in_plane) };
-        let starts: Vec<usize> = (0..runs).map(|run| run * boxes.tiles() * boxes.padded).collect();
+        let first_plane = step.start - own[0].start;
+        let slots: Vec<usize> =
+            (0..step.len() + boxes.planes - 1).map(|plane| boxes.slot(first_plane + plane)).collect();
+        let (runs, k) = if boxes.merged(own) { (1, step.len() * in_plane) } else { (step.len(), in_plane) };
         for start in (0..padded_outputs).step_by(strip::<S, T>()) {
-            let width = strip::<S, T>().min(padded_outputs - start);
+            let [_, width, offset, stride] = self.strip_of::<S>(start, padded_outputs, runs * k);
             for point in 0..POINTS {
                 for plane in 0..boxes.planes {
                     // SAFETY: the caller's promise.
                     unsafe {
-                        let a = input.add(point * boxes.point_size() + plane * boxes.tiles() * boxes.padded);
-                        let left = Left { a, row: 1, step: boxes.padded, segments: &starts, k };
-                        let b = gradient.add(start * POINTS * tiles + point * tiles * width);
+                        let a = input.add(point * boxes.point_size());
+                        let left = Left { a, row: 1, step: boxes.padded, segments: &slots[plane..plane + runs], k };
+                        let b = gradient.add(offset + point * stride);
                         let to = (start * POINTS + point * width) * boxes.planes + plane * width;
                         let c = sums.add(to * boxes.padded);
                         product::<S, T, false>(boxes.padded, width / lanes, left, b, c, accumulate);
@@ -231,7 +255,7 @@ impl<T: Real> Chunks<'_, T> {
             let real = lanes.min(outputs - first);
             for plane in 0..planes {
                 for input in 0..inputs {
-                    let mut points = [[T::Vec::<S>::zero(); IN_X]; IN_Y];
+                    let mut points = [[T::Vec::<S>::zero(); IN]; IN];
                     for (point, value) in points.as_flattened_mut().iter_mut().enumerate() {
                         let at = (start * POINTS + point * width) * planes + plane * width;
                         let at = at * boxes.padded + input * width + first - start;
