@@ -1,7 +1,5 @@
 //! The one door: every operation, forward and backward, runs through here.
 
-use std::time::Instant;
-
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 use crate::{
@@ -29,7 +27,7 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward
     let metas: Vec<Meta> = inputs.iter().map(|&tensor| Meta::from(tensor)).collect();
     let announced = op.infer(&metas)?;
     check_outputs(op.name(), &announced)?;
-    let start = Instant::now();
+    let start = trace::start();
     let half = half_dtype(op, &metas);
     let result = match half {
         Some(half) => {
@@ -72,7 +70,7 @@ pub fn run_backward(
                 .shapes([gradient.shape(), &meta.shape]));
         }
     }
-    let start = Instant::now();
+    let start = trace::start();
     let device = saved.metas.first().map_or(Device::Cpu, |meta| meta.device);
     let half = half_dtype(op, &saved.metas);
     let results = if half.is_some() {
@@ -110,7 +108,7 @@ pub fn run_backward(
 /// # Errors
 /// When the operation fails.
 pub fn run_recompute(op: &dyn Op, saved: &Saved, context: &Context) -> Result<Tensor> {
-    let start = Instant::now();
+    let start = trace::start();
     let device = saved.metas.first().map_or(Device::Cpu, |meta| meta.device);
     device.check(op.name())?;
     let output = match half_dtype(op, &saved.metas) {

@@ -1,9 +1,6 @@
 //! Convolutions of all shapes against the reference, on every instruction set, thread count and order, with equal bits.
 
-use super::cpu::{
-    Activation, Epilogue, Inputs, Moments, Outputs, Path, backward_bias, backward_data, backward_weights, forward,
-    transposed_forward,
-};
+use super::cpu::{Activation, Epilogue, Inputs, Moments, Outputs, Path, backward_bias, forward, transposed_forward};
 use super::{ConvShape, reference};
 use crate::Precision;
 use crate::parallel::{Order, Settings, as_uninit, with_settings};
@@ -72,8 +69,14 @@ fn split<T: Copy>(data: &[T], batch: usize, channels: usize, first: usize, voxel
     (a, b)
 }
 
+/// By every path that suits, not only by the one that would be chosen.
 fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
-    let path = Path::choose::<T>(&shape);
+    for path in Path::ALL.into_iter().filter(|path| path.suits::<T>(&shape)) {
+        check_path::<T>(path, shape, first, seed, portable);
+    }
+}
+
+fn check_path<T: Real>(path: Path, shape: ConvShape, first: usize, seed: u64, portable: bool) {
     let name = format!("{} {path} {shape:?} first {first}", T::NAME);
     // The transforms' own rounding, relative to the sum of absolute products.
     let extra_length = if path == Path::Winograd { 60 } else { 0 };
@@ -87,7 +90,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
     let y = in_all_ways(portable, &name, || {
         let mut y = vec![T::NAN; shape.output_count()];
         let out = Outputs::one(as_uninit(&mut y), shape.out_channels);
-        forward(&shape, inputs(), &w, Epilogue::bias(Some(&bias)), out).unwrap();
+        path.forward(&shape, inputs(), &w, Epilogue::bias(Some(&bias)), out).unwrap();
         y
     });
     let exact = reference::forward(&shape, &x, &w);
@@ -98,7 +101,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
     let dx = in_all_ways(portable, &name, || {
         let (mut a, mut b) = (vec![T::NAN; x1.len()], vec![T::NAN; x2.len()]);
         let out = Outputs::two(as_uninit(&mut a), first, as_uninit(&mut b), shape.in_channels - first);
-        backward_data(&shape, &dy, &w, out).unwrap();
+        path.backward_data(&shape, &dy, &w, out).unwrap();
         a.extend(b);
         a
     });
@@ -113,7 +116,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
 
     let dw = in_all_ways(portable, &name, || {
         let mut dw = vec![T::NAN; shape.weight_count()];
-        backward_weights(&shape, inputs(), &dy, as_uninit(&mut dw)).unwrap();
+        path.backward_weights(&shape, inputs(), &dy, as_uninit(&mut dw)).unwrap();
         dw
     });
     let exact = reference::backward_weights(&shape, &x, &dy);
@@ -132,8 +135,14 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
     assert_close(&name, &db, &exact, 4096, |_| 0.0);
 }
 
-/// The whole epilogue, and the moments.
+/// The whole epilogue, and the moments, by every path that suits.
 fn check_epilogue<T: Real>(shape: ConvShape, seed: u64) {
+    for path in Path::ALL.into_iter().filter(|path| path.suits::<T>(&shape)) {
+        check_epilogue_path::<T>(path, shape, seed);
+    }
+}
+
+fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
     let x = numbers::<T>(shape.input_count(), seed);
     let w = numbers::<T>(shape.weight_count(), seed + 1);
     let c = shape.out_channels;
@@ -153,8 +162,8 @@ fn check_epilogue<T: Real>(shape: ConvShape, seed: u64) {
                 activation,
                 moments: Some(&mut taken),
             };
-            forward(&shape, Inputs::one(&x, shape.in_channels), &w, epilogue, Outputs::one(as_uninit(&mut y), c))
-                .unwrap();
+            let out = Outputs::one(as_uninit(&mut y), c);
+            path.forward(&shape, Inputs::one(&x, shape.in_channels), &w, epilogue, out).unwrap();
             let numbers = |m: &Moments| [m.count, m.mean, m.squares].map(T::from_f64);
             y.extend(taken.iter().flat_map(numbers));
             *moments.borrow_mut() = taken;
@@ -274,13 +283,28 @@ fn winograd_layers_are_right() {
         (shape(1, [16, 130], [3, 4, 5], [3; 3], 1), 0, false),
     ];
     for (seed, (shape, first, portable)) in shapes.into_iter().enumerate() {
-        assert_eq!(Path::choose::<f32>(&shape), Path::Winograd);
-        assert_eq!(Path::choose::<f32>(&ConvShape { precision: Precision::Strict, ..shape }), Path::Dense);
-        check::<f32>(shape, first, seed as u64, portable);
+        check_path::<f32>(Path::Winograd, shape, first, seed as u64, portable);
     }
     check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);
     check_epilogue::<f32>(shape(2, [16, 16], [1, 7, 18], [1, 3, 3], 1), 1);
     check_epilogue::<f32>(shape(1, [16, 33], [18, 13, 14], [3; 3], 1), 1);
+}
+
+#[test]
+fn the_model_chooses_what_is_fast_and_what_is_allowed() {
+    let usual = shape(1, [32, 32], [32; 3], [3; 3], 1);
+    let first_layer = shape(1, [1, 32], [32; 3], [3; 3], 1);
+    let path = |shape: ConvShape| Path::choose::<f32>(&shape);
+    assert_eq!(path(usual), Path::Winograd);
+    assert_eq!(path(ConvShape { precision: Precision::Strict, ..usual }), Path::Dense);
+    assert_eq!(Path::choose::<f64>(&usual), Path::Dense);
+    assert_eq!(path(first_layer), Path::Dense);
+    assert_eq!(path(shape(1, [320, 320], [2; 3], [3; 3], 1)), Path::Dense);
+    assert_eq!(path(shape(1, [32, 64], [32; 3], [3; 3], 2)), Path::Dense);
+    let out = Outputs::one(&mut [], 0);
+    let strided = ConvShape { batch: 0, out_channels: 0, ..shape(1, [32, 64], [32; 3], [3; 3], 2) };
+    let error = Path::Winograd.forward(&strided, Inputs::one(&[], 32), &[] as &[f32], Epilogue::default(), out);
+    assert!(error.unwrap_err().to_string().contains("winograd"), "a path that doesn't suit is an error");
 }
 
 #[test]

@@ -106,6 +106,7 @@ mod tests {
             operation: "my \"op\"\n",
             direction: Direction::Backward,
             paths: vec!["dense", "winograd"],
+            estimates: vec![("dense", 1.0), ("winograd", 0.5)],
             shapes: vec![vec![2, 3], vec![]],
             time: Duration::from_micros(500),
             cost: Cost { flops: 1e6, bytes: 100.0 },

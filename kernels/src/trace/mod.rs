@@ -36,6 +36,8 @@ pub struct Event {
     pub direction: Direction,
     /// The kernel paths that it chose, in order: `direct`, `winograd`.
     pub paths: Vec<&'static str>,
+    /// What a cost model compared for that: paths and the milliseconds that it gave them.
+    pub estimates: Vec<(&'static str, f64)>,
     /// The inputs' shapes.
     pub shapes: Vec<Vec<usize>>,
     /// How long it took.
@@ -47,6 +49,7 @@ pub struct Event {
 thread_local! {
     static COLLECTED: RefCell<Option<Vec<Event>>> = const { RefCell::new(None) };
     static PATHS: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    static ESTIMATES: RefCell<Vec<(&'static str, f64)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `body` and returns what it gives together with every operation that it ran on this thread.
@@ -64,6 +67,25 @@ pub fn path(name: &'static str) {
     }
 }
 
+/// Called by a cost model that compares paths, with what it gives them in milliseconds.
+pub fn estimates(paths: &[(&'static str, f64)]) {
+    if is_on() {
+        ESTIMATES.with_borrow_mut(|all| {
+            for path in paths {
+                if !all.contains(path) {
+                    all.push(*path);
+                }
+            }
+        });
+    }
+}
+
+/// When an operation starts. The first call may measure the machine, for the trace file.
+pub(crate) fn start() -> Instant {
+    is_on();
+    Instant::now()
+}
+
 fn prints() -> bool {
     static PRINTS: OnceLock<bool> = OnceLock::new();
     *PRINTS.get_or_init(|| std::env::var("TOMOGRAD_TRACE").is_ok_and(|value| value == "1"))
@@ -74,7 +96,6 @@ fn is_on() -> bool {
 }
 
 pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: impl Fn() -> Cost, metas: &[Meta]) {
-    // Before anything else: the first call may measure the machine for the trace file.
     let time = start.elapsed();
     if !is_on() {
         return;
@@ -83,6 +104,7 @@ pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: im
         operation: op.name(),
         direction,
         paths: PATHS.with_borrow_mut(std::mem::take),
+        estimates: ESTIMATES.with_borrow_mut(std::mem::take),
         shapes: metas.iter().map(|meta| meta.shape.clone()).collect(),
         time,
         cost: cost(),
@@ -103,8 +125,11 @@ pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: im
 fn line(event: &Event) -> String {
     let seconds = event.time.as_secs_f64().max(1e-9);
     let shapes: Vec<String> = event.shapes.iter().map(|shape| shape_text(shape)).collect();
+    let estimates: Vec<String> = event.estimates.iter().map(|(path, ms)| format!("{path} {ms:.3} ms")).collect();
+    let estimates =
+        if estimates.is_empty() { String::new() } else { format!("  (model of a pass: {})", estimates.join(", ")) };
     format!(
-        "{:>9.3} ms  {:<18} {:<9} {:<24} {:>8.1} GFLOP/s {:>7.1} GB/s  {}",
+        "{:>9.3} ms  {:<18} {:<9} {:<24} {:>8.1} GFLOP/s {:>7.1} GB/s  {}{estimates}",
         seconds * 1e3,
         event.operation,
         format!("{:?}", event.direction).to_lowercase(),

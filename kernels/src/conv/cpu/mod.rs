@@ -1,8 +1,10 @@
-//! Convolution on the CPU. Which path runs is a pure function of the shape: [`Path::choose`].
+//! Convolution on the CPU. Which path runs is a pure function of the shape: [`Path::choose`]; [`Path`] also has the same
+//! functions as methods, for a path that is chosen by hand.
 
 mod dense;
 mod depthwise;
 mod epilogue;
+mod path;
 mod pointwise;
 mod source;
 mod tensors;
@@ -10,67 +12,13 @@ mod weights;
 mod winograd;
 
 pub use epilogue::{Activation, Epilogue, Moments};
+pub use path::Path;
 pub use tensors::{Inputs, Outputs};
 
 use super::ConvShape;
 use crate::simd::Real;
-use std::fmt;
 use std::mem::MaybeUninit;
-use tensors::check_weights;
 use tomograd_core::{Error, Result};
-
-/// How a convolution is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Path {
-    /// A register tile over packed pieces of the input: the general case.
-    Dense,
-    /// One input channel for each group (strided, its backward pass for the data is dense).
-    Depthwise,
-    /// Winograd's minimal filtering: kernels of 3 × 3 in a plane with many channels, in `f32`.
-    Winograd,
-    /// A kernel of one voxel, without stride or padding: a matrix product.
-    Pointwise,
-}
-
-impl Path {
-    /// The path of a shape in a number type, for the forward pass and both backward passes.
-    pub fn choose<T: Real>(shape: &ConvShape) -> Path {
-        if pointwise::suits(shape) {
-            Path::Pointwise
-        } else if depthwise::suits(shape) {
-            Path::Depthwise
-        } else if winograd::suits::<T>(shape) {
-            Path::Winograd
-        } else {
-            Path::Dense
-        }
-    }
-}
-
-impl Path {
-    /// The path of a shape, which goes into the trace.
-    fn take<T: Real>(shape: &ConvShape) -> Path {
-        let path = Path::choose::<T>(shape);
-        crate::trace::path(path.name());
-        path
-    }
-
-    /// The name, as traces print it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Path::Dense => "dense",
-            Path::Depthwise => "depthwise",
-            Path::Winograd => "winograd",
-            Path::Pointwise => "pointwise",
-        }
-    }
-}
-
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Computes a convolution: `weights` is (out channels, in channels of a group, kernel), contiguous.
 ///
@@ -81,39 +29,19 @@ pub fn forward<T: Real>(
     x: Inputs<'_, T>,
     weights: &[T],
     epilogue: Epilogue<'_, T>,
-    mut y: Outputs<'_, T>,
+    y: Outputs<'_, T>,
 ) -> Result<()> {
     shape.check()?;
-    x.check("an input", shape.batch, shape.in_channels, shape.input_voxels())?;
-    check_weights(shape, weights)?;
-    epilogue.check(shape.batch, shape.out_channels)?;
-    y.check(shape.batch, shape.out_channels, shape.output_voxels())?;
-    match (Path::take::<T>(shape), y.single()) {
-        (Path::Pointwise, Some(y)) => pointwise::forward(shape, x, weights, epilogue, y),
-        (Path::Depthwise, _) => depthwise::forward(shape, x, weights, epilogue, &y),
-        // Only ever `f32`: not to be compiled for `f64` too.
-        (Path::Winograd, _) => {
-            let weights = bytemuck::cast_slice::<T, f32>(weights);
-            winograd::forward(shape, x.cast(), weights, epilogue.cast(), &y.cast())
-        }
-        _ => dense::forward(shape, x, weights, epilogue, &y),
-    }
+    Path::choose::<T>(shape).forward(shape, x, weights, epilogue, y)
 }
 
 /// The gradient with respect to the input, from that of the output; its channels may be shared out to two tensors.
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], mut dx: Outputs<'_, T>) -> Result<()> {
+pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], dx: Outputs<'_, T>) -> Result<()> {
     shape.check()?;
-    Inputs::one(dy, shape.out_channels).check("a gradient", shape.batch, shape.out_channels, shape.output_voxels())?;
-    check_weights(shape, weights)?;
-    dx.check(shape.batch, shape.in_channels, shape.input_voxels())?;
-    if Path::choose::<T>(shape) == Path::Pointwise {
-        crate::trace::path(Path::Pointwise.name());
-        return pointwise::backward_data(shape, dy, weights, &mut dx);
-    }
-    transposed_forward(shape, Inputs::one(dy, shape.out_channels), weights, Epilogue::default(), dx)
+    Path::choose::<T>(shape).backward_data(shape, dy, weights, dx)
 }
 
 /// The transposed convolution whose backward pass is the convolution `shape`: it goes from `shape`'s output to its input,
@@ -132,20 +60,7 @@ pub fn transposed_forward<T: Real>(
     y: Outputs<'_, T>,
 ) -> Result<()> {
     shape.check()?;
-    x.check("an input", shape.batch, shape.out_channels, shape.output_voxels())?;
-    check_weights(shape, weights)?;
-    epilogue.check(shape.batch, shape.in_channels)?;
-    y.check(shape.batch, shape.in_channels, shape.input_voxels())?;
-    match Path::take::<T>(shape) {
-        Path::Depthwise if depthwise::suits_backward_data(shape) => {
-            depthwise::backward_data(shape, x, weights, epilogue, &y)
-        }
-        Path::Winograd => {
-            let weights = bytemuck::cast_slice::<T, f32>(weights);
-            winograd::backward_data(shape, x.cast(), weights, epilogue.cast(), &y.cast())
-        }
-        _ => dense::backward_data(shape, x, weights, epilogue, &y),
-    }
+    Path::choose::<T>(shape).transposed_forward(shape, x, weights, epilogue, y)
 }
 
 /// The gradient with respect to the weights. Every element of `dw` is written.
@@ -159,21 +74,7 @@ pub fn backward_weights<T: Real>(
     dw: &mut [MaybeUninit<T>],
 ) -> Result<()> {
     shape.check()?;
-    x.check("an input", shape.batch, shape.in_channels, shape.input_voxels())?;
-    Inputs::one(dy, shape.out_channels).check("a gradient", shape.batch, shape.out_channels, shape.output_voxels())?;
-    if dw.len() != shape.weight_count() {
-        return Err(Error::shape("conv", format!("a gradient of {} weights", dw.len()))
-            .expected(shape.weight_count().to_string()));
-    }
-    match Path::take::<T>(shape) {
-        Path::Depthwise => depthwise::backward_weights(shape, x, dy, dw),
-        Path::Winograd => {
-            // SAFETY: `suits` lets only `f32` through, so T is that type.
-            let dw = unsafe { std::slice::from_raw_parts_mut(dw.as_mut_ptr().cast::<MaybeUninit<f32>>(), dw.len()) };
-            winograd::backward_weights(shape, x.cast(), bytemuck::cast_slice::<T, f32>(dy), dw)
-        }
-        _ => weights::backward_weights(shape, x, dy, dw),
-    }
+    Path::choose::<T>(shape).backward_weights(shape, x, dy, dw)
 }
 
 /// The gradient with respect to the bias: the sum of `dy` over images and voxels. Every element of `db` is written.

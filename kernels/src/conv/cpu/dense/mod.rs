@@ -11,4 +11,4 @@
 mod boxes;
 mod plan;
 
-pub(super) use plan::{backward_data, forward};
+pub(super) use plan::{backward_data, estimate, forward};

@@ -18,6 +18,9 @@ const PACKED: usize = 128 << 10;
 const COPIED_ROWS: usize = 192;
 /// Multiply-adds that a parallel section is worth.
 const CHUNK_WORK: usize = 4 << 20;
+/// Positions of the widest tile.
+const TILE: usize = 48;
+
 /// A grid of output positions that reads its source in one way. Forward there is one; backward-data has one for each
 /// residue of the stride along z and y. The residues along x share one: what they read is packed once, each has sums of its
 /// own from some of the taps, and rows are put together when they are stored.
@@ -78,29 +81,7 @@ pub(in crate::conv::cpu) fn forward<T: Real>(
     epilogue: Epilogue<'_, T>,
     out: &Outputs<'_, T>,
 ) -> Result<()> {
-    let mut taps = Vec::with_capacity(shape.taps());
-    for_each_tap(shape.kernel, |index, at| {
-        let shift =
-            std::array::from_fn(|axis| (at[axis] * shape.dilation[axis]) as isize - shape.padding[axis] as isize);
-        taps.push(Tap { shift, index });
-    });
-    let taps_count = shape.taps();
-    let strides = WeightStrides {
-        group: shape.weight_count() / shape.groups,
-        out: shape.group_inputs() * taps_count,
-        inp: taps_count,
-    };
-    let residues = vec![(0..taps.len()).collect()];
-    let part = Grid {
-        reading: Reading::new(shape.stride, taps),
-        residues,
-        positions: shape.output(),
-        start: [0; 3],
-        spread: [1; 3],
-    };
-    let (inputs, outputs) = (shape.group_inputs(), shape.group_outputs());
-    let plan = Plan::new(shape, [inputs, outputs], [shape.input, shape.output()], strides, weights, vec![part]);
-    plan.run(x, epilogue, out)
+    Plan::forward(shape, weights).run(x, epilogue, out)
 }
 
 /// The backward pass with respect to the input; also the transposed convolution, which has an epilogue.
@@ -144,6 +125,31 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
     plan.run(dy, epilogue, out)
 }
 
+/// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
+pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
+    let plan = Plan::<f32>::forward(shape, &[]);
+    let Some(part) = plan.parts.first() else { return 0.0 };
+    let boxes = (shape.batch * shape.groups * part.blocks.iter().product::<usize>()) as f64;
+    let [depth, rows, columns] = part.block;
+    let positions = if part.copied {
+        (depth * rows * columns).next_multiple_of(TILE)
+    } else {
+        depth * ((rows - 1) * part.reading.extent(part.block)[2] + columns).next_multiple_of(TILE)
+    };
+    let positions = boxes * positions as f64;
+    let steps = (plan.inputs * shape.taps()) as f64;
+    let outputs = plan.outputs as f64;
+    let blocks = plan.output_blocks as f64;
+    let packed = boxes * blocks * (plan.inputs * part.reading.channel_size(part.block)) as f64;
+    let copied = if part.copied { blocks * positions * steps } else { 0.0 };
+    5.1e-9 * positions * steps * plan.outputs.next_multiple_of(8) as f64
+        + 7.1e-9 * packed
+        + 1.1e-7 * copied
+        + 2.2e-7 * positions * outputs
+        + 4.4e-7 * steps * outputs * shape.groups as f64
+        + 2.6e-3
+}
+
 /// What a [`Part`] is made of.
 struct Grid {
     reading: Reading,
@@ -168,17 +174,42 @@ fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
 /// Whether a chunk of `block` positions is better copied together, given what the flat range wastes; `outputs` channels
 /// share the copy.
 fn is_copied(reading: &Reading, block: [usize; 3], outputs: usize) -> bool {
-    let tiles = |positions: usize| positions.div_ceil(48);
+    let tiles = |positions: usize| positions.div_ceil(TILE);
     let pitch = reading.extent(block)[2];
     let flat = block[0] * tiles((block[1] - 1) * pitch + block[2]);
     let dense = tiles(block[0] * block[1] * block[2]);
     // A row of a tile takes 12 cycles for every eight channels, and its copy about 4 and 1.3 for every piece of a row.
-    let copy = 4.0 + 1.3 * (48.0 / block[2] as f64).max(1.0);
+    let copy = 4.0 + 1.3 * (TILE as f64 / block[2] as f64).max(1.0);
     let compute = 12.0 * (outputs as f64 / 8.0).ceil();
     (flat as f64) * compute > dense as f64 * (compute + copy)
 }
 
 impl<'a, T: Real> Plan<'a, T> {
+    fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
+        let mut taps = Vec::with_capacity(shape.taps());
+        for_each_tap(shape.kernel, |index, at| {
+            let shift =
+                std::array::from_fn(|axis| (at[axis] * shape.dilation[axis]) as isize - shape.padding[axis] as isize);
+            taps.push(Tap { shift, index });
+        });
+        let taps_count = shape.taps();
+        let strides = WeightStrides {
+            group: shape.weight_count() / shape.groups,
+            out: shape.group_inputs() * taps_count,
+            inp: taps_count,
+        };
+        let residues = vec![(0..taps.len()).collect()];
+        let part = Grid {
+            reading: Reading::new(shape.stride, taps),
+            residues,
+            positions: shape.output(),
+            start: [0; 3],
+            spread: [1; 3],
+        };
+        let (inputs, outputs) = (shape.group_inputs(), shape.group_outputs());
+        Plan::new(shape, [inputs, outputs], [shape.input, shape.output()], strides, weights, vec![part])
+    }
+
     fn new(
         shape: &ConvShape,
         [inputs, outputs]: [usize; 2],

@@ -14,7 +14,7 @@ use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
 /// About how many tiles are multiplied before they are transformed back.
-const ROWS: usize = 48;
+pub(super) const ROWS: usize = 48;
 
 /// Where a weight lies: `group * g + channel out * out + channel in * inp + tap`; with `turned`, taps count from the last.
 #[derive(Clone, Copy)]
@@ -236,7 +236,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         let staging = staging.uninit().as_mut_ptr().cast::<T>();
         let mut input = scratch(POINTS * boxes.point_size());
         let input = input.uninit().as_mut_ptr().cast::<T>();
-        let tile_rows = equal_blocks(boxes.down * boxes.step, (ROWS / boxes.across).max(1));
+        let tile_rows = equal_blocks(boxes.down * boxes.step, (ROWS / boxes.across.max(1)).max(1));
         let width = strip::<S, T>();
         let mut products = scratch(POINTS * spaced(tile_rows * boxes.across * width));
         let products = products.uninit().as_mut_ptr().cast::<T>();

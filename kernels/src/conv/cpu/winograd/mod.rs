@@ -27,12 +27,9 @@ use crate::simd::{Real, Simd, Vector};
 use std::ops::Range;
 use transform::{IN, OUT, POINTS};
 
-/// Whether a shape goes this way.
+/// Whether a shape can go this way.
 pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
     let [kz, ky, kx] = shape.kernel;
-    let [_, height, width] = shape.output();
-    // What filling up tiles costs.
-    let filled = height.next_multiple_of(OUT) * width.next_multiple_of(OUT);
     T::MANTISSA_BITS < 30
         && shape.precision == crate::Precision::Fast
         && kz <= 3
@@ -43,9 +40,25 @@ pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
         && shape.padding[0] < kz
         && shape.padding[1] <= 2
         && shape.padding[2] <= 2
-        && shape.group_inputs() >= 16
-        && shape.group_outputs() >= 16
-        && filled <= height * width * 2
+        && shape.in_channels > 0
+        && shape.out_channels > 0
+}
+
+/// What the forward pass costs: see [`Path::estimate`](super::Path::estimate).
+pub(super) fn estimate(shape: &ConvShape) -> f64 {
+    let boxes = Boxes::new(shape, [0; 3], [shape.input, shape.output()], shape.group_inputs(), true, forward::ROWS);
+    let groups = shape.groups as f64;
+    let outputs = groups * shape.group_outputs().next_multiple_of(16) as f64;
+    let steps = (boxes.planes * shape.group_inputs()) as f64;
+    // The input is transformed with what boxes share, each output once.
+    let read = boxes.batch * boxes.blocks[0] * (boxes.deep + boxes.planes - 1) * boxes.blocks[1] * boxes.tiles();
+    let written = boxes.batch * boxes.output[0] * boxes.output[1].div_ceil(OUT) * boxes.across;
+    let [inputs, points] = [(read * POINTS * boxes.padded) as f64 * groups, (written * POINTS) as f64];
+    6.7e-9 * points * steps * outputs
+        + 8.5e-8 * inputs
+        + 2.3e-7 * points * outputs
+        + 3.3e-7 * POINTS as f64 * steps * outputs
+        + 3.5e-3
 }
 
 /// Numbers of a chunk's transformed input.
@@ -107,8 +120,8 @@ impl Boxes {
         let across = output[2].div_ceil(OUT);
         let tile_rows = output[1].div_ceil(OUT);
         let tiles = TRANSFORMED / (POINTS * padded);
-        let least = 8usize.div_ceil(across).min(tile_rows);
-        let down = |step: usize| equal_blocks(tile_rows, (tiles / (across * (step + planes - 1))).max(least));
+        let least = 8usize.div_ceil(across.max(1)).min(tile_rows);
+        let down = |step: usize| equal_blocks(tile_rows, (tiles / (across * (step + planes - 1)).max(1)).max(least));
         let enough = |&step: &usize| step * across * down(step) >= enough;
         let step = (1..=output[0]).find(enough).unwrap_or(output[0].max(1));
         let down = down(step);
@@ -197,6 +210,7 @@ impl Boxes {
     /// # Safety
     /// `staging` and `to` are as large as promised above.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     unsafe fn transform<S: Simd, T: Real>(
         &self,
         source: &Inputs<'_, T>,
