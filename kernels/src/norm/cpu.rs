@@ -90,32 +90,60 @@ macro_rules! specialised {
     };
 }
 
-pub(super) struct RowMoments<'a, T>(pub &'a [T]);
+/// The moments of a row.
+struct RowMoments<'a, T>(&'a [T]);
 
 impl<T: Real> Kernel for RowMoments<'_, T> {
     type Output = Moments;
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Moments {
-        let mut moments = Moments::default();
-        for block in self.0.chunks(BLOCK) {
-            let count = block.len() as f64;
-            let mean = T::from_f64(crate::simd::sum::<T::Vec<S>>(block).to_f64() / count);
-            // Distances from the block's mean, twice: their sum corrects what rounding the mean lost.
-            let shift = Lanes16::<T::Vec<S>>::splat(mean);
-            let (mut sum, mut squares) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
-            for part in block.chunks(16) {
-                // What fills a short row up lies at the mean.
-                let distance = Lanes16::load_partial(part, mean).sub(shift);
-                sum = sum.add(distance);
-                squares = distance.mul_add(distance, squares);
-            }
-            let rest = sum.horizontal_sum().to_f64() / count;
-            let squares = squares.horizontal_sum().to_f64() - rest * rest * count;
-            moments = moments.join(Moments { count, mean: mean.to_f64() + rest, squares: squares.max(0.0) });
-        }
-        moments
+        row_moments::<S, T, 1>([self.0])[0]
     }
+}
+
+/// The moments of some rows of one length, whose sums don't wait for each other.
+#[inline(always)]
+pub(super) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]; R]) -> [Moments; R] {
+    let mut moments = [Moments::default(); R];
+    let length = rows[0].len();
+    for from in (0..length).step_by(BLOCK) {
+        let mut blocks = rows;
+        for block in &mut blocks {
+            *block = &block[from..length.min(from + BLOCK)];
+        }
+        let size = blocks[0].len();
+        let count = size as f64;
+        let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
+        for i in (0..size).step_by(16) {
+            for (sum, block) in sums.iter_mut().zip(blocks) {
+                *sum = sum.add(Lanes16::load_partial(&block[i..size.min(i + 16)], T::ZERO));
+            }
+        }
+        let mut means = [T::ZERO; R];
+        for (mean, sum) in means.iter_mut().zip(sums) {
+            *mean = T::from_f64(sum.horizontal_sum().to_f64() / count);
+        }
+        // Distances from the block's mean, twice: their sum corrects what rounding the mean lost.
+        let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
+        let mut squares = sums;
+        for i in (0..size).step_by(16) {
+            for r in 0..R {
+                // What fills a short row up lies at the mean.
+                let part = Lanes16::load_partial(&blocks[r][i..size.min(i + 16)], means[r]);
+                let distance = part.sub(Lanes16::splat(means[r]));
+                sums[r] = sums[r].add(distance);
+                squares[r] = distance.mul_add(distance, squares[r]);
+            }
+        }
+        for r in 0..R {
+            let rest = sums[r].horizontal_sum().to_f64() / count;
+            let squares = squares[r].horizontal_sum().to_f64() - rest * rest * count;
+            let block = Moments { count, mean: means[r].to_f64() + rest, squares: squares.max(0.0) };
+            moments[r] = moments[r].join(block);
+        }
+    }
+    moments
 }
 
 /// The moments of each channel of each image.

@@ -1,8 +1,8 @@
-//! Maximum pooling on the CPU: a row of outputs at a time, tap after tap of its windows.
+//! Maximum pooling on the CPU: a vector of outputs at a time, tap after tap of their windows.
 
 use std::mem::MaybeUninit;
 
-use tomograd_core::{DType, Element, Result, Scratch, Tensor, TensorBuilder};
+use tomograd_core::{DType, Element, Result, Tensor, TensorBuilder};
 
 use super::window::Windows;
 use crate::{
@@ -64,14 +64,9 @@ fn rows<T: Real, I: Element>(
     let (x, interior) = (x.as_slice::<T>()?, interior(width));
     parallel_for(count, grain, |chunk| {
         let range = chunk.start * row..chunk.end * row;
-        let mut scratch = match Scratch::<T>::new(operation, 2 * row) {
-            Ok(scratch) => scratch,
-            Err(error) => panic!("{error}"),
-        };
-        let (best, winner) = scratch.zeroed().split_at_mut(row);
         let winners = winners.as_ref().map(|winners| winners.take(range.clone()));
         let out = out.take(range);
-        dispatch(Rows { x, windows, interior, first: chunk.start, best, winner, out, winners });
+        dispatch(Rows { x, windows, interior, first: chunk.start, out, winners });
     })?;
     drop(out);
     // SAFETY: the chunks cover all rows, and each writes all of its own.
@@ -101,9 +96,6 @@ struct Rows<'a, T, I> {
     windows: &'a [Windows; 3],
     interior: Interior,
     first: usize,
-    /// The largest values so far, and their numbers.
-    best: &'a mut [T],
-    winner: &'a mut [T],
     out: &'a mut [MaybeUninit<T>],
     winners: Option<&'a mut [MaybeUninit<I>]>,
 }
@@ -115,46 +107,64 @@ impl<T: Real, I: Element> Kernel for Rows<'_, T, I> {
     fn run<S: Simd>(mut self, _: S) {
         let [depth, height, width] = self.windows;
         let row = width.output();
+        let (mut h, plane) = (self.first % height.output(), self.first / height.output());
+        let (mut d, mut image) = (plane % depth.output(), plane / depth.output());
+        // The rows of x that windows of a row hold.
+        let mut rows: Vec<&[T]> = Vec::new();
         for (local, out) in self.out.chunks_exact_mut(row).enumerate() {
-            let index = self.first + local;
-            let image = index / (depth.output() * height.output());
-            let (d, h) = (index / height.output() % depth.output(), index % height.output());
-            self.best.fill(-T::INFINITY);
-            self.winner.fill(T::ZERO);
-            let mut number = 0;
+            rows.clear();
             for i in 0..depth.counts[d] {
                 for j in 0..height.counts[h] {
                     let (z, y) = (depth.starts[d] + i * depth.step, height.starts[h] + j * height.step);
                     let from = ((image * depth.input + z) * height.input + y) * width.input;
-                    let x = &self.x[from..][..width.input];
-                    if self.winners.is_some() {
-                        update_row::<S, T, true>(x, width, self.interior, number, self.best, self.winner);
-                    } else {
-                        update_row::<S, T, false>(x, width, self.interior, number, self.best, self.winner);
-                    }
-                    number += 1;
+                    rows.push(&self.x[from..][..width.input]);
                 }
             }
-            out.write_copy_of_slice(self.best);
-            if let Some(winners) = &mut self.winners {
-                for (to, &winner) in winners[local * row..][..row].iter_mut().zip(&*self.winner) {
-                    to.write(I::from_f64(winner.to_f64()));
+            match &mut self.winners {
+                Some(winners) => {
+                    let winners = &mut winners[local * row..][..row];
+                    maxima::<S, T, I, true>(&rows, width, self.interior, out, winners);
                 }
+                None => maxima::<S, T, I, false>(&rows, width, self.interior, out, &mut []),
+            }
+            h += 1;
+            if h == height.output() {
+                (h, d) = (0, d + 1);
+            }
+            if d == depth.output() {
+                (d, image) = (0, image + 1);
             }
         }
     }
 }
 
-/// Compares row `number` of the windows with the largest so far, and notes the winners when `KEEP`. A NaN wins over numbers,
-/// and a later one over it.
+/// The largest values so far of a vector of windows, and their numbers.
+#[derive(Clone, Copy)]
+struct Largest<V>(V, V);
+
+impl<V: Vector> Largest<V> {
+    /// Compares the next voxel of the windows, and notes its number when `KEEP`. A NaN wins over numbers, and a later one
+    /// over it.
+    #[inline(always)]
+    fn update<const KEEP: bool>(&mut self, values: V, number: usize) {
+        let Largest(largest, winner) = *self;
+        let is_number = values.eq(values);
+        if KEEP {
+            let this = V::splat(V::Elem::from_f64(number as f64));
+            self.1 = V::select(is_number, V::select(largest.lt(values), this, winner), this);
+        }
+        self.0 = V::select(is_number, values.max(largest), values);
+    }
+}
+
+/// The maxima of a row of windows, which hold some rows of x, and the winners when `KEEP`.
 #[inline(always)]
-fn update_row<S: Simd, T: Real, const KEEP: bool>(
-    x: &[T],
+fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
+    rows: &[&[T]],
     width: &Windows,
     Interior { from, to, stride }: Interior,
-    number: usize,
-    best: &mut [T],
-    winner: &mut [T],
+    out: &mut [MaybeUninit<T>],
+    winners: &mut [MaybeUninit<I>],
 ) {
     let lanes = T::Vec::<S>::LANES;
     let mut done = from..from;
@@ -163,36 +173,53 @@ fn update_row<S: Simd, T: Real, const KEEP: bool>(
         while to - from >= lanes && done.end < to {
             // The last time, some windows are compared again, which changes nothing.
             let o = done.end.min(to - lanes);
-            let (mut largest, mut index) = (T::Vec::<S>::load(&best[o..]), T::Vec::<S>::load(&winner[o..]));
-            for t in 0..most {
-                let start = &x[width.starts[o] + t * width.step..];
-                let values = if stride == 1 {
-                    T::Vec::<S>::load(start)
-                } else {
-                    // The last of the odd places may lie behind the row, and isn't used.
-                    T::Vec::<S>::load(start).even(T::Vec::<S>::load_partial(&start[lanes..]))
-                };
-                let this = T::Vec::<S>::splat(T::from_f64((number * most + t) as f64));
-                let larger = largest.lt(values);
-                let number = values.eq(values);
-                if KEEP {
-                    index = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, this, index), this);
+            let mut best = Largest(T::Vec::<S>::splat(-T::INFINITY), T::Vec::<S>::zero());
+            for (i, x) in rows.iter().enumerate() {
+                let mut t = 0;
+                while t < most {
+                    let start = &x[width.starts[o] + t * width.step..];
+                    let first = T::Vec::<S>::load(start);
+                    if stride == 1 {
+                        best.update::<KEEP>(first, i * most + t);
+                        t += 1;
+                        continue;
+                    }
+                    // The last of the odd places may lie behind the row, and isn't used then.
+                    let second = T::Vec::<S>::load_partial(&start[lanes..]);
+                    best.update::<KEEP>(first.even(second), i * most + t);
+                    t += 1;
+                    if width.step == 1 && t < most {
+                        best.update::<KEEP>(first.odd(second), i * most + t);
+                        t += 1;
+                    }
                 }
-                largest = T::Vec::<S>::select(number, T::Vec::<S>::select(larger, values, largest), values);
             }
-            largest.store(&mut best[o..]);
+            let place = out[o..o + lanes].as_mut_ptr().cast::<T>();
+            // SAFETY: the place was cut to a vector's elements.
+            unsafe { best.0.store_ptr(place) };
             if KEEP {
-                index.store(&mut winner[o..]);
+                let mut numbers = [T::ZERO; 16];
+                best.1.store(&mut numbers);
+                for (to, number) in winners[o..o + lanes].iter_mut().zip(numbers) {
+                    to.write(I::from_f64(number.to_f64()));
+                }
             }
             done.end = o + lanes;
         }
     }
-    for o in (0..done.start).chain(done.end..best.len()) {
-        for t in 0..width.counts[o] {
-            let value = x[width.starts[o] + t * width.step];
-            if best[o] < value || value.partial_cmp(&value).is_none() {
-                (best[o], winner[o]) = (value, T::from_f64((number * width.counts[o] + t) as f64));
+    for o in (0..done.start).chain(done.end..out.len()) {
+        let (mut best, mut winner) = (-T::INFINITY, 0);
+        for (i, x) in rows.iter().enumerate() {
+            for t in 0..width.counts[o] {
+                let value = x[width.starts[o] + t * width.step];
+                if best < value || value.partial_cmp(&value).is_none() {
+                    (best, winner) = (value, i * width.counts[o] + t);
+                }
             }
+        }
+        out[o].write(best);
+        if KEEP {
+            winners[o].write(I::from_f64(winner as f64));
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Separable linear maps on the CPU: a row of outputs is a weighted sum of rows of the input, mapped along the row.
 //!
-//! Each row of the input is read once for every row of outputs that it reaches, mostly from the cache, and no intermediate
-//! volume is written. Sums run in the order of the taps, by fused multiply-add.
+//! Where there are many more rows of outputs than of inputs, the map along a row comes first, once for each row of the input,
+//! and its results wait in a cache; else the sum comes first. Sums run in the order of the taps, by fused multiply-add.
 
-use std::mem::{MaybeUninit, replace};
+use std::{
+    mem::{MaybeUninit, replace},
+    ops::Range,
+};
 
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
@@ -17,6 +20,8 @@ use crate::{
 const GRAIN: usize = 1 << 17;
 /// Rows that are summed in registers before they meet the row's sum: long sums round less.
 const ROWS: usize = 8;
+/// Rows of outputs for each of the input from which on these are mapped first.
+const MANY: usize = 3;
 /// What vectors may read beyond a row.
 const SLACK: usize = 32;
 
@@ -35,10 +40,16 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
     let work = most(depth) * most(height) * width.input + most(width) * width.output();
     let grain = (GRAIN / work.max(1)).max(1);
     let total = width.weights.iter().map(Vec::len).sum();
+    let plain = width.is_identity();
     let plan = Plan {
         x: x.as_slice::<T>()?,
         axes,
-        plain: width.is_identity(),
+        plain,
+        planes: if !plain && depth.output() * height.output() >= MANY * depth.input * height.input {
+            most(depth)
+        } else {
+            0
+        },
         run: width.run(),
         begins: width
             .weights
@@ -51,11 +62,14 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
     let parts = Partition::new(target, grain * width.output());
     parallel_for(rows, grain, |chunk| {
         let out = parts.take(chunk.start * width.output()..chunk.end * width.output());
-        let mut scratch = match Scratch::<T>::new(operation, width.input + SLACK) {
-            Ok(scratch) => scratch,
-            Err(error) => panic!("{error}"),
+        let rows = plan.planes * height.input;
+        let room = width.input + SLACK + rows * width.output();
+        let (mut scratch, mut held) = match (Scratch::<T>::new(operation, room), Scratch::<i64>::new(operation, rows)) {
+            (Ok(scratch), Ok(held)) => (scratch, held),
+            (Err(error), _) | (_, Err(error)) => panic!("{error}"),
         };
-        dispatch(Rows { plan: &plan, first: chunk.start, sum: scratch.zeroed(), out });
+        let (sum, mapped) = scratch.zeroed().split_at_mut(width.input + SLACK);
+        dispatch(Rows { plan: &plan, first: chunk.start, sum, mapped, held: held.zeroed(), out });
     })?;
     drop(parts);
     // SAFETY: the chunks cover all rows, and each writes all of its own.
@@ -67,6 +81,8 @@ struct Plan<'a, T> {
     axes: &'a [AxisMap; 3],
     /// Nothing happens along the rows.
     plain: bool,
+    /// If rows are mapped before they are summed: of how many planes of the input; else 0.
+    planes: usize,
     run: Option<Run>,
     /// Where the weights of each output of the last axis begin, and where they all end.
     begins: Vec<usize>,
@@ -87,6 +103,9 @@ struct Rows<'a, T> {
     first: usize,
     /// A row of the input's width, and slack.
     sum: &'a mut [T],
+    /// Rows of the input that are mapped already, plane after plane, and the number of the plane that each is of, from 1.
+    mapped: &'a mut [T],
+    held: &'a mut [i64],
     out: &'a mut [MaybeUninit<T>],
 }
 
@@ -94,59 +113,139 @@ impl<T: Real> Kernel for Rows<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let Plan { x, axes: [depth, height, width], .. } = self.plan;
-        let mut rows: Vec<(&[T], T)> = Vec::new();
-        for (index, out) in (self.first..).zip(self.out.chunks_exact_mut(width.output())) {
-            let (image, d, h) = (
-                index / (depth.output() * height.output()),
-                index / height.output() % depth.output(),
-                index % height.output(),
-            );
-            rows.clear();
-            for (i, &weight_d) in (depth.starts[d]..).zip(&depth.weights[d]) {
-                for (j, &weight_h) in (height.starts[h]..).zip(&height.weights[h]) {
-                    let row = &x[((image * depth.input + i) * height.input + j) * width.input..][..width.input];
-                    rows.push((row, T::from_f64(weight_d * weight_h)));
+    fn run<S: Simd>(mut self, _: S) {
+        let Plan { x, axes: [depth, height, width], plain, planes, .. } = *self.plan;
+        let mut rows: Vec<(*const T, T)> = Vec::new();
+        let mut of_depth: Vec<(*const T, f64)> = Vec::new();
+        let mut index = self.first;
+        let mut out = std::mem::take(&mut self.out).chunks_exact_mut(width.output());
+        while out.len() > 0 {
+            // Rows of one plane of outputs.
+            let (plane, first) = (index / height.output(), index % height.output());
+            let (image, d) = (plane / depth.output(), plane % depth.output());
+            let count = out.len().min(height.output() - first);
+            index += count;
+            of_depth.clear();
+            for (i, &weight) in (depth.starts[d]..).zip(&depth.weights[d]) {
+                let plane = image * depth.input + i;
+                let from = if planes > 0 {
+                    self.map_plane::<S>(plane, i % planes, first..first + count)
+                } else {
+                    x[plane * height.input * width.input..].as_ptr()
+                };
+                of_depth.push((from, weight));
+            }
+            let length = if planes > 0 { width.output() } else { width.input };
+            for (h, out) in (first..first + count).zip(&mut out) {
+                rows.clear();
+                for &(plane, weight_d) in &of_depth {
+                    for (j, &weight_h) in (height.starts[h]..).zip(&height.weights[h]) {
+                        rows.push((plane.wrapping_add(j * length), T::from_f64(weight_d * weight_h)));
+                    }
+                }
+                // SAFETY: the planes have `height.input` rows of `length`, and the output, which has this length too if it
+                // is what they are summed into, is written whole.
+                unsafe {
+                    if plain || planes > 0 {
+                        sums::<S, T>(&rows, out.as_mut_ptr().cast(), length);
+                    } else {
+                        sums::<S, T>(&rows, self.sum.as_mut_ptr(), length);
+                        along::<S, T>(self.plan, self.sum, out);
+                    }
                 }
             }
-            let sum = &mut self.sum[..width.input];
-            if rows.is_empty() {
-                sum.fill(T::ZERO);
+        }
+    }
+}
+
+impl<T: Real> Rows<'_, T> {
+    /// Maps the rows of a plane of the input that some rows of outputs read, as far as they aren't there yet, and gives where
+    /// the plane begins. Planes that are in use together have places of their own.
+    #[inline(always)]
+    fn map_plane<S: Simd>(&mut self, plane: usize, place: usize, outputs: Range<usize>) -> *const T {
+        let [_, height, width] = self.plan.axes;
+        let held = &mut self.held[place * height.input..][..height.input];
+        let mapped = &mut self.mapped[place * height.input * width.output()..][..height.input * width.output()];
+        for h in outputs {
+            for j in (height.starts[h]..).take(height.weights[h].len()) {
+                if held[j] == plane as i64 + 1 {
+                    continue;
+                }
+                held[j] = plane as i64 + 1;
+                let from = &self.plan.x[(plane * height.input + j) * width.input..];
+                let row = crate::parallel::as_uninit(&mut mapped[j * width.output()..][..width.output()]);
+                if from.len() >= self.sum.len() {
+                    along::<S, T>(self.plan, from, row);
+                } else {
+                    // Vectors would read beyond the end.
+                    self.sum[..width.input].copy_from_slice(&from[..width.input]);
+                    along::<S, T>(self.plan, self.sum, row);
+                }
             }
-            for (i, rows) in rows.chunks(ROWS).enumerate() {
-                sum_rows::<S, T>(rows, i > 0, sum);
+        }
+        mapped.as_ptr()
+    }
+}
+
+/// `to = Σ weight · row`: of [`ROWS`] rows at a time.
+///
+/// # Safety
+/// The rows are readable and `to` is writable for `count` elements.
+#[inline(always)]
+unsafe fn sums<S: Simd, T: Real>(rows: &[(*const T, T)], to: *mut T, count: usize) {
+    let lanes = T::Vec::<S>::LANES;
+    // SAFETY: the caller's promise; what is added to was written before.
+    unsafe {
+        if rows.is_empty() {
+            (0..count).for_each(|i| to.add(i).write(T::ZERO));
+        }
+        for (group, rows) in rows.chunks(ROWS).enumerate() {
+            let mut i = 0;
+            while i + 4 * lanes <= count {
+                vectors::<S, T, 4>(rows, i, group > 0, to, lanes);
+                i += 4 * lanes;
             }
-            if self.plan.plain {
-                out.write_copy_of_slice(sum);
-            } else {
-                along::<S, T>(self.plan, self.sum, out);
+            while i < count {
+                vectors::<S, T, 1>(rows, i, group > 0, to, lanes.min(count - i));
+                i += lanes;
             }
         }
     }
 }
 
-/// `sum = Σ weight · row` (+ `sum`).
+/// `V` vectors of [`sums`], the last of `count` elements, from element `i` on.
+///
+/// # Safety
+/// As for that.
 #[inline(always)]
-fn sum_rows<S: Simd, T: Real>(rows: &[(&[T], T)], add: bool, sum: &mut [T]) {
-    let (lanes, count) = (T::Vec::<S>::LANES, sum.len());
-    for i in (0..count).step_by(lanes) {
-        let part = lanes.min(count - i);
-        let mut total = T::Vec::<S>::zero();
-        for (row, weight) in rows {
-            total = load::<S, T>(&row[i..i + part], part == lanes).mul_add(T::Vec::<S>::splat(*weight), total);
+unsafe fn vectors<S: Simd, T: Real, const V: usize>(
+    rows: &[(*const T, T)],
+    i: usize,
+    add: bool,
+    to: *mut T,
+    count: usize,
+) {
+    let lanes = T::Vec::<S>::LANES;
+    let mut totals = [T::Vec::<S>::zero(); V];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let load = |from: *const T| {
+            if count == lanes { T::Vec::<S>::load_ptr(from) } else { T::Vec::<S>::load_partial_ptr(from, count) }
+        };
+        for &(row, weight) in rows {
+            let weight = T::Vec::<S>::splat(weight);
+            for (v, total) in totals.iter_mut().enumerate() {
+                *total = load(row.add(i + v * lanes)).mul_add(weight, *total);
+            }
         }
-        let to = &mut sum[i..i + part];
-        if add {
-            total = total.add(load::<S, T>(to, part == lanes));
+        for (v, mut total) in totals.into_iter().enumerate() {
+            let to = to.add(i + v * lanes);
+            if add {
+                total = total.add(load(to));
+            }
+            if count == lanes { total.store_ptr(to) } else { total.store_partial_ptr(to, count) }
         }
-        if part == lanes { total.store(to) } else { total.store_partial(to) }
     }
-}
-
-#[inline(always)]
-fn load<S: Simd, T: Real>(from: &[T], whole: bool) -> T::Vec<S> {
-    if whole { T::Vec::<S>::load(from) } else { T::Vec::<S>::load_partial(from) }
 }
 
 /// The map along a row; `sum` has slack behind it.

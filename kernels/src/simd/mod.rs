@@ -164,6 +164,8 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
 
     /// The even lanes of both, those of `self` first.
     fn even(self, other: Self) -> Self;
+    /// The odd lanes of both, those of `self` first.
+    fn odd(self, other: Self) -> Self;
     /// The lanes of both in turn: the first half of `self[0], other[0], self[1], ...`, and the second.
     fn interleave(self, other: Self) -> (Self, Self);
 

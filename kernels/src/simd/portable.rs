@@ -80,6 +80,11 @@ macro_rules! portable {
                 Array(std::array::from_fn(|i| if i < half { self.0[2 * i] } else { other.0[2 * (i - half)] }))
             }
             #[inline(always)]
+            fn odd(self, other: Self) -> Self {
+                let half = $lanes / 2;
+                Array(std::array::from_fn(|i| if i < half { self.0[2 * i + 1] } else { other.0[2 * (i - half) + 1] }))
+            }
+            #[inline(always)]
             fn interleave(self, other: Self) -> (Self, Self) {
                 let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { other.0[i / 2] };
                 (Array(std::array::from_fn(at)), Array(std::array::from_fn(|i| at(i + $lanes))))

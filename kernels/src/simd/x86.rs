@@ -84,7 +84,7 @@ macro_rules! avx2 {
      $maskload:ident, $maskstore:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $floor:ident, $round:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $interleave:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $odd:ident, $interleave:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $reg;
@@ -121,6 +121,7 @@ macro_rules! avx2 {
                 bits_shl(self: Self, count: u32) -> Self
                     = $vector($from_int($shl($to_int(self.0), $set1_bits(count as $bits))));
                 even(self: Self, other: Self) -> Self = $vector($even(self.0, other.0));
+                odd(self: Self, other: Self) -> Self = $vector($odd(self.0, other.0));
                 interleave(self: Self, other: Self) -> (Self, Self) = {
                     let (first, second) = $interleave(self.0, other.0);
                     ($vector(first), $vector(second))
@@ -202,6 +203,7 @@ avx2!(
     _mm256_srlv_epi32,
     transpose_8x8_f32,
     even_f32x8,
+    odd_f32x8,
     interleave_f32x8
 );
 avx2!(
@@ -242,6 +244,7 @@ avx2!(
     _mm256_srlv_epi64,
     transpose_8x8_f64,
     even_f64x4,
+    odd_f64x4,
     interleave_f64x4
 );
 
@@ -250,7 +253,7 @@ macro_rules! avx512 {
      $maskz_loadu:ident, $mask_storeu:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
      $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
      $min:ident, $max:ident, $roundscale:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $interleave:ident) => {
+     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $odd:ident, $interleave:ident) => {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $mask;
@@ -286,6 +289,7 @@ macro_rules! avx512 {
                 bits_shl(self: Self, count: u32) -> Self
                     = $vector($from_int($shl($to_int(self.0), $set1_bits(count as $bits))));
                 even(self: Self, other: Self) -> Self = $vector($even(self.0, other.0));
+                odd(self: Self, other: Self) -> Self = $vector($odd(self.0, other.0));
                 interleave(self: Self, other: Self) -> (Self, Self) = {
                     let (first, second) = $interleave(self.0, other.0);
                     ($vector(first), $vector(second))
@@ -373,6 +377,7 @@ avx512!(
     _mm512_srlv_epi32,
     transpose_8x8_f32,
     even_f32x16,
+    odd_f32x16,
     interleave_f32x16
 );
 avx512!(
@@ -411,6 +416,7 @@ avx512!(
     _mm512_srlv_epi64,
     transpose_8x8_f64,
     even_f64x8,
+    odd_f64x8,
     interleave_f64x8
 );
 
@@ -477,6 +483,16 @@ unsafe fn even_f32x8(a: __m256, b: __m256) -> __m256 {
     unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b)))) }
 }
 
+/// The odd numbers of two vectors, one after the other.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn odd_f32x8(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(a, b)))) }
+}
+
 /// [`even_f32x8`] for `f64`.
 ///
 /// # Safety
@@ -485,6 +501,16 @@ unsafe fn even_f32x8(a: __m256, b: __m256) -> __m256 {
 unsafe fn even_f64x4(a: __m256d, b: __m256d) -> __m256d {
     // SAFETY: the caller's promise.
     unsafe { _mm256_permute4x64_pd::<0xd8>(_mm256_unpacklo_pd(a, b)) }
+}
+
+/// [`odd_f32x8`] for `f64`.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn odd_f64x4(a: __m256d, b: __m256d) -> __m256d {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_permute4x64_pd::<0xd8>(_mm256_unpackhi_pd(a, b)) }
 }
 
 /// [`even_f32x8`] of AVX-512.
@@ -508,6 +534,29 @@ unsafe fn even_f32x16(a: __m512, b: __m512) -> __m512 {
 unsafe fn even_f64x8(a: __m512d, b: __m512d) -> __m512d {
     // SAFETY: the caller's promise.
     unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b) }
+}
+
+/// [`odd_f32x8`] of AVX-512.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn odd_f32x16(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let places = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        _mm512_permutex2var_ps(a, places, b)
+    }
+}
+
+/// [`odd_f32x8`] of AVX-512 for `f64`.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn odd_f64x8(a: __m512d, b: __m512d) -> __m512d {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b) }
 }
 
 /// The numbers of two vectors in turn.

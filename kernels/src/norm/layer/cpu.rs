@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
 use crate::{
-    norm::cpu::RowMoments,
+    norm::cpu::row_moments,
     parallel::{PartialSlots, Partition, parallel_for},
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
 };
@@ -67,47 +67,69 @@ impl<T: Real> Kernel for ForwardRows<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let lanes = T::Vec::<S>::LANES;
-        let rows = self.x.chunks_exact(self.length).zip(self.y.chunks_exact_mut(self.length));
-        for ((i, (x, y)), kept) in rows.enumerate().zip(self.statistics.chunks_exact_mut(2)) {
-            let (mean, inverse) = match self.known {
-                Some(known) => (known[2 * i], known[2 * i + 1]),
-                None => {
-                    let moments = RowMoments(x).run(simd);
-                    let variance = moments.squares / moments.count;
-                    (T::from_f64(moments.mean), T::from_f64(1.0 / (variance + self.epsilon).sqrt()))
-                }
+    fn run<S: Simd>(mut self, _: S) {
+        let rows = self.statistics.len() / 2;
+        // As many rows together as there are registers for their sums.
+        let together = if S::REGISTERS >= 32 { 4 } else { 2 };
+        let mut row = 0;
+        while row < rows {
+            row += match rows - row {
+                left if left < together => self.rows::<S, 1>(row),
+                _ if together == 4 => self.rows::<S, 4>(row),
+                _ => self.rows::<S, 2>(row),
             };
-            kept[0].write(mean);
-            kept[1].write(inverse);
-            let (mean, inverse) = (T::Vec::<S>::splat(mean), T::Vec::<S>::splat(inverse));
-            let (from, to) = (x.as_ptr(), y.as_mut_ptr().cast::<T>());
-            for i in (0..self.length).step_by(lanes) {
-                let count = lanes.min(self.length - i);
-                // A whole vector, or what is left of the row.
-                let load = |from: *const T| {
-                    // SAFETY: the pointer is that of element i of a row of `length`, of which `count` are left.
-                    unsafe {
-                        if count == lanes {
-                            T::Vec::<S>::load_ptr(from)
-                        } else {
-                            T::Vec::<S>::load_partial_ptr(from, count)
-                        }
-                    }
-                };
-                let mut value = load(from.wrapping_add(i)).sub(mean).mul(inverse);
-                if let Some([gamma, beta]) = self.affine {
-                    value = value.mul_add(load(gamma[i..].as_ptr()), load(beta[i..].as_ptr()));
-                }
-                // SAFETY: as for `load`.
-                unsafe {
-                    if count == lanes {
-                        value.store_ptr(to.add(i));
-                    } else {
-                        value.store_partial_ptr(to.add(i), count);
-                    }
-                }
+        }
+    }
+}
+
+impl<T: Real> ForwardRows<'_, T> {
+    /// `R` rows from `first` on. Gives `R`.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize>(&mut self, first: usize) -> usize {
+        let row = |r: usize| (first + r) * self.length..(first + r + 1) * self.length;
+        let x: [&[T]; R] = std::array::from_fn(|r| &self.x[row(r)]);
+        let mut statistics = [[T::ZERO; 2]; R];
+        if let Some(known) = self.known {
+            statistics.as_flattened_mut().copy_from_slice(&known[2 * first..2 * (first + R)]);
+        } else {
+            for (statistics, moments) in statistics.iter_mut().zip(row_moments::<S, T, R>(x)) {
+                let variance = moments.squares / moments.count;
+                *statistics = [T::from_f64(moments.mean), T::from_f64(1.0 / (variance + self.epsilon).sqrt())];
+            }
+        }
+        for r in 0..R {
+            self.statistics[2 * (first + r)..][..2].write_copy_of_slice(&statistics[r]);
+            normalise::<S, T>(x[r], statistics[r], self.affine, &mut self.y[row(r)]);
+        }
+        R
+    }
+}
+
+/// A row of y from one of x, its mean and 1/√(variance + ε).
+#[inline(always)]
+fn normalise<S: Simd, T: Real>(x: &[T], [mean, inverse]: [T; 2], affine: Affine<'_, T>, y: &mut [MaybeUninit<T>]) {
+    let lanes = T::Vec::<S>::LANES;
+    let (mean, inverse) = (T::Vec::<S>::splat(mean), T::Vec::<S>::splat(inverse));
+    let (from, to) = (x.as_ptr(), y.as_mut_ptr().cast::<T>());
+    for i in (0..x.len()).step_by(lanes) {
+        let count = lanes.min(x.len() - i);
+        // A whole vector, or what is left of the row.
+        let load = |from: *const T| {
+            // SAFETY: the pointer is that of element i of a row, of which `count` are left.
+            unsafe {
+                if count == lanes { T::Vec::<S>::load_ptr(from) } else { T::Vec::<S>::load_partial_ptr(from, count) }
+            }
+        };
+        let mut value = load(from.wrapping_add(i)).sub(mean).mul(inverse);
+        if let Some([gamma, beta]) = affine {
+            value = value.mul_add(load(gamma[i..].as_ptr()), load(beta[i..].as_ptr()));
+        }
+        // SAFETY: as for `load`; x and y have one length.
+        unsafe {
+            if count == lanes {
+                value.store_ptr(to.add(i));
+            } else {
+                value.store_partial_ptr(to.add(i), count);
             }
         }
     }
