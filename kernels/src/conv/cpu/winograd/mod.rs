@@ -120,7 +120,9 @@ impl Boxes {
         let across = output[2].div_ceil(OUT);
         let tile_rows = output[1].div_ceil(OUT);
         let tiles = TRANSFORMED / (POINTS * padded);
-        let least = 8usize.div_ceil(across.max(1)).min(tile_rows);
+        // The weights of a strip are read anew for each step, which many channels make worse than a transformed input that
+        // outgrows the second cache.
+        let least = enough.div_ceil((across * output[0]).max(1)).min(tile_rows);
         let down = |step: usize| equal_blocks(tile_rows, (tiles / (across * (step + planes - 1)).max(1)).max(least));
         let enough = |&step: &usize| step * across * down(step) >= enough;
         let step = (1..=output[0]).find(enough).unwrap_or(output[0].max(1));
