@@ -16,6 +16,21 @@ use tomograd_core::{Result, Scratch};
 /// About how many tiles are multiplied before they are transformed back.
 pub(super) const ROWS: usize = 48;
 
+/// Columns that are transformed back and written at a time.
+const COLUMNS: usize = 64;
+/// How many channels ahead the places of outputs are asked for.
+const AHEAD: usize = 3;
+
+/// Some tiles of a row, at a strip of channels: where their outputs begin, and how many tiles they are.
+struct Block {
+    n: usize,
+    channel: usize,
+    z: usize,
+    y: usize,
+    x: usize,
+    tiles: usize,
+}
+
 /// Where a weight lies: `group * g + channel out * out + channel in * inp + tap`; with `turned`, taps count from the last.
 #[derive(Clone, Copy)]
 struct Weights<'a, T> {
@@ -240,11 +255,10 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         let width = strip::<S, T>();
         let mut products = scratch(POINTS * spaced(tile_rows * boxes.across * width));
         let products = products.uninit().as_mut_ptr().cast::<T>();
-        let columns = (OUT * boxes.across).next_multiple_of(8);
-        let mut pixels = scratch(OUT * columns * width);
+        let mut pixels = scratch(OUT * COLUMNS * width);
         let pixels = pixels.zeroed().as_mut_ptr();
-        let mut rows = scratch(width * columns);
-        let rows = rows.zeroed().as_mut_ptr();
+        let mut lines = scratch(OUT * COLUMNS * width);
+        let lines = lines.zeroed().as_mut_ptr();
         let padded = plan.padded_outputs();
         // Sums for the moments of each output channel.
         let mut shifted = vec![Shifted::<S, T>::new(); if self.moments.is_some() { padded } else { 0 }];
@@ -272,46 +286,27 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                         let end = all_rows.min(start + tile_rows);
                         let tiles = (end - start) * boxes.across;
                         let stride = spaced(tiles * here);
-                        let place = |row: usize| [planes.start + row / own[1].len(), own[1].start + row % own[1].len()];
                         // SAFETY: tiles lie inside the transformed step; products and pixels have room for them.
                         unsafe {
                             for point in 0..POINTS {
                                 let products = products.add(point * stride);
                                 self.multiply::<S>(point, input, weights, &own, &planes, start..end, vectors, products);
-                                // Rows of outputs lie a channel's size apart; ask for those of this block meanwhile.
-                                for i in (point..count).step_by(POINTS) {
-                                    (start..end).for_each(|row| self.prefetch(n, channel + i, place(row)));
-                                }
                             }
                             for row in start..end {
-                                let [z, y] = place(row);
-                                for x in 0..boxes.across {
+                                for x in (0..boxes.across).step_by(COLUMNS / OUT) {
                                     let tile = (row - start) * boxes.across + x;
-                                    for vector in 0..vectors {
-                                        transform::output::<T::Vec<S>>(
-                                            products.add(tile * here + vector * lanes),
-                                            stride,
-                                            pixels.add(x * OUT * here + vector * lanes),
-                                            columns * here,
-                                            here,
-                                        );
-                                    }
-                                }
-                                for line in 0..OUT.min(boxes.output[1] - y * OUT) {
-                                    let from = pixels.add(line * columns * here);
-                                    for x in (0..columns).step_by(8) {
-                                        for i in (0..here).step_by(8) {
-                                            T::Vec::<S>::transpose_8x8(
-                                                from.add(x * here + i),
-                                                here,
-                                                rows.add(i * columns + x),
-                                                columns,
-                                            );
-                                        }
-                                    }
+                                    let block = Block {
+                                        n,
+                                        channel,
+                                        z: planes.start + row / own[1].len(),
+                                        y: (own[1].start + row % own[1].len()) * OUT,
+                                        x: x * OUT,
+                                        tiles: (boxes.across - x).min(COLUMNS / OUT),
+                                    };
                                     let shifted = if self.moments.is_some() { &mut shifted[first..] } else { &mut [] };
-                                    let at = [z, y * OUT + line];
-                                    self.store::<S>(n, channel, at, rows, columns, &finish[..count], shifted);
+                                    let products = products.add(tile * here);
+                                    self.transform_back::<S>(&block, products, stride, vectors, pixels, lines);
+                                    self.store::<S>(&block, lines, &finish[..count], shifted);
                                 }
                             }
                         }
@@ -329,19 +324,6 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 }
 
 impl<T: Real> Chunks<'_, T> {
-    /// Asks for the rows of a channel that a row of tiles gives.
-    #[inline(always)]
-    fn prefetch(&self, n: usize, channel: usize, [z, y]: [usize; 2]) {
-        let [_, height, width] = self.plan.boxes.output;
-        let [n, z] = self.plan.boxes.image(n, z);
-        // SAFETY: the channel exists; addresses that reach beyond it are only hints.
-        let start = unsafe { self.out.channel(n, channel, self.plan.boxes.voxels()[1]) };
-        let first = start.wrapping_add((z * height + y * OUT) * width);
-        for x in (0..OUT * width).step_by(64 / size_of::<T>()) {
-            prefetch(first.wrapping_add(x));
-        }
-    }
-
     /// Multiplies some of a step's rows of tiles at a point: `products[tile][channel of the strip]`.
     ///
     /// # Safety
@@ -387,32 +369,82 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Writes a row of some channels.
+    /// Transforms the products of some tiles of a row back: `lines[channel of the strip][line][column]`.
     ///
     /// # Safety
-    /// `rows` holds the channels' rows, and the output row exists and is this chunk's.
+    /// `products[point * stride]` holds the block's tiles, and there is room for a whole block.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
+    unsafe fn transform_back<S: Simd>(
+        &self,
+        block: &Block,
+        products: *const T,
+        stride: usize,
+        vectors: usize,
+        pixels: *mut T,
+        lines: *mut T,
+    ) {
+        let lanes = T::Vec::<S>::LANES;
+        let width = vectors * lanes;
+        // SAFETY: the caller's promise.
+        unsafe {
+            for tile in 0..block.tiles {
+                for vector in 0..vectors {
+                    transform::output::<T::Vec<S>>(
+                        products.add(tile * width + vector * lanes),
+                        stride,
+                        pixels.add(tile * OUT * width + vector * lanes),
+                        COLUMNS * width,
+                        width,
+                    );
+                }
+            }
+            for line in 0..OUT {
+                for x in (0..OUT * block.tiles).step_by(8) {
+                    for i in (0..width).step_by(8) {
+                        let from = pixels.add((line * COLUMNS + x) * width + i);
+                        T::Vec::<S>::transpose_8x8(
+                            from,
+                            width,
+                            lines.add((i * OUT + line) * COLUMNS + x),
+                            OUT * COLUMNS,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes a block of some channels.
+    ///
+    /// # Safety
+    /// `lines` holds the block, and its outputs exist and are this chunk's.
+    #[inline(always)]
     unsafe fn store<S: Simd>(
         &self,
-        n: usize,
-        channel: usize,
-        [z, y]: [usize; 2],
-        rows: *mut T,
-        columns: usize,
+        block: &Block,
+        lines: *mut T,
         finish: &[Option<Finish<S, T>>],
         shifted: &mut [Shifted<S, T>],
     ) {
         let [_, height, width] = self.plan.boxes.output;
-        let ([n, z], voxels) = (self.plan.boxes.image(n, z), self.plan.boxes.voxels()[1]);
+        let ([n, z], voxels) = (self.plan.boxes.image(block.n, block.z), self.plan.boxes.voxels()[1]);
+        let rows = OUT.min(height - block.y);
+        let columns = (OUT * block.tiles).min(width - block.x);
         for (i, finish) in finish.iter().flatten().enumerate() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise; what is only asked for may lie beyond the output.
             unsafe {
-                let to = self.out.channel(n, channel + i, voxels).add((z * height + y) * width);
-                let row = std::slice::from_raw_parts_mut(rows.add(i * columns), width);
-                finish.row(row, to, 1);
-                if let Some(shifted) = shifted.get_mut(i) {
-                    shifted.add(row);
+                let to = self.out.channel(n, block.channel + i, voxels);
+                let to = to.add((z * height + block.y) * width + block.x);
+                for row in 0..rows {
+                    // Channels lie far apart, which the processor's own prefetchers don't follow.
+                    for x in (0..columns).step_by(64 / size_of::<T>()) {
+                        prefetch(to.wrapping_add(AHEAD * voxels + row * width + x));
+                    }
+                    let line = std::slice::from_raw_parts_mut(lines.add((i * OUT + row) * COLUMNS), columns);
+                    finish.row(line, to.add(row * width), 1);
+                    if let Some(shifted) = shifted.get_mut(i) {
+                        shifted.add(line);
+                    }
                 }
             }
         }
