@@ -1,6 +1,6 @@
 //! A chunk of a convolution: packing, the tiles, and storing.
 
-use super::plan::{Part, Plan};
+use super::plan::{Line, Plan};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
 use crate::conv::cpu::source::copy;
 use crate::conv::cpu::tensors::{Inputs, Outputs};
@@ -67,16 +67,13 @@ impl<T: Real> Boxes<'_, T> {
     #[inline(always)]
     fn chunk<S: Simd>(&self, index: usize) {
         let plan = self.plan;
-        let part = plan.part_of(index);
         // Boxes innermost: neighbours share the weights, and what they read of the source.
-        let boxes: usize = part.blocks.iter().product();
-        let index = index - part.first_chunk;
-        let (box_index, index) = (index % boxes, index / boxes);
+        let (box_index, index) = (index % plan.boxes(), index / plan.boxes());
         let (output_block, index) = (index % plan.output_blocks, index / plan.output_blocks);
         let first_output = output_block * plan.output_block;
-        let [_, rows, columns] = part.blocks;
+        let [_, rows, columns] = plan.blocks;
         let place = [box_index / (rows * columns), box_index / columns % rows, box_index % columns];
-        let start: [usize; 3] = std::array::from_fn(|axis| place[axis] * part.block[axis]);
+        let start: [usize; 3] = std::array::from_fn(|axis| place[axis] * plan.block[axis]);
         let chunk = Chunk {
             n: index / plan.groups,
             group: index % plan.groups,
@@ -84,94 +81,131 @@ impl<T: Real> Boxes<'_, T> {
             outputs: plan.output_block.min(plan.outputs - first_output),
             box_index,
             start,
-            size: std::array::from_fn(|axis| part.block[axis].min(part.positions[axis] - start[axis])),
+            size: std::array::from_fn(|axis| plan.block[axis].min(plan.positions[axis] - start[axis])),
         };
         let height = panel_rows::<S>();
         let width = tile_columns::<S, T>();
         let [depth, rows, columns] = chunk.size;
-        let positions = if part.copied {
-            depth * rows * columns
-        } else {
-            (rows - 1) * part.reading.extent(part.block)[2] + columns
-        };
+        let row_pitch = plan.reading.extent(plan.block)[2];
+        let positions = if plan.copied { depth * rows * columns } else { (rows - 1) * row_pitch + columns };
         let pitch = positions.next_multiple_of(width);
-        let runs = if part.copied { 1 } else { depth };
+        let runs = if plan.copied { 1 } else { depth };
         let channel = pitch * runs;
         let residue = chunk.outputs.next_multiple_of(height) * channel;
-        let lanes = T::Vec::<S>::LANES;
-        let mut scratch = Scratch::<T>::new("conv", part.residues.len() * residue + lanes).expect("memory for sums");
-        let data = scratch.uninit().as_mut_ptr().cast::<T>();
-        let sums = if part.copied {
+        let residues = plan.lines.iter().map(|line| line.residues.len()).max().unwrap_or(0);
+        let taps = plan.lines.iter().flat_map(|line| &line.residues).map(Vec::len).max().unwrap_or(0);
+        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a chunk");
+        let mut data = scratch(residues * residue + T::Vec::<S>::LANES);
+        let data = data.uninit().as_mut_ptr().cast::<T>();
+        let sums = if plan.copied {
             Sums { data, channel, plane: rows * columns, pitch: columns, residue }
         } else {
-            Sums { data, channel, plane: pitch, pitch: part.reading.extent(part.block)[2], residue }
+            Sums { data, channel, plane: pitch, pitch: row_pitch, residue }
         };
-        // SAFETY: the scratch holds whole tiles over all runs of positions and all panels.
-        unsafe { self.accumulate::<S>(part, &chunk, positions, &sums) };
-        self.store::<S>(part, &chunk, &sums);
+        // A tile reads up to its width beyond the last position.
+        let packed_size = plan.channel_block * plan.reading.channel_size(plan.block);
+        let mut packed = scratch(packed_size + width);
+        let packed = packed.uninit().as_mut_ptr().cast::<T>();
+        let mut copied = scratch(if plan.copied { plan.channel_block * taps * width } else { 0 });
+        let copied = copied.uninit().as_mut_ptr().cast::<T>();
+        // SAFETY: the scratch holds whole tiles over all runs of positions and all panels, every place of a packed piece that
+        // a position and a tap reach, and a tile's width more (zeroed here).
+        unsafe {
+            for x in 0..width {
+                *packed.add(packed_size + x) = T::ZERO;
+            }
+            // All lines read the same, if it was packed whole.
+            if plan.channel_block >= plan.inputs {
+                self.pack::<S>(&chunk, 0, packed);
+            }
+            let mut weights_before = 0;
+            for (number, line) in plan.lines.iter().enumerate() {
+                self.accumulate::<S>(line, weights_before, &chunk, positions, &sums, packed, copied);
+                self.store::<S>(number, &chunk, &sums);
+                let taps: usize = line.residues.iter().map(Vec::len).sum();
+                weights_before += plan.inputs * taps * chunk.outputs.next_multiple_of(height);
+            }
+        }
     }
 
-    /// Computes the sums over all channels and taps.
+    /// Packs the block of input channels that begins with `first`.
     ///
     /// # Safety
-    /// `sums` has room for whole panels and whole tiles.
+    /// `packed` has room for a block.
     #[inline(always)]
-    unsafe fn accumulate<S: Simd>(&self, part: &Part, chunk: &Chunk, positions: usize, sums: &Sums<T>) {
+    unsafe fn pack<S: Simd>(&self, chunk: &Chunk, first: usize, packed: *mut T) {
         let plan = self.plan;
-        let reading = &part.reading;
-        let (height, width, lanes) = (panel_rows::<S>(), tile_columns::<S, T>(), T::Vec::<S>::LANES);
+        let channels = plan.channel_block.min(plan.inputs - first);
+        let global = chunk.group * plan.inputs + first;
         // The box is packed as if it had full size, so that offsets are the same for all chunks.
-        let channel_size = reading.channel_size(part.block);
-        let taps = reading.offsets(part.block);
-        let pitches = reading.extent(part.block);
-        let block_rows = part.channel_block * taps.len();
-        // A tile reads up to its width beyond the last position.
-        let mut packed =
-            Scratch::<T>::new("conv", part.channel_block * channel_size + width).expect("memory for packing");
-        let packed = packed.uninit().as_mut_ptr().cast::<T>();
-        let mut copied = Scratch::<T>::new("conv", if part.copied { block_rows * width } else { 0 }).expect("memory");
-        let copied = copied.uninit().as_mut_ptr().cast::<T>();
+        // SAFETY: the caller's promise.
+        unsafe {
+            plan.reading.pack::<S, T>(
+                &self.source,
+                plan.source_size,
+                chunk.n,
+                global..global + channels,
+                chunk.start,
+                plan.block,
+                packed,
+            );
+        }
+    }
+
+    /// Computes the sums of a line over all channels and taps. `packed` holds the input, if it has room for all channels.
+    ///
+    /// # Safety
+    /// `sums` has room for whole panels and whole tiles, `packed` for a block of channels and a tile's width, `copied` for a
+    /// tile of every (channel, tap) row of a block.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn accumulate<S: Simd>(
+        &self,
+        line: &Line,
+        weights_before: usize,
+        chunk: &Chunk,
+        positions: usize,
+        sums: &Sums<T>,
+        packed: *mut T,
+        copied: *mut T,
+    ) {
+        let plan = self.plan;
+        let (height, width, lanes) = (panel_rows::<S>(), tile_columns::<S, T>(), T::Vec::<S>::LANES);
+        let channel_size = plan.reading.channel_size(plan.block);
+        let taps = plan.reading.offsets(plan.block);
+        let pitches = plan.reading.extent(plan.block);
         // For each residue: its offsets, and where its weights begin.
-        let mut residues = Vec::with_capacity(part.residues.len());
-        let mut weights_before = 0;
-        for residue in &part.residues {
-            let mut offsets = Vec::with_capacity(part.channel_block * residue.len());
-            for channel in 0..part.channel_block {
+        let mut residues = Vec::with_capacity(line.residues.len());
+        let mut weights_before = weights_before;
+        for residue in &line.residues {
+            let mut offsets = Vec::with_capacity(plan.channel_block * residue.len());
+            for channel in 0..plan.channel_block {
                 offsets.extend(residue.iter().map(|&tap| channel * channel_size + taps[tap]));
             }
             residues.push((offsets, residue.len(), weights_before));
             weights_before += plan.inputs * residue.len() * chunk.outputs.next_multiple_of(height);
         }
+        let most = line.residues.iter().map(Vec::len).max().unwrap_or(0);
         let copied_offsets: Vec<usize> =
-            if part.copied { (0..block_rows).map(|row| row * width).collect() } else { Vec::new() };
+            if plan.copied { (0..plan.channel_block * most).map(|row| row * width).collect() } else { Vec::new() };
         let output_block = chunk.group * plan.output_blocks + chunk.first_output / plan.output_block;
-        let weights = self.weights[part.weights + output_block * plan.weight_block(part)..].as_ptr();
-        let runs = if part.copied { 1 } else { chunk.size[0] };
+        let weights = self.weights[output_block * plan.weight_block()..].as_ptr();
+        let runs = if plan.copied { 1 } else { chunk.size[0] };
         let run_pitch = positions.next_multiple_of(width);
-        // SAFETY: packed pieces hold every place that a position and a tap reach, and a tile's width more (zeroed below);
-        // sums by the caller's promise; weights hold whole panels.
+        // SAFETY: packed pieces hold every place that a position and a tap reach, and a tile's width more; sums by the
+        // caller's promise; weights hold whole panels.
         unsafe {
-            for x in 0..width {
-                *packed.add(part.channel_block * channel_size + x) = T::ZERO;
-            }
-            for first in (0..plan.inputs.max(1)).step_by(part.channel_block) {
-                let channels = part.channel_block.min(plan.inputs - first);
-                let global = chunk.group * plan.inputs + first;
-                reading.pack::<S, T>(
-                    &self.source,
-                    plan.source_size,
-                    chunk.n,
-                    global..global + channels,
-                    chunk.start,
-                    part.block,
-                    packed,
-                );
+            for first in (0..plan.inputs.max(1)).step_by(plan.channel_block) {
+                let channels = plan.channel_block.min(plan.inputs - first);
+                if plan.channel_block < plan.inputs {
+                    self.pack::<S>(chunk, first, packed);
+                }
                 for run in 0..runs {
                     for position in (0..positions).step_by(width) {
                         let vectors = (positions - position).min(width).div_ceil(lanes);
                         for (number, (offsets, taps, weights_before)) in residues.iter().enumerate() {
                             let steps = channels * taps;
-                            let (from, offsets) = if part.copied {
+                            let (from, offsets) = if plan.copied {
                                 let tile = position..positions.min(position + width);
                                 copy_tile::<S, T>(packed, &offsets[..steps], chunk.size, pitches, tile, width, copied);
                                 (copied.cast_const(), &copied_offsets[..steps])
@@ -203,42 +237,47 @@ impl<T: Real> Boxes<'_, T> {
         }
     }
 
-    /// Applies the epilogue, writes the outputs, and takes their moments.
+    /// Applies the epilogue to a line, writes the outputs, and takes their moments.
     #[inline(always)]
-    fn store<S: Simd>(&self, part: &Part, chunk: &Chunk, sums: &Sums<T>) {
+    fn store<S: Simd>(&self, number: usize, chunk: &Chunk, sums: &Sums<T>) {
         let plan = self.plan;
-        let [depth, rows, columns] = chunk.size;
+        let line = &plan.lines[number];
+        let residues = line.residues.len();
         let voxels: usize = plan.target_size.iter().product();
-        let place = |axis: usize, at: usize| part.start[axis] + (chunk.start[axis] + at) * part.spread[axis];
+        // Where a position is written, and how many positions along an axis lie inside the output.
+        let place = |axis: usize, at: usize| line.start[axis] + (chunk.start[axis] + at) * plan.spread[axis];
+        let inside = |axis: usize| {
+            let left = plan.target_size[axis].saturating_sub(place(axis, 0));
+            chunk.size[axis].min(left.div_ceil(plan.spread[axis]))
+        };
+        let (depth, rows) = (inside(0), inside(1));
+        // The positions of a residue in a row.
+        let length = |residue: usize| chunk.size[2].min((plan.target_size[2] - residue).div_ceil(plan.spread[2]));
         for output in 0..chunk.outputs {
             let channel = chunk.group * plan.outputs + chunk.first_output + output;
             let finish = Finish::<S, T>::new(self.epilogue, channel);
-            let residues = part.residues.len();
-            // The positions of each residue in a row: those that lie inside the output.
-            let left = plan.target_size[2] - place(2, 0);
-            let length = |residue: usize| columns.min((left - residue).div_ceil(part.spread[2]));
             // SAFETY: this chunk alone writes the positions of its box; the box lies inside the output. Rows of sums were
             // computed, and `finish` leaves the sums plus bias there.
             unsafe {
                 let to = self.out.channel(chunk.n, channel, voxels);
                 for z in 0..depth {
                     for y in 0..rows {
-                        let at = (place(0, z) * plan.target_size[1] + place(1, y)) * plan.target_size[2] + place(2, 0);
-                        if residues == 2 && part.spread[2] == 2 {
+                        let at = (place(0, z) * plan.target_size[1] + place(1, y)) * plan.target_size[2];
+                        if residues == 2 && plan.spread[2] == 2 {
                             let (even, odd) = (sums.row(0, output, z, y), sums.row(1, output, z, y));
                             finish.rows(even, odd, to.add(at), length(0) + length(1));
                         } else {
                             for residue in 0..residues {
                                 let row = sums.row(residue, output, z, y);
                                 let row = std::slice::from_raw_parts_mut(row, length(residue));
-                                finish.row(row, to.add(at + residue), part.spread[2]);
+                                finish.row(row, to.add(at + residue), plan.spread[2]);
                             }
                         }
                     }
                 }
                 if let Some(moments) = self.moments {
-                    let channels = plan.groups * plan.outputs;
-                    let slot = (chunk.n * channels + channel) * plan.moments + part.first_moment + chunk.box_index;
+                    let channel = chunk.n * plan.groups * plan.outputs + channel;
+                    let slot = (channel * plan.boxes() + chunk.box_index) * plan.lines.len() + number;
                     let row = |i: usize| {
                         let (residue, i) = (i % residues, i / residues);
                         let row = sums.row(residue, output, i / rows, i % rows).cast_const();

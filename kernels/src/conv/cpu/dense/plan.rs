@@ -21,28 +21,14 @@ const CHUNK_WORK: usize = 4 << 20;
 /// Positions of the widest tile.
 const TILE: usize = 48;
 
-/// A grid of output positions that reads its source in one way. Forward there is one; backward-data has one for each
-/// residue of the stride along z and y. The residues along x share one: what they read is packed once, each has sums of its
-/// own from some of the taps, and rows are put together when they are stored.
-pub(super) struct Part {
-    pub reading: Reading,
+/// What of the output a chunk writes beside each other. Forward there is one line. Backward-data has one for each residue of
+/// the stride along z and y, and each line one row of sums for each residue along x, put together when they are stored. All
+/// read the same packed input.
+pub(super) struct Line {
+    /// Where position 0 is written, along z and y.
+    pub start: [usize; 2],
     /// The taps of each residue along x, as numbers of taps of the reading.
     pub residues: Vec<Vec<usize>>,
-    pub positions: [usize; 3],
-    /// Where position 0 is written, and how far apart positions are.
-    pub start: [usize; 3],
-    pub spread: [usize; 3],
-    /// The size of a chunk's box.
-    pub block: [usize; 3],
-    pub blocks: [usize; 3],
-    pub copied: bool,
-    pub channel_block: usize,
-    /// Where its packed weights begin.
-    pub weights: usize,
-    /// Where its chunks begin.
-    pub first_chunk: usize,
-    /// Where its moments begin, of those of one channel.
-    pub first_moment: usize,
 }
 
 /// Where a weight lies: `channel out * out + channel in * in + tap`.
@@ -62,15 +48,23 @@ pub(super) struct Plan<'a, T> {
     pub outputs: usize,
     pub source_size: [usize; 3],
     pub target_size: [usize; 3],
-    pub parts: Vec<Part>,
+    pub reading: Reading,
+    pub lines: Vec<Line>,
+    /// How many positions there are at the most, and how far apart they are written.
+    pub positions: [usize; 3],
+    pub spread: [usize; 3],
     pub strides: WeightStrides,
     pub weights: &'a [T],
     /// Output channels of a chunk, and how many such blocks a group has.
     pub output_block: usize,
     pub output_blocks: usize,
-    pub chunks: usize,
-    pub packed_weights: usize,
-    pub moments: usize,
+    /// The size of a chunk's box, and how many boxes there are.
+    pub block: [usize; 3],
+    pub blocks: [usize; 3],
+    /// Whether a tile's positions are copied together.
+    pub copied: bool,
+    /// Input channels that are packed at a time.
+    pub channel_block: usize,
 }
 
 /// The forward pass.
@@ -93,19 +87,17 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
     out: &Outputs<'_, T>,
 ) -> Result<()> {
     // Input coordinate i = q * stride + residue gets w[k] dy[p] where i + padding - k * dilation = p * stride.
-    let mut parts = Vec::new();
-    for_each_tap([shape.stride[0], shape.stride[1], 1], |_, start| {
-        if (0..3).any(|axis| start[axis] >= shape.input[axis]) {
+    let (mut taps, mut lines) = (Vec::new(), Vec::new());
+    for_each_tap([shape.stride[0], shape.stride[1], 1], |_, [z, y, _]| {
+        if z >= shape.input[0] || y >= shape.input[1] {
             return;
         }
-        let mut taps = Vec::new();
         let mut residues = Vec::new();
         for x in 0..shape.stride[2].min(shape.input[2]) {
-            let residue = [start[0], start[1], x];
             let before = taps.len();
             for_each_tap(shape.kernel, |index, at| {
                 let distance: [isize; 3] = std::array::from_fn(|axis| {
-                    (residue[axis] + shape.padding[axis]) as isize - (at[axis] * shape.dilation[axis]) as isize
+                    ([z, y, x][axis] + shape.padding[axis]) as isize - (at[axis] * shape.dilation[axis]) as isize
                 });
                 if (0..3).all(|axis| distance[axis].rem_euclid(shape.stride[axis] as isize) == 0) {
                     let shift = std::array::from_fn(|axis| distance[axis].div_euclid(shape.stride[axis] as isize));
@@ -114,34 +106,42 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
             });
             residues.push((before..taps.len()).collect());
         }
-        let positions = std::array::from_fn(|axis| (shape.input[axis] - start[axis]).div_ceil(shape.stride[axis]));
-        parts.push(Grid { reading: Reading::new([1; 3], taps), residues, positions, start, spread: shape.stride });
+        lines.push(Line { start: [z, y], residues });
     });
-    let taps = shape.taps();
-    let strides =
-        WeightStrides { group: shape.weight_count() / shape.groups, out: taps, inp: shape.group_inputs() * taps };
-    let (inputs, outputs) = (shape.group_outputs(), shape.group_inputs());
-    let plan = Plan::new(shape, [inputs, outputs], [shape.output(), shape.input], strides, weights, parts);
-    plan.run(dy, epilogue, out)
+    let count = shape.taps();
+    let grid = Grid {
+        channels: [shape.group_outputs(), shape.group_inputs()],
+        source_size: shape.output(),
+        target_size: shape.input,
+        reading: Reading::new([1; 3], taps),
+        lines,
+        positions: std::array::from_fn(|axis| shape.input[axis].div_ceil(shape.stride[axis])),
+        spread: shape.stride,
+        strides: WeightStrides {
+            group: shape.weight_count() / shape.groups,
+            out: count,
+            inp: shape.group_inputs() * count,
+        },
+    };
+    Plan::new(shape, grid, weights).run(dy, epilogue, out)
 }
 
 /// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
 pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
     let plan = Plan::<f32>::forward(shape, &[]);
-    let Some(part) = plan.parts.first() else { return 0.0 };
-    let boxes = (shape.batch * shape.groups * part.blocks.iter().product::<usize>()) as f64;
-    let [depth, rows, columns] = part.block;
-    let positions = if part.copied {
+    let boxes = (shape.batch * shape.groups * plan.blocks.iter().product::<usize>()) as f64;
+    let [depth, rows, columns] = plan.block;
+    let positions = if plan.copied {
         (depth * rows * columns).next_multiple_of(TILE)
     } else {
-        depth * ((rows - 1) * part.reading.extent(part.block)[2] + columns).next_multiple_of(TILE)
+        depth * ((rows - 1) * plan.reading.extent(plan.block)[2] + columns).next_multiple_of(TILE)
     };
     let positions = boxes * positions as f64;
     let steps = (plan.inputs * shape.taps()) as f64;
     let outputs = plan.outputs as f64;
     let blocks = plan.output_blocks as f64;
-    let packed = boxes * blocks * (plan.inputs * part.reading.channel_size(part.block)) as f64;
-    let copied = if part.copied { blocks * positions * steps } else { 0.0 };
+    let packed = boxes * blocks * (plan.inputs * plan.reading.channel_size(plan.block)) as f64;
+    let copied = if plan.copied { blocks * positions * steps } else { 0.0 };
     5.1e-9 * positions * steps * plan.outputs.next_multiple_of(8) as f64
         + 7.1e-9 * packed
         + 1.1e-7 * copied
@@ -150,13 +150,17 @@ pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
         + 2.6e-3
 }
 
-/// What a [`Part`] is made of.
+/// What forward and backward-data say of a plan.
 struct Grid {
+    /// Channels of a group: read and written.
+    channels: [usize; 2],
+    source_size: [usize; 3],
+    target_size: [usize; 3],
     reading: Reading,
-    residues: Vec<Vec<usize>>,
+    lines: Vec<Line>,
     positions: [usize; 3],
-    start: [usize; 3],
     spread: [usize; 3],
+    strides: WeightStrides,
 }
 
 fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
@@ -198,121 +202,93 @@ impl<'a, T: Real> Plan<'a, T> {
             out: shape.group_inputs() * taps_count,
             inp: taps_count,
         };
-        let residues = vec![(0..taps.len()).collect()];
-        let part = Grid {
+        let grid = Grid {
+            channels: [shape.group_inputs(), shape.group_outputs()],
+            source_size: shape.input,
+            target_size: shape.output(),
+            lines: vec![Line { start: [0; 2], residues: vec![(0..taps.len()).collect()] }],
             reading: Reading::new(shape.stride, taps),
-            residues,
             positions: shape.output(),
-            start: [0; 3],
             spread: [1; 3],
+            strides,
         };
-        let (inputs, outputs) = (shape.group_inputs(), shape.group_outputs());
-        Plan::new(shape, [inputs, outputs], [shape.input, shape.output()], strides, weights, vec![part])
+        Plan::new(shape, grid, weights)
     }
 
-    fn new(
-        shape: &ConvShape,
-        [inputs, outputs]: [usize; 2],
-        [source_size, target_size]: [[usize; 3]; 2],
-        strides: WeightStrides,
-        weights: &'a [T],
-        parts: Vec<Grid>,
-    ) -> Self {
+    fn new(shape: &ConvShape, grid: Grid, weights: &'a [T]) -> Self {
+        let Grid { channels: [inputs, outputs], source_size, target_size, reading, lines, positions, spread, strides } =
+            grid;
         // All channels of a group share what a chunk packs, unless there are many of them or few boxes.
-        let boxes: usize = parts.iter().map(|part| part.positions.iter().product::<usize>().div_ceil(POSITIONS)).sum();
+        let boxes = positions.iter().product::<usize>().div_ceil(POSITIONS);
         let few = boxes * shape.batch * shape.groups * outputs.div_ceil(128) < 8;
         let output_block = equal_blocks(outputs.div_ceil(8), if few { 8 } else { 16 }) * 8;
-        let mut plan = Plan {
+        // A box is some rows of one plane, or several planes.
+        let plane = positions[1] * positions[2];
+        let most = POSITIONS / lines.iter().map(|line| line.residues.len()).max().unwrap_or(1).max(1);
+        let block = if plane > most {
+            let rows = equal_blocks(positions[1], (most / positions[2]).max(1));
+            [1, rows, positions[2]]
+        } else {
+            [equal_blocks(positions[0], most / plane.max(1)), positions[1], positions[2]]
+        };
+        let copied = !positions.contains(&0) && is_copied(&reading, block, output_block.min(outputs));
+        let fits = PACKED / reading.channel_size(block).max(1);
+        let taps = lines.iter().flat_map(|line| &line.residues).map(Vec::len).max().unwrap_or(0).max(1);
+        let most = if copied { fits.min(COPIED_ROWS.div_ceil(taps)) } else { fits };
+        Plan {
             batch: shape.batch,
             groups: shape.groups,
             inputs,
             outputs,
             source_size,
             target_size,
-            parts: Vec::new(),
+            reading,
+            lines,
+            positions,
+            spread,
             strides,
             weights,
             output_block,
             output_blocks: outputs.div_ceil(output_block),
-            chunks: 0,
-            packed_weights: 0,
-            moments: 0,
-        };
-        for Grid { reading, residues, positions, start, spread } in parts {
-            if positions.contains(&0) {
-                continue;
-            }
-            // A box is some rows of one plane, or several planes.
-            let plane = positions[1] * positions[2];
-            let most = POSITIONS / residues.len();
-            let block = if plane > most {
-                let rows = equal_blocks(positions[1], (most / positions[2]).max(1));
-                [1, rows, positions[2]]
-            } else {
-                [equal_blocks(positions[0], most / plane), positions[1], positions[2]]
-            };
-            let copied = is_copied(&reading, block, output_block.min(outputs));
-            let taps = reading.taps.len().max(1);
-            let fits = PACKED / reading.channel_size(block).max(1);
-            let most = if copied { fits.min(COPIED_ROWS.div_ceil(taps)) } else { fits };
-            let blocks: [usize; 3] = std::array::from_fn(|axis| positions[axis].div_ceil(block[axis]));
-            let part = Part {
-                residues,
-                positions,
-                start,
-                spread,
-                block,
-                blocks,
-                copied,
-                channel_block: equal_blocks(inputs, most.max(1)),
-                weights: plan.packed_weights,
-                first_chunk: plan.chunks,
-                first_moment: plan.moments,
-                reading,
-            };
-            let boxes: usize = blocks.iter().product();
-            plan.packed_weights += plan.groups * plan.output_blocks * plan.weight_block(&part);
-            plan.chunks += plan.batch * plan.groups * plan.output_blocks * boxes;
-            plan.moments += boxes;
-            plan.parts.push(part);
+            block,
+            blocks: std::array::from_fn(|axis| positions[axis].div_ceil(block[axis].max(1))),
+            copied,
+            channel_block: equal_blocks(inputs, most.max(1)),
         }
-        plan
+    }
+
+    /// Boxes of an image.
+    pub fn boxes(&self) -> usize {
+        self.blocks.iter().product()
     }
 
     /// Numbers of the packed weights of a block of output channels, for any panel's width.
-    pub fn weight_block(&self, part: &Part) -> usize {
+    pub fn weight_block(&self) -> usize {
         let padded = self.output_block.next_multiple_of(8).max(self.output_block.next_multiple_of(6));
-        self.inputs * part.reading.taps.len() * padded
-    }
-
-    pub fn part_of(&self, chunk: usize) -> &Part {
-        self.parts.iter().rev().find(|part| part.first_chunk <= chunk).expect("chunk 0 is of the first part")
+        self.inputs * self.reading.taps.len() * padded
     }
 
     fn run(&self, source: Inputs<'_, T>, epilogue: Epilogue<'_, T>, out: &Outputs<'_, T>) -> Result<()> {
-        if self.chunks == 0 {
+        let count = self.groups * self.output_blocks;
+        let chunks = self.batch * count * self.boxes();
+        if chunks == 0 {
             return Ok(());
         }
-        let mut packed = Scratch::<T>::new("conv", self.packed_weights)?;
+        let size = self.weight_block();
+        let mut packed = Scratch::<T>::new("conv", count * size)?;
         let weights_start = packed.uninit().as_mut_ptr();
-        for part in &self.parts {
-            let size = self.weight_block(part);
-            let count = self.groups * self.output_blocks;
-            let slice = &mut packed.uninit()[part.weights..part.weights + count * size];
-            let partition = Partition::new(slice, size);
-            let grain = (CHUNK_WORK / 16 / size.max(1)).max(1);
-            parallel_for(if size == 0 { 0 } else { count }, grain, |range| {
-                dispatch(PackWeights { plan: self, part, range, partition: &partition })
-            })?;
-        }
-        let mut partial = PartialMoments::new(&epilogue, self.moments)?;
+        let partition = Partition::new(packed.uninit(), size);
+        let grain = (CHUNK_WORK / 16 / size.max(1)).max(1);
+        parallel_for(if size == 0 { 0 } else { count }, grain, |range| {
+            dispatch(PackWeights { plan: self, range, partition: &partition })
+        })?;
+        let mut partial = PartialMoments::new(&epilogue, self.boxes() * self.lines.len())?;
         let slots = partial.as_mut().map(PartialMoments::slots);
-        let work: usize =
-            self.parts.iter().map(|part| part.reading.taps.len() * part.positions.iter().product::<usize>()).sum();
-        let work = self.batch * self.groups * self.inputs * self.outputs * work / self.chunks;
+        let work = self.reading.taps.len() * self.positions.iter().product::<usize>();
+        let work = self.batch * self.groups * self.inputs * self.outputs * work / chunks;
         // SAFETY: every block of the weights was packed above; padding inside of a block isn't read.
-        let weights = unsafe { std::slice::from_raw_parts(weights_start.cast::<T>(), self.packed_weights) };
-        parallel_for(self.chunks, (CHUNK_WORK / 2 / work.max(1)).max(1), |range| {
+        let weights = unsafe { std::slice::from_raw_parts(weights_start.cast::<T>(), count * size) };
+        parallel_for(chunks, (CHUNK_WORK / 2 / work.max(1)).max(1), |range| {
             let moments = slots.as_ref();
             dispatch(Boxes { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
         })?;
@@ -327,7 +303,6 @@ impl<'a, T: Real> Plan<'a, T> {
 /// Packs the weights of some blocks of output channels: for each residue panels of [input channel][tap][panel row].
 struct PackWeights<'a, T> {
     plan: &'a Plan<'a, T>,
-    part: &'a Part,
     range: Range<usize>,
     partition: &'a Partition<'a, MaybeUninit<T>>,
 }
@@ -342,8 +317,8 @@ impl<T: Real> Kernel for PackWeights<'_, T> {
             let (group, first) = (block / output_blocks, block % output_blocks * output_block);
             let rows = output_block.min(outputs - first);
             let mut to = self.partition.block(block).chunks_exact_mut(height);
-            for residue in &self.part.residues {
-                let taps: Vec<usize> = residue.iter().map(|&tap| self.part.reading.taps[tap].index).collect();
+            for residue in self.plan.lines.iter().flat_map(|line| &line.residues) {
+                let taps: Vec<usize> = residue.iter().map(|&tap| self.plan.reading.taps[tap].index).collect();
                 for panel in (0..rows).step_by(height) {
                     let start = group * strides.group + (first + panel) * strides.out;
                     let rows = height.min(rows - panel);
