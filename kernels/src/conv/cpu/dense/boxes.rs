@@ -92,10 +92,8 @@ impl<T: Real> Boxes<'_, T> {
         let runs = if plan.copied { 1 } else { depth };
         let channel = pitch * runs;
         let residue = chunk.outputs.next_multiple_of(height) * channel;
-        let residues = plan.lines.iter().map(|line| line.residues.len()).max().unwrap_or(0);
-        let taps = plan.lines.iter().flat_map(|line| &line.residues).map(Vec::len).max().unwrap_or(0);
         let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a chunk");
-        let mut data = scratch(residues * residue + T::Vec::<S>::LANES);
+        let mut data = scratch(plan.most_residues * residue + T::Vec::<S>::LANES);
         let data = data.uninit().as_mut_ptr().cast::<T>();
         let sums = if plan.copied {
             Sums { data, channel, plane: rows * columns, pitch: columns, residue }
@@ -106,7 +104,7 @@ impl<T: Real> Boxes<'_, T> {
         let packed_size = plan.channel_block * plan.reading.channel_size(plan.block);
         let mut packed = scratch(packed_size + width);
         let packed = packed.uninit().as_mut_ptr().cast::<T>();
-        let mut copied = scratch(if plan.copied { plan.channel_block * taps * width } else { 0 });
+        let mut copied = scratch(if plan.copied { plan.channel_block * plan.most_taps * width } else { 0 });
         let copied = copied.uninit().as_mut_ptr().cast::<T>();
         // SAFETY: the scratch holds whole tiles over all runs of positions and all panels, every place of a packed piece that
         // a position and a tap reach, and a tile's width more (zeroed here).
@@ -185,9 +183,11 @@ impl<T: Real> Boxes<'_, T> {
             residues.push((offsets, residue.len(), weights_before));
             weights_before += plan.inputs * residue.len() * chunk.outputs.next_multiple_of(height);
         }
-        let most = line.residues.iter().map(Vec::len).max().unwrap_or(0);
-        let copied_offsets: Vec<usize> =
-            if plan.copied { (0..plan.channel_block * most).map(|row| row * width).collect() } else { Vec::new() };
+        let copied_offsets: Vec<usize> = if plan.copied {
+            (0..plan.channel_block * plan.most_taps).map(|row| row * width).collect()
+        } else {
+            Vec::new()
+        };
         let output_block = chunk.group * plan.output_blocks + chunk.first_output / plan.output_block;
         let weights = self.weights[output_block * plan.weight_block()..].as_ptr();
         let runs = if plan.copied { 1 } else { chunk.size[0] };

@@ -50,6 +50,9 @@ pub(super) struct Plan<'a, T> {
     pub target_size: [usize; 3],
     pub reading: Reading,
     pub lines: Vec<Line>,
+    /// The most residues of a line, and the most taps of a residue.
+    pub most_residues: usize,
+    pub most_taps: usize,
     /// How many positions there are at the most, and how far apart they are written.
     pub positions: [usize; 3],
     pub spread: [usize; 3],
@@ -129,7 +132,7 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
 /// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
 pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
     let plan = Plan::<f32>::forward(shape, &[]);
-    let boxes = (shape.batch * shape.groups * plan.blocks.iter().product::<usize>()) as f64;
+    let boxes = (shape.batch * shape.groups * plan.boxes()) as f64;
     let [depth, rows, columns] = plan.block;
     let positions = if plan.copied {
         (depth * rows * columns).next_multiple_of(TILE)
@@ -224,7 +227,9 @@ impl<'a, T: Real> Plan<'a, T> {
         let output_block = equal_blocks(outputs.div_ceil(8), if few { 8 } else { 16 }) * 8;
         // A box is some rows of one plane, or several planes.
         let plane = positions[1] * positions[2];
-        let most = POSITIONS / lines.iter().map(|line| line.residues.len()).max().unwrap_or(1).max(1);
+        let most_residues = lines.iter().map(|line| line.residues.len()).max().unwrap_or(0);
+        let most_taps = lines.iter().flat_map(|line| &line.residues).map(Vec::len).max().unwrap_or(0);
+        let most = POSITIONS / most_residues.max(1);
         let block = if plane > most {
             let rows = equal_blocks(positions[1], (most / positions[2]).max(1));
             [1, rows, positions[2]]
@@ -233,8 +238,7 @@ impl<'a, T: Real> Plan<'a, T> {
         };
         let copied = !positions.contains(&0) && is_copied(&reading, block, output_block.min(outputs));
         let fits = PACKED / reading.channel_size(block).max(1);
-        let taps = lines.iter().flat_map(|line| &line.residues).map(Vec::len).max().unwrap_or(0).max(1);
-        let most = if copied { fits.min(COPIED_ROWS.div_ceil(taps)) } else { fits };
+        let most = if copied { fits.min(COPIED_ROWS.div_ceil(most_taps.max(1))) } else { fits };
         Plan {
             batch: shape.batch,
             groups: shape.groups,
@@ -244,6 +248,8 @@ impl<'a, T: Real> Plan<'a, T> {
             target_size,
             reading,
             lines,
+            most_residues,
+            most_taps,
             positions,
             spread,
             strides,
