@@ -61,16 +61,19 @@ impl Tape {
     /// # Errors
     /// When an output has no history here, the tape was used before, or an operation fails.
     pub fn backward_with(&self, outputs: &[(&Var, Tensor)]) -> Result<Gradients> {
-        let mut starts = Vec::with_capacity(outputs.len());
-        for (output, cotangent) in outputs {
-            match output.place.filter(|_| output.tape.is(self)) {
-                Some(place) => starts.push((place, cotangent.clone())),
-                None => {
-                    return Err(Error::new(ErrorKind::Graph, "backward", "the output has no history on this tape")
-                        .expected("a variable computed, on a recording tape, from a leaf of it"));
-                }
-            }
-        }
+        let start = |(output, cotangent): &(&Var, Tensor)| Ok((self.place_of(output)?, cotangent.clone()));
+        self.backward_from(outputs.iter().map(start).collect::<Result<_>>()?)
+    }
+
+    pub(crate) fn place_of(&self, output: &Var) -> Result<Place> {
+        output.place.filter(|_| output.tape.is(self)).ok_or_else(|| {
+            Error::new(ErrorKind::Graph, "backward", "the output has no history on this tape")
+                .expected("a variable computed, on a recording tape, from a leaf of it")
+        })
+    }
+
+    /// [`backward_with`](Tape::backward_with) of cotangents that are handed over.
+    pub(crate) fn backward_from(&self, starts: Vec<(Place, Tensor)>) -> Result<Gradients> {
         let (nodes, hooks) = {
             let mut arena = self.arena();
             if std::mem::replace(&mut arena.used, true) {
@@ -92,8 +95,10 @@ struct Walk {
     nodes: Vec<Option<Node>>,
     /// The gradients of each node's outputs, as far as they are known.
     gradients: Vec<Vec<Option<Tensor>>>,
-    /// Recomputed outputs, kept until their node's own turn.
+    /// Recomputed outputs, kept while a reader is to come.
     recomputed: BTreeMap<usize, Tensor>,
+    /// For a node whose output is recomputed: the first operation on the tape that saved it, and so the last to read it.
+    last_reader: BTreeMap<usize, usize>,
     /// For a leaf with a hook: how many operations that use it are still to come.
     pending: BTreeMap<usize, usize>,
     hooks: BTreeMap<usize, Hook>,
@@ -108,11 +113,18 @@ impl Walk {
                 *count += 1;
             }
         }
+        let mut last_reader = BTreeMap::new();
+        for (id, node) in nodes.iter().enumerate() {
+            for node in node.recomputed_inputs() {
+                last_reader.entry(node).or_insert(id);
+            }
+        }
         Self {
             context,
             gradients: nodes.iter().map(|_| Vec::new()).collect(),
             nodes: nodes.into_iter().map(Some).collect(),
             recomputed: BTreeMap::new(),
+            last_reader,
             pending,
             hooks,
             leaves: BTreeMap::new(),
@@ -142,6 +154,8 @@ impl Walk {
             let Some(node) = self.nodes[id].take() else { continue };
             let mut gradients = std::mem::take(&mut self.gradients[id]);
             let inputs: Vec<Place> = node.inputs().collect();
+            // All that read this node's output came later on the tape and are done.
+            self.recomputed.remove(&id);
             match node {
                 Node::Leaf => {
                     if let Some(gradient) = gradients.pop().flatten() {
@@ -150,15 +164,13 @@ impl Walk {
                     self.fire(id)?;
                 }
                 _ if gradients.iter().all(Option::is_none) => {}
-                Node::Operation(record) => self.operation(*record, gradients)?,
+                Node::Operation(record) => self.operation(id, *record, gradients)?,
                 Node::Segment(segment) => {
                     for (place, gradient) in segment.backward(tape, gradients)? {
                         self.add(place, gradient)?;
                     }
                 }
             }
-            // All that read this node's output came later on the tape and are done.
-            self.recomputed.remove(&id);
             for place in inputs {
                 self.finished_one_use(place.node)?;
             }
@@ -166,22 +178,27 @@ impl Walk {
         Ok(())
     }
 
-    fn operation(&mut self, record: Record, mut gradients: Vec<Option<Tensor>>) -> Result<()> {
+    fn operation(&mut self, id: usize, record: Record, mut gradients: Vec<Option<Tensor>>) -> Result<()> {
         gradients.resize(record.outputs, None);
         let needed: Vec<bool> = record.inputs.iter().map(Option::is_some).collect();
+        let recomputed: Vec<usize> = record.recomputed_inputs().collect();
         let inputs = record
             .saved_inputs
-            .iter()
+            .into_iter()
             .map(|input| match input {
                 SavedInput::Unneeded => Ok(None),
-                SavedInput::Value(value) => Ok(Some(value.clone())),
-                SavedInput::Recomputed(node) => self.recompute(*node).map(Some),
+                SavedInput::Value(value) => Ok(Some(value)),
+                SavedInput::Recomputed(node) => self.recompute(node).map(Some),
             })
             .collect::<Result<_>>()?;
+        // From here on the operation alone holds what nobody else will read.
+        for node in recomputed {
+            if self.last_reader.get(&node) == Some(&id) {
+                self.recomputed.remove(&node);
+            }
+        }
         let saved = Saved { inputs, outputs: record.saved_outputs, state: record.state, metas: record.metas };
-        let results = run_backward(&*record.op, &saved, &gradients, &needed, &self.context)?;
-        // What was saved is freed before the sums are made.
-        drop((saved, record.saved_inputs, gradients));
+        let results = run_backward(&*record.op, saved, gradients, &needed, &self.context)?;
         for (place, gradient) in record.inputs.iter().zip(results) {
             if let (Some(place), Some(gradient)) = (place, gradient) {
                 self.add(*place, gradient)?;
@@ -264,7 +281,25 @@ impl Walk {
     }
 }
 
+impl Record {
+    /// The nodes whose outputs are made again for this operation.
+    fn recomputed_inputs(&self) -> impl Iterator<Item = usize> + '_ {
+        self.saved_inputs.iter().filter_map(|input| match input {
+            SavedInput::Recomputed(node) => Some(*node),
+            _ => None,
+        })
+    }
+}
+
 impl Node {
+    fn recomputed_inputs(&self) -> impl Iterator<Item = usize> + '_ {
+        let record = match self {
+            Node::Operation(record) => Some(record),
+            _ => None,
+        };
+        record.into_iter().flat_map(|record| record.recomputed_inputs())
+    }
+
     /// The places whose gradient this node adds to.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = Place> + '_ {
         let (record, segment) = match self {

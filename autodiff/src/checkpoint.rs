@@ -33,14 +33,16 @@ impl Segment {
             .map(|(value, place)| tape.adopt(&Var { value, tape: outer.clone(), place }))
             .collect::<Result<_>>()?;
         let outputs = (self.run)(&tape, &inputs)?;
-        let starts: Vec<(&Var, Tensor)> = outputs
-            .iter()
+        drop(inputs);
+        let starts = outputs
+            .into_iter()
             .zip(gradients)
             .filter_map(|(output, gradient)| Some((output, gradient?)))
             .filter(|(output, _)| output.has_gradient())
-            .collect();
+            .map(|(output, gradient)| Ok((tape.place_of(&output)?, gradient)))
+            .collect::<Result<_>>()?;
         let adopted = std::mem::take(&mut tape.arena().adopted);
-        let mut own = tape.backward_with(&starts)?;
+        let mut own = tape.backward_from(starts)?;
         let mut results = Vec::new();
         for (var, place) in adopted {
             let gradient = place.and_then(|place| own.take_place(place));

@@ -159,8 +159,8 @@ impl Op for Cube {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        dy: &[Option<Tensor>],
+        saved: Saved,
+        dy: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &dy[0] else { return Ok(vec![None]) };

@@ -49,18 +49,20 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward
     Ok(result)
 }
 
-/// Runs `op` backward: the gradients of the inputs for which `needed` is true.
+/// Runs `op` backward: the gradients of the inputs for which `needed` is true. A tensor that the caller keeps no clone of is
+/// freed, or written over, as soon as the operation can.
 ///
 /// # Errors
 /// When a gradient's shape isn't that of its output, or the operation fails.
 pub fn run_backward(
     op: &dyn Op,
-    saved: &Saved,
-    gradients: &[Option<Tensor>],
+    saved: Saved,
+    gradients: Vec<Option<Tensor>>,
     needed: &[bool],
     context: &Context,
 ) -> Result<Vec<Option<Tensor>>> {
-    let announced = op.infer(&saved.metas)?;
+    let metas = saved.metas.clone();
+    let announced = op.infer(&metas)?;
     for (gradient, meta) in gradients.iter().zip(&announced) {
         if let Some(gradient) = gradient
             && Meta::from(gradient) != *meta
@@ -71,22 +73,18 @@ pub fn run_backward(
         }
     }
     let start = trace::start();
-    let device = saved.metas.first().map_or(Device::Cpu, |meta| meta.device);
-    let half = half_dtype(op, &saved.metas);
-    let results = if half.is_some() {
-        let wide = widen_saved(saved)?;
-        let gradients: Vec<Option<Tensor>> =
-            gradients.iter().map(|gradient| gradient.as_ref().map(widen).transpose()).collect::<Result<_>>()?;
-        dispatch_backward(op, device, context, &wide, &gradients, needed)?
-    } else {
-        dispatch_backward(op, device, context, saved, gradients, needed)?
+    let device = metas.first().map_or(Device::Cpu, |meta| meta.device);
+    let (saved, gradients) = match half_dtype(op, &metas) {
+        Some(_) => (widen_saved(&saved)?, widen_all(&gradients)?),
+        None => (saved, gradients),
     };
+    let results = dispatch_backward(op, device, context, saved, gradients, needed)?;
     let results = results
         .into_iter()
-        .zip(&saved.metas)
+        .zip(&metas)
         .map(|(gradient, meta)| gradient.map(|gradient| cast(&gradient, meta.dtype)).transpose())
         .collect::<Result<Vec<_>>>()?;
-    for (index, (gradient, meta)) in results.iter().zip(&saved.metas).enumerate() {
+    for (index, (gradient, meta)) in results.iter().zip(&metas).enumerate() {
         if let Some(gradient) = gradient
             && gradient.shape() != meta.shape
         {
@@ -95,11 +93,11 @@ pub fn run_backward(
         }
     }
     let cost = || {
-        let cost = op.cost(&saved.metas, &announced);
+        let cost = op.cost(&metas, &announced);
         let parts = needed.iter().filter(|&&needed| needed).count().max(1) as f64;
         crate::Cost { flops: cost.flops * parts.min(2.0), bytes: cost.bytes * parts.min(2.0) }
     };
-    trace::record(op, Direction::Backward, start, cost, &saved.metas);
+    trace::record(op, Direction::Backward, start, cost, &metas);
     Ok(results)
 }
 
@@ -136,8 +134,8 @@ fn dispatch_backward(
     op: &dyn Op,
     device: Device,
     context: &Context,
-    saved: &Saved,
-    gradients: &[Option<Tensor>],
+    saved: Saved,
+    gradients: Vec<Option<Tensor>>,
     needed: &[bool],
 ) -> Result<Vec<Option<Tensor>>> {
     match device {
@@ -182,13 +180,14 @@ fn widen_meta(meta: &Meta) -> Meta {
     }
 }
 
+fn widen_all(tensors: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+    tensors.iter().map(|tensor| tensor.as_ref().map(widen).transpose()).collect()
+}
+
 fn widen_saved(saved: &Saved) -> Result<Saved> {
-    let all = |tensors: &[Option<Tensor>]| -> Result<Vec<Option<Tensor>>> {
-        tensors.iter().map(|tensor| tensor.as_ref().map(widen).transpose()).collect()
-    };
     Ok(Saved {
-        inputs: all(&saved.inputs)?,
-        outputs: all(&saved.outputs)?,
+        inputs: widen_all(&saved.inputs)?,
+        outputs: widen_all(&saved.outputs)?,
         state: saved.state.clone(),
         metas: saved.metas.iter().map(widen_meta).collect(),
     })

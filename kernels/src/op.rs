@@ -187,13 +187,16 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// where an output had no part in the loss) with the derivative of output `k` with respect to input `i`. `None` where
     /// `needed[i]` is false.
     ///
+    /// What was saved and the gradients are handed over: an operation frees a tensor that it needs no more by dropping it
+    /// before it makes the next, and may write over one that [is unique](Tensor::is_unique).
+    ///
     /// # Errors
     /// When memory runs out.
     fn backward_cpu(
         &self,
         context: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>>;
 

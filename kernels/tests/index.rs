@@ -62,7 +62,7 @@ fn half_gradients_are_added_in_f32() {
     };
     let ones = Tensor::ones(&[3000], DType::F16, Device::Cpu).unwrap();
     let gradients =
-        run_backward(&Gather { axis: 0 }, &saved, &[Some(ones)], &[true, false], &Context::default()).unwrap();
+        run_backward(&Gather { axis: 0 }, saved, vec![Some(ones)], &[true, false], &Context::default()).unwrap();
     // In f16 a sum of ones sticks at 2048.
     assert_eq!(gradients[0].as_ref().unwrap().to_vec_f64().unwrap(), [3000.0]);
 }

@@ -86,22 +86,18 @@ fn saved_of(op: &dyn Op, inputs: &[Tensor], forward: &Forward) -> Saved {
     }
 }
 
+/// A random cotangent of each floating-point output.
+fn cotangents_of(forward: &Forward, random: &mut Random) -> Result<Vec<Option<Tensor>>> {
+    let mut cotangent = |y: &Tensor| cast(&registry::values(random, y.shape())?, y.dtype());
+    forward.outputs.iter().map(|y| y.dtype().is_float().then(|| cotangent(y)).transpose()).collect()
+}
+
 /// Forward and all gradients with a fixed random cotangent.
 fn both(case: &Case, inputs: &[Tensor], random: &mut Random, context: &Context) -> Result<Vec<Tensor>> {
     let forward = run(&*case.op, &references(inputs), context)?;
-    let cotangents: Vec<Option<Tensor>> = forward
-        .outputs
-        .iter()
-        .map(|y| {
-            if y.dtype().is_float() {
-                cast(&registry::values(random, y.shape())?, y.dtype()).map(Some)
-            } else {
-                Ok(None)
-            }
-        })
-        .collect::<Result<_>>()?;
+    let cotangents = cotangents_of(&forward, random)?;
     let saved = saved_of(&*case.op, inputs, &forward);
-    let gradients = run_backward(&*case.op, &saved, &cotangents, &case.differentiable, context)?;
+    let gradients = run_backward(&*case.op, saved, cotangents, &case.differentiable, context)?;
     Ok(forward.outputs.into_iter().chain(gradients.into_iter().flatten()).collect())
 }
 
@@ -212,13 +208,9 @@ fn gradients_equal_differences() {
         }
         let context = Context { precision: Precision::Strict, ..Context::default() };
         let forward = run(&*case.op, &references(&case.inputs), &context)?;
-        let cotangents: Vec<Option<Tensor>> = forward
-            .outputs
-            .iter()
-            .map(|y| if y.dtype().is_float() { registry::values(random, y.shape()).map(Some) } else { Ok(None) })
-            .collect::<Result<_>>()?;
+        let cotangents = cotangents_of(&forward, random)?;
         let saved = saved_of(&*case.op, &case.inputs, &forward);
-        let gradients = run_backward(&*case.op, &saved, &cotangents, &case.differentiable, &context)?;
+        let gradients = run_backward(&*case.op, saved, cotangents.clone(), &case.differentiable, &context)?;
         let loss = |inputs: &[Tensor]| -> Result<f64> {
             let outputs = run(&*case.op, &references(inputs), &context)?.outputs;
             let mut sum = 0.0;
@@ -257,6 +249,26 @@ fn gradients_equal_differences() {
                 "input {i}: differences give {difference}, the gradient {product}"
             );
         }
+        Ok(())
+    });
+}
+
+/// A backward run may write over tensors that nobody else holds, but must leave others alone.
+#[test]
+fn cotangents_given_away_or_kept_give_the_same_gradients() {
+    for_every_case("given away", |case, random| {
+        let context = Context::default();
+        let forward = run(&*case.op, &references(&case.inputs), &context)?;
+        let cotangents = cotangents_of(&forward, random)?;
+        let backward = |cotangents| {
+            let saved = saved_of(&*case.op, &case.inputs, &forward);
+            run_backward(&*case.op, saved, cotangents, &case.differentiable, &context)
+        };
+        let numbers = |tensors: &[Option<Tensor>]| tensors.iter().flatten().map(bits).collect::<Result<Vec<_>>>();
+        let before = numbers(&cotangents)?;
+        let kept = numbers(&backward(cotangents.clone())?)?;
+        assert_eq!(numbers(&cotangents)?, before, "a cotangent that is kept");
+        assert_eq!(numbers(&backward(cotangents)?)?, kept, "the gradients");
         Ok(())
     });
 }

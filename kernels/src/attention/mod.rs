@@ -105,8 +105,8 @@ impl Op for Attention {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &gradients[0] else { return Ok(vec![None; needed.len()]) };

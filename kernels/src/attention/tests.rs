@@ -18,7 +18,7 @@ fn forward_and_backward(inputs: &[Tensor], dy: &Tensor) -> (Tensor, Vec<Vec<f64>
     };
     let needed = vec![true; inputs.len()];
     let gradients =
-        run_backward(&Attention::default(), &saved, &[Some(dy.clone())], &needed, &Context::default()).unwrap();
+        run_backward(&Attention::default(), saved, vec![Some(dy.clone())], &needed, &Context::default()).unwrap();
     (outputs[0].clone(), gradients.into_iter().map(|gradient| gradient.unwrap().to_vec_f64().unwrap()).collect())
 }
 

@@ -43,8 +43,8 @@ impl Op for Cast {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![gradients[0].as_ref().map(|gradient| cast(gradient, saved.metas[0].dtype)).transpose()?])

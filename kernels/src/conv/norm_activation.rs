@@ -107,16 +107,17 @@ impl Op for ConvNormActivation {
     fn backward_cpu(
         &self,
         context: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        mut saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let count = self.conv_inputs();
         let wants_conv = needed[..count].contains(&true);
-        let norm_saved = self.norm_saved(saved)?;
+        let norm_saved = self.norm_saved(&saved)?;
+        // The norm alone reads z: it is freed before the convolution's turn.
+        saved.state.clear();
         let norm_needed = [&[wants_conv], &needed[count..]].concat();
-        let mut norm_gradients = self.norm.backward_cpu(context, &norm_saved, gradients, &norm_needed)?;
-        drop(norm_saved);
+        let mut norm_gradients = self.norm.backward_cpu(context, norm_saved, gradients, &norm_needed)?;
         let dz = norm_gradients.remove(0);
         let mut results = match dz {
             Some(dz) => self.conv.gradients(context, saved, &dz, &needed[..count])?,

@@ -120,7 +120,7 @@ impl Conv {
     pub(super) fn gradients(
         &self,
         context: &Context,
-        saved: &Saved,
+        mut saved: Saved,
         dy: &Tensor,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
@@ -131,6 +131,21 @@ impl Conv {
             let build = |index: usize| TensorBuilder::<T>::new("conv", &saved.metas[index].shape, saved.metas[index].device);
             let weight_index = self.weight();
             let mut gradients = vec![None; self.input_count()];
+            if needed[weight_index] {
+                let x: Vec<Tensor> = (0..weight_index).map(|i| saved.input(i)?.contiguous()).collect::<Result<_>>()?;
+                let mut builder = build(weight_index)?;
+                cpu::backward_weights(&shape, inputs_of::<T>(&x)?, dy, builder.uninit()?)?;
+                // SAFETY: the backward pass writes every weight's gradient.
+                gradients[weight_index] = Some(unsafe { builder.assume_init() });
+            }
+            if self.bias && needed[weight_index + 1] {
+                let mut builder = build(weight_index + 1)?;
+                cpu::backward_bias(&shape, dy, builder.uninit()?)?;
+                // SAFETY: the backward pass writes every bias's gradient.
+                gradients[weight_index + 1] = Some(unsafe { builder.assume_init() });
+            }
+            // Nothing reads x any more: its memory can be that of its gradient.
+            saved.inputs[..weight_index].fill(None);
             if needed[..weight_index].contains(&true) {
                 let weight = saved.input(weight_index)?.contiguous()?;
                 let mut dx: Vec<TensorBuilder<T>> = (0..weight_index).map(build).collect::<Result<_>>()?;
@@ -146,19 +161,6 @@ impl Conv {
                     let gradient = unsafe { builder.assume_init() };
                     gradients[index] = needed[index].then_some(gradient);
                 }
-            }
-            if needed[weight_index] {
-                let x: Vec<Tensor> = (0..weight_index).map(|i| saved.input(i)?.contiguous()).collect::<Result<_>>()?;
-                let mut builder = build(weight_index)?;
-                cpu::backward_weights(&shape, inputs_of::<T>(&x)?, dy, builder.uninit()?)?;
-                // SAFETY: the backward pass writes every weight's gradient.
-                gradients[weight_index] = Some(unsafe { builder.assume_init() });
-            }
-            if self.bias && needed[weight_index + 1] {
-                let mut builder = build(weight_index + 1)?;
-                cpu::backward_bias(&shape, dy, builder.uninit()?)?;
-                // SAFETY: the backward pass writes every bias's gradient.
-                gradients[weight_index + 1] = Some(unsafe { builder.assume_init() });
             }
             Ok(gradients)
         })
@@ -209,8 +211,8 @@ impl Op for Conv {
     fn backward_cpu(
         &self,
         context: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         match &gradients[0] {

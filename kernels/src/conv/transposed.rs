@@ -132,8 +132,8 @@ impl Op for ConvTranspose {
     fn backward_cpu(
         &self,
         context: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        mut saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let mut results = vec![None; needed.len()];
@@ -145,15 +145,6 @@ impl Op for ConvTranspose {
             let build = |index: usize| {
                 TensorBuilder::<T>::new("conv_transpose", &saved.metas[index].shape, saved.metas[index].device)
             };
-            if needed[0] {
-                let weight = saved.input(1)?.contiguous()?;
-                let mut builder = build(0)?;
-                let dx = Outputs::one(builder.uninit()?, shape.out_channels);
-                let dy = Inputs::one(dy, shape.in_channels);
-                cpu::forward(&shape, dy, weight.as_slice::<T>()?, Epilogue::default(), dx)?;
-                // SAFETY: the kernel writes every element of its output.
-                results[0] = Some(unsafe { builder.assume_init() });
-            }
             if needed[1] {
                 let x = saved.input(0)?.contiguous()?;
                 let mut builder = build(1)?;
@@ -166,6 +157,17 @@ impl Op for ConvTranspose {
                 let mut channels = vec![1; gradient.rank()];
                 channels[1] = shape.in_channels;
                 results[2] = Some(reduce::sum_to(&gradient, &channels)?.reshape(&[shape.in_channels])?);
+            }
+            // Nothing reads x any more: its memory can be that of its gradient.
+            saved.inputs[0] = None;
+            if needed[0] {
+                let weight = saved.input(1)?.contiguous()?;
+                let mut builder = build(0)?;
+                let dx = Outputs::one(builder.uninit()?, shape.out_channels);
+                let dy = Inputs::one(dy, shape.in_channels);
+                cpu::forward(&shape, dy, weight.as_slice::<T>()?, Epilogue::default(), dx)?;
+                // SAFETY: the kernel writes every element of its output.
+                results[0] = Some(unsafe { builder.assume_init() });
             }
             Ok(results)
         })

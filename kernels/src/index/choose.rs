@@ -40,8 +40,8 @@ impl Op for Where {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None; 3]) };

@@ -78,11 +78,11 @@ impl Op for Gather {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        adjoint("gather", saved, gradients, needed, self.axis)
+        adjoint("gather", &saved, &gradients, needed, self.axis)
     }
 
     fn half_policy(&self) -> HalfPolicy {
@@ -120,11 +120,11 @@ impl Op for IndexSelect {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        adjoint("index_select", saved, gradients, needed, self.axis)
+        adjoint("index_select", &saved, &gradients, needed, self.axis)
     }
 
     fn half_policy(&self) -> HalfPolicy {
@@ -165,8 +165,8 @@ impl Op for ScatterAdd {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None; 3]) };

@@ -43,8 +43,8 @@ impl Op for OneHot {
     fn backward_cpu(
         &self,
         _: &Context,
-        _: &Saved,
-        _: &[Option<Tensor>],
+        _: Saved,
+        _: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![None; needed.len()])

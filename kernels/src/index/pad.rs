@@ -87,8 +87,8 @@ impl Op for Pad {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };

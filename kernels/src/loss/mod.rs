@@ -182,8 +182,8 @@ impl Op for DiceCe {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };

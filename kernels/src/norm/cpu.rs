@@ -161,6 +161,16 @@ pub(super) fn moments<T: Real>(x: &Tensor) -> Result<Vec<Moments>> {
     Ok(moments)
 }
 
+/// Where a row is read and where its result is written; both are one when `x` is `None`: then y holds x.
+fn source_and_target<T>(x: Option<&[T]>, y: &mut [MaybeUninit<T>]) -> (*const T, *mut T) {
+    let to = y.as_mut_ptr().cast::<T>();
+    let from = x.map_or(to.cast_const(), |x| {
+        assert_eq!(x.len(), y.len(), "a row and its result");
+        x.as_ptr()
+    });
+    (from, to)
+}
+
 /// y = activation(scale · x + shift) over a row.
 struct ApplyRow<'a, T, A> {
     /// `None`: y holds x.
@@ -178,14 +188,7 @@ impl<T: Real, A: Activate> Kernel for ApplyRow<'_, T, A> {
     fn run<S: Simd>(self, _: S) {
         let lanes = T::Vec::<S>::LANES;
         let count = self.y.len();
-        let to = self.y.as_mut_ptr().cast::<T>();
-        let from = match self.x {
-            Some(x) => {
-                assert_eq!(x.len(), count, "a row and its result");
-                x.as_ptr()
-            }
-            None => to.cast_const(),
-        };
+        let (from, to) = source_and_target(self.x, self.y);
         let (scale, shift) = (T::Vec::<S>::splat(self.scale), T::Vec::<S>::splat(self.shift));
         let mut i = 0;
         while i + lanes <= count {
@@ -341,7 +344,8 @@ pub(super) fn backward_sums<T: Real>(
 /// dx = scale · g + slope · (x − mean) + constant over a row; the last two are what goes through mean and variance.
 struct DataRow<'a, T, A> {
     x: &'a [T],
-    dy: &'a [T],
+    /// `None`: dx holds dy.
+    dy: Option<&'a [T]>,
     dx: &'a mut [MaybeUninit<T>],
     scale: T,
     shift: T,
@@ -360,20 +364,27 @@ impl<T: Real, A: Activate> Kernel for DataRow<'_, T, A> {
         let splat = |value: T| T::Vec::<S>::splat(value);
         let (scale, shift, mean) = (splat(self.scale), splat(self.shift), splat(self.mean));
         let (slope, constant) = (splat(self.slope), splat(self.constant));
-        for ((x, dy), dx) in self.x.chunks(lanes).zip(self.dy.chunks(lanes)).zip(self.dx.chunks_mut(lanes)) {
-            let (x, dy) = (T::Vec::<S>::load_partial(x), T::Vec::<S>::load_partial(dy));
-            let g = dy.mul(self.activate.derivative(x.mul_add(scale, shift)));
-            let result = g.mul_add(scale, x.sub(mean).mul_add(slope, constant));
-            // SAFETY: as many elements are written as the part of the row has.
-            unsafe { result.store_partial_ptr(dx.as_mut_ptr().cast(), dx.len()) };
+        assert_eq!(self.x.len(), self.dx.len(), "rows of one length");
+        let (from, to) = source_and_target(self.dy, self.dx);
+        for (part, x) in self.x.chunks(lanes).enumerate() {
+            let (i, count) = (part * lanes, x.len());
+            let x = T::Vec::<S>::load_partial(x);
+            // SAFETY: i + count elements exist in all rows; in place, each vector is read before it is written.
+            unsafe {
+                let dy = T::Vec::<S>::load_partial_ptr(from.add(i), count);
+                let g = dy.mul(self.activate.derivative(x.mul_add(scale, shift)));
+                let result = g.mul_add(scale, x.sub(mean).mul_add(slope, constant));
+                result.store_partial_ptr(to.add(i), count);
+            }
         }
     }
 }
 
-/// dx = γ r g + `through[1]` (x − mean) + `through[0]`, r being the inverse deviation; `through` is given for each pair.
+/// dx = γ r g + `through[1]` (x − mean) + `through[0]`, r being the inverse deviation; `through` is given for each pair. dx
+/// takes dy's memory when nobody else uses that.
 pub(super) fn backward_data<T: Real>(
     x: &Tensor,
-    dy: &Tensor,
+    mut dy: Tensor,
     scalings: &[Scaling],
     affine: &[Vec<f64>; 2],
     activation: Option<Function>,
@@ -381,28 +392,35 @@ pub(super) fn backward_data<T: Real>(
 ) -> Result<Tensor> {
     let (pairs, length, grain) = rows(x);
     let channels = affine[0].len();
+    let values = x.as_slice::<T>()?;
+    let write = |dy: Option<&[T]>, dx: &mut [MaybeUninit<T>]| -> Result<()> {
+        let target = Partition::new(dx, grain * length);
+        specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
+            let rows = target.take(chunk.start * length..chunk.end * length);
+            for (dx, pair) in rows.chunks_mut(length.max(1)).zip(chunk) {
+                let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
+                let range = pair * length..(pair + 1) * length;
+                dispatch(DataRow {
+                    x: &values[range.clone()],
+                    dy: dy.map(|dy| &dy[range]),
+                    dx,
+                    scale,
+                    shift,
+                    constant: T::from_f64(through[pair][0]),
+                    slope: T::from_f64(through[pair][1]),
+                    mean: T::from_f64(scalings[pair].mean),
+                    activate,
+                });
+            }
+        })?);
+        Ok(())
+    };
+    if dy.is_unique() {
+        write(None, crate::parallel::as_uninit(dy.as_mut_slice::<T>()?))?;
+        return Ok(dy);
+    }
     let mut builder = TensorBuilder::<T>::new("norm", x.shape(), x.device())?;
-    let (x, dy) = (x.as_slice::<T>()?, dy.as_slice::<T>()?);
-    let target = Partition::new(builder.uninit()?, grain * length);
-    specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
-        let rows = target.take(chunk.start * length..chunk.end * length);
-        for (dx, pair) in rows.chunks_mut(length.max(1)).zip(chunk) {
-            let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
-            let range = pair * length..(pair + 1) * length;
-            dispatch(DataRow {
-                x: &x[range.clone()],
-                dy: &dy[range],
-                dx,
-                scale,
-                shift,
-                constant: T::from_f64(through[pair][0]),
-                slope: T::from_f64(through[pair][1]),
-                mean: T::from_f64(scalings[pair].mean),
-                activate,
-            });
-        }
-    })?);
-    drop(target);
+    write(Some(dy.as_slice::<T>()?), builder.uninit()?)?;
     // SAFETY: every pair's row is written wholly.
     Ok(unsafe { builder.assume_init() })
 }

@@ -220,8 +220,8 @@ impl Op for Norm {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        mut gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let mut results = vec![None; needed.len()];
@@ -229,7 +229,8 @@ impl Op for Norm {
             return Ok(results);
         }
         let x = saved.input(0)?.contiguous()?;
-        let dy = match &gradients[0] {
+        // Taken out, so that dx can have its memory.
+        let dy = match gradients[0].take() {
             Some(dy) => dy.contiguous()?,
             None => Tensor::zeros(x.shape(), x.dtype(), x.device())?,
         };
@@ -276,7 +277,7 @@ impl Op for Norm {
                         [constant, slope]
                     })
                     .collect();
-                results[0] = Some(cpu::backward_data::<T>(&x, &dy, &scalings, &affine, self.activation, &through)?);
+                results[0] = Some(cpu::backward_data::<T>(&x, dy, &scalings, &affine, self.activation, &through)?);
             }
             let vector = |k: usize| {
                 let values: Vec<T> = by_channel.iter().map(|sums| T::from_f64(sums[k])).collect();
@@ -291,7 +292,7 @@ impl Op for Norm {
                 let given = |inverse_power: i32, k: usize, factor: f64| {
                     let values: Vec<T> = (0..channels)
                         .map(|c| {
-                            let inverse = saved_inverse(saved, c, channels);
+                            let inverse = saved_inverse(&saved, c, channels);
                             T::from_f64(factor * affine[0][c] * inverse.powi(inverse_power) * by_channel[c][k])
                         })
                         .collect();

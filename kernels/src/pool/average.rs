@@ -81,11 +81,11 @@ macro_rules! separable_methods {
         fn backward_cpu(
             &self,
             _: &Context,
-            saved: &Saved,
-            gradients: &[Option<Tensor>],
+            saved: Saved,
+            gradients: Vec<Option<Tensor>>,
             _: &[bool],
         ) -> Result<Vec<Option<Tensor>>> {
-            separable_gradient(self.name(), &self.axes(&saved.metas[0].shape), gradients, &saved.metas[0])
+            separable_gradient(self.name(), &self.axes(&saved.metas[0].shape), &gradients, &saved.metas[0])
         }
 
         fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

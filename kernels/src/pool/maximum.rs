@@ -91,8 +91,8 @@ macro_rules! maximum_methods {
         fn backward_cpu(
             &self,
             _: &Context,
-            saved: &Saved,
-            gradients: &[Option<Tensor>],
+            saved: Saved,
+            gradients: Vec<Option<Tensor>>,
             _: &[bool],
         ) -> Result<Vec<Option<Tensor>>> {
             let Some(dy) = &gradients[0] else { return Ok(vec![None]) };

@@ -99,8 +99,8 @@ impl Op for Reduce {
     fn backward_cpu(
         &self,
         context: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
@@ -176,8 +176,8 @@ impl Op for ArgMax {
     fn backward_cpu(
         &self,
         _: &Context,
-        _: &Saved,
-        _: &[Option<Tensor>],
+        _: Saved,
+        _: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![None; needed.len()])

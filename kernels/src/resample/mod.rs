@@ -115,11 +115,11 @@ impl Op for Interpolate {
     fn backward_cpu(
         &self,
         _: &Context,
-        saved: &Saved,
-        gradients: &[Option<Tensor>],
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        separable_gradient("interpolate", &self.axes(&saved.metas[0].shape), gradients, &saved.metas[0])
+        separable_gradient("interpolate", &self.axes(&saved.metas[0].shape), &gradients, &saved.metas[0])
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

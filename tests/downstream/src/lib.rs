@@ -53,7 +53,7 @@ impl Op for CubeSum {
         true
     }
 
-    fn backward_cpu(&self, _: &Context, saved: &Saved, dy: &[Option<Tensor>], _: &[bool]) -> Result<Vec<Option<Tensor>>> {
+    fn backward_cpu(&self, _: &Context, saved: Saved, dy: Vec<Option<Tensor>>, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let Some(dy) = &dy[0] else { return Ok(vec![None]) };
         let (x, dy) = (saved.input(0)?, dy.to_scalar()?);
         let dx: Vec<f64> = x.to_vec_f64()?.iter().map(|x| dy * x * x).collect();
