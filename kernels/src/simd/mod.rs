@@ -15,6 +15,7 @@ mod lanes;
 pub mod math;
 mod portable;
 mod real;
+mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -26,6 +27,7 @@ pub use isa::{Isa, detected, selected};
 pub use lanes::{Lanes16, dot, sum};
 pub use portable::Portable;
 pub use real::Real;
+pub(crate) use transpose::{Column, gather, scatter, transpose};
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
 

@@ -8,10 +8,7 @@ use std::{mem::MaybeUninit, ops::Range};
 
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
-use super::{
-    CHUNK_WORK, Plan, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms, scale, strip,
-    write_transposed,
-};
+use super::{CHUNK_WORK, Plan, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms, scale, strip};
 use crate::{
     attention::Attention,
     matmul::cpu::{
@@ -21,7 +18,7 @@ use crate::{
     },
     parallel::{Grid, PartialSlots, Partition, Tile, parallel_for},
     reduce::sum_to,
-    simd::{Kernel, Real, Simd, Vector, dispatch, dot, math},
+    simd::{Kernel, Real, Simd, Vector, dispatch, dot, math, transpose},
 };
 
 /// Queries of a block: whole panels for every instruction set.
@@ -392,8 +389,8 @@ impl<T: Real> Chunks<'_, T> {
             while let Some(Strip { first, columns, width, .. }) = next_strip::<S, T>(&mut next, count) {
                 let (dk, dv) = (rooms.dk.add(first * padded(size)), rooms.dv.add(first * padded(value)));
                 scale(dk, size * width, self.plan.scale);
-                write_transposed::<T::Vec<S>>(dk, width, size, columns, out.dk.add((place + first) * size), size);
-                write_transposed::<T::Vec<S>>(dv, width, value, columns, out.dv.add((place + first) * value), value);
+                transpose::<T::Vec<S>>(dk, width, [size, columns], out.dk.add((place + first) * size), size);
+                transpose::<T::Vec<S>>(dv, width, [value, columns], out.dv.add((place + first) * value), value);
             }
         }
     }

@@ -6,7 +6,7 @@ use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
     CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms,
-    scale, strip, write_transposed,
+    scale, strip,
 };
 use crate::{
     attention::Attention,
@@ -15,7 +15,7 @@ use crate::{
         tile::{Rows, panel_rows},
     },
     parallel::{Grid, parallel_for},
-    simd::{Kernel, Real, Simd, Vector, dispatch, math, prefetch},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math, prefetch, transpose},
 };
 
 /// About how many queries share packed keys and values.
@@ -331,7 +331,7 @@ impl<T: Real> Chunks<'_, T> {
                         T::Vec::<S>::load_ptr(place).mul(inverse).store_ptr(place);
                     }
                 }
-                write_transposed::<T::Vec<S>>(sums, width, value, columns, y.add(first * value), value);
+                transpose::<T::Vec<S>>(sums, width, [value, columns], y.add(first * value), value);
             }
         }
     }

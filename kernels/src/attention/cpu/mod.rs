@@ -275,38 +275,6 @@ unsafe fn add_biases<S: Simd, T: Real>(
     }
 }
 
-/// Writes `rows` × `columns` numbers transposed: `to[j * to_stride + i] = from[i * from_stride + j]`.
-///
-/// # Safety
-/// All places are readable and writable.
-#[inline(always)]
-unsafe fn write_transposed<V: Vector>(
-    from: *const V::Elem,
-    from_stride: usize,
-    rows: usize,
-    columns: usize,
-    to: *mut V::Elem,
-    to_stride: usize,
-) {
-    for i in (0..rows).step_by(8) {
-        for j in (0..columns).step_by(8) {
-            // SAFETY: by the caller's promise.
-            unsafe {
-                let (from, to) = (from.add(i * from_stride + j), to.add(j * to_stride + i));
-                if i + 8 <= rows && j + 8 <= columns {
-                    V::transpose_8x8(from, from_stride, to, to_stride);
-                    continue;
-                }
-                for i in 0..8.min(rows - i) {
-                    for j in 0..8.min(columns - j) {
-                        *to.add(j * to_stride + i) = *from.add(i * from_stride + j);
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Rows rounded up to whole panels of every instruction set.
 fn padded(rows: usize) -> usize {
     rows.next_multiple_of(ROW_UNIT)

@@ -8,7 +8,7 @@ use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, 
 use crate::conv::cpu::source::equal_blocks;
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::parallel::{Partition, parallel_for};
-use crate::simd::{Kernel, Real, Simd, Vector, dispatch, prefetch};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch, gather, prefetch, transpose};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
@@ -190,33 +190,25 @@ impl<T: Real> Kernel for TransformWeights<'_, T> {
         let (planes, inputs) = (plan.boxes.planes, plan.inputs);
         let count = self.to.len() / (POINTS * planes * inputs);
         let to = self.to.as_mut_ptr().cast::<T>();
-        let mut gathered = [[T::ZERO; 16]; 9];
+        let taps = planes * 9;
+        let mut gathered = [[T::ZERO; 16]; 3 * 9];
+        let gathered = &mut gathered[..taps];
         for start in (0..count).step_by(strip::<S, T>()) {
             let width = strip::<S, T>().min(count - start);
             for vector in (0..width).step_by(lanes) {
                 let channel = self.first + start + vector;
                 let real = plan.outputs.saturating_sub(channel).min(lanes);
-                for plane in 0..planes {
-                    for input in 0..inputs {
-                        for lane in 0..real {
-                            let from = self.group * group + (channel + lane) * out + input * inp;
-                            if turned {
-                                let from = &weights[from + (planes - 1 - plane) * 9..][..9];
-                                for tap in 0..9 {
-                                    gathered[tap][lane] = from[8 - tap];
-                                }
-                            } else {
-                                let from = &weights[from + plane * 9..][..9];
-                                for tap in 0..9 {
-                                    gathered[tap][lane] = from[tap];
-                                }
-                            }
+                for input in 0..inputs {
+                    // Channels that only fill up a vector have no weights.
+                    let from = if real == 0 { 0 } else { self.group * group + channel * out + input * inp };
+                    gather::<T::Vec<S>>(&weights[from..], out, real, gathered);
+                    for plane in 0..planes {
+                        let mut vectors = [[T::Vec::<S>::zero(); 3]; 3];
+                        for (tap, value) in vectors.as_flattened_mut().iter_mut().enumerate() {
+                            let tap = plane * 9 + tap;
+                            *value = T::Vec::<S>::load(&gathered[if turned { taps - 1 - tap } else { tap }]);
                         }
-                        let mut taps = [[T::Vec::<S>::zero(); 3]; 3];
-                        for (value, numbers) in taps.as_flattened_mut().iter_mut().zip(&gathered) {
-                            *value = T::Vec::<S>::load(numbers);
-                        }
-                        let points = transform::taps::<T::Vec<S>>(taps);
+                        let points = transform::taps::<T::Vec<S>>(vectors);
                         for (point, value) in points.as_flattened().iter().enumerate() {
                             let row = ((point * planes + plane) * inputs + input) * width;
                             // SAFETY: inside this strip's part.
@@ -280,8 +272,6 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                     let weights = self.weights[(group * padded + first) * per_output..].as_ptr();
                     let count = here.min(plan.outputs.saturating_sub(first));
                     let channel = group * plan.outputs + first;
-                    let finish: [Option<Finish<S, T>>; 32] =
-                        std::array::from_fn(|i| (i < count).then(|| Finish::new(self.epilogue, channel + i)));
                     for start in (0..all_rows).step_by(tile_rows) {
                         let end = all_rows.min(start + tile_rows);
                         let tiles = (end - start) * boxes.across;
@@ -306,7 +296,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                                     let shifted = if self.moments.is_some() { &mut shifted[first..] } else { &mut [] };
                                     let products = products.add(tile * here);
                                     self.transform_back::<S>(&block, products, stride, vectors, pixels, lines);
-                                    self.store::<S>(&block, lines, &finish[..count], shifted);
+                                    self.store::<S>(&block, lines, count, shifted);
                                 }
                             }
                         }
@@ -399,38 +389,26 @@ impl<T: Real> Chunks<'_, T> {
                 }
             }
             for line in 0..OUT {
-                for x in (0..OUT * block.tiles).step_by(8) {
-                    for i in (0..width).step_by(8) {
-                        let from = pixels.add((line * COLUMNS + x) * width + i);
-                        T::Vec::<S>::transpose_8x8(
-                            from,
-                            width,
-                            lines.add((i * OUT + line) * COLUMNS + x),
-                            OUT * COLUMNS,
-                        );
-                    }
-                }
+                let (from, to) = (pixels.add(line * COLUMNS * width), lines.add(line * COLUMNS));
+                // Whole blocks of eight, of which the last may hold columns that aren't kept.
+                let columns = (OUT * block.tiles).next_multiple_of(8);
+                transpose::<T::Vec<S>>(from, width, [columns, width], to, OUT * COLUMNS);
             }
         }
     }
 
-    /// Writes a block of some channels.
+    /// Writes some channels of a block.
     ///
     /// # Safety
     /// `lines` holds the block, and its outputs exist and are this chunk's.
     #[inline(always)]
-    unsafe fn store<S: Simd>(
-        &self,
-        block: &Block,
-        lines: *mut T,
-        finish: &[Option<Finish<S, T>>],
-        shifted: &mut [Shifted<S, T>],
-    ) {
+    unsafe fn store<S: Simd>(&self, block: &Block, lines: *mut T, channels: usize, shifted: &mut [Shifted<S, T>]) {
         let [_, height, width] = self.plan.boxes.output;
         let ([n, z], voxels) = (self.plan.boxes.image(block.n, block.z), self.plan.boxes.voxels()[1]);
         let rows = OUT.min(height - block.y);
         let columns = (OUT * block.tiles).min(width - block.x);
-        for (i, finish) in finish.iter().flatten().enumerate() {
+        for i in 0..channels {
+            let finish = Finish::<S, T>::new(self.epilogue, block.channel + i);
             // SAFETY: the caller's promise; what is only asked for may lie beyond the output.
             unsafe {
                 let to = self.out.channel(n, block.channel + i, voxels);

@@ -23,7 +23,7 @@ pub(super) use weights::backward_weights;
 use super::source::equal_blocks;
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
-use crate::simd::{Real, Simd, Vector};
+use crate::simd::{Real, Simd, Vector, transpose};
 use std::ops::Range;
 use transform::{IN, OUT, POINTS};
 
@@ -203,7 +203,7 @@ impl Boxes {
 
     /// Numbers of scratch that [`transform`](Self::transform) needs.
     fn staging<S: Simd, T: Real>(&self) -> usize {
-        (OUT * self.down + 2) * (OUT * self.across + 2) * T::Vec::<S>::LANES
+        ((OUT * self.down + 2) * (OUT * self.across + 2) + 8) * T::Vec::<S>::LANES
     }
 
     /// Transforms planes `fresh` of the input of a box: `to[point * point_size + slot + tile * padded + channel]`; channels
@@ -261,7 +261,7 @@ impl Boxes {
     /// Writes a row of some channels, side by side at each place and zero-padded: `to[x][channel]`.
     ///
     /// # Safety
-    /// `to` has room for `width` vectors.
+    /// `to` has room for `width` vectors, and for eight more, which aren't kept.
     #[inline(always)]
     unsafe fn stage<S: Simd, T: Real>(
         &self,
@@ -280,10 +280,10 @@ impl Boxes {
         let right = (columns as isize - self.low[2]).clamp(left as isize, width as isize) as usize;
         // SAFETY: places are below `width`, channels below a vector; rows lie inside the source.
         unsafe {
-            for x in (0..left).chain(right..width) {
-                T::Vec::<S>::zero().store_ptr(to.add(x * lanes));
-            }
             if left == right {
+                for x in 0..width {
+                    T::Vec::<S>::zero().store_ptr(to.add(x * lanes));
+                }
                 return;
             }
             let [n, z] = self.image(n, z as usize);
@@ -291,31 +291,31 @@ impl Boxes {
             let start = (z * rows + y as usize) * columns + (left as isize + self.low[2]) as usize;
             for first in (0..lanes).step_by(8) {
                 let group = channels.start + first..(channels.start + first + 8).min(channels.end);
-                let mut x = left;
-                // The eight channels may lie in two tensors; then they aren't evenly spaced.
-                if let Some(from) = source.spaced(n, &group, voxels).filter(|_| group.len() == 8) {
-                    let from = from.as_ptr().add(start);
-                    while x + 8 <= right {
-                        let to = to.add(x * lanes + first);
-                        T::Vec::<S>::transpose_8x8(from.add(x - left), voxels, to, lanes);
-                        x += 8;
-                    }
+                // The eight channels may lie in two tensors; then they aren't evenly spaced. A row of less than eight columns
+                // is read beyond its end, if that lies in the tensor, and what comes of it is overwritten.
+                let read = (right - left).max(8);
+                let from = source.spaced(n, &group, voxels);
+                if let Some(from) = from.filter(|from| group.len() == 8 && start + 7 * voxels + read <= from.len()) {
+                    let (from, to) = (from.as_ptr().add(start), to.add(left * lanes + first));
+                    transpose::<T::Vec<S>>(from, voxels, [8, read], to, lanes);
+                    continue;
                 }
-                if x < right {
-                    for i in 0..8.min(lanes - first) {
-                        let channel = channels.start + first + i;
-                        if channel < channels.end {
-                            let from = &source.channel(n, channel, voxels)[start..];
-                            for x in x..right {
-                                *to.add(x * lanes + first + i) = from[x - left];
-                            }
-                        } else {
-                            for x in x..right {
-                                *to.add(x * lanes + first + i) = T::ZERO;
-                            }
+                for i in 0..8.min(lanes - first) {
+                    let channel = channels.start + first + i;
+                    if channel < channels.end {
+                        let from = &source.channel(n, channel, voxels)[start..];
+                        for x in left..right {
+                            *to.add(x * lanes + first + i) = from[x - left];
+                        }
+                    } else {
+                        for x in left..right {
+                            *to.add(x * lanes + first + i) = T::ZERO;
                         }
                     }
                 }
+            }
+            for x in (0..left).chain(right..width) {
+                T::Vec::<S>::zero().store_ptr(to.add(x * lanes));
             }
         }
     }

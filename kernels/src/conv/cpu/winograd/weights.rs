@@ -7,7 +7,7 @@ use super::{Boxes, spaced};
 use crate::conv::ConvShape;
 use crate::conv::cpu::tensors::Inputs;
 use crate::parallel::{PartialSlots, Partition, parallel_for};
-use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch, scatter};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
@@ -248,13 +248,13 @@ impl<T: Real> Chunks<'_, T> {
         let boxes = &self.plan.boxes;
         let lanes = T::Vec::<S>::LANES;
         let (inputs, planes) = (self.plan.shape.group_inputs(), boxes.planes);
-        let mut row = [T::ZERO; 16];
+        let mut taps = [[T::ZERO; 16]; 3 * 9];
         for first in (0..outputs).step_by(lanes) {
             let start = first / strip::<S, T>() * strip::<S, T>();
             let width = strip::<S, T>().min(padded_outputs - start);
             let real = lanes.min(outputs - first);
-            for plane in 0..planes {
-                for input in 0..inputs {
+            for input in 0..inputs {
+                for plane in 0..planes {
                     let mut points = [[T::Vec::<S>::zero(); IN]; IN];
                     for (point, value) in points.as_flattened_mut().iter_mut().enumerate() {
                         let at = (start * POINTS + point * width) * planes + plane * width;
@@ -262,14 +262,13 @@ impl<T: Real> Chunks<'_, T> {
                         // SAFETY: inside the strip, by the caller's promise.
                         *value = unsafe { T::Vec::<S>::load_ptr(sums.add(at)) };
                     }
-                    let taps = transform::weights::<T::Vec<S>>(points);
-                    for (tap, value) in taps.as_flattened().iter().enumerate() {
-                        value.store(&mut row);
-                        for (lane, &number) in row[..real].iter().enumerate() {
-                            to[((first + lane) * inputs + input) * planes * 9 + plane * 9 + tap].write(number);
-                        }
+                    let vectors = transform::weights::<T::Vec<S>>(points);
+                    for (tap, value) in vectors.as_flattened().iter().enumerate() {
+                        value.store(&mut taps[plane * 9 + tap]);
                     }
                 }
+                let to = &mut to[(first * inputs + input) * planes * 9..];
+                scatter::<T::Vec<S>>(&taps[..planes * 9], to, inputs * planes * 9, real);
             }
         }
     }
