@@ -173,24 +173,31 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
         while to - from >= lanes && done.end < to {
             // The last time, some windows are compared again, which changes nothing.
             let o = done.end.min(to - lanes);
-            let mut best = Largest(T::Vec::<S>::splat(-T::INFINITY), T::Vec::<S>::zero());
-            for (i, x) in rows.iter().enumerate() {
-                let mut t = 0;
-                while t < most {
-                    let start = &x[width.starts[o] + t * width.step..];
-                    let first = T::Vec::<S>::load(start);
-                    if stride == 1 {
-                        best.update::<KEEP>(first, i * most + t);
-                        t += 1;
-                        continue;
+            let nothing = Largest(T::Vec::<S>::splat(-T::INFINITY), T::Vec::<S>::zero());
+            let mut best = nothing;
+            if stride == 2 && width.step == 1 && !KEEP {
+                // The rows first, which no lanes are to be moved for.
+                for t in (0..most).step_by(2) {
+                    let (mut first, mut second) = (nothing, nothing);
+                    for x in rows {
+                        let start = &x[width.starts[o] + t..];
+                        first.update::<KEEP>(T::Vec::<S>::load(start), 0);
+                        // The last of the odd places may lie behind the row, and isn't used then.
+                        second.update::<KEEP>(T::Vec::<S>::load_partial(&start[lanes..]), 0);
                     }
-                    // The last of the odd places may lie behind the row, and isn't used then.
-                    let second = T::Vec::<S>::load_partial(&start[lanes..]);
-                    best.update::<KEEP>(first.even(second), i * most + t);
-                    t += 1;
-                    if width.step == 1 && t < most {
-                        best.update::<KEEP>(first.odd(second), i * most + t);
-                        t += 1;
+                    best.update::<KEEP>(first.0.even(second.0), 0);
+                    if t + 1 < most {
+                        best.update::<KEEP>(first.0.odd(second.0), 0);
+                    }
+                }
+            } else {
+                for (i, x) in rows.iter().enumerate() {
+                    for t in 0..most {
+                        let start = &x[width.starts[o] + t * width.step..];
+                        let first = T::Vec::<S>::load(start);
+                        let values =
+                            if stride == 1 { first } else { first.even(T::Vec::<S>::load_partial(&start[lanes..])) };
+                        best.update::<KEEP>(values, i * most + t);
                     }
                 }
             }
