@@ -128,7 +128,16 @@ fn conv(bench: &Bench) {
         padding: [0, shape.padding[1], shape.padding[2]],
         ..shape
     };
+    // The layers of a 3D U-Net with small images: `size` is what the strided side has.
+    let small = |shape: ConvShape, size: [usize; 3]| ConvShape { batch: 2, input: size, ..shape };
     let layers = [
+        ("small_k3s2_32x64_40", small(shape(2, [32, 64], 1, 3, 2), [40, 56, 40])),
+        ("small_k3s2_64x128_20", small(shape(2, [64, 128], 1, 3, 2), [20, 28, 20])),
+        ("small_k3s2_128x256_10", small(shape(2, [128, 256], 1, 3, 2), [10, 14, 10])),
+        ("small_k3_1x32_40", small(shape(2, [1, 32], 1, 3, 1), [40, 56, 40])),
+        ("small_up_256x128_5", small(up([256, 128], 1), [10, 14, 10])),
+        ("small_up_128x64_10", small(up([128, 64], 1), [20, 28, 20])),
+        ("small_up_64x32_20", small(up([64, 32], 1), [40, 56, 40])),
         ("k3_32x32_64", shape(1, [32, 32], 64, 3, 1)),
         ("k3_64x32_64", shape(1, [64, 32], 64, 3, 1)),
         ("k3_64x64_32", shape(1, [64, 64], 32, 3, 1)),

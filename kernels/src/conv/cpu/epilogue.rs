@@ -192,7 +192,10 @@ pub(super) fn moments_of<'a, S: Simd, T: Real>(rows: usize, row: impl Fn(usize) 
 /// The epilogue of one channel.
 pub(super) struct Finish<S: Simd, T: Real> {
     bias: T::Vec<S>,
-    scale_shift: Option<(T::Vec<S>, T::Vec<S>)>,
+    /// Without one, numbers all the same: compilers compute with them before they know, and with what lies about on a stack
+    /// (numbers next to zero) that would be slow.
+    scale_shift: [T::Vec<S>; 2],
+    scaled: bool,
     activation: Activation,
     /// The factor below zero.
     slope: T::Vec<S>,
@@ -204,7 +207,10 @@ impl<S: Simd, T: Real> Finish<S, T> {
         let splat = |x: T| T::Vec::<S>::splat(x);
         Finish {
             bias: splat(epilogue.bias.map_or(T::ZERO, |bias| bias[channel])),
-            scale_shift: epilogue.scale_shift.map(|(scale, shift)| (splat(scale[channel]), splat(shift[channel]))),
+            scale_shift: epilogue
+                .scale_shift
+                .map_or([T::Vec::<S>::zero(); 2], |(scale, shift)| [splat(scale[channel]), splat(shift[channel])]),
+            scaled: epilogue.scale_shift.is_some(),
             activation: epilogue.activation,
             slope: splat(match epilogue.activation {
                 Activation::LeakyRelu(slope) => T::from_f64(slope),
@@ -216,7 +222,7 @@ impl<S: Simd, T: Real> Finish<S, T> {
     /// Whether a bias is all.
     #[inline(always)]
     pub fn only_bias(&self) -> bool {
-        self.scale_shift.is_none() && self.activation == Activation::Identity
+        !self.scaled && self.activation == Activation::Identity
     }
 
     /// Sums with their bias.
@@ -227,7 +233,8 @@ impl<S: Simd, T: Real> Finish<S, T> {
 
     #[inline(always)]
     fn end(&self, x: T::Vec<S>) -> T::Vec<S> {
-        let x = self.scale_shift.map_or(x, |(scale, shift)| x.mul_add(scale, shift));
+        let [scale, shift] = self.scale_shift;
+        let x = if self.scaled { x.mul_add(scale, shift) } else { x };
         let zero = T::Vec::<S>::zero();
         match self.activation {
             Activation::Identity => x,
@@ -244,12 +251,13 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Finishes two rows of sums and writes their numbers in turn, `count` in all; the rows then hold the sums plus bias.
+    /// Finishes two rows of sums and writes their numbers in turn, `count` in all; if `kept`, the rows then hold the sums plus
+    /// bias.
     ///
     /// # Safety
     /// The rows hold `count` numbers together, with room for a vector more in each; `to` is writable for `count`.
     #[inline(always)]
-    pub unsafe fn rows(&self, even: *mut T, odd: *mut T, to: *mut T, count: usize) {
+    pub unsafe fn rows(&self, even: *mut T, odd: *mut T, to: *mut T, count: usize, kept: bool) {
         let lanes = T::Vec::<S>::LANES;
         // SAFETY: whole vectors stay inside the rows and their room; stores to `to` stop at `count`.
         unsafe {
@@ -257,10 +265,12 @@ impl<S: Simd, T: Real> Finish<S, T> {
                 let (even, odd) = (even.add(x), odd.add(x));
                 let a = T::Vec::<S>::load_ptr(even).add(self.bias);
                 let b = T::Vec::<S>::load_ptr(odd).add(self.bias);
-                // What lies beyond the last number may belong to the next row, whose bias is still to come.
                 let (real, to) = (count - 2 * x, to.add(2 * x));
-                a.store_partial_ptr(even, real.div_ceil(2));
-                b.store_partial_ptr(odd, real / 2);
+                if kept {
+                    // What lies beyond the last number may belong to the next row, whose bias is still to come.
+                    a.store_partial_ptr(even, real.div_ceil(2));
+                    b.store_partial_ptr(odd, real / 2);
+                }
                 let (first, second) = self.end(a).interleave(self.end(b));
                 if real >= 2 * lanes {
                     first.store_ptr(to);

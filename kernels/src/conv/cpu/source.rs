@@ -135,53 +135,67 @@ impl Reading {
         let base: [isize; 3] = std::array::from_fn(|axis| start[axis] as isize + self.low[axis]);
         let mut to = to;
         for channel in channels {
-            let from = source.channel(n, channel, size.iter().product()).as_ptr();
-            for phase in &self.phases {
-                let coordinate = |axis: usize, at: usize| {
-                    (base[axis] + at as isize) * self.step[axis] as isize + phase[axis] as isize
+            let from = source.channel(n, channel, size.iter().product());
+            let mut phases = &self.phases[..];
+            while let [phase, rest @ ..] = phases {
+                // With a stride of 2, the two phases of a row are taken apart together: taps list them one after the other.
+                let pair = self.step[2] == 2 && rest.first().is_some_and(|next| next[..2] == phase[..2]);
+                let coordinate = |axis: usize, at: usize, phase: usize| {
+                    (base[axis] + at as isize) * self.step[axis] as isize + phase as isize
                 };
                 // The places along an axis whose coordinates lie inside the source.
-                let inside = |axis: usize, count: usize| {
-                    let (first, step) = (coordinate(axis, 0), self.step[axis] as isize);
+                let inside = |axis: usize, count: usize, phase: usize| {
+                    let (first, step) = (coordinate(axis, 0, phase), self.step[axis] as isize);
                     let begin = (-first).max(0).div_ceil_positive(step).min(count as isize) as usize;
                     let end = (size[axis] as isize - first).max(0).div_ceil_positive(step).min(count as isize) as usize;
                     begin..end.max(begin)
                 };
-                let (rows, columns) = (inside(1, height), inside(2, width));
-                let first = coordinate(2, columns.start).max(0) as usize;
+                let phase_size = depth * height * width;
+                let (own, other) = (phase[2], if pair { rest[0][2] } else { phase[2] });
+                let (rows, columns) = (inside(1, height, phase[1]), inside(2, width, own.min(other)));
+                let odd = inside(2, width, own.max(other));
+                let first = coordinate(2, columns.start, own.min(other)).max(0) as usize;
+                // Where the even and the odd columns go; without a pair they are the same.
+                let [even_to, odd_to] =
+                    [own > other, own < other].map(|second| to.wrapping_add(usize::from(second) * phase_size));
                 for z in 0..depth {
-                    let z = coordinate(0, z);
+                    let plane = z * height * width;
+                    let z = coordinate(0, z, phase[0]);
                     let outside = z < 0 || z as usize >= size[0] || columns.is_empty();
                     let rows = if outside { 0..0 } else { rows.clone() };
+                    let places = [(even_to, &columns), (odd_to, &odd)];
+                    let places = &places[..if pair { 2 } else { 1 }];
                     // SAFETY: rows of `width` follow each other, as many as the caller made room for; what is read of the
-                    // source lies in one row of it, which is inside.
+                    // source lies in its channel, which is as long as `left` says.
                     unsafe {
-                        if ZEROS {
-                            zero(to, rows.start * width);
-                            zero(to.add(rows.end * width), (height - rows.end) * width);
-                        }
-                        let count = columns.len();
-                        let next = self.step[1] * size[2];
-                        let mut row = from.wrapping_add(
-                            (z.max(0) as usize * size[1] + coordinate(1, rows.start).max(0) as usize) * size[2] + first,
-                        );
-                        let mut place = to.add(rows.start * width);
-                        for _ in rows {
-                            if ZEROS {
-                                zero(place, columns.start);
-                                zero(place.add(columns.end), width - columns.end);
+                        for (to, columns) in places.iter().filter(|_| ZEROS) {
+                            let to = to.add(plane);
+                            zero::<S, T>(to, rows.start * width);
+                            zero::<S, T>(to.add(rows.end * width), (height - rows.end) * width);
+                            for row in rows.clone() {
+                                zero::<S, T>(to.add(row * width), columns.start);
+                                zero::<S, T>(to.add(row * width + columns.end), width - columns.end);
                             }
-                            let to = place.add(columns.start);
+                        }
+                        for row in rows {
+                            let y = coordinate(1, row, phase[1]) as usize;
+                            let at = (z as usize * size[1] + y) * size[2] + first;
+                            let (row, left) = (plane + row * width + columns.start, from.len() - at);
+                            let (from, to) = (from.as_ptr().add(at), even_to.add(row));
                             match self.step[2] {
-                                1 => copy::<S, T>(row, to, count),
-                                2 => copy_even::<S, T>(row, to, count, size[2] - first),
-                                step => (0..count).for_each(|x| *to.add(x) = *row.add(x * step)),
+                                1 => copy::<S, T>(from, to, columns.len()),
+                                2 => {
+                                    let odd = if pair { Some((odd_to.add(row), odd.len())) } else { None };
+                                    take_apart::<S, T>(from, left, (to, columns.len()), odd);
+                                }
+                                step => (0..columns.len()).for_each(|x| *to.add(x) = *from.add(x * step)),
                             }
-                            (row, place) = (row.wrapping_add(next), place.wrapping_add(width));
                         }
-                        to = to.add(height * width);
                     }
                 }
+                let done = if pair { 2 } else { 1 };
+                to = to.wrapping_add(done * phase_size);
+                phases = &phases[done..];
             }
         }
     }
@@ -192,10 +206,10 @@ impl Reading {
 /// # Safety
 /// `to` is writable for as many.
 #[inline(always)]
-unsafe fn zero<T: Real>(to: *mut T, count: usize) {
-    for x in 0..count {
-        // SAFETY: the caller's promise.
-        unsafe { *to.add(x) = T::ZERO };
+unsafe fn zero<S: Simd, T: Real>(to: *mut T, count: usize) {
+    for x in (0..count).step_by(T::Vec::<S>::LANES) {
+        // SAFETY: the caller's promise; a partial store stops at the last number.
+        unsafe { T::Vec::<S>::zero().store_partial_ptr(to.add(x), count - x) };
     }
 }
 
@@ -204,7 +218,7 @@ unsafe fn zero<T: Real>(to: *mut T, count: usize) {
 /// # Safety
 /// `from` is readable and `to` writable for `count` numbers.
 #[inline(always)]
-pub(super) unsafe fn copy<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize) {
+unsafe fn copy<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize) {
     let lanes = T::Vec::<S>::LANES;
     let mut x = 0;
     // SAFETY: the caller's promise.
@@ -219,25 +233,39 @@ pub(super) unsafe fn copy<S: Simd, T: Real>(from: *const T, to: *mut T, count: u
     }
 }
 
-/// Copies every other number: `count` of them, of `length` that are there.
+/// Copies the even numbers of `left` that there are, and the odd ones too if there is a place for them: each as many as said.
 ///
 /// # Safety
-/// `from` is readable for `length` >= 2 count - 1 numbers, and `to` writable for `count`.
+/// `from` is readable for `left` numbers, among them all that are copied, and the places are writable. There are as many
+/// odd ones as even ones, or one less.
 #[inline(always)]
-unsafe fn copy_even<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize, length: usize) {
+unsafe fn take_apart<S: Simd, T: Real>(
+    from: *const T,
+    left: usize,
+    (even, count): (*mut T, usize),
+    odd: Option<(*mut T, usize)>,
+) {
     let lanes = T::Vec::<S>::LANES;
-    // SAFETY: the caller's promise; partial loads stop where the numbers do.
+    let whole = left / 2 / lanes * lanes;
+    let whole = odd.map_or(count, |(_, count)| count).min(whole) / lanes * lanes;
+    // SAFETY: the caller's promise; partial loads and stores stop where the numbers do.
     unsafe {
-        for x in (0..count).step_by(lanes) {
-            let here = lanes.min(count - x);
-            let (from, left) = (from.add(2 * x), length - 2 * x);
-            if left >= 2 * lanes {
-                let even = T::Vec::<S>::load_ptr(from).even(T::Vec::<S>::load_ptr(from.add(lanes)));
-                if here == lanes { even.store_ptr(to.add(x)) } else { even.store_partial_ptr(to.add(x), here) }
-            } else {
-                let first = T::Vec::<S>::load_partial_ptr(from, left.min(lanes));
-                let second = T::Vec::<S>::load_partial_ptr(from.add(left.min(lanes)), left.saturating_sub(lanes));
-                first.even(second).store_partial_ptr(to.add(x), here);
+        for x in (0..whole).step_by(lanes) {
+            let from = from.add(2 * x);
+            let (a, b) = (T::Vec::<S>::load_ptr(from), T::Vec::<S>::load_ptr(from.add(lanes)));
+            a.even(b).store_ptr(even.add(x));
+            if let Some((odd, _)) = odd {
+                a.odd(b).store_ptr(odd.add(x));
+            }
+        }
+        for x in (whole..count).step_by(lanes) {
+            let (from, left) = (from.add(2 * x), left - 2 * x);
+            let first = left.min(lanes);
+            let second = T::Vec::<S>::load_partial_ptr(from.add(first), left - first);
+            let first = T::Vec::<S>::load_partial_ptr(from, first);
+            first.even(second).store_partial_ptr(even.add(x), count - x);
+            if let Some((odd, count)) = odd {
+                first.odd(second).store_partial_ptr(odd.add(x), count - x);
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use super::plan::{Line, Plan};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
-use crate::conv::cpu::source::copy;
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::matmul::cpu::tile::{Rows, panel_rows, tile, tile_columns};
 use crate::simd::{Kernel, Real, Simd, Vector};
@@ -104,8 +103,10 @@ impl<T: Real> Boxes<'_, T> {
         let packed_size = plan.channel_block * plan.reading.channel_size(plan.block);
         let mut packed = scratch(packed_size + width);
         let packed = packed.uninit().as_mut_ptr().cast::<T>();
-        let mut copied = scratch(if plan.copied { plan.channel_block * plan.most_taps * width } else { 0 });
-        let copied = copied.uninit().as_mut_ptr().cast::<T>();
+        // Pieces of rows are copied in whole vectors, so the last one too ends beyond its row.
+        let copied_size = plan.channel_block * plan.most_taps * width + T::Vec::<S>::LANES;
+        let mut copied = scratch(if plan.copied { copied_size } else { 0 });
+        let copied = copied.zeroed().as_mut_ptr();
         // SAFETY: the scratch holds whole tiles over all runs of positions and all panels, every place of a packed piece that
         // a position and a tap reach, and a tile's width more (zeroed here).
         unsafe {
@@ -154,7 +155,7 @@ impl<T: Real> Boxes<'_, T> {
     ///
     /// # Safety
     /// `sums` has room for whole panels and whole tiles, `packed` for a block of channels and a tile's width, `copied` for a
-    /// tile of every (channel, tap) row of a block.
+    /// tile of every (channel, tap) row of a block and a vector.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn accumulate<S: Simd>(
@@ -253,11 +254,12 @@ impl<T: Real> Boxes<'_, T> {
         let (depth, rows) = (inside(0), inside(1));
         // The positions of a residue in a row.
         let length = |residue: usize| chunk.size[2].min((plan.target_size[2] - residue).div_ceil(plan.spread[2]));
+        let kept = self.moments.is_some();
         for output in 0..chunk.outputs {
             let channel = chunk.group * plan.outputs + chunk.first_output + output;
             let finish = Finish::<S, T>::new(self.epilogue, channel);
             // SAFETY: this chunk alone writes the positions of its box; the box lies inside the output. Rows of sums were
-            // computed, and `finish` leaves the sums plus bias there.
+            // computed, and `finish` leaves the sums plus bias there for the moments.
             unsafe {
                 let to = self.out.channel(chunk.n, channel, voxels);
                 for z in 0..depth {
@@ -265,7 +267,7 @@ impl<T: Real> Boxes<'_, T> {
                         let at = (place(0, z) * plan.target_size[1] + place(1, y)) * plan.target_size[2];
                         if residues == 2 && plan.spread[2] == 2 {
                             let (even, odd) = (sums.row(0, output, z, y), sums.row(1, output, z, y));
-                            finish.rows(even, odd, to.add(at), length(0) + length(1));
+                            finish.rows(even, odd, to.add(at), length(0) + length(1), kept);
                         } else {
                             for residue in 0..residues {
                                 let row = sums.row(residue, output, z, y);
@@ -290,10 +292,11 @@ impl<T: Real> Boxes<'_, T> {
     }
 }
 
-/// Copies the positions of a tile together: `to[row][width]` for each (channel, tap) row. What a partial tile lacks is zero.
+/// Copies the positions of a tile together: `to[row][width]` for each (channel, tap) row. Pieces of rows are copied in whole
+/// vectors: what is too much, the next piece overwrites. So behind a partial tile there is anything.
 ///
 /// # Safety
-/// `packed` holds every place that the positions and offsets reach; `to` has room for all rows.
+/// `packed` holds every place that the positions and offsets reach and a vector more; `to` has room for all rows and a vector.
 #[inline(always)]
 unsafe fn copy_tile<S: Simd, T: Real>(
     packed: *const T,
@@ -304,27 +307,22 @@ unsafe fn copy_tile<S: Simd, T: Real>(
     width: usize,
     to: *mut T,
 ) {
-    // Pieces of rows: where they come from, where they go, how long they are.
-    let mut pieces = [(0usize, 0usize, 0usize); 48];
+    // Pieces of a vector at most: where they come from, and where they go.
+    let mut pieces = [(0usize, 0usize); 48];
     let mut count = 0;
     let mut position = positions.start;
     while position < positions.end {
         let (z, y, x) = (position / (size[1] * size[2]), position / size[2] % size[1], position % size[2]);
-        let length = (size[2] - x).min(positions.end - position);
-        pieces[count] = ((z * pitches[1] + y) * pitches[2] + x, position - positions.start, length);
+        pieces[count] = ((z * pitches[1] + y) * pitches[2] + x, position - positions.start);
         count += 1;
-        position += length;
+        position += (size[2] - x).min(positions.end - position).min(T::Vec::<S>::LANES);
     }
-    let filled = positions.len();
     // SAFETY: by the caller's promise.
     unsafe {
         for (row, &offset) in offsets.iter().enumerate() {
-            let to = to.add(row * width);
-            for &(from, at, length) in &pieces[..count] {
-                copy::<S, T>(packed.add(offset + from), to.add(at), length);
-            }
-            for x in filled..width {
-                *to.add(x) = T::ZERO;
+            let (from, to) = (packed.add(offset), to.add(row * width));
+            for &(place, at) in &pieces[..count] {
+                T::Vec::<S>::load_ptr(from.add(place)).store_ptr(to.add(at));
             }
         }
     }

@@ -18,8 +18,9 @@ const PACKED: usize = 128 << 10;
 const COPIED_ROWS: usize = 192;
 /// Multiply-adds that a parallel section is worth.
 const CHUNK_WORK: usize = 4 << 20;
-/// Positions of the widest tile.
+/// Positions of the widest tile, and of the widest vector.
 const TILE: usize = 48;
+const VECTOR: usize = 16;
 
 /// What of the output a chunk writes beside each other. Forward there is one line. Backward-data has one for each residue of
 /// the stride along z and y, and each line one row of sums for each residue along x, put together when they are stored. All
@@ -181,14 +182,15 @@ fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
 /// Whether a chunk of `block` positions is better copied together, given what the flat range wastes; `outputs` channels
 /// share the copy.
 fn is_copied(reading: &Reading, block: [usize; 3], outputs: usize) -> bool {
-    let tiles = |positions: usize| positions.div_ceil(TILE);
+    let vectors = |positions: usize| positions.div_ceil(VECTOR) as f64;
     let pitch = reading.extent(block)[2];
-    let flat = block[0] * tiles((block[1] - 1) * pitch + block[2]);
-    let dense = tiles(block[0] * block[1] * block[2]);
-    // A row of a tile takes 12 cycles for every eight channels, and its copy about 4 and 1.3 for every piece of a row.
-    let copy = 4.0 + 1.3 * (TILE as f64 / block[2] as f64).max(1.0);
-    let compute = 12.0 * (outputs as f64 / 8.0).ceil();
-    (flat as f64) * compute > dense as f64 * (compute + copy)
+    let flat = block[0] as f64 * vectors((block[1] - 1) * pitch + block[2]);
+    let positions = block.iter().product::<usize>();
+    let dense = vectors(positions);
+    // A row of a vector takes 4 cycles for every eight channels; a piece of a row that is copied takes about 2.5.
+    let pieces = (block[0] * block[1] * block[2].div_ceil(VECTOR) + positions / TILE) as f64;
+    let compute = 4.0 * (outputs as f64 / 8.0).ceil();
+    flat * compute > dense * compute + 2.5 * pieces
 }
 
 impl<'a, T: Real> Plan<'a, T> {
