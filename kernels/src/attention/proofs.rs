@@ -33,11 +33,16 @@ impl Proven for Attention {
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let mut batch = registry::shape(random, 0, 2);
         let mut size = || registry::size(random);
-        let (mut queries, mut keys, size, value) = (size(), size(), size(), size());
+        let (mut queries, mut keys, size, mut value) = (size(), size(), size(), size());
         if random.bernoulli(0.15) {
             // Several blocks of queries and of keys, and several parts of these.
             batch = vec![1 + random.below(2) as usize];
             (queries, keys) = (1 + random.below(300) as usize, 1 + random.below(700) as usize);
+        }
+        if random.bernoulli(0.1) {
+            // Windows: a block of keys, and now and then a few queries behind whole vectors of them.
+            (queries, keys, value) =
+                (1 + random.below(120) as usize, 1 + random.below(128) as usize, 16 * value.min(4));
         }
         let scale = random.bernoulli(0.3).then(|| random.normal());
         let op = Self { scale, causal: random.bernoulli(0.3) };

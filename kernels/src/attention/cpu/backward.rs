@@ -14,7 +14,7 @@ use crate::{
     matmul::cpu::{
         block_size,
         pack::pack_panel,
-        tile::{Rows, panel_rows},
+        tile::{Left, Rows, panel_rows},
     },
     parallel::{Grid, PartialSlots, Partition, Tile, parallel_for},
     reduce::sum_to,
@@ -362,7 +362,7 @@ impl<T: Real> Chunks<'_, T> {
                     ];
                     for (elements, factors, sum, count) in sums {
                         for element in (0..count).step_by(height) {
-                            let a = elements.add(element * queries + query * height);
+                            let a = Left::panel::<S>(elements.add(element * queries + query * height));
                             let c = sum.add(first * padded(count) + element * width);
                             let c = Rows { first: c, stride: width };
                             product::<S, T>(height.min(count - element), vectors, steps, rows, a, factors, Some(c), c);
@@ -377,7 +377,8 @@ impl<T: Real> Chunks<'_, T> {
                 for row in (0..rows).step_by(height) {
                     let mut next = 0;
                     while let Some(Strip { first, vectors, .. }) = next_strip::<S, T>(&mut next, size) {
-                        let (a, b) = (rooms.packed.add(row * count), rooms.k_elements.add(first * count));
+                        let a = Left::panel::<S>(rooms.packed.add(row * count));
+                        let b = rooms.k_elements.add(first * count);
                         let c = rooms.dq.add((query + row) * rooms.q_width + first);
                         let c = Rows { first: c, stride: rooms.q_width };
                         product::<S, T>(height.min(rows - row), vectors, steps, count, a, b, Some(c), c);
@@ -417,7 +418,8 @@ impl<T: Real> Chunks<'_, T> {
                 for (a, b, to, steps_here) in
                     [(rooms.q, rooms.k, rooms.weights, size), (rooms.dy, rooms.v, rooms.scores, value)]
                 {
-                    let (a, b) = (a.add((query + row) * steps_here), b.add(first * steps_here));
+                    let a = Left::panel::<S>(a.add((query + row) * steps_here));
+                    let b = b.add(first * steps_here);
                     let c = Rows { first: to.add(row * width), stride: width };
                     product::<S, T>(height.min(rows - row), vectors, steps, steps_here, a, b, None, c);
                 }

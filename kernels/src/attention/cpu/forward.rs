@@ -12,7 +12,7 @@ use crate::{
     attention::Attention,
     matmul::cpu::{
         block_size,
-        tile::{Rows, panel_rows},
+        tile::{Left, Rows, next_vectors, panel_rows, rounded_rows, tile},
     },
     parallel::{Grid, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math, prefetch, transpose},
@@ -20,6 +20,8 @@ use crate::{
 
 /// About how many queries share packed keys and values.
 const QUERY_CHUNK: usize = 528;
+/// Fewer queries read keys and values where they are: packing them would cost more than it saves.
+const PACKED_QUERIES: usize = 192;
 /// The bytes of a cache line.
 const LINE: usize = 64;
 
@@ -75,6 +77,26 @@ struct Rooms<T> {
     sums: *mut T,
     /// V rounded up to panels.
     values: usize,
+}
+
+/// A block of keys or values as the left operand of tiles: the panel of row `i` begins `i * next` numbers behind the first.
+#[derive(Clone, Copy)]
+struct Panels<T> {
+    first: Left<T>,
+    next: usize,
+}
+
+impl<T: Real> Panels<T> {
+    /// Packed panels of `k` steps.
+    #[inline(always)]
+    fn packed<S: Simd>(first: *const T, k: usize) -> Self {
+        Panels { first: Left::panel::<S>(first), next: k }
+    }
+
+    #[inline(always)]
+    fn at(&self, row: usize) -> Left<T> {
+        Left { first: self.first.first.wrapping_add(row * self.next), ..self.first }
+    }
 }
 
 /// Rows that are needed soon, asked for a few cache lines at a time while others are worked on.
@@ -169,6 +191,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         .expect("memory for attention");
         let rooms = Rooms { q, k, v, scores, bias, largest, totals, sums, values };
         let steps = Steps::new::<S, T>(size.max(key_block));
+        let value_rows: Vec<usize> = (0..key_block).map(|key| key * self.plan.v.row).collect();
         for item in self.range.clone() {
             let (matrix, first_query) = (item / self.chunks, item % self.chunks * self.chunk);
             let queries = self.chunk.min(self.plan.queries - first_query);
@@ -182,9 +205,10 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                         break;
                     }
                     let count = key_block.min(keys - first_key);
-                    let Plan { k, v, .. } = self.plan;
-                    pack_rows::<S, T>(k.at(matrix, first_key, 0), k.row, k.column, count, size, rooms.k);
-                    pack_rows::<S, T>(v.at(matrix, first_key, 0), v.column, v.row, value, count, rooms.v);
+                    let panels = [
+                        self.key_panels::<S>(&rooms, matrix, first_key, count),
+                        self.value_panels::<S>(&rooms, matrix, first_key, count),
+                    ];
                     let height = panel_rows::<S>();
                     let steps_of_strip = count.div_ceil(height) * size + value.div_ceil(height) * count;
                     let steps_of_all = queries.div_ceil(QUERY_GROUP) * steps_of_strip;
@@ -196,7 +220,10 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                         let last = if self.plan.causal { first_query + group } else { keys };
                         let seen = count.min(last.saturating_sub(first_key));
                         if seen > 0 {
-                            self.block::<S>(&rooms, &steps, matrix, place, strip, [seen, count], &mut ahead);
+                            self.block::<S>(&rooms, &steps, matrix, place, strip, seen, panels, &mut ahead);
+                            if self.by_rows::<S>(strip) {
+                                self.sum_rows::<S>(&rooms, matrix, strip, &value_rows[..seen]);
+                            }
                         }
                     }
                 }
@@ -231,6 +258,74 @@ impl<T: Real> Chunks<'_, T> {
         [y, part(q, next, first_query, queries, size), k, v]
     }
 
+    /// A block of keys in panels of keys.
+    ///
+    /// # Safety
+    /// The keys are there, and the room holds as many.
+    #[inline(always)]
+    unsafe fn key_panels<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first: usize, count: usize) -> Panels<T> {
+        let Plan { ref k, keys, size, queries, .. } = *self.plan;
+        let (height, from) = (panel_rows::<S>(), k.at(matrix, first, 0));
+        let last = (count - 1) / height * height;
+        let readable = first + last + rounded_rows::<S>(count - last) <= keys;
+        if queries < PACKED_QUERIES && k.column == 1 && readable {
+            return Panels { first: Left { first: from, row: k.row, step: 1 }, next: k.row };
+        }
+        // SAFETY: by the caller's promise.
+        unsafe { pack_rows::<S, T>(from, k.row, k.column, count, size, rooms.k) };
+        Panels::packed::<S>(rooms.k, size)
+    }
+
+    /// A block of values in panels of their elements.
+    ///
+    /// # Safety
+    /// As for [`key_panels`](Self::key_panels).
+    #[inline(always)]
+    unsafe fn value_panels<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first: usize, count: usize) -> Panels<T> {
+        let Plan { ref v, value, queries, .. } = *self.plan;
+        let (height, from) = (panel_rows::<S>(), v.at(matrix, first, 0));
+        let last = (value - 1) / height * height;
+        if queries < PACKED_QUERIES && v.column == 1 && rounded_rows::<S>(value - last) == value - last {
+            return Panels { first: Left { first: from, row: 1, step: v.row }, next: 1 };
+        }
+        // SAFETY: by the caller's promise.
+        unsafe { pack_rows::<S, T>(from, v.column, v.row, value, count, rooms.v) };
+        Panels::packed::<S>(rooms.v, count)
+    }
+
+    /// Whether the sums of a strip are rows, each of a query, instead of columns: for a few queries that leave most of a
+    /// vector empty.
+    #[inline(always)]
+    fn by_rows<S: Simd>(&self, strip: Strip) -> bool {
+        let (plan, lanes) = (self.plan, T::Vec::<S>::LANES);
+        2 * strip.columns <= lanes
+            && plan.keys <= plan.key_block()
+            && plan.v.column == 1
+            && plan.value.is_multiple_of(lanes)
+    }
+
+    /// The weighted sums of values of such a strip.
+    ///
+    /// # Safety
+    /// The rooms hold the strip's weights, and there are values for them.
+    #[inline(always)]
+    unsafe fn sum_rows<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, strip: Strip, value_rows: &[usize]) {
+        let (plan, lanes) = (self.plan, T::Vec::<S>::LANES);
+        let weights = Left { first: rooms.scores.cast_const(), row: 1, step: strip.width };
+        let (values, sums) = (plan.v.at(matrix, 0, 0), rooms.sums.wrapping_add(strip.first * rooms.values));
+        let mut first = 0;
+        while first < plan.value {
+            let vectors = next_vectors::<S>((plan.value - first) / lanes);
+            let c = Rows { first: sums.wrapping_add(first), stride: plan.value };
+            // SAFETY: by the caller's promise; half a vector of queries is one panel at most, and the room for sums has
+            // as many rows of values as a vector has lanes.
+            unsafe {
+                tile::<S, T, false>(strip.columns, vectors, weights, values.wrapping_add(first), value_rows, None, c)
+            };
+            first += vectors * lanes;
+        }
+    }
+
     /// # Safety
     /// The queries are there, and the rooms hold as many.
     #[inline(always)]
@@ -247,10 +342,11 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Adds the first `seen` keys of a block of `count` to the sums of a strip of queries.
+    /// Adds the first `seen` keys of a block to the sums of a strip of queries; or only makes their weights, when the sums
+    /// are made [`by_rows`](Self::by_rows).
     ///
     /// # Safety
-    /// The block and the strip's queries are packed in the rooms.
+    /// The panels are those of the block's keys and values, and the strip's queries are packed in the rooms.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn block<S: Simd>(
@@ -260,7 +356,8 @@ impl<T: Real> Chunks<'_, T> {
         matrix: usize,
         [query, key]: [usize; 2],
         strip: Strip,
-        [seen, count]: [usize; 2],
+        seen: usize,
+        [keys, values]: [Panels<T>; 2],
         ahead: &mut Ahead<T>,
     ) {
         let (height, size, width) = (panel_rows::<S>(), self.plan.size, strip.width);
@@ -269,9 +366,8 @@ impl<T: Real> Chunks<'_, T> {
             let q = rooms.q.add(strip.first * size);
             for row in (0..seen).step_by(height) {
                 let c = Rows { first: rooms.scores.add(row * width), stride: width };
-                let k = rooms.k.add(row * size);
                 ahead.ask(size);
-                product::<S, T>(height.min(seen - row), strip.vectors, steps, size, k, q, None, c);
+                product::<S, T>(height.min(seen - row), strip.vectors, steps, size, keys.at(row), q, None, c);
             }
             add_biases::<S, T>(self.plan, matrix, [query, key], true, seen, strip, rooms.scores, rooms.bias);
             if self.plan.causal {
@@ -282,17 +378,18 @@ impl<T: Real> Chunks<'_, T> {
             }
             let sums = rooms.sums.add(strip.first * rooms.values);
             let state = [rooms.largest.add(strip.first), rooms.totals.add(strip.first), sums];
-            let (scores, rows) = (rooms.scores, self.plan.value);
+            let (scores, value) = (rooms.scores, self.plan.value);
             match strip.vectors {
-                3 => weigh::<T::Vec<S>, 3>(scores, seen, state, rows, key == 0),
-                2 => weigh::<T::Vec<S>, 2>(scores, seen, state, rows, key == 0),
-                _ => weigh::<T::Vec<S>, 1>(scores, seen, state, rows, key == 0),
+                3 => weigh::<T::Vec<S>, 3>(scores, seen, state, value, key == 0),
+                2 => weigh::<T::Vec<S>, 2>(scores, seen, state, value, key == 0),
+                _ => weigh::<T::Vec<S>, 1>(scores, seen, state, value, key == 0),
             }
-            for row in (0..self.plan.value).step_by(height) {
+            let rows = if self.by_rows::<S>(strip) { 0 } else { self.plan.value };
+            for row in (0..rows).step_by(height) {
                 let c = Rows { first: sums.add(row * width), stride: width };
                 ahead.ask(seen);
-                let (rows, v) = (height.min(self.plan.value - row), rooms.v.add(row * count));
-                product::<S, T>(rows, strip.vectors, steps, seen, v, scores, (key > 0).then_some(c), c);
+                let start = (key > 0).then_some(c);
+                product::<S, T>(height.min(rows - row), strip.vectors, steps, seen, values.at(row), scores, start, c);
             }
         }
     }
@@ -308,7 +405,8 @@ impl<T: Real> Chunks<'_, T> {
         let mut tile = self.logarithms.tile_of(item / self.chunks, 0, item % self.chunks);
         let logarithms = tile.row(0);
         let mut next = 0;
-        while let Some((Strip { first, columns, width, .. }, _)) = next_strip::<S, T>(&mut next, queries) {
+        while let Some((strip, _)) = next_strip::<S, T>(&mut next, queries) {
+            let Strip { first, columns, width, .. } = strip;
             // SAFETY: by the caller's promise.
             unsafe {
                 let (sums, totals) = (rooms.sums.add(first * rooms.values), rooms.totals.add(first));
@@ -323,6 +421,13 @@ impl<T: Real> Chunks<'_, T> {
                     let count = lanes.min(to.len());
                     T::Vec::<S>::select(none, splat(T::ZERO), logarithm)
                         .store_partial_ptr(to.as_mut_ptr().cast(), count);
+                }
+                if self.by_rows::<S>(strip) {
+                    for (row, i) in (0..columns).flat_map(|row| (0..value).step_by(lanes).map(move |i| (row, i))) {
+                        let sum = T::Vec::<S>::load_ptr(sums.add(row * value + i));
+                        sum.mul(splat(*totals.add(row))).store_ptr(y.add((first + row) * value + i));
+                    }
+                    continue;
                 }
                 for row in 0..value {
                     for column in (0..width).step_by(lanes) {

@@ -16,7 +16,7 @@ use crate::{
     matmul::cpu::{
         block_size,
         pack::{pack_block, pack_panel},
-        tile::{ROW_UNIT, Rows, next_vectors, panel_rows, tile},
+        tile::{Left, ROW_UNIT, Rows, next_vectors, panel_rows, tile},
     },
     simd::{Real, Simd, Vector},
 };
@@ -160,8 +160,8 @@ impl Steps {
 
 /// A tile of a sum over `k` steps of any number: `c = start + Σ_k a[k] b[k]`, see [`tile`].
 ///
-/// # Safety `a` is readable for whole panels of `k` steps, `b` for `k` rows of the strip; `c` is writable, and `start`
-/// readable, for the rounded-up rows of the strip.
+/// # Safety `a` is readable for the rounded-up rows of `k` steps, `b` for `k` rows of the strip; `c` is writable, and
+/// `start` readable, for the rounded-up rows of the strip.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product<S: Simd, T: Real>(
@@ -169,7 +169,7 @@ unsafe fn product<S: Simd, T: Real>(
     vectors: usize,
     steps: &Steps,
     k: usize,
-    a: *const T,
+    a: Left<T>,
     b: *const T,
     mut start: Option<Rows<T>>,
     c: Rows<T>,
@@ -180,8 +180,8 @@ unsafe fn product<S: Simd, T: Real>(
         let here = (k - from).min(STEPS);
         // SAFETY: by the caller's promise.
         unsafe {
-            let (a, b) = (a.add(from * panel_rows::<S>()), b.add(from * vectors * T::Vec::<S>::LANES));
-            tile::<S, T, false>(rows, vectors, a, b, &offsets[..here], start, c);
+            let b = b.add(from * vectors * T::Vec::<S>::LANES);
+            tile::<S, T, false>(rows, vectors, a.from(from), b, &offsets[..here], start, c);
         }
         from += here;
         if from >= k {

@@ -10,7 +10,7 @@ use crate::parallel::{Grid, Partition, as_uninit, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
-use tile::{ROW_UNIT, Rows, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
+use tile::{Left, ROW_UNIT, Rows, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
 use tomograd_core::{Error, Result, Scratch};
 
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
@@ -467,7 +467,8 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                                 _ => None,
                             };
                             let c = if last && fits { out } else { waiting };
-                            tile::<S, T, true>(tile_rows, vectors, a_start, b_start, offsets, start, c);
+                            let a = Left::panel::<S>(a_start);
+                            tile::<S, T, true>(tile_rows, vectors, a, b_start, offsets, start, c);
                             if last && !fits {
                                 for r in 0..tile_rows {
                                     let from = waiting.first.add(r * width);

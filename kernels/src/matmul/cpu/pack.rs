@@ -106,10 +106,15 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
                         T::Vec::<S>::transpose_8x8(from, column_stride, to.add(i * width + j), width);
                         continue;
                     }
+                    let (size, real) = (8.min(width - j), 8.min(count.saturating_sub(j)));
                     for step in 0..8.min(k - i) {
-                        for j in j..(j + 8).min(width) {
-                            *to.add((i + step) * width + j) =
-                                if j < count { *from.add(step * row_stride + j * column_stride) } else { T::ZERO };
+                        let to = to.add((i + step) * width + j);
+                        if size == 8 && real < 8 {
+                            to.cast::<[T; 8]>().write([T::ZERO; 8]);
+                        }
+                        for x in 0..if size == 8 { real } else { size } {
+                            *to.add(x) =
+                                if x < real { *from.add(step * row_stride + (j + x) * column_stride) } else { T::ZERO };
                         }
                     }
                 }

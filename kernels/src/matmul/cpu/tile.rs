@@ -42,23 +42,45 @@ pub(crate) struct Rows<T> {
     pub stride: usize,
 }
 
+/// The left operand of a tile: number (i, k) lies at `first[i * row + k * step]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<T> {
+    pub first: *const T,
+    pub row: usize,
+    pub step: usize,
+}
+
+impl<T> Left<T> {
+    /// A packed panel.
+    #[inline(always)]
+    pub fn panel<S: Simd>(first: *const T) -> Self {
+        Left { first, row: 1, step: panel_rows::<S>() }
+    }
+
+    /// From step `k` on.
+    #[inline(always)]
+    pub fn from(self, k: usize) -> Self {
+        Left { first: self.first.wrapping_add(k * self.step), ..self }
+    }
+}
+
 /// Computes a tile of `rows` rows (at most a panel's) and `vectors` vectors: what it starts from, plus, in sequence over k, the
 /// products of a column of `a` and a row of `b`:
 ///
-/// `c[i, j] = start[i, j] + Σ_k a[k * panel_rows + i] * b[offsets[k] + j]`
+/// `c[i, j] = start[i, j] + Σ_k a[i, k] * b[offsets[k] + j]`
 ///
 /// Each element is one chain of fused multiply-adds, from zero or from where it starts, so its bits don't depend on the
 /// size of a tile or on where the range of k was cut. The number of rows is rounded up, see [`rounded_rows`]. If `a`
 /// and `b` are packed and stream from a far cache (`STREAMING`), they are asked for some steps ahead, and so is `c`.
 ///
 /// # Safety
-/// `a` is readable for whole panels of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
+/// `a` is readable for the rounded-up rows of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
 /// (and `start`, which may be the same, readable) for the rounded-up rows of `vectors` vectors.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     rows: usize,
     vectors: usize,
-    a: *const T,
+    a: Left<T>,
     b: *const T,
     offsets: &[usize],
     start: Option<Rows<T>>,
@@ -98,7 +120,7 @@ pub(crate) fn rounded_rows<S: Simd>(rows: usize) -> usize {
 /// [`tile`] of a size known at compile time, so that the accumulators stay in registers.
 #[inline(always)]
 unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V: usize>(
-    mut a: *const T,
+    mut a: Left<T>,
     b: *const T,
     offsets: &[usize],
     start: Option<Rows<T>>,
@@ -127,19 +149,19 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
                     for j in 0..V {
                         prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));
                     }
-                    prefetch_near(a.wrapping_add(2 * AHEAD * panel_rows::<S>()));
+                    prefetch_near(a.from(2 * AHEAD).first);
                 }
                 let mut row = [T::Vec::<S>::zero(); V];
                 for (j, vector) in row.iter_mut().enumerate() {
                     *vector = T::Vec::<S>::load_ptr(b.add(j * lanes));
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let factor = T::Vec::<S>::splat(*a.add(i));
+                    let factor = T::Vec::<S>::splat(*a.first.add(i * a.row));
                     for (sum, vector) in sums.iter_mut().zip(row) {
                         *sum = factor.mul_add(vector, *sum);
                     }
                 }
-                a = a.add(panel_rows::<S>());
+                a = a.from(1);
             }
         }
         for (i, row) in sums.iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::plan::{Line, Plan};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::matmul::cpu::tile::{Rows, panel_rows, tile, tile_columns};
+use crate::matmul::cpu::tile::{Left, Rows, panel_rows, tile, tile_columns};
 use crate::simd::{Kernel, Real, Simd, Vector};
 use std::ops::Range;
 use tomograd_core::Scratch;
@@ -218,7 +218,7 @@ impl<T: Real> Boxes<'_, T> {
                             let to = sums.data.add(number * sums.residue + run * run_pitch + position);
                             for panel in 0..chunk.outputs.div_ceil(height) {
                                 let rows = height.min(chunk.outputs - panel * height);
-                                let weights = weights.add(panel * plan.inputs * taps * height);
+                                let weights = Left::panel::<S>(weights.add(panel * plan.inputs * taps * height));
                                 let to = to.add(panel * height * sums.channel);
                                 let to = Rows { first: to, stride: sums.channel };
                                 tile::<S, T, false>(
