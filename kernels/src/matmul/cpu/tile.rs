@@ -1,11 +1,24 @@
 //! The register tile: the one inner loop of matrix multiplication and of dense convolution.
 
 use crate::simd::{Real, Simd, Vector, prefetch_near};
+use std::ops::Range;
 
 /// How many rows a tile has, and a panel of packed rows.
 #[inline(always)]
 pub(crate) const fn panel_rows<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 8 } else { 6 }
+}
+
+/// The rows of a panel, of so many rows that all panels have together: whole panels and the rest. Where one or two rows would
+/// be left over beside panels of six, the last two share theirs evenly, since a tile of two rows takes as long as one of four:
+/// it waits for its chains of additions.
+#[inline(always)]
+pub(crate) fn rows_of_panel<S: Simd>(panel: usize, rows: usize) -> Range<usize> {
+    let height = panel_rows::<S>();
+    let last = rows.div_ceil(height) - 1;
+    let moved = if height == 6 && last > 0 && matches!(rows % 6, 1 | 2) { 2 } else { 0 };
+    let start = |panel: usize| panel * height - if panel == last { moved } else { 0 };
+    start(panel)..if panel == last { rows } else { start(panel + 1) }
 }
 
 /// How many vectors wide a tile is: 8 × 3 are 24 accumulators of 32 registers, 6 × 2 are 12 of 16. (4 × 3 would use all 16,

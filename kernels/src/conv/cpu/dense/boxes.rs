@@ -3,7 +3,7 @@
 use super::plan::{Line, Plan};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::matmul::cpu::tile::{Left, Rows, panel_rows, tile, tile_columns};
+use crate::matmul::cpu::tile::{Left, Rows, panel_rows, rows_of_panel, tile, tile_columns};
 use crate::simd::{Kernel, Real, Simd, Vector};
 use std::ops::Range;
 use tomograd_core::Scratch;
@@ -217,12 +217,12 @@ impl<T: Real> Boxes<'_, T> {
                             let weights = weights.add(weights_before + first * taps * height);
                             let to = sums.data.add(number * sums.residue + run * run_pitch + position);
                             for panel in 0..chunk.outputs.div_ceil(height) {
-                                let rows = height.min(chunk.outputs - panel * height);
+                                let rows = rows_of_panel::<S>(panel, chunk.outputs);
                                 let weights = Left::panel::<S>(weights.add(panel * plan.inputs * taps * height));
-                                let to = to.add(panel * height * sums.channel);
+                                let to = to.add(rows.start * sums.channel);
                                 let to = Rows { first: to, stride: sums.channel };
                                 tile::<S, T, false>(
-                                    rows,
+                                    rows.len(),
                                     vectors,
                                     weights,
                                     from,

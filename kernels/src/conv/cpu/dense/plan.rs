@@ -5,7 +5,7 @@ use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, PartialMoments};
 use crate::conv::cpu::source::{Reading, Tap, equal_blocks};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::matmul::cpu::tile::panel_rows;
+use crate::matmul::cpu::tile::{panel_rows, rows_of_panel};
 use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use std::mem::MaybeUninit;
@@ -327,14 +327,14 @@ impl<T: Real> Kernel for PackWeights<'_, T> {
             let mut to = self.partition.block(block).chunks_exact_mut(height);
             for residue in self.plan.lines.iter().flat_map(|line| &line.residues) {
                 let taps: Vec<usize> = residue.iter().map(|&tap| self.plan.reading.taps[tap].index).collect();
-                for panel in (0..rows).step_by(height) {
-                    let start = group * strides.group + (first + panel) * strides.out;
-                    let rows = height.min(rows - panel);
+                for panel in 0..rows.div_ceil(height) {
+                    let rows = rows_of_panel::<S>(panel, rows);
+                    let start = group * strides.group + (first + rows.start) * strides.out;
                     for channel in 0..inputs {
                         let from = &weights[start + channel * strides.inp..];
                         for (&tap, to) in taps.iter().zip(&mut to) {
                             for (row, to) in to.iter_mut().enumerate() {
-                                to.write(if row < rows { from[row * strides.out + tap] } else { T::ZERO });
+                                to.write(if row < rows.len() { from[row * strides.out + tap] } else { T::ZERO });
                             }
                         }
                     }
