@@ -5,8 +5,9 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
-    CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms,
-    scale, strip,
+    CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases,
+    ahead::{Ahead, Piece},
+    pack_rows, pack_strip, padded, product, rooms, scale, strip,
 };
 use crate::{
     attention::Attention,
@@ -15,15 +16,13 @@ use crate::{
         tile::{Left, Rows, next_vectors, panel_rows, rounded_rows, tile},
     },
     parallel::{Grid, parallel_for},
-    simd::{Kernel, Real, Simd, Vector, dispatch, math, prefetch, transpose},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math, transpose},
 };
 
 /// About how many queries share packed keys and values.
 const QUERY_CHUNK: usize = 528;
 /// Fewer queries read keys and values where they are: packing them would cost more than it saves.
 const PACKED_QUERIES: usize = 192;
-/// The bytes of a cache line.
-const LINE: usize = 64;
 
 /// y, and for each query the logarithm of the sum, in units of ln 2: log₂ Σ_j 2^score; 0 where the query sees no key.
 pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
@@ -96,67 +95,6 @@ impl<T: Real> Panels<T> {
     #[inline(always)]
     fn at(&self, row: usize) -> Left<T> {
         Left { first: self.first.first.wrapping_add(row * self.next), ..self.first }
-    }
-}
-
-/// Rows that are needed soon, asked for a few cache lines at a time while others are worked on.
-struct Ahead<T> {
-    pieces: [Piece<T>; 4],
-    /// Which piece is next, its next row, and the next cache line of that.
-    next: [usize; 3],
-    /// How many steps of products there are for all lines.
-    steps: usize,
-    lines: usize,
-}
-
-/// `rows` rows of `lines` cache lines at a distance.
-#[derive(Clone, Copy)]
-struct Piece<T> {
-    first: *const T,
-    rows: usize,
-    stride: usize,
-    lines: usize,
-}
-
-impl<T: Real> Piece<T> {
-    const NONE: Self = Piece { first: std::ptr::null(), rows: 0, stride: 0, lines: 0 };
-
-    fn new(first: *const T, rows: usize, stride: usize, length: usize) -> Self {
-        let lines = |numbers: usize| (numbers * size_of::<T>()).div_ceil(LINE);
-        if stride == length {
-            return Piece { first, rows: 1, stride, lines: lines(rows * length) };
-        }
-        Piece { first, rows, stride, lines: lines(length) }
-    }
-}
-
-impl<T: Real> Ahead<T> {
-    fn new(pieces: [Piece<T>; 4], steps: usize) -> Self {
-        let lines = pieces.iter().map(|piece| piece.rows * piece.lines).sum();
-        Self { pieces, next: [0; 3], steps: steps.max(1), lines }
-    }
-
-    /// Asks for the share of `steps` steps.
-    #[inline(always)]
-    fn ask(&mut self, steps: usize) {
-        let mut left = (self.lines * steps).div_ceil(self.steps);
-        let [mut which, mut row, mut line] = self.next;
-        while left > 0 && which < self.pieces.len() {
-            let Piece { first, rows, stride, lines } = self.pieces[which];
-            let count = left.min(lines - line);
-            let from = first.wrapping_add(row * stride).cast::<u8>().wrapping_add(line * LINE);
-            for i in 0..count {
-                prefetch(from.wrapping_add(i * LINE));
-            }
-            (left, line) = (left - count, line + count);
-            if line == lines {
-                (row, line) = (row + 1, 0);
-            }
-            if row >= rows {
-                (which, row) = (which + 1, 0);
-            }
-        }
-        self.next = [which, row, line];
     }
 }
 

@@ -6,6 +6,7 @@
 //! `b` for the product with the values. The backward run computes them as queries by keys, for two of its three sums
 //! over weights go over queries. Scores are in units of ln 2, for 2ˣ is cheaper than eˣ.
 
+mod ahead;
 mod backward;
 mod forward;
 
