@@ -8,16 +8,18 @@ use super::source::{Reading, Tap, equal_blocks};
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::parallel::{PartialSlots, Partition, parallel_for};
-use crate::simd::{Kernel, Real, Simd, Vector, dispatch, sum};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch, sum, transpose};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Positions of a box, numbers of a packed block of x, and output channels of a chunk.
+/// Positions of a box, and numbers of a packed block of x.
 const POSITIONS: usize = 2048;
 const PACKED: usize = 128 << 10;
-const OUTPUTS: usize = 64;
-/// Chunks that are enough to keep the threads busy.
+/// Output channels of a chunk: each chunk packs x anew, so as many as leave [`FEW`] chunks, or else the fewer.
+const OUTPUTS: [usize; 2] = [128, 64];
+/// Chunks that are just enough for some threads, and that keep many busy.
+const FEW: usize = 4;
 const CHUNKS: usize = 8;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 4 << 20;
@@ -31,6 +33,7 @@ struct Plan<'a, T> {
     block: [usize; 3],
     blocks: [usize; 3],
     channel_block: usize,
+    output_block: usize,
     output_blocks: usize,
     slabs: usize,
     /// Whether three taps in a row read three consecutive numbers.
@@ -73,9 +76,12 @@ pub(super) fn backward_weights<T: Real>(
         [equal_blocks(positions[0], POSITIONS / plane), positions[1], positions[2]]
     };
     let blocks: [usize; 3] = std::array::from_fn(|axis| positions[axis].div_ceil(block[axis]));
-    let output_blocks = shape.group_outputs().div_ceil(OUTPUTS);
-    let chunks = shape.groups * output_blocks;
     let boxes = shape.batch * blocks.iter().product::<usize>();
+    let [most, fewer] = OUTPUTS;
+    let enough = boxes * shape.groups * shape.group_outputs().div_ceil(most) >= FEW;
+    let output_block = if enough { most } else { fewer };
+    let output_blocks = shape.group_outputs().div_ceil(output_block);
+    let chunks = shape.groups * output_blocks;
     let slabs = CHUNKS.div_ceil(chunks).min(boxes);
     let most = (PACKED / reading.channel_size(block).max(1)).max(1);
     let plan = Plan {
@@ -86,6 +92,7 @@ pub(super) fn backward_weights<T: Real>(
         block,
         blocks,
         channel_block: equal_blocks(shape.group_inputs(), most),
+        output_block,
         output_blocks,
         slabs,
         triples: shape.kernel[2].is_multiple_of(3) && shape.stride[2] == 1 && shape.dilation[2] == 1,
@@ -141,8 +148,8 @@ impl<T: Real> Chunks<'_, T> {
         let shape = plan.shape;
         let (slab, index) = (index % plan.slabs, index / plan.slabs);
         let (group, output_block) = (index / plan.output_blocks, index % plan.output_blocks);
-        let first_output = output_block * OUTPUTS;
-        let outputs = OUTPUTS.min(shape.group_outputs() - first_output);
+        let first_output = output_block * plan.output_block;
+        let outputs = plan.output_block.min(shape.group_outputs() - first_output);
         let (inputs, taps) = (shape.group_inputs(), shape.taps());
         let lanes = T::Vec::<S>::LANES;
         // Output channels are handled in strips of a tile's width, the last one maybe a vector narrower.
@@ -150,7 +157,8 @@ impl<T: Real> Chunks<'_, T> {
         let pairs = inputs * taps;
         let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
         let mut sums_scratch = scratch(pairs * padded);
-        let sums = sums_scratch.zeroed().as_mut_ptr();
+        // The first box writes them.
+        let sums = sums_scratch.uninit().as_mut_ptr().cast::<T>();
         let channel_size = plan.reading.channel_size(plan.block);
         let box_positions: usize = plan.block.iter().product();
         let mut x_scratch = scratch(plan.channel_block * channel_size);
@@ -167,7 +175,7 @@ impl<T: Real> Chunks<'_, T> {
         let boxes: usize = plan.blocks.iter().product();
         let all = shape.batch * boxes;
         let own = all * slab / plan.slabs..all * (slab + 1) / plan.slabs;
-        for item in own {
+        for item in own.clone() {
             let (n, place) = (item / boxes, item % boxes);
             let [_, rows, columns] = plan.blocks;
             let place = [place / (rows * columns), place / columns % rows, place % columns];
@@ -192,8 +200,14 @@ impl<T: Real> Chunks<'_, T> {
                     let mut strip = 0;
                     while strip < padded {
                         let vectors = ((padded - strip) / lanes).min(VECTORS);
-                        let positions =
-                            Positions { size, pitch_y, pitch_x, x: packed, dy: dy.add(strip * box_positions) };
+                        let positions = Positions {
+                            size,
+                            pitch_y,
+                            pitch_x,
+                            x: packed,
+                            dy: dy.add(strip * box_positions),
+                            first: item == own.start,
+                        };
                         let sums = sums.add(strip * pairs + first * taps * vectors * lanes);
                         match (vectors, plan.triples) {
                             (2, true) => positions.all::<S, 3, 2>(offsets, sums),
@@ -207,13 +221,14 @@ impl<T: Real> Chunks<'_, T> {
             }
         }
         let first_channel = slab * shape.out_channels + group * shape.group_outputs() + first_output;
-        for output in 0..outputs {
-            let to = self.partition.take((first_channel + output) * pairs..(first_channel + output + 1) * pairs);
-            let strip = output / (VECTORS * lanes) * VECTORS * lanes;
+        let to = self.partition.take(first_channel * pairs..(first_channel + outputs) * pairs);
+        for strip in (0..outputs).step_by(VECTORS * lanes) {
             let width = (padded - strip).min(VECTORS * lanes);
-            for (pair, to) in to.iter_mut().enumerate() {
-                // SAFETY: inside the strip that holds this channel.
-                to.write(unsafe { *sums.add(strip * pairs + pair * width + output - strip) });
+            let columns = width.min(outputs - strip);
+            // SAFETY: the sums of a strip, whose channels are these of `to`.
+            unsafe {
+                let to = to.as_mut_ptr().cast::<T>().add(strip * pairs);
+                transpose::<T::Vec<S>>(sums.add(strip * pairs), width, [pairs, columns], to, pairs);
             }
         }
     }
@@ -280,6 +295,8 @@ struct Positions<T> {
     pitch_x: usize,
     x: *const T,
     dy: *const T,
+    /// Whether there are no sums yet.
+    first: bool,
 }
 
 impl<T: Real> Positions<T> {
@@ -357,7 +374,8 @@ impl<T: Real> Positions<T> {
             }
             for (i, total) in totals.as_flattened().as_flattened().iter().enumerate() {
                 let to = sums.add(i * lanes);
-                T::Vec::<S>::load_ptr(to).add(*total).store_ptr(to);
+                let before = if self.first { T::Vec::<S>::zero() } else { T::Vec::<S>::load_ptr(to) };
+                before.add(*total).store_ptr(to);
             }
         }
     }

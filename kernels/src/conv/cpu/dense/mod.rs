@@ -8,6 +8,7 @@
 //!
 //! Forward and backward-data are both this: the latter with one set of taps for each residue of the stride.
 
+mod blocks;
 mod boxes;
 mod plan;
 

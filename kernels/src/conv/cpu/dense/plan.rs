@@ -1,9 +1,10 @@
-//! Which boxes and blocks a convolution is cut into, and its packed weights.
+//! What a convolution reads and writes, its packed weights, and the run over all chunks.
 
+use super::blocks::Job;
 use super::boxes::Boxes;
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, PartialMoments};
-use crate::conv::cpu::source::{Reading, Tap, equal_blocks};
+use crate::conv::cpu::source::{Reading, Tap};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::matmul::cpu::tile::{panel_rows, rows_of_panel};
 use crate::parallel::{Partition, parallel_for};
@@ -12,15 +13,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Positions of a chunk, numbers of a packed block of the input, and (channel, tap) rows that are copied together.
-const POSITIONS: usize = 2048;
-const PACKED: usize = 128 << 10;
-const COPIED_ROWS: usize = 192;
 /// Multiply-adds that a parallel section is worth.
 const CHUNK_WORK: usize = 4 << 20;
-/// Positions of the widest tile, and of the widest vector.
-const TILE: usize = 48;
-const VECTOR: usize = 16;
 
 /// What of the output a chunk writes beside each other. Forward there is one line. Backward-data has one for each residue of
 /// the stride along z and y, and each line one row of sums for each residue along x, put together when they are stored. All
@@ -136,9 +130,9 @@ pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
     let boxes = (shape.batch * shape.groups * plan.boxes()) as f64;
     let [depth, rows, columns] = plan.block;
     let positions = if plan.copied {
-        (depth * rows * columns).next_multiple_of(TILE)
+        (depth * rows * columns).next_multiple_of(16)
     } else {
-        depth * ((rows - 1) * plan.reading.extent(plan.block)[2] + columns).next_multiple_of(TILE)
+        depth * ((rows - 1) * plan.reading.extent(plan.block)[2] + columns).next_multiple_of(16)
     };
     let positions = boxes * positions as f64;
     let steps = (plan.inputs * shape.taps()) as f64;
@@ -179,20 +173,6 @@ fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
     }
 }
 
-/// Whether a chunk of `block` positions is better copied together, given what the flat range wastes; `outputs` channels
-/// share the copy.
-fn is_copied(reading: &Reading, block: [usize; 3], outputs: usize) -> bool {
-    let vectors = |positions: usize| positions.div_ceil(VECTOR) as f64;
-    let pitch = reading.extent(block)[2];
-    let flat = block[0] as f64 * vectors((block[1] - 1) * pitch + block[2]);
-    let positions = block.iter().product::<usize>();
-    let dense = vectors(positions);
-    // A row of a vector takes 4 cycles for every eight channels; a piece of a row that is copied takes about 2.5.
-    let pieces = (block[0] * block[1] * block[2].div_ceil(VECTOR) + positions / TILE) as f64;
-    let compute = 4.0 * (outputs as f64 / 8.0).ceil();
-    flat * compute > dense * compute + 2.5 * pieces
-}
-
 impl<'a, T: Real> Plan<'a, T> {
     fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
         let mut taps = Vec::with_capacity(shape.taps());
@@ -223,24 +203,19 @@ impl<'a, T: Real> Plan<'a, T> {
     fn new(shape: &ConvShape, grid: Grid, weights: &'a [T]) -> Self {
         let Grid { channels: [inputs, outputs], source_size, target_size, reading, lines, positions, spread, strides } =
             grid;
-        // All channels of a group share what a chunk packs, unless there are many of them or few boxes.
-        let boxes = positions.iter().product::<usize>().div_ceil(POSITIONS);
-        let few = boxes * shape.batch * shape.groups * outputs.div_ceil(128) < 8;
-        let output_block = equal_blocks(outputs.div_ceil(8), if few { 8 } else { 16 }) * 8;
-        // A box is some rows of one plane, or several planes.
-        let plane = positions[1] * positions[2];
         let most_residues = lines.iter().map(|line| line.residues.len()).max().unwrap_or(0);
         let most_taps = lines.iter().flat_map(|line| &line.residues).map(Vec::len).max().unwrap_or(0);
-        let most = POSITIONS / most_residues.max(1);
-        let block = if plane > most {
-            let rows = equal_blocks(positions[1], (most / positions[2]).max(1));
-            [1, rows, positions[2]]
-        } else {
-            [equal_blocks(positions[0], most / plane.max(1)), positions[1], positions[2]]
-        };
-        let copied = !positions.contains(&0) && is_copied(&reading, block, output_block.min(outputs));
-        let fits = PACKED / reading.channel_size(block).max(1);
-        let most = if copied { fits.min(COPIED_ROWS.div_ceil(most_taps.max(1))) } else { fits };
+        let blocks = Job {
+            repeats: shape.batch * shape.groups,
+            inputs,
+            outputs,
+            positions,
+            reading: &reading,
+            lines: &lines,
+            most_residues,
+            most_taps,
+        }
+        .blocks();
         Plan {
             batch: shape.batch,
             groups: shape.groups,
@@ -256,12 +231,12 @@ impl<'a, T: Real> Plan<'a, T> {
             spread,
             strides,
             weights,
-            output_block,
-            output_blocks: outputs.div_ceil(output_block),
-            block,
-            blocks: std::array::from_fn(|axis| positions[axis].div_ceil(block[axis].max(1))),
-            copied,
-            channel_block: equal_blocks(inputs, most.max(1)),
+            output_block: blocks.outputs,
+            output_blocks: outputs.div_ceil(blocks.outputs),
+            block: blocks.size,
+            blocks: std::array::from_fn(|axis| positions[axis].div_ceil(blocks.size[axis].max(1))),
+            copied: blocks.copied,
+            channel_block: blocks.channels,
         }
     }
 
