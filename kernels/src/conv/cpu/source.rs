@@ -177,10 +177,12 @@ impl Reading {
                                 zero::<S, T>(to.add(row * width + columns.end), width - columns.end);
                             }
                         }
-                        for row in rows {
-                            let y = coordinate(1, row, phase[1]) as usize;
-                            let at = (z as usize * size[1] + y) * size[2] + first;
-                            let (row, left) = (plane + row * width + columns.start, from.len() - at);
+                        // Both go on by additions: a depthwise convolution packs many short rows.
+                        let y = coordinate(1, rows.start, phase[1]).max(0) as usize;
+                        let mut at = (z.max(0) as usize * size[1] + y) * size[2] + first;
+                        let mut row = plane + rows.start * width + columns.start;
+                        for _ in rows {
+                            let left = from.len() - at;
                             let (from, to) = (from.as_ptr().add(at), even_to.add(row));
                             match self.step[2] {
                                 1 => copy::<S, T>(from, to, columns.len()),
@@ -190,6 +192,7 @@ impl Reading {
                                 }
                                 step => (0..columns.len()).for_each(|x| *to.add(x) = *from.add(x * step)),
                             }
+                            (at, row) = (at + self.step[1] * size[2], row + width);
                         }
                     }
                 }

@@ -127,7 +127,8 @@ impl Job<'_> {
             + (0.3 * outputs as f64 + 2.0) * steps as f64
             + (outputs * residues * depth * rows) as f64 * (8.0 + 0.5 * columns as f64);
         let chunks = self.repeats * self.outputs.div_ceil(outputs.max(1)) * self.count(size);
-        let outputs = panels * 8;
+        // A block of no channels would not be one.
+        let outputs = panels.max(1) * 8;
         Blocks { outputs, size, copied, channels, cycles: chunk * chunks as f64 }
     }
 }
