@@ -41,14 +41,14 @@ pub(super) struct Blocks {
     pub copied: bool,
     /// Input channels that are packed at a time.
     pub channels: usize,
-    /// What the model says of all chunks together, in cycles of one core with AVX-512.
+    /// What the model says of all chunks together, in cycles of one core with AVX-512, and of waiting for the last one.
     pub cycles: f64,
 }
 
 impl Job<'_> {
     /// The cheapest blocks.
     pub fn blocks(&self) -> Blocks {
-        let mut best: Option<(f64, Blocks)> = None;
+        let mut best: Option<Blocks> = None;
         let panels = self.outputs.div_ceil(8);
         for size in self.boxes() {
             let mut last = 0;
@@ -61,16 +61,13 @@ impl Job<'_> {
                 last = outputs;
                 for copied in [false, true] {
                     let blocks = self.estimate(size, outputs, copied);
-                    // Threads wait for the last chunk.
-                    let chunks = self.repeats * self.outputs.div_ceil(outputs) * self.count(size);
-                    let cost = blocks.cycles * (1.0 + 0.7 / chunks.max(1) as f64);
-                    if best.is_none_or(|(least, _)| cost < least) {
-                        best = Some((cost, blocks));
+                    if best.is_none_or(|best| blocks.cycles < best.cycles) {
+                        best = Some(blocks);
                     }
                 }
             }
         }
-        best.expect("there are candidates").1
+        best.expect("there are candidates")
     }
 
     /// Boxes to choose from: some rows of one plane, or several planes; as large as they may be, and smaller if they are few.
@@ -129,6 +126,7 @@ impl Job<'_> {
         let chunks = self.repeats * self.outputs.div_ceil(outputs.max(1)) * self.count(size);
         // A block of no channels would not be one.
         let outputs = panels.max(1) * 8;
-        Blocks { outputs, size, copied, channels, cycles: chunk * chunks as f64 }
+        let cycles = chunk * (chunks as f64 + 0.7);
+        Blocks { outputs, size, copied, channels, cycles }
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Plan<'a, T> {
     pub blocks: [usize; 3],
     /// Whether a tile's positions are copied together.
     pub copied: bool,
+    /// What the chunks cost, by the model that chose them.
+    cycles: f64,
     /// Input channels that are packed at a time.
     pub channel_block: usize,
 }
@@ -126,26 +128,8 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
 
 /// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
 pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
-    let plan = Plan::<f32>::forward(shape, &[]);
-    let boxes = (shape.batch * shape.groups * plan.boxes()) as f64;
-    let [depth, rows, columns] = plan.block;
-    let positions = if plan.copied {
-        (depth * rows * columns).next_multiple_of(16)
-    } else {
-        depth * ((rows - 1) * plan.reading.extent(plan.block)[2] + columns).next_multiple_of(16)
-    };
-    let positions = boxes * positions as f64;
-    let steps = (plan.inputs * shape.taps()) as f64;
-    let outputs = plan.outputs as f64;
-    let blocks = plan.output_blocks as f64;
-    let packed = boxes * blocks * (plan.inputs * plan.reading.channel_size(plan.block)) as f64;
-    let copied = if plan.copied { blocks * positions * steps } else { 0.0 };
-    5.1e-9 * positions * steps * plan.outputs.next_multiple_of(8) as f64
-        + 7.1e-9 * packed
-        + 1.1e-7 * copied
-        + 2.2e-7 * positions * outputs
-        + 4.4e-7 * steps * outputs * shape.groups as f64
-        + 2.6e-3
+    // The chunks, the packing of the weights, and what any call takes.
+    1.54e-7 * Plan::<f32>::forward(shape, &[]).cycles + 3e-7 * shape.weight_count() as f64 + 5e-3
 }
 
 /// What forward and backward-data say of a plan.
@@ -236,6 +220,7 @@ impl<'a, T: Real> Plan<'a, T> {
             block: blocks.size,
             blocks: std::array::from_fn(|axis| positions[axis].div_ceil(blocks.size[axis].max(1))),
             copied: blocks.copied,
+            cycles: blocks.cycles,
             channel_block: blocks.channels,
         }
     }
