@@ -1,39 +1,31 @@
 #!/usr/bin/env python3
 """Times the selective scan beside the best that PyTorch has without a kernel of its own: a chunked scan by `torch.compile`.
 
-    benches/scan_compiled.py --binary BENCHMARK [--rounds N] [--threads N] [--markdown FILE]
+    benches/scan_compiled.py --binary BENCHMARK [--peers DIR] [--rounds N] [--threads N] [--markdown FILE]
 
-Run it with a Python that has torch; BENCHMARK is the built benchmark `peers`. Within a chunk the states are
+Run it with a Python that has torch; BENCHMARK is the built benchmark `peers`, and the peers folder has PyTorch's plain loop. Within a chunk the states are
 exp(S_t) (h + sum over s <= t of exp(-S_s) b_s), with S the running sum of the logarithms of the decays, so only the chunks'
 last states go in sequence. (That is exact as long as exp(-S) doesn't overflow, which here, with 64 steps of at most 0.15, it
-doesn't; this project's kernel has no such bound.) Its outputs and gradients are compared with the plain loop's first. Both
+doesn't; this project's kernel has no such bound.) Its outputs and gradients are compared with the loop's first. Both
 sides take turns; times are the least of all rounds.
 """
 import argparse
-import json
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 import torch
+
+from compare import ROOT, json_lines
 
 CASES = {"forward": "selective_scan_192_16_4096", "training": "selective_scan_192_16_4096_train"}
 BATCH, CHANNELS, STATES, LENGTH = 1, 192, 16, 4096
 
 
-def loop(u, delta, A, B, C, D):
-    """u, delta: (b, d, l); A: (d, n); B, C: (b, n, l); D: (d)."""
-    h, ys = u.new_zeros(*u.shape[:2], A.shape[1]), []
-    for t in range(u.shape[2]):
-        step = delta[:, :, t, None]
-        h = torch.exp(step * A) * h + step * u[:, :, t, None] * B[:, None, :, t]
-        ys.append((h * C[:, None, :, t]).sum(-1))
-    return torch.stack(ys, 2) + u * D[:, None]
-
-
 def chunked(u, delta, A, B, C, D, size=64):
-    """The same, with states (b, d, chunk, place, n)."""
+    """u, delta: (b, d, l); A: (d, n); B, C: (b, n, l); D: (d). States are (b, d, chunk, place, n)."""
     b, d, l = u.shape
     cut = lambda x: x.reshape(b, x.shape[1], l // size, size)
     u_, delta_, B_, C_ = cut(u), cut(delta), cut(B), cut(C)
@@ -79,15 +71,18 @@ def seconds(step, least=0.5):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=pathlib.Path, required=True)
+    parser.add_argument("--peers", type=pathlib.Path, default=ROOT.parent / "shared" / "peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--markdown", type=pathlib.Path)
     arguments = parser.parse_args()
+    sys.path.append(str(arguments.peers))
+    from torch_bench import selective_scan
     torch.set_num_threads(arguments.threads)
     values, compiled = inputs(), torch.compile(chunked)
     rows = []
     for name, run in {"forward": forward, "training": training}.items():
-        expected = run(loop, values)
+        expected = run(selective_scan, values)
         for ours, right in zip(run(compiled, values), expected):
             error = (ours - right).abs().max() / right.abs().max()
             assert error < 1e-4, f"the chunked scan is off by {error:.1e}"
@@ -95,8 +90,8 @@ def main():
         for _ in range(arguments.rounds):
             theirs.append(1e3 * seconds(lambda: run(compiled, values)))
             command = [arguments.binary, "--threads", str(arguments.threads), "--seconds", "0.5", CASES[name]]
-            lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-            ours.append(1e3 * min(json.loads(line)["min_s"] for line in lines if "min_s" in line))
+            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            ours.append(1e3 * min(line["min_s"] for line in json_lines(out) if "min_s" in line))
         rows.append(f"| {name} | {min(theirs):.2f} | {min(ours):.2f} | {min(theirs) / min(ours):.1f} |")
     text = "\n".join([
         f"# The selective scan beside `torch.compile` of a chunked scan\n\n`benches/scan_compiled.py`, PyTorch {torch.__version__}, "

@@ -192,12 +192,22 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
                 }
             } else {
                 for (i, x) in rows.iter().enumerate() {
-                    for t in 0..most {
+                    let mut t = 0;
+                    while t < most {
                         let start = &x[width.starts[o] + t * width.step..];
                         let first = T::Vec::<S>::load(start);
-                        let values =
-                            if stride == 1 { first } else { first.even(T::Vec::<S>::load_partial(&start[lanes..])) };
-                        best.update::<KEEP>(values, i * most + t);
+                        if stride == 1 {
+                            best.update::<KEEP>(first, i * most + t);
+                            t += 1;
+                            continue;
+                        }
+                        let second = T::Vec::<S>::load_partial(&start[lanes..]);
+                        best.update::<KEEP>(first.even(second), i * most + t);
+                        t += 1;
+                        if width.step == 1 && t < most {
+                            best.update::<KEEP>(first.odd(second), i * most + t);
+                            t += 1;
+                        }
                     }
                 }
             }

@@ -109,12 +109,11 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
                     let (size, real) = (8.min(width - j), 8.min(count.saturating_sub(j)));
                     for step in 0..8.min(k - i) {
                         let to = to.add((i + step) * width + j);
-                        if size == 8 && real < 8 {
-                            to.cast::<[T; 8]>().write([T::ZERO; 8]);
+                        for x in 0..real {
+                            *to.add(x) = *from.add(step * row_stride + (j + x) * column_stride);
                         }
-                        for x in 0..if size == 8 { real } else { size } {
-                            *to.add(x) =
-                                if x < real { *from.add(step * row_stride + (j + x) * column_stride) } else { T::ZERO };
+                        for x in real..size {
+                            *to.add(x) = T::ZERO;
                         }
                     }
                 }

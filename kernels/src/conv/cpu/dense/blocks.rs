@@ -1,6 +1,5 @@
 //! The blocks that a convolution is cut into: of some candidates those that a small model of a chunk's time finds cheapest.
 
-use super::plan::Line;
 use crate::conv::cpu::source::{Reading, equal_blocks};
 
 /// Positions of a chunk at the most, numbers of a packed block of the input, and (channel, tap) rows that are copied together.
@@ -24,7 +23,9 @@ pub(super) struct Job<'a> {
     pub outputs: usize,
     pub positions: [usize; 3],
     pub reading: &'a Reading,
-    pub lines: &'a [Line],
+    /// Lines, and the residues of all of them.
+    pub lines: usize,
+    pub residues: usize,
     /// The most residues of a line, and the most taps of a residue.
     pub most_residues: usize,
     pub most_taps: usize,
@@ -107,14 +108,13 @@ impl Job<'_> {
             most = most.min(COPIED_ROWS.div_ceil(self.most_taps.max(1)));
         }
         let channels = equal_blocks(self.inputs, most.max(1));
-        let residues = self.lines.iter().map(|line| line.residues.len()).sum::<usize>();
         let steps = self.inputs * self.reading.taps.len();
         // Where all channels don't fit, each line packs them again.
-        let packs = if channels < self.inputs { self.lines.len() } else { 1 };
+        let packs = if channels < self.inputs { self.lines } else { 1 };
         let outputs = outputs.min(self.outputs);
         let panels = outputs.div_ceil(8);
         let pieces = if copied { depth * rows * columns.div_ceil(VECTOR) + tiles } else { 0 };
-        let calls = residues * tiles * panels * self.inputs.div_ceil(channels);
+        let calls = self.residues * tiles * panels * self.inputs.div_ceil(channels);
         // Tiles of few rows are held up by what they load.
         let height = if outputs > 4 { 8 * panels } else { outputs.next_power_of_two().max(2) };
         let chunk = 0.53 * (steps * vectors * height) as f64
@@ -122,10 +122,11 @@ impl Job<'_> {
             + 2.5 * (steps * pieces) as f64
             + 50.0 * calls as f64
             + (0.3 * outputs as f64 + 2.0) * steps as f64
-            + (outputs * residues * depth * rows) as f64 * (8.0 + 0.5 * columns as f64);
+            + (outputs * self.residues * depth * rows) as f64 * (8.0 + 0.5 * columns as f64);
         let chunks = self.repeats * self.outputs.div_ceil(outputs.max(1)) * self.count(size);
         // A block of no channels would not be one.
         let outputs = panels.max(1) * 8;
+        // Threads wait for the last chunk.
         let cycles = chunk * (chunks as f64 + 0.7);
         Blocks { outputs, size, copied, channels, cycles }
     }

@@ -195,7 +195,8 @@ impl<'a, T: Real> Plan<'a, T> {
             outputs,
             positions,
             reading: &reading,
-            lines: &lines,
+            lines: lines.len(),
+            residues: lines.iter().map(|line| line.residues.len()).sum(),
             most_residues,
             most_taps,
         }
