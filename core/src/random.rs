@@ -115,9 +115,19 @@ impl Random {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in `low..high`.
+    /// A number in `low..high`, never `high` itself; `low` when nothing lies between.
     pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.uniform()
+        let part = self.uniform();
+        let value = low + (high - low) * part;
+        if value < high || low >= high {
+            return value;
+        }
+        if (high - low).is_infinite() && low.is_finite() && high.is_finite() {
+            // The width alone is too large for a number.
+            return (low * (1.0 - part) + high * part).min(high.next_down());
+        }
+        // The sum was rounded up to `high`, or something is NaN.
+        if value == high { high.next_down() } else { value }
     }
 
     /// A whole number below `bound` (0 when `bound` is 0), each equally likely (Lemire's rejection).
@@ -206,6 +216,19 @@ mod tests {
         assert!((ones - 0.3).abs() < 0.009);
         assert!((0..1000).all(|_| random.truncated_normal(-1.0, 0.5) <= 0.5));
         assert!((0..1000).all(|_| random.below(7) < 7));
+    }
+
+    #[test]
+    fn half_open_ranges_leave_the_end_out() {
+        let mut random = Seed::new(5).random();
+        // Between these lie four numbers, so that most draws would be rounded to an end.
+        let (low, high) = (1.0, 1.0 + 4.0 * f64::EPSILON);
+        let drawn: Vec<f64> = (0..1000).map(|_| random.uniform_in(low, high)).collect();
+        assert!(drawn.iter().all(|value| (low..high).contains(value)));
+        assert_eq!(drawn.iter().map(|value| value.to_bits()).collect::<std::collections::BTreeSet<_>>().len(), 4);
+        assert!((0..100).all(|_| (-f64::MAX..f64::MAX).contains(&random.uniform_in(-f64::MAX, f64::MAX))));
+        assert_eq!(random.uniform_in(2.0, 2.0), 2.0);
+        assert!(random.uniform_in(f64::NAN, 1.0).is_nan());
     }
 
     #[test]

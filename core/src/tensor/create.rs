@@ -2,6 +2,8 @@
 
 use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
 
+use half::{bf16, f16};
+
 use super::{Tensor, with_element};
 use crate::{DType, Device, Element, Error, Layout, Result, Seed, element_count, pool::Fit, storage::Storage};
 
@@ -87,6 +89,40 @@ impl<T: Element> TensorBuilder<T> {
     }
 }
 
+/// The number of a half type before `value`, a finite one that isn't the least, from and to bits.
+fn before(bits: u16) -> u16 {
+    match bits {
+        // Of the zeros, and of negative numbers, whose bits count away from zero.
+        0 => 0x8001,
+        0x8000.. => bits + 1,
+        _ => bits - 1,
+    }
+}
+
+/// The largest number of `dtype` that isn't greater than `value`, a finite number (for the saturating types, which may have
+/// none, `value` rounded down).
+fn largest_up_to(dtype: DType, value: f64) -> f64 {
+    let stepped = |rounded: f64, below: f64| if rounded > value { below } else { rounded };
+    match dtype {
+        DType::F64 => value,
+        DType::F32 => stepped(f64::from(value as f32), f64::from((value as f32).next_down())),
+        DType::F16 => {
+            let rounded = f16::from_f64(value);
+            stepped(rounded.to_f64(), f16::from_bits(before(rounded.to_bits())).to_f64())
+        }
+        DType::BF16 => {
+            let rounded = bf16::from_f64(value);
+            stepped(rounded.to_f64(), bf16::from_bits(before(rounded.to_bits())).to_f64())
+        }
+        DType::I64 | DType::I32 | DType::U8 | DType::Bool => value.floor(),
+    }
+}
+
+/// The largest number of `dtype` that is less than `value`, as [`largest_up_to`].
+fn largest_below(dtype: DType, value: f64) -> f64 {
+    largest_up_to(dtype, value.next_down())
+}
+
 impl Tensor {
     /// A tensor of `shape` whose elements are copied from `values` in row-major order.
     ///
@@ -139,14 +175,37 @@ impl Tensor {
         with_element!(dtype, T => TensorBuilder::<T>::new("arange", &[count], device)?.fill_with(|i| T::from_f64(i as f64)))
     }
 
-    /// Values drawn evenly from `low..high`; element `i` depends on `seed` and `i` alone.
+    /// Values drawn evenly from `low..high`; element `i` depends on `seed` and `i` alone. What rounding to `dtype` would move
+    /// out of the range takes the nearest number of it, so `high` itself never comes; `low`, rounded, when `dtype` has no number
+    /// in the range. Integers are truncated; for `bool` all but 0 is true.
     ///
     /// # Errors
-    /// When the size overflows, memory runs out, or the device can't be used.
+    /// When the range isn't one of finite numbers, the size overflows, memory runs out, or the device can't be used.
     pub fn uniform(shape: &[usize], low: f64, high: f64, seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
+        if !low.is_finite() || !high.is_finite() || low > high {
+            return Err(Error::argument("uniform", format!("values from {low} to {high}"))
+                .expected("finite numbers, the lower one first"));
+        }
         let mut random = seed.random();
+        let (least, greatest) = (-largest_up_to(dtype, -low), largest_below(dtype, high));
+        let inside = move |value: f64, rounded: f64| {
+            if dtype == DType::Bool || low == high {
+                rounded
+            } else if least > greatest {
+                low
+            } else if rounded >= high {
+                greatest
+            } else if rounded < low {
+                least
+            } else {
+                value
+            }
+        };
         with_element!(dtype, T => {
-            TensorBuilder::<T>::new("uniform", shape, device)?.fill_with(|_| T::from_f64(random.uniform_in(low, high)))
+            TensorBuilder::<T>::new("uniform", shape, device)?.fill_with(|_| {
+                let value = random.uniform_in(low, high);
+                T::from_f64(inside(value, T::from_f64(value).to_f64()))
+            })
         })
     }
 

@@ -91,6 +91,34 @@ fn random_tensors_depend_on_seed_and_index_alone() {
 }
 
 #[test]
+fn uniform_values_stay_inside_the_range_in_every_dtype() {
+    let seed = Seed::new(9);
+    for (low, high) in [(0.0, 1.0), (-1.0, 1.0), (0.3, 0.7), (-0.7, -0.3), (-2.5, -1.0), (1.0, 1.001), (60000.0, 1e6)] {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64] {
+            // In f16, one of 4096 draws below 1 is nearest to 1.
+            let values = Tensor::uniform(&[40_000], low, high, seed, dtype, Device::Cpu).unwrap().to_vec_f64().unwrap();
+            let narrow = Tensor::from_slice(&[low], &[1], Device::Cpu).unwrap().converted(dtype).unwrap();
+            let narrow = narrow.to_vec_f64().unwrap()[0];
+            let mut random = seed.random();
+            for value in values {
+                let drawn = random.uniform_in(low, high);
+                let nearest =
+                    Tensor::scalar(drawn, Device::Cpu).unwrap().converted(dtype).unwrap().to_scalar().unwrap();
+                let inside = (low..high).contains(&value) || value == narrow;
+                assert!(inside, "{dtype} {low} to {high}: {value}");
+                assert!(value == nearest || !(low..high).contains(&nearest), "{dtype}: {value} for {drawn}");
+            }
+        }
+    }
+    let uniform = |low, high, dtype| Tensor::uniform(&[100], low, high, seed, dtype, Device::Cpu);
+    assert!(uniform(0.0, 1.0, DType::Bool).unwrap().to_vec::<bool>().unwrap().iter().any(|&value| value));
+    assert_eq!(uniform(0.1, 0.1, DType::F32).unwrap().to_vec::<f32>().unwrap(), [0.1; 100]);
+    for (low, high) in [(1.0, 0.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
+        assert!(uniform(low, high, DType::F32).is_err(), "{low} to {high}");
+    }
+}
+
+#[test]
 fn the_pool_reuses_and_reports() {
     // Other tests share the pool, so a size of its own is used.
     let shape = [3_000_017];

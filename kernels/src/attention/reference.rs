@@ -3,6 +3,7 @@
 use tomograd_core::{Result, Tensor};
 
 use super::Attention;
+use crate::elementwise::reference::larger;
 
 /// The output, and for each of its elements what its rounding error is measured in: an error of the scores, relative to
 /// one of the exponentials, and the sum over the keys both show in Σ_j p_j |v_j|.
@@ -33,16 +34,18 @@ pub(super) fn attention(op: &Attention, inputs: &[Tensor]) -> Result<[Tensor; 2]
                 scores[j] = f64::NEG_INFINITY;
             }
         }
-        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, larger);
         let seen = scores.iter().zip(&sizes).filter(|(score, _)| **score > f64::NEG_INFINITY);
         let error = seen.fold(0.0, |error: f64, (_, &size)| error.max(size)) + (keys + 8) as f64;
-        let weights: Vec<f64> =
-            scores.iter().map(|score| if *score > f64::NEG_INFINITY { (score - largest).exp() } else { 0.0 }).collect();
+        let weights: Vec<f64> = scores
+            .iter()
+            .map(|score| if *score == f64::NEG_INFINITY { 0.0 } else { (score - largest).exp() })
+            .collect();
         let total: f64 = weights.iter().sum();
         for c in 0..value {
             let terms = weights.iter().enumerate().map(|(j, weight)| weight * v[(matrix * keys + j) * value + c]);
             let terms: Vec<f64> = terms.collect();
-            y.push(if total > 0.0 { terms.iter().sum::<f64>() / total } else { 0.0 });
+            y.push(if total == 0.0 { 0.0 } else { terms.iter().sum::<f64>() / total });
             bound.push(if total > 0.0 {
                 error * terms.iter().map(|term| term.abs()).sum::<f64>() / total
             } else {

@@ -77,10 +77,10 @@ impl Op for ConvNormActivation {
             let weights = parts[weight].as_slice::<T>()?;
             if let (Statistics::Running, true, Some(activation)) =
                 (self.norm.statistics, context.inference, self.store_activation())
+                && let Some(norm) = self.norm.folded::<T>(norm_inputs, shape.out_channels)?
             {
-                let (scale, shift) = self.norm.folded::<T>(norm_inputs, shape.out_channels)?;
-                let epilogue = Epilogue { bias, scale_shift: Some((&scale, &shift)), activation, moments: None };
-                cpu::forward(&shape, x, weights, epilogue, y)?;
+                let norm = Some(norm.each_ref().map(|numbers| &numbers[..]));
+                cpu::forward(&shape, x, weights, Epilogue { bias, norm, activation, moments: None }, y)?;
                 // SAFETY: the kernel writes every element of its output.
                 return Ok(Forward::one(unsafe { builder.assume_init() }));
             }

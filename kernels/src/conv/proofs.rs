@@ -3,7 +3,12 @@
 use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{Conv, ConvNormActivation, ConvShape, ConvTranspose, reference};
-use crate::{Meta, Precision, norm::Norm, registry, registry::Proven};
+use crate::{
+    Meta, Precision,
+    norm::{Norm, largest},
+    registry,
+    registry::Proven,
+};
 
 /// The values of one or two inputs, their channels put together.
 fn concatenated(x: &[Tensor]) -> Result<Vec<f64>> {
@@ -174,7 +179,7 @@ impl Proven for ConvTranspose {
 }
 
 impl Proven for ConvNormActivation {
-    /// The norm divides by a deviation that may be small, which enlarges the convolution's own error.
+    /// As the norm; the convolution's own 8 are in the scale.
     const TOLERANCE: f64 = 64.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -183,13 +188,28 @@ impl Proven for ConvNormActivation {
         self.norm.reference(&[&z[..], &inputs[count..]].concat())
     }
 
+    /// The convolution's rounding comes first, δ at most for each z: it moves a mean by δ and, through the deviation, x̂ by
+    /// |x̂| δ / deviation more, the deviation being at least √ε. The norm adds its own.
     fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
         let count = self.conv.input_count();
         let z = self.conv.reference(&inputs[..count])?;
-        let error = self.conv.scale(&inputs[..count], &z)?;
-        let largest = error[0].to_vec::<f64>()?.into_iter().fold(0.0, f64::max);
-        let scales = self.norm.scale(&[&z[..], &inputs[count..]].concat(), reference)?;
-        scales.iter().map(|scale| registry::map(scale, |scale| scale * (1.0 + largest))).collect()
+        let delta = largest(&self.conv.scale(&inputs[..count], &z)?[0])? * Conv::TOLERANCE / Self::TOLERANCE;
+        let norm_inputs = [&z[..], &inputs[count..]].concat();
+        let plain = Norm { activation: None, ..self.norm.clone() }.reference(&norm_inputs)?;
+        let gamma = if self.norm.affine { largest(&inputs[count])? } else { 1.0 };
+        let beta = if self.norm.affine { largest(&inputs[count + 1])? } else { 0.0 };
+        let root = self.norm.epsilon.sqrt();
+        let through = |y: f64| 1.2 * delta * (2.0 * gamma + y.abs() + beta) / root;
+        let own = self.norm.scale(&norm_inputs, reference)?;
+        let mut scales = Vec::new();
+        for (k, (own, y)) in own.iter().zip([&plain[..1], &reference[1..]].concat()).enumerate() {
+            let (own, y) = (own.to_vec::<f64>()?, y.to_vec::<f64>()?);
+            // The variance moves by 2 deviations times δ, twice for a count of 2.
+            let moved = |y: f64| [through(y), delta, 4.0 * delta * y.max(0.0).sqrt() + delta * delta][k];
+            let both: Vec<f64> = own.iter().zip(y).map(|(own, y)| own + moved(y)).collect();
+            scales.push(Tensor::from_slice(&both, reference[k].shape(), Device::Cpu)?);
+        }
+        Ok(scales)
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {

@@ -148,7 +148,7 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
     let c = shape.out_channels;
     // A large bias: moments that subtract two large numbers would show it.
     let bias: Vec<T> = (0..c).map(|i| T::from_f64(100.0 + i as f64)).collect();
-    let (scale, shift) = (numbers::<T>(c, seed + 3), numbers::<T>(c, seed + 4));
+    let [center, scale, shift] = [2, 3, 4].map(|k| numbers::<T>(c, seed + k));
     let exact = reference::forward(&shape, &x, &w);
     let voxels = shape.output_voxels();
     let moments = std::cell::RefCell::new(Vec::new());
@@ -158,7 +158,7 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
             let mut taken = vec![Moments::default(); shape.batch * c];
             let epilogue = Epilogue {
                 bias: Some(&bias),
-                scale_shift: Some((&scale, &shift)),
+                norm: Some([&center, &scale, &shift]),
                 activation,
                 moments: Some(&mut taken),
             };
@@ -172,7 +172,7 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
         for (i, &y) in y[..shape.output_count()].iter().enumerate() {
             let channel = i / voxels % c;
             let sum = exact.0[i] + bias[channel].to_f64();
-            let z = sum * scale[channel].to_f64() + shift[channel].to_f64();
+            let z = (sum + center[channel].to_f64()) * scale[channel].to_f64() + shift[channel].to_f64();
             let want = match activation {
                 Activation::Identity => z,
                 Activation::Relu => z.max(0.0),
@@ -305,6 +305,68 @@ fn the_model_chooses_what_is_fast_and_what_is_allowed() {
     let strided = ConvShape { batch: 0, out_channels: 0, ..shape(1, [32, 64], [32; 3], [3; 3], 2) };
     let error = Path::Winograd.forward(&strided, Inputs::one(&[], 32), &[] as &[f32], Epilogue::default(), out);
     assert!(error.unwrap_err().to_string().contains("winograd"), "a path that doesn't suit is an error");
+}
+
+/// What the documentation of [`Precision::Fast`] says of one voxel that is far larger than its neighbours, or isn't a number.
+#[test]
+fn an_outlier_reaches_four_voxels_of_a_winograd_plane() {
+    let shape = shape(1, [16, 16], [3, 19, 22], [3; 3], 1);
+    let noise: Vec<f32> = numbers::<f32>(shape.input_count(), 1).into_iter().map(|x| 0.01 * x).collect();
+    let w = numbers::<f32>(shape.weight_count(), 2);
+    let run = |path: Path, x: &[f32]| {
+        let mut y = vec![f32::NAN; shape.output_count()];
+        let out = Outputs::one(as_uninit(&mut y), 16);
+        path.forward(&shape, Inputs::one(x, 16), &w, Epilogue::default(), out).unwrap();
+        y
+    };
+    let (size, channel) = (1e6f32, 5);
+    let largest = w.chunks(27).skip(channel).step_by(16).flatten().fold(0.0f32, |largest, w| largest.max(w.abs()));
+    let bound = 32.0 / 16_777_216.0 * f64::from(size * largest);
+    let mut worst = 0.0f64;
+    let mut farthest = 0;
+    for at in 0..16 {
+        let place = [1, 4 + at % 5, 6 + at % 7];
+        let flat = ((channel * 3 + place[0]) * 19 + place[1]) * 22 + place[2];
+        let mut x = noise.clone();
+        x[flat] = size;
+        let exact = reference::forward(&shape, &x, &w).0;
+        // How far an output is from the outlier: along H and W, and along D.
+        let far = |i: usize| [i / 418 % 3, i / 22 % 19, i % 22].map(|v| v as isize);
+        let distances = |i: usize| {
+            let [z, y, x] = far(i);
+            [(z - place[0] as isize).abs(), (y - place[1] as isize).abs().max((x - place[2] as isize).abs())]
+        };
+        for path in [Path::Winograd, Path::Dense] {
+            for (i, (&y, exact)) in run(path, &x).iter().zip(&exact).enumerate() {
+                let ([deep, across], error) = (distances(i), (f64::from(y) - exact).abs());
+                if deep <= 1 && across <= 1 {
+                    continue;
+                }
+                if path == Path::Winograd && deep <= 1 && across <= 4 {
+                    worst = worst.max(error);
+                    assert!(error <= bound, "{error} is more than {bound}");
+                } else {
+                    assert!(error < 1e-5, "{path} {across} voxels away: off by {error}");
+                }
+            }
+            for wrong in [f32::NAN, f32::INFINITY] {
+                x[flat] = wrong;
+                for (i, y) in run(path, &x).iter().enumerate() {
+                    let [deep, across] = distances(i);
+                    let sees = deep <= 1 && across <= 1;
+                    let reach = path == Path::Winograd && deep <= 1 && across <= 4;
+                    assert!(if sees { !y.is_finite() } else { reach || y.is_finite() }, "{path} {across} away: {y}");
+                    if !sees && y.is_nan() {
+                        farthest = farthest.max(across);
+                    }
+                }
+            }
+            x[flat] = size;
+        }
+    }
+    // The documentation isn't idle.
+    assert!(worst > bound / 32.0, "{worst} is far below {bound}");
+    assert_eq!(farthest, 4);
 }
 
 #[test]

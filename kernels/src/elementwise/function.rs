@@ -4,7 +4,7 @@ use tomograd_core::Element;
 
 use crate::simd::{Vector, math};
 
-/// A function of one number, applied element by element.
+/// A function of one number, applied element by element. NaN gives NaN, but for the power 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Function {
     /// −x.
@@ -200,9 +200,9 @@ pub enum BinaryFunction {
     ReverseSub,
     /// y / x.
     ReverseDiv,
-    /// The larger; at a tie both get half of the gradient.
+    /// The larger, or NaN if either is; at a tie both get half of the gradient.
     Max,
-    /// The smaller; at a tie both get half of the gradient.
+    /// The smaller, or NaN if either is; at a tie both get half of the gradient.
     Min,
 }
 
@@ -217,8 +217,9 @@ impl BinaryFunction {
             BinaryFunction::Div => x.div(y),
             BinaryFunction::ReverseSub => y.sub(x),
             BinaryFunction::ReverseDiv => y.div(x),
-            BinaryFunction::Max => x.max(y),
-            BinaryFunction::Min => x.min(y),
+            // The second operand comes through when it is NaN.
+            BinaryFunction::Max => V::select(x.eq(x), x.max(y), x),
+            BinaryFunction::Min => V::select(x.eq(x), x.min(y), x),
         }
     }
 

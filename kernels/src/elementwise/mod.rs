@@ -2,7 +2,7 @@
 
 mod cpu;
 mod function;
-mod reference;
+pub(crate) mod reference;
 
 use tomograd_core::{Error, Random, Result, Tensor, broadcast_shapes};
 

@@ -8,6 +8,9 @@ use super::{BinaryFunction, Chain, Function, Step};
 
 /// erf(x) = 2/√π · e^(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (1·3·5···(2n+1)): all terms have one sign.
 fn erf(x: f64) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
     if x.abs() > 6.0 {
         return x.signum();
     }
@@ -20,9 +23,20 @@ fn erf(x: f64) -> f64 {
     2.0 / PI.sqrt() * (-x * x).exp() * sum
 }
 
+/// The larger number; NaN if either is (the standard library's `max` would drop it).
+pub(crate) fn larger(x: f64, y: f64) -> f64 {
+    if x.is_nan() || x > y { x } else { y }
+}
+
 fn unary(function: Function, x: f64) -> f64 {
     let sigmoid = 1.0 / (1.0 + (-x).exp());
-    let softplus = if x > 0.0 { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() };
+    let softplus = if x == f64::INFINITY {
+        x
+    } else if x > 0.0 {
+        x + (-x).exp().ln_1p()
+    } else {
+        x.exp().ln_1p()
+    };
     match function {
         Function::Neg => -x,
         Function::Abs => x.abs(),
@@ -31,7 +45,7 @@ fn unary(function: Function, x: f64) -> f64 {
         Function::Sqrt => x.sqrt(),
         Function::Square => x * x,
         Function::Reciprocal => 1.0 / x,
-        Function::Relu => x.max(0.0),
+        Function::Relu => larger(x, 0.0),
         Function::LeakyRelu(slope) => {
             if x > 0.0 {
                 x
@@ -69,8 +83,8 @@ fn binary(function: BinaryFunction, x: f64, y: f64) -> f64 {
         BinaryFunction::Div => x / y,
         BinaryFunction::ReverseSub => y - x,
         BinaryFunction::ReverseDiv => y / x,
-        BinaryFunction::Max => x.max(y),
-        BinaryFunction::Min => x.min(y),
+        BinaryFunction::Max => larger(x, y),
+        BinaryFunction::Min => -larger(-x, -y),
     }
 }
 

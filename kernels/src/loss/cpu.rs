@@ -167,9 +167,7 @@ pub(super) fn gradient<T: Real>(
         .collect();
     let weight = total_weight(groups);
     let entropy: Vec<T> = real(
-        (0..classes)
-            .map(|c| if op.ce_weight == 0.0 { 0.0 } else { op.ce_weight * op.class_weight(c) / weight })
-            .collect(),
+        (0..classes).map(|c| if weight == 0.0 { 0.0 } else { op.ce_weight * op.class_weight(c) / weight }).collect(),
     );
     let mut builder = TensorBuilder::<T>::new("dice_ce", logits.shape(), logits.device())?;
     let grid = Grid::new(builder.uninit()?, batch * classes, voxels, classes, GRAIN);

@@ -2,6 +2,8 @@
 
 mod cpu;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Random, Result, Tensor};
 
@@ -12,7 +14,13 @@ use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, regis
 /// dice_weight · (1 − mean over classes c of (2 Σ p_c t_c + s) / (Σ (p_c + t_c) + s)) + ce_weight · Σ w_t (−log p_t) / Σ w_t
 ///
 /// with p the softmax over the class axis, t the one-hot label, and sums over all images and voxels whose label isn't
-/// ignored; without `batch_dice` the Dice part is instead the mean over the images, each with sums of its own. Inputs: logits (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
+/// ignored; without `batch_dice` the Dice part is instead the mean over the images, each with sums of its own. Inputs: logits
+/// (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
+///
+/// Where nothing is there to be divided by, nothing is lost, and the gradient is zero: the cross-entropy part is 0 when Σ w_t is
+/// 0 (all voxels are ignored, or of classes of weight 0; PyTorch gives NaN), a class whose denominator is 0 (only without s)
+/// counts as 1 in the mean over the classes, and the Dice part of no images is 0. The logits of ignored voxels have no part in
+/// it, whatever they are; a NaN among the others makes the loss NaN.
 ///
 /// Milletari et al. 2016 (Dice); Isensee et al. 2021 (the sum of both).
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +37,7 @@ pub struct DiceCe {
     pub batch_dice: bool,
     /// Voxels with this label count in neither part.
     pub ignore_index: Option<i64>,
-    /// w, a weight for each class in the cross-entropy; all 1 without it.
+    /// w, a weight of at least 0 for each class in the cross-entropy, not all of them 0; all 1 without it.
     pub class_weights: Option<Vec<f64>>,
 }
 
@@ -74,6 +82,29 @@ impl Sums {
 }
 
 impl DiceCe {
+    /// That weights and s are finite numbers of at least 0, and not all classes have the weight 0.
+    ///
+    /// # Errors
+    /// When they aren't.
+    pub fn check_numbers(&self) -> Result<()> {
+        let fits = |number: f64| number.is_finite() && number >= 0.0;
+        let numbers = [("dice_weight", self.dice_weight), ("ce_weight", self.ce_weight), ("smooth", self.smooth)];
+        for (name, number) in numbers {
+            if !fits(number) {
+                return Err(Error::argument("dice_ce", format!("{name} is {number}")).expected("a finite number ≥ 0"));
+            }
+        }
+        let Some(weights) = &self.class_weights else { return Ok(()) };
+        if let Some(class) = weights.iter().position(|&weight| !fits(weight)) {
+            return Err(Error::argument("dice_ce", format!("class {class} has the weight {}", weights[class]))
+                .expected("finite numbers ≥ 0"));
+        }
+        if weights.iter().all(|&weight| weight == 0.0) {
+            return Err(Error::argument("dice_ce", format!("class weights {weights:?}")).expected("one above 0"));
+        }
+        Ok(())
+    }
+
     fn first_class(&self) -> usize {
         usize::from(!self.include_background)
     }
@@ -91,18 +122,30 @@ impl DiceCe {
         let mut loss = 0.0;
         if self.dice_weight != 0.0 {
             let quotients = groups.iter().flat_map(|sums| {
-                (self.first_class()..sums.label.len()).map(|c| {
-                    (2.0 * sums.intersection[c] + self.smooth) / (sums.probability[c] + sums.label[c] + self.smooth)
+                (self.first_class()..sums.label.len()).map(|c| match self.denominator(sums, c) {
+                    0.0 => 1.0,
+                    denominator => (2.0 * sums.intersection[c] + self.smooth) / denominator,
                 })
             });
-            let count = groups.iter().map(|sums| sums.label.len() - self.first_class()).sum::<usize>() as f64;
-            loss += self.dice_weight * (1.0 - quotients.sum::<f64>() / count);
+            let count = groups.iter().map(|sums| sums.label.len() - self.first_class()).sum::<usize>();
+            if count > 0 {
+                loss += self.dice_weight * (1.0 - quotients.sum::<f64>() / count as f64);
+            }
         }
         if self.ce_weight != 0.0 {
             let entropy: f64 = groups.iter().map(|sums| sums.entropy).sum();
-            loss += self.ce_weight * entropy / total_weight(groups);
+            loss += match total_weight(groups) {
+                // 0, or NaN if a logit is.
+                0.0 => self.ce_weight * entropy,
+                weight => self.ce_weight * entropy / weight,
+            };
         }
         loss
+    }
+
+    /// What the Dice quotient of class `c` is divided by.
+    fn denominator(&self, sums: &Sums, c: usize) -> f64 {
+        sums.probability[c] + sums.label[c] + self.smooth
     }
 
     /// ∂loss/∂p of a voxel of a group is `slope[c]`, plus `bonus[c]` where c is its label.
@@ -112,7 +155,10 @@ impl DiceCe {
         let (mut slope, mut bonus) = (vec![0.0; classes], vec![0.0; classes]);
         if self.dice_weight != 0.0 {
             for c in self.first_class()..classes {
-                let denominator = sums.probability[c] + sums.label[c] + self.smooth;
+                let denominator = self.denominator(sums, c);
+                if denominator == 0.0 {
+                    continue;
+                }
                 bonus[c] = -2.0 * self.dice_weight / (count * denominator);
                 slope[c] =
                     self.dice_weight * (2.0 * sums.intersection[c] + self.smooth) / (count * denominator * denominator);
@@ -158,6 +204,7 @@ impl Op for DiceCe {
         if let Some(weights) = self.class_weights.as_ref().filter(|weights| weights.len() != classes) {
             return Err(Error::argument("dice_ce", format!("{} class weights for {classes} classes", weights.len())));
         }
+        self.check_numbers()?;
         Ok(vec![logits.with_shape([])])
     }
 

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
-use super::Scaling;
+use super::scaling::{Line, Scaling};
 use crate::{
     conv::cpu::Moments,
     elementwise::Function,
@@ -45,6 +45,20 @@ impl Activate for Identity {
 }
 
 #[derive(Clone, Copy)]
+struct Rectifier;
+
+impl Activate for Rectifier {
+    #[inline(always)]
+    fn value<V: Vector>(self, x: V) -> V {
+        Function::Relu.value(x)
+    }
+    #[inline(always)]
+    fn derivative<V: Vector>(self, x: V) -> V {
+        Function::Relu.derivative(x)
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Leaky(f64);
 
 impl Activate for Leaky {
@@ -78,7 +92,7 @@ macro_rules! specialised {
                 $body
             }
             Some(Function::Relu) => {
-                let $activate = Leaky(0.0);
+                let $activate = Rectifier;
                 $body
             }
             Some(Function::LeakyRelu(slope)) => {
@@ -114,33 +128,34 @@ pub(super) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]; R]) -> 
         }
         let size = blocks[0].len();
         let count = size as f64;
+        // Sums of distances, the first time from the first number: next to a large mean, sums of the numbers themselves
+        // would lose the spread.
+        let mut centers = blocks.map(|block| block[0]);
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
         for i in (0..size).step_by(16) {
-            for (sum, block) in sums.iter_mut().zip(blocks) {
-                *sum = sum.add(Lanes16::load_partial(&block[i..size.min(i + 16)], T::ZERO));
+            for r in 0..R {
+                // What fills a short row up lies at the center.
+                let part = Lanes16::load_partial(&blocks[r][i..size.min(i + 16)], centers[r]);
+                sums[r] = sums[r].add(part.sub(Lanes16::splat(centers[r])));
             }
         }
-        let mut means = [T::ZERO; R];
-        for (mean, sum) in means.iter_mut().zip(sums) {
-            *mean = T::from_f64(sum.horizontal_sum().to_f64() / count);
+        for (center, sum) in centers.iter_mut().zip(sums) {
+            *center = T::from_f64(center.to_f64() + sum.horizontal_sum().to_f64() / count);
         }
-        // Distances from the block's mean, twice: their sum corrects what rounding the mean lost.
+        // From the mean, as rounded: their sum gives what rounding lost.
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
         let mut squares = sums;
         for i in (0..size).step_by(16) {
             for r in 0..R {
-                // What fills a short row up lies at the mean.
-                let part = Lanes16::load_partial(&blocks[r][i..size.min(i + 16)], means[r]);
-                let distance = part.sub(Lanes16::splat(means[r]));
+                let part = Lanes16::load_partial(&blocks[r][i..size.min(i + 16)], centers[r]);
+                let distance = part.sub(Lanes16::splat(centers[r]));
                 sums[r] = sums[r].add(distance);
                 squares[r] = distance.mul_add(distance, squares[r]);
             }
         }
         for r in 0..R {
-            let rest = sums[r].horizontal_sum().to_f64() / count;
-            let squares = squares[r].horizontal_sum().to_f64() - rest * rest * count;
-            let block = Moments { count, mean: means[r].to_f64() + rest, squares: squares.max(0.0) };
-            moments[r] = moments[r].join(block);
+            let [sum, squares] = [sums[r], squares[r]].map(|lanes| lanes.horizontal_sum().to_f64());
+            moments[r] = moments[r].join(Moments::from_distances(count, centers[r].to_f64(), sum, squares));
         }
     }
     moments
@@ -171,13 +186,12 @@ fn source_and_target<T>(x: Option<&[T]>, y: &mut [MaybeUninit<T>]) -> (*const T,
     (from, to)
 }
 
-/// y = activation(scale · x + shift) over a row.
+/// y = activation((x · power + center) · scale + shift) over a row.
 struct ApplyRow<'a, T, A> {
     /// `None`: y holds x.
     x: Option<&'a [T]>,
     y: &'a mut [MaybeUninit<T>],
-    scale: T,
-    shift: T,
+    line: Line<T>,
     activate: A,
 }
 
@@ -189,13 +203,13 @@ impl<T: Real, A: Activate> Kernel for ApplyRow<'_, T, A> {
         let lanes = T::Vec::<S>::LANES;
         let count = self.y.len();
         let (from, to) = source_and_target(self.x, self.y);
-        let (scale, shift) = (T::Vec::<S>::splat(self.scale), T::Vec::<S>::splat(self.shift));
+        let line = Line::<T::Vec<S>>::splat(self.line);
         let mut i = 0;
         while i + lanes <= count {
             // SAFETY: i + lanes elements exist in both rows; in place, each vector is read before it is written.
             unsafe {
                 let x = T::Vec::<S>::load_ptr(from.add(i));
-                self.activate.value(x.mul_add(scale, shift)).store_ptr(to.add(i));
+                self.activate.value(line.value(x)).store_ptr(to.add(i));
             }
             i += lanes;
         }
@@ -203,17 +217,10 @@ impl<T: Real, A: Activate> Kernel for ApplyRow<'_, T, A> {
             // SAFETY: count - i elements are left in both rows.
             unsafe {
                 let x = T::Vec::<S>::load_partial_ptr(from.add(i), count - i);
-                self.activate.value(x.mul_add(scale, shift)).store_partial_ptr(to.add(i), count - i);
+                self.activate.value(line.value(x)).store_partial_ptr(to.add(i), count - i);
             }
         }
     }
-}
-
-/// Scale and shift of an (image, channel) pair.
-fn line<T: Real>(scaling: &Scaling, affine: &[Vec<f64>; 2], channel: usize) -> (T, T) {
-    let scale = T::from_f64(affine[0][channel] * scaling.inverse);
-    // With the rounded scale, so that x = mean gives β.
-    (scale, T::from_f64(affine[1][channel] - scaling.mean * scale.to_f64()))
 }
 
 fn apply_rows<T: Real>(
@@ -229,8 +236,8 @@ fn apply_rows<T: Real>(
     specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
         let rows = target.take(chunk.start * length..chunk.end * length);
         for (y, pair) in rows.chunks_mut(length.max(1)).zip(chunk) {
-            let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
-            dispatch(ApplyRow { x: x.map(|x| &x[pair * length..][..length]), y, scale, shift, activate });
+            let line = scalings[pair].line(affine.each_ref().map(|values| values[pair % channels]));
+            dispatch(ApplyRow { x: x.map(|x| &x[pair * length..][..length]), y, line, activate });
         }
     })?);
     Ok(())
@@ -269,10 +276,8 @@ pub(super) fn apply_in_place<T: Real>(
 struct SumsRow<'a, T, A> {
     x: &'a [T],
     dy: &'a [T],
-    scale: T,
-    shift: T,
-    mean: T,
-    inverse: T,
+    line: Line<T>,
+    normaliser: [f64; 2],
     activate: A,
 }
 
@@ -282,22 +287,24 @@ impl<T: Real, A: Activate> Kernel for SumsRow<'_, T, A> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> [f64; 2] {
         let lanes = |value: T| Lanes16::<T::Vec<S>>::splat(value);
-        let (scale, shift, mean) = (lanes(self.scale), lanes(self.shift), lanes(self.mean));
+        let (power, center) = (lanes(self.line.power), lanes(self.line.center));
+        let (scale, shift) = (lanes(self.line.scale), lanes(self.line.shift));
         let mut sums = [0.0; 2];
         for (x, dy) in self.x.chunks(BLOCK).zip(self.dy.chunks(BLOCK)) {
             let (mut plain, mut weighted) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
             for (x, dy) in x.chunks(16).zip(dy.chunks(16)) {
                 // Short rows are filled up with a gradient of zero.
-                let (x, dy) = (Lanes16::load_partial(x, self.mean), Lanes16::load_partial(dy, T::ZERO));
-                let before = x.mul_add(scale, shift);
-                let g = dy.mul(derivative(self.activate, before));
+                let (x, dy) = (Lanes16::load_partial(x, T::ZERO), Lanes16::load_partial(dy, T::ZERO));
+                let distance = x.mul_add(power, center);
+                let g = dy.mul(derivative(self.activate, distance.mul_add(scale, shift)));
                 plain = plain.add(g);
-                weighted = g.mul_add(x.sub(mean), weighted);
+                weighted = g.mul_add(distance, weighted);
             }
             sums[0] += plain.horizontal_sum().to_f64();
             sums[1] += weighted.horizontal_sum().to_f64();
         }
-        [sums[0], sums[1] * self.inverse.to_f64()]
+        let [factor, offset] = self.normaliser;
+        [sums[0], sums[1] * factor + sums[0] * offset]
     }
 }
 
@@ -324,34 +331,26 @@ pub(super) fn backward_sums<T: Real>(
     let target = Partition::new(&mut sums, grain);
     specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
         for (sums, pair) in target.take(chunk.clone()).iter_mut().zip(chunk) {
-            let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
+            let line = scalings[pair].line(affine.each_ref().map(|values| values[pair % channels]));
+            let normaliser = scalings[pair].normaliser::<T>();
             let range = pair * length..(pair + 1) * length;
-            *sums = dispatch(SumsRow {
-                x: &x[range.clone()],
-                dy: &dy[range],
-                scale,
-                shift,
-                mean: T::from_f64(scalings[pair].mean),
-                inverse: T::from_f64(scalings[pair].inverse),
-                activate,
-            });
+            *sums = dispatch(SumsRow { x: &x[range.clone()], dy: &dy[range], line, normaliser, activate });
         }
     })?);
     drop(target);
     Ok(sums)
 }
 
-/// dx = scale · g + slope · (x − mean) + constant over a row; the last two are what goes through mean and variance.
+/// dx = factor · g + slope · (x · power + center) + constant over a row; the last two are what goes through mean and variance.
 struct DataRow<'a, T, A> {
     x: &'a [T],
     /// `None`: dx holds dy.
     dy: Option<&'a [T]>,
     dx: &'a mut [MaybeUninit<T>],
-    scale: T,
-    shift: T,
+    line: Line<T>,
+    factor: T,
     slope: T,
     constant: T,
-    mean: T,
     activate: A,
 }
 
@@ -362,8 +361,8 @@ impl<T: Real, A: Activate> Kernel for DataRow<'_, T, A> {
     fn run<S: Simd>(self, _: S) {
         let lanes = T::Vec::<S>::LANES;
         let splat = |value: T| T::Vec::<S>::splat(value);
-        let (scale, shift, mean) = (splat(self.scale), splat(self.shift), splat(self.mean));
-        let (slope, constant) = (splat(self.slope), splat(self.constant));
+        let line = Line::<T::Vec<S>>::splat(self.line);
+        let (factor, slope, constant) = (splat(self.factor), splat(self.slope), splat(self.constant));
         assert_eq!(self.x.len(), self.dx.len(), "rows of one length");
         let (from, to) = source_and_target(self.dy, self.dx);
         for (part, x) in self.x.chunks(lanes).enumerate() {
@@ -372,16 +371,17 @@ impl<T: Real, A: Activate> Kernel for DataRow<'_, T, A> {
             // SAFETY: i + count elements exist in all rows; in place, each vector is read before it is written.
             unsafe {
                 let dy = T::Vec::<S>::load_partial_ptr(from.add(i), count);
-                let g = dy.mul(self.activate.derivative(x.mul_add(scale, shift)));
-                let result = g.mul_add(scale, x.sub(mean).mul_add(slope, constant));
+                let distance = line.distance(x);
+                let g = dy.mul(self.activate.derivative(distance.mul_add(line.scale, line.shift)));
+                let result = g.mul_add(factor, distance.mul_add(slope, constant));
                 result.store_partial_ptr(to.add(i), count);
             }
         }
     }
 }
 
-/// dx = γ r g + `through[1]` (x − mean) + `through[0]`, r being the inverse deviation; `through` is given for each pair. dx
-/// takes dy's memory when nobody else uses that.
+/// dx = γ g / deviation + `through[1]` x̂ + `through[0]`, `through` being given for each pair. dx takes dy's memory when nobody
+/// else uses that.
 pub(super) fn backward_data<T: Real>(
     x: &Tensor,
     mut dy: Tensor,
@@ -398,17 +398,18 @@ pub(super) fn backward_data<T: Real>(
         specialised!(activation, activate => parallel_for(pairs, grain, |chunk| {
             let rows = target.take(chunk.start * length..chunk.end * length);
             for (dx, pair) in rows.chunks_mut(length.max(1)).zip(chunk) {
-                let (scale, shift) = line::<T>(&scalings[pair], affine, pair % channels);
+                let channel = pair % channels;
+                let line = scalings[pair].line(affine.each_ref().map(|values| values[channel]));
+                let ([constant, slope], [normal, offset]) = (through[pair], scalings[pair].normaliser::<T>());
                 let range = pair * length..(pair + 1) * length;
                 dispatch(DataRow {
                     x: &values[range.clone()],
                     dy: dy.map(|dy| &dy[range]),
                     dx,
-                    scale,
-                    shift,
-                    constant: T::from_f64(through[pair][0]),
-                    slope: T::from_f64(through[pair][1]),
-                    mean: T::from_f64(scalings[pair].mean),
+                    line,
+                    factor: T::from_f64(affine[0][channel] / scalings[pair].deviation),
+                    slope: T::from_f64(slope * normal),
+                    constant: T::from_f64(slope.mul_add(offset, constant)),
                     activate,
                 });
             }

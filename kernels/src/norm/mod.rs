@@ -3,8 +3,12 @@
 mod cpu;
 mod layer;
 mod proofs;
+mod scaling;
+#[cfg(test)]
+mod tests;
 
 pub use layer::LayerNorm;
+pub(crate) use proofs::largest;
 
 use tomograd_core::{Element, Error, Result, Tensor};
 
@@ -12,6 +16,7 @@ use crate::{
     Context, Cost, Forward, Meta, Op, Saved, check, conv::cpu::Moments, elementwise::Function, op::with_real,
     simd::Real,
 };
+use scaling::Scaling;
 
 /// Over which elements mean and variance are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +49,6 @@ pub struct Norm {
     pub activation: Option<Function>,
 }
 
-/// Mean and 1/√(variance + ε) of each channel of each image.
-pub(crate) struct Scaling {
-    mean: f64,
-    inverse: f64,
-}
-
 impl Norm {
     /// How many inputs it takes.
     pub fn input_count(&self) -> usize {
@@ -66,13 +65,27 @@ impl Norm {
         if self.affine { Self::pair(rest, 0) } else { Ok([vec![1.0; channels], vec![0.0; channels]]) }
     }
 
-    /// With given statistics: scale and shift of each channel.
-    pub(crate) fn folded<T: Real>(&self, rest: &[&Tensor], channels: usize) -> Result<(Vec<T>, Vec<T>)> {
-        let [gamma, beta] = self.affine_values(rest, channels)?;
+    /// With given statistics: center, scale and shift of each channel, if that is all that there is to it.
+    pub(crate) fn folded<T: Real>(&self, rest: &[&Tensor], channels: usize) -> Result<Option<[Vec<T>; 3]>> {
+        let affine = self.affine_values(rest, channels)?;
+        let mut numbers = [const { Vec::new() }; 3];
+        for (channel, scaling) in self.given(rest)?.iter().enumerate() {
+            let line = scaling.line::<T>(affine.each_ref().map(|values| values[channel]));
+            if line.power != T::ONE {
+                return Ok(None);
+            }
+            for (numbers, number) in numbers.iter_mut().zip([line.center, line.scale, line.shift]) {
+                numbers.push(number);
+            }
+        }
+        Ok(Some(numbers))
+    }
+
+    /// The scaling of each channel with given statistics.
+    fn given(&self, rest: &[&Tensor]) -> Result<Vec<Scaling>> {
         let [mean, variance] = Self::pair(rest, 2 * usize::from(self.affine))?;
-        let scale: Vec<f64> = gamma.iter().zip(&variance).map(|(g, v)| g / (v + self.epsilon).sqrt()).collect();
-        let shift = beta.iter().zip(&scale).zip(&mean).map(|((b, s), m)| T::from_f64(b - s * m)).collect();
-        Ok((scale.iter().map(|&s| T::from_f64(s)).collect(), shift))
+        let scaling = |(mean, variance)| Scaling::given(mean, variance, self.epsilon);
+        Ok(mean.into_iter().zip(variance).map(scaling).collect())
     }
 
     /// The sets of (image, channel) pairs whose moments are joined, as the set's number for each pair.
@@ -105,7 +118,8 @@ impl Norm {
     }
 
     /// The forward run; `moments` of each (image, channel) are taken here when they aren't known. `inputs` are moved in, so
-    /// that in inference y can take x's memory. The state is x and the statistics (2, sets).
+    /// that in inference y can take x's memory. The state is x and the statistics (3, sets): mean, what its
+    /// rounding lost, and √(variance + ε).
     pub(crate) fn forward_with(
         &self,
         context: &Context,
@@ -118,9 +132,8 @@ impl Norm {
         let (batch, channels) = (x.shape()[0], x.shape()[1]);
         with_real!("norm", x.dtype(), T => {
             let mut extra = Vec::new();
-            let statistics: Vec<f64> = if self.statistics == Statistics::Running {
-                let [mean, variance] = Self::pair(&rest, 2 * usize::from(self.affine))?;
-                mean.into_iter().chain(variance.iter().map(|v| 1.0 / (v + self.epsilon).sqrt())).collect()
+            let scalings = if self.statistics == Statistics::Running {
+                self.given(&rest)?
             } else {
                 let own;
                 let moments = match moments {
@@ -133,18 +146,22 @@ impl Norm {
                 let sets = self.joined(moments, batch, channels);
                 if self.statistics == Statistics::Batch {
                     for unbiased in [false, true] {
-                        let values: Vec<T> = sets
-                            .iter()
-                            .map(|set| T::from_f64(if unbiased { set.squares / (set.count - 1.0) } else { set.mean }))
-                            .collect();
+                        let value =
+                            |set: &Moments| if unbiased { set.squares / (set.count - 1.0) } else { set.mean + set.rest };
+                        let values: Vec<T> = sets.iter().map(|set| T::from_f64(value(set))).collect();
                         extra.push(Tensor::from_slice(&values, &[channels], x.device())?);
                     }
                 }
-                let inverse = |set: &Moments| 1.0 / (set.squares / set.count.max(1.0) + self.epsilon).sqrt();
-                sets.iter().map(|set| set.mean).chain(sets.iter().map(inverse)).collect()
+                self.scalings_of(&sets, x.as_slice::<T>()?, batch, channels)
             };
-            let sets = statistics.len() / 2;
-            let state = Tensor::from_slice(&statistics, &[2, sets], x.device())?;
+            let sets = scalings.len();
+            let statistics: Vec<f64> = [
+                scalings.iter().map(|scaling| scaling.mean).collect::<Vec<f64>>(),
+                scalings.iter().map(|scaling| scaling.rest).collect(),
+                scalings.iter().map(|scaling| scaling.deviation).collect(),
+            ]
+            .concat();
+            let state = Tensor::from_slice(&statistics, &[3, sets], x.device())?;
             let affine = self.affine_values(&rest, channels)?;
             let scalings = self.scalings(&state, batch, channels)?;
             let (y, kept) = if context.inference {
@@ -158,14 +175,26 @@ impl Norm {
         })
     }
 
-    /// Mean and inverse deviation of each (image, channel), from those of the sets.
+    /// The scaling of each set of x's rows.
+    fn scalings_of<T: Real>(&self, sets: &[Moments], x: &[T], batch: usize, channels: usize) -> Vec<Scaling> {
+        let length = x.len().checked_div(batch * channels).unwrap_or(0);
+        let scaling = |(number, set)| {
+            let pairs =
+                (0..batch * channels).filter(move |i| self.set_of(i / channels, i % channels, channels) == number);
+            Scaling::of(set, self.epsilon, pairs.map(|i| &x[i * length..][..length]))
+        };
+        sets.iter().enumerate().map(scaling).collect()
+    }
+
+    /// The scaling of each (image, channel), from those of the sets that the state holds.
     fn scalings(&self, state: &Tensor, batch: usize, channels: usize) -> Result<Vec<Scaling>> {
         let statistics = state.as_slice::<f64>()?;
-        let sets = statistics.len() / 2;
+        let sets = statistics.len() / 3;
         Ok((0..batch * channels)
             .map(|i| {
                 let set = self.set_of(i / channels, i % channels, channels);
-                Scaling { mean: statistics[set], inverse: statistics[sets + set] }
+                let [mean, rest, deviation] = [0, 1, 2].map(|k| statistics[k * sets + set]);
+                Scaling { mean, rest, deviation }
             })
             .collect())
     }
@@ -179,6 +208,7 @@ impl Op for Norm {
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         check::inputs("norm", inputs, self.input_count(), self.input_count())?;
         check::same_float("norm", inputs)?;
+        check_epsilon("norm", self.epsilon)?;
         check::spatial("norm", &inputs[0]).or_else(|error| if inputs[0].rank() == 2 { Ok(0) } else { Err(error) })?;
         let channels = inputs[0].shape[1];
         if let Some(other) = inputs[1..].iter().find(|meta| meta.shape != [channels]) {
@@ -266,15 +296,15 @@ impl Op for Norm {
                         if self.statistics == Statistics::Running {
                             return [0.0; 2];
                         }
-                        let (channel, inverse) = (i % channels, scalings[i].inverse);
+                        let (channel, deviation) = (i % channels, scalings[i].deviation);
                         let sums = sets[self.set_of(i / channels, channel, channels)];
-                        let (mut constant, mut slope) =
-                            (-inverse * sums[0] / count, -inverse * inverse * sums[1] / count);
+                        // Of 1 and of x̂.
+                        let mut through = sums.map(|sum| -sum / (deviation * count));
                         if self.statistics == Statistics::Batch {
-                            constant += of_mean[channel] / count;
-                            slope += 2.0 * of_variance[channel] / (count - 1.0);
+                            through[0] += of_mean[channel] / count;
+                            through[1] += 2.0 * of_variance[channel] * deviation / (count - 1.0);
                         }
-                        [constant, slope]
+                        through
                     })
                     .collect();
                 results[0] = Some(cpu::backward_data::<T>(&x, dy, &scalings, &affine, self.activation, &through)?);
@@ -289,16 +319,17 @@ impl Op for Norm {
             }
             if self.statistics == Statistics::Running {
                 let first = 1 + 2 * usize::from(self.affine);
-                let given = |inverse_power: i32, k: usize, factor: f64| {
+                let deviations: Vec<f64> = self.given(&rest)?.iter().map(|scaling| scaling.deviation).collect();
+                let given = |power: i32, k: usize, factor: f64| {
                     let values: Vec<T> = (0..channels)
                         .map(|c| {
-                            let inverse = saved_inverse(&saved, c, channels);
-                            T::from_f64(factor * affine[0][c] * inverse.powi(inverse_power) * by_channel[c][k])
+                            let divisor = deviations[c].powi(power);
+                            T::from_f64(factor * affine[0][c] * by_channel[c][k] / divisor)
                         })
                         .collect();
                     Tensor::from_slice(&values, &[channels], x.device())
                 };
-                // ∂/∂mean = −γ r Σ g; ∂/∂variance = −½ γ r² Σ g x̂, r being the inverse deviation.
+                // ∂/∂mean = −γ Σ g / d; ∂/∂variance = −½ γ Σ g x̂ / d², d being the deviation.
                 results[first] = needed[first].then(|| given(1, 0, -1.0)).transpose()?;
                 results[first + 1] = needed[first + 1].then(|| given(2, 1, -0.5)).transpose()?;
             }
@@ -324,7 +355,10 @@ impl Op for Norm {
     }
 }
 
-fn saved_inverse(saved: &Saved, channel: usize, channels: usize) -> f64 {
-    let values = saved.state(0).and_then(|state| state.as_slice::<f64>());
-    values.map_or(f64::NAN, |values| values[channels + channel])
+/// That ε is a finite number that isn't negative.
+fn check_epsilon(operation: &str, epsilon: f64) -> Result<()> {
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("ε is {epsilon}")).expected("a finite number of at least 0"))
 }

@@ -4,10 +4,58 @@ use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{Norm, Statistics};
 use crate::{
-    elementwise::{Chain, Function},
+    elementwise::{Chain, Function, reference::larger},
     registry,
     registry::Proven,
 };
+
+/// The largest magnitude.
+pub(crate) fn largest(tensor: &Tensor) -> Result<f64> {
+    Ok(tensor.to_vec_f64()?.into_iter().fold(0.0, |largest, value| larger(largest, value.abs())))
+}
+
+/// Statistics from the definition, of distances from the first number, divided by the largest distance: so they lose nothing
+/// next to a large mean, and no square overflows.
+pub(super) struct Plain {
+    first: f64,
+    unit: f64,
+    pub count: f64,
+    /// Of the distances, in units.
+    shift: f64,
+    variance: f64,
+}
+
+impl Plain {
+    pub fn of(values: &[f64]) -> Self {
+        let (first, count) = (values.first().copied().unwrap_or(0.0), values.len() as f64);
+        let unit = values.iter().fold(0.0, |largest, value| larger(largest, (value / 2.0 - first / 2.0).abs()));
+        let unit = if unit == 0.0 { 1.0 } else { unit };
+        let mut set = Self { first, unit, count, shift: 0.0, variance: 0.0 };
+        let terms = count.max(1.0);
+        set.shift = values.iter().map(|&value| set.distance(value)).sum::<f64>() / terms;
+        set.variance = values.iter().map(|&value| (set.distance(value) - set.shift).powi(2)).sum::<f64>() / terms;
+        set
+    }
+
+    /// Half the distance from the first number, which is always a number.
+    fn distance(&self, value: f64) -> f64 {
+        (value / 2.0 - self.first / 2.0) / self.unit
+    }
+
+    pub fn mean(&self) -> f64 {
+        self.first + 2.0 * (self.unit * self.shift)
+    }
+
+    /// Σ (x − mean)².
+    pub fn squares(&self) -> f64 {
+        4.0 * (self.variance * self.count * self.unit * self.unit)
+    }
+
+    /// (x − mean) / √(variance + ε).
+    pub fn normal(&self, value: f64, epsilon: f64) -> f64 {
+        (self.distance(value) - self.shift) / (self.variance + epsilon / self.unit / self.unit / 4.0).sqrt()
+    }
+}
 
 impl Norm {
     /// A random norm for `channels` channels, and its inputs after x. Batch statistics need more than one value a channel.
@@ -22,7 +70,7 @@ impl Norm {
         };
         // A smooth activation, so that differences check its gradient wherever the values fall.
         let activation = [None, Some(Function::Tanh), Some(Function::Silu)][random.below(3) as usize];
-        // A large ε keeps the statistics of few values smooth.
+        // A large ε keeps the statistics of few values smooth, for differences; `tests` draws small ones.
         let norm = Self { statistics, epsilon: 0.1, affine: random.bernoulli(0.7), activation };
         let mut inputs = Vec::new();
         for _ in 1..norm.input_count() {
@@ -50,19 +98,17 @@ impl Proven for Norm {
         let set = |i: usize| self.set_of(i / (channels * voxels), i / voxels % channels, channels);
         let mut sets = vec![Vec::new(); self.set_count(batch, channels)];
         values.iter().enumerate().for_each(|(i, &value)| sets[set(i)].push(value));
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let squares = |values: &[f64]| values.iter().map(|v| (v - mean(values)).powi(2)).sum::<f64>();
+        let plain: Vec<Plain> = sets.iter().map(|set| Plain::of(set)).collect();
         let mut y: Vec<f64> = Vec::with_capacity(values.len());
-        for (i, value) in values.iter().enumerate() {
+        for (i, &value) in values.iter().enumerate() {
             let channel = i / voxels % channels;
-            let (mean, variance) = match self.statistics {
+            let normal = match self.statistics {
                 Statistics::Running => {
                     let first = 2 * usize::from(self.affine);
-                    (rest[first][channel], rest[first + 1][channel])
+                    (value - rest[first][channel]) / (rest[first + 1][channel] + self.epsilon).sqrt()
                 }
-                _ => (mean(&sets[set(i)]), squares(&sets[set(i)]) / sets[set(i)].len() as f64),
+                _ => plain[set(i)].normal(value, self.epsilon),
             };
-            let normal = (value - mean) / (variance + self.epsilon).sqrt();
             y.push(if self.affine { rest[0][channel] * normal + rest[1][channel] } else { normal });
         }
         let mut y = Tensor::from_slice(&y, x.shape(), Device::Cpu)?;
@@ -71,10 +117,10 @@ impl Proven for Norm {
         }
         let mut outputs = vec![y];
         if self.statistics == Statistics::Batch {
-            let means: Vec<f64> = sets.iter().map(|set| if set.is_empty() { 0.0 } else { mean(set) }).collect();
-            let unbiased: Vec<f64> = sets
+            let means: Vec<f64> = plain.iter().map(Plain::mean).collect();
+            let unbiased: Vec<f64> = plain
                 .iter()
-                .map(|set| if set.is_empty() { -0.0 } else { squares(set) / (set.len() as f64 - 1.0) })
+                .map(|set| if set.count == 0.0 { -0.0 } else { set.squares() / (set.count - 1.0) })
                 .collect();
             outputs.push(Tensor::from_slice(&means, &[channels], Device::Cpu)?);
             outputs.push(Tensor::from_slice(&unbiased, &[channels], Device::Cpu)?);
@@ -82,12 +128,20 @@ impl Proven for Norm {
         Ok(outputs)
     }
 
+    /// (1 + |γ|) (1 + |y|), however large the mean is: of elements near the mean the distance from it is exact, and those far
+    /// from it enlarge the deviation. (Where an activation is flat it makes |y| small, but the error more so.)
     fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
-        // Inputs, parameters and given statistics up to a few units enter products with 1/√ε ≈ 3.
-        let largest = |tensor: &Tensor| Ok(tensor.to_vec_f64()?.into_iter().fold(1.0, |m: f64, v| m.max(v.abs())));
-        let sizes: Vec<f64> = inputs.iter().map(largest).collect::<Result<_>>()?;
-        let size = sizes[0] * sizes[0] * sizes[1..].iter().fold(1.0, |m: f64, s| m.max(*s)).powi(2);
-        reference.iter().map(|output| registry::map(output, |y| size * (1.0 + y.abs()))).collect()
+        let shape = inputs[0].shape();
+        let voxels: usize = shape[2..].iter().product();
+        let gamma = if self.affine { inputs[1].to_vec::<f64>()? } else { vec![1.0; shape[1]] };
+        let y = reference[0].to_vec::<f64>()?;
+        let bound = |(i, y): (usize, &f64)| (1.0 + gamma[i / voxels % shape[1]].abs()) * (1.0 + y.abs());
+        let bounds: Vec<f64> = y.iter().enumerate().map(bound).collect();
+        let mut scales = vec![Tensor::from_slice(&bounds, shape, Device::Cpu)?];
+        for output in &reference[1..] {
+            scales.push(registry::map(output, |y| 1.0 + y.abs())?);
+        }
+        Ok(scales)
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {

@@ -4,7 +4,9 @@ use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool, window::Strided};
 use crate::{
-    Meta, Op, registry,
+    Meta, Op,
+    elementwise::reference::larger,
+    registry,
     registry::Proven,
     resample::reference::{image, separable},
 };
@@ -39,7 +41,7 @@ fn maxima(x: &Tensor, size: &[usize], inside: impl Fn(usize, usize, usize) -> bo
                 (o, rest) = (o / size[axis], rest / spatial[axis]);
             }
             if all {
-                *y = y.max(values[index / windows * voxels + i]);
+                *y = larger(*y, values[index / windows * voxels + i]);
             }
         }
     }

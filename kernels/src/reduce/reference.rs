@@ -3,6 +3,7 @@
 use tomograd_core::{Result, Tensor, contiguous_strides};
 
 use super::{Combine, Reduce, output_strides};
+use crate::elementwise::reference::larger;
 
 pub(super) fn reduce(reduce: &Reduce, x: &Tensor) -> Result<Vec<Tensor>> {
     let (shape, strides) = (x.shape(), contiguous_strides(x.shape()));
@@ -10,8 +11,8 @@ pub(super) fn reduce(reduce: &Reduce, x: &Tensor) -> Result<Vec<Tensor>> {
     let kept = reduce.kept(shape);
     let (start, combine): (f64, fn(f64, f64) -> f64) = match reduce.combine {
         Combine::Sum | Combine::Mean => (0.0, |sum, x| sum + x),
-        Combine::Max => (f64::NEG_INFINITY, f64::max),
-        Combine::Min => (f64::INFINITY, f64::min),
+        Combine::Max => (f64::NEG_INFINITY, larger),
+        Combine::Min => (f64::INFINITY, |least, x| -larger(-least, -x)),
     };
     let mut sums = vec![start; kept.iter().product()];
     for (flat, value) in x.to_vec::<f64>()?.into_iter().enumerate() {
@@ -37,7 +38,8 @@ pub(super) fn arg_max(x: &Tensor, axis: usize) -> Result<Vec<Tensor>> {
     shape.remove(axis);
     let place = |p: usize| {
         let value = |i: usize| values[(p / inner * size + i) * inner + p % inner];
-        (0..size).fold(0, |best, i| if value(i) > value(best) { i } else { best }) as i64
+        let beats = |i: usize, best: usize| value(i) > value(best) || value(i).is_nan() && !value(best).is_nan();
+        (0..size).fold(0, |best, i| if beats(i, best) { i } else { best }) as i64
     };
     let places: Vec<i64> = (0..shape.iter().product()).map(place).collect();
     Ok(vec![Tensor::from_slice(&places, &shape, x.device())?])

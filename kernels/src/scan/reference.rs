@@ -3,6 +3,7 @@
 use tomograd_core::{Result, Tensor};
 
 use super::SelectiveScan;
+use crate::elementwise::reference::larger;
 
 fn silu(z: f64) -> f64 {
     z / (1.0 + (-z).exp())
@@ -30,7 +31,7 @@ pub(super) fn scan(op: &SelectiveScan, inputs: &[Tensor]) -> Result<[Tensor; 2]>
                 let mut off = 1.0;
                 if op.delta_softplus {
                     off = 8.0 + step.abs();
-                    step = step.max(0.0) + (-step.abs()).exp().ln_1p();
+                    step = larger(step, 0.0) + (-step.abs()).exp().ln_1p();
                 }
                 let mut y = skip.map_or(0.0, |skip| skip[d] * u[place]);
                 let mut error = (1.0 + states as f64) * y.abs();

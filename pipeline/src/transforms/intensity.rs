@@ -25,7 +25,8 @@ fn extremes(values: &[f32]) -> (f32, f32) {
     values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
 }
 
-/// Each channel shifted and scaled to mean 0 and standard deviation 1. A constant channel becomes 0.
+/// Each channel shifted and scaled to mean 0 and standard deviation 1. A constant channel becomes 0. An outlier stays one: the docs
+/// of `Precision::Fast` in `tomograd-kernels` say what it does to convolutions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZScore {
     /// Whether only voxels other than 0 count and change: for images whose background was set to 0.

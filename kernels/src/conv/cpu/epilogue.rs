@@ -1,7 +1,7 @@
 //! What happens to an output on its way to memory: bias, folded norm, activation; and the moments that a norm needs.
 
 use crate::parallel::Partition;
-use crate::simd::{Lanes16, Real, Simd, Vector, sum};
+use crate::simd::{Lanes16, Real, Simd, Vector};
 use std::mem::MaybeUninit;
 use tomograd_core::{Error, Result, Scratch};
 
@@ -22,8 +22,10 @@ pub enum Activation {
 pub struct Moments {
     /// How many numbers.
     pub count: f64,
-    /// Their mean.
+    /// Their mean, `rest` being what its rounding lost.
     pub mean: f64,
+    /// What is added to `mean`.
+    pub rest: f64,
     /// Σ (x - mean)²
     pub squares: f64,
 }
@@ -38,22 +40,38 @@ impl Moments {
         if self.count == 0.0 {
             return other;
         }
-        let delta = other.mean - self.mean;
-        Moments {
-            count,
-            mean: self.mean + delta * (other.count / count),
-            squares: self.squares + other.squares + delta * delta * (self.count * other.count / count),
-        }
+        let delta = (other.mean - self.mean) + (other.rest - self.rest);
+        let squares = self.squares + other.squares + delta * delta * (self.count * other.count / count);
+        Moments { count, squares, ..self.moved(delta * (other.count / count)) }
+    }
+
+    /// The mean moved by `distance`, without the rounding of a sum of one number.
+    pub(crate) fn moved(self, distance: f64) -> Moments {
+        // Knuth's two-sum.
+        let distance = self.rest + distance;
+        let mean = self.mean + distance;
+        let added = mean - self.mean;
+        let rest = (self.mean - (mean - added)) + (distance - added);
+        Moments { mean, rest, ..self }
+    }
+
+    /// Those of `count` numbers from sums of their distances from `center`, and of the distances' squares.
+    #[inline(always)]
+    pub(crate) fn from_distances(count: f64, center: f64, sum: f64, squares: f64) -> Moments {
+        let squares = squares - sum * (sum / count);
+        // Rounding may leave less than nothing; a NaN stays.
+        let squares = if squares < 0.0 { 0.0 } else { squares };
+        Moments { count, mean: center, rest: 0.0, squares }.moved(sum / count)
     }
 }
 
-/// What is done to an output before it is stored: `activation(scale · (sum + bias) + shift)`, and the moments, taken of
+/// What is done to an output before it is stored: `activation((sum + bias + center) · scale + shift)`, and the moments, taken of
 /// `sum + bias`, for the norm that follows.
 pub struct Epilogue<'a, T> {
     /// A number for each output channel.
     pub bias: Option<&'a [T]>,
-    /// Two numbers for each output channel: a norm, folded.
-    pub scale_shift: Option<(&'a [T], &'a [T])>,
+    /// Three numbers for each output channel, a norm: center, scale and shift of (x + center) · scale + shift.
+    pub norm: Option<[&'a [T]; 3]>,
     /// The activation.
     pub activation: Activation,
     /// Where the moments go: (N, output channels).
@@ -62,7 +80,7 @@ pub struct Epilogue<'a, T> {
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Epilogue { bias: None, scale_shift: None, activation: Activation::Identity, moments: None }
+        Epilogue { bias: None, norm: None, activation: Activation::Identity, moments: None }
     }
 }
 
@@ -72,7 +90,7 @@ impl<'a, T: Real> Epilogue<'a, T> {
         let cast = |numbers: &'a [T]| bytemuck::cast_slice::<T, U>(numbers);
         Epilogue {
             bias: self.bias.map(cast),
-            scale_shift: self.scale_shift.map(|(scale, shift)| (cast(scale), cast(shift))),
+            norm: self.norm.map(|numbers| numbers.map(cast)),
             activation: self.activation,
             moments: self.moments,
         }
@@ -86,8 +104,8 @@ impl<'a, T> Epilogue<'a, T> {
     }
 
     pub(super) fn check(&self, batch: usize, channels: usize) -> Result<()> {
-        let (scale, shift) = self.scale_shift.unzip();
-        for (name, numbers) in [("bias", self.bias), ("scale", scale), ("shift", shift)] {
+        let norm = |k: usize| self.norm.map(|numbers| numbers[k]);
+        for (name, numbers) in [("bias", self.bias), ("center", norm(0)), ("scale", norm(1)), ("shift", norm(2))] {
             if let Some(numbers) = numbers.filter(|numbers| numbers.len() != channels) {
                 return Err(Error::shape("conv", format!("a {name} of {} numbers", numbers.len()))
                     .expected(format!("{channels}, the output's channels")));
@@ -112,21 +130,21 @@ impl PartialMoments {
     /// Room for those that an epilogue wants, if it wants any.
     pub fn new<T>(epilogue: &Epilogue<'_, T>, parts: usize) -> Result<Option<Self>> {
         let Some(moments) = &epilogue.moments else { return Ok(None) };
-        let mut numbers = Scratch::new("conv", 3 * moments.len() * parts)?;
+        let mut numbers = Scratch::new("conv", 4 * moments.len() * parts)?;
         numbers.zeroed();
         Ok(Some(PartialMoments { numbers, parts }))
     }
 
     /// The slots to hand out.
     pub fn slots(&mut self) -> MomentSlots<'_> {
-        MomentSlots(Partition::new(self.numbers.uninit(), 3))
+        MomentSlots(Partition::new(self.numbers.uninit(), 4))
     }
 
     /// Joins those of each channel in a fixed tree.
     pub fn join(self, into: &mut [Moments]) {
         // SAFETY: `new` filled it with zeros, and slots are only overwritten.
         let numbers = unsafe { self.numbers.assume_init() };
-        for (moments, numbers) in into.iter_mut().zip(numbers.chunks_exact(3 * self.parts.max(1))) {
+        for (moments, numbers) in into.iter_mut().zip(numbers.chunks_exact(4 * self.parts.max(1))) {
             *moments = join(numbers);
         }
     }
@@ -136,9 +154,9 @@ impl PartialMoments {
 fn join(numbers: &[f64]) -> Moments {
     match numbers {
         [] => Moments::default(),
-        &[count, mean, squares] => Moments { count, mean, squares },
+        &[count, mean, rest, squares] => Moments { count, mean, rest, squares },
         _ => {
-            let (first, second) = numbers.split_at(numbers.len() / 3 / 2 * 3);
+            let (first, second) = numbers.split_at(numbers.len() / 4 / 2 * 4);
             join(first).join(join(second))
         }
     }
@@ -151,42 +169,59 @@ impl MomentSlots<'_> {
     /// Fills a slot.
     #[inline]
     pub fn set(&self, slot: usize, moments: Moments) {
-        let numbers = [moments.count, moments.mean, moments.squares];
+        let numbers = [moments.count, moments.mean, moments.rest, moments.squares];
         for (to, number) in self.0.block(slot).iter_mut().zip(numbers) {
             to.write(number);
         }
     }
 }
 
+/// The sum of a row's distances from `center`.
+#[inline(always)]
+fn sum_of_distances<S: Simd, T: Real>(row: &[T], center: T) -> T {
+    let centers = Lanes16::<T::Vec<S>>::splat(center);
+    let mut total = Lanes16::<T::Vec<S>>::zero();
+    let mut blocks = row.chunks_exact(16);
+    for block in &mut blocks {
+        total = total.add(Lanes16::load(block).sub(centers));
+    }
+    if !blocks.remainder().is_empty() {
+        total = total.add(Lanes16::load_partial(blocks.remainder(), center).sub(centers));
+    }
+    total.horizontal_sum()
+}
+
 /// The mean of some rows, then their squared distances from it: two passes over what is still in a cache. Rows are summed
-/// in `f32` lanes, and their sums in `f64`.
+/// in lanes of `T`, and their sums in `f64`. All that is summed are distances, the first time from the first number: next to
+/// a large mean, sums of the numbers themselves would lose the spread.
 #[inline(always)]
 pub(super) fn moments_of<'a, S: Simd, T: Real>(rows: usize, row: impl Fn(usize) -> &'a [T]) -> Moments {
     let count = (0..rows).map(|i| row(i).len()).sum::<usize>() as f64;
+    let first = (0..rows).find_map(|i| row(i).first().copied()).unwrap_or(T::ZERO);
     let mut total = 0.0;
     for i in 0..rows {
-        total += sum::<T::Vec<S>>(row(i)).to_f64();
+        total += sum_of_distances::<S, T>(row(i), first).to_f64();
     }
-    let mean = total / count;
-    let center = Lanes16::<T::Vec<S>>::splat(T::from_f64(mean));
-    let (mut squares, mut rest) = (0.0, 0.0);
+    let center = T::from_f64(first.to_f64() + total / count);
+    let centers = Lanes16::<T::Vec<S>>::splat(center);
+    let (mut sum, mut squares) = (0.0, 0.0);
     for i in 0..rows {
-        let mut total = Lanes16::<T::Vec<S>>::zero();
+        let (mut plain, mut total) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
         let mut blocks = row(i).chunks_exact(16);
         for block in &mut blocks {
-            let distance = Lanes16::load(block).sub(center);
+            let distance = Lanes16::load(block).sub(centers);
+            plain = plain.add(distance);
             total = distance.mul_add(distance, total);
         }
         if !blocks.remainder().is_empty() {
-            let distance = Lanes16::load_partial(blocks.remainder(), T::from_f64(mean)).sub(center);
+            let distance = Lanes16::load_partial(blocks.remainder(), center).sub(centers);
+            plain = plain.add(distance);
             total = distance.mul_add(distance, total);
         }
+        sum += plain.horizontal_sum().to_f64();
         squares += total.horizontal_sum().to_f64();
     }
-    // The centre was rounded to T: Σ (x - m)² = Σ (x - c)² - n (m - c)².
-    let shift = mean - T::from_f64(mean).to_f64();
-    rest += count * shift * shift;
-    Moments { count, mean, squares: (squares - rest).max(0.0) }
+    Moments::from_distances(count, center.to_f64(), sum, squares)
 }
 
 /// The epilogue of one channel.
@@ -194,8 +229,8 @@ pub(super) struct Finish<S: Simd, T: Real> {
     bias: T::Vec<S>,
     /// Without one, numbers all the same: compilers compute with them before they know, and with what lies about on a stack
     /// (numbers next to zero) that would be slow.
-    scale_shift: [T::Vec<S>; 2],
-    scaled: bool,
+    norm: [T::Vec<S>; 3],
+    normed: bool,
     activation: Activation,
     /// The factor below zero.
     slope: T::Vec<S>,
@@ -207,10 +242,8 @@ impl<S: Simd, T: Real> Finish<S, T> {
         let splat = |x: T| T::Vec::<S>::splat(x);
         Finish {
             bias: splat(epilogue.bias.map_or(T::ZERO, |bias| bias[channel])),
-            scale_shift: epilogue
-                .scale_shift
-                .map_or([T::Vec::<S>::zero(); 2], |(scale, shift)| [splat(scale[channel]), splat(shift[channel])]),
-            scaled: epilogue.scale_shift.is_some(),
+            norm: epilogue.norm.map_or([T::Vec::<S>::zero(); 3], |norm| norm.map(|numbers| splat(numbers[channel]))),
+            normed: epilogue.norm.is_some(),
             activation: epilogue.activation,
             slope: splat(match epilogue.activation {
                 Activation::LeakyRelu(slope) => T::from_f64(slope),
@@ -222,7 +255,7 @@ impl<S: Simd, T: Real> Finish<S, T> {
     /// Whether a bias is all.
     #[inline(always)]
     pub fn only_bias(&self) -> bool {
-        !self.scaled && self.activation == Activation::Identity
+        !self.normed && self.activation == Activation::Identity
     }
 
     /// Sums with their bias.
@@ -233,8 +266,8 @@ impl<S: Simd, T: Real> Finish<S, T> {
 
     #[inline(always)]
     fn end(&self, x: T::Vec<S>) -> T::Vec<S> {
-        let [scale, shift] = self.scale_shift;
-        let x = if self.scaled { x.mul_add(scale, shift) } else { x };
+        let [center, scale, shift] = self.norm;
+        let x = if self.normed { x.add(center).mul_add(scale, shift) } else { x };
         let zero = T::Vec::<S>::zero();
         match self.activation {
             Activation::Identity => x,
@@ -361,7 +394,8 @@ impl<S: Simd, T: Real> Shifted<S, T> {
     #[inline(always)]
     pub fn add(&mut self, row: &[T]) {
         if self.count == 0 {
-            self.shift = sum::<T::Vec<S>>(row) / T::from_f64(row.len() as f64);
+            let first = row[0];
+            self.shift = first + sum_of_distances::<S, T>(row, first) / T::from_f64(row.len() as f64);
         }
         self.count += row.len();
         let shift = Lanes16::splat(self.shift);
@@ -383,6 +417,6 @@ impl<S: Simd, T: Real> Shifted<S, T> {
         let count = self.count as f64;
         let sum = self.sums.to_array().iter().map(|x| x.to_f64()).sum::<f64>();
         let squares = self.squares.to_array().iter().map(|x| x.to_f64()).sum::<f64>();
-        Moments { count, mean: self.shift.to_f64() + sum / count, squares: (squares - sum * sum / count).max(0.0) }
+        Moments::from_distances(count, self.shift.to_f64(), sum, squares)
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn forward<T: Real>(
         }
         first += channels;
     }
-    let plain = epilogue.scale_shift.is_none() && epilogue.activation == Activation::Identity;
+    let plain = epilogue.norm.is_none() && epilogue.activation == Activation::Identity;
     if plain && epilogue.moments.is_none() {
         return Ok(());
     }
@@ -84,7 +84,7 @@ pub(super) fn backward_data<T: Real>(
     Ok(())
 }
 
-/// Moments, folded norm and activation, in place.
+/// Moments, norm and activation, in place.
 fn finish<T: Real>(shape: &ConvShape, epilogue: Epilogue<'_, T>, y: &mut [T]) -> Result<()> {
     let voxels = shape.output_voxels();
     let (rows, pieces) = (shape.batch * shape.out_channels, voxels.div_ceil(PIECE));

@@ -5,7 +5,10 @@ use std::mem::MaybeUninit;
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
 use crate::{
-    norm::cpu::row_moments,
+    norm::{
+        cpu::row_moments,
+        scaling::{Line, Scaling},
+    },
     parallel::{PartialSlots, Partition, parallel_for},
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
 };
@@ -20,7 +23,18 @@ fn grain(length: usize) -> usize {
     (GRAIN / length.max(1)).max(1)
 }
 
-/// y, and mean and 1/√(variance + ε) of each row (rows, 2); these are taken from `known` where they are known.
+/// Numbers kept of each row: those of the [`Line`] that gives x̂.
+const KEPT: usize = 4;
+
+fn kept<T: Real>(line: Line<T>) -> [T; KEPT] {
+    [line.power, line.center, line.scale, line.shift]
+}
+
+fn line_of<T: Copy>([power, center, scale, shift]: [T; KEPT]) -> Line<T> {
+    Line { power, center, scale, shift }
+}
+
+/// y, and what is kept of each row (rows, 4), which is taken from `known` where it is known.
 pub(super) fn forward<T: Real>(
     x: &Tensor,
     length: usize,
@@ -31,13 +45,13 @@ pub(super) fn forward<T: Real>(
     let elements = x.as_slice::<T>()?;
     let (rows, grain) = (elements.len().checked_div(length).unwrap_or(0), grain(length));
     let mut builder = TensorBuilder::<T>::new("layer_norm", x.shape(), x.device())?;
-    let mut statistics = TensorBuilder::<T>::new("layer_norm", &[rows, 2], x.device())?;
+    let mut statistics = TensorBuilder::<T>::new("layer_norm", &[rows, KEPT], x.device())?;
     let known = known.map(Tensor::as_slice::<T>).transpose()?;
     let affine = affine.map(|[gamma, beta]| [&gamma[..length], &beta[..length]]);
     let target = Partition::new(builder.uninit()?, grain * length);
-    let kept = Partition::new(statistics.uninit()?, grain * 2);
+    let kept = Partition::new(statistics.uninit()?, grain * KEPT);
     parallel_for(rows, grain, |chunk| {
-        let (range, pairs) = (chunk.start * length..chunk.end * length, chunk.start * 2..chunk.end * 2);
+        let (range, pairs) = (chunk.start * length..chunk.end * length, chunk.start * KEPT..chunk.end * KEPT);
         dispatch(ForwardRows {
             x: &elements[range.clone()],
             y: target.take(range),
@@ -68,7 +82,7 @@ impl<T: Real> Kernel for ForwardRows<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
-        let rows = self.statistics.len() / 2;
+        let rows = self.statistics.len() / KEPT;
         // As many rows together as there are registers for their sums.
         let together = if S::REGISTERS >= 32 { 4 } else { 2 };
         let mut row = 0;
@@ -88,28 +102,29 @@ impl<T: Real> ForwardRows<'_, T> {
     fn rows<S: Simd, const R: usize>(&mut self, first: usize) -> usize {
         let row = |r: usize| (first + r) * self.length..(first + r + 1) * self.length;
         let x: [&[T]; R] = std::array::from_fn(|r| &self.x[row(r)]);
-        let mut statistics = [[T::ZERO; 2]; R];
+        let mut statistics = [[T::ZERO; KEPT]; R];
         if let Some(known) = self.known {
-            statistics.as_flattened_mut().copy_from_slice(&known[2 * first..2 * (first + R)]);
+            statistics.as_flattened_mut().copy_from_slice(&known[KEPT * first..KEPT * (first + R)]);
         } else {
-            for (statistics, moments) in statistics.iter_mut().zip(row_moments::<S, T, R>(x)) {
-                let variance = moments.squares / moments.count;
-                *statistics = [T::from_f64(moments.mean), T::from_f64(1.0 / (variance + self.epsilon).sqrt())];
+            let moments = row_moments::<S, T, R>(x);
+            for r in 0..R {
+                let scaling = Scaling::of(&moments[r], self.epsilon, std::iter::once(x[r]));
+                statistics[r] = kept(scaling.line([1.0, 0.0]));
             }
         }
         for r in 0..R {
-            self.statistics[2 * (first + r)..][..2].write_copy_of_slice(&statistics[r]);
-            normalise::<S, T>(x[r], statistics[r], self.affine, &mut self.y[row(r)]);
+            self.statistics[KEPT * (first + r)..][..KEPT].write_copy_of_slice(&statistics[r]);
+            normalise::<S, T>(x[r], line_of(statistics[r]), self.affine, &mut self.y[row(r)]);
         }
         R
     }
 }
 
-/// A row of y from one of x, its mean and 1/√(variance + ε).
+/// A row of y from one of x.
 #[inline(always)]
-fn normalise<S: Simd, T: Real>(x: &[T], [mean, inverse]: [T; 2], affine: Affine<'_, T>, y: &mut [MaybeUninit<T>]) {
+fn normalise<S: Simd, T: Real>(x: &[T], line: Line<T>, affine: Affine<'_, T>, y: &mut [MaybeUninit<T>]) {
     let lanes = T::Vec::<S>::LANES;
-    let (mean, inverse) = (T::Vec::<S>::splat(mean), T::Vec::<S>::splat(inverse));
+    let line = Line::<T::Vec<S>>::splat(line);
     let (from, to) = (x.as_ptr(), y.as_mut_ptr().cast::<T>());
     for i in (0..x.len()).step_by(lanes) {
         let count = lanes.min(x.len() - i);
@@ -120,7 +135,7 @@ fn normalise<S: Simd, T: Real>(x: &[T], [mean, inverse]: [T; 2], affine: Affine<
                 if count == lanes { T::Vec::<S>::load_ptr(from) } else { T::Vec::<S>::load_partial_ptr(from, count) }
             }
         };
-        let mut value = load(from.wrapping_add(i)).sub(mean).mul(inverse);
+        let mut value = line.value(load(from.wrapping_add(i)));
         if let Some([gamma, beta]) = affine {
             value = value.mul_add(load(gamma[i..].as_ptr()), load(beta[i..].as_ptr()));
         }
@@ -157,7 +172,7 @@ pub(super) fn backward<T: Real>(
             x: &elements[range.clone()],
             dy: &dy[range.clone()],
             dx: target.take(range),
-            statistics: &statistics[chunk.start * 2..chunk.end * 2],
+            statistics: &statistics[chunk.start * KEPT..chunk.end * KEPT],
             length,
             gamma,
             sums: if width == 0 { &mut [] } else { sums.block(chunk.start / grain) },
@@ -194,14 +209,17 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
         let count = T::from_f64(length as f64);
         let (of_gamma, of_beta) = self.sums.split_at_mut(self.sums.len() / 2);
         let rows = self.x.chunks_exact(length).zip(self.dy.chunks_exact(length));
-        for (((x, dy), dx), kept) in rows.zip(self.dx.chunks_exact_mut(length)).zip(self.statistics.chunks_exact(2)) {
+        for (((x, dy), dx), kept) in
+            rows.zip(self.dx.chunks_exact_mut(length)).zip(self.statistics.as_chunks::<KEPT>().0)
+        {
             let all = |value: T| Lanes16::<T::Vec<S>>::splat(value);
-            let (mean, inverse) = (all(kept[0]), all(kept[1]));
+            let line = line_of(kept.map(all));
             let (mut plain, mut weighted) = (all(T::ZERO), all(T::ZERO));
             for from in (0..length).step_by(16) {
                 let part = from..length.min(from + 16);
                 let dy = Lanes16::load_partial(&dy[part.clone()], T::ZERO);
-                let normal = Lanes16::load_partial(&x[part.clone()], kept[0]).sub(mean).mul(inverse);
+                let distance = Lanes16::load_partial(&x[part.clone()], T::ZERO).mul_add(line.power, line.center);
+                let normal = distance.mul_add(line.scale, line.shift);
                 let mut g = dy;
                 if let Some(gamma) = self.gamma {
                     g = dy.mul(Lanes16::load_partial(&gamma[part.clone()], T::ZERO));
@@ -215,7 +233,8 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
             }
             // dx = r (g − mean(g) − x̂ mean(g x̂)), r being the inverse deviation.
             let splat = |value: T| T::Vec::<S>::splat(value);
-            let (mean, inverse) = (splat(kept[0]), splat(kept[1]));
+            let line = Line::<T::Vec<S>>::splat(line_of(*kept));
+            let inverse = line.power.mul(line.scale);
             let (constant, slope) = (splat(plain.horizontal_sum() / count), splat(weighted.horizontal_sum() / count));
             for (j, dx) in dx.chunks_mut(lanes).enumerate() {
                 let part = j * lanes..j * lanes + dx.len();
@@ -223,7 +242,7 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
                 if let Some(gamma) = self.gamma {
                     g = g.mul(T::Vec::<S>::load_partial(&gamma[part.clone()]));
                 }
-                let normal = T::Vec::<S>::load_partial(&x[part]).sub(mean).mul(inverse);
+                let normal = line.value(T::Vec::<S>::load_partial(&x[part]));
                 let result = normal.neg_mul_add(slope, g.sub(constant)).mul(inverse);
                 // SAFETY: as many elements are written as the part of the row has.
                 unsafe { result.store_partial_ptr(dx.as_mut_ptr().cast(), dx.len()) };

@@ -159,10 +159,14 @@ impl<'a, T: Real> Inputs<'a, T> {
     }
 }
 
-/// The largest |Δ| for which 2 to the Δ a is surely a normal number, a being in these rows.
+/// The largest |Δ| for which 2 to the Δ a is surely a normal number, a being in these rows; NaN, which nothing is within, when
+/// an a is.
 #[inline(always)]
 fn limit<T: Real>(rows_of_a: &[Row<T>]) -> T {
-    let largest = rows_of_a.as_flattened().iter().fold(T::ZERO, |largest, a| largest.max2(a.abs()));
+    let largest = rows_of_a.as_flattened().iter().fold(T::ZERO, |largest, a| {
+        // A NaN stays.
+        if a.abs() <= largest || largest.partial_cmp(&largest).is_none() { largest } else { a.abs() }
+    });
     T::from_f64(T::EXPONENT_BIAS as f64 - 2.0) / largest
 }
 

@@ -1,0 +1,144 @@
+//! How a set is normalised: its mean in two parts, its deviation, and the line that kernels compute from them.
+//!
+//! A mean of one number of T is off by up to half of its last place, which may be more than the deviation of what lies
+//! around it. So the kernels subtract the mean's high part, which is exact near the mean, and the rest of the mean goes into
+//! a shift that is no larger than β and γ.
+
+use crate::{
+    conv::cpu::Moments,
+    simd::{Real, Vector},
+};
+
+/// Mean and √(variance + ε) of a set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scaling {
+    /// The mean, `rest` being what its rounding lost.
+    pub mean: f64,
+    pub rest: f64,
+    /// √(variance + ε).
+    pub deviation: f64,
+}
+
+/// (x − mean) / deviation · γ + β as kernels compute it: (x · power + center) · scale + shift.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line<T> {
+    /// A power of two: 1 but for sets whose deviation's square or reciprocal isn't a number of T.
+    pub power: T,
+    /// −power · the mean's high part.
+    pub center: T,
+    pub scale: T,
+    pub shift: T,
+}
+
+impl<V: Vector> Line<V> {
+    /// The same line in every lane.
+    #[inline(always)]
+    pub fn splat(line: Line<V::Elem>) -> Self {
+        Line {
+            power: V::splat(line.power),
+            center: V::splat(line.center),
+            scale: V::splat(line.scale),
+            shift: V::splat(line.shift),
+        }
+    }
+
+    /// power · (x − the mean's high part).
+    #[inline(always)]
+    pub fn distance(&self, x: V) -> V {
+        x.mul_add(self.power, self.center)
+    }
+
+    /// The line at x.
+    #[inline(always)]
+    pub fn value(&self, x: V) -> V {
+        self.distance(x).mul_add(self.scale, self.shift)
+    }
+}
+
+/// The largest power of two that isn't greater than a positive finite number, as its exponent.
+fn exponent(value: f64) -> i32 {
+    (value.to_bits() >> 52 & 0x7ff) as i32 - 1023
+}
+
+fn power_of_two(exponent: i32) -> f64 {
+    f64::from_bits(((exponent.clamp(-1022, 1023) + 1023) as u64) << 52)
+}
+
+impl Scaling {
+    /// Those of given statistics.
+    pub fn given(mean: f64, variance: f64, epsilon: f64) -> Self {
+        Self { mean, rest: 0.0, deviation: (variance + epsilon).sqrt() }
+    }
+
+    /// Those of a set of `rows` with these moments. Where squares of T overflowed, or were too small for it, the rows are
+    /// gone through once more.
+    #[inline]
+    pub fn of<'a, T: Real>(moments: &Moments, epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Self {
+        let variance = moments.squares / moments.count.max(1.0);
+        let smallest = T::MIN_POSITIVE.to_f64() / T::EPSILON.to_f64();
+        if variance + epsilon >= smallest && variance.is_finite() && moments.mean.is_finite() {
+            return Self { mean: moments.mean, rest: moments.rest, deviation: (variance + epsilon).sqrt() };
+        }
+        careful(epsilon, rows)
+    }
+
+    /// Power of two by which distances from the mean are multiplied before anything else.
+    fn power<T: Real>(&self) -> f64 {
+        // Between these, 1 / deviation and its products with γ, and the distances, are far from the ends of T.
+        let far = T::EXPONENT_BIAS as i32 / 2;
+        let exponent = exponent(self.deviation);
+        if self.deviation == 0.0 || !self.deviation.is_finite() || exponent.abs() <= far {
+            return 1.0;
+        }
+        let most = T::EXPONENT_BIAS as i32 - 2;
+        power_of_two(-exponent.clamp(-most, most))
+    }
+
+    /// The line, γ and β being `affine`.
+    #[inline]
+    pub fn line<T: Real>(&self, affine: [f64; 2]) -> Line<T> {
+        let power = self.power::<T>();
+        let high = T::from_f64(self.mean).to_f64();
+        let scale = T::from_f64(affine[0] / (self.deviation * power));
+        // With the rounded scale, so that x = mean gives β.
+        let low = ((self.mean - high) + self.rest) * power;
+        Line {
+            power: T::from_f64(power),
+            center: T::from_f64(-power * high),
+            scale,
+            shift: T::from_f64(affine[1] - low * scale.to_f64()),
+        }
+    }
+
+    /// What a sum of products with power · (x − the mean's high part) is multiplied by, and what is added for each unit of
+    /// the other factor, to give that of products with x̂: x̂ = (power · (x − high) − low) / (power · deviation).
+    pub fn normaliser<T: Real>(&self) -> [f64; 2] {
+        let power = self.power::<T>();
+        let low = (self.mean - T::from_f64(self.mean).to_f64()) + self.rest;
+        [1.0 / (self.deviation * power), -low / self.deviation]
+    }
+}
+
+/// [`Scaling::of`] for numbers of any size, in f64, scaled by a power of two to be at most 2.
+#[cold]
+#[inline(never)]
+fn careful<'a, T: Real>(epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Scaling {
+    let values = || rows.clone().flatten().map(|x| x.to_f64());
+    let (mut largest, mut count) = (0.0f64, 0.0);
+    for x in values() {
+        if !x.is_finite() {
+            return Scaling { mean: f64::NAN, rest: 0.0, deviation: f64::NAN };
+        }
+        largest = largest.max(x.abs());
+        count += 1.0;
+    }
+    // Half the range of exponents, so that the square of the power is a number too.
+    let power = if largest == 0.0 { 1.0 } else { power_of_two(-exponent(largest).clamp(-500, 500)) };
+    let start = values().next().unwrap_or(0.0) * power;
+    let distance = |x: f64| x * power - start;
+    let mean = values().map(distance).sum::<f64>() / f64::max(count, 1.0);
+    let squares: f64 = values().map(|x| (distance(x) - mean).powi(2)).sum();
+    let set = Moments { count, mean: start, rest: 0.0, squares }.moved(mean);
+    let variance = squares / count.max(1.0) + epsilon * power * power;
+    Scaling { mean: set.mean / power, rest: set.rest / power, deviation: variance.sqrt() / power }
+}

@@ -1,0 +1,103 @@
+//! NaN and infinities in every input of every operation: the outputs that become NaN are those of the reference, in every
+//! instruction set. A NaN that an operation drops would be a wrong number that nobody sees.
+
+use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
+use tomograd_kernels::{
+    Context, Precision,
+    cast::cast,
+    parallel::{Settings, with_settings},
+    registry::{self, Case},
+    run,
+    simd::Isa,
+};
+
+/// Where an operation may make NaN of more outputs than the reference does: it multiplies a number by a weight of zero that the
+/// reference leaves out. (Input: which ones; `None`: all.)
+const MORE: [(&str, Option<&[usize]>, &str); 5] = [
+    ("Conv", None, "taps in the padding, and zeros that fill panels up, are multiplied"),
+    ("ConvTranspose", None, "as Conv"),
+    ("ConvNormActivation", None, "as Conv"),
+    ("Attention", Some(&[2]), "the values of keys that a query doesn't see have the weight 0 within its block of keys"),
+    ("SelectiveScan", None, "channels and states share a step"),
+];
+
+fn references(tensors: &[Tensor]) -> Vec<&Tensor> {
+    tensors.iter().collect()
+}
+
+/// The case's inputs in f32, one element of input `index` being `value`; nothing when that has none.
+fn with_one(case: &Case, index: usize, value: f64, random: &mut Random) -> Result<Option<Vec<Tensor>>> {
+    let mut inputs: Vec<Tensor> = Vec::new();
+    for x in &case.inputs {
+        inputs.push(if x.dtype().is_float() { cast(x, DType::F32)? } else { x.clone() });
+    }
+    let x = &inputs[index];
+    if !x.dtype().is_float() || x.count() == 0 {
+        return Ok(None);
+    }
+    let mut values = x.to_vec::<f32>()?;
+    let place = random.below(values.len() as u64) as usize;
+    values[place] = value as f32;
+    inputs[index] = Tensor::from_slice(&values, x.shape(), Device::Cpu)?;
+    Ok(Some(inputs))
+}
+
+fn nans(tensor: &Tensor) -> Result<Vec<bool>> {
+    Ok(tensor.to_vec_f64()?.into_iter().map(f64::is_nan).collect())
+}
+
+#[test]
+fn what_is_not_a_number_comes_through_in_every_instruction_set() {
+    let cases = std::env::var("TOMOGRAD_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(40);
+    let chosen = std::env::var("TOMOGRAD_OPERATIONS").ok();
+    let context = Context { precision: Precision::Strict, ..Context::default() };
+    let mut failures: Vec<String> = Vec::new();
+    for entry in registry::all() {
+        if chosen.as_ref().is_some_and(|chosen| !chosen.split(',').any(|name| name == entry.name)) {
+            continue;
+        }
+        let (mut tried, mut lost) = (0, Vec::new());
+        for number in 0..cases {
+            let mut random = Seed::new(2027).named(entry.name).at(number).random();
+            let case = entry.case(&mut random).unwrap();
+            for index in 0..case.inputs.len() {
+                for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                    let Some(inputs) = with_one(&case, index, value, &mut random).unwrap() else { continue };
+                    tried += 1;
+                    let exact: Vec<Tensor> = inputs
+                        .iter()
+                        .map(|x| if x.dtype().is_float() { cast(x, DType::F64).unwrap() } else { x.clone() })
+                        .collect();
+                    let expected = case.reference(&exact).unwrap();
+                    let more = MORE.iter().any(|(name, inputs, _)| {
+                        *name == entry.name && inputs.is_none_or(|inputs| inputs.contains(&index))
+                    });
+                    for isa in Isa::available() {
+                        let settings = Settings::default().isa(isa).unwrap();
+                        let outputs = with_settings(settings, || run(&*case.op, &references(&inputs), &context));
+                        for (k, (y, expected)) in outputs.unwrap().outputs.iter().zip(&expected).enumerate() {
+                            let (got, expected) = (nans(y).unwrap(), nans(expected).unwrap());
+                            // An infinity may overflow a number that the reference, in f64, still holds.
+                            let wrong = |(got, expected): (&bool, &bool)| {
+                                if *expected { !got } else { *got && !more && value.is_nan() }
+                            };
+                            if let Some(i) = got.iter().zip(&expected).position(wrong) {
+                                lost.push(format!(
+                                    "case {number}, {:?}, {value} in input {index} of {:?}, {isa:?}: output {k}, element {i} \
+                                     should be {}",
+                                    case.op,
+                                    case.inputs.iter().map(|x| x.shape().to_vec()).collect::<Vec<_>>(),
+                                    if expected[i] { "NaN" } else { "a number" },
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(first) = lost.first() {
+            failures.push(format!("{}: {} of {tried}; {first}", entry.name, lost.len()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
