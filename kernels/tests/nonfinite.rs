@@ -13,12 +13,11 @@ use tomograd_kernels::{
 
 /// Where an operation may make NaN of more outputs than the reference does: it multiplies a number by a weight of zero that the
 /// reference leaves out. (Input: which ones; `None`: all.)
-const MORE: [(&str, Option<&[usize]>, &str); 5] = [
+const MORE: [(&str, Option<&[usize]>, &str); 4] = [
     ("Conv", None, "taps in the padding, and zeros that fill panels up, are multiplied"),
     ("ConvTranspose", None, "as Conv"),
     ("ConvNormActivation", None, "as Conv"),
     ("Attention", Some(&[2]), "the values of keys that a query doesn't see have the weight 0 within its block of keys"),
-    ("SelectiveScan", None, "channels and states share a step"),
 ];
 
 fn references(tensors: &[Tensor]) -> Vec<&Tensor> {
@@ -76,6 +75,12 @@ fn what_is_not_a_number_comes_through_in_every_instruction_set() {
                         let settings = Settings::default().isa(isa).unwrap();
                         let outputs = with_settings(settings, || run(&*case.op, &references(&inputs), &context));
                         for (k, (y, expected)) in outputs.unwrap().outputs.iter().zip(&expected).enumerate() {
+                            if !y.dtype().is_float() {
+                                // A place, or a number cast.
+                                let [got, expected] = [y, expected].map(|tensor| tensor.to_vec_f64().unwrap());
+                                assert_eq!(got, expected, "{}: {value}, {isa:?}", entry.name);
+                                continue;
+                            }
                             let (got, expected) = (nans(y).unwrap(), nans(expected).unwrap());
                             // An infinity may overflow a number that the reference, in f64, still holds.
                             let wrong = |(got, expected): (&bool, &bool)| {

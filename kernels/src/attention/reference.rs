@@ -43,7 +43,9 @@ pub(super) fn attention(op: &Attention, inputs: &[Tensor]) -> Result<[Tensor; 2]
             .collect();
         let total: f64 = weights.iter().sum();
         for c in 0..value {
-            let terms = weights.iter().enumerate().map(|(j, weight)| weight * v[(matrix * keys + j) * value + c]);
+            // A key that isn't seen has no part, whatever its value is.
+            let seen = weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
+            let terms = seen.map(|(j, weight)| weight * v[(matrix * keys + j) * value + c]);
             let terms: Vec<f64> = terms.collect();
             y.push(if total == 0.0 { 0.0 } else { terms.iter().sum::<f64>() / total });
             bound.push(if total > 0.0 {

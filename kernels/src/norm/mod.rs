@@ -143,7 +143,8 @@ impl Norm {
                         &own
                     }
                 };
-                let sets = self.joined(moments, batch, channels);
+                let mut sets = self.joined(moments, batch, channels);
+                let scalings = self.scalings_of(&mut sets, x.as_slice::<T>()?, batch, channels);
                 if self.statistics == Statistics::Batch {
                     for unbiased in [false, true] {
                         let value =
@@ -152,7 +153,7 @@ impl Norm {
                         extra.push(Tensor::from_slice(&values, &[channels], x.device())?);
                     }
                 }
-                self.scalings_of(&sets, x.as_slice::<T>()?, batch, channels)
+                scalings
             };
             let sets = scalings.len();
             let statistics: Vec<f64> = [
@@ -175,15 +176,15 @@ impl Norm {
         })
     }
 
-    /// The scaling of each set of x's rows.
-    fn scalings_of<T: Real>(&self, sets: &[Moments], x: &[T], batch: usize, channels: usize) -> Vec<Scaling> {
+    /// The scaling of each set of x's rows; moments that aren't numbers, as squares overflowed, become what they should be.
+    fn scalings_of<T: Real>(&self, sets: &mut [Moments], x: &[T], batch: usize, channels: usize) -> Vec<Scaling> {
         let length = x.len().checked_div(batch * channels).unwrap_or(0);
         let scaling = |(number, set)| {
             let pairs =
                 (0..batch * channels).filter(move |i| self.set_of(i / channels, i % channels, channels) == number);
             Scaling::of(set, self.epsilon, pairs.map(|i| &x[i * length..][..length]))
         };
-        sets.iter().enumerate().map(scaling).collect()
+        sets.iter_mut().enumerate().map(scaling).collect()
     }
 
     /// The scaling of each (image, channel), from those of the sets that the state holds.

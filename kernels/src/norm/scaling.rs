@@ -70,16 +70,16 @@ impl Scaling {
         Self { mean, rest: 0.0, deviation: (variance + epsilon).sqrt() }
     }
 
-    /// Those of a set of `rows` with these moments. Where squares of T overflowed, or were too small for it, the rows are
-    /// gone through once more.
+    /// Those of a set of `rows` with these moments. Where squares of T overflowed, or were too small for it, the moments are
+    /// taken once more.
     #[inline]
-    pub fn of<'a, T: Real>(moments: &Moments, epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Self {
+    pub fn of<'a, T: Real>(moments: &mut Moments, epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Self {
         let variance = moments.squares / moments.count.max(1.0);
         let smallest = T::MIN_POSITIVE.to_f64() / T::EPSILON.to_f64();
         if variance + epsilon >= smallest && variance.is_finite() && moments.mean.is_finite() {
             return Self { mean: moments.mean, rest: moments.rest, deviation: (variance + epsilon).sqrt() };
         }
-        careful(epsilon, rows)
+        careful(moments, epsilon, rows)
     }
 
     /// Power of two by which distances from the mean are multiplied before anything else.
@@ -119,26 +119,30 @@ impl Scaling {
     }
 }
 
-/// [`Scaling::of`] for numbers of any size, in f64, scaled by a power of two to be at most 2.
+/// [`Scaling::of`] for numbers of any size, in f64, multiplied by a power of two so that they are at most 2.
 #[cold]
 #[inline(never)]
-fn careful<'a, T: Real>(epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Scaling {
+fn careful<'a, T: Real>(moments: &mut Moments, epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Scaling {
     let values = || rows.clone().flatten().map(|x| x.to_f64());
-    let (mut largest, mut count) = (0.0f64, 0.0);
+    let count = moments.count;
+    let mut largest = 0.0f64;
     for x in values() {
         if !x.is_finite() {
+            *moments = Moments { count, mean: f64::NAN, rest: 0.0, squares: f64::NAN };
             return Scaling { mean: f64::NAN, rest: 0.0, deviation: f64::NAN };
         }
         largest = largest.max(x.abs());
-        count += 1.0;
     }
     // Half the range of exponents, so that the square of the power is a number too.
     let power = if largest == 0.0 { 1.0 } else { power_of_two(-exponent(largest).clamp(-500, 500)) };
     let start = values().next().unwrap_or(0.0) * power;
     let distance = |x: f64| x * power - start;
-    let mean = values().map(distance).sum::<f64>() / f64::max(count, 1.0);
-    let squares: f64 = values().map(|x| (distance(x) - mean).powi(2)).sum();
-    let set = Moments { count, mean: start, rest: 0.0, squares }.moved(mean);
+    let sum: f64 = values().map(distance).sum();
+    let center = sum / count.max(1.0);
+    let squares: f64 = values().map(|x| (distance(x) - center).powi(2)).sum();
+    let set = Moments { count, mean: start, rest: 0.0, squares }.moved(center);
     let variance = squares / count.max(1.0) + epsilon * power * power;
-    Scaling { mean: set.mean / power, rest: set.rest / power, deviation: variance.sqrt() / power }
+    let (mean, rest) = (set.mean / power, set.rest / power);
+    *moments = Moments { count, mean, rest, squares: squares / power / power };
+    Scaling { mean, rest, deviation: variance.sqrt() / power }
 }

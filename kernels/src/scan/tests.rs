@@ -64,3 +64,20 @@ fn what_is_not_finite_stays_in_its_channel() {
         }
     }
 }
+
+/// A NaN among the a must not hide from the others that their exponentials are far out of range.
+#[test]
+fn a_nan_stays_in_its_channel() {
+    // One step of drive, then one of decay to exp(−300) of it.
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, Device::Cpu).unwrap();
+    let inputs = [
+        tensor(&[1.0, 0.0, 1.0, 0.0], &[1, 2, 2]),
+        ones(&[1, 2, 2], DType::F32),
+        tensor(&[-300.0, f32::NAN], &[2, 1]),
+        ones(&[1, 1, 1, 2], DType::F32),
+        ones(&[1, 1, 1, 2], DType::F32),
+    ];
+    let y = scan(SelectiveScan::default(), &inputs).unwrap().to_vec::<f32>().unwrap();
+    assert_eq!(y[..2], [1.0, 0.0]);
+    assert!(y[3].is_nan());
+}

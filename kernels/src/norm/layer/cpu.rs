@@ -106,9 +106,9 @@ impl<T: Real> ForwardRows<'_, T> {
         if let Some(known) = self.known {
             statistics.as_flattened_mut().copy_from_slice(&known[KEPT * first..KEPT * (first + R)]);
         } else {
-            let moments = row_moments::<S, T, R>(x);
+            let mut moments = row_moments::<S, T, R>(x);
             for r in 0..R {
-                let scaling = Scaling::of(&moments[r], self.epsilon, std::iter::once(x[r]));
+                let scaling = Scaling::of(&mut moments[r], self.epsilon, std::iter::once(x[r]));
                 statistics[r] = kept(scaling.line([1.0, 0.0]));
             }
         }
