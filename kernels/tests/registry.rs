@@ -124,6 +124,29 @@ fn every_operation_in_the_sources_is_in_the_registry() {
     assert!(!listed.is_empty());
 }
 
+/// That corners are drawn, often enough: of the cases of every test, inputs with an axis of 1 beside one past 32, and past 64.
+#[test]
+fn the_cases_of_every_operation_hold_corners() {
+    for entry in registry::all() {
+        for test in ["reference", "gradients", "f32", "bits"] {
+            let mut found = [0; 2];
+            for number in 0..40 {
+                let mut random = Seed::new(2026).named(test).named(entry.name).at(number).random();
+                let case = entry.case(&mut random).unwrap();
+                for (found, length) in found.iter_mut().zip([32, 64]) {
+                    let corner = |x: &Tensor| x.shape().contains(&1) && x.shape().iter().any(|&size| size > length);
+                    *found += usize::from(case.inputs.iter().any(corner));
+                }
+            }
+            let name = entry.name;
+            assert!(
+                found[0] >= 3 && found[1] >= 1,
+                "{name}, {test}: {found:?} of 40 cases have 1 beside over 32 and over 64"
+            );
+        }
+    }
+}
+
 #[test]
 fn forward_equals_the_reference_in_every_instruction_set() {
     for_every_case("reference", |case, _| {
@@ -248,6 +271,54 @@ fn gradients_equal_differences() {
                 (difference - product).abs() <= bound,
                 "input {i}: differences give {difference}, the gradient {product}"
             );
+        }
+        Ok(())
+    });
+}
+
+/// Gradients in f32, in every instruction set and by the fast ways that f64 doesn't take, against those in f64, which differences
+/// prove. A wrong edge is off by about a term of a sum; rounding by far less than the bound.
+#[test]
+fn gradients_in_f32_are_those_in_f64() {
+    for_every_case("f32", |case, random| {
+        if !case.differentiable.contains(&true) {
+            return Ok(());
+        }
+        let narrow = inputs_in(case, DType::F32)?;
+        let wide = narrow
+            .iter()
+            .map(|x| if x.dtype() == DType::F32 { cast(x, DType::F64) } else { Ok(x.clone()) })
+            .collect::<Result<Vec<_>>>()?;
+        let run_of = |inputs: &[Tensor], precision: Precision, random: &mut Random| -> Result<Vec<Option<Tensor>>> {
+            let context = Context { precision, ..Context::default() };
+            let forward = run(&*case.op, &references(inputs), &context)?;
+            let cotangents = cotangents_of(&forward, random)?;
+            // The same numbers for both.
+            let rounded = |dy: Tensor| cast(&cast(&dy, DType::F32)?, dy.dtype());
+            let cotangents = cotangents.into_iter().map(|dy| dy.map(rounded).transpose()).collect::<Result<_>>()?;
+            run_backward(&*case.op, saved_of(&*case.op, inputs, &forward), cotangents, &case.differentiable, &context)
+        };
+        let start = random.clone();
+        let exact = run_of(&wide, Precision::Strict, &mut start.clone())?;
+        for isa in Isa::available() {
+            for precision in [Precision::Fast, Precision::Strict] {
+                let settings = Settings::default().isa(isa).unwrap();
+                let gradients = with_settings(settings, || run_of(&narrow, precision, &mut start.clone()))?;
+                for (i, (gradient, exact)) in gradients.iter().zip(&exact).enumerate() {
+                    let (Some(gradient), Some(exact)) = (gradient, exact) else {
+                        assert_eq!(gradient.is_some(), exact.is_some(), "whether input {i} has a gradient");
+                        continue;
+                    };
+                    let (gradient, exact) = (gradient.to_vec_f64()?, exact.to_vec_f64()?);
+                    let largest = exact.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+                    for (place, (value, exact)) in gradient.iter().zip(&exact).enumerate() {
+                        assert!(
+                            (value - exact).abs() <= 1e-3 * largest,
+                            "{isa:?} {precision:?}: element {place} of the gradient of input {i} is {value}, not {exact}"
+                        );
+                    }
+                }
+            }
         }
         Ok(())
     });

@@ -58,10 +58,15 @@ fn distinct(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
 fn attributes(random: &mut Random, input: &[usize], most_dilation: u64) -> [Vec<usize>; 4] {
     let mut all = [const { Vec::new() }; 4];
     let halves = random.bernoulli(0.3);
+    // Now and then a window of most of the axis.
+    let most = if random.bernoulli(0.15) { 19 } else { 4 };
     for &input in input {
         let dilation = if halves { 1 } else { 1 + random.below(most_dilation) as usize };
-        let kernel =
-            if halves { input.min(2) } else { 1 + random.below(((input - 1) / dilation + 1).min(4) as u64) as usize };
+        let kernel = if halves {
+            input.min(2)
+        } else {
+            1 + random.below(((input - 1) / dilation + 1).min(most) as u64) as usize
+        };
         let padding = if halves { 0 } else { random.below((dilation * (kernel - 1)).div_ceil(2) as u64 + 1) as usize };
         let stride = if halves { 2 } else { 1 + random.below(3) as usize };
         for (list, value) in all.iter_mut().zip([kernel, stride, padding, dilation]) {
