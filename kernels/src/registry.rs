@@ -165,7 +165,7 @@ registry! {
 }
 
 /// Sizes around which every kernel has something left over: vectors, and some of them.
-pub const VECTORS: [usize; 4] = [8, 16, 32, 64];
+pub const VECTORS: [usize; 4] = [16, 32, 64, 80];
 
 /// Whether a case is to be one at a corner: one in three is.
 pub fn at_corner(random: &mut Random) -> bool {

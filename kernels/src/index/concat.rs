@@ -70,8 +70,12 @@ impl Proven for Concat {
         let count = 1 + random.below(3) as usize;
         let whole = shape[axis];
         let mut input = || {
-            // Parts of an axis that was long are long too.
-            shape[axis] = if whole > 9 { whole.div_ceil(count) } else { random.below(6) as usize };
+            // Of an axis that was long, some inputs are as long, and some are parts.
+            shape[axis] = match whole {
+                ..10 => random.below(6) as usize,
+                _ if random.bernoulli(0.5) => whole,
+                _ => whole.div_ceil(count),
+            };
             registry::values(random, &shape)
         };
         let inputs = [input()?, input()?, input()?];
