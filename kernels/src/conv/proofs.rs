@@ -40,10 +40,10 @@ fn pick(random: &mut Random, values: &[usize]) -> usize {
 /// A random convolution at a corner, and its rank.
 fn corner_shape(random: &mut Random) -> (usize, ConvShape) {
     loop {
-        let rank = pick(random, &[1, 2, 2, 3]);
-        let (shape, most) = match random.below(4) {
+        let rank = pick(random, &[1, 2, 2, 3, 3]);
+        let (shape, most) = match random.below(6) {
             0 => (channel_corner(random, rank), 400_000),
-            1 if rank > 1 => (winograd_corner(random, rank), 1_500_000),
+            1 | 2 if rank > 1 => (winograd_corner(random, rank), 4_000_000),
             _ => (axis_corner(random, rank), 100_000),
         };
         if shape.multiply_adds() <= most {
@@ -82,13 +82,22 @@ fn tap_corner(random: &mut Random, shape: &mut ConvShape, axis: usize, size: usi
 /// One long axis and others of a few voxels, mostly 1, under a kernel that may be larger; few channels, or as many groups.
 fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
     let (groups, inputs, outputs) = match random.below(5) {
-        0..3 => (pick(random, &[1, 2, 3]), 1, pick(random, &[1, 1, 2, 4, 5])),
-        _ => (pick(random, &[1, 1, 2]), pick(random, &[1, 2, 3]), pick(random, &[1, 2, 3])),
+        0..3 => (pick(random, &[2, 3]), 1, pick(random, &[1, 1, 2, 4, 5])),
+        3 => (1, 1, pick(random, &[1, 2, 5])),
+        _ => (pick(random, &[1, 2]), pick(random, &[2, 3]), pick(random, &[1, 2, 3])),
     };
     let mut shape = unit_shape(random, groups, inputs, outputs);
-    let long = 3 - rank + random.below(rank as u64) as usize;
+    // Mostly rows, along which vectors run.
+    let long = if random.bernoulli(0.5) { 2 } else { 3 - rank + random.below(rank as u64) as usize };
+    let plain = random.bernoulli(0.5);
     for axis in 3 - rank..3 {
         let size = if axis == long { registry::around(random, &AXIS_BLOCKS) } else { pick(random, &[1, 1, 1, 2, 5]) };
+        if plain {
+            // Nothing but a kernel that keeps the size.
+            let kernel = pick(random, if axis == long { &[1, 3, 5] } else { &[3, 3, 5, 7] });
+            (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
+            continue;
+        }
         let blocks = [(); 2].map(|()| registry::around(random, &TAP_BLOCKS));
         tap_corner(random, &mut shape, axis, size, &[1, 2, 3, 3, 3, blocks[0], blocks[1]]);
     }
@@ -115,7 +124,11 @@ fn channel_corner(random: &mut Random, rank: usize) -> ConvShape {
 
 /// What goes by Winograd's way in f32, with planes at the end of a tile.
 fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
-    let channels = [(); 2].map(|()| registry::around(random, &CHANNEL_BLOCKS[1..3]));
+    // Both around sixteen, or one around a strip.
+    let mut channels = [(); 2].map(|()| registry::around(random, &CHANNEL_BLOCKS[1..2]).max(16));
+    if random.bernoulli(0.3) {
+        channels[random.below(2) as usize] = registry::around(random, &CHANNEL_BLOCKS[2..3]);
+    }
     let mut shape = unit_shape(random, 1, channels[0], channels[1]);
     for axis in 1..3 {
         let padding = pick(random, &[0, 1, 1, 2]);
@@ -123,7 +136,7 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
         (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (output + 2 - 2 * padding, 3, padding);
     }
     if rank == 3 {
-        let kernel = pick(random, &[1, 2, 3]);
+        let kernel = pick(random, &[1, 2, 3, 3]);
         shape.kernel[0] = kernel;
         shape.padding[0] = random.below(kernel as u64) as usize;
         shape.input[0] = pick(random, &[1, 2, 3, 5]).max(kernel.saturating_sub(2 * shape.padding[0]));
@@ -131,9 +144,10 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
     shape
 }
 
-/// A random convolution that fits within a few thousand multiplications, and its rank; one in three is a corner.
+/// A random convolution that fits within a few thousand multiplications, and its rank. Every second is a corner: there are
+/// several paths to reach.
 fn random_shape(random: &mut Random) -> (usize, ConvShape) {
-    if registry::at_corner(random) {
+    if random.bernoulli(0.5) {
         return corner_shape(random);
     }
     let rank = pick(random, &[1, 2, 3]);

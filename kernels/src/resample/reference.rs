@@ -8,7 +8,8 @@ use crate::registry;
 /// spatial axis around some vectors, another 1.
 pub(crate) fn image(random: &mut Random) -> Vec<usize> {
     let rank = 1 + random.below(3) as usize;
-    let mut shape = vec![random.below(3) as usize, 1 + random.below(3) as usize];
+    let images = [0, 1, 1, 2, 2][random.below(5) as usize];
+    let mut shape = vec![images, 1 + random.below(3) as usize];
     if registry::at_corner(random) {
         shape[0] = shape[0].max(1);
         shape.extend(registry::corner(random, rank, rank, &registry::VECTORS));
