@@ -8,7 +8,7 @@ use tomograd_kernels::{
     Context, Forward, HalfPolicy, Meta, Op, Precision, Saved,
     cast::cast,
     parallel::{Order, Settings, with_settings},
-    registry::{self, Case},
+    registry::{self, Case, Entry},
     run, run_backward, run_recompute,
     simd::Isa,
 };
@@ -18,16 +18,24 @@ fn cases() -> u64 {
     std::env::var("TOMOGRAD_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
 }
 
-/// Calls `check` with random cases of every operation (or of those that `TOMOGRAD_OPERATIONS=A,B` names); a failure names
-/// the operation, the case and its seed.
-fn for_every_case(test: &str, check: impl Fn(&Case, &mut Random) -> Result<()>) {
+/// Every operation, or those that `TOMOGRAD_OPERATIONS=A,B` names.
+fn operations() -> impl Iterator<Item = Entry> {
     let chosen = std::env::var("TOMOGRAD_OPERATIONS").ok();
-    for entry in registry::all() {
-        if chosen.as_ref().is_some_and(|chosen| !chosen.split(',').any(|name| name == entry.name)) {
-            continue;
-        }
+    let named =
+        move |entry: &Entry| chosen.as_ref().is_none_or(|names| names.split(',').any(|name| name == entry.name));
+    registry::all().into_iter().filter(named)
+}
+
+/// Where case `number` of an operation comes from, in a test.
+fn seed(test: &str, entry: &Entry, number: u64) -> Random {
+    Seed::new(2026).named(test).named(entry.name).at(number).random()
+}
+
+/// Calls `check` with random cases of every operation; a failure names the operation and the case.
+fn for_every_case(test: &str, check: impl Fn(&Case, &mut Random) -> Result<()>) {
+    for entry in operations() {
         for number in 0..cases() {
-            let mut random = Seed::new(2026).named(test).named(entry.name).at(number).random();
+            let mut random = seed(test, &entry, number);
             let case = entry.case(&mut random).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
             let place = || {
                 let shapes: Vec<&[usize]> = case.inputs.iter().map(Tensor::shape).collect();
@@ -122,6 +130,29 @@ fn every_operation_in_the_sources_is_in_the_registry() {
     let listed: BTreeSet<String> = registry::all().iter().map(|entry| entry.name.to_owned()).collect();
     assert_eq!(written, listed, "left: operations in kernels/src, right: operations of the registry");
     assert!(!listed.is_empty());
+}
+
+/// That corners are drawn, often enough: inputs with an axis of 1 beside one past 32, and past 64, in the cases of the tests that
+/// look at values.
+#[test]
+fn the_cases_of_every_operation_hold_corners() {
+    let mut rare = Vec::new();
+    for entry in operations() {
+        let mut found = [0; 2];
+        for test in ["reference", "gradients", "f32", "bits"] {
+            for number in 0..40 {
+                let case = entry.case(&mut seed(test, &entry, number)).unwrap();
+                for (found, length) in found.iter_mut().zip([32, 64]) {
+                    let corner = |x: &Tensor| x.shape().contains(&1) && x.shape().iter().any(|&size| size > length);
+                    *found += usize::from(case.inputs.iter().any(corner));
+                }
+            }
+        }
+        if found[0] < 10 || found[1] < 4 {
+            rare.push(format!("{}: {found:?}", entry.name));
+        }
+    }
+    assert!(rare.is_empty(), "of 160 cases, those with 1 beside over 32, and over 64: {rare:#?}");
 }
 
 #[test]
@@ -248,6 +279,54 @@ fn gradients_equal_differences() {
                 (difference - product).abs() <= bound,
                 "input {i}: differences give {difference}, the gradient {product}"
             );
+        }
+        Ok(())
+    });
+}
+
+/// Gradients in f32, in every instruction set and by the fast ways that f64 doesn't take, against those in f64, which differences
+/// prove. A wrong edge is off by about a term of a sum; rounding by far less than the bound.
+#[test]
+fn gradients_in_f32_are_those_in_f64() {
+    for_every_case("f32", |case, random| {
+        if !case.differentiable.contains(&true) {
+            return Ok(());
+        }
+        let narrow = inputs_in(case, DType::F32)?;
+        let wide = narrow
+            .iter()
+            .map(|x| if x.dtype() == DType::F32 { cast(x, DType::F64) } else { Ok(x.clone()) })
+            .collect::<Result<Vec<_>>>()?;
+        let run_of = |inputs: &[Tensor], precision: Precision, random: &mut Random| -> Result<Vec<Option<Tensor>>> {
+            let context = Context { precision, ..Context::default() };
+            let forward = run(&*case.op, &references(inputs), &context)?;
+            let cotangents = cotangents_of(&forward, random)?;
+            // The same numbers for both.
+            let rounded = |dy: Tensor| cast(&cast(&dy, DType::F32)?, dy.dtype());
+            let cotangents = cotangents.into_iter().map(|dy| dy.map(rounded).transpose()).collect::<Result<_>>()?;
+            run_backward(&*case.op, saved_of(&*case.op, inputs, &forward), cotangents, &case.differentiable, &context)
+        };
+        let start = random.clone();
+        let exact = run_of(&wide, Precision::Strict, &mut start.clone())?;
+        for isa in Isa::available() {
+            for precision in [Precision::Fast, Precision::Strict] {
+                let settings = Settings::default().isa(isa).unwrap();
+                let gradients = with_settings(settings, || run_of(&narrow, precision, &mut start.clone()))?;
+                for (i, (gradient, exact)) in gradients.iter().zip(&exact).enumerate() {
+                    let (Some(gradient), Some(exact)) = (gradient, exact) else {
+                        assert_eq!(gradient.is_some(), exact.is_some(), "whether input {i} has a gradient");
+                        continue;
+                    };
+                    let (gradient, exact) = (gradient.to_vec_f64()?, exact.to_vec_f64()?);
+                    let largest = exact.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+                    for (place, (value, exact)) in gradient.iter().zip(&exact).enumerate() {
+                        assert!(
+                            (value - exact).abs() <= 1e-3 * largest,
+                            "{isa:?} {precision:?}: element {place} of the gradient of input {i} is {value}, not {exact}"
+                        );
+                    }
+                }
+            }
         }
         Ok(())
     });

@@ -2,7 +2,11 @@
 
 use tomograd_core::{Random, Result, Tensor};
 
-use super::{Attention, BIASES, reference};
+use super::{
+    Attention, BIASES,
+    cpu::{ELEMENT_BLOCKS, KEY_BLOCKS, QUERY_BLOCKS},
+    reference,
+};
 use crate::{registry, registry::Proven};
 
 /// A bias that broadcasts to `full` in some way: normal values, or now and then a mask of 0, −100 and −∞.
@@ -33,7 +37,7 @@ impl Proven for Attention {
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let mut batch = registry::shape(random, 0, 2);
         let mut size = || registry::size(random);
-        let (mut queries, mut keys, size, mut value) = (size(), size(), size(), size());
+        let (mut queries, mut keys, mut size, mut value) = (size(), size(), size(), size());
         if random.bernoulli(0.15) {
             // Several blocks of queries and of keys, and several parts of these.
             batch = vec![1 + random.below(2) as usize];
@@ -43,6 +47,20 @@ impl Proven for Attention {
             // Windows: a block of keys, and now and then a few queries behind whole vectors of them.
             (queries, keys, value) =
                 (1 + random.below(120) as usize, 1 + random.below(128) as usize, 16 * value.min(4));
+        }
+        if registry::at_corner(random) {
+            // One size at the end of a block, another 1, and now and then queries and keys both.
+            batch = [vec![], vec![2], vec![1, 3]][random.below(3) as usize].clone();
+            let blocks: [&[usize]; 4] = [&QUERY_BLOCKS, &KEY_BLOCKS, &ELEMENT_BLOCKS, &ELEMENT_BLOCKS];
+            let (long, other) = (random.below(4) as usize, 1 + random.below(3) as usize);
+            let mut sizes = [(); 4].map(|()| 1 + random.below(5) as usize);
+            sizes[long] = registry::around(random, blocks[long]);
+            sizes[(long + other) % 4] = 1;
+            if random.bernoulli(0.4) {
+                let further = 1 - long.min(1);
+                sizes[further] = registry::around(random, &blocks[further][..4]);
+            }
+            [queries, keys, size, value] = sizes;
         }
         let scale = random.bernoulli(0.3).then(|| random.normal());
         let op = Self { scale, causal: random.bernoulli(0.3) };

@@ -399,6 +399,24 @@ fn depthwise_layers_are_right() {
     check::<f32>(deep(2, 1, shape(1, [1, 1], [60, 60, 60], [3; 3], 1)), 1, 9, false);
 }
 
+/// A single row of outputs that several rows of taps read: it can't be cut into pieces that lie below each other.
+#[test]
+fn the_weights_of_a_depthwise_kernel_higher_than_its_output_are_right() {
+    let base = shape(1, [2, 2], [1, 1, 17], [1, 3, 1], 1);
+    let shape = ConvShape { groups: 2, ..base };
+    let mut dw = vec![f32::NAN; 6];
+    let (x, dy) = (vec![1.0f32; 34], vec![1.0f32; 34]);
+    Path::Depthwise.backward_weights(&shape, Inputs::one(&x, 2), &dy, as_uninit(&mut dw)).unwrap();
+    assert_eq!(dw, [0.0, 17.0, 0.0, 0.0, 17.0, 0.0]);
+    for (seed, width) in [15, 16, 17, 31, 32, 33, 65, 129].into_iter().enumerate() {
+        for kernel in [[1, 3, 1], [1, 2, 3], [3, 5, 2], [1, 9, 1]] {
+            let wide = ConvShape { input: [1, 1, width], kernel, padding: kernel.map(|size| size / 2), ..shape };
+            check::<f32>(wide, 1, seed as u64, true);
+            check::<f64>(ConvShape { dilation: [1, 2, 1], padding: [1, 8, 1], ..wide }, 1, seed as u64, false);
+        }
+    }
+}
+
 #[test]
 fn several_boxes_are_right() {
     check::<f32>(shape(2, [3, 9], [1, 90, 70], [1, 3, 3], 1), 1, 1, false);

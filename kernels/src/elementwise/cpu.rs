@@ -14,7 +14,7 @@ use crate::{
 /// Elements of a parallel chunk: about 50 µs of work.
 const GRAIN: usize = 1 << 16;
 /// Elements of a block; a multiple of every vector's lanes.
-const BLOCK: usize = 1024;
+pub(super) const BLOCK: usize = 1024;
 
 pub(super) fn forward(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Result<Tensor> {
     match output.dtype {

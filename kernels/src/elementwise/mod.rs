@@ -163,7 +163,10 @@ impl Proven for Chain {
             BinaryFunction::Max,
             BinaryFunction::Min,
         ];
-        let shape = registry::shape(random, 0, 4);
+        let mut shape = registry::shape(random, 0, 4);
+        if random.bernoulli(0.15) {
+            shape = registry::corner(random, 1, 3, &[cpu::BLOCK]);
+        }
         // Away from every kink by 0.01, and from the poles of division and logarithm.
         let kinks = [-3.0, -0.5, 0.0, 0.8, 3.0];
         let apart = |x: f64| kinks.iter().fold(x, |x, kink| if (x - kink).abs() < 0.01 { kink + 0.02 } else { x });

@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Random, Result, Tensor, broadcast_shapes};
 
-use super::{check_dtype, check_same_dtype, cpu, reference};
+use super::{check_dtype, check_same_dtype, cpu, reference, shape_of_case};
 use crate::{
     Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, reduce, registry, registry::Proven,
 };
@@ -65,7 +65,7 @@ impl Proven for Where {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 3);
+        let shape = shape_of_case(random, 0, 3, 1);
         let condition = registry::map(&registry::values(random, &shape)?, |x| f64::from(x > 0.0))?;
         let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
         let (a, b) = (registry::values(random, &shape)?, registry::values(random, &narrow)?);

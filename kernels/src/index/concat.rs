@@ -2,7 +2,7 @@
 
 use tomograd_core::{Random, Result, Tensor};
 
-use super::{check_same_dtype, check_shapes, cpu, reference};
+use super::{check_same_dtype, check_shapes, cpu, reference, shape_of_case};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry, registry::Proven};
 
 /// The inputs one after the other along `axis`: one or more tensors of one dtype whose shapes differ along it only. The
@@ -65,14 +65,20 @@ impl Proven for Concat {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape = registry::shape(random, 1, 4);
+        let mut shape = shape_of_case(random, 1, 4, 1);
         let axis = random.below(shape.len() as u64) as usize;
+        let count = 1 + random.below(3) as usize;
+        let whole = shape[axis];
         let mut input = || {
-            shape[axis] = random.below(6) as usize;
+            // Of an axis that was long, some inputs are as long, and some are parts.
+            shape[axis] = match whole {
+                ..10 => random.below(6) as usize,
+                _ if random.bernoulli(0.5) => whole,
+                _ => whole.div_ceil(count),
+            };
             registry::values(random, &shape)
         };
         let inputs = [input()?, input()?, input()?];
-        let count = 1 + random.below(3) as usize;
         Ok((Self { axis }, inputs[..count].to_vec()))
     }
 }

@@ -2,8 +2,8 @@
 
 use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
 
-use super::{check_dtype, cpu, reference};
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry, registry::Proven};
+use super::{check_dtype, cpu, reference, shape_of_case};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry::Proven};
 
 /// A new axis of `classes` elements: 1 at the label, 0 elsewhere. Input: labels, i64; a label outside of 0 to classes − 1 is an
 /// error that names it and its position. It has no gradient.
@@ -61,8 +61,8 @@ impl Proven for OneHot {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 3);
-        let classes = 1 + random.below(5) as usize;
+        let classes = if random.bernoulli(0.2) { 17 } else { 1 + random.below(5) as usize };
+        let shape = shape_of_case(random, 0, 3, classes);
         let labels: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(classes as u64) as i64).collect();
         let dtype = [DType::F32, DType::F64, DType::F16, DType::U8, DType::Bool][random.below(5) as usize];
         let axis = random.below(shape.len() as u64 + 1) as usize;

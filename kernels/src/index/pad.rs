@@ -2,7 +2,7 @@
 
 use tomograd_core::{Error, Random, Result, Tensor};
 
-use super::{cpu, reference};
+use super::{cpu, reference, shape_of_case};
 use crate::{
     Context, Forward, HalfPolicy, Meta, Op, Saved,
     cast::cast,
@@ -121,7 +121,7 @@ impl Proven for Pad {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 4);
+        let shape = shape_of_case(random, 0, 4, 1);
         let mode = [PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate][random.below(3) as usize];
         let mut widths = || -> Vec<usize> {
             let most = |size: usize| match mode {

@@ -11,7 +11,7 @@ use crate::{
 /// Voxels of a parallel chunk.
 const GRAIN: usize = 1 << 14;
 /// Voxels of a block.
-const BLOCK: usize = 256;
+pub(super) const BLOCK: usize = 256;
 
 /// The softmax of a block of voxels: `probabilities` is (classes, BLOCK), `logarithm` the log of the sum of exponentials.
 struct Softmax<'a, T> {

@@ -259,6 +259,9 @@ impl Proven for DiceCe {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let mut shape: Vec<usize> = registry::shape(random, 2, 4).iter().map(|&size| size.max(1)).collect();
+        if random.bernoulli(0.15) {
+            shape = registry::corner(random, 3, 4, &[cpu::BLOCK]);
+        }
         shape[1] = 2 + random.below(4) as usize;
         let classes = shape[1];
         let ignore_index = random.bernoulli(0.4).then_some(-1);

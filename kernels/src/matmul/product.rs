@@ -6,7 +6,7 @@ use super::cpu::{GemmShape, Start, View, gemm, gemm_add};
 use crate::{parallel::PartialSlots, simd::Real};
 
 /// Steps of one segment of a long sum, and the most segments.
-const SEGMENT: usize = 512;
+pub(super) const SEGMENT: usize = 512;
 const SEGMENTS: usize = 8;
 
 /// A batch axis of the product: its size, and the stride of either operand along it.

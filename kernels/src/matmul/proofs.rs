@@ -2,7 +2,11 @@
 
 use tomograd_core::{Device, Random, Result, Tensor};
 
-use super::{Linear, Matmul};
+use super::{
+    Linear, Matmul,
+    cpu::{COLUMN_BLOCK, K_BLOCK, ROW_BLOCK, tile::ROW_UNIT},
+    product::SEGMENT,
+};
 use crate::{Meta, Op, registry, registry::Proven};
 
 fn absolute(inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -12,6 +16,19 @@ fn absolute(inputs: &[Tensor]) -> Result<Vec<Tensor>> {
 /// `terms` times the result for absolute values: what the rounding error of a sum of products is measured in.
 fn scale_of(op: &impl Proven, inputs: &[Tensor], terms: usize) -> Result<Vec<Tensor>> {
     op.reference(&absolute(inputs)?)?.iter().map(|y| registry::map(y, |y| (terms + 1) as f64 * y)).collect()
+}
+
+/// Where the kernel's tiles and blocks end, along any of m, n and k.
+const BLOCKS: [usize; 8] = [8, 16, ROW_UNIT, 48, K_BLOCK, ROW_BLOCK, 2 * K_BLOCK, COLUMN_BLOCK];
+
+/// m, n and k at a corner: one or two around blocks, the others small.
+fn corner(random: &mut Random) -> [usize; 3] {
+    let mut sizes = [(); 3].map(|()| 1 + random.below(3) as usize);
+    sizes[random.below(3) as usize] = registry::around(random, &BLOCKS);
+    if random.bernoulli(0.3) {
+        sizes[random.below(3) as usize] = registry::around(random, &BLOCKS[..4]);
+    }
+    sizes
 }
 
 impl Proven for Matmul {
@@ -34,8 +51,13 @@ impl Proven for Matmul {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let batch: Vec<usize> = (0..random.below(4)).map(|_| random.below(4) as usize).collect();
-        let [m, n, k] = [registry::size(random), registry::size(random), registry::size(random)];
+        let mut batch: Vec<usize> = (0..random.below(4)).map(|_| random.below(4) as usize).collect();
+        let mut sizes = [registry::size(random), registry::size(random), registry::size(random)];
+        if registry::at_corner(random) {
+            batch.truncate(1);
+            sizes = corner(random);
+        }
+        let [m, n, k] = sizes;
         let mut operand = |matrix: [usize; 2]| {
             let skipped = random.below(batch.len() as u64 + 1) as usize;
             let mut shape: Vec<usize> =
@@ -73,7 +95,14 @@ impl Proven for Linear {
             // Many rows: the weight's gradient is summed in segments.
             shape = vec![1100, 1 + random.below(3) as usize];
         }
-        let (out, bias) = (registry::size(random), random.bernoulli(0.5));
+        let (mut out, bias) = (registry::size(random), random.bernoulli(0.5));
+        if registry::at_corner(random) {
+            let [rows, features, outputs] = corner(random);
+            (shape, out) = (vec![rows, features], outputs);
+            if random.bernoulli(0.2) {
+                shape[0] = registry::around(random, &[2 * SEGMENT]);
+            }
+        }
         let weight = registry::values(random, &[out, shape[shape.len() - 1]])?;
         let mut inputs = vec![registry::values(random, &shape)?, weight];
         if bias {

@@ -60,10 +60,16 @@ fn distinct(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
 fn attributes(random: &mut Random, input: &[usize], most_dilation: u64) -> [Vec<usize>; 4] {
     let mut all = [const { Vec::new() }; 4];
     let halves = random.bernoulli(0.3);
+    // Now and then a window of most of the axis.
+    let most = if random.bernoulli(0.15) { 19 } else { 4 };
     for &input in input {
         let dilation = if halves { 1 } else { 1 + random.below(most_dilation) as usize };
-        let kernel =
-            if halves { input.min(2) } else { 1 + random.below(((input - 1) / dilation + 1).min(4) as u64) as usize };
+        let fits = ((input - 1) / dilation + 1).min(most);
+        let kernel = match halves {
+            true => input.min(2),
+            false if random.bernoulli(0.3) => fits,
+            false => 1 + random.below(fits as u64) as usize,
+        };
         let padding = if halves { 0 } else { random.below((dilation * (kernel - 1)).div_ceil(2) as u64 + 1) as usize };
         let stride = if halves { 2 } else { 1 + random.below(3) as usize };
         for (list, value) in all.iter_mut().zip([kernel, stride, padding, dilation]) {
@@ -88,7 +94,7 @@ impl Proven for MaxPool {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let shape = image(random);
-        let [kernel, stride, padding, dilation] = attributes(random, &shape[2..], 2);
+        let [kernel, stride, padding, dilation] = attributes(random, &shape[2..], 3);
         let op = Self { kernel, stride, padding, dilation, ceil_mode: random.bernoulli(0.4) };
         Ok((op, vec![distinct(random, &shape)?]))
     }
@@ -135,8 +141,15 @@ impl Proven for AdaptiveMaxPool {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = image(random);
-        Ok((Self { output: shares(random, &shape[2..]) }, vec![distinct(random, &shape)?]))
+        let mut shape = image(random);
+        let mut output = shares(random, &shape[2..]);
+        if random.bernoulli(0.1) {
+            // One window of more voxels than a byte counts.
+            shape =
+                vec![1, 1 + random.below(2) as usize, registry::around(random, &[24]), registry::around(random, &[32])];
+            output = vec![1, 1];
+        }
+        Ok((Self { output }, vec![distinct(random, &shape)?]))
     }
 }
 

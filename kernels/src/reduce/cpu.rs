@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Elements of one chunk or segment: about 50 µs of work.
-const GRAIN: usize = 1 << 16;
+pub(super) const GRAIN: usize = 1 << 16;
 /// Columns whose results stay in the first cache.
-const BLOCK: usize = 1024;
+pub(super) const BLOCK: usize = 1024;
 
 /// How two partial results become one.
 trait Fold: Send + Sync {

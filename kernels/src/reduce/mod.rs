@@ -119,13 +119,23 @@ impl Op for Reduce {
     }
 }
 
+/// A random shape of `least` to four axes: now and then around a block of columns, or several segments of rows.
+fn blocks(random: &mut Random, least: usize) -> Vec<usize> {
+    let segment = cpu::GRAIN / cpu::BLOCK;
+    match random.below(16) {
+        0 | 1 => registry::corner(random, least, 3, &[cpu::BLOCK]),
+        2 => vec![registry::around(random, &[segment]), registry::around(random, &[cpu::BLOCK])],
+        _ => registry::shape(random, least, 4),
+    }
+}
+
 impl Proven for Reduce {
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         reference::reduce(self, &inputs[0])
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 4);
+        let shape = blocks(random, 0);
         let axes: Vec<usize> = (0..shape.len()).filter(|_| random.bernoulli(0.5)).collect();
         let empty = axes.iter().any(|&axis| shape[axis] == 0);
         let all = [Combine::Sum, Combine::Mean, Combine::Max, Combine::Min];
@@ -194,7 +204,7 @@ impl Proven for ArgMax {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape = registry::shape(random, 1, 4);
+        let mut shape = blocks(random, 1);
         let axis = random.below(shape.len() as u64) as usize;
         shape[axis] = shape[axis].max(1);
         // Ties, of which the first counts.

@@ -150,10 +150,13 @@ impl Proven for Interpolate {
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let shape = reference::image(random);
         let mode = [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearCorners];
-        let size = shape[2..].iter().map(|&input| match random.below(4) {
+        let size = shape[2..].iter().map(|&input| match random.below(6) {
             0 => 2 * input,
             1 => (input / 2).max(1),
             2 => input,
+            3 => 1,
+            // So many that rows are mapped before they are summed.
+            4 => (3 * input).min(70),
             _ => 1 + random.below(9) as usize,
         });
         let size = size.collect();

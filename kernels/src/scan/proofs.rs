@@ -2,7 +2,11 @@
 
 use tomograd_core::{Random, Result, Tensor};
 
-use super::{SelectiveScan, reference};
+use super::{
+    SelectiveScan,
+    cpu::{PART_CHANNELS, STEPS},
+    reference,
+};
 use crate::registry::{self, Proven};
 
 impl Proven for SelectiveScan {
@@ -21,15 +25,30 @@ impl Proven for SelectiveScan {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let groups = 1 + random.below(3) as usize;
-        let rows = [0, 1, 3, 5, 16, 17, 33][random.below(7) as usize];
-        let (batch, channels) = (random.below(4) as usize, groups * rows);
-        let states = [0, 1, 2, 3, 5, 16, 17][random.below(7) as usize];
-        let length = match random.below(4) {
+        let mut groups = 1 + random.below(3) as usize;
+        let mut rows = [0, 1, 3, 5, 16, 17, 33][random.below(7) as usize];
+        let mut batch = random.below(4) as usize;
+        let mut states = [0, 1, 2, 3, 5, 16, 17][random.below(7) as usize];
+        let mut length = match random.below(4) {
             // Around the borders of chunks.
             0 => [0, 63, 64, 65, 80, 131][random.below(6) as usize],
             _ => registry::size(random),
         };
+        if registry::at_corner(random) {
+            // One size at the end of a block, another 1: channels of the backward run's parts, states, chunks of steps.
+            (batch, groups) = (1 + random.below(2) as usize, 1);
+            let small = [(); 2].map(|()| 1 + random.below(3) as usize);
+            [rows, states, length] = match random.below(4) {
+                0 => [registry::around(random, &[16, 32, PART_CHANNELS]), small[0], 1],
+                1 => [1, registry::around(random, &[2, 16, 64]), small[1]],
+                2 => [small[0], 1, registry::around(random, &[16, STEPS, 2 * STEPS])],
+                _ => [1, small[0], registry::around(random, &[16, STEPS, 2 * STEPS])],
+            };
+            if random.bernoulli(0.3) {
+                groups = std::mem::replace(&mut rows, 1);
+            }
+        }
+        let channels = groups * rows;
         let op = Self {
             skip: random.bernoulli(0.5),
             gate: random.bernoulli(0.5),

@@ -15,6 +15,10 @@ use crate::{
 
 /// Elements of a parallel chunk: about 50 µs of work.
 const GRAIN: usize = 1 << 15;
+/// The fewest columns of a tile.
+pub(super) const COLUMNS: usize = 64;
+/// An axis longer than this has tiles of so few.
+pub(super) const LONG: usize = GRAIN / COLUMNS;
 
 pub(super) fn forward(x: &Tensor, axis: usize, logarithm: bool) -> Result<Tensor> {
     let x = x.contiguous()?;
@@ -50,7 +54,7 @@ fn apply<T: Real>(x: &[T], gradient: Option<&[T]>, like: &Tensor, axis: usize, l
         })?;
     } else {
         // Columns of a tile: whole vectors, and at least a few cache lines of each row.
-        let columns = (GRAIN / size).next_multiple_of(64);
+        let columns = (GRAIN / size).next_multiple_of(COLUMNS);
         let tiles = inner.div_ceil(columns);
         let grid = Grid::batched(out, outer, size, inner, size, columns);
         let grain = (GRAIN / (size * columns.min(inner))).max(1);

@@ -22,14 +22,14 @@ use crate::{
 };
 
 /// Queries of a block: whole panels for every instruction set.
-const QUERY_BLOCK: usize = 96;
+pub(super) const QUERY_BLOCK: usize = 96;
 /// About how many keys are a block, and the width of the widest strip of them, of which a block is made.
-const KEY_BLOCK: usize = 192;
-const STRIP: usize = 48;
+pub(super) const KEY_BLOCK: usize = 192;
+pub(super) const STRIP: usize = 48;
 /// The keys of fewer matrices than this are cut into parts, so that there is work for several threads.
 const MATRICES: usize = 8;
 /// The fewest keys of a part.
-const PART: usize = 256;
+pub(super) const PART: usize = 256;
 /// About how many gradients of scores are kept at a time, to be summed for the biases.
 const SCORES: usize = 1 << 23;
 

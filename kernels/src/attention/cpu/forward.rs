@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// About how many queries share packed keys and values.
-const QUERY_CHUNK: usize = 528;
+pub(super) const QUERY_CHUNK: usize = 528;
 /// Fewer queries read keys and values where they are: packing them would cost more than it saves.
-const PACKED_QUERIES: usize = 192;
+pub(super) const PACKED_QUERIES: usize = 192;
 
 /// y, and for each query the logarithm of the sum, in units of ln 2: log₂ Σ_j 2^score; 0 where the query sees no key.
 pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {

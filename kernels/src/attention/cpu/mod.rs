@@ -34,6 +34,20 @@ const QUERY_GROUP: usize = 48;
 const CHUNK_WORK: usize = 4 << 20;
 /// The most steps of one tile; longer sums go on from where it ended.
 const STEPS: usize = 256;
+/// Where blocks and groups of queries end, those of keys, and tiles and their steps along the elements of either.
+pub(super) const QUERY_BLOCKS: [usize; 6] =
+    [8, 16, QUERY_GROUP, backward::QUERY_BLOCK, forward::PACKED_QUERIES, forward::QUERY_CHUNK];
+pub(super) const KEY_BLOCKS: [usize; 8] = [
+    8,
+    16,
+    backward::STRIP,
+    KEY_BLOCK,
+    backward::KEY_BLOCK,
+    2 * KEY_BLOCK,
+    2 * backward::KEY_BLOCK,
+    2 * backward::PART,
+];
+pub(super) const ELEMENT_BLOCKS: [usize; 5] = [8, 16, ROW_UNIT, 48, STEPS];
 
 /// The matrices of a tensor, one for each index of the batch axes, read by stride.
 struct Matrices<'a, T> {

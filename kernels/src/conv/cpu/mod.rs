@@ -20,6 +20,24 @@ use crate::simd::Real;
 use std::mem::MaybeUninit;
 use tomograd_core::{Error, Result};
 
+/// Where the paths' blocks end, around which random cases are drawn. Along an axis of positions: vectors, register tiles, what
+/// Winograd transforms back together, a depthwise tile of one row, and boxes.
+pub(super) const AXIS_BLOCKS: [usize; 6] = [
+    depthwise::MOST_ROWS,
+    2 * dense::VECTOR,
+    dense::TILE * dense::VECTOR,
+    winograd::COLUMNS,
+    depthwise::SLACK,
+    dense::POSITIONS,
+];
+/// Along a plane that Winograd's tiles cover.
+pub(super) const PLANE_BLOCKS: [usize; 3] = [winograd::OUT, 2 * winograd::OUT, 4 * winograd::OUT];
+/// Along the channels: panels, vectors, strips, and what a chunk of the weights' gradient has.
+pub(super) const CHANNEL_BLOCKS: [usize; 5] =
+    [8, dense::VECTOR, winograd::STRIP, weights::OUTPUTS[1], weights::OUTPUTS[0]];
+/// Along the taps of a depthwise kernel: those whose weights, or sums, are in registers together.
+pub(super) const TAP_BLOCKS: [usize; 3] = [depthwise::ROWS, depthwise::GROUP, depthwise::SINGLE];
+
 /// Computes a convolution: `weights` is (out channels, in channels of a group, kernel), contiguous.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use tomograd_core::{Result, Scratch};
 const POSITIONS: usize = 2048;
 const PACKED: usize = 128 << 10;
 /// Output channels of a chunk: each chunk packs x anew, so as many as leave [`FEW`] chunks, or else the fewer.
-const OUTPUTS: [usize; 2] = [128, 64];
+pub(super) const OUTPUTS: [usize; 2] = [128, 64];
 /// Chunks that are just enough for some threads, and that keep many busy.
 const FEW: usize = 4;
 const CHUNKS: usize = 8;

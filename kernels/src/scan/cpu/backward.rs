@@ -22,7 +22,7 @@ use crate::{
 /// Steps of states in a parallel chunk.
 const GRAIN: usize = 1 << 16;
 /// Parts that blocks are divided into at least, if there are so many; each has its own partial sums of the gradients of b and c.
-const PARTS: usize = 6;
+pub(super) const PARTS: usize = 6;
 /// Elements of a parallel chunk of the addition of partial sums.
 const SUM_GRAIN: usize = 1 << 14;
 

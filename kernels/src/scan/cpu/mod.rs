@@ -19,8 +19,11 @@ pub(super) use backward::backward;
 pub(super) use forward::forward;
 use rows::{LANES, Row, expect, gather};
 
+/// So many channels of a group fill its parts, of a block each, in a backward run of one pair.
+pub(super) const PART_CHANNELS: usize = backward::PARTS * LANES;
+
 /// Steps of a chunk: ten arrays of so many rows fit the first cache in f32.
-const STEPS: usize = 64;
+pub(super) const STEPS: usize = 64;
 
 /// The elements of the inputs.
 pub(super) struct Inputs<'a, T> {

@@ -3,7 +3,7 @@
 use crate::conv::cpu::source::{Reading, equal_blocks};
 
 /// Positions of a chunk at the most, numbers of a packed block of the input, and (channel, tap) rows that are copied together.
-const POSITIONS: usize = 2048;
+pub(in crate::conv::cpu) const POSITIONS: usize = 2048;
 const PACKED: usize = 128 << 10;
 const COPIED_ROWS: usize = 192;
 /// Sums of a chunk at the most.
@@ -11,8 +11,8 @@ const SUMS: usize = 256 << 10;
 /// Boxes that are enough to keep threads busy.
 const ENOUGH: usize = 8;
 /// Positions of the widest vector, and how many of these a tile has at the most.
-const VECTOR: usize = 16;
-const TILE: usize = 3;
+pub(in crate::conv::cpu) const VECTOR: usize = 16;
+pub(in crate::conv::cpu) const TILE: usize = 3;
 
 /// What the blocks are chosen for.
 pub(super) struct Job<'a> {

@@ -12,4 +12,5 @@ mod blocks;
 mod boxes;
 mod plan;
 
+pub(super) use blocks::{POSITIONS, TILE, VECTOR};
 pub(super) use plan::{backward_data, estimate, forward};

@@ -8,7 +8,8 @@ mod ring;
 mod taps;
 mod weights;
 
-pub(super) use weights::backward_weights;
+pub(super) use taps::{GROUP, MOST_ROWS, SLACK};
+pub(super) use weights::{ROWS, SINGLE, backward_weights};
 
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
@@ -18,7 +19,7 @@ use crate::parallel::parallel_for;
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use ring::Ring;
 use std::ops::Range;
-use taps::{Ahead, MOST_ROWS, Taps, Tile, groups};
+use taps::{Ahead, Taps, Tile, groups};
 use tomograd_core::{Result, Scratch};
 
 /// Whether a shape goes this way.

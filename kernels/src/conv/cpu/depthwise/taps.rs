@@ -6,13 +6,13 @@ use crate::simd::{Real, Simd, Vector, prefetch};
 use std::ops::Range;
 
 /// The most rows of a tile.
-pub(super) const MOST_ROWS: usize = 16;
+pub(in crate::conv::cpu) const MOST_ROWS: usize = 16;
 /// Vectors of the tile of a single row.
 const VECTORS: usize = 8;
 /// How many numbers a tile may take in beyond a row.
-pub(super) const SLACK: usize = VECTORS * 16;
+pub(in crate::conv::cpu) const SLACK: usize = VECTORS * 16;
 /// The most taps of a column whose weights are in registers together.
-const GROUP: usize = 7;
+pub(in crate::conv::cpu) const GROUP: usize = 7;
 
 /// How the taps of a plane read a packed plane: in columns of `height` taps, which read rows that follow one another.
 pub(super) struct Taps {

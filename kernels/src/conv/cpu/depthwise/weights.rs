@@ -11,10 +11,10 @@ use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
 /// Taps whose sums are in registers together: of a column, and columns.
-const ROWS: usize = 4;
+pub(in crate::conv::cpu) const ROWS: usize = 4;
 const COLUMNS: usize = 3;
 /// Columns of a single tap.
-const SINGLE: usize = 8;
+pub(in crate::conv::cpu) const SINGLE: usize = 8;
 
 /// Computes the gradient of the weights; every element of `dw` is written.
 pub(in crate::conv::cpu) fn backward_weights<T: Real>(
@@ -54,10 +54,11 @@ struct Strip {
     count: usize,
 }
 
-/// The strips of a plane, `pitch` being that of a packed one. A single row is cut up, and its pieces lie below each other.
-fn strips([_, height, width]: [usize; 3], pitch: usize) -> Vec<Strip> {
+/// The strips of a plane, `pitch` being that of a packed one. A single row is cut up, and its pieces lie below each other; but
+/// not where `taps`, more than one of a column, read rows that follow one another: those are as far apart as packed rows are.
+fn strips([_, height, width]: [usize; 3], pitch: usize, taps: usize) -> Vec<Strip> {
     let strip = |rows, from, pitch| Strip { rows, from, pitch, count: 16.min(width - from) };
-    if height > 1 {
+    if height > 1 || taps > 1 {
         return (0..width).step_by(16).map(|from| strip(height, from, [pitch, width])).collect();
     }
     let whole = width / 16;
@@ -76,7 +77,7 @@ impl<T: Real> Kernel for Gradients<'_, T> {
         let taps = plan.order.len();
         let mut totals = scratch(plan.outputs * taps * 16);
         let [depth, height, width] = plan.positions;
-        let strips = strips(plan.positions, self.taps.pitch);
+        let strips = strips(plan.positions, self.taps.pitch, self.taps.height);
         for channel in self.range.clone() {
             let totals = totals.zeroed();
             for n in 0..plan.batch {

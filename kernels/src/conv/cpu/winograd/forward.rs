@@ -17,7 +17,7 @@ use tomograd_core::{Result, Scratch};
 pub(super) const ROWS: usize = 48;
 
 /// Columns that are transformed back and written at a time.
-const COLUMNS: usize = 64;
+pub(in crate::conv::cpu) const COLUMNS: usize = 64;
 /// How many channels ahead the places of outputs are asked for.
 const AHEAD: usize = 3;
 

@@ -17,15 +17,16 @@ mod product;
 mod transform;
 mod weights;
 
-pub(super) use forward::{backward_data, forward};
-pub(super) use weights::backward_weights;
+pub(super) use forward::{COLUMNS, backward_data, forward};
+pub(super) use transform::OUT;
+pub(super) use weights::{STRIP, backward_weights};
 
 use super::source::equal_blocks;
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::simd::{Real, Simd, Vector, transpose};
 use std::ops::Range;
-use transform::{IN, OUT, POINTS};
+use transform::{IN, POINTS};
 
 /// Whether a shape can go this way.
 pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {

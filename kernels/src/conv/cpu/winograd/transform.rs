@@ -13,7 +13,7 @@ use crate::simd::Vector;
 use tomograd_core::Element;
 
 /// Outputs of a tile along an axis, and inputs.
-pub(super) const OUT: usize = 4;
+pub(in crate::conv::cpu) const OUT: usize = 4;
 pub(super) const IN: usize = 6;
 /// Products of a tile.
 pub(super) const POINTS: usize = IN * IN;

@@ -13,7 +13,7 @@ use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
 /// Output channels of the widest strip there is.
-const STRIP: usize = 32;
+pub(in crate::conv::cpu) const STRIP: usize = 32;
 /// Numbers of a chunk's sums, as far as strips allow: they are to stay in the second cache.
 const SUMS: usize = 512 << 10;
 /// Tiles of a step: sums are read and written once for each.
