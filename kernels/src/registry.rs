@@ -3,7 +3,7 @@
 //! `tests/registry.rs` runs every entry through every instruction set, thread count and view, compares it with its
 //! reference, and checks its gradients; it also reads the sources and fails when an operation isn't listed here.
 
-use tomograd_core::{Error, Random, Result, Tensor};
+use tomograd_core::{Error, Random, Result, Tensor, TensorBuilder};
 
 use crate::Op;
 
@@ -159,8 +159,10 @@ registry! {
     view::View,
 }
 
-/// A random shape of `least` to `most` axes, odd sizes and now and then 0 and 1 among them.
+/// A random shape of `least` to `most` axes, eight at the most; odd sizes and now and then 0 and 1 among them.
 pub fn shape(random: &mut Random, least: usize, most: usize) -> Vec<usize> {
+    let least = least.min(8);
+    let most = most.clamp(least, 8);
     let rank = least + random.below((most - least + 1) as u64) as usize;
     (0..rank).map(|_| size(random)).collect()
 }
@@ -182,7 +184,5 @@ pub fn size(random: &mut Random) -> usize {
 /// # Errors
 /// When memory runs out.
 pub fn values(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
-    let count = shape.iter().product();
-    let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
-    Tensor::from_slice(&values, shape, tomograd_core::Device::Cpu)
+    TensorBuilder::<f64>::new("values", shape, tomograd_core::Device::Cpu)?.fill_with(|_| random.normal())
 }

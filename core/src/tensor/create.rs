@@ -142,8 +142,12 @@ impl Tensor {
     /// Values drawn evenly from `low..high`; element `i` depends on `seed` and `i` alone.
     ///
     /// # Errors
-    /// When the size overflows, memory runs out, or the device can't be used.
+    /// When `low..high` isn't a range of finite width, the size overflows, memory runs out, or the device can't be used.
     pub fn uniform(shape: &[usize], low: f64, high: f64, seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
+        if !(low <= high && (high - low).is_finite()) {
+            return Err(Error::argument("uniform", format!("values from {low} to {high}"))
+                .expected("finite bounds, the lower one first"));
+        }
         let mut random = seed.random();
         with_element!(dtype, T => {
             TensorBuilder::<T>::new("uniform", shape, device)?.fill_with(|_| T::from_f64(random.uniform_in(low, high)))
@@ -153,7 +157,7 @@ impl Tensor {
     /// Values drawn from the normal distribution of `mean` and `deviation`.
     ///
     /// # Errors
-    /// When the size overflows, memory runs out, or the device can't be used.
+    /// When the mean isn't finite, the deviation isn't finite and at least 0, the size overflows, memory runs out, or the device can't be used.
     pub fn normal(
         shape: &[usize],
         mean: f64,
@@ -162,6 +166,11 @@ impl Tensor {
         dtype: DType,
         device: Device,
     ) -> Result<Tensor> {
+        // No draw lies further out than nine deviations.
+        if !(mean.is_finite() && deviation >= 0.0 && (mean.abs() + 9.0 * deviation).is_finite()) {
+            return Err(Error::argument("normal", format!("a mean of {mean} and a deviation of {deviation}"))
+                .expected("a finite mean and a finite deviation of at least 0"));
+        }
         let mut random = seed.random();
         with_element!(dtype, T => {
             TensorBuilder::<T>::new("normal", shape, device)?.fill_with(|_| T::from_f64(mean + deviation * random.normal()))

@@ -179,6 +179,10 @@ impl Op for Norm {
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         check::inputs("norm", inputs, self.input_count(), self.input_count())?;
         check::same_float("norm", inputs)?;
+        check::epsilon("norm", self.epsilon)?;
+        if let Some(activation) = self.activation {
+            activation.check("norm")?;
+        }
         check::spatial("norm", &inputs[0]).or_else(|error| if inputs[0].rank() == 2 { Ok(0) } else { Err(error) })?;
         let channels = inputs[0].shape[1];
         if let Some(other) = inputs[1..].iter().find(|meta| meta.shape != [channels]) {
