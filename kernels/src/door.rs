@@ -66,8 +66,11 @@ pub fn run_backward(
     check_saved(op, &saved, &announced)?;
     if gradients.len() != announced.len() || needed.len() != metas.len() {
         let what = format!("{} gradients, of which inputs {needed:?} need theirs", gradients.len());
-        return Err(Error::argument(op.name(), what)
-            .expected(format!("one for each of {} outputs, and of {} inputs", announced.len(), metas.len())));
+        return Err(Error::argument(op.name(), what).expected(format!(
+            "one for each of {} outputs, and of {} inputs",
+            announced.len(),
+            metas.len()
+        )));
     }
     for (gradient, meta) in gradients.iter().zip(&announced) {
         if let Some(gradient) = gradient

@@ -11,8 +11,8 @@ use std::{
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::{
-    Attribute, Fields, FnArg, GenericArgument, GenericParam, Generics, ImplItem, Item, PathArguments, ReturnType, Safety,
-    Signature, TraitItem, Type, TypeParamBound, UseTree, Visibility, WherePredicate,
+    Attribute, Fields, FnArg, GenericArgument, GenericParam, Generics, ImplItem, Item, PathArguments, ReturnType,
+    Safety, Signature, TraitItem, Type, TypeParamBound, UseTree, Visibility, WherePredicate,
 };
 
 /// The library crates, by the folders of their sources.
@@ -20,8 +20,8 @@ pub const CRATES: [&str; 7] = ["core", "kernels", "autodiff", "nn", "models", "i
 
 /// Rust's own numbers, the half types, and the kernels' traits and lanes of numbers.
 const NUMBERS: [&str; 17] = [
-    "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64", "f16", "bf16",
-    "Element",
+    "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64", "f16",
+    "bf16", "Element",
 ];
 
 type ModulePath = Vec<String>;
@@ -144,7 +144,9 @@ impl Sources {
                     if there.items.contains_key(name) {
                         return rest.is_empty().then(|| (module.clone(), name.to_owned()));
                     }
-                    if let Some((_, target, _)) = there.uses.iter().find(|(known, target, _)| known == name && target != path) {
+                    if let Some((_, target, _)) =
+                        there.uses.iter().find(|(known, target, _)| known == name && target != path)
+                    {
                         let target: Vec<String> = target.iter().chain(rest).cloned().collect();
                         return self.resolve(module, &target, depth + 1);
                     }
@@ -244,7 +246,8 @@ impl Sources {
                             }
                         } else if NUMBERS.contains(&name.as_str()) {
                             // A trait of ours that numbers have, as in `impl PerAxis for usize`.
-                            let path: Vec<String> = of.segments.iter().map(|segment| segment.ident.to_string()).collect();
+                            let path: Vec<String> =
+                                of.segments.iter().map(|segment| segment.ident.to_string()).collect();
                             if self.resolve(place, &path, 0).is_some() {
                                 more.insert(segment.ident.to_string());
                             }

@@ -18,10 +18,10 @@ pub struct Case {
     pub run: fn(&Walk),
 }
 
-/// `"entry": |argument: type = sensible value, ...| call;` for each case. The call gives a [`Verdict`]: mostly whether the
+/// `"entry": (argument: type = sensible value, ...) => call;` for each case. The call gives a [`Verdict`]: mostly whether the
 /// result is right for these arguments, or an error.
 macro_rules! cases {
-    ($($name:literal: |$($argument:ident: $type:ty = $sensible:expr),+ $(,)?| $call:expr;)*) => {
+    ($($name:literal: ($($argument:ident: $type:ty = $sensible:expr),+ $(,)?) => $call:expr;)*) => {
         pub const CASES: &[crate::walk::Case] = &[$(crate::walk::Case {
             name: $name,
             run: |walk| walk.every(($($sensible,)+), |($($argument,)+): ($($type,)+)| $call),
@@ -118,7 +118,8 @@ impl<T: Argument> Argument for Option<T> {
 
 impl<T: Argument, const N: usize> Argument for [T; N] {
     fn hostile(&self) -> Vec<Self> {
-        let each = self.iter().enumerate().flat_map(|(place, value)| value.hostile().into_iter().map(move |v| (place, v)));
+        let each =
+            self.iter().enumerate().flat_map(|(place, value)| value.hostile().into_iter().map(move |v| (place, v)));
         each.map(|(place, value)| {
             let mut all = self.clone();
             all[place] = value;
@@ -131,7 +132,8 @@ impl<T: Argument, const N: usize> Argument for [T; N] {
 /// Each place in turn, all places at once, none, one less, one more, and far more.
 impl<T: Argument> Argument for Vec<T> {
     fn hostile(&self) -> Vec<Self> {
-        let each = self.iter().enumerate().flat_map(|(place, value)| value.hostile().into_iter().map(move |v| (place, v)));
+        let each =
+            self.iter().enumerate().flat_map(|(place, value)| value.hostile().into_iter().map(move |v| (place, v)));
         let mut all: Vec<Self> = each
             .map(|(place, value)| {
                 let mut all = self.clone();

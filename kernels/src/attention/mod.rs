@@ -58,9 +58,11 @@ impl Op for Attention {
             Err(Error::shape("attention", what).expected(expected).shapes(shapes))
         };
         // Half types are computed in f32.
-        let finite = |scale: f64| if inputs[0].dtype == DType::F64 { scale.is_finite() } else { (scale as f32).is_finite() };
+        let finite =
+            |scale: f64| if inputs[0].dtype == DType::F64 { scale.is_finite() } else { (scale as f32).is_finite() };
         if let Some(scale) = self.scale.filter(|&scale| !finite(scale)) {
-            return Err(Error::argument("attention", format!("a scale of {scale}")).expected("a finite number of the inputs' dtype"));
+            return Err(Error::argument("attention", format!("a scale of {scale}"))
+                .expected("a finite number of the inputs' dtype"));
         }
         let rank = inputs[0].rank();
         if rank < 2 {

@@ -111,13 +111,7 @@ impl<'a, T> Grid<'a, T> {
     ///
     /// # Errors
     /// When the slice has another length.
-    pub fn new(
-        slice: &'a mut [T],
-        rows: usize,
-        columns: usize,
-        row_block: usize,
-        column_block: usize,
-    ) -> Result<Self> {
+    pub fn new(slice: &'a mut [T], rows: usize, columns: usize, row_block: usize, column_block: usize) -> Result<Self> {
         Self::batched(slice, 1, rows, columns, row_block, column_block)
     }
 
@@ -140,7 +134,8 @@ impl<'a, T> Grid<'a, T> {
         }
         let (row_block, column_block) = (row_block.max(1), column_block.max(1));
         // No tiles of an empty slice: the number of rows alone may be anything.
-        let tiles = if slice.is_empty() { 0 } else { planes * rows.div_ceil(row_block) * columns.div_ceil(column_block) };
+        let tiles =
+            if slice.is_empty() { 0 } else { planes * rows.div_ceil(row_block) * columns.div_ceil(column_block) };
         Ok(Grid {
             start: slice.as_mut_ptr(),
             planes,

@@ -58,8 +58,8 @@ impl<'a, T: Copy> View<'a, T> {
 
     /// One element, if the slice reaches that far.
     pub fn get(&self, batch: usize, row: usize, column: usize) -> Option<T> {
-        let [batch, row, column] =
-            [(batch, self.batch_stride), (row, self.row_stride), (column, self.column_stride)].map(|(i, s)| i.checked_mul(s));
+        let [batch, row, column] = [(batch, self.batch_stride), (row, self.row_stride), (column, self.column_stride)]
+            .map(|(i, s)| i.checked_mul(s));
         self.data.get(batch?.checked_add(row?)?.checked_add(column?)?).copied()
     }
 
