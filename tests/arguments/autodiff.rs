@@ -69,15 +69,21 @@ cases! {
         // A factor that carries the scores beyond the largest number makes what it makes in arithmetic.
         Ok::<_, Error>(right || scale.is_some_and(|scale| scale.abs() > 1e37))
     };
-    "autodiff::Var::concat": (axis: usize = 1) => gives(&[2, 3], &[2, 6], |x| Var::concat(&[x, x], axis)).map(|right| right || axis == 0);
+    "autodiff::Var::concat": (axis: usize = 1) => {
+        gives(&[2, 3], &[2, 6], |x| Var::concat(&[x, x], axis)).map(|right| right || axis == 0)
+    };
     "autodiff::Var::expand": (shape: Vec<usize> = vec![4, 2, 3]) => gives(&[1, 3], &shape, |x| x.expand(&shape));
     "autodiff::Var::gather": (axis: usize = 1, index: Vec<i64> = vec![0, 2, 1, 1]) => {
-        if index.len() % 2 == 1 { return Err(Error::argument("test", "not whole rows")); }
+        if index.len() % 2 == 1 {
+            return Err(Error::argument("test", "not whole rows"));
+        }
         let shape = [2, index.len() / 2];
         gives(&[2, 3], &shape, |x| x.gather(axis, &labels(&index, &shape)?))
     };
     "autodiff::Var::index_select": (axis: usize = 1, index: Vec<i64> = vec![0, 2, 1]) => {
-        gives(&[2, 3], &replaced(&[2, 3], axis, index.len()), |x| x.index_select(axis, &labels(&index, &[index.len()])?))
+        gives(&[2, 3], &replaced(&[2, 3], axis, index.len()), |x| {
+            x.index_select(axis, &labels(&index, &[index.len()])?)
+        })
     };
     "autodiff::Var::interpolate": (size: Vec<usize> = vec![3, 9]) => {
         gives(&[1, 2, 5, 6], &[&[1, 2], &size[..]].concat(), |x| x.interpolate(&size, Interpolation::Linear))
@@ -87,11 +93,15 @@ cases! {
     "autodiff::Var::narrow": (axis: usize = 1, start: usize = 1, length: usize = 2) => {
         gives(&[3, 4], &replaced(&[3, 4], axis, length), |x| x.narrow(axis, start, length))
     };
-    "autodiff::Var::slice": (axis: usize = 1, start: usize = 1, length: usize = 2, step: usize = 2) => {
-        gives(&[3, 4], &replaced(&[3, 4], axis, length), |x| x.slice(axis, start, length, step))
-    };
+    "autodiff::Var::slice": (
+        axis: usize = 1,
+        start: usize = 1,
+        length: usize = 2,
+        step: usize = 2,
+    ) => { gives(&[3, 4], &replaced(&[3, 4], axis, length), |x| x.slice(axis, start, length, step)) };
     "autodiff::Var::pad": (before: Vec<usize> = vec![1, 0], after: Vec<usize> = vec![0, 2]) => {
-        let grown = before.iter().zip(&after).zip([3usize, 4]).map(|((b, a), size)| size.saturating_add(*b).saturating_add(*a));
+        let grown =
+            before.iter().zip(&after).zip([3usize, 4]).map(|((b, a), size)| size.saturating_add(*b).saturating_add(*a));
         gives(&[3, 4], &grown.collect::<Vec<_>>(), |x| x.pad(&before, &after, PadMode::Replicate))
     };
     "autodiff::Var::permute": (axes: Vec<usize> = vec![2, 0, 1]) => {
@@ -111,7 +121,12 @@ cases! {
         let kept: Vec<usize> = (0..3).map(|axis| if axes.contains(&axis) { 1 } else { [2, 3, 4][axis] }).collect();
         gives(&[2, 3, 4], &kept, |x| x.sum_axes(&axes))
     };
-    "autodiff::gradcheck::check_with": (step: f64 = 1e-5, tolerance: f64 = 1e-6, elementwise: usize = 32, directions: u64 = 4) => {
+    "autodiff::gradcheck::check_with": (
+        step: f64 = 1e-5,
+        tolerance: f64 = 1e-6,
+        elementwise: usize = 32,
+        directions: u64 = 4,
+    ) => {
         let options = gradcheck::Options { step, tolerance, elementwise, directions, seed: Seed::new(1) };
         let wrong = |vars: &[Var]| vars[0].detach().mul(&vars[0]);
         let x = [values(&[3])?];

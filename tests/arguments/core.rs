@@ -64,15 +64,19 @@ cases! {
             && half::bf16::from_f64(value).is_nan() == value.is_nan()
     };
     "core::Error::shapes": (shape: Vec<usize> = vec![2, 3]) => {
-        Error::shape("test", "wrong").shapes([&shape[..]]).to_string() == format!("test: wrong; got shapes {}", shape_text(&shape))
+        Error::shape("test", "wrong").shapes([&shape[..]]).to_string()
+            == format!("test: wrong; got shapes {}", shape_text(&shape))
     };
     "core::shape_text": (size: usize = 3) => shape_text(&[size, 2]) == format!("({size}, 2)");
 
     "core::Layout::contiguous": (shape: Vec<usize> = vec![2, 3, 4]) => {
         let layout = Layout::contiguous(&shape);
-        let exact = product(&shape).is_none() || layout.count() == if shape.contains(&0) { 0 } else { product(&shape).unwrap() };
+        let exact = product(&shape).is_none()
+            || layout.count() == if shape.contains(&0) { 0 } else { product(&shape).unwrap() };
         // What overflows is as large as it can be, never a small number that looks right.
-        layout.shape() == shape && exact && (product(&shape).is_some() || shape.contains(&0) || layout.count() > isize::MAX as usize / 8)
+        layout.shape() == shape
+            && exact
+            && (product(&shape).is_some() || shape.contains(&0) || layout.count() > isize::MAX as usize / 8)
             && (layout.is_contiguous() || product(&shape).is_none())
     };
     "core::contiguous_strides": (shape: Vec<usize> = vec![2, 3, 4]) => {
@@ -89,24 +93,34 @@ cases! {
     "core::broadcast_shapes": (first: Vec<usize> = vec![2, 1], second: Vec<usize> = vec![1, 3]) => {
         let shape = broadcast_shapes("test", &[&first, &second])?;
         let size = |shape: &[usize], back: usize| shape.len().checked_sub(back + 1).map_or(1, |axis| shape[axis]);
-        Ok::<_, Error>(shape.len() == first.len().max(second.len()) && (0..shape.len()).all(|back| {
-            let (a, b) = (size(&first, back), size(&second, back));
-            size(&shape, back) == if a == 1 { b } else { a } && (a == b || a == 1 || b == 1)
-        }))
+        Ok::<_, Error>(
+            shape.len() == first.len().max(second.len())
+                && (0..shape.len()).all(|back| {
+                    let (a, b) = (size(&first, back), size(&second, back));
+                    size(&shape, back) == if a == 1 { b } else { a } && (a == b || a == 1 || b == 1)
+                }),
+        )
     };
     "core::Layout::permute": (axes: Vec<usize> = vec![2, 0, 1]) => {
         let layout = Layout::contiguous(&[2, 3, 4]).permute(&axes)?;
         let sorted: std::collections::BTreeSet<usize> = axes.iter().copied().collect();
-        Ok::<_, Error>(sorted.into_iter().eq(0..3) && axes.iter().zip(layout.shape()).all(|(&axis, &size)| [2, 3, 4][axis] == size))
+        Ok::<_, Error>(
+            sorted.into_iter().eq(0..3)
+                && axes.iter().zip(layout.shape()).all(|(&axis, &size)| [2, 3, 4][axis] == size),
+        )
     };
     "core::Layout::slice": (axis: usize = 1, start: usize = 1, length: usize = 2, step: usize = 3) => {
         let layout = Layout::contiguous(&[2, 6]).slice(axis, start, length, step)?;
         let last = (length as u128).saturating_sub(1) * step as u128 + start as u128;
-        Ok::<_, Error>(axis < 2 && step > 0 && layout.shape()[axis] == length && inside(&layout, 12) && (length == 0 || last < 6))
+        Ok::<_, Error>(
+            axis < 2 && step > 0 && layout.shape()[axis] == length && inside(&layout, 12) && (length == 0 || last < 6),
+        )
     };
     "core::Layout::expand": (shape: Vec<usize> = vec![4, 2, 3]) => {
         let layout = Layout::contiguous(&[1, 3]).expand(&shape)?;
-        Ok::<_, Error>(layout.shape() == shape && product(&shape).is_some() && inside(&layout, 3) && shape.last() == Some(&3))
+        Ok::<_, Error>(
+            layout.shape() == shape && product(&shape).is_some() && inside(&layout, 3) && shape.last() == Some(&3),
+        )
     };
     "core::Layout::reshape": (shape: Vec<usize> = vec![4, 3]) => {
         let transposed = Layout::contiguous(&[2, 3, 2]).permute(&[1, 0, 2])?;
@@ -130,7 +144,13 @@ cases! {
         let mut random = Seed::new(1).random();
         let hits = (0..100).filter(|_| random.bernoulli(probability)).count();
         // A probability that isn't one is as near as can be, and NaN is never met.
-        if probability >= 1.0 { hits == 100 } else if probability > 0.1 { hits > 0 && hits < 100 } else { hits == 0 }
+        if probability >= 1.0 {
+            hits == 100
+        } else if probability > 0.1 {
+            hits > 0 && hits < 100
+        } else {
+            hits == 0
+        }
     };
     "core::Random::permutation": (count: usize = 9) => {
         let mut order = Seed::new(1).random().permutation(count)?;
@@ -145,12 +165,18 @@ cases! {
     "core::Random::uniform_in": (low: f64 = -1.0, high: f64 = 2.0) => {
         let value = Seed::new(1).random().uniform_in(low, high);
         // Arithmetic on what isn't finite gives what isn't finite.
-        if low.is_finite() && high.is_finite() { low.min(high) <= value && value <= low.max(high) } else { !value.is_finite() }
+        if low.is_finite() && high.is_finite() {
+            low.min(high) <= value && value <= low.max(high)
+        } else {
+            !value.is_finite()
+        }
     };
-    "core::Seed::new": (seed: u64 = 3) => Seed::new(seed).to_words() == [seed, 0] && Seed::new(seed).random().uniform() < 1.0;
+    "core::Seed::new": (seed: u64 = 3) => {
+        Seed::new(seed).to_words() == [seed, 0] && Seed::new(seed).random().uniform() < 1.0
+    };
     "core::Seed::at": (index: u64 = 3) => {
         let seed = Seed::new(1);
-        seed.at(index) != seed.at(index.wrapping_add(1)) && seed.at(index) == seed.at(index)
+        seed.at(index) != seed.at(index.wrapping_add(1)) && seed.at(index) != seed
     };
     "core::Seed::from_words": (words: [u64; 2] = [1, 2]) => Seed::from_words(words).to_words() == words;
 
@@ -182,14 +208,20 @@ cases! {
         let tensor = Tensor::from_ndarray(array.view(), device)?;
         Ok::<_, Error>(tensor.to_ndarray::<f64>()?.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits())))
     };
-    "core::Tensor::from_slice": (values: Vec<f64> = vec![1.0, 2.0, 3.0, 4.0], shape: Vec<usize> = vec![2, 2], device: Device = CPU) => {
+    "core::Tensor::from_slice": (
+        values: Vec<f64> = vec![1.0, 2.0, 3.0, 4.0],
+        shape: Vec<usize> = vec![2, 2],
+        device: Device = CPU,
+    ) => {
         let tensor = Tensor::from_slice(&values, &shape, device)?;
         let same = tensor.to_vec::<f64>()?.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits()));
         Ok::<_, Error>(same && tensor.shape() == shape && usable(&tensor))
     };
-    "core::Tensor::full": (shape: Vec<usize> = vec![2, 3], value: f64 = 1.5, device: Device = CPU) => {
-        refused_beyond_memory(&shape, Tensor::full(&shape, value, DType::F64, device), value)
-    };
+    "core::Tensor::full": (
+        shape: Vec<usize> = vec![2, 3],
+        value: f64 = 1.5,
+        device: Device = CPU,
+    ) => { refused_beyond_memory(&shape, Tensor::full(&shape, value, DType::F64, device), value) };
     "core::Tensor::full": (value: f64 = 3.0) => {
         let whole = Tensor::full(&[2], value, DType::I64, CPU)?;
         all(&whole, i64::from_f64(value) as f64)
@@ -204,11 +236,21 @@ cases! {
         let scalar = Tensor::scalar(value, device)?;
         Ok::<_, Error>(scalar.rank() == 0 && all(&scalar, value)?)
     };
-    "core::Tensor::uniform": (shape: Vec<usize> = vec![2, 3], low: f64 = -1.0, high: f64 = 2.0, device: Device = CPU) => {
+    "core::Tensor::uniform": (
+        shape: Vec<usize> = vec![2, 3],
+        low: f64 = -1.0,
+        high: f64 = 2.0,
+        device: Device = CPU,
+    ) => {
         let tensor = Tensor::uniform(&shape, low, high, Seed::new(1), DType::F64, device)?;
         Ok::<_, Error>(tensor.shape() == shape && tensor.to_vec_f64()?.iter().all(|x| (low..=high).contains(x)))
     };
-    "core::Tensor::normal": (shape: Vec<usize> = vec![2, 3], mean: f64 = 1.0, deviation: f64 = 2.0, device: Device = CPU) => {
+    "core::Tensor::normal": (
+        shape: Vec<usize> = vec![2, 3],
+        mean: f64 = 1.0,
+        deviation: f64 = 2.0,
+        device: Device = CPU,
+    ) => {
         let tensor = Tensor::normal(&shape, mean, deviation, Seed::new(1), DType::F64, device)?;
         Ok::<_, Error>(tensor.shape() == shape && tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
     };
@@ -218,7 +260,8 @@ cases! {
     };
     "core::Tensor::transpose": (first: usize = 0, second: usize = 1) => {
         let tensor = iota(&[2, 3])?.transpose(first, second)?;
-        let expected = if first == second { vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0] } else { vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0] };
+        let expected =
+            if first == second { vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0] } else { vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0] };
         Ok::<_, Error>(first < 2 && second < 2 && tensor.to_vec_f64()? == expected)
     };
     "core::Tensor::narrow": (axis: usize = 1, start: usize = 1, length: usize = 2) => {
@@ -231,7 +274,9 @@ cases! {
     };
     "core::Tensor::select": (axis: usize = 0, index: usize = 1) => {
         let tensor = iota(&[3, 2])?.select(axis, index)?;
-        Ok::<_, Error>(index < [3, 2][axis] && tensor.rank() == 1 && tensor.to_vec_f64()?[0] == (index * [2, 1][axis]) as f64)
+        Ok::<_, Error>(
+            index < [3, 2][axis] && tensor.rank() == 1 && tensor.to_vec_f64()?[0] == (index * [2, 1][axis]) as f64,
+        )
     };
     "core::Tensor::expand": (shape: Vec<usize> = vec![4, 2, 3]) => {
         let tensor = iota(&[1, 3])?.expand(&shape)?;
@@ -246,7 +291,9 @@ cases! {
         let tensor = iota(&[3, 0])?.reshape(&shape)?;
         Ok::<_, Error>(tensor.shape() == shape && shape.contains(&0) && usable(&tensor))
     };
-    "core::Tensor::squeeze": (axis: usize = 1) => Ok::<_, Error>(iota(&[2, 1, 3])?.squeeze(axis)?.shape() == [2, 3] && axis == 1);
+    "core::Tensor::squeeze": (axis: usize = 1) => {
+        Ok::<_, Error>(iota(&[2, 1, 3])?.squeeze(axis)?.shape() == [2, 3] && axis == 1)
+    };
     "core::Tensor::unsqueeze": (axis: usize = 1) => {
         Ok::<_, Error>(iota(&[2, 3])?.unsqueeze(axis)?.shape().get(axis) == Some(&1))
     };

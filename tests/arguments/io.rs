@@ -92,7 +92,12 @@ cases! {
         let affine = made::<Affine>(geometry::centred(&sizes, spacing))?;
         Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
     };
-    "io::geometry::from_quaternion": (quaternion: [f64; 3] = [0.1, 0.2, 0.3], offset: [f64; 3] = [1.0, 2.0, 3.0], spacing: [f64; 3] = [1.0, 2.0, 3.0], qfac: f64 = 1.0) => {
+    "io::geometry::from_quaternion": (
+        quaternion: [f64; 3] = [0.1, 0.2, 0.3],
+        offset: [f64; 3] = [1.0, 2.0, 3.0],
+        spacing: [f64; 3] = [1.0, 2.0, 3.0],
+        qfac: f64 = 1.0,
+    ) => {
         let affine = made::<Affine>(geometry::from_quaternion(quaternion, offset, spacing, qfac))?;
         Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
     };
@@ -110,7 +115,11 @@ cases! {
     "io::safetensors::read": (header: u64 = 1) => {
         // The length of the header, as the file says it.
         let mut bytes = Vec::new();
-        safetensors::write(&mut bytes, &[("x".to_owned(), Tensor::arange(4, DType::F32, Device::Cpu)?)], &BTreeMap::new())?;
+        safetensors::write(
+            &mut bytes,
+            &[("x".to_owned(), Tensor::arange(4, DType::F32, Device::Cpu)?)],
+            &BTreeMap::new(),
+        )?;
         if header != 1 {
             bytes[..8].copy_from_slice(&header.to_le_bytes());
         }

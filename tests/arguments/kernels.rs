@@ -323,11 +323,14 @@ cases! {
         let count = if shape.contains(&0) { 0 } else { exact.min(usize::MAX as u128) as usize };
         meta.count() == count && meta.rank() == shape.len()
     };
-    "kernels::Meta::with_shape": (shape: Vec<usize> = vec![2, 3]) => meta(&[1]).with_shape(shape.clone()).shape == shape;
+    "kernels::Meta::with_shape": (shape: Vec<usize> = vec![2, 3]) => {
+        meta(&[1]).with_shape(shape.clone()).shape == shape
+    };
     "kernels::Op::infer": (size: usize = 2) => for_every_operation(|op, inputs| {
         let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
         let mut right = op.infer(&metas).is_ok();
-        for (input, axis) in metas.iter().enumerate().flat_map(|(i, meta)| (0..meta.rank()).map(move |axis| (i, axis))) {
+        for (input, axis) in metas.iter().enumerate().flat_map(|(i, meta)| (0..meta.rank()).map(move |axis| (i, axis)))
+        {
             let mut metas = metas.clone();
             metas[input].shape[axis] = size;
             if let Ok(outputs) = op.infer(&metas) {
@@ -346,10 +349,12 @@ cases! {
         // Whether or not, an input that isn't there may be asked about.
         Ok(op.saves_input(index) == op.saves_input(index))
     });
-    "kernels::Op::saves_output": (index: usize = 0) => for_every_operation(|op, _| Ok(op.saves_output(index) == op.saves_output(index)));
-    "kernels::Op::recompute_reads_input": (index: usize = 0) => for_every_operation(|op, _| {
-        Ok(op.recompute_reads_input(index) == op.recompute_reads_input(index))
-    });
+    "kernels::Op::saves_output": (index: usize = 0) => {
+        for_every_operation(|op, _| Ok(op.saves_output(index) == op.saves_output(index)))
+    };
+    "kernels::Op::recompute_reads_input": (index: usize = 0) => {
+        for_every_operation(|op, _| Ok(op.recompute_reads_input(index) == op.recompute_reads_input(index)))
+    };
     "kernels::Op::forward_cpu": (size: usize = 3) => {
         let x = values(&[2, 1])?.expand(&[2, size])?;
         gives(&Softmax { axis: 1 }, &[x], &[2, size])
@@ -378,7 +383,12 @@ cases! {
         let forward = run(&op, &[&x], &Context::default())?;
         let saved = Saved { metas: vec![meta(&shape)], ..saved_of(&op, &[x], &forward) };
         let dy = Tensor::ones(&gradient, DType::F32, Device::Cpu)?;
-        Ok::<_, Error>(run_backward(&op, saved, vec![Some(dy)], &[true], &Context::default())?.into_iter().flatten().collect::<Vec<_>>())
+        Ok::<_, Error>(
+            run_backward(&op, saved, vec![Some(dy)], &[true], &Context::default())?
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>(),
+        )
     };
     "kernels::run_backward": (count: Vec<f64> = vec![1.0]) => {
         // No gradient, or one for each of many outputs, and as many inputs that need theirs.
@@ -387,14 +397,23 @@ cases! {
         let forward = run(&op, &[&x], &Context::default())?;
         let gradients = count.iter().map(|_| Some(x.clone())).collect();
         let needed: Vec<bool> = count.iter().map(|_| true).collect();
-        let gradients = run_backward(&op, saved_of(&op, std::slice::from_ref(&x), &forward), gradients, &needed, &Context::default())?;
+        let gradients = run_backward(
+            &op,
+            saved_of(&op, std::slice::from_ref(&x), &forward),
+            gradients,
+            &needed,
+            &Context::default(),
+        )?;
         Ok::<_, Error>(count.len() == 1 && gradients.len() == 1)
     };
     "kernels::Saved {}": (places: Vec<usize> = vec![3]) => {
         // A saved input of another shape than its meta's, or too few, or too many.
         let op = Chain::unary(Function::Square);
         let x = values(&[3])?;
-        let inputs = places.iter().map(|&size| Tensor::ones(&[size], DType::F32, Device::Cpu).map(Some)).collect::<Result<_>>()?;
+        let inputs = places
+            .iter()
+            .map(|&size| Tensor::ones(&[size], DType::F32, Device::Cpu).map(Some))
+            .collect::<Result<_>>()?;
         let saved = Saved { inputs, outputs: vec![None], state: vec![], metas: vec![Meta::from(&x)] };
         let gradients = run_backward(&op, saved, vec![Some(x.clone())], &[true], &Context::default())?;
         Ok::<_, Error>(places == [3] && gradients[0].as_ref().is_some_and(|gradient| gradient.shape() == [3]))
@@ -439,27 +458,54 @@ cases! {
         let op = ConvTranspose::new(rank, stride)?;
         Ok::<_, Error>((1..=3).contains(&rank) && op.stride.len() == rank && stride > 0)
     };
-    "kernels::conv::Conv {}": (stride: Vec<usize> = vec![2, 1], padding: Vec<usize> = vec![1, 1], dilation: Vec<usize> = vec![1, 2], groups: usize = 1) => {
+    "kernels::conv::Conv {}": (
+        stride: Vec<usize> = vec![2, 1],
+        padding: Vec<usize> = vec![1, 1],
+        dilation: Vec<usize> = vec![1, 2],
+        groups: usize = 1,
+    ) => {
         let op = Conv { stride, padding, dilation, groups, two_inputs: false, bias: true };
         works(&op, &[values(&[1, 2, 7, 8])?, values(&[3, 2, 3, 3])?, values(&[3])?])
     };
     "kernels::conv::Conv {}": (x: Vec<usize> = vec![1, 2, 5, 6], weight: Vec<usize> = vec![2, 1, 3, 3]) => {
-        let op = Conv { stride: vec![1; 2], padding: vec![1; 2], dilation: vec![1; 2], groups: 2, two_inputs: false, bias: false };
+        let op = Conv {
+            stride: vec![1; 2],
+            padding: vec![1; 2],
+            dilation: vec![1; 2],
+            groups: 2,
+            two_inputs: false,
+            bias: false,
+        };
         let one = values(&vec![1; x.len()])?;
         works(&op, &[one.expand(&x)?, values(&vec![1; weight.len()])?.expand(&weight)?])
     };
-    "kernels::conv::ConvTranspose {}": (stride: Vec<usize> = vec![2, 1], padding: Vec<usize> = vec![1, 1], output_padding: Vec<usize> = vec![1, 0], dilation: Vec<usize> = vec![1, 2], groups: usize = 1) => {
+    "kernels::conv::ConvTranspose {}": (
+        stride: Vec<usize> = vec![2, 1],
+        padding: Vec<usize> = vec![1, 1],
+        output_padding: Vec<usize> = vec![1, 0],
+        dilation: Vec<usize> = vec![1, 2],
+        groups: usize = 1,
+    ) => {
         let op = ConvTranspose { stride, padding, output_padding, dilation, groups, bias: true };
         works(&op, &[values(&[1, 2, 4, 5])?, values(&[2, 3, 3, 3])?, values(&[3])?])
     };
-    "kernels::conv::ConvNormActivation {}": (stride: Vec<usize> = vec![1, 1], groups: usize = 1, norm_groups: usize = 3, epsilon: f64 = 1e-5, slope: f64 = 0.01) => {
+    "kernels::conv::ConvNormActivation {}": (
+        stride: Vec<usize> = vec![1, 1],
+        groups: usize = 1,
+        norm_groups: usize = 3,
+        epsilon: f64 = 1e-5,
+        slope: f64 = 0.01,
+    ) => {
         let conv = Conv { stride, padding: vec![1; 2], dilation: vec![1; 2], groups, two_inputs: false, bias: false };
         let activation = Some(Function::LeakyRelu(slope));
         let norm = Norm { statistics: Statistics::Group(norm_groups), epsilon, affine: false, activation };
         let right = works(&ConvNormActivation { conv, norm }, &[values(&[1, 2, 5, 6])?, values(&[3, 2, 3, 3])?])?;
         Ok::<_, Error>(right || slope.abs() > 1e37)
     };
-    "kernels::conv::ConvShape {}": (sizes: Vec<usize> = vec![1, 1, 2, 3], spatial: Vec<[usize; 3]> = vec![[1, 5, 6], [1, 3, 3], [1; 3], [0, 1, 1], [1; 3]]) => {
+    "kernels::conv::ConvShape {}": (
+        sizes: Vec<usize> = vec![1, 1, 2, 3],
+        spatial: Vec<[usize; 3]> = vec![[1, 5, 6], [1, 3, 3], [1; 3], [0, 1, 1], [1; 3]],
+    ) => {
         if sizes.len() != 4 || spatial.len() != 5 {
             return Err(Error::argument("test", "not a shape"));
         }
@@ -471,31 +517,59 @@ cases! {
             sizes[0] as u128 * sizes[2] as u128 * spatial[0].iter().map(|&s| s as u128).product::<u128>(),
             sizes[0] as u128 * sizes[3] as u128 * output.iter().map(|&s| s as u128).product::<u128>(),
         ];
-        Ok::<_, Error>(output.iter().all(|&size| size > 0) && counts.iter().zip(exact).all(|(&count, exact)| count as u128 == exact))
+        Ok::<_, Error>(
+            output.iter().all(|&size| size > 0)
+                && counts.iter().zip(exact).all(|(&count, exact)| count as u128 == exact),
+        )
     };
-    "kernels::conv::cpu::forward": (sizes: Vec<usize> = vec![1, 1, 2, 3], spatial: Vec<[usize; 3]> = vec![[1, 5, 6], [1, 3, 3], [1; 3], [0, 1, 1], [1; 3]]) => {
+    "kernels::conv::cpu::forward": (
+        sizes: Vec<usize> = vec![1, 1, 2, 3],
+        spatial: Vec<[usize; 3]> = vec![[1, 5, 6], [1, 3, 3], [1; 3], [0, 1, 1], [1; 3]],
+    ) => {
         if sizes.len() != 4 || spatial.len() != 5 {
             return Err(Error::argument("test", "not a shape"));
         }
         convolve(&varied(&sizes, &spatial), None)
     };
-    "kernels::conv::cpu::Path::forward": (sizes: Vec<usize> = vec![1, 1, 2, 3], spatial: Vec<[usize; 3]> = vec![[1, 5, 6], [1, 3, 3], [1; 3], [0, 1, 1], [1; 3]]) => {
+    "kernels::conv::cpu::Path::forward": (
+        sizes: Vec<usize> = vec![1, 1, 2, 3],
+        spatial: Vec<[usize; 3]> = vec![[1, 5, 6], [1, 3, 3], [1; 3], [0, 1, 1], [1; 3]],
+    ) => {
         if sizes.len() != 4 || spatial.len() != 5 {
             return Err(Error::argument("test", "not a shape"));
         }
         let shape = varied(&sizes, &spatial);
         shape.check()?;
-        Path::ALL.into_iter().filter(|path| path.suits::<f32>(&shape)).map(|path| convolve(&shape, Some(path))).collect::<Result<Vec<_>>>()
+        Path::ALL
+            .into_iter()
+            .filter(|path| path.suits::<f32>(&shape))
+            .map(|path| convolve(&shape, Some(path)))
+            .collect::<Result<Vec<_>>>()
     };
     // One row a function of a shape: each is called by `convolve`.
-    "kernels::conv::cpu::backward_data": (stride: usize = 1) => convolve(&ConvShape { stride: [1, stride, 1], ..conv_shape() }, None);
-    "kernels::conv::cpu::transposed_forward": (padding: usize = 1) => convolve(&ConvShape { padding: [0, padding, 1], ..conv_shape() }, None);
-    "kernels::conv::cpu::backward_weights": (dilation: usize = 1) => convolve(&ConvShape { dilation: [1, 1, dilation], ..conv_shape() }, None);
+    "kernels::conv::cpu::backward_data": (stride: usize = 1) => {
+        convolve(&ConvShape { stride: [1, stride, 1], ..conv_shape() }, None)
+    };
+    "kernels::conv::cpu::transposed_forward": (padding: usize = 1) => {
+        convolve(&ConvShape { padding: [0, padding, 1], ..conv_shape() }, None)
+    };
+    "kernels::conv::cpu::backward_weights": (dilation: usize = 1) => {
+        convolve(&ConvShape { dilation: [1, 1, dilation], ..conv_shape() }, None)
+    };
     "kernels::conv::cpu::backward_bias": (batch: usize = 1) => convolve(&ConvShape { batch, ..conv_shape() }, None);
-    "kernels::conv::cpu::Path::backward_data": (stride: usize = 1) => convolve(&ConvShape { stride: [1, stride, 1], ..conv_shape() }, Some(Path::Dense));
-    "kernels::conv::cpu::Path::transposed_forward": (padding: usize = 1) => convolve(&ConvShape { padding: [0, padding, 1], ..conv_shape() }, Some(Path::Dense));
-    "kernels::conv::cpu::Path::backward_weights": (dilation: usize = 1) => convolve(&ConvShape { dilation: [1, 1, dilation], ..conv_shape() }, Some(Path::Dense));
-    "kernels::conv::cpu::Path::choose": (sizes: Vec<usize> = vec![1, 1, 16, 16], spatial: Vec<[usize; 3]> = vec![[8, 8, 8], [3, 3, 3], [1; 3], [1; 3], [1; 3]]) => {
+    "kernels::conv::cpu::Path::backward_data": (stride: usize = 1) => {
+        convolve(&ConvShape { stride: [1, stride, 1], ..conv_shape() }, Some(Path::Dense))
+    };
+    "kernels::conv::cpu::Path::transposed_forward": (padding: usize = 1) => {
+        convolve(&ConvShape { padding: [0, padding, 1], ..conv_shape() }, Some(Path::Dense))
+    };
+    "kernels::conv::cpu::Path::backward_weights": (dilation: usize = 1) => {
+        convolve(&ConvShape { dilation: [1, 1, dilation], ..conv_shape() }, Some(Path::Dense))
+    };
+    "kernels::conv::cpu::Path::choose": (
+        sizes: Vec<usize> = vec![1, 1, 16, 16],
+        spatial: Vec<[usize; 3]> = vec![[8, 8, 8], [3, 3, 3], [1; 3], [1; 3], [1; 3]],
+    ) => {
         if sizes.len() != 4 || spatial.len() != 5 {
             return Err(Error::argument("test", "not a shape"));
         }
@@ -503,7 +577,10 @@ cases! {
         shape.check()?;
         Ok::<_, Error>(Path::choose::<f32>(&shape).suits::<f32>(&shape))
     };
-    "kernels::conv::cpu::Path::suits": (sizes: Vec<usize> = vec![1, 1, 16, 16], spatial: Vec<[usize; 3]> = vec![[8, 8, 8], [3, 3, 3], [1; 3], [1; 3], [1; 3]]) => {
+    "kernels::conv::cpu::Path::suits": (
+        sizes: Vec<usize> = vec![1, 1, 16, 16],
+        spatial: Vec<[usize; 3]> = vec![[8, 8, 8], [3, 3, 3], [1; 3], [1; 3], [1; 3]],
+    ) => {
         if sizes.len() != 4 || spatial.len() != 5 {
             return Err(Error::argument("test", "not a shape"));
         }
@@ -512,7 +589,10 @@ cases! {
         let suited = Path::ALL.map(|path| path.suits::<f32>(&shape));
         Ok::<_, Error>(shape.check().is_err() || suited.contains(&true))
     };
-    "kernels::conv::cpu::Path::estimate": (sizes: Vec<usize> = vec![1, 1, 16, 16], spatial: Vec<[usize; 3]> = vec![[8, 8, 8], [3, 3, 3], [1; 3], [1; 3], [1; 3]]) => {
+    "kernels::conv::cpu::Path::estimate": (
+        sizes: Vec<usize> = vec![1, 1, 16, 16],
+        spatial: Vec<[usize; 3]> = vec![[8, 8, 8], [3, 3, 3], [1; 3], [1; 3], [1; 3]],
+    ) => {
         if sizes.len() != 4 || spatial.len() != 5 {
             return Err(Error::argument("test", "not a shape"));
         }
@@ -523,13 +603,15 @@ cases! {
     };
     "kernels::conv::cpu::Inputs::one": (channels: usize = 2) => {
         let shape = conv_shape();
-        let (x, w, mut y) = (numbers(shape.input_count())?, numbers(shape.weight_count())?, room(shape.output_count())?);
+        let (x, w, mut y) =
+            (numbers(shape.input_count())?, numbers(shape.weight_count())?, room(shape.output_count())?);
         let x = Inputs::one(&x, channels);
         cpu::forward(&shape, x, &w, Epilogue::default(), Outputs::one(&mut y, 3)).map(|()| channels == 2)
     };
     "kernels::conv::cpu::Outputs::one": (channels: usize = 3) => {
         let shape = conv_shape();
-        let (x, w, mut y) = (numbers(shape.input_count())?, numbers(shape.weight_count())?, room(shape.output_count())?);
+        let (x, w, mut y) =
+            (numbers(shape.input_count())?, numbers(shape.weight_count())?, room(shape.output_count())?);
         let y = Outputs::one(&mut y, channels);
         cpu::forward(&shape, Inputs::one(&x, 2), &w, Epilogue::default(), y).map(|()| channels == 3)
     };
@@ -540,7 +622,11 @@ cases! {
     "kernels::conv::cpu::Moments {}": (count: f64 = 3.0, mean: f64 = 1.0, squares: f64 = 2.0) => {
         let joined = Moments { count, mean, squares }.join(Moments::default());
         // Nothing that is added changes nothing.
-        joined == Moments { count, mean, squares } || count.is_nan() || mean.is_nan() || squares.is_nan() || count == 0.0
+        joined == Moments { count, mean, squares }
+            || count.is_nan()
+            || mean.is_nan()
+            || squares.is_nan()
+            || count == 0.0
     };
     "kernels::conv::cpu::Moments::join": (count: f64 = 3.0, mean: f64 = 1.0, squares: f64 = 2.0) => {
         let joined = Moments { count: 2.0, mean: 0.5, squares: 0.25 }.join(Moments { count, mean, squares });
@@ -571,14 +657,20 @@ cases! {
         let mut right = true;
         // Numbers that aren't finite in f32 make what they make in arithmetic; NaN is no number to apply.
         let large = slope.abs() > 1e37 || number.abs() > 1e37;
-        for function in [Function::LeakyRelu(slope), Function::Elu(slope), Function::Add(number), Function::Multiply(number)] {
+        for function in
+            [Function::LeakyRelu(slope), Function::Elu(slope), Function::Add(number), Function::Multiply(number)]
+        {
             right &= works(&Chain::unary(function), std::slice::from_ref(&x))? || large;
         }
         Ok::<_, Error>(right)
     };
     "kernels::elementwise::Function {}": (low: f64 = -0.5, high: f64 = 0.5) => {
         let (y, dx) = both(&Chain::unary(Function::Clamp(low, high)), &[values(&[3, 5])?])?;
-        Ok::<_, Error>(low <= high && finite(&dx)? && y[0].to_vec_f64()?.iter().all(|y| (low as f32 as f64..=high as f32 as f64).contains(y)))
+        Ok::<_, Error>(
+            low <= high
+                && finite(&dx)?
+                && y[0].to_vec_f64()?.iter().all(|y| (low as f32 as f64..=high as f32 as f64).contains(y)),
+        )
     };
     "kernels::elementwise::Function {}": (power: f64 = 1.5) => {
         let x = registry::map(&values(&[3, 5])?, |x| 1.0 + 0.25 * x.abs())?;
@@ -600,16 +692,22 @@ cases! {
     };
     "kernels::index::Gather {}": (axis: usize = 1, index: Vec<i64> = vec![0, 1, 1, 2, 0, 0, 1, 1]) => {
         let (op, x) = (Gather { axis }, values(&[2, 3])?);
-        if index.len() % 2 == 1 { return Err(Error::argument("test", "not whole rows")); }
+        if index.len() % 2 == 1 {
+            return Err(Error::argument("test", "not whole rows"));
+        }
         gives(&op, &[x, labels(&index, &[2, index.len() / 2])?], &[2, index.len() / 2])
     };
     "kernels::index::IndexSelect {}": (axis: usize = 1, index: Vec<i64> = vec![0, 2, 1]) => {
         let mut shape = vec![2, 3];
-        if let Some(size) = shape.get_mut(axis) { *size = index.len(); }
+        if let Some(size) = shape.get_mut(axis) {
+            *size = index.len();
+        }
         gives(&IndexSelect { axis }, &[values(&[2, 3])?, labels(&index, &[index.len()])?], &shape)
     };
     "kernels::index::ScatterAdd {}": (axis: usize = 1, index: Vec<i64> = vec![0, 1, 1, 2]) => {
-        if index.len() % 2 == 1 { return Err(Error::argument("test", "not whole rows")); }
+        if index.len() % 2 == 1 {
+            return Err(Error::argument("test", "not whole rows"));
+        }
         let shape = [2, index.len() / 2];
         gives(&ScatterAdd { axis }, &[values(&[2, 3])?, labels(&index, &shape)?, values(&shape)?], &[2, 3])
     };
@@ -618,12 +716,18 @@ cases! {
         let y = run(&op, &[&labels(&index, &[index.len()])?], &Context::default())?;
         Ok::<_, Error>(y.outputs[0].to_vec_f64()?.iter().sum::<f64>() == index.len() as f64)
     };
-    "kernels::index::Pad {}": (before: Vec<usize> = vec![1, 0], after: Vec<usize> = vec![0, 2], constant: f64 = 0.5) => {
+    "kernels::index::Pad {}": (
+        before: Vec<usize> = vec![1, 0],
+        after: Vec<usize> = vec![0, 2],
+        constant: f64 = 0.5,
+    ) => {
         let mut right = true;
         for mode in [PadMode::Constant(constant), PadMode::Reflect, PadMode::Replicate] {
             let (y, dx) = both(&Pad { before: before.clone(), after: after.clone(), mode }, &[values(&[3, 4])?])?;
             // A border of infinities or NaN is what was asked for.
-            right &= finite(&dx)? && (finite(&y)? || !(constant as f32).is_finite()) && y[0].shape() == [3 + before[0] + after[0], 4 + before[1] + after[1]];
+            right &= finite(&dx)?
+                && (finite(&y)? || !(constant as f32).is_finite())
+                && y[0].shape() == [3 + before[0] + after[0], 4 + before[1] + after[1]];
         }
         Ok::<_, Error>(right)
     };
@@ -633,8 +737,21 @@ cases! {
         let (y, _) = both(&Pad { before: before.clone(), after: vec![0, 0], mode: PadMode::Constant(0.0) }, &[x])?;
         finite(&y)
     };
-    "kernels::loss::DiceCe {}": (dice_weight: f64 = 1.0, ce_weight: f64 = 1.0, smooth: f64 = 1e-5, ignore: Option<i64> = Some(-1), weights: Option<Vec<f64>> = Some(vec![0.5, 1.0, 2.0])) => {
-        let op = DiceCe { dice_weight, ce_weight, smooth, ignore_index: ignore, class_weights: weights, ..DiceCe::default() };
+    "kernels::loss::DiceCe {}": (
+        dice_weight: f64 = 1.0,
+        ce_weight: f64 = 1.0,
+        smooth: f64 = 1e-5,
+        ignore: Option<i64> = Some(-1),
+        weights: Option<Vec<f64>> = Some(vec![0.5, 1.0, 2.0]),
+    ) => {
+        let op = DiceCe {
+            dice_weight,
+            ce_weight,
+            smooth,
+            ignore_index: ignore,
+            class_weights: weights,
+            ..DiceCe::default()
+        };
         // Weights beyond what f32 holds: arithmetic.
         let large = [dice_weight, ce_weight, smooth].iter().any(|x| x.abs() > 1e37);
         Ok::<_, Error>(gives(&op, &[values(&[2, 3, 4])?, labels(&[0, 1, 2, 1, 0, 1, 2, 2], &[2, 4])?], &[])? || large)
@@ -646,7 +763,13 @@ cases! {
         let data = numbers(12)?;
         let a = Matrix { data: &data, batch_stride: batch, row_stride: row, column_stride: column };
         let mut out = room(8)?;
-        matmul::cpu::gemm(GemmShape { batch: 2, m: 2, n: 2, k: 3 }, a, Matrix::contiguous(&data, 3, 2), Start::Zero, &mut out)?;
+        matmul::cpu::gemm(
+            GemmShape { batch: 2, m: 2, n: 2, k: 3 },
+            a,
+            Matrix::contiguous(&data, 3, 2),
+            Start::Zero,
+            &mut out,
+        )?;
         Ok::<_, Error>(all_finite(&out) && a.get(1, 1, 2) == data.get(batch + row + 2 * column).copied())
     };
     "kernels::matmul::cpu::View::contiguous": (rows: usize = 3, columns: usize = 4) => {
@@ -662,10 +785,22 @@ cases! {
         let place = batch as u128 * 12 + row as u128 * 4 + column as u128;
         Ok::<_, Error>(found == usize::try_from(place).ok().and_then(|place| data.get(place).copied()))
     };
-    "kernels::matmul::cpu::gemm": (batch: usize = 1, m: usize = 2, n: usize = 3, k: usize = 2, bias: Vec<f32> = vec![1.0, 2.0, 3.0]) => {
+    "kernels::matmul::cpu::gemm": (
+        batch: usize = 1,
+        m: usize = 2,
+        n: usize = 3,
+        k: usize = 2,
+        bias: Vec<f32> = vec![1.0, 2.0, 3.0],
+    ) => {
         let (a, b, mut out) = (numbers(4)?, numbers(6)?, room(6)?);
         let shape = GemmShape { batch, m, n, k };
-        matmul::cpu::gemm(shape, Matrix::contiguous(&a, 2, 2), Matrix::contiguous(&b, 2, 3), Start::Columns(&bias), &mut out)?;
+        matmul::cpu::gemm(
+            shape,
+            Matrix::contiguous(&a, 2, 2),
+            Matrix::contiguous(&b, 2, 3),
+            Start::Columns(&bias),
+            &mut out,
+        )?;
         // A bias that isn't finite goes into its column, as in arithmetic.
         Ok::<_, Error>(all_finite(&out) || bias.iter().any(|x| !x.is_finite()))
     };
@@ -686,8 +821,13 @@ cases! {
     };
     "kernels::norm::Norm {}": (groups: usize = 2, epsilon: f64 = 1e-5, slope: f64 = 0.01) => {
         let activation = Some(Function::LeakyRelu(slope));
-        let right = |statistics| gives(&Norm { statistics, epsilon, affine: false, activation }, &[values(&[2, 4, 5])?], &[2, 4, 5]);
-        Ok::<_, Error>(right(Statistics::Group(groups))? && right(Statistics::Batch)? && right(Statistics::Instance)? || slope.abs() > 1e37)
+        let right = |statistics| {
+            gives(&Norm { statistics, epsilon, affine: false, activation }, &[values(&[2, 4, 5])?], &[2, 4, 5])
+        };
+        Ok::<_, Error>(
+            right(Statistics::Group(groups))? && right(Statistics::Batch)? && right(Statistics::Instance)?
+                || slope.abs() > 1e37,
+        )
     };
     "kernels::norm::Norm {}": (epsilon: f64 = 1e-5) => {
         let norm = Norm { statistics: Statistics::Running, epsilon, affine: false, activation: None };
@@ -695,19 +835,35 @@ cases! {
         gives(&norm, &[values(&[2, 4, 5])?, values(&[4])?, positive], &[2, 4, 5])
     };
 
-    "kernels::optim::sgd_step": (rate: f64 = 0.1, weight_decay: f64 = 0.01, momentum: f64 = 0.9, dampening: f64 = 0.0) => {
+    "kernels::optim::sgd_step": (
+        rate: f64 = 0.1,
+        weight_decay: f64 = 0.01,
+        momentum: f64 = 0.9,
+        dampening: f64 = 0.0,
+    ) => {
         let sgd = optim::Sgd { momentum, dampening, nesterov: false };
-        Ok::<_, Error>(stepped(|value, gradient, first, _| {
-            let mut parameters = [optim::SgdParameter { value, gradient, momentum: Some(first), rate, weight_decay }];
-            optim::sgd_step(&mut parameters, &sgd, false)
-        })? || [rate, weight_decay].iter().any(|x| *x > 1e37))
+        Ok::<_, Error>(
+            stepped(|value, gradient, first, _| {
+                let mut parameters =
+                    [optim::SgdParameter { value, gradient, momentum: Some(first), rate, weight_decay }];
+                optim::sgd_step(&mut parameters, &sgd, false)
+            })? || [rate, weight_decay].iter().any(|x| *x > 1e37),
+        )
     };
-    "kernels::optim::adam_step": (rate: f64 = 0.1, weight_decay: f64 = 0.01, betas: [f64; 2] = [0.9, 0.999], epsilon: f64 = 1e-8, step: u64 = 1) => {
+    "kernels::optim::adam_step": (
+        rate: f64 = 0.1,
+        weight_decay: f64 = 0.01,
+        betas: [f64; 2] = [0.9, 0.999],
+        epsilon: f64 = 1e-8,
+        step: u64 = 1,
+    ) => {
         let adam = optim::Adam { betas, epsilon, decoupled: true };
-        Ok::<_, Error>(stepped(|value, gradient, first, second| {
-            let mut parameters = [optim::AdamParameter { value, gradient, first, second, rate, weight_decay }];
-            optim::adam_step(&mut parameters, &adam, step)
-        })? || [rate, weight_decay].iter().any(|x| *x > 1e37))
+        Ok::<_, Error>(
+            stepped(|value, gradient, first, second| {
+                let mut parameters = [optim::AdamParameter { value, gradient, first, second, rate, weight_decay }];
+                optim::adam_step(&mut parameters, &adam, step)
+            })? || [rate, weight_decay].iter().any(|x| *x > 1e37),
+        )
     };
     "kernels::optim::ema_step": (decay: f64 = 0.9) => {
         let (mut average, value) = (values(&[4])?, values(&[4])?);
@@ -724,24 +880,48 @@ cases! {
     "kernels::parallel::Partition::new": (block: usize = 4) => {
         let mut numbers = [0u8; 10];
         let partition = Partition::new(&mut numbers, block);
-        Ok::<_, Error>(in_a_chunk(|| partition.block(0).fill(1))? && numbers.iter().filter(|&&x| x == 1).count() == block.clamp(1, 10))
+        Ok::<_, Error>(
+            in_a_chunk(|| partition.block(0).fill(1))?
+                && numbers.iter().filter(|&&x| x == 1).count() == block.clamp(1, 10),
+        )
     };
     "kernels::parallel::Partition::block": (i: usize = 1) => {
         let mut numbers = [0u8; 10];
         let partition = Partition::new(&mut numbers, 4);
-        Ok::<_, Error>(in_a_chunk(|| partition.block(i).fill(1))? && numbers.iter().filter(|&&x| x == 1).count() == if i < 2 { 4 } else { 2 } && i < 3)
+        Ok::<_, Error>(
+            in_a_chunk(|| partition.block(i).fill(1))?
+                && numbers.iter().filter(|&&x| x == 1).count() == if i < 2 { 4 } else { 2 }
+                && i < 3,
+        )
     };
     "kernels::parallel::Partition::take": (start: usize = 4, end: usize = 8) => {
         let mut numbers = [0u8; 10];
         let partition = Partition::new(&mut numbers, 4);
-        Ok::<_, Error>(in_a_chunk(|| partition.take(start..end).fill(1))? && numbers.iter().filter(|&&x| x == 1).count() == end - start)
+        Ok::<_, Error>(
+            in_a_chunk(|| partition.take(start..end).fill(1))?
+                && numbers.iter().filter(|&&x| x == 1).count() == end - start,
+        )
     };
-    "kernels::parallel::Grid::new": (rows: usize = 5, columns: usize = 7, row_block: usize = 2, column_block: usize = 3) => {
+    "kernels::parallel::Grid::new": (
+        rows: usize = 5,
+        columns: usize = 7,
+        row_block: usize = 2,
+        column_block: usize = 3,
+    ) => {
         let mut numbers = [0u8; 35];
         let grid = Grid::new(&mut numbers, rows, columns, row_block, column_block)?;
-        Ok::<_, Error>(in_a_chunk(|| grid.tile(0, 0).row(0).fill(1))? && numbers.iter().filter(|&&x| x == 1).count() == column_block.clamp(1, 7))
+        Ok::<_, Error>(
+            in_a_chunk(|| grid.tile(0, 0).row(0).fill(1))?
+                && numbers.iter().filter(|&&x| x == 1).count() == column_block.clamp(1, 7),
+        )
     };
-    "kernels::parallel::Grid::batched": (planes: usize = 2, rows: usize = 3, columns: usize = 4, row_block: usize = 2, column_block: usize = 3) => {
+    "kernels::parallel::Grid::batched": (
+        planes: usize = 2,
+        rows: usize = 3,
+        columns: usize = 4,
+        row_block: usize = 2,
+        column_block: usize = 3,
+    ) => {
         let mut numbers = [0u8; 24];
         let grid = Grid::batched(&mut numbers, planes, rows, columns, row_block, column_block)?;
         Ok::<_, Error>(in_a_chunk(|| grid.tile_of(1, 0, 0).row(0).fill(1))? && numbers[12] == 1)
@@ -750,7 +930,12 @@ cases! {
         // Sizes whose product would come to 0, or wrap around to it.
         let mut numbers = [0u8; 0];
         let grid = Grid::batched(&mut numbers, planes, rows, columns, 2, 2)?;
-        Ok::<_, Error>(in_a_chunk(|| { grid.tile_of(0, 0, 0); }).is_err())
+        Ok::<_, Error>(
+            in_a_chunk(|| {
+                grid.tile_of(0, 0, 0);
+            })
+            .is_err(),
+        )
     };
     "kernels::parallel::Grid::tile": (i: usize = 1, j: usize = 1) => {
         let mut numbers = [0u8; 35];
@@ -760,7 +945,9 @@ cases! {
     "kernels::parallel::Grid::tile_of": (plane: usize = 1, i: usize = 1, j: usize = 1) => {
         let mut numbers = [0u8; 40];
         let grid = Grid::batched(&mut numbers, 2, 4, 5, 2, 3)?;
-        Ok::<_, Error>(in_a_chunk(|| grid.tile_of(plane, i, j).row(0).fill(1))? && numbers[plane * 20 + i * 10 + j * 3] == 1)
+        Ok::<_, Error>(
+            in_a_chunk(|| grid.tile_of(plane, i, j).row(0).fill(1))? && numbers[plane * 20 + i * 10 + j * 3] == 1,
+        )
     };
     "kernels::parallel::Tile::row": (row: usize = 1) => {
         let mut numbers = [0u8; 12];
@@ -774,7 +961,9 @@ cases! {
     "kernels::parallel::PartialSlots::filled": (values: Vec<f32> = vec![1.0, 2.0, 3.0, 4.0], width: usize = 2) => {
         let mut copy = values.clone();
         let sums = PartialSlots::filled(&mut copy, width)?.sum();
-        let expected: Vec<f32> = (0..width.clamp(1, values.len().max(1)).min(values.len())).map(|i| values.iter().skip(i).step_by(width.max(1)).sum()).collect();
+        let expected: Vec<f32> = (0..width.clamp(1, values.len().max(1)).min(values.len()))
+            .map(|i| values.iter().skip(i).step_by(width.max(1)).sum())
+            .collect();
         Ok::<_, Error>(sums.iter().zip(&expected).all(|(a, b)| same(*a, *b)) && sums.len() == expected.len())
     };
     "kernels::parallel::Settings::threads": (count: usize = 2) => {
@@ -782,7 +971,9 @@ cases! {
         let seen = Mutex::new(0);
         with_settings(settings, || parallel_for(8, 1, |range| *seen.lock().unwrap() += range.len()))?;
         let running = with_settings(settings, threads);
-        Ok::<_, Error>(*seen.lock().unwrap() == 8 && running >= 1 && (running == count || count == 0 || count > 1 << 16))
+        Ok::<_, Error>(
+            *seen.lock().unwrap() == 8 && running >= 1 && (running == count || count == 0 || count > 1 << 16),
+        )
     };
     "kernels::parallel::with_threads": (count: usize = 2) => {
         let seen = Mutex::new(0);
@@ -791,7 +982,9 @@ cases! {
     };
     "kernels::parallel::Settings::order": (seed: u64 = 3) => {
         let seen = Mutex::new(Vec::new());
-        with_settings(Settings::default().order(Order::Shuffled(seed)), || parallel_for(8, 1, |range| seen.lock().unwrap().extend(range)))?;
+        with_settings(Settings::default().order(Order::Shuffled(seed)), || {
+            parallel_for(8, 1, |range| seen.lock().unwrap().extend(range))
+        })?;
         let mut seen = seen.into_inner().unwrap();
         seen.sort_unstable();
         Ok::<_, Error>(seen.into_iter().eq(0..8))
@@ -801,8 +994,13 @@ cases! {
         parallel_for(range, grain, |chunk| seen.lock().unwrap().push(chunk))?;
         let mut seen = seen.into_inner().unwrap();
         seen.sort_by_key(|chunk| chunk.start);
-        let joined = seen.windows(2).all(|pair| pair[0].end == pair[1].start) && seen.iter().all(|chunk| chunk.start < chunk.end);
-        Ok::<_, Error>(joined && seen.first().map_or(0, |chunk| chunk.start) == 0 && seen.last().map_or(0, |chunk| chunk.end) == range)
+        let joined = seen.windows(2).all(|pair| pair[0].end == pair[1].start)
+            && seen.iter().all(|chunk| chunk.start < chunk.end);
+        Ok::<_, Error>(
+            joined
+                && seen.first().map_or(0, |chunk| chunk.start) == 0
+                && seen.last().map_or(0, |chunk| chunk.end) == range,
+        )
     };
 
     "kernels::pool::MaxPool::new": (kernel: Vec<usize> = vec![2, 2]) => {
@@ -813,16 +1011,37 @@ cases! {
         let op = AveragePool::new(&kernel)?;
         Ok::<_, Error>(works(&op, &[values(&[1, 2, 5, 6])?]).is_ok_and(|right| right) || kernel.len() != 2)
     };
-    "kernels::pool::MaxPool {}": (kernel: Vec<usize> = vec![3, 2], stride: Vec<usize> = vec![2, 1], padding: Vec<usize> = vec![1, 0], dilation: Vec<usize> = vec![1, 2]) => {
+    "kernels::pool::MaxPool {}": (
+        kernel: Vec<usize> = vec![3, 2],
+        stride: Vec<usize> = vec![2, 1],
+        padding: Vec<usize> = vec![1, 0],
+        dilation: Vec<usize> = vec![1, 2],
+    ) => {
         let both_modes = [false, true].map(|ceil_mode| {
-            let op = MaxPool { kernel: kernel.clone(), stride: stride.clone(), padding: padding.clone(), dilation: dilation.clone(), ceil_mode };
+            let op = MaxPool {
+                kernel: kernel.clone(),
+                stride: stride.clone(),
+                padding: padding.clone(),
+                dilation: dilation.clone(),
+                ceil_mode,
+            };
             works(&op, &[values(&[1, 2, 7, 8])?])
         });
         both_modes.into_iter().collect::<Result<Vec<bool>>>()
     };
-    "kernels::pool::AveragePool {}": (kernel: Vec<usize> = vec![3, 2], stride: Vec<usize> = vec![2, 1], padding: Vec<usize> = vec![1, 0]) => {
+    "kernels::pool::AveragePool {}": (
+        kernel: Vec<usize> = vec![3, 2],
+        stride: Vec<usize> = vec![2, 1],
+        padding: Vec<usize> = vec![1, 0],
+    ) => {
         let both_modes = [false, true].map(|ceil_mode| {
-            let op = AveragePool { kernel: kernel.clone(), stride: stride.clone(), padding: padding.clone(), ceil_mode, count_include_pad: !ceil_mode };
+            let op = AveragePool {
+                kernel: kernel.clone(),
+                stride: stride.clone(),
+                padding: padding.clone(),
+                ceil_mode,
+                count_include_pad: !ceil_mode,
+            };
             works(&op, &[values(&[1, 2, 7, 8])?])
         });
         both_modes.into_iter().collect::<Result<Vec<bool>>>()
@@ -856,7 +1075,9 @@ cases! {
         all.into_iter().collect::<Result<Vec<bool>>>()
     };
     "kernels::reduce::ArgMax {}": (axis: usize = 1) => {
-        Ok::<_, Error>(run(&ArgMax { axis }, &[&values(&[2, 3])?], &Context::default())?.outputs[0].rank() == 1 && axis < 2)
+        Ok::<_, Error>(
+            run(&ArgMax { axis }, &[&values(&[2, 3])?], &Context::default())?.outputs[0].rank() == 1 && axis < 2,
+        )
     };
     "kernels::reduce::sum_to": (shape: Vec<usize> = vec![1, 3]) => {
         let sum = reduce::sum_to(&values(&[2, 3])?, &shape)?;
@@ -886,7 +1107,9 @@ cases! {
         probe(|probe| probe.count = count, |_, probed| probed.shr == 0x8000_0001u32.checked_shr(count).unwrap_or(0))
     };
     "kernels::simd::Vector::splat": (x: f32 = 0.5) => probe(|probe| probe.x = x, |_, probed| same(probed.splat, x));
-    "kernels::simd::Vector::splat_bits": (bits: u64 = 1) => probe(|probe| probe.bits = bits, |_, probed| probed.splat_bits == bits as u32);
+    "kernels::simd::Vector::splat_bits": (bits: u64 = 1) => {
+        probe(|probe| probe.bits = bits, |_, probed| probed.splat_bits == bits as u32)
+    };
     "kernels::simd::Vector::load": (row: [f32; 16] = [1.0; 16]) => {
         probe(|probe| probe.row = row, |_, probed| probed.row.iter().zip(row).all(|(&a, b)| same(a, b)))
     };
@@ -909,9 +1132,13 @@ cases! {
         probe(|probe| probe.row = row, |_, probed| probed.lanes.iter().zip(row).all(|(&a, b)| same(a, b)))
     };
     "kernels::simd::Lanes16::load_partial": (row: [f32; 16] = [1.0; 16], fill: f32 = 0.5) => {
-        probe(|probe| (probe.row, probe.x) = (row, fill), |_, probed| {
-            probed.lanes[16..19].iter().zip(row).all(|(&a, b)| same(a, b)) && probed.lanes[19..32].iter().all(|&a| same(a, fill))
-        })
+        probe(
+            |probe| (probe.row, probe.x) = (row, fill),
+            |_, probed| {
+                probed.lanes[16..19].iter().zip(row).all(|(&a, b)| same(a, b))
+                    && probed.lanes[19..32].iter().all(|&a| same(a, fill))
+            },
+        )
     };
     "kernels::simd::Lanes16::fold": (row: [f32; 16] = [1.0; 16]) => {
         probe(|probe| probe.row = row, |_, probed| near(probed.folded, plain(&row)))
@@ -947,10 +1174,14 @@ cases! {
         });
         events.iter().any(|event| event.estimates.first().is_some_and(|(_, found)| found.to_bits() == time.to_bits()))
     };
-    "kernels::view::View {}": (axes: Vec<usize> = vec![1, 0]) => gives(&View::Permute(axes), &[values(&[2, 3])?], &[3, 2]);
+    "kernels::view::View {}": (axes: Vec<usize> = vec![1, 0]) => {
+        gives(&View::Permute(axes), &[values(&[2, 3])?], &[3, 2])
+    };
     "kernels::view::View {}": (axis: usize = 1, start: usize = 1, length: usize = 2, step: usize = 2) => {
         let mut shape = vec![3, 5];
-        if let Some(size) = shape.get_mut(axis) { *size = length; }
+        if let Some(size) = shape.get_mut(axis) {
+            *size = length;
+        }
         gives(&View::Slice { axis, start, length, step }, &[values(&[3, 5])?], &shape)
     };
     "kernels::view::View {}": (shape: Vec<usize> = vec![2, 3]) => {

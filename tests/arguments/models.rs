@@ -45,7 +45,12 @@ impl Drop for Saved {
 }
 
 cases! {
-    "models::Model::new": (in_channels: usize = 1, classes: usize = 2, widths: Vec<usize> = vec![2, 4], device: Device = Device::Cpu) => {
+    "models::Model::new": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        widths: Vec<usize> = vec![2, 4],
+        device: Device = Device::Cpu,
+    ) => {
         let config = UNet3dConfig { in_channels, classes, widths };
         let model = Model::new(&config, device, Seed::new(1))?;
         let size = 1 << config.widths.len().min(20).saturating_sub(1);
@@ -106,7 +111,14 @@ cases! {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = UNet3d::new(params.root(), &config())?;
         let results = formula::dump(&params, &network, &input, false)?;
-        Ok::<_, Error>(results.iter().map(|(_, tensor)| finite(tensor)).collect::<Result<Vec<bool>>>()?.into_iter().all(|right| right))
+        Ok::<_, Error>(
+            results
+                .iter()
+                .map(|(_, tensor)| finite(tensor))
+                .collect::<Result<Vec<bool>>>()?
+                .into_iter()
+                .all(|right| right),
+        )
     };
     "models::formula::parameter": (shape: Vec<usize> = vec![2, 3]) => {
         let tensor = formula::parameter("conv.weight", &shape, DType::F32)?;

@@ -106,10 +106,16 @@ cases! {
         Ok::<_, Error>(function(&[2, 3], Activation(Function::LeakyRelu(slope)))? || slope.abs() > 1e37)
     };
     "nn::AdamW::betas": (betas: [f64; 2] = [0.9, 0.999]) => {
-        stepped(|params| made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.betas(betas)))
+        {
+            stepped(|params| {
+                made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.betas(betas))
+            })
+        }
     };
     "nn::AdamW::epsilon": (epsilon: f64 = 1e-8) => {
-        stepped(|params| made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.epsilon(epsilon)))
+        stepped(|params| {
+            made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.epsilon(epsilon))
+        })
     };
     "nn::Group::rate": (rate: f64 = 0.1) => {
         // The group is made within the optimizer's constructor, which hands its error on or finds it.
@@ -150,32 +156,39 @@ cases! {
         })
     };
     "nn::ConvTranspose::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
-        layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel)?.build()).map(|right| {
-            right || inputs != 4 || kernel.len() != 2 || outputs == 0
-        })
+        layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel)?.build())
+            .map(|right| right || inputs != 4 || kernel.len() != 2 || outputs == 0)
     };
     "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2], one: usize = 2) => {
         let numbers = list::<2>(&stride)?;
         Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.stride(numbers)))? && transposed(|c| made(c.stride(one)))?)
     };
-    "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2]) => conv(&[1, 4, 7, 8], |c| made(c.stride(&stride[..])));
+    "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2]) => {
+        conv(&[1, 4, 7, 8], |c| made(c.stride(&stride[..])))
+    };
     "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
         let numbers = list::<2>(&padding)?;
         Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.padding(numbers)))? && transposed(|c| made(c.padding(one)))?)
     };
-    "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0]) => conv(&[1, 4, 7, 8], |c| made(c.padding(&padding[..])));
+    "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0]) => {
+        conv(&[1, 4, 7, 8], |c| made(c.padding(&padding[..])))
+    };
     "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2], one: usize = 2) => {
         let numbers = list::<2>(&dilation)?;
         Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.dilation(numbers)))? && transposed(|c| made(c.dilation(one)))?)
     };
-    "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2]) => conv(&[1, 4, 7, 8], |c| made(c.dilation(&dilation[..])));
+    "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2]) => {
+        conv(&[1, 4, 7, 8], |c| made(c.dilation(&dilation[..])))
+    };
     "nn::ConvBuilder::groups": (groups: usize = 2) => {
         Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.groups(groups)))? && transposed(|c| made(c.groups(groups)))?)
     };
     "nn::ConvBuilder::output_padding": (output_padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
         let numbers = list::<2>(&output_padding)?;
-        Ok::<_, Error>(transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(numbers)))?
-            && transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(one)))?)
+        Ok::<_, Error>(
+            transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(numbers)))?
+                && transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(one)))?,
+        )
     };
     "nn::ConvBuilder::output_padding": (output_padding: Vec<usize> = vec![1, 0]) => {
         transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(&output_padding[..])))
@@ -187,13 +200,17 @@ cases! {
             made::<ConvNormActivation>(ConvNormActivation::new(conv, norm))
         })
     };
-    "nn::Dropout::new": (probability: f64 = 0.5) => layer(&[2, 3], |scope| {
-        Ok::<_, Error>(Both(Dropout::new(&scope, probability)?, Linear::new(scope, 3, 3, true)?))
-    });
+    "nn::Dropout::new": (probability: f64 = 0.5) => {
+        layer(&[2, 3], |scope| {
+            Ok::<_, Error>(Both(Dropout::new(&scope, probability)?, Linear::new(scope, 3, 3, true)?))
+        })
+    };
     "nn::LayerNorm::new": (shape: Vec<usize> = vec![3, 4]) => {
         layer(&[&[2], &shape[..]].concat(), |scope| LayerNorm::new(scope, &shape))
     };
-    "nn::LayerNorm::epsilon": (epsilon: f64 = 1e-5) => layer(&[2, 3], |scope| made::<LayerNorm>(LayerNorm::new(scope, &[3])?.epsilon(epsilon)));
+    "nn::LayerNorm::epsilon": (epsilon: f64 = 1e-5) => {
+        layer(&[2, 3], |scope| made::<LayerNorm>(LayerNorm::new(scope, &[3])?.epsilon(epsilon)))
+    };
     "nn::Linear::new": (inputs: usize = 3, outputs: usize = 2) => {
         layer(&[2, inputs], |scope| Linear::new(scope, inputs, outputs, true)).map(|right| right || outputs == 0)
     };
@@ -208,14 +225,19 @@ cases! {
         layer(&[2, 5, size], |scope| MultiHeadAttention::new(scope, size, heads))
     };
     "nn::Norm::new": (channels: usize = 4, groups: usize = 2) => {
-        Ok::<_, Error>(layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Group(groups), channels, None))?
-            && layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Batch, channels, None))?)
+        Ok::<_, Error>(
+            layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Group(groups), channels, None))?
+                && layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Batch, channels, None))?,
+        )
     };
     "nn::Norm::plain": (channels: usize = 4, groups: usize = 2, slope: f64 = 0.1) => {
         let activation = Some(Function::LeakyRelu(slope));
         let right = |kind| {
             layer(&[2, channels, 3], |mut scope| {
-                Ok::<_, Error>(Both(Norm::plain(scope.at("norm"), kind, channels, activation)?, Linear::new(scope, 3, 3, true)?))
+                Ok::<_, Error>(Both(
+                    Norm::plain(scope.at("norm"), kind, channels, activation)?,
+                    Linear::new(scope, 3, 3, true)?,
+                ))
             })
         };
         Ok::<_, Error>(right(NormKind::Group(groups))? && right(NormKind::Instance)? || slope.abs() > 1e15)
@@ -251,7 +273,10 @@ cases! {
         let (own, other) = (before.clone(), params.get("w")?.to_vec_f64()?);
         match updated {
             // A mean of two lies between them.
-            Ok(()) => Ok(value.iter().zip(own.iter().zip(&other)).all(|(x, (a, b))| (a.min(*b) - 1e-6..=a.max(*b) + 1e-6).contains(x))),
+            Ok(()) => Ok(value
+                .iter()
+                .zip(own.iter().zip(&other))
+                .all(|(x, (a, b))| (a.min(*b) - 1e-6..=a.max(*b) + 1e-6).contains(x))),
             Err(error) if value == before => Err(error),
             Err(_) => Ok(false),
         }
@@ -280,7 +305,11 @@ cases! {
         let mut params = store();
         let made = params.root().constant_buffer("b", &shape, value);
         match made {
-            Ok(_) => Ok(params.get("b")?.to_vec::<f32>()?.iter().all(|x| x.to_bits() == (value as f32).to_bits() || x.is_nan() && value.is_nan())),
+            Ok(_) => Ok(params
+                .get("b")?
+                .to_vec::<f32>()?
+                .iter()
+                .all(|x| x.to_bits() == (value as f32).to_bits() || x.is_nan() && value.is_nan())),
             // Half a parameter would be found here.
             Err(error) if params.state().count() == 0 => Err(error),
             Err(_) => Ok(false),
@@ -310,16 +339,28 @@ cases! {
     "nn::Upsample {}": (factors: Vec<usize> = vec![2, 3]) => {
         function(&[1, 2, 3, 4], Upsample { factors, mode: Interpolation::Linear })
     };
-    "nn::gradcheck::check_with": (step: f64 = 1e-5, tolerance: f64 = 1e-6, elementwise: usize = 32, directions: u64 = 4) => {
+    "nn::gradcheck::check_with": (
+        step: f64 = 1e-5,
+        tolerance: f64 = 1e-6,
+        elementwise: usize = 32,
+        directions: u64 = 4,
+    ) => {
         let options = gradcheck::Options { step, tolerance, elementwise, directions, seed: Seed::new(1) };
-        gradcheck::check_with(|vars| vars[0].square(), &[values(&[3])?], options).map(|()| directions > 0 && step > 0.0 && tolerance > 0.0)
+        gradcheck::check_with(|vars| vars[0].square(), &[values(&[3])?], options)
+            .map(|()| directions > 0 && step > 0.0 && tolerance > 0.0)
     };
-    "nn::gradcheck::tensors": (shape: Vec<usize> = vec![2, 3]) => Ok::<_, Error>(one(gradcheck::tensors(shape.clone()))?.shape() == shape);
+    "nn::gradcheck::tensors": (shape: Vec<usize> = vec![2, 3]) => {
+        Ok::<_, Error>(one(gradcheck::tensors(shape.clone()))?.shape() == shape)
+    };
     "nn::gradcheck::images": (first: usize = 1, last: usize = 3) => {
         Ok::<_, Error>((first..=last.max(first)).contains(&(one(gradcheck::images(first..=last))?.rank() - 2)))
     };
     "nn::gradcheck::images_of": (least: usize = 1, most: usize = 4) => {
-        Ok::<_, Error>((least..=most.max(least)).contains(&one(gradcheck::images_of(1..=2, least..=most))?.shape()[1]))
+        {
+            Ok::<_, Error>(
+                (least..=most.max(least)).contains(&one(gradcheck::images_of(1..=2, least..=most))?.shape()[1]),
+            )
+        }
     };
     "nn::init::Init {}": (number: f64 = 0.5, fan: usize = 9) => {
         let all = [Init::Constant(number), Init::Uniform(number), Init::Normal(number), Init::TruncatedNormal(number)];
@@ -341,7 +382,9 @@ cases! {
         let (x, y) = (pass.input(&values(&[4])?), pass.input(&Tensor::zeros(&[4], DType::F32, Device::Cpu)?));
         losses::smooth_l1(&x, &y, beta)?.value().to_scalar()
     };
-    "nn::schedule::cosine": (step: u64 = 3, total: u64 = 10, least: f64 = 0.1) => is_factor(schedule::cosine(step, total, least), least);
+    "nn::schedule::cosine": (step: u64 = 3, total: u64 = 10, least: f64 = 0.1) => {
+        is_factor(schedule::cosine(step, total, least), least)
+    };
     "nn::schedule::linear_warmup": (step: u64 = 3, steps: u64 = 10, start: f64 = 0.1) => {
         let factor = schedule::linear_warmup(step, steps, start);
         // Without a warm-up there is nothing to wait for.
@@ -352,7 +395,9 @@ cases! {
         // Any power of a number from 0 to 1 that is at least 0 is one too.
         is_factor(schedule::polynomial(step, total, power), if power >= 0.0 { 0.5 } else { power })
     };
-    "nn::schedule::step": (step: u64 = 3, every: u64 = 2, gamma: f64 = 0.1) => is_factor(schedule::step(step, every, gamma), gamma);
+    "nn::schedule::step": (step: u64 = 3, every: u64 = 2, gamma: f64 = 0.1) => {
+        is_factor(schedule::step(step, every, gamma), gamma)
+    };
 }
 
 /// One module and then another.

@@ -130,7 +130,11 @@ cases! {
         // Labels are 0 and 1, stored in a byte each: with other numbers of classes it must say so.
         Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
     };
-    "pipeline::Dataset::with_reader": (classes: usize = 2, spacing: Vec<f64> = vec![1.0, 1.0, 1.0], value: f64 = 1.0) => {
+    "pipeline::Dataset::with_reader": (
+        classes: usize = 2,
+        spacing: Vec<f64> = vec![1.0, 1.0, 1.0],
+        value: f64 = 1.0,
+    ) => {
         let folder = Folder::new()?;
         let given = spacing.clone();
         let dataset = Dataset::with_reader(&folder.0, classes, move |_: &Path| {
@@ -176,7 +180,9 @@ cases! {
         finite(&affine.apply(sample, &mut Seed::new(1).random())?.image)
     };
     "pipeline::Sample::with_spacing": (spacing: Vec<f64> = vec![1.0, 2.0]) => {
-        Ok::<_, Error>(sample()?.with_spacing(&spacing)?.spacing == spacing && spacing.iter().all(|x| *x > 0.0 && x.is_finite()))
+        Ok::<_, Error>(
+            sample()?.with_spacing(&spacing)?.spacing == spacing && spacing.iter().all(|x| *x > 0.0 && x.is_finite()),
+        )
     };
     "pipeline::SlidingWindow::new": (patch: Vec<usize> = vec![4, 3]) => {
         Ok::<_, Error>(slides(&window(&patch)?, &[5, 6])? && patch.len() == 2)
@@ -191,7 +197,11 @@ cases! {
         let count = window(&[4, 3])?.windows(&spatial)?;
         Ok::<_, Error>(count > 0 && spatial.len() == 2)
     };
-    "pipeline::SlidingWindow::memory_bound": (channels: usize = 1, classes: usize = 2, spatial: Vec<usize> = vec![5, 6]) => {
+    "pipeline::SlidingWindow::memory_bound": (
+        channels: usize = 1,
+        classes: usize = 2,
+        spatial: Vec<usize> = vec![5, 6],
+    ) => {
         let bytes = window(&[4, 3])?.memory_bound(channels, classes, &spatial)?;
         let labels = spatial.iter().fold(1u128, |count, &size| count * size as u128);
         Ok::<_, Error>(bytes as u128 >= labels)
@@ -206,7 +216,10 @@ cases! {
         bar.inc(1);
         bar.length() == Some(length)
     };
-    "pipeline::transforms::Compose::apply": (shape: Vec<usize> = vec![1, 5, 6], spacing: Vec<f64> = vec![1.0, 2.0]) => {
+    "pipeline::transforms::Compose::apply": (
+        shape: Vec<usize> = vec![1, 5, 6],
+        spacing: Vec<f64> = vec![1.0, 2.0],
+    ) => {
         let compose = made::<Compose>(Compose::new().then(Flip::default()))?;
         let sample = Sample { image: image(&shape)?, label: None, spacing, name: "a".to_owned() };
         finite(&compose.apply(sample, Seed::new(1))?.image)
@@ -223,22 +236,34 @@ cases! {
     };
     "pipeline::transforms::Flip::new": (probabilities: Vec<f64> = vec![0.5, 1.0]) => {
         let flip = made::<Flip>(Flip::new(probabilities.clone()))?;
-        Ok::<_, Error>(transforms(&flip).is_ok_and(|right| right) || (1..=3).contains(&probabilities.len()) && probabilities.len() != 2)
+        Ok::<_, Error>(
+            transforms(&flip).is_ok_and(|right| right)
+                || (1..=3).contains(&probabilities.len()) && probabilities.len() != 2,
+        )
     };
-    "pipeline::transforms::RandomAffine {}": (probability: f64 = 1.0, degrees: (f64, f64) = (-15.0, 15.0), scale: (f64, f64) = (0.9, 1.1), translation: (f64, f64) = (0.0, 1.0)) => {
-        transforms(&RandomAffine { probability, degrees, scale, translation })
-    };
+    "pipeline::transforms::RandomAffine {}": (
+        probability: f64 = 1.0,
+        degrees: (f64, f64) = (-15.0, 15.0),
+        scale: (f64, f64) = (0.9, 1.1),
+        translation: (f64, f64) = (0.0, 1.0),
+    ) => { transforms(&RandomAffine { probability, degrees, scale, translation }) };
     "pipeline::transforms::RandomBrightness {}": (probability: f64 = 1.0, factor: (f64, f64) = (0.75, 1.25)) => {
-        Ok::<_, Error>(transforms(&RandomBrightness { probability, factor })? || factor.0.abs().max(factor.1.abs()) > 1e37)
+        Ok::<_, Error>(
+            transforms(&RandomBrightness { probability, factor })? || factor.0.abs().max(factor.1.abs()) > 1e37,
+        )
     };
-    "pipeline::transforms::RandomContrast {}": (probability: f64 = 1.0, factor: (f64, f64) = (0.75, 1.25)) => {
-        transforms(&RandomContrast { probability, factor })
-    };
-    "pipeline::transforms::RandomGamma {}": (probability: f64 = 1.0, exponent: (f64, f64) = (0.7, 1.5)) => {
-        transforms(&RandomGamma { probability, exponent, keep_moments: true })
-    };
+    "pipeline::transforms::RandomContrast {}": (
+        probability: f64 = 1.0,
+        factor: (f64, f64) = (0.75, 1.25),
+    ) => { transforms(&RandomContrast { probability, factor }) };
+    "pipeline::transforms::RandomGamma {}": (
+        probability: f64 = 1.0,
+        exponent: (f64, f64) = (0.7, 1.5),
+    ) => { transforms(&RandomGamma { probability, exponent, keep_moments: true }) };
     "pipeline::transforms::RandomNoise {}": (probability: f64 = 1.0, deviation: (f64, f64) = (0.0, 0.1)) => {
-        Ok::<_, Error>(transforms(&RandomNoise { probability, deviation })? || deviation.0.abs().max(deviation.1.abs()) > 1e30)
+        Ok::<_, Error>(
+            transforms(&RandomNoise { probability, deviation })? || deviation.0.abs().max(deviation.1.abs()) > 1e30,
+        )
     };
     "pipeline::transforms::Transform::apply": (shape: Vec<usize> = vec![1, 5, 6]) => {
         let sample = Sample::new("a", &image(&shape)?, None)?;
