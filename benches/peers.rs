@@ -200,17 +200,17 @@ fn build(case: &str) -> Result<Option<Step>> {
         return Ok(Some(infer(&UNet3dConfig::new(3), &[1, 1, n, n, n])?));
     }
     if let Some(n) = size_of("conv3d_k3_32x32_") {
-        let op = Conv { padding: vec![1; 3], ..Conv::new(3) };
+        let op = Conv { padding: vec![1; 3], ..Conv::new(3)? };
         return Ok(Some(op_step(op, vec![random(&[1, 32, n, n, n], "x")?, random(&[32, 32, 3, 3, 3], "w")?], train)));
     }
     if let Some(&(_, x, weight, padding, stride, groups)) = CONVOLUTIONS.iter().find(|&&(known, ..)| known == name) {
         let rank = x.len() - 2;
-        let op = Conv { padding: vec![padding; rank], stride: vec![stride; rank], groups, ..Conv::new(rank) };
+        let op = Conv { padding: vec![padding; rank], stride: vec![stride; rank], groups, ..Conv::new(rank)? };
         return Ok(Some(op_step(op, vec![random(x, "x")?, random(weight, "w")?], train)));
     }
     Ok(Some(match case {
         "convt3d_k2s2_64x32_32" => op_step(
-            ConvTranspose::new(3, 2),
+            ConvTranspose::new(3, 2)?,
             vec![random(&[1, 64, 32, 32, 32], "x")?, random(&[64, 32, 2, 2, 2], "w")?],
             train,
         ),
@@ -220,7 +220,7 @@ fn build(case: &str) -> Result<Option<Step>> {
             op_step(op, vec![random(&[1, 32, 64, 64, 64], "x")?, random(&[32], "g")?, random(&[32], "b")?], train)
         }
         "maxpool3d_32_64" => op_step(
-            MaxPool { stride: vec![2; 3], ..MaxPool::new(&[2; 3]) },
+            MaxPool { stride: vec![2; 3], ..MaxPool::new(&[2; 3])? },
             vec![random(&[1, 32, 64, 64, 64], "x")?],
             train,
         ),

@@ -10,29 +10,25 @@ pub struct Layout {
     offset: usize,
 }
 
-/// The number of elements of `shape`, checked: the product, and the bytes of 8-byte elements, must fit an `isize`.
+/// The number of elements of `shape`, checked: the product, and the bytes of 8-byte elements, must fit an `isize`. An axis of
+/// size 0 doesn't excuse the others, so that the product of any axes fits too.
 ///
 /// # Errors
 /// A shape error when it overflows.
 pub fn element_count(operation: &str, shape: &[usize]) -> Result<usize> {
-    if shape.contains(&0) {
-        return Ok(0);
-    }
     let limit = isize::MAX as usize / 8;
-    shape.iter().try_fold(1usize, |count, &size| count.checked_mul(size).filter(|&count| count <= limit)).ok_or_else(
-        || {
-            Error::shape(operation, "the number of elements overflows")
-                .expected(format!("at most {limit}"))
-                .shapes([shape])
-        },
-    )
+    let product = |count: usize, &size: &usize| count.checked_mul(size.max(1)).filter(|&count| count <= limit);
+    let count = shape.iter().try_fold(1, product).ok_or_else(|| {
+        Error::shape(operation, "the number of elements overflows").expected(format!("at most {limit}")).shapes([shape])
+    })?;
+    Ok(if shape.contains(&0) { 0 } else { count })
 }
 
-/// Row-major strides, in elements, of `shape`.
+/// Row-major strides, in elements, of `shape`; `usize::MAX` where they overflow, which [`element_count`] refuses.
 pub fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis].max(1);
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
     }
     strides
 }
@@ -59,7 +55,8 @@ pub fn broadcast_shapes(operation: &str, shapes: &[&[usize]]) -> Result<Vec<usiz
 }
 
 impl Layout {
-    /// The row-major layout of `shape` from the start of a storage.
+    /// The row-major layout of `shape` from the start of a storage. No storage is large enough for a shape that
+    /// [`element_count`] refuses; its strides and count are `usize::MAX` where they overflow.
     pub fn contiguous(shape: &[usize]) -> Self {
         Self { strides: contiguous_strides(shape), shape: shape.to_vec(), offset: 0 }
     }
@@ -86,17 +83,17 @@ impl Layout {
 
     /// The number of elements.
     pub fn count(&self) -> usize {
-        self.shape.iter().product()
+        if self.shape.contains(&0) { 0 } else { self.shape.iter().fold(1, |count, &size| count.saturating_mul(size)) }
     }
 
     /// Whether the elements lie in row-major order without gaps.
     pub fn is_contiguous(&self) -> bool {
-        let mut expected = 1;
+        let mut expected = 1usize;
         for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
             if size != 1 && stride != expected {
                 return self.count() == 0;
             }
-            expected *= size;
+            expected = expected.saturating_mul(size);
         }
         true
     }
@@ -127,7 +124,7 @@ impl Layout {
         self.offset + 1 + self.shape.iter().zip(&self.strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>()
     }
 
-    fn axis(&self, operation: &str, axis: usize) -> Result<()> {
+    pub(crate) fn axis(&self, operation: &str, axis: usize) -> Result<()> {
         if axis < self.rank() {
             return Ok(());
         }
@@ -180,7 +177,10 @@ impl Layout {
         }
         let mut view = self.clone();
         view.shape[axis] = length;
-        view.strides[axis] = self.strides[axis] * step;
+        // Between fewer than two elements there is no step, and one that leads outside could overflow.
+        if length > 1 {
+            view.strides[axis] = self.strides[axis] * step;
+        }
         if length > 0 {
             view.offset += start * self.strides[axis];
         }
@@ -319,6 +319,7 @@ mod tests {
     #[test]
     fn counts_are_checked() {
         assert!(element_count("test", &[usize::MAX, 2]).is_err());
-        assert_eq!(element_count("test", &[usize::MAX, 0]).unwrap(), 0);
+        assert_eq!(element_count("test", &[1 << 40, 0]).unwrap(), 0);
+        assert!(element_count("test", &[usize::MAX, 0, 2]).is_err(), "the product of some axes overflows");
     }
 }

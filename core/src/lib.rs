@@ -22,7 +22,7 @@ pub mod random;
 mod storage;
 mod tensor;
 
-pub use cpu::{Scratch, copies_on_write};
+pub use cpu::{Scratch, copies_on_write, room_for};
 pub use device::Device;
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result, shape_text};

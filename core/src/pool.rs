@@ -56,13 +56,18 @@ pub fn statistics(device: Device) -> Result<Statistics> {
     Ok(cpu().statistics)
 }
 
-/// Sets the most bytes, live and cached, that `device`'s pool may hold; `None` lifts the limit.
+/// Sets the most bytes, live and cached, that `device`'s pool may hold; `None` lifts the limit. Cached blocks beyond it are
+/// given back to the system.
 ///
 /// # Errors
 /// When the device can't be used.
 pub fn set_limit(device: Device, limit: Option<usize>) -> Result<()> {
     device.check("pool")?;
-    cpu().statistics.limit = limit;
+    let mut pool = cpu();
+    pool.statistics.limit = limit;
+    if limit.is_some_and(|limit| pool.statistics.live.saturating_add(pool.statistics.cached) > limit) {
+        pool.trim();
+    }
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 //! A [`Seed`] is a value that other seeds are derived from, by step, by name, by index; a number depends on its seed and its
 //! place alone. So threads, loader workers and recomputation can't shift anybody's numbers.
 
+use crate::{Result, cpu::room_for};
+
 /// A place in the tree of random streams.
 ///
 /// ```
@@ -162,8 +164,11 @@ impl Random {
     }
 
     /// A number of the standard normal distribution, drawn anew until it lies in `low..=high`; the nearer bound when the
-    /// interval is too unlikely to be met.
+    /// interval is too unlikely to be met, and NaN when `low..=high` holds no number.
     pub fn truncated_normal(&mut self, low: f64, high: f64) -> f64 {
+        if low > high || low.is_nan() || high.is_nan() {
+            return f64::NAN;
+        }
         for _ in 0..1000 {
             let value = self.normal();
             if (low..=high).contains(&value) {
@@ -174,12 +179,16 @@ impl Random {
     }
 
     /// The numbers `0..count` in random order (Fisher and Yates).
-    pub fn permutation(&mut self, count: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn permutation(&mut self, count: usize) -> Result<Vec<usize>> {
+        let mut order = room_for("permutation", count)?;
+        order.extend(0..count);
         for i in (1..count).rev() {
             order.swap(i, self.below(i as u64 + 1) as usize);
         }
-        order
+        Ok(order)
     }
 }
 
@@ -233,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_permutation_names_each_once() {
-        let mut order = Seed::new(3).random().permutation(100);
+        let mut order = Seed::new(3).random().permutation(100).unwrap();
         assert_ne!(order, (0..100).collect::<Vec<_>>());
         order.sort_unstable();
         assert_eq!(order, (0..100).collect::<Vec<_>>());

@@ -63,6 +63,15 @@ pub fn run_backward(
 ) -> Result<Vec<Option<Tensor>>> {
     let metas = saved.metas.clone();
     let announced = op.infer(&metas)?;
+    check_saved(op, &saved, &announced)?;
+    if gradients.len() != announced.len() || needed.len() != metas.len() {
+        let what = format!("{} gradients, of which inputs {needed:?} need theirs", gradients.len());
+        return Err(Error::argument(op.name(), what).expected(format!(
+            "one for each of {} outputs, and of {} inputs",
+            announced.len(),
+            metas.len()
+        )));
+    }
     for (gradient, meta) in gradients.iter().zip(&announced) {
         if let Some(gradient) = gradient
             && Meta::from(gradient) != *meta
@@ -106,6 +115,7 @@ pub fn run_backward(
 /// # Errors
 /// When the operation fails.
 pub fn run_recompute(op: &dyn Op, saved: &Saved, context: &Context) -> Result<Tensor> {
+    check_saved(op, saved, &op.infer(&saved.metas)?)?;
     let start = trace::start();
     let device = saved.metas.first().map_or(Device::Cpu, |meta| meta.device);
     device.check(op.name())?;
@@ -115,6 +125,23 @@ pub fn run_recompute(op: &dyn Op, saved: &Saved, context: &Context) -> Result<Te
     };
     trace::record(op, Direction::Recompute, start, crate::Cost::default, &saved.metas);
     Ok(output)
+}
+
+/// That what was saved is what these inputs and outputs would have left.
+fn check_saved(op: &dyn Op, saved: &Saved, announced: &[Meta]) -> Result<()> {
+    for (what, tensors, metas) in [("input", &saved.inputs, &saved.metas[..]), ("output", &saved.outputs, announced)] {
+        for (index, tensor) in tensors.iter().enumerate() {
+            let meta = metas.get(index);
+            if let Some(tensor) = tensor
+                && meta.is_none_or(|meta| Meta::from(tensor) != *meta)
+            {
+                return Err(Error::shape(op.name(), format!("{what} {index} was saved as {tensor:?}"))
+                    .expected("what the forward run saw")
+                    .shapes(meta.map(|meta| &meta.shape[..])));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn dispatch_forward(

@@ -33,9 +33,9 @@ impl Meta {
         self.shape.len()
     }
 
-    /// The number of elements (checked when the shape was made).
+    /// The number of elements; `usize::MAX` where it overflows, which no tensor's does.
     pub fn count(&self) -> usize {
-        self.shape.iter().product()
+        if self.shape.contains(&0) { 0 } else { self.shape.iter().fold(1, |count, &size| count.saturating_mul(size)) }
     }
 }
 
@@ -57,7 +57,7 @@ pub struct Cost {
 impl Cost {
     /// `flops`, and the bytes of all inputs and outputs.
     pub fn of(flops: f64, inputs: &[Meta], outputs: &[Meta]) -> Self {
-        let bytes = inputs.iter().chain(outputs).map(|meta| (meta.count() * meta.dtype.size()) as f64).sum();
+        let bytes = inputs.iter().chain(outputs).map(|meta| meta.count() as f64 * meta.dtype.size() as f64).sum();
         Self { flops, bytes }
     }
 }
@@ -244,15 +244,15 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
 
 /// Checks for `infer`, each with an error that names the operation.
 pub mod check {
-    use super::{Error, ErrorKind, Meta, Result};
+    use super::{Error, ErrorKind, Meta, Result, check_outputs};
 
-    /// That there are between `least` and `most` inputs.
+    /// That there are between `least` and `most` inputs, each of a shape that a tensor can have.
     ///
     /// # Errors
     /// When there aren't.
     pub fn inputs(operation: &str, inputs: &[Meta], least: usize, most: usize) -> Result<()> {
         if (least..=most).contains(&inputs.len()) {
-            return Ok(());
+            return check_outputs(operation, inputs);
         }
         let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
         Err(Error::argument(operation, format!("{} inputs", inputs.len())).expected(expected))
@@ -272,6 +272,27 @@ pub mod check {
             }
         }
         Ok(())
+    }
+
+    /// That ε, which is added to a variance, leaves it a variance.
+    pub(crate) fn epsilon(operation: &str, epsilon: f64) -> Result<()> {
+        if epsilon.is_finite() && epsilon >= 0.0 {
+            return Ok(());
+        }
+        Err(Error::argument(operation, format!("ε is {epsilon}")).expected("a finite number of at least 0"))
+    }
+
+    /// The longest spatial axis that positions are computed for: beyond it the tables of an axis are larger than any image.
+    const LONGEST: usize = 1 << 24;
+
+    /// That no spatial axis of an input or output is longer than what positions are computed for.
+    pub(crate) fn lengths(operation: &str, input: &[usize], output: &[usize]) -> Result<()> {
+        match input.iter().chain(output).find(|&&size| size > LONGEST) {
+            Some(size) => Err(Error::shape(operation, format!("a spatial axis of {size}"))
+                .expected("at most 2^24")
+                .shapes([input, output])),
+            None => Ok(()),
+        }
     }
 
     /// That `axis` is one of the input's.

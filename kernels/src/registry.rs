@@ -7,7 +7,7 @@
 //! as channels, one more than a block. Sizes that are merely random rarely meet there, so about a third of the cases of every
 //! operation are [corners](corner), drawn on purpose [around](around) the blocks of its kernels.
 
-use tomograd_core::{Error, Random, Result, Tensor};
+use tomograd_core::{Error, Random, Result, Tensor, TensorBuilder};
 
 use crate::Op;
 
@@ -172,18 +172,20 @@ pub fn at_corner(random: &mut Random) -> bool {
     random.below(3) == 0
 }
 
-/// A size around one of `blocks`: one less, as many, or one more.
+/// A size around one of `blocks` (around 1 without any): one less, as many, or one more.
 pub fn around(random: &mut Random, blocks: &[usize]) -> usize {
-    (blocks[random.below(blocks.len() as u64) as usize] + random.below(3) as usize).saturating_sub(1)
+    let block = if blocks.is_empty() { 1 } else { blocks[random.below(blocks.len() as u64) as usize] };
+    block.saturating_add(random.below(3) as usize).saturating_sub(1)
 }
 
 /// A shape of `least` to `most` axes at a corner: one axis lies [around](around) one of `blocks`, another (if there is one)
 /// is 1, the others are 1 to 3.
 pub fn corner(random: &mut Random, least: usize, most: usize, blocks: &[usize]) -> Vec<usize> {
+    let most = most.min(8);
     let least = least.max(2).min(most);
     let rank = least + random.below((most - least + 1) as u64) as usize;
     let mut shape: Vec<usize> = (0..rank).map(|_| 1 + random.below(3) as usize).collect();
-    let order = random.permutation(rank);
+    let order = random.permutation(rank).unwrap_or_default();
     if let Some(&single) = order.get(1) {
         shape[single] = 1;
     }
@@ -193,9 +195,11 @@ pub fn corner(random: &mut Random, least: usize, most: usize, blocks: &[usize]) 
     shape
 }
 
-/// A random shape of `least` to `most` axes, odd sizes and now and then 0 and 1 among them; one in three is a
-/// [corner](corner) of vectors.
+/// A random shape of `least` to `most` axes, eight at the most; odd sizes and now and then 0 and 1 among them; one in three
+/// is a [corner](corner) of vectors.
 pub fn shape(random: &mut Random, least: usize, most: usize) -> Vec<usize> {
+    let least = least.min(8);
+    let most = most.clamp(least, 8);
     if at_corner(random) {
         return corner(random, least, most, &VECTORS);
     }
@@ -220,7 +224,5 @@ pub fn size(random: &mut Random) -> usize {
 /// # Errors
 /// When memory runs out.
 pub fn values(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
-    let count = shape.iter().product();
-    let values: Vec<f64> = (0..count).map(|_| random.normal()).collect();
-    Tensor::from_slice(&values, shape, tomograd_core::Device::Cpu)
+    TensorBuilder::<f64>::new("values", shape, tomograd_core::Device::Cpu)?.fill_with(|_| random.normal())
 }

@@ -61,7 +61,7 @@ fn inputs_in(case: &Case, dtype: DType) -> Result<Vec<Tensor>> {
 
 /// The same tensor as a view into a larger, permuted one.
 fn as_view(x: &Tensor, random: &mut Random) -> Result<Tensor> {
-    let order = random.permutation(x.rank());
+    let order = random.permutation(x.rank())?;
     let mut inverse = vec![0; x.rank()];
     for (to, &from) in order.iter().enumerate() {
         inverse[from] = to;

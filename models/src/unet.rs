@@ -81,7 +81,7 @@ impl UNet {
             decoder.push(Block::new(scope.at(format!("dec.{level}")), plan, 2 * pair[0], pair[0], 1)?);
         }
         let head = Conv::new(scope.at("head"), finest, plan.classes, &vec![1; rank])?.build()?;
-        let pool = plan.pooled.then(|| MaxPool::new(&vec![2; rank]));
+        let pool = plan.pooled.then(|| MaxPool::new(&vec![2; rank])).transpose()?;
         Ok(Self { name: plan.name, rank, skip_first: plan.skip_first, pool, encoder, up, decoder, head })
     }
 }

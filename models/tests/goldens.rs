@@ -173,13 +173,13 @@ fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn
             stride: list("stride"),
             padding: list("padding"),
             ceil_mode: a["ceil_mode"] == true,
-            ..MaxPool::new(&list("kernel"))
+            ..MaxPool::new(&list("kernel"))?
         }),
         "avg_pool" => Box::new(AveragePool {
             stride: list("stride"),
             padding: list("padding"),
             count_include_pad: a["count_include_pad"] == true,
-            ..AveragePool::new(&list("kernel"))
+            ..AveragePool::new(&list("kernel"))?
         }),
         "adaptive_avg_pool" => Box::new(AdaptiveAveragePool { output: list("size") }),
         "adaptive_max_pool" => Box::new(AdaptiveMaxPool { output: list("size") }),

@@ -55,8 +55,8 @@ fn layer(name: &str, scope: Scope<'_>, x: &Tensor) -> Result<Box<dyn Module>> {
         "prelu" => Box::new(PRelu::new(scope, 4)?),
         "activation" => Box::new(Activation(Function::Mish)),
         "dropout" => Box::new(Dropout::new(&scope, 0.3)?),
-        "max pool" => Box::new(MaxPool { padding: vec![1; rank], ceil_mode: true, ..MaxPool::new(&two) }),
-        "average pool" => Box::new(AveragePool { padding: vec![1; rank], ..AveragePool::new(&two) }),
+        "max pool" => Box::new(MaxPool { padding: vec![1; rank], ceil_mode: true, ..MaxPool::new(&two)? }),
+        "average pool" => Box::new(AveragePool { padding: vec![1; rank], ..AveragePool::new(&two)? }),
         "adaptive pools" => Box::new(Sequential(vec![
             Box::new(AdaptiveMaxPool { output: three }),
             Box::new(AdaptiveAveragePool { output: two }),

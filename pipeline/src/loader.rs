@@ -177,7 +177,14 @@ impl Loader {
 
     /// Sends each batch until there are no more, one fails, or nobody listens.
     fn work(&self, epoch: usize, step: usize, sender: &SyncSender<Result<Batch>>) {
-        let order = self.order(epoch);
+        let order = match self.order(epoch) {
+            Ok(order) => order,
+            Err(error) => {
+                // Without a listener there is nobody to tell.
+                let _ = sender.send(Err(error.within(format!("epoch {epoch}"))));
+                return;
+            }
+        };
         for step in step..self.steps() {
             let cases = &order[step * self.batch..((step + 1) * self.batch).min(order.len())];
             let batch = catch_unwind(AssertUnwindSafe(|| self.prepare(epoch, cases)))
@@ -190,11 +197,11 @@ impl Loader {
         }
     }
 
-    fn order(&self, epoch: usize) -> Vec<usize> {
+    fn order(&self, epoch: usize) -> Result<Vec<usize>> {
         if self.shuffle {
             self.seed.at(epoch as u64).named("order").random().permutation(self.cases.len())
         } else {
-            (0..self.cases.len()).collect()
+            Ok((0..self.cases.len()).collect())
         }
     }
 

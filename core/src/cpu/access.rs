@@ -25,6 +25,19 @@ pub(crate) fn require_host(operation: &str, device: Device) -> Result<()> {
     }
 }
 
+/// An empty vector with room for `count` values, on behalf of `operation`: an error where `Vec::with_capacity` would end the
+/// process.
+///
+/// # Errors
+/// When memory runs out.
+pub fn room_for<T>(operation: &str, count: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|error| {
+        Error::new(ErrorKind::OutOfMemory, operation, format!("no memory for {count} values")).source(error)
+    })?;
+    Ok(values)
+}
+
 impl Tensor {
     fn require<T: Element>(&self, operation: &str) -> Result<()> {
         require_host(operation, self.device())?;
@@ -90,10 +103,10 @@ impl Tensor {
     /// The elements in row-major order.
     ///
     /// # Errors
-    /// When `T` isn't the tensor's dtype, or the memory isn't the host's.
+    /// When `T` isn't the tensor's dtype, memory runs out, or the memory isn't the host's.
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let elements = self.as_storage_slice::<T>()?;
-        let mut values = Vec::with_capacity(self.count());
+        let mut values = room_for("to_vec", self.count())?;
         super::copy::for_each_row(&self.layout, |start, stride, length| {
             values.extend((0..length).map(|i| elements[start + i * stride]));
         });
@@ -103,9 +116,13 @@ impl Tensor {
     /// The elements in row-major order, converted to f64 whatever the dtype.
     ///
     /// # Errors
-    /// When the memory isn't the host's.
+    /// When memory runs out, or the memory isn't the host's.
     pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
-        with_element!(self.dtype(), T => Ok(self.to_vec::<T>()?.into_iter().map(T::to_f64).collect()))
+        with_element!(self.dtype(), T => {
+            let mut values = room_for("to_vec", self.count())?;
+            values.extend(self.to_vec::<T>()?.into_iter().map(T::to_f64));
+            Ok(values)
+        })
     }
 
     /// The only element, as f64: the value of a loss or a metric.

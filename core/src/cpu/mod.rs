@@ -4,7 +4,7 @@ mod access;
 mod copy;
 mod scratch;
 
-pub use access::copies_on_write;
 pub(crate) use access::require_host;
+pub use access::{copies_on_write, room_for};
 pub(crate) use copy::copy;
 pub use scratch::Scratch;

@@ -27,7 +27,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// When `T` isn't the tensor's dtype, or the memory isn't the host's.
+    /// When `T` isn't the tensor's dtype, memory runs out, or the memory isn't the host's.
     pub fn to_ndarray<T: Element>(&self) -> Result<ArrayD<T>> {
         ArrayD::from_shape_vec(IxDyn(self.shape()), self.to_vec::<T>()?).map_err(|error| {
             Error::new(ErrorKind::Shape, "to_ndarray", error.to_string()).shapes([self.shape()]).source(error)

@@ -180,11 +180,11 @@ impl Tensor {
     /// in the range. Integers are truncated; for `bool` all but 0 is true.
     ///
     /// # Errors
-    /// When the range isn't one of finite numbers, the size overflows, memory runs out, or the device can't be used.
+    /// When `low..high` isn't a range of finite width, the size overflows, memory runs out, or the device can't be used.
     pub fn uniform(shape: &[usize], low: f64, high: f64, seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
-        if !low.is_finite() || !high.is_finite() || low > high {
+        if !(low <= high && (high - low).is_finite()) {
             return Err(Error::argument("uniform", format!("values from {low} to {high}"))
-                .expected("finite numbers, the lower one first"));
+                .expected("finite bounds, the lower one first"));
         }
         let mut random = seed.random();
         let (least, greatest) = (-largest_up_to(dtype, -low), largest_below(dtype, high));
@@ -212,7 +212,7 @@ impl Tensor {
     /// Values drawn from the normal distribution of `mean` and `deviation`.
     ///
     /// # Errors
-    /// When the size overflows, memory runs out, or the device can't be used.
+    /// When the mean isn't finite, the deviation isn't finite and at least 0, the size overflows, memory runs out, or the device can't be used.
     pub fn normal(
         shape: &[usize],
         mean: f64,
@@ -221,6 +221,11 @@ impl Tensor {
         dtype: DType,
         device: Device,
     ) -> Result<Tensor> {
+        // No draw lies further out than nine deviations.
+        if !(mean.is_finite() && deviation >= 0.0 && (mean.abs() + 9.0 * deviation).is_finite()) {
+            return Err(Error::argument("normal", format!("a mean of {mean} and a deviation of {deviation}"))
+                .expected("a finite mean and a finite deviation of at least 0"));
+        }
         let mut random = seed.random();
         with_element!(dtype, T => {
             TensorBuilder::<T>::new("normal", shape, device)?.fill_with(|_| T::from_f64(mean + deviation * random.normal()))

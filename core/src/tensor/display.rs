@@ -47,13 +47,11 @@ impl Tensor {
         }
         let size = self.shape()[0];
         f.write_str("[")?;
-        for i in 0..size {
-            if size > 2 * EDGE + 1 && (EDGE..size - EDGE).contains(&i) {
-                if i == EDGE {
-                    self.separate(f, depth)?;
-                    f.write_str("...")?;
-                }
-                continue;
+        let hidden = if size > 2 * EDGE + 1 { EDGE..size - EDGE } else { size..size };
+        for i in (0..hidden.start).chain(hidden.end..size) {
+            if i == hidden.end {
+                self.separate(f, depth)?;
+                f.write_str("...")?;
             }
             if i > 0 {
                 self.separate(f, depth)?;

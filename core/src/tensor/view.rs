@@ -21,7 +21,9 @@ impl Tensor {
     /// # Errors
     /// When an axis is beyond the rank.
     pub fn transpose(&self, first: usize, second: usize) -> Result<Tensor> {
-        let mut axes: Vec<usize> = (0..self.rank().max(first + 1).max(second + 1)).collect();
+        self.layout.axis("transpose", first)?;
+        self.layout.axis("transpose", second)?;
+        let mut axes: Vec<usize> = (0..self.rank()).collect();
         axes.swap(first, second);
         self.permute(&axes)
     }

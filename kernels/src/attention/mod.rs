@@ -7,7 +7,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 
@@ -58,8 +58,12 @@ impl Op for Attention {
             let shapes = inputs.iter().map(|meta| &meta.shape[..]);
             Err(Error::shape("attention", what).expected(expected).shapes(shapes))
         };
-        if let Some(scale) = self.scale.filter(|scale| !scale.is_finite()) {
-            return Err(Error::argument("attention", format!("a scale of {scale}")).expected("a finite number"));
+        // Half types are computed in f32.
+        let finite =
+            |scale: f64| if inputs[0].dtype == DType::F64 { scale.is_finite() } else { (scale as f32).is_finite() };
+        if let Some(scale) = self.scale.filter(|&scale| !finite(scale)) {
+            return Err(Error::argument("attention", format!("a scale of {scale}"))
+                .expected("a finite number of the inputs' dtype"));
         }
         let rank = inputs[0].rank();
         if rank < 2 {

@@ -21,11 +21,12 @@ pub use norm_activation::ConvNormActivation;
 pub use op::Conv;
 pub use transposed::ConvTranspose;
 
-use tomograd_core::{Error, Result};
+use tomograd_core::{Error, Result, element_count};
 
 use crate::Precision;
 
-/// The sizes of a convolution. The output's spatial size follows from them: [`ConvShape::output`].
+/// The sizes of a convolution. The output's spatial size follows from them: [`ConvShape::output`]. What is computed from them
+/// is right for sizes that pass [`check`](Self::check).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
     /// How many images.
@@ -85,13 +86,7 @@ impl ConvShape {
             [self.batch, self.out_channels, self.output()[0], self.output()[1], self.output()[2]],
             [self.out_channels, self.in_channels, self.kernel[0], self.kernel[1], self.kernel[2]],
         ];
-        for count in counts {
-            let product = count.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
-            if product.is_none_or(|product| product > isize::MAX as usize / 8) {
-                return error(format!("sizes {count:?} overflow"));
-            }
-        }
-        Ok(())
+        counts.iter().try_for_each(|count| element_count("conv", count).map(|_| ()))
     }
 
     /// Depth, height and width of the output; for shapes that pass [`check`](Self::check).
@@ -142,8 +137,8 @@ impl ConvShape {
         self.out_channels * self.group_inputs() * self.taps()
     }
 
-    /// Multiply-adds of the forward pass, padding included; each backward pass has as many.
+    /// Multiply-adds of the forward pass, padding included; each backward pass has as many. `usize::MAX` beyond that.
     pub fn multiply_adds(&self) -> usize {
-        self.output_count() * self.group_inputs() * self.taps()
+        self.output_count().saturating_mul(self.group_inputs()).saturating_mul(self.taps())
     }
 }

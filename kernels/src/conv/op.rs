@@ -37,6 +37,14 @@ pub(super) fn three(values: &[usize], fill: usize) -> [usize; 3] {
     all
 }
 
+/// That there are as many spatial axes as convolutions have.
+pub(super) fn check_rank(operation: &str, rank: usize) -> Result<()> {
+    if (1..=3).contains(&rank) {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{rank} spatial axes")).expected("one to three"))
+}
+
 pub(super) fn check_attributes(operation: &str, rank: usize, attributes: [&[usize]; 3]) -> Result<()> {
     if attributes.iter().all(|values| values.len() == rank) {
         return Ok(());
@@ -47,10 +55,14 @@ pub(super) fn check_attributes(operation: &str, rank: usize, attributes: [&[usiz
 
 impl Conv {
     /// A plain convolution over `rank` spatial axes: stride 1, no padding, one group, no bias.
-    pub fn new(rank: usize) -> Self {
+    ///
+    /// # Errors
+    /// When there aren't one to three axes.
+    pub fn new(rank: usize) -> Result<Self> {
+        check_rank("conv", rank)?;
         let ones = vec![1; rank];
         let padding = vec![0; rank];
-        Self { stride: ones.clone(), padding, dilation: ones, groups: 1, two_inputs: false, bias: false }
+        Ok(Self { stride: ones.clone(), padding, dilation: ones, groups: 1, two_inputs: false, bias: false })
     }
 
     /// How many inputs it takes.
@@ -80,13 +92,15 @@ impl Conv {
                     "equal batch and voxels".into(),
                 ));
             }
-            channels += second.shape[1];
+            channels = channels
+                .checked_add(second.shape[1])
+                .ok_or_else(|| fail("the number of channels overflows".into(), "fewer channels".into()))?;
         }
         if weight.rank() != rank + 2 {
             return Err(fail(format!("a weight of rank {}", weight.rank()), format!("rank {}", rank + 2)));
         }
         let groups = self.groups.max(1);
-        if weight.shape[1] * groups != channels {
+        if weight.shape[1].checked_mul(groups) != Some(channels) {
             return Err(fail(
                 format!("the weight takes {} channels in {groups} groups, the input has {channels}", weight.shape[1]),
                 format!("a weight (C_out, {}, kernel...)", channels / groups),

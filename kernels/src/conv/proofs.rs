@@ -217,7 +217,7 @@ impl Conv {
         let metas = metas(inputs);
         let shape = self.shape(&metas, Precision::Strict)?;
         let x = concatenated(&inputs[..self.weight()])?;
-        let (sums, magnitudes) = reference::forward(&shape, &x, &inputs[self.weight()].to_vec::<f64>()?);
+        let (sums, magnitudes) = reference::forward(&shape, &x, &inputs[self.weight()].to_vec::<f64>()?)?;
         let bias = self.bias.then(|| &inputs[self.weight() + 1]);
         let absolute = bias.map(|bias| registry::map(bias, f64::abs)).transpose()?;
         let size = self.output(&metas, &shape).shape;
@@ -250,7 +250,7 @@ impl ConvTranspose {
         let metas = metas(inputs);
         let shape = self.shape(&metas, Precision::Strict)?;
         let (sums, magnitudes) =
-            reference::backward_data(&shape, &inputs[0].to_vec::<f64>()?, &inputs[1].to_vec::<f64>()?);
+            reference::backward_data(&shape, &inputs[0].to_vec::<f64>()?, &inputs[1].to_vec::<f64>()?)?;
         let bias = self.bias.then(|| &inputs[2]);
         let absolute = bias.map(|bias| registry::map(bias, f64::abs)).transpose()?;
         let size = crate::Op::infer(self, &metas)?.remove(0).shape;

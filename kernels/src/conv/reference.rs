@@ -2,8 +2,32 @@
 //!
 //! Each function gives the result and beside it the same sum of absolute values, to which rounding errors are proportional.
 
+use tomograd_core::{Error, Result, room_for};
+
 use super::ConvShape;
 use crate::simd::Real;
+
+/// A sum and the same sum of absolute values, for each number.
+type Sums = (Vec<f64>, Vec<f64>);
+
+/// How many numbers a tensor of a shape has.
+type Count = fn(&ConvShape) -> usize;
+
+/// Zeros for a shape that is sound, and for operands whose lengths fit it.
+fn zeros(shape: &ConvShape, count: Count, operands: [(usize, Count); 2]) -> Result<Sums> {
+    shape.check()?;
+    for (length, count) in operands {
+        if length != count(shape) {
+            return Err(Error::shape("conv", format!("{length} numbers")).expected(count(shape).to_string()));
+        }
+    }
+    let zeros = || {
+        let mut zeros = room_for("conv", count(shape))?;
+        zeros.resize(count(shape), 0.0);
+        Ok::<_, Error>(zeros)
+    };
+    Ok((zeros()?, zeros()?))
+}
 
 /// Calls `f(x index, w index, y index)` for every product of the convolution.
 fn products(shape: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
@@ -41,24 +65,36 @@ fn positions([d, h, w]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize
 }
 
 /// The output, without bias.
-pub fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T]) -> (Vec<f64>, Vec<f64>) {
-    let mut out = (vec![0.0; shape.output_count()], vec![0.0; shape.output_count()]);
+///
+/// # Errors
+/// When the shape isn't sound, an operand doesn't fit it, or memory runs out.
+pub fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T]) -> Result<Sums> {
+    let operands = [(x.len(), ConvShape::input_count as Count), (w.len(), ConvShape::weight_count)];
+    let mut out = zeros(shape, ConvShape::output_count, operands)?;
     products(shape, |i, j, o| accumulate(&mut out, o, x[i], w[j]));
-    out
+    Ok(out)
 }
 
 /// The gradient with respect to the input.
-pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> (Vec<f64>, Vec<f64>) {
-    let mut out = (vec![0.0; shape.input_count()], vec![0.0; shape.input_count()]);
+///
+/// # Errors
+/// When the shape isn't sound, an operand doesn't fit it, or memory runs out.
+pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Result<Sums> {
+    let operands = [(dy.len(), ConvShape::output_count as Count), (w.len(), ConvShape::weight_count)];
+    let mut out = zeros(shape, ConvShape::input_count, operands)?;
     products(shape, |i, j, o| accumulate(&mut out, i, dy[o], w[j]));
-    out
+    Ok(out)
 }
 
 /// The gradient with respect to the weights.
-pub fn backward_weights<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> (Vec<f64>, Vec<f64>) {
-    let mut out = (vec![0.0; shape.weight_count()], vec![0.0; shape.weight_count()]);
+///
+/// # Errors
+/// When the shape isn't sound, an operand doesn't fit it, or memory runs out.
+pub fn backward_weights<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Result<Sums> {
+    let operands = [(x.len(), ConvShape::input_count as Count), (dy.len(), ConvShape::output_count)];
+    let mut out = zeros(shape, ConvShape::weight_count, operands)?;
     products(shape, |i, j, o| accumulate(&mut out, j, x[i], dy[o]));
-    out
+    Ok(out)
 }
 
 fn accumulate<T: Real>(out: &mut (Vec<f64>, Vec<f64>), at: usize, a: T, b: T) {

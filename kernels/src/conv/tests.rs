@@ -93,7 +93,7 @@ fn check_path<T: Real>(path: Path, shape: ConvShape, first: usize, seed: u64, po
         path.forward(&shape, inputs(), &w, Epilogue::bias(Some(&bias)), out).unwrap();
         y
     });
-    let exact = reference::forward(&shape, &x, &w);
+    let exact = reference::forward(&shape, &x, &w).unwrap();
     let voxels = shape.output_voxels();
     let length = shape.group_inputs() * shape.taps() + 1 + extra_length;
     assert_close(&name, &y, &exact, length, |i| bias[i / voxels % shape.out_channels].to_f64());
@@ -105,7 +105,7 @@ fn check_path<T: Real>(path: Path, shape: ConvShape, first: usize, seed: u64, po
         a.extend(b);
         a
     });
-    let exact = reference::backward_data(&shape, &dy, &w);
+    let exact = reference::backward_data(&shape, &dy, &w).unwrap();
     let parts = |v: &[f64]| {
         let (mut a, b) = split(v, shape.batch, shape.in_channels, first, shape.input_voxels());
         a.extend(b);
@@ -119,7 +119,7 @@ fn check_path<T: Real>(path: Path, shape: ConvShape, first: usize, seed: u64, po
         path.backward_weights(&shape, inputs(), &dy, as_uninit(&mut dw)).unwrap();
         dw
     });
-    let exact = reference::backward_weights(&shape, &x, &dy);
+    let exact = reference::backward_weights(&shape, &x, &dy).unwrap();
     assert_close(&name, &dw, &exact, shape.batch * voxels + extra_length, |_| 0.0);
 
     let db = in_all_ways(portable, &name, || {
@@ -149,7 +149,7 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
     // A large bias: moments that subtract two large numbers would show it.
     let bias: Vec<T> = (0..c).map(|i| T::from_f64(100.0 + i as f64)).collect();
     let [center, scale, shift] = [2, 3, 4].map(|k| numbers::<T>(c, seed + k));
-    let exact = reference::forward(&shape, &x, &w);
+    let exact = reference::forward(&shape, &x, &w).unwrap();
     let voxels = shape.output_voxels();
     let moments = std::cell::RefCell::new(Vec::new());
     for activation in [Activation::Identity, Activation::Relu, Activation::LeakyRelu(0.01)] {
@@ -447,7 +447,7 @@ fn a_transposed_convolution_has_bias_and_two_inputs() {
     let mut y = vec![f32::NAN; shape.input_count()];
     let out = Outputs::one(as_uninit(&mut y), 3);
     transposed_forward(&shape, Inputs::two(&x1, 1, &x2, 3), &w, Epilogue::bias(Some(&[1.0, 2.0, 3.0])), out).unwrap();
-    let exact = reference::backward_data(&shape, &x, &w);
+    let exact = reference::backward_data(&shape, &x, &w).unwrap();
     let voxels = shape.input_voxels();
     assert_close("transposed", &y, &exact, 4, |i| (i / voxels % 3) as f64 + 1.0);
 }

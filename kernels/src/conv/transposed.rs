@@ -5,7 +5,7 @@ use tomograd_core::{Error, Result, Tensor, TensorBuilder};
 use super::{
     ConvShape,
     cpu::{self, Epilogue, Inputs, Outputs},
-    op::{check_attributes, three},
+    op::{check_attributes, check_rank, three},
 };
 use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real, reduce};
 
@@ -31,16 +31,23 @@ pub struct ConvTranspose {
 
 impl ConvTranspose {
     /// A transposed convolution over `rank` spatial axes with this stride along each, no padding, one group, no bias.
-    pub fn new(rank: usize, stride: usize) -> Self {
+    ///
+    /// # Errors
+    /// When there aren't one to three axes, or the stride is 0.
+    pub fn new(rank: usize, stride: usize) -> Result<Self> {
+        check_rank("conv_transpose", rank)?;
+        if stride == 0 {
+            return Err(Error::argument("conv_transpose", "a stride of 0").expected("at least 1"));
+        }
         let (ones, zeros) = (vec![1; rank], vec![0; rank]);
-        Self {
+        Ok(Self {
             stride: vec![stride; rank],
             padding: zeros.clone(),
             output_padding: zeros,
             dilation: ones,
             groups: 1,
             bias: false,
-        }
+        })
     }
 
     fn input_count(&self) -> usize {

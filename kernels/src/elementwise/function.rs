@@ -1,6 +1,6 @@
 //! The functions of one and of two numbers that chains are made of.
 
-use tomograd_core::Element;
+use tomograd_core::{Element, Error, Result};
 
 use crate::simd::{Vector, math};
 
@@ -63,6 +63,27 @@ fn splat<V: Vector>(value: f64) -> V {
 }
 
 impl Function {
+    /// That the function's numbers are numbers: a NaN would be handed to every element without a word. Infinities do in
+    /// arithmetic what they do.
+    ///
+    /// # Errors
+    /// When one is NaN, or the bounds of [`Clamp`](Function::Clamp) are in the wrong order.
+    pub(crate) fn check(self, operation: &str) -> Result<()> {
+        let sound = match self {
+            Function::LeakyRelu(number)
+            | Function::Elu(number)
+            | Function::Add(number)
+            | Function::Multiply(number)
+            | Function::Power(number) => !number.is_nan(),
+            Function::Clamp(low, high) => low <= high,
+            _ => true,
+        };
+        if sound {
+            return Ok(());
+        }
+        Err(Error::argument(operation, format!("{self:?}")).expected("numbers, the lower bound first"))
+    }
+
     /// f(x).
     #[inline(always)]
     pub fn value<V: Vector>(self, x: V) -> V {

@@ -49,7 +49,7 @@ impl Chain {
             Step::Unary(_) => 0,
             Step::Binary(_, input) => *input,
         };
-        1 + self.steps.iter().map(used).max().unwrap_or(0)
+        self.steps.iter().map(used).max().unwrap_or(0).saturating_add(1)
     }
 }
 
@@ -70,6 +70,11 @@ impl Op for Chain {
         if let Some(Step::Binary(..)) = self.steps.iter().find(|step| matches!(step, Step::Binary(_, 0))) {
             return Err(Error::argument(self.name(), "a step takes input 0, where the chain starts")
                 .expected("inputs 1 and up in binary steps"));
+        }
+        for step in &self.steps {
+            if let Step::Unary(function) = step {
+                function.check(self.name())?;
+            }
         }
         let shapes: Vec<&[usize]> = inputs.iter().map(|meta| &meta.shape[..]).collect();
         Ok(vec![inputs[0].with_shape(broadcast_shapes(self.name(), &shapes)?)])
@@ -113,7 +118,7 @@ impl Op for Chain {
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        Cost::of((self.steps.len() * outputs[0].count()) as f64, inputs, outputs)
+        Cost::of(self.steps.len() as f64 * outputs[0].count() as f64, inputs, outputs)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Concatenation.
 
-use tomograd_core::{Random, Result, Tensor};
+use tomograd_core::{Error, Random, Result, Tensor};
 
 use super::{check_same_dtype, check_shapes, cpu, reference, shape_of_case};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry, registry::Proven};
@@ -26,7 +26,10 @@ impl Op for Concat {
             check_shapes("concat", &inputs[0].shape, &input.shape, self.axis)?;
         }
         let mut shape = inputs[0].shape.clone();
-        shape[self.axis] = inputs.iter().map(|input| input.shape[self.axis]).sum();
+        let sum = inputs.iter().try_fold(0usize, |sum, input| sum.checked_add(input.shape[self.axis]));
+        shape[self.axis] = sum.ok_or_else(|| {
+            Error::shape("concat", "the sum of the sizes overflows").shapes(inputs.iter().map(|input| &input.shape[..]))
+        })?;
         Ok(vec![inputs[0].with_shape(shape)])
     }
 

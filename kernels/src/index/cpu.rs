@@ -26,7 +26,7 @@ impl Indices {
         let place: Vec<usize> =
             strides.iter().zip(indices.shape()).map(|(stride, size)| flat / stride % size).collect();
         Err(Error::argument(operation, format!("index {} at position {place:?}", values[flat]))
-            .expected(format!("0 to {} (an axis of size {size})", size as i64 - 1))
+            .expected(format!("0 and above, below the size of the axis, {size}"))
             .shapes([indices.shape()]))
     }
 

@@ -109,7 +109,7 @@ pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Res
     let x = logits.as_slice::<T>()?;
     let mut scratch = Scratch::<f64>::new("dice_ce", batch * chunks * width)?;
     let numbers = scratch.zeroed();
-    let mut slots = PartialSlots::new(&mut *numbers, width);
+    let mut slots = PartialSlots::new(&mut *numbers, width)?;
     let parts = slots.slots();
     parallel_for(batch * chunks, 1, |range| {
         let sums = parts.block(range.start);
@@ -144,7 +144,7 @@ pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Res
     let slots = batch * chunks / groups.max(1) * width;
     if slots > 0 {
         for (row, group) in rows.chunks_mut(width).zip(numbers.chunks_mut(slots)) {
-            row.copy_from_slice(&PartialSlots::filled(group, width).sum()[..width]);
+            row.copy_from_slice(&PartialSlots::filled(group, width)?.sum()[..width]);
         }
     }
     Ok(rows)
@@ -170,7 +170,7 @@ pub(super) fn gradient<T: Real>(
         (0..classes).map(|c| if weight == 0.0 { 0.0 } else { op.ce_weight * op.class_weight(c) / weight }).collect(),
     );
     let mut builder = TensorBuilder::<T>::new("dice_ce", logits.shape(), logits.device())?;
-    let grid = Grid::new(builder.uninit()?, batch * classes, voxels, classes, GRAIN);
+    let grid = Grid::new(builder.uninit()?, batch * classes, voxels, classes, GRAIN)?;
     parallel_for(batch * chunks, 1, |range| {
         let (image, chunk) = (range.start / chunks, range.start % chunks);
         let mut tile = grid.tile(image, chunk);

@@ -122,7 +122,7 @@ pub(super) fn outer_sum<T: Real>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             let b_rest = View { data: tail(b_view.data, done * b.strides()[0]), ..b_view };
             gemm_add(shape, a_rest, b_rest, &mut partial[..p * q])?;
         }
-        out.write_copy_of_slice(PartialSlots::filled(partial, p * q).sum());
+        out.write_copy_of_slice(PartialSlots::filled(partial, p * q)?.sum());
     }
     // SAFETY: either branch wrote the whole output.
     Ok(unsafe { builder.assume_init() })

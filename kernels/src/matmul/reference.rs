@@ -1,22 +1,32 @@
 //! Matrix multiplication by the plainest loops; what the tests compare everything with.
 
-use super::cpu::{GemmShape, View};
+use tomograd_core::{Result, element_count, room_for};
+
+use super::cpu::{self, GemmShape, View};
 use crate::simd::Real;
 
 /// `out[b][i][j] = Σ_k a[b][i][k] b[b][k][j]`, in f64, and beside it `Σ_k |a| |b|`, to which rounding errors are proportional.
-pub fn matmul<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>) -> (Vec<f64>, Vec<f64>) {
+///
+/// # Errors
+/// When a matrix doesn't fit the shape, or memory runs out.
+pub fn matmul<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>) -> Result<(Vec<f64>, Vec<f64>)> {
     let GemmShape { batch, m, n, k } = shape;
-    let (mut out, mut magnitude) = (vec![0.0; batch * m * n], vec![0.0; batch * m * n]);
+    let count = element_count("matmul", &[batch, m, n])?;
+    cpu::check(shape, a, b, count)?;
+    let mut out = room_for("matmul", count)?;
+    out.resize(count, 0.0);
+    let mut magnitude = out.clone();
     for batch in 0..batch {
         for i in 0..m {
             for j in 0..n {
                 for k in 0..k {
-                    let product = a.get(batch, i, k).to_f64() * b.get(batch, k, j).to_f64();
+                    let (Some(a), Some(b)) = (a.get(batch, i, k), b.get(batch, k, j)) else { continue };
+                    let product = a.to_f64() * b.to_f64();
                     out[(batch * m + i) * n + j] += product;
                     magnitude[(batch * m + i) * n + j] += product.abs();
                 }
             }
         }
     }
-    (out, magnitude)
+    Ok((out, magnitude))
 }

@@ -38,7 +38,7 @@ fn check<T: Real>(shape: GemmShape, [ta, tb, shared]: [bool; 3], case: Case, see
     let a = if shared { a.shared() } else { a };
     let b = if tb { View::contiguous(&b, n, k).transposed() } else { View::contiguous(&b, k, n) };
     let (rows, columns, existing) = (numbers(m, 5), numbers(n, 6), numbers(batch * m * n, 7));
-    let (exact, magnitude) = reference::matmul(shape, a, b);
+    let (exact, magnitude) = reference::matmul(shape, a, b).unwrap();
     let mut first: Option<Vec<T>> = None;
     for way in ways() {
         let mut out = if matches!(case, Case::Existing) { existing.clone() } else { vec![T::NAN; batch * m * n] };

@@ -209,7 +209,10 @@ impl Op for Norm {
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         check::inputs("norm", inputs, self.input_count(), self.input_count())?;
         check::same_float("norm", inputs)?;
-        check_epsilon("norm", self.epsilon)?;
+        check::epsilon("norm", self.epsilon)?;
+        if let Some(activation) = self.activation {
+            activation.check("norm")?;
+        }
         check::spatial("norm", &inputs[0]).or_else(|error| if inputs[0].rank() == 2 { Ok(0) } else { Err(error) })?;
         let channels = inputs[0].shape[1];
         if let Some(other) = inputs[1..].iter().find(|meta| meta.shape != [channels]) {
@@ -354,12 +357,4 @@ impl Op for Norm {
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(8.0 * inputs[0].count() as f64, inputs, outputs)
     }
-}
-
-/// That ε is a finite number that isn't negative.
-fn check_epsilon(operation: &str, epsilon: f64) -> Result<()> {
-    if epsilon.is_finite() && epsilon >= 0.0 {
-        return Ok(());
-    }
-    Err(Error::argument(operation, format!("ε is {epsilon}")).expected("a finite number of at least 0"))
 }

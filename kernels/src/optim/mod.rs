@@ -2,6 +2,8 @@
 //!
 //! The formulas are PyTorch's, rounding for rounding in their order.
 
+mod numbers;
+
 use tomograd_core::{DType, Element, Error, Result, Scratch, Tensor};
 
 use crate::{
@@ -161,9 +163,11 @@ fn grain(tasks: &[(usize, usize, usize)]) -> usize {
 /// One step of stochastic gradient descent for all parameters of one dtype (f32 or f64).
 ///
 /// # Errors
-/// When a gradient or buffer doesn't fit its parameter, or memory runs out.
+/// When a number is out of its range, a gradient or buffer doesn't fit its parameter, or memory runs out.
 pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd, first_step: bool) -> Result<()> {
+    numbers::sgd(sgd)?;
     for parameter in parameters.iter() {
+        numbers::parameter("sgd_step", parameter.rate, parameter.weight_decay)?;
         let momentum = parameter.momentum.as_deref();
         check("sgd_step", parameter.value, &[&[parameter.gradient], momentum.as_slice()].concat())?;
     }
@@ -206,9 +210,12 @@ fn sgd_of<T: Real>(parameters: &mut [&mut SgdParameter<'_>], sgd: &Sgd, first_st
 /// One step of Adam or AdamW for all parameters; `step` counts from 1.
 ///
 /// # Errors
-/// When a gradient or moment doesn't fit its parameter, or memory runs out.
+/// When a number is out of its range, a gradient or moment doesn't fit its parameter, or memory runs out.
 pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam, step: u64) -> Result<()> {
+    numbers::adam(adam)?;
+    numbers::step(step)?;
     for parameter in parameters.iter() {
+        numbers::parameter("adam_step", parameter.rate, parameter.weight_decay)?;
         check("adam_step", parameter.value, &[parameter.gradient, parameter.first, parameter.second])?;
     }
     let (mut single, mut double): (Vec<_>, Vec<_>) =
@@ -287,7 +294,7 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
     }
     let tasks = tasks(&tensors.iter().map(Tensor::count).collect::<Vec<_>>());
     let mut partial = Scratch::<f64>::new("global_norm", tasks.len())?;
-    let mut slots = PartialSlots::new(partial.zeroed(), 1);
+    let mut slots = PartialSlots::new(partial.zeroed(), 1)?;
     let parts = slots.slots();
     parallel_for(tasks.len(), grain(&tasks), |range| {
         for i in range {
@@ -306,8 +313,9 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
 /// x ← factor · x, in place.
 ///
 /// # Errors
-/// When the tensor isn't f32 or f64, or memory runs out.
+/// When the factor isn't finite, the tensor isn't f32 or f64, or memory runs out.
 pub fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
+    numbers::factor(factor)?;
     with_real!("scale", tensor.dtype(), T => {
         let (values, factor) = (tensor.as_mut_slice::<T>()?, T::from_f64(factor));
         let count = values.len();
@@ -334,8 +342,9 @@ impl<T: Real> Kernel for Average<'_, T> {
 /// of a network's parameters.
 ///
 /// # Errors
-/// When a value doesn't fit its average, one isn't f32 or f64, or memory runs out.
+/// When the decay isn't from 0 to 1, a value doesn't fit its average, one isn't f32 or f64, or memory runs out.
 pub fn ema_step(pairs: &mut [(&mut Tensor, &Tensor)], decay: f64) -> Result<()> {
+    numbers::decay(decay)?;
     for (average, value) in pairs.iter() {
         check("ema_step", average, &[value])?;
     }

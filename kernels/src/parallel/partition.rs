@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::{AddAssign, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
+use tomograd_core::{Error, Result};
 
 /// One bit a block: taken or not.
 struct Claims(Vec<AtomicU64>);
@@ -77,11 +78,12 @@ impl<'a, T> Partition<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) }
     }
 
-    /// Takes block `i`.
+    /// Takes block `i`. Panics if there is none, or if it was taken before.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub fn block(&self, i: usize) -> &'a mut [T] {
-        self.take(i * self.block..((i + 1) * self.block).min(self.len))
+        let start = i.saturating_mul(self.block);
+        self.take(start..start.saturating_add(self.block).min(self.len))
     }
 }
 
@@ -105,12 +107,18 @@ unsafe impl<T: Send> Sync for Grid<'_, T> {}
 unsafe impl<T: Send> Send for Grid<'_, T> {}
 
 impl<'a, T> Grid<'a, T> {
-    /// Cuts `slice`, `rows` rows of `columns` elements, into tiles; blocks of 0 count as 1. Panics if the length differs.
-    pub fn new(slice: &'a mut [T], rows: usize, columns: usize, row_block: usize, column_block: usize) -> Self {
+    /// Cuts `slice`, `rows` rows of `columns` elements, into tiles; blocks of 0 count as 1.
+    ///
+    /// # Errors
+    /// When the slice has another length.
+    pub fn new(slice: &'a mut [T], rows: usize, columns: usize, row_block: usize, column_block: usize) -> Result<Self> {
         Self::batched(slice, 1, rows, columns, row_block, column_block)
     }
 
     /// Cuts each of `planes` planes of `rows` rows of `columns` elements into tiles.
+    ///
+    /// # Errors
+    /// When the slice has another length.
     pub fn batched(
         slice: &'a mut [T],
         planes: usize,
@@ -118,19 +126,26 @@ impl<'a, T> Grid<'a, T> {
         columns: usize,
         row_block: usize,
         column_block: usize,
-    ) -> Self {
-        assert_eq!(slice.len(), planes * rows * columns, "an output isn't {planes} planes of {rows} rows of {columns}");
+    ) -> Result<Self> {
+        let count = planes.checked_mul(rows).and_then(|rows| rows.checked_mul(columns));
+        if count != Some(slice.len()) {
+            let what = format!("an output of {} elements in {planes} planes of {rows} × {columns}", slice.len());
+            return Err(Error::shape("parallel", what).expected("as many elements"));
+        }
         let (row_block, column_block) = (row_block.max(1), column_block.max(1));
-        Grid {
+        // No tiles of an empty slice: the number of rows alone may be anything.
+        let tiles =
+            if slice.is_empty() { 0 } else { planes * rows.div_ceil(row_block) * columns.div_ceil(column_block) };
+        Ok(Grid {
             start: slice.as_mut_ptr(),
             planes,
             rows,
             columns,
             row_block,
             column_block,
-            claims: Claims::new(planes * rows.div_ceil(row_block) * columns.div_ceil(column_block)),
+            claims: Claims::new(tiles),
             slice: PhantomData,
-        }
+        })
     }
 
     /// Takes the tile in row `i` and column `j` of tiles, of the first plane. Panics if there is none, or if it was taken
@@ -143,7 +158,7 @@ impl<'a, T> Grid<'a, T> {
     /// Takes the tile in row `i` and column `j` of tiles of a plane. Panics if there is none, or if it was taken before.
     #[inline]
     pub fn tile_of(&self, plane: usize, i: usize, j: usize) -> Tile<'a, T> {
-        let (row, column) = (i * self.row_block, j * self.column_block);
+        let (row, column) = (i.saturating_mul(self.row_block), j.saturating_mul(self.column_block));
         assert!(plane < self.planes && row < self.rows && column < self.columns, "there is no tile {plane}, {i}, {j}");
         let (row_blocks, column_blocks) =
             (self.rows.div_ceil(self.row_block), self.columns.div_ceil(self.column_block));
@@ -212,16 +227,26 @@ pub struct PartialSlots<'a, T> {
 
 impl<'a, T: Copy + Default + AddAssign + Send> PartialSlots<'a, T> {
     /// Slots over a buffer (scratch, or a `Vec`), which is cleared; its length is `count * width`.
-    pub fn new(numbers: &'a mut [T], width: usize) -> Self {
-        assert!(numbers.len().is_multiple_of(width.max(1)), "a buffer of partial results isn't whole slots");
-        numbers.fill(T::default());
-        PartialSlots { numbers, width: width.max(1) }
+    ///
+    /// # Errors
+    /// When the buffer isn't whole slots.
+    pub fn new(numbers: &'a mut [T], width: usize) -> Result<Self> {
+        let slots = Self::filled(numbers, width)?;
+        slots.numbers.fill(T::default());
+        Ok(slots)
     }
 
     /// Slots that have been written already.
-    pub fn filled(numbers: &'a mut [T], width: usize) -> Self {
-        assert!(numbers.len().is_multiple_of(width.max(1)), "a buffer of partial results isn't whole slots");
-        PartialSlots { numbers, width: width.max(1) }
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn filled(numbers: &'a mut [T], width: usize) -> Result<Self> {
+        let width = width.max(1);
+        if !numbers.len().is_multiple_of(width) {
+            let what = format!("{} partial results in slots of {width}", numbers.len());
+            return Err(Error::shape("parallel", what).expected("whole slots"));
+        }
+        Ok(PartialSlots { numbers, width })
     }
 
     /// The slots to hand out in a parallel section: slot `i` is block `i`.

@@ -79,7 +79,7 @@ pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync)
     let chunks = range.div_ceil(grain);
     let section = Section {
         chunks,
-        chunk: |i: usize| f(i * grain..range.min((i + 1) * grain)),
+        chunk: |i: usize| f(i * grain..range.min((i * grain).saturating_add(grain))),
         settings: Settings::current(),
         permutation: permutation(chunks, Settings::current().chunk_order()),
         next: AtomicUsize::new(0),

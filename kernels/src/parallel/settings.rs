@@ -21,6 +21,9 @@ pub struct Settings {
     threads: Option<usize>,
 }
 
+/// More threads than any machine that a pool is for has cores; a pool of them starts at once.
+const MOST_THREADS: usize = 1024;
+
 impl Settings {
     /// Forces an instruction set; an error says so if this processor lacks it.
     pub fn isa(mut self, isa: Isa) -> std::result::Result<Self, String> {
@@ -37,9 +40,9 @@ impl Settings {
         self
     }
 
-    /// Uses a pool of this many threads (at least one), whatever the processor has.
+    /// Uses a pool of this many threads (at least one, at most 1024), whatever the processor has.
     pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads.max(1));
+        self.threads = Some(threads.clamp(1, MOST_THREADS));
         self
     }
 

@@ -103,7 +103,7 @@ fn a_partition_gives_each_block_once() {
 #[test]
 fn a_grid_gives_each_tile_once() {
     let mut numbers = vec![0; 5 * 7];
-    let grid = Grid::new(&mut numbers, 5, 7, 2, 3);
+    let grid = Grid::new(&mut numbers, 5, 7, 2, 3).unwrap();
     parallel_for(9, 1, |chunk| {
         let mut tile = grid.tile(chunk.start / 3, chunk.start % 3);
         for row in 0..tile.rows() {
@@ -131,7 +131,7 @@ fn a_grid_gives_each_tile_once() {
 #[test]
 fn slots_are_summed_in_a_fixed_tree() {
     let mut buffer = vec![f32::NAN; 5 * 2];
-    let mut slots = PartialSlots::new(&mut buffer, 2);
+    let mut slots = PartialSlots::new(&mut buffer, 2).unwrap();
     {
         let parts = slots.slots();
         parallel_for(5, 1, |chunk| {
@@ -143,5 +143,5 @@ fn slots_are_summed_in_a_fixed_tree() {
     }
     let tree = ((1e8f32 + 1.0) + (-1e8 + 1.0)) + 0.5;
     assert_eq!(slots.sum(), [tree, 5.0]);
-    assert!(PartialSlots::<f32>::new(&mut [], 3).sum().is_empty());
+    assert!(PartialSlots::<f32>::new(&mut [], 3).unwrap().sum().is_empty());
 }

@@ -41,9 +41,14 @@ fn mean_map(windows: &Windows, divisors: Option<&[usize]>) -> AxisMap {
 
 impl AveragePool {
     /// Windows of `kernel` voxels side by side, no padding.
-    pub fn new(kernel: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// When there aren't one to three axes, or a size is 0 or beyond 2²⁰.
+    pub fn new(kernel: &[usize]) -> Result<Self> {
         let (stride, padding) = (kernel.to_vec(), vec![0; kernel.len()]);
-        Self { kernel: kernel.to_vec(), stride, padding, ceil_mode: false, count_include_pad: true }
+        let pool = Self { kernel: kernel.to_vec(), stride, padding, ceil_mode: false, count_include_pad: true };
+        pool.strided().check("average_pool")?;
+        Ok(pool)
     }
 
     pub(super) fn strided(&self) -> Strided<'_> {

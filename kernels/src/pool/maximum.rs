@@ -42,7 +42,7 @@ fn three_windows(windows: Vec<Windows>) -> [Windows; 3] {
 
 /// That the voxels of a window can be numbered exactly in f32.
 fn countable(operation: &str, windows: &[Windows; 3]) -> Result<()> {
-    let voxels = windows.iter().map(Windows::most).product::<usize>();
+    let voxels = windows.iter().map(Windows::most).fold(1, usize::saturating_mul);
     if voxels <= 1 << 24 {
         return Ok(());
     }
@@ -51,9 +51,14 @@ fn countable(operation: &str, windows: &[Windows; 3]) -> Result<()> {
 
 impl MaxPool {
     /// Windows of `kernel` voxels side by side, no padding.
-    pub fn new(kernel: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// When there aren't one to three axes, or a size is 0 or beyond 2²⁰.
+    pub fn new(kernel: &[usize]) -> Result<Self> {
         let (padding, dilation) = (vec![0; kernel.len()], vec![1; kernel.len()]);
-        Self { kernel: kernel.to_vec(), stride: kernel.to_vec(), padding, dilation, ceil_mode: false }
+        let pool = Self { kernel: kernel.to_vec(), stride: kernel.to_vec(), padding, dilation, ceil_mode: false };
+        pool.strided().check("max_pool")?;
+        Ok(pool)
     }
 
     pub(super) fn strided(&self) -> Strided<'_> {

@@ -52,7 +52,7 @@ fn maxima(x: &Tensor, size: &[usize], inside: impl Fn(usize, usize, usize) -> bo
 fn distinct(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
     let count = shape.iter().product();
     let values: Vec<f64> =
-        random.permutation(count).into_iter().map(|i| 0.01 * (i as f64 - 0.5 * count as f64)).collect();
+        random.permutation(count)?.into_iter().map(|i| 0.01 * (i as f64 - 0.5 * count as f64)).collect();
     Tensor::from_slice(&values, shape, Device::Cpu)
 }
 

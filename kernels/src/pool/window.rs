@@ -57,21 +57,17 @@ impl Strided<'_> {
         Some(if self.ceil_mode && (output - 1) * stride >= input + padding { output - 1 } else { output })
     }
 
-    /// The shape of the output of `x`.
+    /// That the attributes make windows, whatever the input.
     ///
     /// # Errors
-    /// When the attributes don't fit the axes, or a window the padded input.
-    pub(super) fn infer(&self, operation: &str, inputs: &[Meta]) -> Result<Meta> {
-        let x = pooled(operation, inputs)?;
-        let rank = x.rank() - 2;
+    /// When there isn't one of each for one to three axes, or one is out of its range.
+    pub(super) fn check(&self, operation: &str) -> Result<()> {
+        let rank = self.kernel.len();
         let lists = [self.kernel, self.stride, self.padding, self.dilation.unwrap_or(self.kernel)];
-        let fail = |what: String, expected: &str| {
-            Err(Error::argument(operation, what).expected(expected).shapes([&x.shape[..]]))
-        };
-        if lists.iter().any(|list| list.len() != rank) {
-            return fail(format!("{self:?} for {rank} spatial axes"), "one number for each spatial axis");
+        let fail = |what: String, expected: &str| Err(Error::argument(operation, what).expected(expected));
+        if !(1..=3).contains(&rank) || lists.iter().any(|list| list.len() != rank) {
+            return fail(format!("{self:?}"), "one number for each of one to three spatial axes");
         }
-        let mut shape = x.shape[..2].to_vec();
         for axis in 0..rank {
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation(axis));
             // No size beyond this makes sense, and none below it overflows.
@@ -85,9 +81,32 @@ impl Strided<'_> {
             if self.padding[axis] > (dilation * (kernel - 1)).div_ceil(2) {
                 return fail(format!("a padding of {} for a kernel of {kernel}", self.padding[axis]), "at most half");
             }
+        }
+        Ok(())
+    }
+
+    /// The shape of the output of `x`.
+    ///
+    /// # Errors
+    /// When the attributes don't fit the axes, or a window the padded input.
+    pub(super) fn infer(&self, operation: &str, inputs: &[Meta]) -> Result<Meta> {
+        let x = pooled(operation, inputs)?;
+        self.check(operation)?;
+        let rank = x.rank() - 2;
+        let fail = |what: String, expected: &str| {
+            Err(Error::argument(operation, what).expected(expected).shapes([&x.shape[..]]))
+        };
+        if self.kernel.len() != rank {
+            return fail(format!("{self:?} for {rank} spatial axes"), "one number for each spatial axis");
+        }
+        let mut shape = x.shape[..2].to_vec();
+        for axis in 0..rank {
             match self.output(axis, x.shape[axis + 2]) {
                 Some(output) => shape.push(output),
-                None => return fail(format!("a window of {kernel} doesn't fit axis {}", axis + 2), "a smaller window"),
+                None => {
+                    let what = format!("a window of {} doesn't fit axis {}", self.kernel[axis], axis + 2);
+                    return fail(what, "a smaller window");
+                }
             }
         }
         Ok(x.with_shape(shape))
@@ -119,6 +138,7 @@ pub(super) fn pooled<'a>(operation: &str, inputs: &'a [Meta]) -> Result<&'a Meta
     check::inputs(operation, inputs, 1, 1)?;
     check::same_float(operation, inputs)?;
     check::spatial(operation, &inputs[0])?;
+    check::lengths(operation, &inputs[0].shape[2..], &[])?;
     Ok(&inputs[0])
 }
 
@@ -133,5 +153,6 @@ pub(super) fn infer_adaptive(operation: &str, output: &[usize], inputs: &[Meta])
             .expected("one size for each spatial axis, and voxels to pool")
             .shapes([&x.shape[..], output]));
     }
+    check::lengths(operation, &x.shape[2..], output)?;
     Ok(x.with_shape([&x.shape[..2], output].concat()))
 }

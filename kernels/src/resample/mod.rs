@@ -102,6 +102,7 @@ impl Op for Interpolate {
         if x.shape[2..].iter().zip(&self.size).any(|(&input, &output)| input == 0 && output != 0) {
             return Err(Error::shape("interpolate", "no voxel to interpolate from").shapes([&x.shape[..], &self.size]));
         }
+        check::lengths("interpolate", &x.shape[2..], &self.size)?;
         Ok(vec![x.with_shape([&x.shape[..2], &self.size].concat())])
     }
 
@@ -124,7 +125,7 @@ impl Op for Interpolate {
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         let taps = if self.mode == Interpolation::Nearest { 1 } else { 2usize.pow(self.size.len() as u32) };
-        Cost::of(2.0 * (taps * outputs[0].count()) as f64, inputs, outputs)
+        Cost::of(2.0 * taps as f64 * outputs[0].count() as f64, inputs, outputs)
     }
 }
 

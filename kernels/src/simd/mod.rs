@@ -159,9 +159,9 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     fn bits_add(self, other: Self) -> Self;
     /// The bits subtracted as integers, wrapping
     fn bits_sub(self, other: Self) -> Self;
-    /// The bits shifted left by `count` < the width of a lane
+    /// The bits shifted left by `count`; 0 from the width of a lane on
     fn bits_shl(self, count: u32) -> Self;
-    /// The bits shifted right by `count` < the width of a lane; zeros come in
+    /// The bits shifted right by `count`, zeros coming in; 0 from the width of a lane on
     fn bits_shr(self, count: u32) -> Self;
 
     /// The even lanes of both, those of `self` first.

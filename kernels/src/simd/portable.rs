@@ -199,11 +199,11 @@ macro_rules! portable {
             }
             #[inline(always)]
             fn bits_shl(self, count: u32) -> Self {
-                self.map(|a| $t::from_bits(a.to_bits() << count))
+                self.map(|a| $t::from_bits(a.to_bits().checked_shl(count).unwrap_or(0)))
             }
             #[inline(always)]
             fn bits_shr(self, count: u32) -> Self {
-                self.map(|a| $t::from_bits(a.to_bits() >> count))
+                self.map(|a| $t::from_bits(a.to_bits().checked_shr(count).unwrap_or(0)))
             }
         }
     };

@@ -56,7 +56,7 @@ fn apply<T: Real>(x: &[T], gradient: Option<&[T]>, like: &Tensor, axis: usize, l
         // Columns of a tile: whole vectors, and at least a few cache lines of each row.
         let columns = (GRAIN / size).next_multiple_of(COLUMNS);
         let tiles = inner.div_ceil(columns);
-        let grid = Grid::batched(out, outer, size, inner, size, columns);
+        let grid = Grid::batched(out, outer, size, inner, size, columns)?;
         let grain = (GRAIN / (size * columns.min(inner))).max(1);
         parallel_for(outer * tiles, grain, |range| {
             dispatch(Columns { x, gradient, grid: &grid, range, tiles, columns, inner, size, logarithm });

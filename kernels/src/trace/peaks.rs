@@ -34,9 +34,10 @@ impl Peaks {
         *MEASURED.get_or_init(|| Self::measure().ok())
     }
 
-    /// The least seconds that so many operations and bytes take: the roofline.
+    /// The least seconds that so many operations and bytes take: the roofline. Infinite where a peak isn't above 0.
     pub fn seconds(&self, cost: crate::Cost) -> f64 {
-        (cost.flops / self.gflops).max(cost.bytes / self.gbytes) * 1e-9
+        let least = |work: f64, peak: f64| if peak > 0.0 { work / peak * 1e-9 } else { f64::INFINITY };
+        least(cost.flops, self.gflops).max(least(cost.bytes, self.gbytes))
     }
 }
 

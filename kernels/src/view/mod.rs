@@ -108,7 +108,7 @@ impl Proven for View {
         let x = registry::values(random, &shape)?;
         let axis = random.below(shape.len() as u64) as usize;
         let view = match random.below(4) {
-            0 => View::Permute(random.permutation(shape.len())),
+            0 => View::Permute(random.permutation(shape.len())?),
             1 => {
                 let (size, step) = (shape[axis], 1 + random.below(3) as usize);
                 let start = random.below(size as u64 + 1) as usize;

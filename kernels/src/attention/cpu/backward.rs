@@ -116,9 +116,9 @@ fn gradients<T: Real>(
     {
         let targets = Targets {
             dq: Partition::new(if parts > 1 { shares.uninit() } else { &mut *dq }, queries * size),
-            dk: Grid::batched(dk, batch, keys, size, part, size),
-            dv: Grid::batched(dv, batch, keys, value, part, value),
-            scores: scores.map(|scores| Grid::batched(scores, batch, queries, keys, queries, part)),
+            dk: Grid::batched(dk, batch, keys, size, part, size)?,
+            dv: Grid::batched(dv, batch, keys, value, part, value)?,
+            scores: scores.map(|scores| Grid::batched(scores, batch, queries, keys, queries, part)).transpose()?,
         };
         parallel_for(batch * parts, (CHUNK_WORK / work).max(1), |range| {
             dispatch(Chunks { plan, range, part, parts, y, dy, logarithms, targets: &targets });
@@ -127,7 +127,7 @@ fn gradients<T: Real>(
     if parts > 1 && size > 0 {
         // SAFETY: the chunks wrote all shares.
         let shares = unsafe { shares.uninit().assume_init_mut() };
-        dq.write_copy_of_slice(PartialSlots::filled(shares, dq.len()).sum());
+        dq.write_copy_of_slice(PartialSlots::filled(shares, dq.len())?.sum());
     }
     Ok(())
 }

@@ -39,8 +39,8 @@ pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor])
     let chunk = block_size(queries, QUERY_CHUNK, QUERY_GROUP);
     let chunks = queries.div_ceil(chunk);
     let work = queries.min(chunk) * keys * (plan.size + value);
-    let y_target = Grid::batched(y.uninit()?, batch, queries, value, chunk, value);
-    let target = Grid::batched(logarithms.uninit()?, batch, 1, queries, 1, chunk);
+    let y_target = Grid::batched(y.uninit()?, batch, queries, value, chunk, value)?;
+    let target = Grid::batched(logarithms.uninit()?, batch, 1, queries, 1, chunk)?;
     parallel_for(batch * chunks, (CHUNK_WORK / work).max(1), |range| {
         dispatch(Chunks { plan: &plan, range, chunk, chunks, y: &y_target, logarithms: &target });
     })?;

@@ -90,7 +90,7 @@ fn finish<T: Real>(shape: &ConvShape, epilogue: Epilogue<'_, T>, y: &mut [T]) ->
     let (rows, pieces) = (shape.batch * shape.out_channels, voxels.div_ceil(PIECE));
     let mut partial = PartialMoments::new(&epilogue, pieces)?;
     let slots = partial.as_mut().map(PartialMoments::slots);
-    let grid = Grid::new(y, rows, voxels, 1, PIECE);
+    let grid = Grid::new(y, rows, voxels, 1, PIECE)?;
     parallel_for(rows * pieces, (CHUNK / voxels.clamp(1, PIECE)).max(1), |range| {
         dispatch(Pieces {
             range,

@@ -68,14 +68,8 @@ impl<'a, T: Real> Inputs<'a, T> {
     }
 
     pub(super) fn check(&self, name: &str, batch: usize, channels: usize, voxels: usize) -> Result<()> {
-        let sum: usize = self.parts().map(|(_, channels)| channels).sum();
-        let fits = self.parts().all(|(data, channels)| data.len() == batch * channels * voxels);
-        if sum != channels || !fits {
-            let lengths: Vec<usize> = self.parts().map(|(data, _)| data.len()).collect();
-            return Err(Error::shape("conv", format!("{name} of {lengths:?} numbers with {sum} channels"))
-                .expected(format!("{batch} × {channels} × {voxels}")));
-        }
-        Ok(())
+        let lengths = self.parts().map(|(data, channels)| (data.len(), channels));
+        check_lengths(name, lengths.collect(), [batch, channels, voxels])
     }
 }
 
@@ -109,14 +103,8 @@ impl<'a, T: Real> Outputs<'a, T> {
     }
 
     pub(super) fn check(&self, batch: usize, channels: usize, voxels: usize) -> Result<()> {
-        let parts = || std::iter::once(self.first).chain(self.second);
-        let sum: usize = parts().map(|(_, _, channels)| channels).sum();
-        if sum != channels || !parts().all(|(_, length, channels)| length == batch * channels * voxels) {
-            let lengths: Vec<usize> = parts().map(|(_, length, _)| length).collect();
-            return Err(Error::shape("conv", format!("an output of {lengths:?} numbers with {sum} channels"))
-                .expected(format!("{batch} × {channels} × {voxels}")));
-        }
-        Ok(())
+        let lengths = std::iter::once(self.first).chain(self.second).map(|(_, length, channels)| (length, channels));
+        check_lengths("an output", lengths.collect(), [batch, channels, voxels])
     }
 
     /// The same room as that for another type, which must be the same one.
@@ -157,6 +145,19 @@ impl<'a, T: Real> Outputs<'a, T> {
         // SAFETY: the channel exists, by the caller's promise.
         unsafe { data.add((n * channels + channel) * voxels) }
     }
+}
+
+/// Checks the lengths and channels of tensors that share out the channels.
+fn check_lengths(name: &str, parts: Vec<(usize, usize)>, [batch, channels, voxels]: [usize; 3]) -> Result<()> {
+    let sum = parts.iter().try_fold(0usize, |sum, (_, channels)| sum.checked_add(*channels));
+    let fits = |&(length, channels): &(usize, usize)| {
+        batch.checked_mul(channels).and_then(|rows| rows.checked_mul(voxels)) == Some(length)
+    };
+    if sum == Some(channels) && parts.iter().all(fits) {
+        return Ok(());
+    }
+    Err(Error::shape("conv", format!("{name} of (numbers, channels) {parts:?}"))
+        .expected(format!("{batch} × {channels} × {voxels} in all")))
 }
 
 /// Checks a weight tensor's length.

@@ -107,7 +107,7 @@ pub(super) fn backward_weights<T: Real>(
     plan.run(slots.uninit(), chunks, grain)?;
     // SAFETY: every slot was written whole.
     let slots = unsafe { std::slice::from_raw_parts_mut(slots.uninit().as_mut_ptr().cast::<T>(), count * slabs) };
-    for (to, &from) in dw.iter_mut().zip(PartialSlots::filled(slots, count).sum()) {
+    for (to, &from) in dw.iter_mut().zip(PartialSlots::filled(slots, count)?.sum()) {
         to.write(from);
     }
     Ok(())

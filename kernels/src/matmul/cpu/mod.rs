@@ -43,7 +43,7 @@ pub struct View<'a, T> {
 impl<'a, T: Copy> View<'a, T> {
     /// Matrices of `rows` × `columns`, one after the other, rows contiguous.
     pub fn contiguous(data: &'a [T], rows: usize, columns: usize) -> Self {
-        View { data, batch_stride: rows * columns, row_stride: columns, column_stride: 1 }
+        View { data, batch_stride: rows.saturating_mul(columns), row_stride: columns, column_stride: 1 }
     }
 
     /// The same matrix for every product.
@@ -56,9 +56,11 @@ impl<'a, T: Copy> View<'a, T> {
         View { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
 
-    /// One element.
-    pub fn get(&self, batch: usize, row: usize, column: usize) -> T {
-        self.data[batch * self.batch_stride + row * self.row_stride + column * self.column_stride]
+    /// One element, if the slice reaches that far.
+    pub fn get(&self, batch: usize, row: usize, column: usize) -> Option<T> {
+        let [batch, row, column] = [(batch, self.batch_stride), (row, self.row_stride), (column, self.column_stride)]
+            .map(|(i, s)| i.checked_mul(s));
+        self.data.get(batch?.checked_add(row?)?.checked_add(column?)?).copied()
     }
 
     /// Checks that the slice is long enough.
@@ -144,7 +146,7 @@ pub fn gemm_add<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: 
     run(shape, a, b, true, as_uninit(out))
 }
 
-fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) -> Result<()> {
+pub(super) fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) -> Result<()> {
     let GemmShape { batch, m, n, k } = shape;
     a.check("left", batch, m, k)?;
     b.check("right", batch, k, n)?;
@@ -248,9 +250,9 @@ fn run<T: Real>(
         plan.packed_b.data = Some(b_scratch.uninit());
     }
     let grid = if swapped {
-        Grid::batched(out, batch, n, m, column_block, row_block)
+        Grid::batched(out, batch, n, m, column_block, row_block)?
     } else {
-        Grid::batched(out, batch, m, n, row_block, column_block)
+        Grid::batched(out, batch, m, n, row_block, column_block)?
     };
     let work = row_block.min(m) * column_block.min(n) * k;
     parallel_for(batch * rows * columns, (CHUNK_WORK / work.max(1)).max(1), |range| {

@@ -164,7 +164,7 @@ pub(super) fn backward<T: Real>(
     let mut builder = TensorBuilder::<T>::new("layer_norm", x.shape(), x.device())?;
     let width = if gamma.is_some() { 2 * length } else { 0 };
     let mut scratch = Scratch::<T>::new("layer_norm", rows.div_ceil(grain) * width)?;
-    let mut slots = PartialSlots::new(scratch.zeroed(), width);
+    let mut slots = PartialSlots::new(scratch.zeroed(), width)?;
     let (target, sums) = (Partition::new(builder.uninit()?, grain * length), slots.slots());
     parallel_for(rows, grain, |chunk| {
         let range = chunk.start * length..chunk.end * length;

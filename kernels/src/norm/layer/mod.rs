@@ -50,7 +50,7 @@ impl Op for LayerNorm {
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         check::inputs("layer_norm", inputs, self.input_count(), self.input_count())?;
         check::same_float("layer_norm", inputs)?;
-        super::check_epsilon("layer_norm", self.epsilon)?;
+        check::epsilon("layer_norm", self.epsilon)?;
         let x = &inputs[0];
         if self.axes == 0 || self.axes > x.rank() {
             return Err(Error::argument("layer_norm", format!("the last {} of {} axes", self.axes, x.rank()))

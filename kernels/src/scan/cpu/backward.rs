@@ -60,7 +60,7 @@ pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borde
     }
     // SAFETY: every task that has steps filled its slot; without steps, a slot has no element.
     let [db, dc] = add_slots(unsafe { slots.assume_init() }, parts, pairs * of_b)?;
-    let sums = PartialSlots::filled(sums, sizes.channels * of_channel).sum();
+    let sums = PartialSlots::filled(sums, sizes.channels * of_channel)?.sum();
     let pick = |columns: Range<usize>| -> Result<Tensor> {
         let picked: Vec<T> = sums.chunks_exact(of_channel).flat_map(|sums| &sums[columns.clone()]).copied().collect();
         let picked = if sizes.batch == 0 { vec![T::ZERO; sizes.channels * columns.len()] } else { picked };

@@ -1,0 +1,321 @@
+//! Cases of `tomograd-core`.
+
+use tomograd::core::{
+    DType, Device, Element, Error, ErrorKind, Layout, Result, Scratch, Seed, Tensor, TensorBuilder, broadcast_shapes,
+    contiguous_strides, element_count, pool, room_for, shape_text,
+};
+
+use crate::walk::cases;
+
+const CPU: Device = Device::Cpu;
+
+/// 0, 1, 2, ... of this shape.
+fn iota(shape: &[usize]) -> Result<Tensor> {
+    Tensor::arange(shape.iter().product(), DType::F64, CPU)?.reshape(shape)
+}
+
+/// Whether every element is `value`, NaN included.
+fn all(tensor: &Tensor, value: f64) -> Result<bool> {
+    Ok(tensor.to_vec_f64()?.iter().all(|&x| x == value || x.is_nan() && value.is_nan()))
+}
+
+/// Whether a tensor can be used in all the ways that don't depend on its values.
+fn usable(tensor: &Tensor) -> bool {
+    // Printing shortens long axes; reading and copying may run out of memory, but must say so.
+    let printed = !tensor.to_string().is_empty() && !format!("{tensor:?}").is_empty();
+    let full = |error: &Error| error.kind() == ErrorKind::OutOfMemory;
+    let read = tensor.to_vec_f64().map_or_else(|error| full(&error), |values| values.len() == tensor.count());
+    let copied = tensor.copy().map_or_else(|error| full(&error), |copy| copy.shape() == tensor.shape());
+    printed && read && copied
+}
+
+/// Whether a layout's places are those that its shape, strides and offset say, within a storage of `count` elements.
+fn inside(layout: &Layout, count: usize) -> bool {
+    layout.count() == 0 || layout.end() <= count
+}
+
+/// The largest product of sizes that are not 0, or `None` when it overflows.
+fn product(shape: &[usize]) -> Option<usize> {
+    let most = isize::MAX as usize / 8;
+    shape
+        .iter()
+        .filter(|&&size| size > 0)
+        .try_fold(1usize, |all, &size| all.checked_mul(size))
+        .filter(|&all| all <= most)
+}
+
+fn refused_beyond_memory(shape: &[usize], tensor: Result<Tensor>, value: f64) -> Result<bool> {
+    let tensor = tensor?;
+    Ok(product(shape).is_some() && tensor.shape() == shape && all(&tensor, value)? && usable(&tensor))
+}
+
+cases! {
+    "core::Device {}": (device: Device = CPU) => Tensor::zeros(&[2], DType::F32, device);
+    "core::Element::from_f64": (value: f64 = 2.6) => {
+        let whole = |low: f64, high: f64| if value.is_nan() { 0.0 } else { value.clamp(low, high).trunc() };
+        let same = |a: f64, b: f64| a == b || a.is_nan() && b.is_nan();
+        f64::from(u8::from_f64(value)) == whole(0.0, 255.0)
+            && f64::from(i32::from_f64(value)) == whole(f64::from(i32::MIN), f64::from(i32::MAX))
+            && i64::from_f64(value) as f64 == whole(i64::MIN as f64, i64::MAX as f64)
+            && bool::from_f64(value) == (value != 0.0)
+            && same(f64::from_f64(value), value)
+            && same(f64::from(f32::from_f64(value)), f64::from(value as f32))
+            && half::f16::from_f64(value).is_nan() == value.is_nan()
+            && half::bf16::from_f64(value).is_nan() == value.is_nan()
+    };
+    "core::Error::shapes": (shape: Vec<usize> = vec![2, 3]) => {
+        Error::shape("test", "wrong").shapes([&shape[..]]).to_string()
+            == format!("test: wrong; got shapes {}", shape_text(&shape))
+    };
+    "core::shape_text": (size: usize = 3) => shape_text(&[size, 2]) == format!("({size}, 2)");
+
+    "core::Layout::contiguous": (shape: Vec<usize> = vec![2, 3, 4]) => {
+        let layout = Layout::contiguous(&shape);
+        let exact = product(&shape).is_none()
+            || layout.count() == if shape.contains(&0) { 0 } else { product(&shape).unwrap() };
+        // What overflows is as large as it can be, never a small number that looks right.
+        layout.shape() == shape
+            && exact
+            && (product(&shape).is_some() || shape.contains(&0) || layout.count() > isize::MAX as usize / 8)
+            && (layout.is_contiguous() || product(&shape).is_none())
+    };
+    "core::contiguous_strides": (shape: Vec<usize> = vec![2, 3, 4]) => {
+        let expected = |axis: usize| {
+            let after = shape[axis + 1..].iter().map(|&size| size.max(1) as u128);
+            after.fold(1u128, u128::saturating_mul).min(usize::MAX as u128) as usize
+        };
+        contiguous_strides(&shape) == (0..shape.len()).map(expected).collect::<Vec<_>>()
+    };
+    "core::element_count": (shape: Vec<usize> = vec![2, 3, 4]) => {
+        let count = element_count("test", &shape)?;
+        Ok::<_, Error>(product(&shape) == Some(count) || shape.contains(&0) && count == 0 && product(&shape).is_some())
+    };
+    "core::broadcast_shapes": (first: Vec<usize> = vec![2, 1], second: Vec<usize> = vec![1, 3]) => {
+        let shape = broadcast_shapes("test", &[&first, &second])?;
+        let size = |shape: &[usize], back: usize| shape.len().checked_sub(back + 1).map_or(1, |axis| shape[axis]);
+        Ok::<_, Error>(
+            shape.len() == first.len().max(second.len())
+                && (0..shape.len()).all(|back| {
+                    let (a, b) = (size(&first, back), size(&second, back));
+                    size(&shape, back) == if a == 1 { b } else { a } && (a == b || a == 1 || b == 1)
+                }),
+        )
+    };
+    "core::Layout::permute": (axes: Vec<usize> = vec![2, 0, 1]) => {
+        let layout = Layout::contiguous(&[2, 3, 4]).permute(&axes)?;
+        let sorted: std::collections::BTreeSet<usize> = axes.iter().copied().collect();
+        Ok::<_, Error>(
+            sorted.into_iter().eq(0..3)
+                && axes.iter().zip(layout.shape()).all(|(&axis, &size)| [2, 3, 4][axis] == size),
+        )
+    };
+    "core::Layout::slice": (axis: usize = 1, start: usize = 1, length: usize = 2, step: usize = 3) => {
+        let layout = Layout::contiguous(&[2, 6]).slice(axis, start, length, step)?;
+        let last = (length as u128).saturating_sub(1) * step as u128 + start as u128;
+        Ok::<_, Error>(
+            axis < 2 && step > 0 && layout.shape()[axis] == length && inside(&layout, 12) && (length == 0 || last < 6),
+        )
+    };
+    "core::Layout::expand": (shape: Vec<usize> = vec![4, 2, 3]) => {
+        let layout = Layout::contiguous(&[1, 3]).expand(&shape)?;
+        Ok::<_, Error>(
+            layout.shape() == shape && product(&shape).is_some() && inside(&layout, 3) && shape.last() == Some(&3),
+        )
+    };
+    "core::Layout::reshape": (shape: Vec<usize> = vec![4, 3]) => {
+        let transposed = Layout::contiguous(&[2, 3, 2]).permute(&[1, 0, 2])?;
+        let plain = Layout::contiguous(&[2, 6]).reshape(&shape)?.is_some_and(|layout| layout.shape() == shape);
+        let other = transposed.reshape(&shape)?.is_none_or(|layout| layout.shape() == shape && inside(&layout, 12));
+        Ok::<_, Error>(plain && other && shape.iter().product::<usize>() == 12)
+    };
+    "core::Layout::squeeze": (axis: usize = 1) => {
+        Ok::<_, Error>(Layout::contiguous(&[2, 1, 3]).squeeze(axis)?.shape() == [2, 3] && axis == 1)
+    };
+    "core::Layout::unsqueeze": (axis: usize = 1) => {
+        let layout = Layout::contiguous(&[2, 3]).unsqueeze(axis)?;
+        Ok::<_, Error>(axis <= 2 && layout.shape()[axis] == 1 && layout.rank() == 3)
+    };
+
+    "core::Random::below": (bound: u64 = 7) => {
+        let mut random = Seed::new(1).random();
+        (0..20).map(|_| random.below(bound)).all(|value| value < bound || bound == 0 && value == 0)
+    };
+    "core::Random::bernoulli": (probability: f64 = 0.5) => {
+        let mut random = Seed::new(1).random();
+        let hits = (0..100).filter(|_| random.bernoulli(probability)).count();
+        // A probability that isn't one is as near as can be, and NaN is never met.
+        if probability >= 1.0 {
+            hits == 100
+        } else if probability > 0.1 {
+            hits > 0 && hits < 100
+        } else {
+            hits == 0
+        }
+    };
+    "core::Random::permutation": (count: usize = 9) => {
+        let mut order = Seed::new(1).random().permutation(count)?;
+        order.sort_unstable();
+        Ok::<_, Error>(order.into_iter().eq(0..count))
+    };
+    "core::Random::truncated_normal": (low: f64 = -1.0, high: f64 = 0.5) => {
+        let value = Seed::new(1).random().truncated_normal(low, high);
+        // Of an interval that isn't one nothing can be drawn, and a NaN says so.
+        if low <= high { (low..=high).contains(&value) } else { value.is_nan() }
+    };
+    "core::Random::uniform_in": (low: f64 = -1.0, high: f64 = 2.0) => {
+        let value = Seed::new(1).random().uniform_in(low, high);
+        // Arithmetic on what isn't finite gives what isn't finite.
+        if low.is_finite() && high.is_finite() {
+            low.min(high) <= value && value <= low.max(high)
+        } else {
+            !value.is_finite()
+        }
+    };
+    "core::Seed::new": (seed: u64 = 3) => {
+        Seed::new(seed).to_words() == [seed, 0] && Seed::new(seed).random().uniform() < 1.0
+    };
+    "core::Seed::at": (index: u64 = 3) => {
+        let seed = Seed::new(1);
+        seed.at(index) != seed.at(index.wrapping_add(1)) && seed.at(index) != seed
+    };
+    "core::Seed::from_words": (words: [u64; 2] = [1, 2]) => Seed::from_words(words).to_words() == words;
+
+    "core::room_for": (count: usize = 9) => {
+        let room: Vec<u64> = room_for("test", count)?;
+        Ok::<_, Error>(room.is_empty() && room.capacity() >= count)
+    };
+    "core::Scratch::new": (count: usize = 100) => {
+        let mut scratch = Scratch::<f32>::new("test", count)?;
+        Ok::<_, Error>(scratch.zeroed().len() == count && scratch.zeroed().iter().all(|&x| x == 0.0))
+    };
+    "core::TensorBuilder::new": (shape: Vec<usize> = vec![2, 3], device: Device = CPU) => {
+        let tensor = TensorBuilder::<f32>::new("test", &shape, device)?.fill_with(|_| 1.0);
+        refused_beyond_memory(&shape, tensor, 1.0)
+    };
+    "core::TensorBuilder::copy_from_slice": (values: Vec<f64> = vec![1.0, 2.0]) => {
+        let tensor = TensorBuilder::<f64>::new("test", &[2], CPU)?.copy_from_slice(&values)?;
+        Ok::<_, Error>(tensor.to_vec::<f64>()?.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits())))
+    };
+    "core::TensorBuilder::fill_with": (value: f64 = 1.0) => {
+        all(&TensorBuilder::<f64>::new("test", &[2, 2], CPU)?.fill_with(|_| value)?, value)
+    };
+    "core::Tensor::arange": (count: usize = 5, device: Device = CPU) => {
+        let tensor = Tensor::arange(count, DType::I64, device)?;
+        Ok::<_, Error>(tensor.to_vec::<i64>()?.into_iter().eq(0..count as i64))
+    };
+    "core::Tensor::from_ndarray": (values: Vec<f64> = vec![1.0, 2.0], device: Device = CPU) => {
+        let array = ndarray::Array1::from(values.clone()).into_dyn();
+        let tensor = Tensor::from_ndarray(array.view(), device)?;
+        Ok::<_, Error>(tensor.to_ndarray::<f64>()?.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits())))
+    };
+    "core::Tensor::from_slice": (
+        values: Vec<f64> = vec![1.0, 2.0, 3.0, 4.0],
+        shape: Vec<usize> = vec![2, 2],
+        device: Device = CPU,
+    ) => {
+        let tensor = Tensor::from_slice(&values, &shape, device)?;
+        let same = tensor.to_vec::<f64>()?.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits()));
+        Ok::<_, Error>(same && tensor.shape() == shape && usable(&tensor))
+    };
+    "core::Tensor::full": (
+        shape: Vec<usize> = vec![2, 3],
+        value: f64 = 1.5,
+        device: Device = CPU,
+    ) => { refused_beyond_memory(&shape, Tensor::full(&shape, value, DType::F64, device), value) };
+    "core::Tensor::full": (value: f64 = 3.0) => {
+        let whole = Tensor::full(&[2], value, DType::I64, CPU)?;
+        all(&whole, i64::from_f64(value) as f64)
+    };
+    "core::Tensor::zeros": (shape: Vec<usize> = vec![2, 3], device: Device = CPU) => {
+        refused_beyond_memory(&shape, Tensor::zeros(&shape, DType::U8, device), 0.0)
+    };
+    "core::Tensor::ones": (shape: Vec<usize> = vec![2, 3], device: Device = CPU) => {
+        refused_beyond_memory(&shape, Tensor::ones(&shape, DType::BF16, device), 1.0)
+    };
+    "core::Tensor::scalar": (value: f64 = 1.5, device: Device = CPU) => {
+        let scalar = Tensor::scalar(value, device)?;
+        Ok::<_, Error>(scalar.rank() == 0 && all(&scalar, value)?)
+    };
+    "core::Tensor::uniform": (
+        shape: Vec<usize> = vec![2, 3],
+        low: f64 = -1.0,
+        high: f64 = 2.0,
+        device: Device = CPU,
+    ) => {
+        let tensor = Tensor::uniform(&shape, low, high, Seed::new(1), DType::F64, device)?;
+        Ok::<_, Error>(tensor.shape() == shape && tensor.to_vec_f64()?.iter().all(|x| (low..=high).contains(x)))
+    };
+    "core::Tensor::normal": (
+        shape: Vec<usize> = vec![2, 3],
+        mean: f64 = 1.0,
+        deviation: f64 = 2.0,
+        device: Device = CPU,
+    ) => {
+        let tensor = Tensor::normal(&shape, mean, deviation, Seed::new(1), DType::F64, device)?;
+        Ok::<_, Error>(tensor.shape() == shape && tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
+    };
+    "core::Tensor::permute": (axes: Vec<usize> = vec![2, 0, 1]) => {
+        let tensor = iota(&[2, 3, 4])?.permute(&axes)?;
+        Ok::<_, Error>(tensor.count() == 24 && usable(&tensor) && axes.len() == 3)
+    };
+    "core::Tensor::transpose": (first: usize = 0, second: usize = 1) => {
+        let tensor = iota(&[2, 3])?.transpose(first, second)?;
+        let expected =
+            if first == second { vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0] } else { vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0] };
+        Ok::<_, Error>(first < 2 && second < 2 && tensor.to_vec_f64()? == expected)
+    };
+    "core::Tensor::narrow": (axis: usize = 1, start: usize = 1, length: usize = 2) => {
+        let tensor = iota(&[3, 4])?.narrow(axis, start, length)?;
+        Ok::<_, Error>(tensor.shape()[axis] == length && start + length <= [3, 4][axis] && usable(&tensor))
+    };
+    "core::Tensor::slice": (axis: usize = 1, start: usize = 1, length: usize = 2, step: usize = 2) => {
+        let tensor = iota(&[3, 4])?.slice(axis, start, length, step)?;
+        Ok::<_, Error>(tensor.shape()[axis] == length && step > 0 && usable(&tensor))
+    };
+    "core::Tensor::select": (axis: usize = 0, index: usize = 1) => {
+        let tensor = iota(&[3, 2])?.select(axis, index)?;
+        Ok::<_, Error>(
+            index < [3, 2][axis] && tensor.rank() == 1 && tensor.to_vec_f64()?[0] == (index * [2, 1][axis]) as f64,
+        )
+    };
+    "core::Tensor::expand": (shape: Vec<usize> = vec![4, 2, 3]) => {
+        let tensor = iota(&[1, 3])?.expand(&shape)?;
+        Ok::<_, Error>(tensor.shape() == shape && product(&shape).is_some() && usable(&tensor))
+    };
+    "core::Tensor::reshape": (shape: Vec<usize> = vec![4, 3]) => {
+        let plain = iota(&[2, 6])?.reshape(&shape)?;
+        let moved = iota(&[6, 2])?.transpose(0, 1)?.reshape(&shape)?;
+        Ok::<_, Error>(plain.shape() == shape && moved.shape() == shape && usable(&plain) && usable(&moved))
+    };
+    "core::Tensor::reshape": (shape: Vec<usize> = vec![0, 5]) => {
+        let tensor = iota(&[3, 0])?.reshape(&shape)?;
+        Ok::<_, Error>(tensor.shape() == shape && shape.contains(&0) && usable(&tensor))
+    };
+    "core::Tensor::squeeze": (axis: usize = 1) => {
+        Ok::<_, Error>(iota(&[2, 1, 3])?.squeeze(axis)?.shape() == [2, 3] && axis == 1)
+    };
+    "core::Tensor::unsqueeze": (axis: usize = 1) => {
+        Ok::<_, Error>(iota(&[2, 3])?.unsqueeze(axis)?.shape().get(axis) == Some(&1))
+    };
+
+    "core::pool::set_limit": (device: Device = CPU, limit: Option<usize> = Some(1 << 30)) => {
+        let before = pool::statistics(CPU)?.limit;
+        pool::set_limit(device, limit)?;
+        let (now, one) = (pool::statistics(CPU)?, Tensor::zeros(&[1 << 20], DType::U8, CPU));
+        pool::set_limit(CPU, before)?;
+        Ok::<_, Error>(now.limit == limit && one.is_ok() == limit.is_none_or(|limit| limit > 0))
+    };
+    "core::pool::statistics": (device: Device = CPU) => {
+        let statistics = pool::statistics(device)?;
+        Ok::<_, Error>(statistics.live <= statistics.peak)
+    };
+    "core::pool::reset_peak": (device: Device = CPU) => {
+        pool::reset_peak(device)?;
+        let statistics = pool::statistics(CPU)?;
+        Ok::<_, Error>(statistics.peak == statistics.live)
+    };
+    "core::pool::trim": (device: Device = CPU) => {
+        pool::trim(device)?;
+        Ok::<_, Error>(pool::statistics(CPU)?.cached == 0)
+    };
+}

@@ -1,0 +1,143 @@
+//! Cases of `tomograd-io`.
+
+use std::collections::BTreeMap;
+
+use tomograd::{
+    core::{DType, Device, Error, Result, Tensor},
+    io::{
+        Interpolation, Volume,
+        geometry::{self, Affine},
+        read_png, safetensors, write_gray, write_rgb,
+    },
+};
+
+use crate::walk::{cases, made};
+
+fn volume() -> Result<Volume> {
+    let voxels = Tensor::arange(24, DType::F32, Device::Cpu)?.reshape(&[2, 3, 4])?;
+    Volume::new(voxels, made::<Affine>(geometry::from_spacing([1.0, 2.0, 3.0]))?)
+}
+
+fn finite(affine: &Affine) -> bool {
+    affine.iter().flatten().all(|x| x.is_finite())
+}
+
+/// The bytes of a small NIfTI file.
+fn bytes() -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    volume()?.write_to(&mut bytes, false)?;
+    Ok(bytes)
+}
+
+/// Whether what a volume was made of can be written and read again.
+fn round_trip(volume: &Volume) -> Result<bool> {
+    let mut bytes = Vec::new();
+    let written = volume.write_to(&mut bytes, false).and_then(|()| Volume::from_bytes(&bytes));
+    Ok(written.is_ok_and(|read| read.voxels().shape() == volume.voxels().shape()))
+}
+
+fn picture(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("tomograd-arguments-{name}-{}.png", std::process::id()))
+}
+
+cases! {
+    "io::Volume::from_bytes": (place: usize = 0, value: u8 = 0x5C) => {
+        // One byte replaced: sizes, codes, offsets, scalings. Whatever is believed must be whole.
+        let mut bytes = bytes()?;
+        let size = bytes.len();
+        bytes[place % size] = value;
+        let read = Volume::from_bytes(&bytes)?;
+        Ok::<_, Error>(read.voxels().count() * read.voxels().dtype().size() <= 4 * size)
+    };
+    "io::Volume::from_bytes": (words: [u8; 8] = [3, 4, 3, 2, 1, 1, 1, 1]) => {
+        // The numbers of axes and voxels, dim[0] to dim[7].
+        let mut bytes = bytes()?;
+        for (axis, word) in words.into_iter().enumerate() {
+            bytes[40 + 2 * axis] = word;
+            bytes[41 + 2 * axis] = if word == u8::MAX { u8::MAX } else { 0 };
+        }
+        let read = Volume::from_bytes(&bytes)?;
+        Ok::<_, Error>(read.voxels().count() <= bytes.len())
+    };
+    "io::Volume::from_bytes": (number: f32 = 1.0) => {
+        // vox_offset, scl_slope, scl_inter, pixdim, a row of the sform: floats that a header may hold.
+        for place in [108, 112, 116, 76, 80, 280, 292] {
+            let mut bytes = bytes()?;
+            bytes[place..place + 4].copy_from_slice(&number.to_le_bytes());
+            if let Ok(read) = Volume::from_bytes(&bytes)
+                && !(finite(read.affine()) && read.spacing().iter().all(|x| *x > 0.0) && round_trip(&read)?)
+            {
+                return Ok::<_, Error>(false);
+            }
+        }
+        Ok(true)
+    };
+    "io::Volume::resample": (spacing: [f64; 3] = [2.0, 2.0, 2.0]) => {
+        let mut right = true;
+        for interpolation in [Interpolation::Nearest, Interpolation::Linear] {
+            let resampled = volume()?.resample(spacing, interpolation)?;
+            right &= finite(resampled.affine()) && resampled.voxels().to_vec_f64()?.iter().all(|x| x.is_finite());
+            right &= round_trip(&resampled)?;
+        }
+        Ok::<_, Error>(right)
+    };
+    "io::geometry::apply": (spacing: f64 = 2.0, place: [f64; 3] = [1.0, 2.0, 3.0]) => {
+        let affine = [[spacing, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
+        let world = geometry::apply(&affine, place);
+        // Arithmetic, in which what isn't finite stays so.
+        let sound = spacing.abs() < 1e300 && place.iter().all(|x| x.abs() < 1e300) && spacing.is_finite();
+        !sound || (world[0] - (spacing * place[0] + 1.0)).abs() <= 1e-9 * world[0].abs() && world[1] == 2.0 * place[1]
+    };
+    "io::geometry::centred": (sizes: Vec<usize> = vec![4, 3, 2], spacing: [f64; 3] = [1.0, 2.0, 3.0]) => {
+        let affine = made::<Affine>(geometry::centred(&sizes, spacing))?;
+        Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
+    };
+    "io::geometry::from_quaternion": (
+        quaternion: [f64; 3] = [0.1, 0.2, 0.3],
+        offset: [f64; 3] = [1.0, 2.0, 3.0],
+        spacing: [f64; 3] = [1.0, 2.0, 3.0],
+        qfac: f64 = 1.0,
+    ) => {
+        let affine = made::<Affine>(geometry::from_quaternion(quaternion, offset, spacing, qfac))?;
+        Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
+    };
+    "io::geometry::from_spacing": (spacing: [f64; 3] = [1.0, 2.0, 3.0]) => {
+        let affine = made::<Affine>(geometry::from_spacing(spacing))?;
+        Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
+    };
+    "io::safetensors::read": (length: u64 = 0) => {
+        let mut bytes = Vec::new();
+        let tensors = [("x".to_owned(), Tensor::arange(4, DType::F32, Device::Cpu)?)];
+        safetensors::write(&mut bytes, &tensors, &BTreeMap::new())?;
+        let length = if length == 0 { bytes.len() as u64 } else { length };
+        Ok::<_, Error>(safetensors::read(&mut &bytes[..], length)?.tensors.len() == 1)
+    };
+    "io::safetensors::read": (header: u64 = 1) => {
+        // The length of the header, as the file says it.
+        let mut bytes = Vec::new();
+        safetensors::write(
+            &mut bytes,
+            &[("x".to_owned(), Tensor::arange(4, DType::F32, Device::Cpu)?)],
+            &BTreeMap::new(),
+        )?;
+        if header != 1 {
+            bytes[..8].copy_from_slice(&header.to_le_bytes());
+        }
+        let length = bytes.len() as u64;
+        Ok::<_, Error>(safetensors::read(&mut &bytes[..], length)?.tensors.len() == 1 && header == 1)
+    };
+    "io::write_gray": (width: u32 = 2, height: u32 = 3, pixels: Vec<u8> = vec![1, 2, 3, 4, 5, 6]) => {
+        let path = picture("gray");
+        write_gray(&path, width, height, &pixels)?;
+        let read = read_png(&path);
+        let _ = std::fs::remove_file(&path);
+        Ok::<_, Error>(read?.to_vec::<u8>()? == pixels)
+    };
+    "io::write_rgb": (width: u32 = 1, height: u32 = 2, pixels: Vec<u8> = vec![1, 2, 3, 4, 5, 6]) => {
+        let path = picture("rgb");
+        write_rgb(&path, width, height, &pixels)?;
+        let read = read_png(&path);
+        let _ = std::fs::remove_file(&path);
+        Ok::<_, Error>(read?.count() == pixels.len())
+    };
+}

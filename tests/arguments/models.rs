@@ -1,0 +1,135 @@
+//! Cases of `tomograd-models`.
+
+use tomograd::{
+    core::{DType, Device, Error, Result, Seed, Tensor},
+    models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, formula},
+    nn::{Loaded, Module, Params, Pass},
+};
+
+use crate::walk::{cases, made};
+
+fn config() -> UNet3dConfig {
+    UNet3dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] }
+}
+
+fn finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
+}
+
+/// Whether the network that was made gives finite logits for an image that fits it.
+fn predicts(module: &dyn Module, params: &Params, shape: &[usize], classes: usize) -> Result<bool> {
+    let predict = || {
+        let mut pass = Pass::eval(params)?;
+        let x = pass.input(&formula::signed("x", shape, DType::F32)?);
+        let y = module.forward(&x, &mut pass)?;
+        Ok::<_, Error>(y.shape()[1] == classes && finite(y.value())?)
+    };
+    predict().or(Ok(false))
+}
+
+/// A file of a checkpoint of a small network, gone when dropped.
+struct Saved(std::path::PathBuf);
+
+impl Saved {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("tomograd-arguments-{}.safetensors", std::process::id()));
+        Model::new(&config(), Device::Cpu, Seed::new(1))?.checkpoint()?.save(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+cases! {
+    "models::Model::new": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        widths: Vec<usize> = vec![2, 4],
+        device: Device = Device::Cpu,
+    ) => {
+        let config = UNet3dConfig { in_channels, classes, widths };
+        let model = Model::new(&config, device, Seed::new(1))?;
+        let size = 1 << config.widths.len().min(20).saturating_sub(1);
+        let logits = model.predict(&Tensor::ones(&[1, in_channels, size, size, size], DType::F32, Device::Cpu)?);
+        // What could be built can be run.
+        logits.map(|logits| logits.shape()[1] == classes).or(Ok::<_, Error>(false))
+    };
+    "models::Model::with_dtype": (classes: usize = 2, device: Device = Device::Cpu) => {
+        let config = UNet2dConfig { classes, widths: vec![2, 4], ..UNet2dConfig::new(2) };
+        let json = serde_json::to_value(&config).map_err(|error| Error::argument("test", error.to_string()))?;
+        let model = Model::with_dtype(json, device, Seed::new(1), DType::F64)?;
+        let image = Tensor::ones(&[1, config.in_channels, 4, 4], DType::F64, Device::Cpu)?;
+        model.predict(&image).map(|logits| logits.shape()[1] == classes).or(Ok::<_, Error>(false))
+    };
+    "models::Model::load": (device: Device = Device::Cpu) => {
+        let saved = Saved::new()?;
+        Ok::<_, Error>(Model::load(&saved.0, device)?.params().count() > 0)
+    };
+    "models::Model::of": (device: Device = Device::Cpu) => {
+        let saved = Saved::new()?;
+        Ok::<_, Error>(Model::of(&Loaded::read(&saved.0)?, device)?.params().count() > 0)
+    };
+    "models::UNet2dConfig::new": (classes: usize = 2) => UNet2dConfig::new(classes).classes == classes;
+    "models::UNet3dConfig::new": (classes: usize = 2) => UNet3dConfig::new(classes).classes == classes;
+    "models::UNet2dConfig {}": (in_channels: usize = 1, classes: usize = 2, widths: Vec<usize> = vec![2, 4]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let size = 1 << widths.len().min(8).saturating_sub(1);
+        let shape = [1, in_channels, size, size];
+        let network = UNet2d::new(params.root(), &UNet2dConfig { in_channels, classes, widths })?;
+        predicts(&network, &params, &shape, classes)
+    };
+    "models::UNet3dConfig {}": (in_channels: usize = 1, classes: usize = 2, widths: Vec<usize> = vec![2, 4]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let size = 1 << widths.len().min(8).saturating_sub(1);
+        let network = UNet3d::new(params.root(), &UNet3dConfig { in_channels, classes, widths })?;
+        predicts(&network, &params, &[1, in_channels, size, size, size], classes)
+    };
+    "models::UNet2d::new": (widths: Vec<usize> = vec![2, 4]) => {
+        // A network that can't be made leaves nothing of itself in the store.
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let made = UNet2d::new(params.root(), &UNet2dConfig { widths, ..UNet2dConfig::new(2) });
+        match made {
+            Ok(_) => Ok(params.count() > 0),
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "models::UNet3d::new": (widths: Vec<usize> = vec![2, 4]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let made = UNet3d::new(params.root(), &UNet3dConfig { widths, ..config() });
+        match made {
+            Ok(_) => Ok(params.count() > 0),
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "models::formula::dump": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = UNet3d::new(params.root(), &config())?;
+        let results = formula::dump(&params, &network, &input, false)?;
+        Ok::<_, Error>(
+            results
+                .iter()
+                .map(|(_, tensor)| finite(tensor))
+                .collect::<Result<Vec<bool>>>()?
+                .into_iter()
+                .all(|right| right),
+        )
+    };
+    "models::formula::parameter": (shape: Vec<usize> = vec![2, 3]) => {
+        let tensor = formula::parameter("conv.weight", &shape, DType::F32)?;
+        Ok::<_, Error>(tensor.shape() == shape && finite(&tensor)?)
+    };
+    "models::formula::signed": (shape: Vec<usize> = vec![2, 3]) => {
+        let tensor = formula::signed("x", &shape, DType::F32)?;
+        Ok::<_, Error>(tensor.shape() == shape && finite(&tensor)?)
+    };
+    "models::formula::uniform": (count: usize = 3) => {
+        let numbers = made::<Vec<f64>>(formula::uniform("x", count))?;
+        Ok::<_, Error>(numbers.len() == count && numbers.iter().all(|x| (0.0..1.0).contains(x)))
+    };
+}

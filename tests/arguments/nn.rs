@@ -1,0 +1,411 @@
+//! Cases of `tomograd-nn`.
+
+use tomograd::{
+    core::{DType, Device, Error, Result, Seed, Tensor},
+    kernels::{elementwise::Function, resample::Interpolation},
+    nn::{
+        Activation, AdamW, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, Group, LayerNorm, Linear,
+        Module, MultiHeadAttention, Norm, NormKind, Optimizer, PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd,
+        Update, Upsample, gradcheck, init::Init, losses, schedule,
+    },
+};
+
+use proptest::{prelude::Strategy, strategy::ValueTree, test_runner::TestRunner};
+
+use crate::walk::{cases, made};
+
+fn values(shape: &[usize]) -> Result<Tensor> {
+    Tensor::normal(shape, 0.0, 1.0, Seed::new(3), DType::F32, Device::Cpu)
+}
+
+fn store() -> Params {
+    Params::new(Device::Cpu, Seed::new(1))
+}
+
+fn finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
+}
+
+/// Whether a layer that could be made gives finite numbers for an input that fits it, and a finite gradient: what a
+/// constructor takes must work.
+fn layer<M: Module>(x: &[usize], make: impl FnOnce(Scope<'_>) -> Result<M>) -> Result<bool> {
+    let mut params = store();
+    let module = make(params.root())?;
+    let works = || {
+        let mut pass = Pass::train(&params, Seed::new(2))?;
+        let x = pass.input(&values(x)?);
+        let y = module.forward(&x, &mut pass)?;
+        let right = finite(y.value())?;
+        let update = pass.backward(&y.square()?.mean()?)?;
+        Ok::<_, Error>(right && update.norm()?.is_finite())
+    };
+    works().or(Ok(false))
+}
+
+/// As [`layer`]; a layer that has no parameters.
+fn function<M: Module>(x: &[usize], module: M) -> Result<bool> {
+    let params = store();
+    let mut pass = Pass::train(&params, Seed::new(2))?;
+    let x = pass.input(&values(x)?);
+    finite(module.forward(&x, &mut pass)?.value())
+}
+
+type OfConv<'a> = ConvBuilder<'a, Conv>;
+type OfTransposed<'a> = ConvBuilder<'a, ConvTranspose>;
+
+fn conv(x: &[usize], change: impl for<'a> FnOnce(OfConv<'a>) -> Result<OfConv<'a>>) -> Result<bool> {
+    layer(x, |scope| change(Conv::new(scope, 4, 4, &[3, 3])?)?.build())
+}
+
+fn transposed(change: impl for<'a> FnOnce(OfTransposed<'a>) -> Result<OfTransposed<'a>>) -> Result<bool> {
+    layer(&[1, 4, 7, 8], |scope| change(ConvTranspose::new(scope, 4, 4, &[3, 3])?)?.build())
+}
+
+/// A list is one number for each axis, so that another length can't be meant.
+fn list<const N: usize>(numbers: &[usize]) -> Result<[usize; N]> {
+    numbers.try_into().map_err(|_| Error::argument("test", "not one number for each axis"))
+}
+
+/// A store with one parameter, and an update with gradient 1 for each of its elements.
+fn learned() -> Result<(Params, Update)> {
+    let mut params = store();
+    let slot = params.root().parameter("w", &[3], Init::Constant(1.0))?;
+    let mut pass = Pass::train(&params, Seed::new(1))?;
+    let loss = pass.parameter(slot)?.sum()?;
+    let update = pass.backward(&loss)?;
+    Ok((params, update))
+}
+
+/// One step of what `make` makes: parameters that are finite and moved downhill or not at all, or an error that left them
+/// as they were.
+fn stepped<O: Optimizer>(make: impl FnOnce(&Params) -> Result<O>) -> Result<bool> {
+    let (mut params, update) = learned()?;
+    let mut optimizer = make(&params)?;
+    let stepped = optimizer.step(&mut params, update);
+    let value = params.get("w")?.to_vec_f64()?;
+    match stepped {
+        Ok(()) => Ok(value.iter().all(|x| x.is_finite() && *x <= 1.0)),
+        // What a constructor took must work.
+        Err(_) => Ok(false),
+    }
+}
+
+fn one(strategy: impl Strategy<Value = Tensor>) -> Result<Tensor> {
+    let tree = strategy.new_tree(&mut TestRunner::deterministic());
+    tree.map(|tree| tree.current()).map_err(|reason| Error::argument("test", reason.to_string()))
+}
+
+/// Whether a schedule gives a factor that doesn't raise the learning rate or turn it round. Of a number that makes no sense
+/// it may make what the formula makes: an optimizer refuses that.
+fn is_factor(factor: f64, number: f64) -> bool {
+    (0.0..=1.0).contains(&factor) || !(0.0..=1.0).contains(&number)
+}
+
+cases! {
+    "nn::Activation {}": (slope: f64 = 0.1) => {
+        Ok::<_, Error>(function(&[2, 3], Activation(Function::LeakyRelu(slope)))? || slope.abs() > 1e37)
+    };
+    "nn::AdamW::betas": (betas: [f64; 2] = [0.9, 0.999]) => {
+        {
+            stepped(|params| {
+                made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.betas(betas))
+            })
+        }
+    };
+    "nn::AdamW::epsilon": (epsilon: f64 = 1e-8) => {
+        stepped(|params| {
+            made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.epsilon(epsilon))
+        })
+    };
+    "nn::Group::rate": (rate: f64 = 0.1) => {
+        // The group is made within the optimizer's constructor, which hands its error on or finds it.
+        Ok::<_, Error>(stepped(|params| AdamW::new(params, |_| Group::rate(rate)))? || rate > 1e37)
+    };
+    "nn::Group::decay": (decay: f64 = 0.1) => {
+        Ok::<_, Error>(stepped(|params| AdamW::new(params, |_| Group::rate(0.1).decay(decay)))? || decay > 1e37)
+    };
+    "nn::Sgd::new": (momentum: f64 = 0.9, rate: f64 = 0.1) => {
+        Ok::<_, Error>(stepped(|params| Sgd::new(params, momentum, false, |_| Group::rate(rate)))? || rate > 1e37)
+    };
+    "nn::Optimizer::set_rate_factor": (factor: f64 = 0.5) => {
+        // A schedule's factor is handed on as it is: the step says what is wrong with it, and changes nothing.
+        let (mut params, update) = learned()?;
+        let mut optimizer = AdamW::new(&params, |_| Group::rate(0.1))?;
+        made::<()>(optimizer.set_rate_factor(factor))?;
+        let stepped = optimizer.step(&mut params, update);
+        let value = params.get("w")?.to_vec_f64()?;
+        match stepped {
+            Ok(()) => Ok(value.iter().all(|x| x.is_finite() && *x <= 1.0) || factor > 1e37),
+            Err(error) if value == [1.0; 3] => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "nn::Optimizer::load_state": (steps: u64 = 3, size: usize = 3) => {
+        let (mut params, update) = learned()?;
+        let mut optimizer = AdamW::new(&params, |_| Group::rate(0.1))?;
+        let moment = Tensor::ones(&[size], DType::F32, Device::Cpu)?;
+        let state = ["first_moment.w", "second_moment.w"].map(|name| (name.to_owned(), moment.clone())).to_vec();
+        optimizer.load_state(state, steps)?;
+        optimizer.step(&mut params, update)?;
+        finite(params.get("w")?)
+    };
+    "nn::Conv::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
+        layer(&[1, 4, 7, 8], |scope| Conv::new(scope, inputs, outputs, &kernel)?.build()).map(|right| {
+            // A layer of other sizes than the test's input is a layer all the same.
+            right || inputs != 4 || kernel.len() != 2 || outputs == 0
+        })
+    };
+    "nn::ConvTranspose::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
+        layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel)?.build())
+            .map(|right| right || inputs != 4 || kernel.len() != 2 || outputs == 0)
+    };
+    "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2], one: usize = 2) => {
+        let numbers = list::<2>(&stride)?;
+        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.stride(numbers)))? && transposed(|c| made(c.stride(one)))?)
+    };
+    "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2]) => {
+        conv(&[1, 4, 7, 8], |c| made(c.stride(&stride[..])))
+    };
+    "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
+        let numbers = list::<2>(&padding)?;
+        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.padding(numbers)))? && transposed(|c| made(c.padding(one)))?)
+    };
+    "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0]) => {
+        conv(&[1, 4, 7, 8], |c| made(c.padding(&padding[..])))
+    };
+    "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2], one: usize = 2) => {
+        let numbers = list::<2>(&dilation)?;
+        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.dilation(numbers)))? && transposed(|c| made(c.dilation(one)))?)
+    };
+    "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2]) => {
+        conv(&[1, 4, 7, 8], |c| made(c.dilation(&dilation[..])))
+    };
+    "nn::ConvBuilder::groups": (groups: usize = 2) => {
+        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.groups(groups)))? && transposed(|c| made(c.groups(groups)))?)
+    };
+    "nn::ConvBuilder::output_padding": (output_padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
+        let numbers = list::<2>(&output_padding)?;
+        Ok::<_, Error>(
+            transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(numbers)))?
+                && transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(one)))?,
+        )
+    };
+    "nn::ConvBuilder::output_padding": (output_padding: Vec<usize> = vec![1, 0]) => {
+        transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(&output_padding[..])))
+    };
+    "nn::ConvNormActivation::new": (channels: usize = 4, groups: usize = 2) => {
+        layer(&[1, 4, 7, 8], |mut scope| {
+            let conv = Conv::new(scope.at("0"), 4, 4, &[3, 3])?.build()?;
+            let norm = Norm::new(scope.at("1"), NormKind::Group(groups), channels, None)?;
+            made::<ConvNormActivation>(ConvNormActivation::new(conv, norm))
+        })
+    };
+    "nn::Dropout::new": (probability: f64 = 0.5) => {
+        layer(&[2, 3], |scope| {
+            Ok::<_, Error>(Both(Dropout::new(&scope, probability)?, Linear::new(scope, 3, 3, true)?))
+        })
+    };
+    "nn::LayerNorm::new": (shape: Vec<usize> = vec![3, 4]) => {
+        layer(&[&[2], &shape[..]].concat(), |scope| LayerNorm::new(scope, &shape))
+    };
+    "nn::LayerNorm::epsilon": (epsilon: f64 = 1e-5) => {
+        layer(&[2, 3], |scope| made::<LayerNorm>(LayerNorm::new(scope, &[3])?.epsilon(epsilon)))
+    };
+    "nn::Linear::new": (inputs: usize = 3, outputs: usize = 2) => {
+        layer(&[2, inputs], |scope| Linear::new(scope, inputs, outputs, true)).map(|right| right || outputs == 0)
+    };
+    "nn::Linear::filled": (inputs: usize = 3, outputs: usize = 2, bound: f64 = 0.5, bias: f64 = 0.1) => {
+        let made = layer(&[2, inputs], |scope| {
+            Linear::filled(scope, inputs, outputs, Init::Uniform(bound), Some(Init::Constant(bias)))
+        });
+        // Numbers beyond f32 make what they make in arithmetic.
+        made.map(|right| right || outputs == 0 || bound > 1e15 || bias.abs() > 1e15)
+    };
+    "nn::MultiHeadAttention::new": (size: usize = 6, heads: usize = 3) => {
+        layer(&[2, 5, size], |scope| MultiHeadAttention::new(scope, size, heads))
+    };
+    "nn::Norm::new": (channels: usize = 4, groups: usize = 2) => {
+        Ok::<_, Error>(
+            layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Group(groups), channels, None))?
+                && layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Batch, channels, None))?,
+        )
+    };
+    "nn::Norm::plain": (channels: usize = 4, groups: usize = 2, slope: f64 = 0.1) => {
+        let activation = Some(Function::LeakyRelu(slope));
+        let right = |kind| {
+            layer(&[2, channels, 3], |mut scope| {
+                Ok::<_, Error>(Both(
+                    Norm::plain(scope.at("norm"), kind, channels, activation)?,
+                    Linear::new(scope, 3, 3, true)?,
+                ))
+            })
+        };
+        Ok::<_, Error>(right(NormKind::Group(groups))? && right(NormKind::Instance)? || slope.abs() > 1e15)
+    };
+    "nn::Norm::epsilon": (epsilon: f64 = 1e-5) => {
+        layer(&[2, 4, 3], |scope| made::<Norm>(Norm::new(scope, NormKind::Instance, 4, None)?.epsilon(epsilon)))
+    };
+    "nn::Norm::momentum": (momentum: f64 = 0.1) => {
+        // The running statistics too must stay what they say.
+        let mut params = store();
+        let norm = made::<Norm>(Norm::new(params.root(), NormKind::Batch, 2, None)?.momentum(momentum))?;
+        let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(0.1))?;
+        let mut pass = Pass::train(&params, Seed::new(1))?;
+        let x = pass.input(&values(&[2, 2, 3])?);
+        let loss = norm.forward(&x, &mut pass)?.square()?.mean()?;
+        let update = pass.backward(&loss)?;
+        optimizer.step(&mut params, update)?;
+        let variance = params.get("running_var")?.to_vec_f64()?;
+        Ok::<_, Error>(variance.iter().all(|x| x.is_finite() && *x >= 0.0) && finite(params.get("running_mean")?)?)
+    };
+    "nn::PRelu::new": (channels: usize = 3) => layer(&[2, channels, 2], |scope| PRelu::new(scope, channels));
+    "nn::ParamInfo {}": (shape: Vec<usize> = vec![2, 3]) => {
+        ParamInfo { name: "w", shape: &shape, frozen: false }.is_matrix() == (shape.len() > 1)
+    };
+    "nn::Params::ema_update": (decay: f64 = 0.9) => {
+        let mut params = store();
+        params.root().parameter("w", &[3], Init::Normal(1.0))?;
+        let mut average = params.replica();
+        average.set("w", values(&[3])?)?;
+        let before = average.get("w")?.to_vec_f64()?;
+        let updated = average.ema_update(&params, decay);
+        let value = average.get("w")?.to_vec_f64()?;
+        let (own, other) = (before.clone(), params.get("w")?.to_vec_f64()?);
+        match updated {
+            // A mean of two lies between them.
+            Ok(()) => Ok(value
+                .iter()
+                .zip(own.iter().zip(&other))
+                .all(|(x, (a, b))| (a.min(*b) - 1e-6..=a.max(*b) + 1e-6).contains(x))),
+            Err(error) if value == before => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "nn::Params::new": (device: Device = Device::Cpu) => {
+        let mut params = Params::new(device, Seed::new(1));
+        params.root().parameter("w", &[2], Init::Normal(1.0))?;
+        finite(params.get("w")?)
+    };
+    "nn::Pass::fork": (index: u64 = 1) => {
+        let mut params = store();
+        let dropout = Dropout::new(&params.root().at("drop"), 0.5)?;
+        let mut pass = Pass::train(&params, Seed::new(1))?;
+        let mut fork = pass.fork(index);
+        let x = pass.input(&Tensor::ones(&[64], DType::F32, Device::Cpu)?);
+        let (a, b) = (dropout.forward(&x, &mut pass)?, dropout.forward(&x, &mut fork)?);
+        // A stream of its own for every number.
+        let [a, b] = [a, b].map(|y| y.value().to_vec_f64());
+        Ok::<_, Error>(a? != b?)
+    };
+    "nn::PerAxis::per_axis": (number: usize = 2, rank: usize = 3) => {
+        let numbers = made::<Vec<usize>>(number.per_axis(rank))?;
+        Ok::<_, Error>(numbers.len() == rank && numbers.iter().all(|&x| x == number))
+    };
+    "nn::Scope::constant_buffer": (shape: Vec<usize> = vec![2, 3], value: f64 = 1.0) => {
+        let mut params = store();
+        let made = params.root().constant_buffer("b", &shape, value);
+        match made {
+            Ok(_) => Ok(params
+                .get("b")?
+                .to_vec::<f32>()?
+                .iter()
+                .all(|x| x.to_bits() == (value as f32).to_bits() || x.is_nan() && value.is_nan())),
+            // Half a parameter would be found here.
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "nn::Scope::parameter": (shape: Vec<usize> = vec![2, 3], deviation: f64 = 1.0) => {
+        let mut params = store();
+        let made = params.root().parameter("w", &shape, Init::Normal(deviation));
+        match made {
+            Ok(_) => finite(params.get("w")?).map(|right| right || deviation > 1e37),
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "nn::Update::clip_norm": (most: f64 = 1.0) => {
+        let (_, update) = learned()?;
+        let update = update.clip_norm(most)?;
+        let gradient = update.gradient("w").map(Tensor::to_vec_f64).transpose()?.unwrap_or_default();
+        Ok::<_, Error>(update.norm()? <= most + 1e-6 && gradient.iter().all(|x| x.is_finite() && *x >= 0.0))
+    };
+    "nn::Update::scale": (factor: f64 = 0.5) => {
+        let (_, update) = learned()?;
+        let update = update.scale(factor)?;
+        let gradient = update.gradient("w").map(Tensor::to_vec::<f32>).transpose()?.unwrap_or_default();
+        Ok::<_, Error>(gradient.iter().all(|x| *x == factor as f32))
+    };
+    "nn::Upsample {}": (factors: Vec<usize> = vec![2, 3]) => {
+        function(&[1, 2, 3, 4], Upsample { factors, mode: Interpolation::Linear })
+    };
+    "nn::gradcheck::check_with": (
+        step: f64 = 1e-5,
+        tolerance: f64 = 1e-6,
+        elementwise: usize = 32,
+        directions: u64 = 4,
+    ) => {
+        let options = gradcheck::Options { step, tolerance, elementwise, directions, seed: Seed::new(1) };
+        gradcheck::check_with(|vars| vars[0].square(), &[values(&[3])?], options)
+            .map(|()| directions > 0 && step > 0.0 && tolerance > 0.0)
+    };
+    "nn::gradcheck::tensors": (shape: Vec<usize> = vec![2, 3]) => {
+        Ok::<_, Error>(one(gradcheck::tensors(shape.clone()))?.shape() == shape)
+    };
+    "nn::gradcheck::images": (first: usize = 1, last: usize = 3) => {
+        Ok::<_, Error>((first..=last.max(first)).contains(&(one(gradcheck::images(first..=last))?.rank() - 2)))
+    };
+    "nn::gradcheck::images_of": (least: usize = 1, most: usize = 4) => {
+        {
+            Ok::<_, Error>(
+                (least..=most.max(least)).contains(&one(gradcheck::images_of(1..=2, least..=most))?.shape()[1]),
+            )
+        }
+    };
+    "nn::init::Init {}": (number: f64 = 0.5, fan: usize = 9) => {
+        let all = [Init::Constant(number), Init::Uniform(number), Init::Normal(number), Init::TruncatedNormal(number)];
+        let made = [all[0], all[1], all[2], all[3], Init::FanIn(fan), Init::KaimingNormal(fan)].map(|init| {
+            Ok::<_, Error>(finite(&init.tensor(&[5], Seed::new(1), DType::F32, Device::Cpu)?)? || number.abs() > 1e37)
+        });
+        made.into_iter().collect::<Result<Vec<bool>>>()
+    };
+    "nn::init::Init::tensor": (shape: Vec<usize> = vec![2, 3], device: Device = Device::Cpu) => {
+        let made = [Init::TruncatedNormal(1.0), Init::Constant(1.0), Init::FanIn(3)].map(|init| {
+            let tensor = init.tensor(&shape, Seed::new(1), DType::F64, device)?;
+            Ok::<_, Error>(tensor.shape() == shape && finite(&tensor)?)
+        });
+        made.into_iter().collect::<Result<Vec<bool>>>()
+    };
+    "nn::losses::smooth_l1": (beta: f64 = 1.0) => {
+        let params = store();
+        let pass = Pass::eval(&params)?;
+        let (x, y) = (pass.input(&values(&[4])?), pass.input(&Tensor::zeros(&[4], DType::F32, Device::Cpu)?));
+        losses::smooth_l1(&x, &y, beta)?.value().to_scalar()
+    };
+    "nn::schedule::cosine": (step: u64 = 3, total: u64 = 10, least: f64 = 0.1) => {
+        is_factor(schedule::cosine(step, total, least), least)
+    };
+    "nn::schedule::linear_warmup": (step: u64 = 3, steps: u64 = 10, start: f64 = 0.1) => {
+        let factor = schedule::linear_warmup(step, steps, start);
+        // Without a warm-up there is nothing to wait for.
+        is_factor(factor, start) && (steps > 0 || factor == 1.0 || !start.is_finite())
+    };
+    "nn::schedule::one_cycle": (step: u64 = 3, total: u64 = 10) => is_factor(schedule::one_cycle(step, total), 0.5);
+    "nn::schedule::polynomial": (step: u64 = 3, total: u64 = 10, power: f64 = 0.9) => {
+        // Any power of a number from 0 to 1 that is at least 0 is one too.
+        is_factor(schedule::polynomial(step, total, power), if power >= 0.0 { 0.5 } else { power })
+    };
+    "nn::schedule::step": (step: u64 = 3, every: u64 = 2, gamma: f64 = 0.1) => {
+        is_factor(schedule::step(step, every, gamma), gamma)
+    };
+}
+
+/// One module and then another.
+struct Both<A, B>(A, B);
+
+impl<A: Module, B: Module> Module for Both<A, B> {
+    fn forward(&self, x: &tomograd::autodiff::Var, pass: &mut Pass) -> Result<tomograd::autodiff::Var> {
+        let x = self.0.forward(x, pass)?;
+        self.1.forward(&x, pass)
+    }
+}

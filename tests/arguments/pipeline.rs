@@ -1,0 +1,272 @@
+//! Cases of `tomograd-pipeline`.
+
+use std::{path::Path, sync::Arc};
+
+use tomograd::{
+    core::{DType, Device, Error, Result, Seed, Tensor},
+    io::{Volume, geometry},
+    pipeline::{
+        Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Report, Sample, SlidingWindow, evaluate, progress,
+        transforms::{
+            Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomContrast, RandomGamma, RandomNoise,
+            Transform,
+        },
+    },
+};
+
+use crate::walk::{cases, made};
+
+fn image(shape: &[usize]) -> Result<Tensor> {
+    Tensor::normal(shape, 0.0, 1.0, Seed::new(3), DType::F32, Device::Cpu)
+}
+
+fn label(shape: &[usize]) -> Result<Tensor> {
+    let count = shape.iter().product::<usize>();
+    Tensor::from_slice(&(0..count).map(|i| u8::from(i % 3 == 0)).collect::<Vec<_>>(), shape, Device::Cpu)
+}
+
+fn sample() -> Result<Sample> {
+    Sample::new("a", &image(&[1, 5, 6])?, Some(&label(&[5, 6])?))
+}
+
+fn finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
+}
+
+/// Whether a transform gives finite numbers, with several streams.
+fn transforms(transform: &dyn Transform) -> Result<bool> {
+    for seed in 0..6 {
+        let made = transform.apply(sample()?, &mut Seed::new(seed).random())?;
+        if !finite(&made.image)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether what a constructor took works: an image of the size that it is for is cut or filled.
+fn crops(transform: &CropOrPad, size: &[usize]) -> Result<bool> {
+    let made = transform.apply(sample()?, &mut Seed::new(1).random());
+    Ok(made.is_ok_and(|made| made.image.shape()[1..] == *size) || size.len() != 2)
+}
+
+fn cases_of(count: usize) -> Result<Arc<dyn Cases>> {
+    Ok(Arc::new((0..count).map(|_| sample()).collect::<Result<Vec<Sample>>>()?))
+}
+
+/// All batches of an epoch.
+fn batches(epoch: impl Iterator<Item = Result<Batch>>) -> Result<usize> {
+    epoch.map(|batch| batch.map(|batch| batch.image.shape()[0])).sum()
+}
+
+/// A window over a flat image; the logits are the patches.
+fn slides(window: &SlidingWindow, shape: &[usize]) -> Result<bool> {
+    let x = image(&[&[1], shape].concat())?;
+    let logits = window.logits(&x, |patches| Ok(patches.clone()))?;
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-4;
+    Ok(logits.to_vec_f64()?.iter().zip(&x.to_vec_f64()?).all(near) && window.windows(shape)? > 0)
+}
+
+fn window(patch: &[usize]) -> Result<SlidingWindow> {
+    made(SlidingWindow::new(patch.to_vec()))
+}
+
+/// A folder with one case of 5 × 6 × 1 voxels, gone when dropped.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let folder = Self(std::env::temp_dir().join(format!("tomograd-arguments-{}", std::process::id())));
+        let affine = made::<geometry::Affine>(geometry::from_spacing([1.0; 3]))?;
+        for (name, voxels) in [("images", image(&[1, 5, 6])?), ("labels", label(&[1, 5, 6])?)] {
+            let path = folder.0.join(name);
+            std::fs::create_dir_all(&path).map_err(|error| Error::io("test", path.display(), error))?;
+            Volume::new(voxels, affine)?.write(path.join("a.nii"))?;
+        }
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn metrics(dice: f64) -> ClassMetrics {
+    ClassMetrics { dice, iou: 0.5, hd95: 1.0, assd: 1.0 }
+}
+
+cases! {
+    "pipeline::Batch::collate": (sizes: Vec<usize> = vec![5, 5]) => {
+        let samples = sizes.iter().map(|&size| Sample::new("a", &image(&[1, 2, size])?, Some(&label(&[2, size])?)));
+        let samples = samples.collect::<Result<Vec<Sample>>>()?;
+        Ok::<_, Error>(Batch::collate(&samples)?.image.shape() == [sizes.len(), 1, 2, sizes[0]])
+    };
+    "pipeline::Cases::sample": (index: usize = 1) => {
+        let cases = cases_of(2)?;
+        Ok::<_, Error>(cases.sample(index)?.image.shape() == [1, 5, 6] && index < 2)
+    };
+    "pipeline::Cases::sample": (index: usize = 0) => {
+        let folder = Folder::new()?;
+        let cases = Dataset::open(&folder.0, 2)?;
+        Ok::<_, Error>(cases.sample(index)?.image.count() == 30 && index < 1)
+    };
+    "pipeline::ContactSheet::new": (slices: usize = 2, classes: usize = 2) => {
+        let mut sheet = made::<ContactSheet>(ContactSheet::new(slices, classes))?;
+        sheet.add(&sample()?, &label(&[5, 6])?)?;
+        Ok::<_, Error>(sheet.pixels()?.count() > 0)
+    };
+    "pipeline::ContactSheet::add": (spacing: Vec<f64> = vec![1.0, 1.0], value: f32 = 1.0) => {
+        let mut sheet = made::<ContactSheet>(ContactSheet::new(2, 2))?;
+        let image = Tensor::from_slice(&[value, 1.0, 2.0, 3.0], &[1, 2, 2], Device::Cpu)?;
+        let sample = Sample { image, label: None, spacing, name: "a".to_owned() };
+        sheet.add(&sample, &label(&[2, 2])?)?;
+        Ok::<_, Error>(sheet.pixels()?.count() > 0)
+    };
+    "pipeline::Dataset::open": (classes: usize = 2) => {
+        let folder = Folder::new()?;
+        let dataset = Dataset::open(&folder.0, classes)?;
+        // Labels are 0 and 1, stored in a byte each: with other numbers of classes it must say so.
+        Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Dataset::with_reader": (
+        classes: usize = 2,
+        spacing: Vec<f64> = vec![1.0, 1.0, 1.0],
+        value: f64 = 1.0,
+    ) => {
+        let folder = Folder::new()?;
+        let given = spacing.clone();
+        let dataset = Dataset::with_reader(&folder.0, classes, move |_: &Path| {
+            Ok((Tensor::full(&[1, 1, 2, 3], value, DType::F64, Device::Cpu)?, spacing.clone()))
+        })?;
+        let sample = dataset.sample(0)?;
+        Ok::<_, Error>(sample.spacing == given && (2..=256).contains(&classes) && finite(&sample.image)?)
+    };
+    "pipeline::Loader::new": (batch: usize = 2) => {
+        Ok::<_, Error>(batches(Loader::new(cases_of(3)?, batch, Seed::new(1))?.epoch(0))? == 3)
+    };
+    "pipeline::Loader::epoch": (epoch: usize = 1) => {
+        Ok::<_, Error>(batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.epoch(epoch))? == 3)
+    };
+    "pipeline::Loader::resume": (epoch: usize = 1, step: usize = 1) => {
+        let left = batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.resume(epoch, step))?;
+        Ok::<_, Error>(left == [3, 1].get(step).copied().unwrap_or(0))
+    };
+    "pipeline::Report::add": (dice: f64 = 0.5, count: usize = 1) => {
+        let mut report = Report::new(["a"]);
+        report.add("case", vec![metrics(dice); count.min(9)])?;
+        Ok::<_, Error>(count == 1 && !report.to_string().is_empty())
+    };
+    "pipeline::Report::class_mean": (class: usize = 1) => {
+        let mut report = Report::new(["a", "b"]);
+        report.add("case", vec![metrics(0.5), metrics(0.7)])?;
+        let mean = report.class_mean(class, |metrics| metrics.dice);
+        // Of a class that isn't there nothing is defined.
+        Ok::<_, Error>(if (1..=2).contains(&class) { mean == [0.5, 0.7][class - 1] } else { mean.is_nan() })
+    };
+    "pipeline::Report::mean": (number: f64 = 0.5) => {
+        let mut report = Report::new(["a", "b"]);
+        report.add("case", vec![metrics(0.5), metrics(0.7)])?;
+        let mean = report.mean(|_| number);
+        // Undefined values are left out; the mean of equal numbers is that number.
+        Ok::<_, Error>(mean == number || number.is_nan() && mean.is_nan() || number.abs() > 1e300)
+    };
+    "pipeline::Sample {}": (shape: Vec<usize> = vec![1, 5, 6], spacing: Vec<f64> = vec![1.0, 2.0]) => {
+        // A sample built by hand, through what reads both.
+        let image = image(&shape)?;
+        let sample = Sample { image, label: None, spacing, name: "a".to_owned() };
+        let affine = RandomAffine { probability: 1.0, ..RandomAffine::default() };
+        finite(&affine.apply(sample, &mut Seed::new(1).random())?.image)
+    };
+    "pipeline::Sample::with_spacing": (spacing: Vec<f64> = vec![1.0, 2.0]) => {
+        Ok::<_, Error>(
+            sample()?.with_spacing(&spacing)?.spacing == spacing && spacing.iter().all(|x| *x > 0.0 && x.is_finite()),
+        )
+    };
+    "pipeline::SlidingWindow::new": (patch: Vec<usize> = vec![4, 3]) => {
+        Ok::<_, Error>(slides(&window(&patch)?, &[5, 6])? && patch.len() == 2)
+    };
+    "pipeline::SlidingWindow::overlap": (overlap: f64 = 0.5) => {
+        slides(&made::<SlidingWindow>(window(&[4, 3])?.overlap(overlap))?, &[5, 6]).or(Ok::<_, Error>(false))
+    };
+    "pipeline::SlidingWindow::batch": (batch: usize = 2) => {
+        slides(&made::<SlidingWindow>(window(&[4, 3])?.batch(batch))?, &[5, 6]).or(Ok::<_, Error>(false))
+    };
+    "pipeline::SlidingWindow::windows": (spatial: Vec<usize> = vec![5, 6]) => {
+        let count = window(&[4, 3])?.windows(&spatial)?;
+        Ok::<_, Error>(count > 0 && spatial.len() == 2)
+    };
+    "pipeline::SlidingWindow::memory_bound": (
+        channels: usize = 1,
+        classes: usize = 2,
+        spatial: Vec<usize> = vec![5, 6],
+    ) => {
+        let bytes = window(&[4, 3])?.memory_bound(channels, classes, &spatial)?;
+        let labels = spatial.iter().fold(1u128, |count, &size| count * size as u128);
+        Ok::<_, Error>(bytes as u128 >= labels)
+    };
+    "pipeline::evaluate": (spacing: Vec<f64> = vec![1.0, 2.0], classes: usize = 2) => {
+        let truth = label(&[5, 6])?;
+        let metrics = evaluate(&truth, &truth, &spacing, classes)?;
+        Ok::<_, Error>(metrics.len() + 1 == classes && metrics[0].dice == 1.0 && metrics[0].hd95 == 0.0)
+    };
+    "pipeline::progress::bar": (length: u64 = 10) => {
+        let bar = progress::bar(length, "test");
+        bar.inc(1);
+        bar.length() == Some(length)
+    };
+    "pipeline::transforms::Compose::apply": (
+        shape: Vec<usize> = vec![1, 5, 6],
+        spacing: Vec<f64> = vec![1.0, 2.0],
+    ) => {
+        let compose = made::<Compose>(Compose::new().then(Flip::default()))?;
+        let sample = Sample { image: image(&shape)?, label: None, spacing, name: "a".to_owned() };
+        finite(&compose.apply(sample, Seed::new(1))?.image)
+    };
+    "pipeline::transforms::CropOrPad::centred": (size: Vec<usize> = vec![3, 9]) => {
+        crops(&made::<CropOrPad>(CropOrPad::centred(size.clone()))?, &size)
+    };
+    "pipeline::transforms::CropOrPad::random": (size: Vec<usize> = vec![3, 9]) => {
+        crops(&made::<CropOrPad>(CropOrPad::random(size.clone()))?, &size)
+    };
+    "pipeline::transforms::CropOrPad::foreground": (probability: f64 = 0.5) => {
+        let crop = made::<CropOrPad>(CropOrPad::random([3, 4]))?;
+        crops(&made::<CropOrPad>(crop.foreground(probability))?, &[3, 4])
+    };
+    "pipeline::transforms::Flip::new": (probabilities: Vec<f64> = vec![0.5, 1.0]) => {
+        let flip = made::<Flip>(Flip::new(probabilities.clone()))?;
+        Ok::<_, Error>(
+            transforms(&flip).is_ok_and(|right| right)
+                || (1..=3).contains(&probabilities.len()) && probabilities.len() != 2,
+        )
+    };
+    "pipeline::transforms::RandomAffine {}": (
+        probability: f64 = 1.0,
+        degrees: (f64, f64) = (-15.0, 15.0),
+        scale: (f64, f64) = (0.9, 1.1),
+        translation: (f64, f64) = (0.0, 1.0),
+    ) => { transforms(&RandomAffine { probability, degrees, scale, translation }) };
+    "pipeline::transforms::RandomBrightness {}": (probability: f64 = 1.0, factor: (f64, f64) = (0.75, 1.25)) => {
+        Ok::<_, Error>(
+            transforms(&RandomBrightness { probability, factor })? || factor.0.abs().max(factor.1.abs()) > 1e37,
+        )
+    };
+    "pipeline::transforms::RandomContrast {}": (
+        probability: f64 = 1.0,
+        factor: (f64, f64) = (0.75, 1.25),
+    ) => { transforms(&RandomContrast { probability, factor }) };
+    "pipeline::transforms::RandomGamma {}": (
+        probability: f64 = 1.0,
+        exponent: (f64, f64) = (0.7, 1.5),
+    ) => { transforms(&RandomGamma { probability, exponent, keep_moments: true }) };
+    "pipeline::transforms::RandomNoise {}": (probability: f64 = 1.0, deviation: (f64, f64) = (0.0, 0.1)) => {
+        Ok::<_, Error>(
+            transforms(&RandomNoise { probability, deviation })? || deviation.0.abs().max(deviation.1.abs()) > 1e30,
+        )
+    };
+    "pipeline::transforms::Transform::apply": (shape: Vec<usize> = vec![1, 5, 6]) => {
+        let sample = Sample::new("a", &image(&shape)?, None)?;
+        finite(&Flip::default().apply(sample, &mut Seed::new(1).random())?.image)
+    };
+}

@@ -1,0 +1,272 @@
+//! How a case is walked: sensible arguments first, then each number in turn replaced by one that nobody should pass.
+
+use std::{
+    any::Any,
+    fmt::Debug,
+    io::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use tomograd::core::{DType, Device, Error, ErrorKind, Tensor};
+
+/// A public function, and how it is called.
+pub struct Case {
+    /// Its entry, as [`crate::scan`] writes it. A name may come several times, with other arguments.
+    pub name: &'static str,
+    pub run: fn(&Walk),
+}
+
+/// `"entry": (argument: type = sensible value, ...) => call;` for each case. The call gives a [`Verdict`]: mostly whether the
+/// result is right for these arguments, or an error.
+macro_rules! cases {
+    ($($name:literal: ($($argument:ident: $type:ty = $sensible:expr),+ $(,)?) => $call:expr;)*) => {
+        pub const CASES: &[crate::walk::Case] = &[$(crate::walk::Case {
+            name: $name,
+            run: |walk| walk.every(($($sensible,)+), |($($argument,)+): ($($type,)+)| $call),
+        }),*];
+    };
+}
+pub(crate) use cases;
+
+/// What came of a call.
+pub enum Outcome {
+    Right,
+    Refused(String),
+    Wrong(String),
+}
+
+/// A result that can be judged.
+pub trait Verdict {
+    fn outcome(self) -> Outcome;
+}
+
+impl Verdict for bool {
+    fn outcome(self) -> Outcome {
+        if self { Outcome::Right } else { Outcome::Wrong("is taken, and the result is wrong".to_owned()) }
+    }
+}
+
+impl Verdict for f64 {
+    fn outcome(self) -> Outcome {
+        if self.is_finite() { Outcome::Right } else { Outcome::Wrong(format!("is taken, and gives {self}")) }
+    }
+}
+
+/// Right when every element is finite.
+impl Verdict for Tensor {
+    fn outcome(self) -> Outcome {
+        match self.to_vec_f64() {
+            Ok(values) => values.into_iter().find(|x| !x.is_finite()).map_or(Outcome::Right, f64::outcome),
+            Err(error) => Outcome::Wrong(format!("gives an unreadable tensor: {error}")),
+        }
+    }
+}
+
+impl<T: Verdict> Verdict for Vec<T> {
+    fn outcome(self) -> Outcome {
+        self.into_iter().map(T::outcome).find(|outcome| !matches!(outcome, Outcome::Right)).unwrap_or(Outcome::Right)
+    }
+}
+
+impl<T: Verdict> Verdict for Result<T, Error> {
+    fn outcome(self) -> Outcome {
+        match self {
+            Ok(result) => result.outcome(),
+            Err(error) if error.kind() == ErrorKind::Panic => Outcome::Wrong(format!("panics in a chunk: {error}")),
+            Err(error) => Outcome::Refused(error.to_string()),
+        }
+    }
+}
+
+/// An argument with the values that it must never be trusted to have.
+pub trait Argument: Clone + Debug {
+    fn hostile(&self) -> Vec<Self>;
+}
+
+macro_rules! arguments {
+    ($($type:ty: $($value:expr),*;)*) => {$(
+        impl Argument for $type {
+            fn hostile(&self) -> Vec<Self> {
+                vec![$($value),*]
+            }
+        }
+    )*};
+}
+
+arguments! {
+    usize: 0, 1 << 40, 1 << 63, usize::MAX;
+    u64: 0, 1 << 40, 1 << 63, u64::MAX;
+    u32: 0, u32::MAX;
+    i64: 0, -1, 1 << 40, i64::MIN, i64::MAX;
+    i32: 0, -1, i32::MIN, i32::MAX;
+    u8: 0, u8::MAX;
+    f64: 0.0, -0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 1e300, 1e-300;
+    f32: 0.0, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::MIN_POSITIVE;
+    bool: ;
+    DType: ;
+    Device: Device::Cuda(0), Device::Cuda(usize::MAX);
+}
+
+impl<T: Argument> Argument for Option<T> {
+    fn hostile(&self) -> Vec<Self> {
+        let some = self.iter().flat_map(Argument::hostile).map(Some);
+        some.chain([None]).collect()
+    }
+}
+
+impl<T: Argument, const N: usize> Argument for [T; N] {
+    fn hostile(&self) -> Vec<Self> {
+        let each =
+            self.iter().enumerate().flat_map(|(place, value)| value.hostile().into_iter().map(move |v| (place, v)));
+        each.map(|(place, value)| {
+            let mut all = self.clone();
+            all[place] = value;
+            all
+        })
+        .collect()
+    }
+}
+
+/// Each place in turn, all places at once, none, one less, one more, and far more.
+impl<T: Argument> Argument for Vec<T> {
+    fn hostile(&self) -> Vec<Self> {
+        let each =
+            self.iter().enumerate().flat_map(|(place, value)| value.hostile().into_iter().map(move |v| (place, v)));
+        let mut all: Vec<Self> = each
+            .map(|(place, value)| {
+                let mut all = self.clone();
+                all[place] = value;
+                all
+            })
+            .collect();
+        if let Some(first) = self.first() {
+            all.extend(first.hostile().into_iter().map(|value| vec![value; self.len()]));
+            all.push(Vec::new());
+            all.push(self[1..].to_vec());
+            all.push([&self[..], &[first.clone()]].concat());
+            all.push(vec![first.clone(); 70]);
+        }
+        all
+    }
+}
+
+macro_rules! tuples {
+    ($($($name:ident $place:tt),*;)*) => {$(
+        impl<$($name: Argument),*> Argument for ($($name,)*) {
+            fn hostile(&self) -> Vec<Self> {
+                let mut all = Vec::new();
+                $(for value in self.$place.hostile() {
+                    let mut one = self.clone();
+                    one.$place = value;
+                    all.push(one);
+                })*
+                all
+            }
+        }
+    )*};
+}
+
+tuples! {
+    A 0;
+    A 0, B 1;
+    A 0, B 1, C 2;
+    A 0, B 1, C 2, D 3;
+    A 0, B 1, C 2, D 3, E 4;
+    A 0, B 1, C 2, D 3, E 4, F 5;
+    A 0, B 1, C 2, D 3, E 4, F 5, G 6;
+    A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7;
+}
+
+/// No call may take longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The call under way, for the watchdog.
+static CURRENT: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// The walk of one case, in the child process; what it sees is written to the standard output, where the parent reads it.
+pub struct Walk {
+    pub name: &'static str,
+    pub number: usize,
+}
+
+impl Walk {
+    /// Calls `call` with the sensible arguments, which must give what is right, and then with each hostile set of them.
+    pub fn every<A: Argument, V: Verdict>(&self, sensible: A, call: impl Fn(A) -> V) {
+        match self.once(&sensible, &call) {
+            Outcome::Right => {}
+            Outcome::Refused(error) => self.complain(&sensible, &format!("is sensible, but refused: {error}")),
+            Outcome::Wrong(what) => self.complain(&sensible, &format!("is sensible, but {what}")),
+        }
+        for arguments in sensible.hostile() {
+            match self.once(&arguments, &call) {
+                Outcome::Right => {}
+                Outcome::Refused(error) if error.trim().is_empty() => {
+                    self.complain(&arguments, "is refused without a word");
+                }
+                Outcome::Refused(_) => {}
+                Outcome::Wrong(what) => self.complain(&arguments, &what),
+            }
+        }
+    }
+
+    fn once<A: Argument, V: Verdict>(&self, arguments: &A, call: &impl Fn(A) -> V) -> Outcome {
+        say(&format!("@at\t{}\t{}{arguments:?}", self.number, self.name));
+        *CURRENT.lock().unwrap() = Some(Instant::now());
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(arguments.clone()).outcome()));
+        *CURRENT.lock().unwrap() = None;
+        outcome.unwrap_or_else(|panic| Outcome::Wrong(format!("panics: {}", message(&*panic))))
+    }
+
+    fn complain(&self, arguments: &impl Debug, what: &str) {
+        say(&format!("@wrong\t{}{arguments:?} {what}", self.name));
+    }
+}
+
+/// A line to the parent; panics and errors may hold line breaks.
+pub fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", line.replace('\n', " "));
+    let _ = out.flush();
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Ends the process when a call takes too long, as nothing else can.
+pub fn watch() {
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            if CURRENT.lock().unwrap().is_some_and(|start| start.elapsed() > PATIENCE) {
+                say("@late");
+                std::process::abort();
+            }
+        }
+    });
+}
+
+/// What a constructor or a setter makes, whether or not it can fail: a case needn't know.
+pub trait Made<T> {
+    fn made(self) -> Result<T, Error>;
+}
+
+impl<T> Made<T> for T {
+    fn made(self) -> Result<T, Error> {
+        Ok(self)
+    }
+}
+
+impl<T> Made<T> for Result<T, Error> {
+    fn made(self) -> Result<T, Error> {
+        self
+    }
+}
+
+/// See [`Made`].
+pub fn made<T>(made: impl Made<T>) -> Result<T, Error> {
+    made.made()
+}
