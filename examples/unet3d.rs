@@ -145,7 +145,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             drop(logits);
             sum += loss.value().to_scalar()?;
             let update = pass.backward(&loss)?.clip_norm(12.0)?;
-            optimizer.set_rate_factor(schedule::one_cycle(step, total));
+            optimizer.set_rate_factor(schedule::one_cycle(step, total))?;
             optimizer.step(&mut params, update)?;
             bar.inc(1);
         }

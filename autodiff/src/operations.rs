@@ -310,7 +310,13 @@ impl Var {
     /// # Errors
     /// When an axis is beyond the rank.
     pub fn transpose(&self, first: usize, second: usize) -> Result<Var> {
-        let mut axes: Vec<usize> = (0..self.rank().max(first + 1).max(second + 1)).collect();
+        let rank = self.rank();
+        if let Some(axis) = [first, second].into_iter().find(|&axis| axis >= rank) {
+            return Err(Error::argument("transpose", format!("axis {axis} of {rank}"))
+                .expected("an axis below the rank")
+                .shapes([self.shape()]));
+        }
+        let mut axes: Vec<usize> = (0..rank).collect();
         axes.swap(first, second);
         self.permute(&axes)
     }

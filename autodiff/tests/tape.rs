@@ -203,3 +203,33 @@ fn the_methods_that_move_and_mix_elements_have_their_gradients() {
     let error = tape().constant(random(&[2, 3], 3)).split(&[1, 1], 1).unwrap_err();
     assert!(error.to_string().contains("add up"), "{error}");
 }
+
+#[test]
+fn axes_and_sizes_beyond_the_tensor_are_errors() {
+    let tape = Tape::recording(Context::default());
+    let x = tape.leaf(Tensor::ones(&[2, 3], DType::F64, Device::Cpu).unwrap()).unwrap();
+    for huge in [2, 1 << 40, usize::MAX] {
+        let results = [
+            x.transpose(0, huge),
+            x.transpose(huge, 1),
+            x.permute(&[0, huge]),
+            x.narrow(huge, 0, 1),
+            x.narrow(0, huge, 1),
+            x.narrow(0, 1, huge),
+            x.slice(0, 1, 2, huge),
+            x.softmax(huge),
+            x.log_softmax(huge),
+            x.sum_axes(&[huge]),
+            x.reshape(&[huge, huge]),
+            x.expand(&[huge, 2, 2]),
+            x.split(&[huge, huge], 0).map(|mut parts| parts.remove(0)),
+            Var::concat(&[&x, &x], huge),
+            x.adaptive_average_pool(&[huge]),
+            x.interpolate(&[huge], Interpolation::Linear),
+        ];
+        for (number, result) in results.into_iter().enumerate() {
+            assert!(result.is_err(), "case {number} with {huge}");
+        }
+    }
+    assert!(x.slice(0, 0, 1, 0).is_err());
+}

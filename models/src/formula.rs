@@ -1,7 +1,7 @@
 //! Parity by formula: every number of a model or an input follows from the name and shape of its tensor, so that a network
 //! can be compared with its original without a file of weights.
 
-use tomograd_core::{DType, Device, Result, Seed, Tensor, element_count};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor, element_count};
 use tomograd_kernels::Context;
 use tomograd_nn::{Params, Pass};
 
@@ -14,7 +14,14 @@ fn hash(name: &str) -> u64 {
 
 /// The first `count` numbers u of `name`, in [0, 1): the splitmix64 finalizer of h + i · 0x9E3779B97F4A7C15, i from 1, its
 /// top 53 bits.
-pub fn uniform(name: &str, count: usize) -> Vec<f64> {
+///
+/// # Errors
+/// When memory runs out.
+pub fn uniform(name: &str, count: usize) -> Result<Vec<f64>> {
+    let mut numbers = Vec::new();
+    numbers.try_reserve_exact(count).map_err(|error| {
+        Error::new(ErrorKind::OutOfMemory, "formula", format!("no memory for {count} numbers")).source(error)
+    })?;
     let hash = hash(name);
     let number = |i: u64| {
         let mut z = hash.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -22,7 +29,8 @@ pub fn uniform(name: &str, count: usize) -> Vec<f64> {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     };
-    (1..=count as u64).map(number).collect()
+    numbers.extend((1..=count as u64).map(number));
+    Ok(numbers)
 }
 
 /// s = 2u − 1 as a tensor: inputs and cotangents.
@@ -30,7 +38,7 @@ pub fn uniform(name: &str, count: usize) -> Vec<f64> {
 /// # Errors
 /// When the size overflows or memory runs out.
 pub fn signed(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
-    let values: Vec<f64> = uniform(name, element_count("formula", shape)?).iter().map(|u| 2.0 * u - 1.0).collect();
+    let values: Vec<f64> = uniform(name, element_count("formula", shape)?)?.iter().map(|u| 2.0 * u - 1.0).collect();
     Tensor::from_slice(&values, shape, Device::Cpu)?.converted(dtype)
 }
 
@@ -42,7 +50,7 @@ pub fn parameter(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
     if !dtype.is_float() {
         return Tensor::zeros(shape, dtype, Device::Cpu);
     }
-    let u = uniform(name, element_count("formula", shape)?);
+    let u = uniform(name, element_count("formula", shape)?)?;
     let last = name.rsplit('.').next().unwrap_or(name);
     let affine = |offset: f64, scale: f64| u.iter().map(|u| offset + scale * (2.0 * u - 1.0)).collect::<Vec<f64>>();
     let values = match (last, shape.len()) {
@@ -95,7 +103,7 @@ pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: b
         }
     }
     for (name, _) in params.state() {
-        results.extend(update.buffer(name).map(|value| (format!("buffer.{name}"), value.clone())));
+        results.extend(update.buffer(params, name)?.map(|value| (format!("buffer.{name}"), value)));
     }
     Ok(results)
 }
@@ -107,7 +115,8 @@ mod tests {
     #[test]
     fn agrees_with_the_published_values() {
         assert_eq!(hash("conv1.weight"), 0x69a2_9a2c_ee47_d254);
-        assert_eq!(uniform("conv1.weight", 3), [0.5450749789171447, 0.745161751328336, 0.022921737033572143]);
+        assert!(uniform("conv1.weight", usize::MAX).is_err());
+        assert_eq!(uniform("conv1.weight", 3).unwrap(), [0.5450749789171447, 0.745161751328336, 0.022921737033572143]);
         let weight = parameter("conv1.weight", &[2, 3, 3], DType::F64).unwrap().to_vec::<f64>().unwrap();
         for (value, expected) in weight.iter().zip([0.05204810242306044, 0.2830884062488297, -0.5508825270963723]) {
             assert!((value - expected).abs() < 1e-15);

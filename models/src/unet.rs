@@ -26,6 +26,28 @@ pub(crate) struct Plan<'a> {
     pub skip_first: bool,
 }
 
+/// With more levels an image of 2^(levels − 1) voxels along an axis would be larger than any.
+const MOST_LEVELS: usize = 24;
+/// No layer has more channels.
+const MOST_CHANNELS: usize = 1 << 24;
+
+impl Plan<'_> {
+    /// Checks all numbers; gives the channels of the finest level.
+    fn check(&self) -> Result<usize> {
+        let Some(&finest) = self.widths.first().filter(|_| self.widths.len() <= MOST_LEVELS) else {
+            return Err(Error::argument(self.name, format!("{} widths", self.widths.len()))
+                .expected(format!("channels of one to {MOST_LEVELS} levels")));
+        };
+        let channels = [&[self.in_channels, self.classes], self.widths].concat();
+        if channels.iter().any(|channels| !(1..=MOST_CHANNELS).contains(channels)) {
+            let Plan { in_channels, classes, widths, .. } = self;
+            let what = format!("{in_channels} input channels, {classes} classes and widths {widths:?}");
+            return Err(Error::argument(self.name, what).expected(format!("numbers from 1 to {MOST_CHANNELS}")));
+        }
+        Ok(finest)
+    }
+}
+
 /// (convolution of 3 → norm → activation) twice; the first convolution has the stride.
 #[derive(Debug)]
 struct Block {
@@ -40,7 +62,7 @@ impl Block {
             let conv = Conv::new(scope.at(place), in_channels, channels, &kernel)?;
             let conv = conv.stride(stride).padding(1).bias(plan.bias).build()?;
             let norm = Norm::new(scope.at(place + 1), plan.norm, channels, Some(plan.activation))?;
-            Ok(ConvNormActivation::new(conv, norm))
+            ConvNormActivation::new(conv, norm)
         };
         Ok(Self { first: layer(0, in_channels, stride)?, second: layer(3, channels, 1)? })
     }
@@ -62,10 +84,12 @@ pub(crate) struct UNet {
 
 impl UNet {
     pub(crate) fn new(mut scope: Scope<'_>, plan: &Plan<'_>) -> Result<Self> {
+        let finest = plan.check()?;
+        scope.whole(|scope| Self::make(scope, plan, finest))
+    }
+
+    fn make(scope: &mut Scope<'_>, plan: &Plan<'_>, finest: usize) -> Result<Self> {
         let (widths, rank) = (plan.widths, plan.rank);
-        let Some(&finest) = widths.first() else {
-            return Err(Error::argument(plan.name, "no widths").expected("channels of one level at least"));
-        };
         let mut encoder = vec![Block::new(scope.at("enc.0"), plan, plan.in_channels, finest, 1)?];
         for (level, pair) in widths.windows(2).enumerate() {
             let stride = if plan.pooled { 1 } else { 2 };

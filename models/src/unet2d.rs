@@ -50,7 +50,8 @@ impl UNet2d {
     /// Makes the network's parameters in `scope`.
     ///
     /// # Errors
-    /// When there are no widths, or a name is taken.
+    /// When there are no widths or more than 24, a number of channels is 0 or beyond 2²⁴, a name is taken, or memory runs out;
+    /// then no parameter is made.
     pub fn new(scope: Scope<'_>, config: &UNet2dConfig) -> Result<Self> {
         let plan = Plan {
             name: "unet2d",

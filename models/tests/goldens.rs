@@ -43,8 +43,11 @@ fn losses() {
     let (golden, numbers) = (json("losses"), tensors("losses"));
     let shape = sizes(&golden["label"]);
     let classes = size(&golden["classes"]);
-    let labels: Vec<i64> =
-        formula::uniform("label", shape.iter().product()).iter().map(|u| (u * classes as f64) as i64).collect();
+    let labels: Vec<i64> = formula::uniform("label", shape.iter().product())
+        .unwrap()
+        .iter()
+        .map(|u| (u * classes as f64) as i64)
+        .collect();
     let labels = Tensor::from_slice(&labels, &shape, Device::Cpu).unwrap();
     let input = formula::signed("input", &sizes(&golden["input"]), DType::F64).unwrap();
     let other = formula::signed("target", input.shape(), DType::F64).unwrap();
@@ -165,10 +168,10 @@ fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn
                 _ => NormKind::Group(size(&a["groups"])),
             };
             let make = if a["affine"] == false { Norm::plain } else { Norm::new };
-            let norm = make(scope, kind, channels, None)?.epsilon(number(&a["eps"]));
-            Box::new(norm.momentum(a["momentum"].as_f64().unwrap_or(0.1)))
+            let norm = make(scope, kind, channels, None)?.epsilon(number(&a["eps"]))?;
+            Box::new(norm.momentum(a["momentum"].as_f64().unwrap_or(0.1))?)
         }
-        "layer_norm" => Box::new(LayerNorm::new(scope, &list("shape"))?.epsilon(number(&a["eps"]))),
+        "layer_norm" => Box::new(LayerNorm::new(scope, &list("shape"))?.epsilon(number(&a["eps"]))?),
         "max_pool" => Box::new(MaxPool {
             stride: list("stride"),
             padding: list("padding"),
@@ -242,14 +245,14 @@ fn layers() {
         for result in case["results"].as_array().unwrap() {
             let key = result[0].as_str().unwrap();
             let value = match key.split_once('.') {
-                None => Some(output.value()),
-                Some(("grad", "input")) => update.input_gradient(&x),
-                Some(("grad", parameter)) => update.gradient(parameter),
-                Some((_, buffer)) => update.buffer(buffer),
+                None => Some(output.value().clone()),
+                Some(("grad", "input")) => update.input_gradient(&x).cloned(),
+                Some(("grad", parameter)) => update.gradient(parameter).cloned(),
+                Some((_, buffer)) => update.buffer(&params, buffer).unwrap(),
             };
             let value = value.unwrap_or_else(|| panic!("{name} gives no {key}"));
             assert_eq!(value.shape(), sizes(&result[1]), "{name} {key}");
-            let values = sampled(value, samples);
+            let values = sampled(&value, samples);
             let expected = &numbers[name][place..place + values.len()];
             place += values.len();
             // PyTorch's hardsigmoid has 1/6 in f32.
@@ -304,7 +307,7 @@ fn selective_scan() {
         let tape = Tape::recording(Context::default());
         let leaf = |name: &str, shape: &[usize]| tape.leaf(formula::signed(name, shape, DType::F64).unwrap()).unwrap();
         let uniform = |name: &str, shape: &[usize], start: f64, slope: f64| {
-            let values = formula::uniform(name, shape.iter().product());
+            let values = formula::uniform(name, shape.iter().product()).unwrap();
             let values: Vec<f64> = values.iter().map(|u| start + slope * u).collect();
             tape.leaf(Tensor::from_slice(&values, shape, Device::Cpu).unwrap()).unwrap()
         };

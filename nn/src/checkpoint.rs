@@ -7,13 +7,19 @@ use serde::{Serialize, de::DeserializeOwned};
 use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_io::safetensors;
 
-use crate::{Optimizer, Params};
+use crate::{Optimizer, OptimizerState, Params};
 
-/// The version of the layout below; a file with another one is refused.
-const VERSION: &str = "1";
+/// The versions of the layout that can be read. In the first one all parameters have made `tomograd.steps` steps; in the
+/// second one those in `tomograd.steps.others` have made as many as stands there. A file has the first version that can say
+/// what is to be said, so that older programs read it where they can.
+const VERSIONS: [&str; 2] = ["1", "2"];
 /// In front of the names of the optimizer's tensors and of averages, so that they can't be taken for weights.
 const OPTIMIZER: &str = "optimizer/";
 const AVERAGE: &str = "average/";
+/// The network's configuration.
+const CONFIG: &str = "config";
+/// Numbers of steps other than that of most parameters, by name.
+const OTHERS: &str = "tomograd.steps.others";
 
 /// A checkpoint to be saved: weights under their state-dict names, and whatever else is added.
 ///
@@ -34,62 +40,97 @@ const AVERAGE: &str = "average/";
 /// ```
 #[derive(Debug)]
 pub struct Checkpoint {
-    tensors: Vec<(String, Tensor)>,
+    weights: Vec<(String, Tensor)>,
+    optimizer: Vec<(String, Tensor)>,
+    average: Vec<(String, Tensor)>,
     metadata: BTreeMap<String, String>,
+    texts: BTreeMap<String, String>,
+    /// Parameters that have made another number of steps than most.
+    others: BTreeMap<String, u64>,
 }
 
 impl Checkpoint {
     /// A checkpoint of all parameters and buffers. It shares their memory until they change.
     pub fn new(params: &Params) -> Self {
-        let metadata = BTreeMap::from([("tomograd.version".to_owned(), VERSION.to_owned())]);
-        Self { tensors: prefixed("", params.state()), metadata }
+        let mut checkpoint = Self {
+            weights: prefixed("", params.state()),
+            optimizer: Vec::new(),
+            average: Vec::new(),
+            metadata: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            others: BTreeMap::new(),
+        };
+        checkpoint.note("tomograd.version", VERSIONS[0]);
+        checkpoint
     }
 
     /// With the configuration that the network is built from, as JSON.
     ///
     /// # Errors
     /// When it has no JSON.
-    pub fn config(self, config: &impl Serialize) -> Result<Self> {
-        let text = serde_json::to_string(config)
-            .map_err(|error| Error::argument("checkpoint", "the configuration has no JSON").source(error))?;
-        Ok(self.text("config", text))
+    pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
+        self.note(CONFIG, json(config)?);
+        Ok(self)
     }
 
-    /// With the optimizer's state and number of steps.
+    /// With the optimizer's state and the numbers of steps.
     #[must_use]
     pub fn optimizer(mut self, optimizer: &dyn Optimizer) -> Self {
-        let (state, steps) = optimizer.state();
-        self.tensors.extend(prefixed(OPTIMIZER, state.iter().map(|(name, tensor)| (&name[..], tensor))));
-        self.text("tomograd.optimizer", optimizer.kind()).text("tomograd.steps", steps.to_string())
+        let OptimizerState { tensors, steps, others } = optimizer.state();
+        self.optimizer = prefixed(OPTIMIZER, tensors.iter().map(|(name, tensor)| (&name[..], tensor)));
+        self.note("tomograd.optimizer", optimizer.kind());
+        self.note("tomograd.steps", steps.to_string());
+        self.note("tomograd.version", VERSIONS[usize::from(!others.is_empty())]);
+        self.others = others;
+        self
     }
 
     /// With a running average of the parameters.
     #[must_use]
     pub fn average(mut self, average: &Params) -> Self {
-        self.tensors.extend(prefixed(AVERAGE, average.state()));
+        self.average = prefixed(AVERAGE, average.state());
         self
     }
 
     /// With the random stream to go on with.
     #[must_use]
-    pub fn random(self, seed: Seed) -> Self {
+    pub fn random(mut self, seed: Seed) -> Self {
         let [key, stream] = seed.to_words();
-        self.text("tomograd.random", format!("{key} {stream}"))
+        self.note("tomograd.random", format!("{key} {stream}"));
+        self
     }
 
-    /// With a text of one's own: the epoch, the best score.
+    /// With a text of one's own: the epoch, the best score. The names `config` and `tomograd.…` are the checkpoint's.
     #[must_use]
     pub fn text(mut self, name: &str, text: impl Into<String>) -> Self {
-        self.metadata.insert(name.to_owned(), text.into());
+        self.texts.insert(name.to_owned(), text.into());
         self
+    }
+
+    fn note(&mut self, name: &str, text: impl Into<String>) {
+        self.metadata.insert(name.to_owned(), text.into());
     }
 
     /// Writes the file; the same state gives the same bytes, and a failure leaves an earlier file whole.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// When a text or a parameter has a name that is the checkpoint's, or the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        safetensors::save(path.as_ref(), &self.tensors, &self.metadata)
+        let taken = |name: &str| name == CONFIG || name.starts_with("tomograd.");
+        let mut texts = self.texts.keys().filter(|name| taken(name));
+        let weights = self.weights.iter().map(|(name, _)| name);
+        let mut weights = weights.filter(|name| name.starts_with(OPTIMIZER) || name.starts_with(AVERAGE));
+        if let Some(name) = texts.next().or(weights.next()) {
+            return Err(Error::new(ErrorKind::Name, "checkpoint", format!("{name} is a name of the checkpoint's own"))
+                .expected("another name"));
+        }
+        let metadata = self.metadata.iter().chain(&self.texts);
+        let mut metadata: BTreeMap<_, _> = metadata.map(|(name, text)| (name.clone(), text.clone())).collect();
+        if !self.others.is_empty() {
+            metadata.insert(OTHERS.to_owned(), json(&self.others)?);
+        }
+        let tensors = [&self.weights[..], &self.optimizer, &self.average].concat();
+        safetensors::save(path.as_ref(), &tensors, &metadata)
     }
 }
 
@@ -110,10 +151,11 @@ impl Loaded {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let contents = safetensors::load(path.as_ref())?;
         let version = contents.metadata.get("tomograd.version").map_or("none", String::as_str);
-        if version != VERSION {
+        if !VERSIONS.contains(&version) {
             return Err(Error::format("checkpoint", format!("version {version}"))
                 .expected(format!(
-                    "version {VERSION} (io::safetensors and Params::load read weights of other programs)"
+                    "version {} (io::safetensors and Params::load read weights of other programs)",
+                    VERSIONS.join(" or ")
                 ))
                 .within(path.as_ref().display().to_string()));
         }
@@ -144,7 +186,7 @@ impl Loaded {
     /// # Errors
     /// When there is none, or it isn't a `T`.
     pub fn config_as<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_str(self.text("config")?)
+        serde_json::from_str(self.text(CONFIG)?)
             .map_err(|error| Error::format("checkpoint", format!("the configuration doesn't fit: {error}")))
     }
 
@@ -182,7 +224,7 @@ impl Loaded {
     /// Gives the state to `optimizer`; afterwards this holds it no more, so that a step changes it in place.
     ///
     /// # Errors
-    /// When the checkpoint has no state, or one that doesn't fit.
+    /// When the checkpoint has no state, or one that doesn't fit; then nothing is changed.
     pub fn restore_optimizer(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
         let kind = self.text("tomograd.optimizer")?;
         if kind != optimizer.kind() {
@@ -190,8 +232,20 @@ impl Loaded {
                 .expected(format!("{kind}, as in the file")));
         }
         let steps = number(self.text("tomograd.steps")?)?;
-        optimizer.load_state(std::mem::take(&mut self.optimizer), steps)
+        let others = match self.metadata.get(OTHERS) {
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| Error::format("checkpoint", format!("the numbers of steps can't be read: {error}")))?,
+            None => BTreeMap::new(),
+        };
+        optimizer.load_state(OptimizerState { tensors: self.optimizer.clone(), steps, others })?;
+        self.optimizer = Vec::new();
+        Ok(())
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::argument("checkpoint", "the configuration has no JSON").source(error))
 }
 
 fn number(text: &str) -> Result<u64> {

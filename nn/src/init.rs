@@ -1,6 +1,6 @@
 //! How parameters are filled at first: PyTorch's distributions, bounds and fans.
 
-use tomograd_core::{DType, Device, Result, Seed, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, TensorBuilder};
 
 /// How a parameter is filled at first.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,9 +24,11 @@ impl Init {
     /// A tensor so filled; element `i` depends on `seed` and `i` alone.
     ///
     /// # Errors
-    /// When the size overflows or memory runs out.
+    /// When a number isn't finite in `dtype`, a bound or deviation is negative, a fan is 0, the size overflows, or memory runs
+    /// out.
     pub fn tensor(self, shape: &[usize], seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
-        let inverse_root = |fan: usize| 1.0 / (fan.max(1) as f64).sqrt();
+        self.check(dtype)?;
+        let inverse_root = |fan: usize| 1.0 / (fan as f64).sqrt();
         match self {
             Init::Constant(value) => Tensor::full(shape, value, dtype, device),
             Init::Uniform(bound) => Tensor::uniform(shape, -bound, bound, seed, dtype, device),
@@ -37,10 +39,29 @@ impl Init {
             }
             Init::TruncatedNormal(deviation) => {
                 let mut random = seed.random();
-                let values: Vec<f64> =
-                    (0..shape.iter().product()).map(|_| deviation * random.truncated_normal(-2.0, 2.0)).collect();
-                Tensor::from_slice(&values, shape, device)?.converted(dtype)
+                let values = TensorBuilder::<f64>::new("init", shape, device)?;
+                values.fill_with(|_| deviation * random.truncated_normal(-2.0, 2.0))?.converted(dtype)
             }
         }
+    }
+
+    fn check(self, dtype: DType) -> Result<()> {
+        let (number, least) = match self {
+            Init::FanIn(0) | Init::KaimingNormal(0) => {
+                return Err(Error::argument("init", "a fan of 0").expected("1 at least"));
+            }
+            Init::FanIn(_) | Init::KaimingNormal(_) => return Ok(()),
+            Init::Constant(value) => (value, f64::NEG_INFINITY),
+            Init::Uniform(bound) => (bound, 0.0),
+            Init::Normal(deviation) | Init::TruncatedNormal(deviation) => (deviation, 0.0),
+        };
+        // A normal number of 53 random bits lies within nine deviations.
+        let most = if matches!(self, Init::Normal(_)) { 9.0 * number } else { number };
+        let fits = Tensor::full(&[], most, dtype, Device::Cpu)?.to_scalar()?.is_finite();
+        if number.is_finite() && number >= least && fits {
+            return Ok(());
+        }
+        let range = if least == 0.0 { "a finite number, 0 at least" } else { "a finite number" };
+        Err(Error::argument("init", format!("{self:?}")).expected(format!("{range}, in {dtype} too")))
     }
 }

@@ -19,6 +19,8 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+mod buffers;
+mod check;
 mod checkpoint;
 pub mod gradcheck;
 pub mod init;
@@ -31,6 +33,7 @@ mod pass;
 pub mod schedule;
 mod update;
 
+pub use buffers::BufferChange;
 pub use checkpoint::{Checkpoint, Loaded};
 pub use layers::{
     Activation, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, LayerNorm, Linear, MultiHeadAttention,
@@ -38,7 +41,7 @@ pub use layers::{
 };
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};
-pub use optimizers::{AdamW, Group, Optimizer, Sgd};
+pub use optimizers::{AdamW, Group, Optimizer, OptimizerState, Sgd};
 pub use params::{ParamInfo, Params, Scope, Slot};
 pub use pass::Pass;
 pub use tomograd_kernels::{

@@ -1,9 +1,11 @@
 //! Losses.
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Result, Tensor};
 use tomograd_kernels::elementwise::{Chain, Function};
 pub use tomograd_kernels::loss::DiceCe as DiceCeOp;
+
+use crate::check;
 
 /// Soft Dice, cross-entropy, or their weighted sum, of logits (N, C, spatial...) and labels, i64 (N, spatial...). The default
 /// is the plain sum of both over all classes; see [`tomograd_kernels::loss::DiceCe`] for the formula.
@@ -69,11 +71,9 @@ pub fn mean_absolute_error(x: &Var, y: &Var) -> Result<Var> {
 /// NaN for no elements, as in PyTorch.
 ///
 /// # Errors
-/// When the shapes don't broadcast, the dtypes differ, or β isn't a positive finite number.
+/// When the shapes don't broadcast, the dtypes differ, or β isn't from 10⁻³⁰ to 10³⁰.
 pub fn smooth_l1(x: &Var, y: &Var, beta: f64) -> Result<Var> {
-    if !beta.is_finite() || beta <= 0.0 {
-        return Err(Error::argument("smooth_l1", format!("beta is {beta}")).expected("a positive finite number"));
-    }
+    check::number("smooth_l1", "beta", beta, check::SMALLEST..=check::LARGEST)?;
     let distance = x.sub(y)?.abs()?;
     let capped = Var::apply(Chain::unary(Function::Clamp(0.0, beta)), &[&distance])?;
     capped.mul(&distance.sub(&capped.mul_scalar(0.5)?)?)?.mean()?.mul_scalar(1.0 / beta)

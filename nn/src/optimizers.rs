@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::optim::{self, AdamParameter, SgdParameter};
 
-use crate::{ParamInfo, Params, Update, params::Entry};
+use crate::{
+    ParamInfo, Params, Update,
+    check::{self, LARGEST, SMALLEST},
+    params::Entry,
+};
 
-/// What a group of parameters has of its own.
+/// What a group of parameters has of its own. The optimizer's constructor checks both numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Group {
     rate: f64,
@@ -26,111 +30,210 @@ impl Group {
         self.decay = decay;
         self
     }
+
+    /// That rate, decay and their product make sense when the rate is multiplied by `factor`.
+    fn check(&self, factor: f64) -> Result<()> {
+        check::number("optimizer", "the learning rate", self.rate, 0.0..=LARGEST)?;
+        check::number("optimizer", "the weight decay", self.decay, 0.0..=LARGEST)?;
+        check::number("optimizer", "the factor of the learning rate", factor, 0.0..=LARGEST)?;
+        check::number("optimizer", "the learning rate with its factor", self.rate * factor, 0.0..=LARGEST)?;
+        check::number("optimizer", "rate times decay", self.rate * factor * self.decay, 0.0..=LARGEST)
+    }
+}
+
+/// An optimizer's state by name: what a checkpoint keeps.
+#[derive(Debug, Clone, Default)]
+pub struct OptimizerState {
+    /// Moments and momentum: `first_moment.NAME`.
+    pub tensors: Vec<(String, Tensor)>,
+    /// The number of steps that each parameter has made, those in `others` aside.
+    pub steps: u64,
+    /// The numbers of steps of parameters that have made more or fewer, by name.
+    pub others: BTreeMap<String, u64>,
 }
 
 /// What all optimizers have in common.
+///
+/// A parameter makes a step, and its number of steps grows, when the update has a gradient for it and it isn't frozen; so one
+/// that is used or unfrozen late begins as all began, as in PyTorch.
 pub trait Optimizer {
     /// Carries an update out: changes the parameters in place, and the buffers.
     ///
     /// # Errors
-    /// When the update is of another store, or a parameter that isn't frozen got no gradient.
+    /// When the update is of another store, a parameter that isn't frozen got no gradient, or memory runs out; then nothing is
+    /// changed, and no step is counted.
     fn step(&mut self, params: &mut Params, update: Update) -> Result<()>;
 
     /// Multiplies the learning rates of all groups from now on: what a schedule gives.
-    fn set_rate_factor(&mut self, factor: f64);
+    ///
+    /// # Errors
+    /// When the factor is negative, NaN, or too large for a rate; then the former one stays.
+    fn set_rate_factor(&mut self, factor: f64) -> Result<()>;
 
     /// What it is called in checkpoints.
     fn kind(&self) -> &'static str;
 
-    /// The state by name, and the number of steps made: what a checkpoint keeps.
-    fn state(&self) -> (Vec<(String, Tensor)>, u64);
+    /// The state by name: what a checkpoint keeps.
+    fn state(&self) -> OptimizerState;
 
     /// Takes a state up again.
     ///
     /// # Errors
-    /// When a name is unknown or a tensor doesn't fit.
-    fn load_state(&mut self, state: Vec<(String, Tensor)>, steps: u64) -> Result<()>;
+    /// When a name is unknown or missing, or a tensor doesn't fit; then nothing is changed.
+    fn load_state(&mut self, state: OptimizerState) -> Result<()>;
 }
 
-/// Group and moments of each parameter, in the order of the store.
+/// What an optimizer knows of each parameter, in the order of the store.
 struct State {
-    store: u64,
-    groups: Vec<Group>,
+    plan: Plan,
     /// For each kind of moment, a tensor for each parameter (`None` for buffers).
     moments: Vec<(&'static str, Vec<Option<Tensor>>)>,
+}
+
+/// Groups and numbers of steps.
+struct Plan {
+    store: u64,
+    /// `None` for buffers.
+    groups: Vec<Option<Group>>,
     names: Vec<String>,
+    steps: Vec<u64>,
     factor: f64,
+}
+
+/// A parameter that makes a step.
+struct Active<'a> {
+    place: usize,
+    value: &'a mut Tensor,
+    gradient: &'a Tensor,
+    /// The learning rate as it is now.
+    rate: f64,
+    decay: f64,
+    /// The number of steps before this one.
     steps: u64,
 }
 
 impl State {
     fn new(params: &Params, group: impl Fn(&ParamInfo<'_>) -> Group, kinds: &[&'static str]) -> Result<Self> {
+        let group = |index: usize| match params.entries[index].is_buffer {
+            true => Ok(None),
+            false => {
+                let group = group(&params.info(index));
+                group.check(1.0).map_err(|error| error.within(params.entries[index].name.clone()))?;
+                Ok(Some(group))
+            }
+        };
+        let groups = (0..params.entries.len()).map(group).collect::<Result<_>>()?;
         let moment = |entry: &Entry| match entry.is_buffer {
             true => Ok(None),
             false => Tensor::zeros(entry.value.shape(), entry.value.dtype(), entry.value.device()).map(Some),
         };
         let moments = |&kind| Ok((kind, params.entries.iter().map(moment).collect::<Result<_>>()?));
-        Ok(Self {
-            store: params.store(),
-            groups: (0..params.entries.len()).map(|index| group(&params.info(index))).collect(),
-            moments: kinds.iter().map(moments).collect::<Result<_>>()?,
-            names: params.entries.iter().map(|entry| entry.name.clone()).collect(),
-            factor: 1.0,
-            steps: 0,
-        })
+        let moments = kinds.iter().map(moments).collect::<Result<_>>()?;
+        let names = params.entries.iter().map(|entry| entry.name.clone()).collect();
+        let (store, steps) = (params.store(), vec![0; params.entries.len()]);
+        Ok(Self { plan: Plan { store, groups, names, steps, factor: 1.0 }, moments })
     }
 
-    fn begin(&mut self, params: &Params, update: &Update) -> Result<()> {
-        if params.store() != self.store
-            || update.structure != params.structure()
-            || params.entries.len() != self.groups.len()
-        {
-            return Err(Error::new(ErrorKind::Name, "optimizer", "the update or the parameters are of another store")
-                .expected("those that the optimizer was made for"));
-        }
-        update.check_used()?;
-        self.steps += 1;
-        Ok(())
-    }
-
-    fn export(&self) -> (Vec<(String, Tensor)>, u64) {
-        let mut all = Vec::new();
-        for (kind, tensors) in &self.moments {
-            for (name, tensor) in self.names.iter().zip(tensors) {
-                all.extend(tensor.as_ref().map(|tensor| (format!("{kind}.{name}"), tensor.clone())));
+    fn export(&self) -> OptimizerState {
+        let mut tensors = Vec::new();
+        for (kind, moments) in &self.moments {
+            for (name, tensor) in self.plan.names.iter().zip(moments) {
+                tensors.extend(tensor.as_ref().map(|tensor| (format!("{kind}.{name}"), tensor.clone())));
             }
         }
-        (all, self.steps)
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        self.plan.parameters().for_each(|(index, _)| *counts.entry(self.plan.steps[index]).or_default() += 1);
+        // What most parameters have is written once; of equally frequent numbers the largest.
+        let steps = counts.iter().max_by_key(|&(_, count)| count).map_or(0, |(&steps, _)| steps);
+        let others = self.plan.parameters().filter(|&(index, _)| self.plan.steps[index] != steps);
+        let others = others.map(|(index, name)| (name.clone(), self.plan.steps[index])).collect();
+        OptimizerState { tensors, steps, others }
     }
 
-    fn import(&mut self, state: Vec<(String, Tensor)>, steps: u64) -> Result<()> {
-        let mut state: BTreeMap<String, Tensor> = state.into_iter().collect();
-        for (kind, tensors) in &mut self.moments {
-            for (name, tensor) in self.names.iter().zip(tensors) {
-                let Some(tensor) = tensor else { continue };
+    fn import(&mut self, state: OptimizerState) -> Result<()> {
+        let fail = |what: String| Error::new(ErrorKind::Name, "optimizer", what);
+        let OptimizerState { tensors, steps, mut others } = state;
+        let mut by_name = BTreeMap::new();
+        for (name, tensor) in tensors {
+            if let Some((name, _)) = by_name.remove_entry(&name) {
+                return Err(fail(format!("the state has {name} twice")));
+            }
+            by_name.insert(name, tensor);
+        }
+        let mut loaded = Vec::with_capacity(self.moments.len());
+        for (kind, tensors) in &self.moments {
+            let one = |(name, tensor): (&String, &Option<Tensor>)| {
+                let Some(tensor) = tensor else { return Ok(None) };
                 let name = format!("{kind}.{name}");
-                let loaded = state
-                    .remove(&name)
-                    .ok_or_else(|| Error::new(ErrorKind::Name, "optimizer", format!("the state lacks {name}")))?;
-                if loaded.shape() != tensor.shape() || loaded.dtype() != tensor.dtype() {
+                let loaded = by_name.remove(&name).ok_or_else(|| fail(format!("the state lacks {name}")))?;
+                let (shape, dtype, device) = (loaded.shape(), loaded.dtype(), loaded.device());
+                if shape != tensor.shape() || dtype != tensor.dtype() || device != tensor.device() {
                     return Err(
                         Error::shape("optimizer", format!("{name} is {loaded:?}")).expected(format!("{tensor:?}"))
                     );
                 }
-                *tensor = loaded;
-            }
+                Ok(Some(loaded))
+            };
+            loaded.push(self.plan.names.iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?);
         }
-        if let Some(name) = state.keys().next() {
-            return Err(Error::new(ErrorKind::Name, "optimizer", format!("the state has {name}, which is unknown")));
+        let mut counts = vec![0; self.plan.steps.len()];
+        for (index, name) in self.plan.parameters() {
+            counts[index] = others.remove(name).unwrap_or(steps);
         }
-        self.steps = steps;
+        if let Some(name) = by_name.keys().chain(others.keys()).next() {
+            return Err(fail(format!("the state has {name}, which is unknown")));
+        }
+        for ((_, tensors), loaded) in self.moments.iter_mut().zip(loaded) {
+            *tensors = loaded;
+        }
+        self.plan.steps = counts;
         Ok(())
     }
 }
 
-fn finish(params: &mut Params, buffers: BTreeMap<usize, Tensor>) {
-    for (index, value) in buffers {
-        params.entries[index].value = value;
+impl Plan {
+    fn check(&self, params: &Params, update: &Update) -> Result<()> {
+        if params.store() != self.store || params.entries.len() != self.groups.len() {
+            return Err(Error::new(ErrorKind::Name, "optimizer", "the parameters are of another store")
+                .expected("those that the optimizer was made for"));
+        }
+        update.check_store(params)?;
+        update.check_used()
+    }
+
+    fn active<'a>(&self, params: &'a mut Params, update: &'a Update) -> Vec<Active<'a>> {
+        let mut all = Vec::with_capacity(self.groups.len());
+        for (place, (entry, gradient)) in params.entries.iter_mut().zip(&update.gradients).enumerate() {
+            if let (Some(gradient), &Some(Group { rate, decay }), false) = (gradient, &self.groups[place], entry.frozen)
+            {
+                let (value, rate, steps) = (&mut entry.value, rate * self.factor, self.steps[place]);
+                all.push(Active { place, value, gradient, rate, decay, steps });
+            }
+        }
+        all
+    }
+
+    fn set_factor(&mut self, factor: f64) -> Result<()> {
+        // Without parameters there is no group that checks it.
+        Group::rate(0.0).check(factor)?;
+        self.groups.iter().flatten().try_for_each(|group| group.check(factor))?;
+        self.factor = factor;
+        Ok(())
+    }
+
+    /// Counts a step of the parameters at `places`, and gives the buffers their values.
+    fn finish(&mut self, params: &mut Params, places: &[usize], buffers: Vec<(usize, Tensor)>) {
+        for &place in places {
+            self.steps[place] = self.steps[place].saturating_add(1);
+        }
+        for (index, value) in buffers {
+            params.entries[index].value = value;
+        }
+    }
+
+    /// Names and places of the parameters.
+    fn parameters(&self) -> impl Iterator<Item = (usize, &String)> {
+        self.names.iter().enumerate().filter(|(index, _)| self.groups[*index].is_some())
     }
 }
 
@@ -141,42 +244,57 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimizer of all parameters that `group` gives a learning rate, with this momentum (0: none).
+    /// An optimizer of all parameters with the groups that `group` gives, with this momentum (0: none).
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When a rate or decay is negative or no number, the momentum likewise, `nesterov` is asked for without momentum, or
+    /// memory runs out.
     pub fn new(
         params: &Params,
         momentum: f64,
         nesterov: bool,
         group: impl Fn(&ParamInfo<'_>) -> Group,
     ) -> Result<Self> {
+        check::number("sgd", "the momentum", momentum, 0.0..=LARGEST)?;
+        if nesterov && momentum == 0.0 {
+            return Err(Error::argument("sgd", "Nesterov's step without momentum").expected("a momentum above 0"));
+        }
         let kinds: &[&str] = if momentum == 0.0 { &[] } else { &["momentum"] };
         Ok(Self { state: State::new(params, group, kinds)?, config: optim::Sgd { momentum, dampening: 0.0, nesterov } })
+    }
+
+    /// With this share of a new gradient kept out of the momentum; a parameter's first gradient enters whole.
+    ///
+    /// # Errors
+    /// When the dampening isn't in [0, 1], or Nesterov's step is asked for, which has none.
+    pub fn dampening(mut self, dampening: f64) -> Result<Self> {
+        check::number("sgd", "the dampening", dampening, 0.0..=1.0)?;
+        if self.config.nesterov && dampening != 0.0 {
+            return Err(Error::argument("sgd", "Nesterov's step with dampening").expected("no dampening"));
+        }
+        self.config.dampening = dampening;
+        Ok(self)
     }
 }
 
 impl Optimizer for Sgd {
     fn step(&mut self, params: &mut Params, update: Update) -> Result<()> {
-        self.state.begin(params, &update)?;
-        let mut momenta: Vec<Option<&mut Tensor>> = match self.state.moments.first_mut() {
+        let State { plan, moments } = &mut self.state;
+        plan.check(params, &update)?;
+        let buffers = update.buffers(params)?;
+        let mut momenta: Vec<Option<&mut Tensor>> = match moments.first_mut() {
             Some((_, tensors)) => tensors.iter_mut().map(Option::as_mut).collect(),
-            None => params.entries.iter().map(|_| None).collect(),
+            None => plan.names.iter().map(|_| None).collect(),
         };
-        let mut parameters = Vec::new();
-        for (index, (entry, gradient)) in params.entries.iter_mut().zip(&update.gradients).enumerate() {
-            let Some(gradient) = gradient else { continue };
-            let Group { rate, decay } = self.state.groups[index];
-            parameters.push(SgdParameter {
-                value: &mut entry.value,
-                gradient,
-                momentum: momenta[index].take(),
-                rate: rate * self.state.factor,
-                weight_decay: decay,
-            });
-        }
-        optim::sgd_step(&mut parameters, &self.config, self.state.steps == 1)?;
-        finish(params, update.buffers);
+        let active = plan.active(params, &update);
+        let places: Vec<usize> = active.iter().map(|active| active.place).collect();
+        let parameter = |Active { place, value, gradient, rate, decay, steps }| {
+            let momentum = momenta[place].take();
+            SgdParameter { value, gradient, momentum, rate, weight_decay: decay, first_step: steps == 0 }
+        };
+        let mut parameters: Vec<SgdParameter<'_>> = active.into_iter().map(parameter).collect();
+        optim::sgd_step(&mut parameters, &self.config)?;
+        plan.finish(params, &places, buffers);
         Ok(())
     }
 
@@ -184,16 +302,16 @@ impl Optimizer for Sgd {
         "sgd"
     }
 
-    fn set_rate_factor(&mut self, factor: f64) {
-        self.state.factor = factor;
+    fn set_rate_factor(&mut self, factor: f64) -> Result<()> {
+        self.state.plan.set_factor(factor)
     }
 
-    fn state(&self) -> (Vec<(String, Tensor)>, u64) {
+    fn state(&self) -> OptimizerState {
         self.state.export()
     }
 
-    fn load_state(&mut self, state: Vec<(String, Tensor)>, steps: u64) -> Result<()> {
-        self.state.import(state, steps)
+    fn load_state(&mut self, state: OptimizerState) -> Result<()> {
+        self.state.import(state)
     }
 }
 
@@ -207,24 +325,32 @@ impl AdamW {
     /// An optimizer of all parameters with the groups that `group` gives; β = (0.9, 0.999), ε = 10⁻⁸.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When a rate or decay is negative or no number, or memory runs out.
     pub fn new(params: &Params, group: impl Fn(&ParamInfo<'_>) -> Group) -> Result<Self> {
         let config = optim::Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true };
         Ok(Self { state: State::new(params, group, &["first_moment", "second_moment"])?, config })
     }
 
     /// With these β₁ and β₂.
-    #[must_use]
-    pub fn betas(mut self, betas: [f64; 2]) -> Self {
+    ///
+    /// # Errors
+    /// When one isn't in [0, 1).
+    pub fn betas(mut self, betas: [f64; 2]) -> Result<Self> {
+        if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
+            return Err(Error::argument("adamw", format!("betas {betas:?}")).expected("numbers in [0, 1)"));
+        }
         self.config.betas = betas;
-        self
+        Ok(self)
     }
 
     /// With this ε.
-    #[must_use]
-    pub fn epsilon(mut self, epsilon: f64) -> Self {
+    ///
+    /// # Errors
+    /// When it isn't from 10⁻³⁰ to 10³⁰.
+    pub fn epsilon(mut self, epsilon: f64) -> Result<Self> {
+        check::number("adamw", "epsilon", epsilon, SMALLEST..=LARGEST)?;
         self.config.epsilon = epsilon;
-        self
+        Ok(self)
     }
 
     /// Adam: the weight decay is added to the gradient.
@@ -237,27 +363,22 @@ impl AdamW {
 
 impl Optimizer for AdamW {
     fn step(&mut self, params: &mut Params, update: Update) -> Result<()> {
-        self.state.begin(params, &update)?;
-        let mut parameters = Vec::new();
-        let (first, second) = self.state.moments.split_at_mut(1);
-        let moments = first[0].1.iter_mut().zip(&mut second[0].1);
-        for (index, ((entry, gradient), moments)) in
-            params.entries.iter_mut().zip(&update.gradients).zip(moments).enumerate()
-        {
-            let (Some(gradient), (Some(first), Some(second))) = (gradient, moments) else { continue };
-            let Group { rate, decay } = self.state.groups[index];
-            let rate = rate * self.state.factor;
-            parameters.push(AdamParameter {
-                value: &mut entry.value,
-                gradient,
-                first,
-                second,
-                rate,
-                weight_decay: decay,
-            });
-        }
-        optim::adam_step(&mut parameters, &self.config, self.state.steps)?;
-        finish(params, update.buffers);
+        let State { plan, moments } = &mut self.state;
+        plan.check(params, &update)?;
+        let buffers = update.buffers(params)?;
+        let mut moments = moments.iter_mut().map(|(_, tensors)| tensors.iter_mut().map(Option::as_mut).collect());
+        let mut next = || moments.next().unwrap_or_default();
+        let (mut firsts, mut seconds): (Vec<Option<&mut Tensor>>, Vec<Option<&mut Tensor>>) = (next(), next());
+        let active = plan.active(params, &update);
+        let places: Vec<usize> = active.iter().map(|active| active.place).collect();
+        let parameter = |Active { place, value, gradient, rate, decay, steps }| {
+            let (first, second) = (firsts[place].take()?, seconds[place].take()?);
+            let step = steps.saturating_add(1);
+            Some(AdamParameter { value, gradient, first, second, rate, weight_decay: decay, step })
+        };
+        let mut parameters: Vec<AdamParameter<'_>> = active.into_iter().filter_map(parameter).collect();
+        optim::adam_step(&mut parameters, &self.config)?;
+        plan.finish(params, &places, buffers);
         Ok(())
     }
 
@@ -265,15 +386,15 @@ impl Optimizer for AdamW {
         if self.config.decoupled { "adamw" } else { "adam" }
     }
 
-    fn set_rate_factor(&mut self, factor: f64) {
-        self.state.factor = factor;
+    fn set_rate_factor(&mut self, factor: f64) -> Result<()> {
+        self.state.plan.set_factor(factor)
     }
 
-    fn state(&self) -> (Vec<(String, Tensor)>, u64) {
+    fn state(&self) -> OptimizerState {
         self.state.export()
     }
 
-    fn load_state(&mut self, state: Vec<(String, Tensor)>, steps: u64) -> Result<()> {
-        self.state.import(state, steps)
+    fn load_state(&mut self, state: OptimizerState) -> Result<()> {
+        self.state.import(state)
     }
 }

@@ -12,7 +12,7 @@ use tomograd_kernels::{
     run,
 };
 
-use crate::init::Init;
+use crate::{check, init::Init};
 
 /// A place in a store. Layers hold these instead of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +47,32 @@ pub(crate) struct Entry {
     pub(crate) frozen: bool,
 }
 
+/// What passes and updates know of a store: for each entry, in their order, the name, whether it is a buffer, and whether
+/// nothing is to be learned there.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    pub(crate) structure: u64,
+    pub(crate) names: Vec<String>,
+    pub(crate) buffers: Vec<bool>,
+    pub(crate) constant: Vec<bool>,
+}
+
+impl Outline {
+    pub(crate) fn of(params: &Params) -> Self {
+        let entries = || params.entries.iter();
+        Self {
+            structure: params.structure,
+            names: entries().map(|entry| entry.name.clone()).collect(),
+            buffers: entries().map(|entry| entry.is_buffer).collect(),
+            constant: entries().map(|entry| entry.is_buffer || entry.frozen).collect(),
+        }
+    }
+
+    pub(crate) fn index(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|other| other == name)
+    }
+}
+
 /// All parameters and buffers of a network, in the order of their making.
 #[derive(Debug)]
 pub struct Params {
@@ -59,6 +85,8 @@ pub struct Params {
     seed: Seed,
     pub(crate) entries: Vec<Entry>,
     by_name: BTreeMap<String, usize>,
+    /// All names in the order of their giving, so that the last ones can be taken back.
+    named: Vec<String>,
 }
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
@@ -67,10 +95,19 @@ impl Params {
     /// An empty store of f32 parameters on `device`; each is filled by `seed` and its own name.
     pub fn new(device: Device, seed: Seed) -> Self {
         let store = NEXT_STORE.fetch_add(1, Ordering::Relaxed);
-        Self { store, structure: store, device, dtype: DType::F32, seed, entries: Vec::new(), by_name: BTreeMap::new() }
+        Self {
+            store,
+            structure: store,
+            device,
+            dtype: DType::F32,
+            seed,
+            entries: Vec::new(),
+            by_name: BTreeMap::new(),
+            named: Vec::new(),
+        }
     }
 
-    /// The same, with parameters of `dtype`.
+    /// The same, with parameters of `dtype`, a floating-point one.
     #[must_use]
     pub fn with_dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -129,22 +166,35 @@ impl Params {
     /// # Errors
     /// When there is none, or the new value has another shape, dtype or device.
     pub fn set(&mut self, name: &str, value: Tensor) -> Result<()> {
-        let entry = self.by_name.get(name).map(|&index| &mut self.entries[index]).ok_or_else(|| unknown(name))?;
-        let old = &entry.value;
+        let index = *self.by_name.get(name).ok_or_else(|| unknown(name))?;
+        self.entries[index].value = self.fitting(index, name, &value)?;
+        Ok(())
+    }
+
+    /// `value` as the entry at `index` keeps it.
+    fn fitting(&self, index: usize, name: &str, value: &Tensor) -> Result<Tensor> {
+        let old = &self.entries[index].value;
         if old.shape() != value.shape() || old.dtype() != value.dtype() || old.device() != value.device() {
             return Err(Error::shape("params", format!("{name} is {value:?}")).expected(format!("{old:?}")));
         }
-        entry.value = value.contiguous()?;
-        Ok(())
+        value.contiguous()
     }
 
     /// Replaces all values by those of `state`, which must have exactly the same names; for a parameter with several
     /// names any of them is enough.
     ///
     /// # Errors
-    /// When a name is missing or unexpected, or a value doesn't fit; then nothing is changed.
+    /// When a name is missing, unexpected or given twice, a value doesn't fit, or two names of one parameter have different
+    /// values; then nothing is changed.
     pub fn load(&mut self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<()> {
-        let state: BTreeMap<String, Tensor> = state.into_iter().collect();
+        let mut by_name = BTreeMap::new();
+        for (name, value) in state {
+            if let Some((name, _)) = by_name.remove_entry(&name) {
+                return Err(Error::new(ErrorKind::Name, "load", format!("the name {name} is given twice")));
+            }
+            by_name.insert(name, value);
+        }
+        let state = by_name;
         let mut found = vec![false; self.entries.len()];
         state.keys().filter_map(|name| self.by_name.get(name)).for_each(|&index| found[index] = true);
         let missing: Vec<&str> =
@@ -159,17 +209,30 @@ impl Params {
             )
             .expected("the names of the network"));
         }
-        let before = self.entries.clone();
+        let mut values: Vec<Option<(String, Tensor)>> = vec![None; self.entries.len()];
         for (name, value) in state {
-            if let Err(error) = self.set(&name, value) {
-                self.entries = before;
-                return Err(error.within("load"));
+            let index = self.by_name[&name];
+            let value = self.fitting(index, &name, &value).map_err(|error| error.within("load"))?;
+            if let Some((other, first)) = &values[index]
+                && bits(first)? != bits(&value)?
+            {
+                return Err(Error::new(
+                    ErrorKind::Argument,
+                    "load",
+                    format!("{other} and {name} have different values"),
+                )
+                .expected("one value, since they are names of one parameter"));
             }
+            values[index] = Some((name, value));
+        }
+        for (entry, (_, value)) in self.entries.iter_mut().zip(values.into_iter().flatten()) {
+            entry.value = value;
         }
         Ok(())
     }
 
-    /// Freezes the parameters for which `choose` is true, and unfreezes the others.
+    /// Freezes the parameters for which `choose` is true, and unfreezes the others. An optimizer leaves a frozen parameter and
+    /// its state alone, also when an update from before has a gradient for it.
     pub fn freeze(&mut self, choose: impl Fn(&ParamInfo<'_>) -> bool) {
         for index in 0..self.entries.len() {
             self.entries[index].frozen = !self.entries[index].is_buffer && choose(&self.info(index));
@@ -180,15 +243,25 @@ impl Params {
     /// The average is a [`replica`](Self::replica) made at the start.
     ///
     /// # Errors
-    /// When the two don't have the same names and shapes, or memory runs out.
+    /// When the decay isn't in [0, 1], the two don't have the same names, shapes and dtypes, or memory runs out; then nothing
+    /// is changed.
     pub fn ema_update(&mut self, other: &Params, decay: f64) -> Result<()> {
-        let same = |(a, b): (&Entry, &Entry)| a.name == b.name && a.value.shape() == b.value.shape();
+        check::number("ema_update", "the decay", decay, 0.0..=1.0)?;
+        let same = |(a, b): (&Entry, &Entry)| {
+            let (x, y) = (&a.value, &b.value);
+            a.name == b.name && x.shape() == y.shape() && x.dtype() == y.dtype() && x.device() == y.device()
+        };
         if self.entries.len() != other.entries.len() || !self.entries.iter().zip(&other.entries).all(same) {
             return Err(Error::new(ErrorKind::Name, "ema_update", "the two stores don't hold the same parameters")
                 .expected("a replica of the parameters"));
         }
-        for (own, other) in self.entries.iter_mut().zip(&other.entries) {
-            own.value = if own.is_buffer { other.value.clone() } else { blend(&own.value, &other.value, 1.0 - decay)? };
+        let moved = |(own, other): (&Entry, &Entry)| match own.is_buffer {
+            true => Ok(other.value.clone()),
+            false => blend(&own.value, &other.value, 1.0 - decay),
+        };
+        let values = self.entries.iter().zip(&other.entries).map(moved).collect::<Result<Vec<Tensor>>>()?;
+        for (own, value) in self.entries.iter_mut().zip(values) {
+            own.value = value;
         }
         Ok(())
     }
@@ -206,6 +279,7 @@ impl Params {
             seed: self.seed,
             entries,
             by_name,
+            named: self.named.clone(),
         }
     }
 
@@ -225,6 +299,7 @@ impl Params {
                 .expected("a name of its own for each parameter"));
         }
         self.by_name.insert(name.to_owned(), index);
+        self.named.push(name.to_owned());
         Ok(())
     }
 
@@ -234,6 +309,11 @@ impl Params {
         self.entries.push(Entry { name, value, is_buffer, frozen: false });
         Ok(Slot { structure: self.structure, index })
     }
+}
+
+/// The elements' bits, so that NaN equals itself.
+fn bits(value: &Tensor) -> Result<Vec<u64>> {
+    Ok(value.to_vec_f64()?.into_iter().map(f64::to_bits).collect())
 }
 
 /// from + weight · (to − from).
@@ -275,6 +355,22 @@ impl Scope<'_> {
         &self.prefix
     }
 
+    /// Makes what `make` makes in this scope: all of it or, when it fails, nothing.
+    ///
+    /// # Errors
+    /// When `make` fails.
+    pub fn whole<T>(&mut self, make: impl FnOnce(&mut Scope<'_>) -> Result<T>) -> Result<T> {
+        let (entries, names) = (self.params.entries.len(), self.params.named.len());
+        let made = make(&mut Scope { params: self.params, prefix: self.prefix.clone() });
+        if made.is_err() {
+            self.params.entries.truncate(entries);
+            for name in self.params.named.drain(names..) {
+                self.params.by_name.remove(&name);
+            }
+        }
+        made
+    }
+
     fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
@@ -282,9 +378,13 @@ impl Scope<'_> {
     /// Makes a parameter.
     ///
     /// # Errors
-    /// When the name is taken, or memory runs out.
+    /// When the name is taken, the store's dtype isn't floating point, `init` refuses its number, or memory runs out.
     pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Slot> {
         let name = self.full(name);
+        if !self.params.dtype.is_float() {
+            return Err(Error::new(ErrorKind::DType, "params", format!("{name} would be {}", self.params.dtype))
+                .expected("a floating-point dtype"));
+        }
         let seed = self.params.seed.named(&name);
         let value = init.tensor(shape, seed, self.params.dtype, self.params.device)?;
         self.params.add(name, value, false)

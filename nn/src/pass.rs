@@ -1,28 +1,38 @@
 //! One run through a network.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tomograd_autodiff::{Tape, Var};
 use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_kernels::{Context, Precision};
 
-use crate::{Module, Params, Slot, Update, params::check_slot};
+use crate::{
+    Module, Params, Slot, Update,
+    buffers::{Branch, BufferChange, Shared, changed, lock},
+    params::{Outline, check_slot},
+};
 
 /// One run through a network. It keeps four things apart: training mode (batch statistics, dropout), recording (gradients),
 /// the random stream, and precision. Saliency needs gradients without training; dropout at inference the reverse.
+///
+/// # Buffers
+/// A layer reads a buffer by [`parameter`](Self::parameter) and changes it by [`update_buffer`](Self::update_buffer). It sees
+/// what the pass has changed so far; the store itself changes when an optimizer carries the [`Update`] out.
+///
+/// # Forks
+/// A [`fork`](Self::fork) sees what its pass had changed when it was forked off, and what it changes itself; passes don't see
+/// what their forks change, so that forks can run at the same time. The update has the changes of a fork at the place where it
+/// was forked off, and forks between two changes of their pass in the order of their indices.
 pub struct Pass {
-    structure: u64,
     tape: Tape,
     /// A variable for each parameter and buffer: leaves, or constants where nothing is to be learned.
     values: Arc<Vec<Var>>,
-    frozen: Arc<Vec<bool>>,
-    names: Arc<Vec<String>>,
+    outline: Arc<Outline>,
     training: bool,
     seed: Seed,
-    buffers: Arc<Mutex<BTreeMap<usize, Tensor>>>,
+    branch: Shared,
+    /// The branch of the pass that this one was forked from, at last: the one whose changes the update has.
+    root: Shared,
     /// Whether this pass, and not one that it was forked from, owns the tape.
     owns_tape: bool,
 }
@@ -34,19 +44,11 @@ impl Pass {
     /// When memory runs out.
     pub fn new(params: &Params, seed: Seed, training: bool, recording: bool, context: Context) -> Result<Self> {
         let tape = if recording { Tape::recording(context) } else { Tape::off(context) };
-        let frozen: Vec<bool> = params.entries.iter().map(|entry| entry.is_buffer || entry.frozen).collect();
-        let values = variables(&tape, params.entries.iter().map(|entry| &entry.value), &frozen)?;
-        Ok(Self {
-            structure: params.structure(),
-            tape,
-            values,
-            frozen: Arc::new(frozen),
-            names: Arc::new(params.entries.iter().map(|entry| entry.name.clone()).collect()),
-            training,
-            seed,
-            buffers: Arc::default(),
-            owns_tape: true,
-        })
+        let outline = Outline::of(params);
+        let values = variables(&tape, params.entries.iter().map(|entry| &entry.value), &outline.constant)?;
+        let branch = Shared::default();
+        let (outline, root) = (Arc::new(outline), branch.clone());
+        Ok(Self { tape, values, outline, training, seed, branch, root, owns_tape: true })
     }
 
     /// A training pass: training mode, recording.
@@ -104,7 +106,7 @@ impl Pass {
     }
 
     fn restart(&mut self, tape: Tape) -> Result<()> {
-        self.values = variables(&tape, self.values.iter().map(Var::value), &self.frozen)?;
+        self.values = variables(&tape, self.values.iter().map(Var::value), &self.outline.constant)?;
         self.tape = tape;
         Ok(())
     }
@@ -132,38 +134,58 @@ impl Pass {
         self.training
     }
 
-    /// The random stream of the layer called `path`.
-    pub fn random(&self, path: &str) -> Seed {
-        self.seed.named(path)
+    /// A random stream for the layer called `path`. Each call gives another one, which follows from the pass's seed, the path
+    /// and the number of the call for this path; a [`checkpoint`](Self::checkpoint) that is computed again gets the same ones.
+    pub fn random(&mut self, path: &str) -> Seed {
+        numbered(self.seed.named(path), lock(&self.branch).call(path))
     }
 
-    /// The parameter or buffer in `slot`.
+    /// The parameter in `slot`, or the buffer as the pass has changed it so far.
     ///
     /// # Errors
-    /// When the slot is of another store, or the pass was used up.
+    /// When the slot is of another store, the pass was used up, or memory runs out.
     pub fn parameter(&self, slot: Slot) -> Result<Var> {
-        check_slot(self.structure, slot)?;
-        match self.values.get(slot.index) {
-            Some(value) => self.tape.adopt(value),
-            None => Err(Error::new(ErrorKind::Graph, "pass", "the pass was already used by a backward run")
-                .expected("a new pass for each step")),
+        let value = self.value(slot)?;
+        if !self.outline.buffers[slot.index] {
+            return self.tape.adopt(value);
+        }
+        let changes = lock(&self.branch).seen_of(slot.index);
+        match changed(slot.index, value.value(), changes.iter())? {
+            Some(changed) => Ok(self.tape.constant(changed)),
+            None => self.tape.adopt(value),
         }
     }
 
-    /// Gives the buffer in `slot` a new value, to be carried out with the update.
+    /// What is in `slot` at the start of the pass.
+    fn value(&self, slot: Slot) -> Result<&Var> {
+        check_slot(self.outline.structure, slot)?;
+        self.values.get(slot.index).ok_or_else(|| {
+            Error::new(ErrorKind::Graph, "pass", "the pass was already used by a backward run")
+                .expected("a new pass for each step")
+        })
+    }
+
+    /// Changes the buffer in `slot`: at once for whoever reads it in this pass, and in the store with the update.
     ///
     /// # Errors
-    /// When the slot is of another store.
-    pub fn update_buffer(&mut self, slot: Slot, value: Tensor) -> Result<()> {
-        check_slot(self.structure, slot)?;
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.index, value);
+    /// When the slot is of another store or isn't a buffer's, or the change doesn't fit the buffer.
+    pub fn update_buffer(&mut self, slot: Slot, change: BufferChange) -> Result<()> {
+        let value = self.value(slot)?.value();
+        let name = &self.outline.names[slot.index];
+        if !self.outline.buffers[slot.index] {
+            return Err(Error::new(ErrorKind::Name, "update_buffer", format!("{name} is a parameter"))
+                .expected("a buffer; optimizers change parameters"));
+        }
+        change.check(value).map_err(|error| error.within(name.clone()))?;
+        lock(&self.branch).change((slot.index, change));
         Ok(())
     }
 
-    /// A pass over the same parameters, held constant, on a tape of one's own: for checking gradients of inputs.
+    /// A pass over the same parameters, held constant, on a tape of one's own: for checking gradients of inputs. It draws
+    /// the random numbers that this one would draw next, and leaves no trace here.
     #[must_use]
     pub fn on(&self, tape: &Tape) -> Pass {
-        let mut pass = self.on_tape(tape.clone(), self.seed);
+        let mut pass = self.copy_on(tape);
         pass.values = Arc::new(self.values.iter().map(|value| tape.constant(value.value().clone())).collect());
         pass
     }
@@ -172,49 +194,64 @@ impl Pass {
     pub(crate) fn with_learned(&self, tape: &Tape, learned: &[Var]) -> Pass {
         let mut pass = self.on(tape);
         let mut learned = learned.iter();
-        let mut next = |(value, &frozen): (&Var, &bool)| match frozen {
+        let mut next = |(value, &constant): (&Var, &bool)| match constant {
             true => value.clone(),
             false => learned.next().unwrap_or(value).clone(),
         };
-        pass.values = Arc::new(pass.values.iter().zip(self.frozen.iter()).map(&mut next).collect());
+        pass.values = Arc::new(pass.values.iter().zip(&self.outline.constant).map(&mut next).collect());
         pass
     }
 
-    /// A pass for branch `index` of this one, on the same tape and with a random stream of its own.
+    /// A pass for branch `index` of this one, on the same tape and with a random stream of its own: another one too than that
+    /// of an earlier fork with this index.
     #[must_use]
     pub fn fork(&self, index: u64) -> Pass {
-        self.on_tape(self.tape.clone(), self.seed.at(index))
+        let (branch, call) = lock(&self.branch).fork(index);
+        self.with_branch(&self.tape, numbered(self.seed.at(index), call), branch, self.root.clone())
     }
 
-    fn on_tape(&self, tape: Tape, seed: Seed) -> Pass {
+    /// A pass in the same state, of which this one hears nothing.
+    fn copy_on(&self, tape: &Tape) -> Pass {
+        let branch = Arc::new(Mutex::new(lock(&self.branch).copy()));
+        self.with_branch(tape, self.seed, branch.clone(), branch)
+    }
+
+    fn with_branch(&self, tape: &Tape, seed: Seed, branch: Shared, root: Shared) -> Pass {
         Pass {
-            structure: self.structure,
-            tape,
+            tape: tape.clone(),
             values: self.values.clone(),
-            frozen: self.frozen.clone(),
-            names: self.names.clone(),
+            outline: self.outline.clone(),
             training: self.training,
             seed,
-            buffers: self.buffers.clone(),
+            branch,
+            root,
             owns_tape: false,
         }
     }
 
-    /// Runs `module` without keeping its intermediate values; the backward run computes them again.
+    /// Runs `module` without keeping its intermediate values; the backward run computes them again, with the random numbers
+    /// and the buffers of the first time, and without changing buffers a second time.
     ///
     /// # Errors
     /// When the module fails.
     pub fn checkpoint(&mut self, module: &Arc<dyn Module>, x: &Var) -> Result<Var> {
-        let (module, outer) = (module.clone(), self.fork(0));
-        let seed = self.seed;
+        let (module, start) = (module.clone(), self.copy_on(&self.tape));
+        // Where the first run leaves what it did. That of the second run is known already.
+        let end: Arc<Mutex<Option<Branch>>> = Arc::default();
+        let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
-            let mut pass = outer.on_tape(tape.clone(), seed);
-            Ok(vec![module.forward(&inputs[0], &mut pass)?])
+            let mut pass = start.copy_on(tape);
+            let y = module.forward(&inputs[0], &mut pass)?;
+            *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::mem::take(&mut *lock(&pass.branch)));
+            Ok(vec![y])
         })?;
+        if let Some(end) = end.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            lock(&self.branch).go_on_from(end);
+        }
         outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))
     }
 
-    /// The gradients of `loss` and the new batch statistics. Frees the graph and lets go of the parameters, so that an
+    /// The gradients of `loss` and the changes of buffers. Frees the graph and lets go of the parameters, so that an
     /// optimizer changes them in place; the pass is used up.
     ///
     /// # Errors
@@ -222,19 +259,23 @@ impl Pass {
     pub fn backward(&mut self, loss: &Var) -> Result<Update> {
         let mut gradients = self.tape.backward(loss)?;
         let taken: Vec<Option<Tensor>> = self.values.iter().map(|value| gradients.take(value)).collect();
-        let buffers = std::mem::take(&mut *self.buffers.lock().unwrap_or_else(PoisonError::into_inner));
         self.values = Arc::default();
-        Ok(Update::new(self.structure, self.names.clone(), self.frozen.clone(), taken, buffers, gradients))
+        Ok(Update::new(self.outline.clone(), taken, lock(&self.root).changes(), gradients))
     }
 }
 
-/// A variable for each value: a constant where it is frozen, else a leaf.
-fn variables<'a>(tape: &Tape, values: impl Iterator<Item = &'a Tensor>, frozen: &[bool]) -> Result<Arc<Vec<Var>>> {
-    let variable = |(value, &frozen): (&Tensor, &bool)| match frozen {
+/// `seed` for the first call, a stream of its own for each later one.
+fn numbered(seed: Seed, call: u64) -> Seed {
+    if call == 0 { seed } else { seed.named("call").at(call) }
+}
+
+/// A variable for each value: a constant where nothing is to be learned, else a leaf.
+fn variables<'a>(tape: &Tape, values: impl Iterator<Item = &'a Tensor>, constant: &[bool]) -> Result<Arc<Vec<Var>>> {
+    let variable = |(value, &constant): (&Tensor, &bool)| match constant {
         true => Ok(tape.constant(value.clone())),
         false => tape.leaf(value.clone()),
     };
-    Ok(Arc::new(values.zip(frozen).map(variable).collect::<Result<_>>()?))
+    Ok(Arc::new(values.zip(constant).map(variable).collect::<Result<_>>()?))
 }
 
 impl Drop for Pass {

@@ -1,32 +1,45 @@
 //! Learning-rate schedules: pure functions of the step that give the factor of the base rate.
+//!
+//! A schedule of 0 steps is over at once: it has its last value from the first step on. Numbers that make no sense, a negative
+//! power or NaN, give what the formula gives; [`Optimizer::set_rate_factor`](crate::Optimizer::set_rate_factor) refuses a
+//! factor that is negative or no number.
 
 use std::f64::consts::PI;
 
-/// (1 − step / total)^power, 0 from `total` on.
+/// How much of `total` steps is over at `step`, from 0 to 1: all of no steps.
+fn part(step: u64, total: u64) -> f64 {
+    if total == 0 { 1.0 } else { step.min(total) as f64 / total as f64 }
+}
+
+/// (1 − step / total)^power, 0 from `total` on; with a total of 0 always 0 (1 if the power is 0).
 pub fn polynomial(step: u64, total: u64, power: f64) -> f64 {
-    (1.0 - step.min(total) as f64 / total.max(1) as f64).powf(power)
+    (1.0 - part(step, total)).powf(power)
 }
 
-/// From 1 to `least` along half a cosine of `total` steps (Loshchilov and Hutter 2017).
+/// From 1 to `least` along half a cosine of `total` steps (Loshchilov and Hutter 2017), `least` from then on; with a total
+/// of 0 always `least`.
 pub fn cosine(step: u64, total: u64, least: f64) -> f64 {
-    let part = step.min(total) as f64 / total.max(1) as f64;
-    least + (1.0 - least) * (1.0 + (PI * part).cos()) / 2.0
+    least + (1.0 - least) * (1.0 + (PI * part(step, total)).cos()) / 2.0
 }
 
-/// gamma^⌊step / every⌋.
+/// gamma^⌊step / every⌋; with `every` 0 there are no steps, and it is always 1.
 pub fn step(step: u64, every: u64, gamma: f64) -> f64 {
-    gamma.powf((step / every.max(1)) as f64)
+    gamma.powf(step.checked_div(every).unwrap_or(0) as f64)
 }
 
-/// From `start` up to 1 in a straight line of `steps` steps; a factor to be multiplied with another schedule's.
+/// From `start` up to 1 in a straight line of `steps` steps; a factor to be multiplied with another schedule's. Of 0 steps:
+/// always 1, no warm-up.
 pub fn linear_warmup(step: u64, steps: u64, start: f64) -> f64 {
-    start + (1.0 - start) * (step.min(steps) as f64 / steps.max(1) as f64)
+    start + (1.0 - start) * part(step, steps)
 }
 
 /// The one-cycle schedule (Smith and Topin 2018) with PyTorch's defaults: from 1/25 up to 1 along half a cosine within the
-/// first 30 % of `total` steps, then down to 1/25 · 10⁻⁴.
+/// first 30 % of `total` steps, then down to 1/25 · 10⁻⁴ at step `total` − 1, which stays; with a total of 0 always that.
 pub fn one_cycle(step: u64, total: u64) -> f64 {
     let (first, last) = (1.0 / 25.0, 1.0 / 25.0 / 1e4);
+    if total == 0 {
+        return last;
+    }
     let half = |from: f64, to: f64, part: f64| to + (from - to) / 2.0 * (1.0 + (PI * part).cos());
     let peak = 0.3 * total as f64 - 1.0;
     let end = total as f64 - 1.0;
@@ -46,5 +59,41 @@ mod tests {
         assert!((one_cycle(0, 50) - 0.04).abs() < 1e-12);
         assert!((one_cycle(14, 50) - 1.0).abs() < 1e-12);
         assert!((one_cycle(49, 50) - 4e-6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_schedule_of_no_steps_is_over() {
+        for at in [0, 1, 7, u64::MAX] {
+            assert_eq!(linear_warmup(at, 0, 0.0), 1.0);
+            assert_eq!(polynomial(at, 0, 0.9), 0.0);
+            assert_eq!(cosine(at, 0, 0.25), 0.25);
+            assert_eq!(step(at, 0, 0.1), 1.0);
+            assert_eq!(one_cycle(at, 0), 1.0 / 25.0 / 1e4);
+        }
+    }
+
+    #[test]
+    fn short_schedules_are_pytorchs() {
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} but PyTorch {b}");
+        for (at, rate) in [0.25, 1.0, 1.0].into_iter().enumerate() {
+            close(linear_warmup(at as u64, 1, 0.25), rate);
+        }
+        for (at, rate) in [1.0, 0.0, 0.0].into_iter().enumerate() {
+            close(polynomial(at as u64, 1, 0.9), rate);
+        }
+        for (at, rate) in [1.0, 0.5, 0.0].into_iter().enumerate() {
+            close(cosine(at as u64, 2, 0.0), rate);
+        }
+        for (at, rate) in [1.0, 0.5, 0.25].into_iter().enumerate() {
+            close(step(at as u64, 1, 0.5), rate);
+        }
+        for (at, rate) in [0.04, 0.811745653949763, 0.28306099820869923, 4e-6, 4e-6].into_iter().enumerate() {
+            close(one_cycle(at as u64, 4), rate);
+        }
+        for (at, rate) in [0.52, 1.0, 0.9504846320134737].into_iter().enumerate() {
+            close(one_cycle(at as u64 + 1, 10), rate);
+        }
+        close(one_cycle(0, 1), 4e-6);
+        close(linear_warmup(u64::MAX, u64::MAX, 0.0), 1.0);
     }
 }

@@ -1,6 +1,6 @@
 //! What a training pass learned.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tomograd_autodiff::{Gradients, Var};
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
@@ -10,29 +10,32 @@ use tomograd_kernels::{
     optim, run,
 };
 
-/// Gradients of the parameters and new values of the buffers, from one training pass, to be given to an optimizer.
+use crate::{
+    Params,
+    buffers::{Change, changed},
+    check,
+    params::Outline,
+};
+
+/// Gradients of the parameters and changes of the buffers, from one training pass, to be given to an optimizer.
 #[derive(Debug)]
 #[must_use = "an update does nothing until an optimizer's step takes it"]
 pub struct Update {
-    pub(crate) structure: u64,
-    names: Arc<Vec<String>>,
-    frozen: Arc<Vec<bool>>,
+    outline: Arc<Outline>,
     pub(crate) gradients: Vec<Option<Tensor>>,
-    pub(crate) buffers: BTreeMap<usize, Tensor>,
+    changes: Vec<Change>,
     inputs: Gradients,
     allow_unused: bool,
 }
 
 impl Update {
     pub(crate) fn new(
-        structure: u64,
-        names: Arc<Vec<String>>,
-        frozen: Arc<Vec<bool>>,
+        outline: Arc<Outline>,
         gradients: Vec<Option<Tensor>>,
-        buffers: BTreeMap<usize, Tensor>,
+        changes: Vec<Change>,
         inputs: Gradients,
     ) -> Self {
-        Self { structure, names, frozen, gradients, buffers, inputs, allow_unused: false }
+        Self { outline, gradients, changes, inputs, allow_unused: false }
     }
 
     /// The gradient of an input made by [`Pass::input_with_gradient`](crate::Pass::input_with_gradient); `None` when it had no
@@ -43,12 +46,37 @@ impl Update {
 
     /// The gradient of the parameter called `name`; `None` for one that is frozen or had no part in the loss.
     pub fn gradient(&self, name: &str) -> Option<&Tensor> {
-        self.names.iter().position(|other| other == name).and_then(|index| self.gradients.get(index)?.as_ref())
+        self.gradients.get(self.outline.index(name)?)?.as_ref()
     }
 
-    /// The new value of the buffer called `name`; `None` when the pass didn't change it.
-    pub fn buffer(&self, name: &str) -> Option<&Tensor> {
-        self.buffers.get(&self.names.iter().position(|other| other == name)?)
+    /// What the buffer called `name` of `params` becomes when the update is carried out; `None` when it stays as it is.
+    ///
+    /// # Errors
+    /// When the update is of another store, or memory runs out.
+    pub fn buffer(&self, params: &Params, name: &str) -> Result<Option<Tensor>> {
+        self.check_store(params)?;
+        match self.outline.index(name) {
+            Some(index) => changed(index, &params.entries[index].value, self.changes.iter()),
+            None => Ok(None),
+        }
+    }
+
+    /// What all buffers that change become, by their place in the store.
+    pub(crate) fn buffers(&self, params: &Params) -> Result<Vec<(usize, Tensor)>> {
+        let indices: std::collections::BTreeSet<usize> = self.changes.iter().map(|(index, _)| *index).collect();
+        let value = |index| {
+            let value = changed(index, &params.entries[index].value, self.changes.iter())?;
+            Ok(value.map(|value| (index, value)))
+        };
+        indices.into_iter().filter_map(|index| value(index).transpose()).collect()
+    }
+
+    pub(crate) fn check_store(&self, params: &Params) -> Result<()> {
+        if self.outline.structure == params.structure() && self.outline.names.len() == params.entries.len() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Name, "update", "the update is of another store than the parameters")
+            .expected("the parameters that the pass was made for, or a replica"))
     }
 
     /// Lets parameters have no gradient: they are then left as they are.
@@ -65,11 +93,13 @@ impl Update {
         optim::global_norm(&self.gradients.iter().flatten().collect::<Vec<_>>())
     }
 
-    /// Scales all gradients down so that their norm is at most `max` (as PyTorch: by max / (norm + 10⁻⁶)).
+    /// Scales all gradients down so that their norm is at most `max` (as PyTorch: by max / (norm + 10⁻⁶)). An infinite `max`
+    /// asks only that the gradients be finite.
     ///
     /// # Errors
-    /// When the norm isn't finite, or memory runs out.
+    /// When `max` is negative or NaN, the norm isn't finite, or memory runs out.
     pub fn clip_norm(self, max: f64) -> Result<Self> {
+        check::number("clip_norm", "the largest norm", max, 0.0..=f64::INFINITY)?;
         let norm = self.norm()?;
         if !norm.is_finite() {
             return Err(Error::argument("clip_norm", format!("the gradients' norm is {norm}"))
@@ -79,22 +109,24 @@ impl Update {
         if factor < 1.0 { self.scale(factor) } else { Ok(self) }
     }
 
-    /// Multiplies all gradients.
+    /// Multiplies all gradients; the changes of buffers stay as they are.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When the factor is NaN or beyond ±10³⁰, or memory runs out.
     pub fn scale(mut self, factor: f64) -> Result<Self> {
+        check::number("scale", "the factor", factor, -check::LARGEST..=check::LARGEST)?;
         self.gradients.iter_mut().flatten().try_for_each(|gradient| optim::scale(gradient, factor))?;
         Ok(self)
     }
 
-    /// Adds another update's gradients, for accumulation and replicas; of the buffers the later ones stay.
+    /// Adds another update's gradients, for accumulation and replicas. Its changes of buffers come after those that are here,
+    /// as if the second pass had begun where the first one ended.
     ///
     /// # Errors
     /// When the other is of another store.
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn add(mut self, other: Update) -> Result<Self> {
-        if self.structure != other.structure {
+        if self.outline.structure != other.outline.structure || self.gradients.len() != other.gradients.len() {
             return Err(Error::new(ErrorKind::Name, "update", "updates of two networks are added"));
         }
         for (sum, gradient) in self.gradients.iter_mut().zip(other.gradients) {
@@ -105,7 +137,7 @@ impl Update {
                 (a, b) => a.or(b),
             };
         }
-        self.buffers.extend(other.buffers);
+        self.changes.extend(other.changes);
         Ok(self)
     }
 
@@ -115,11 +147,11 @@ impl Update {
             return Ok(());
         }
         for (index, gradient) in self.gradients.iter().enumerate() {
-            if gradient.is_none() && !self.frozen[index] {
+            if gradient.is_none() && !self.outline.constant[index] {
                 return Err(Error::new(
                     ErrorKind::Graph,
                     "update",
-                    format!("parameter {} had no part in the loss", self.names[index]),
+                    format!("parameter {} had no part in the loss", self.outline.names[index]),
                 )
                 .expected("a gradient for each parameter that isn't frozen (or allow_unused)"));
             }

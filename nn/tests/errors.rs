@@ -82,7 +82,7 @@ fn a_checkpointed_module_learns_the_same() {
     let module: Arc<dyn Module> = Arc::new({
         let conv = Conv::new(params.root().at("c"), 1, 4, &[3, 3]).unwrap().padding(1).build().unwrap();
         let norm = Norm::new(params.root().at("n"), NormKind::Instance, 4, Some(Function::LeakyRelu(0.01))).unwrap();
-        ConvNormActivation::new(conv, norm)
+        ConvNormActivation::new(conv, norm).unwrap()
     });
     let gradient = |checkpointed: bool| {
         let mut pass = Pass::train(&params, Seed::new(0)).unwrap();

@@ -44,13 +44,13 @@ fn layer(name: &str, scope: Scope<'_>, x: &Tensor) -> Result<Box<dyn Module>> {
         "conv, transposed" => Box::new(ConvTranspose::new(scope, 4, 3, &two)?.stride(2).build()?),
         "conv, norm, activation" => {
             let conv = Conv::new(scope.at("conv"), 4, 6, &three)?.padding(1).build()?;
-            let norm = Norm::new(scope.at("norm"), NormKind::Group(3), 6, Some(Function::Silu))?.epsilon(0.1);
-            Box::new(ConvNormActivation::new(conv, norm))
+            let norm = Norm::new(scope.at("norm"), NormKind::Group(3), 6, Some(Function::Silu))?.epsilon(0.1)?;
+            Box::new(ConvNormActivation::new(conv, norm)?)
         }
-        "batch norm" => Box::new(Norm::new(scope, NormKind::Batch, 4, None)?.epsilon(0.1)),
-        "instance norm" => Box::new(Norm::new(scope, NormKind::Instance, 4, Some(Function::Gelu))?.epsilon(0.1)),
-        "group norm" => Box::new(Norm::new(scope, NormKind::Group(2), 4, None)?.epsilon(0.1)),
-        "layer norm" => Box::new(LayerNorm::new(scope, &[last])?.epsilon(0.1)),
+        "batch norm" => Box::new(Norm::new(scope, NormKind::Batch, 4, None)?.epsilon(0.1)?),
+        "instance norm" => Box::new(Norm::new(scope, NormKind::Instance, 4, Some(Function::Gelu))?.epsilon(0.1)?),
+        "group norm" => Box::new(Norm::new(scope, NormKind::Group(2), 4, None)?.epsilon(0.1)?),
+        "layer norm" => Box::new(LayerNorm::new(scope, &[last])?.epsilon(0.1)?),
         "linear" => Box::new(Linear::new(scope, last, 3, true)?),
         "prelu" => Box::new(PRelu::new(scope, 4)?),
         "activation" => Box::new(Activation(Function::Mish)),
@@ -62,7 +62,7 @@ fn layer(name: &str, scope: Scope<'_>, x: &Tensor) -> Result<Box<dyn Module>> {
             Box::new(AdaptiveAveragePool { output: two }),
         ])),
         "interpolate" => Box::new(Interpolate { size: vec![4; rank], mode: Interpolation::LinearCorners }),
-        "upsample" => Box::new(Upsample { factors: two, mode: Interpolation::Linear }),
+        "upsample" => Box::new(Upsample::new(&two, Interpolation::Linear)?),
         "softmax" => Box::new(Sequential(vec![Box::new(Softmax { axis: 1 }), Box::new(LogSoftmax { axis: rank + 1 })])),
         "sequential" => Box::new(Sequential(vec![
             Box::new(Conv::new(scope.at("0"), 4, 2, &three)?.padding(1).build()?),

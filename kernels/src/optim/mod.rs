@@ -30,6 +30,8 @@ pub struct SgdParameter<'a> {
     pub rate: f64,
     /// λ: λ · value is added to the gradient.
     pub weight_decay: f64,
+    /// Whether this is the parameter's first step.
+    pub first_step: bool,
 }
 
 /// What all parameters of [`sgd_step`] share.
@@ -57,6 +59,8 @@ pub struct AdamParameter<'a> {
     pub rate: f64,
     /// λ.
     pub weight_decay: f64,
+    /// The number of this step among those of the parameter, from 1.
+    pub step: u64,
 }
 
 /// What all parameters of [`adam_step`] share.
@@ -160,105 +164,143 @@ fn grain(tasks: &[(usize, usize, usize)]) -> usize {
     (GRAIN * tasks.len()).div_ceil(elements.max(1)).max(1)
 }
 
-/// One step of stochastic gradient descent for all parameters of one dtype (f32 or f64).
+/// The memory of all parameters of one dtype, ready to be written: what can fail has been done, and no value has changed.
+struct Work<'a, T, N, const STATES: usize> {
+    gradients: Vec<Tensor>,
+    values: Vec<Partition<'a, T>>,
+    states: Vec<[Option<Partition<'a, T>>; STATES]>,
+    numbers: Vec<N>,
+}
+
+impl<'a, T: Real, N: Sync, const STATES: usize> Work<'a, T, N, STATES> {
+    fn new() -> Self {
+        Self { gradients: Vec::new(), values: Vec::new(), states: Vec::new(), numbers: Vec::new() }
+    }
+
+    fn add(
+        &mut self,
+        gradient: &Tensor,
+        value: &'a mut Tensor,
+        states: [Option<&'a mut Tensor>; STATES],
+        numbers: N,
+    ) -> Result<()> {
+        let mut parts = [const { None }; STATES];
+        for (part, state) in parts.iter_mut().zip(states) {
+            *part = state.map(|state| Ok(Partition::new(state.as_mut_slice::<T>()?, GRAIN))).transpose()?;
+        }
+        self.gradients.push(gradient.contiguous()?);
+        self.values.push(Partition::new(value.as_mut_slice::<T>()?, GRAIN));
+        self.states.push(parts);
+        self.numbers.push(numbers);
+        Ok(())
+    }
+
+    /// Calls `chunk` with the values, the gradients, the states and the numbers of each chunk.
+    fn run(self, chunk: impl Fn(&mut [T], &[T], [Option<&mut [T]>; STATES], &N) + Sync) -> Result<()> {
+        let gradients: Vec<&[T]> = self.gradients.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
+        let tasks = tasks(&gradients.iter().map(|gradient| gradient.len()).collect::<Vec<_>>());
+        parallel_for(tasks.len(), grain(&tasks), |range| {
+            for &(tensor, start, end) in &tasks[range] {
+                let states = self.states[tensor].each_ref().map(|state| state.as_ref().map(|s| s.take(start..end)));
+                let value = self.values[tensor].take(start..end);
+                chunk(value, &gradients[tensor][start..end], states, &self.numbers[tensor]);
+            }
+        })
+    }
+}
+
+/// One step of stochastic gradient descent for all parameters, f32 or f64.
 ///
 /// # Errors
-/// When a number is out of its range, a gradient or buffer doesn't fit its parameter, or memory runs out.
-pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd, first_step: bool) -> Result<()> {
+/// When a number is out of its range, a gradient or buffer doesn't fit its parameter, a dtype is another, or memory runs out;
+/// then no value is changed.
+pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd) -> Result<()> {
     numbers::sgd(sgd)?;
     for parameter in parameters.iter() {
         numbers::parameter("sgd_step", parameter.rate, parameter.weight_decay)?;
         let momentum = parameter.momentum.as_deref();
         check("sgd_step", parameter.value, &[&[parameter.gradient], momentum.as_slice()].concat())?;
     }
-    let (mut single, mut double): (Vec<_>, Vec<_>) =
+    let (single, double): (Vec<_>, Vec<_>) =
         parameters.iter_mut().partition(|parameter| parameter.value.dtype() == DType::F32);
-    sgd_of::<f32>(&mut single, sgd, first_step)?;
-    sgd_of::<f64>(&mut double, sgd, first_step)
+    let (single, double) = (sgd_work::<f32>(single, sgd)?, sgd_work::<f64>(double, sgd)?);
+    run_sgd(single, sgd)?;
+    run_sgd(double, sgd)
 }
 
-fn sgd_of<T: Real>(parameters: &mut [&mut SgdParameter<'_>], sgd: &Sgd, first_step: bool) -> Result<()> {
-    let mut numbers = Vec::with_capacity(parameters.len());
-    let mut gradients = Vec::with_capacity(parameters.len());
-    let mut slices = Vec::with_capacity(parameters.len());
-    for parameter in parameters.iter_mut() {
-        let keep = if first_step { 1.0 } else { 1.0 - sgd.dampening };
-        numbers.push([parameter.rate, parameter.weight_decay, sgd.momentum, keep].map(T::from_f64));
-        gradients.push(parameter.gradient.contiguous()?);
-        let momentum = parameter.momentum.as_mut().map(|momentum| momentum.as_mut_slice::<T>()).transpose()?;
-        slices.push((
-            Partition::new(parameter.value.as_mut_slice::<T>()?, GRAIN),
-            momentum.map(|momentum| Partition::new(momentum, GRAIN)),
-        ));
+type SgdWork<'a, T> = Work<'a, T, [T; 4], 1>;
+
+fn sgd_work<'a, T: Real>(parameters: Vec<&'a mut SgdParameter<'_>>, sgd: &Sgd) -> Result<SgdWork<'a, T>> {
+    let mut work = Work::new();
+    for parameter in parameters {
+        let keep = if parameter.first_step { 1.0 } else { 1.0 - sgd.dampening };
+        let numbers = [parameter.rate, parameter.weight_decay, sgd.momentum, keep].map(T::from_f64);
+        work.add(parameter.gradient, parameter.value, [parameter.momentum.as_deref_mut()], numbers)?;
     }
-    let gradients: Vec<&[T]> = gradients.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
-    let tasks = tasks(&gradients.iter().map(|gradient| gradient.len()).collect::<Vec<_>>());
-    parallel_for(tasks.len(), grain(&tasks), |range| {
-        for &(tensor, start, end) in &tasks[range] {
-            let (value, momentum) = &slices[tensor];
-            dispatch(SgdChunk {
-                value: value.take(start..end),
-                gradient: &gradients[tensor][start..end],
-                momentum: momentum.as_ref().map(|momentum| momentum.take(start..end)),
-                numbers: numbers[tensor],
-                nesterov: sgd.nesterov,
-            });
-        }
+    Ok(work)
+}
+
+fn run_sgd<T: Real>(work: SgdWork<'_, T>, sgd: &Sgd) -> Result<()> {
+    work.run(|value, gradient, [momentum], &numbers| {
+        dispatch(SgdChunk { value, gradient, momentum, numbers, nesterov: sgd.nesterov });
     })
 }
 
-/// One step of Adam or AdamW for all parameters; `step` counts from 1.
+/// One step of Adam or AdamW for all parameters, f32 or f64.
 ///
 /// # Errors
-/// When a number is out of its range, a gradient or moment doesn't fit its parameter, or memory runs out.
-pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam, step: u64) -> Result<()> {
+/// When a number is out of its range, a gradient or moment doesn't fit its parameter, a dtype is another, or memory runs out;
+/// then no value is changed.
+pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam) -> Result<()> {
     numbers::adam(adam)?;
-    numbers::step(step)?;
     for parameter in parameters.iter() {
         numbers::parameter("adam_step", parameter.rate, parameter.weight_decay)?;
         check("adam_step", parameter.value, &[parameter.gradient, parameter.first, parameter.second])?;
+        numbers::step(parameter.step)?;
     }
-    let (mut single, mut double): (Vec<_>, Vec<_>) =
+    let (single, double): (Vec<_>, Vec<_>) =
         parameters.iter_mut().partition(|parameter| parameter.value.dtype() == DType::F32);
-    adam_of::<f32>(&mut single, adam, step)?;
-    adam_of::<f64>(&mut double, adam, step)
+    let (single, double) = (adam_work::<f32>(single, adam)?, adam_work::<f64>(double, adam)?);
+    run_adam(single, adam)?;
+    run_adam(double, adam)
 }
 
-fn adam_of<T: Real>(parameters: &mut [&mut AdamParameter<'_>], adam: &Adam, step: u64) -> Result<()> {
-    let power = i32::try_from(step).unwrap_or(i32::MAX);
-    let corrections = adam.betas.map(|beta| 1.0 - beta.powi(power));
-    let mut rates = Vec::with_capacity(parameters.len());
-    let mut gradients = Vec::with_capacity(parameters.len());
-    let mut slices = Vec::with_capacity(parameters.len());
-    for parameter in parameters.iter_mut() {
-        rates.push((parameter.rate, parameter.weight_decay));
-        gradients.push(parameter.gradient.contiguous()?);
-        slices.push((
-            Partition::new(parameter.value.as_mut_slice::<T>()?, GRAIN),
-            Partition::new(parameter.first.as_mut_slice::<T>()?, GRAIN),
-            Partition::new(parameter.second.as_mut_slice::<T>()?, GRAIN),
-        ));
+/// What differs between the parameters of Adam: see [`AdamChunk`].
+struct AdamNumbers<T> {
+    shrink: T,
+    coupled: T,
+    step: T,
+    root: T,
+}
+
+type AdamWork<'a, T> = Work<'a, T, AdamNumbers<T>, 2>;
+
+fn adam_work<'a, T: Real>(parameters: Vec<&'a mut AdamParameter<'_>>, adam: &Adam) -> Result<AdamWork<'a, T>> {
+    let mut work = Work::new();
+    for parameter in parameters {
+        let power = i32::try_from(parameter.step).unwrap_or(i32::MAX);
+        let corrections = adam.betas.map(|beta| 1.0 - beta.powi(power));
+        let (rate, decay) = (parameter.rate, parameter.weight_decay);
+        let numbers = AdamNumbers {
+            shrink: T::from_f64(if adam.decoupled { 1.0 - rate * decay } else { 1.0 }),
+            coupled: T::from_f64(if adam.decoupled { 0.0 } else { decay }),
+            step: T::from_f64(rate / corrections[0]),
+            root: T::from_f64(corrections[1].sqrt()),
+        };
+        let moments = [Some(&mut *parameter.first), Some(&mut *parameter.second)];
+        work.add(parameter.gradient, parameter.value, moments, numbers)?;
     }
-    let gradients: Vec<&[T]> = gradients.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
-    let tasks = tasks(&gradients.iter().map(|gradient| gradient.len()).collect::<Vec<_>>());
-    parallel_for(tasks.len(), grain(&tasks), |range| {
-        for &(tensor, start, end) in &tasks[range] {
-            let (value, first, second) = &slices[tensor];
-            let (rate, decay) = rates[tensor];
-            dispatch(AdamChunk {
-                value: value.take(start..end),
-                gradient: &gradients[tensor][start..end],
-                first: first.take(start..end),
-                second: second.take(start..end),
-                betas: adam.betas.map(T::from_f64),
-                rests: adam.betas.map(|beta| T::from_f64(1.0 - beta)),
-                shrink: T::from_f64(if adam.decoupled { 1.0 - rate * decay } else { 1.0 }),
-                coupled: T::from_f64(if adam.decoupled { 0.0 } else { decay }),
-                step: T::from_f64(rate / corrections[0]),
-                root: T::from_f64(corrections[1].sqrt()),
-                epsilon: T::from_f64(adam.epsilon),
-            });
-        }
+    Ok(work)
+}
+
+fn run_adam<T: Real>(work: AdamWork<'_, T>, adam: &Adam) -> Result<()> {
+    let betas = adam.betas.map(T::from_f64);
+    let rests = adam.betas.map(|beta| T::from_f64(1.0 - beta));
+    let epsilon = T::from_f64(adam.epsilon);
+    work.run(|value, gradient, moments, numbers| {
+        let [Some(first), Some(second)] = moments else { return };
+        let &AdamNumbers { shrink, coupled, step, root } = numbers;
+        dispatch(AdamChunk { value, gradient, first, second, betas, rests, shrink, coupled, step, root, epsilon });
     })
 }
 

@@ -21,8 +21,9 @@ fn sgd_follows_its_formula() {
                 momentum: Some(&mut buffer),
                 rate: 0.1,
                 weight_decay: 0.01,
+                first_step: step == 0,
             }];
-            sgd_step(&mut parameters, &sgd, step == 0).unwrap();
+            sgd_step(&mut parameters, &sgd).unwrap();
             for i in 0..2 {
                 let d = gradient.to_vec::<f64>().unwrap()[i] + 0.01 * v[i];
                 b[i] = 0.9 * b[i] + d;
@@ -49,8 +50,9 @@ fn adam_decouples_its_decay_when_asked() {
                 second: &mut second,
                 rate: 0.01,
                 weight_decay: 0.1,
+                step,
             }];
-            adam_step(&mut parameters, &adam, step).unwrap();
+            adam_step(&mut parameters, &adam).unwrap();
             let mut g = 0.3 * step as f64;
             if decoupled {
                 v *= 1.0 - 0.01 * 0.1;
@@ -69,9 +71,58 @@ fn adam_decouples_its_decay_when_asked() {
 #[test]
 fn a_gradient_that_doesnt_fit_is_an_error() {
     let (mut value, gradient) = (tensor(&[1.0]), tensor(&[1.0, 2.0]));
-    let mut parameters =
-        [SgdParameter { value: &mut value, gradient: &gradient, momentum: None, rate: 0.1, weight_decay: 0.0 }];
-    assert!(sgd_step(&mut parameters, &Sgd { momentum: 0.0, dampening: 0.0, nesterov: false }, true).is_err());
+    let mut parameters = [SgdParameter {
+        value: &mut value,
+        gradient: &gradient,
+        momentum: None,
+        rate: 0.1,
+        weight_decay: 0.0,
+        first_step: true,
+    }];
+    assert!(sgd_step(&mut parameters, &Sgd { momentum: 0.0, dampening: 0.0, nesterov: false }).is_err());
+}
+
+#[test]
+fn a_step_that_fails_changes_nothing() {
+    let gradient = |dtype| Tensor::ones(&[2], dtype, Device::Cpu).unwrap();
+    let adam = Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true };
+    // The first parameter could be changed; the second has a dtype that no step takes.
+    let dtypes = [DType::F32, DType::F16];
+    let gradients = dtypes.map(gradient);
+    let [mut values, mut firsts, mut seconds] = [gradients.clone(), gradients.clone(), gradients.clone()];
+    let tensors = values.iter_mut().zip(&gradients).zip(firsts.iter_mut().zip(&mut seconds));
+    let mut parameters: Vec<AdamParameter<'_>> = tensors
+        .map(|((value, gradient), (first, second))| AdamParameter {
+            value,
+            gradient,
+            first,
+            second,
+            rate: 0.1,
+            weight_decay: 0.0,
+            step: 1,
+        })
+        .collect();
+    assert!(adam_step(&mut parameters, &adam).is_err());
+    parameters.truncate(1);
+    parameters[0].step = 0;
+    assert!(adam_step(&mut parameters, &adam).unwrap_err().to_string().contains("counted from 1"));
+    for tensor in [&values[0], &firsts[0], &seconds[0]] {
+        assert_eq!(tensor.to_vec::<f32>().unwrap(), [1.0; 2]);
+    }
+    let mut parameters: Vec<SgdParameter<'_>> = values
+        .iter_mut()
+        .zip(&gradients)
+        .map(|(value, gradient)| SgdParameter {
+            value,
+            gradient,
+            momentum: None,
+            rate: 0.1,
+            weight_decay: 0.0,
+            first_step: true,
+        })
+        .collect();
+    assert!(sgd_step(&mut parameters, &Sgd { momentum: 0.0, dampening: 0.0, nesterov: false }).is_err());
+    assert_eq!(values[0].to_vec::<f32>().unwrap(), [1.0; 2]);
 }
 
 #[test]

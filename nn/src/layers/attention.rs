@@ -1,7 +1,7 @@
 //! Attention with several heads.
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Error, Result};
+use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::matmul;
 
 use super::Linear;
@@ -26,24 +26,30 @@ impl MultiHeadAttention {
     /// A layer for elements of `size` numbers, in `heads` heads of `size / heads` numbers.
     ///
     /// # Errors
-    /// When the heads don't divide the size, or a name is taken.
+    /// When the size is 0 or overflows, the heads don't divide it, a name is taken, or memory runs out.
     pub fn new(mut scope: Scope<'_>, size: usize, heads: usize) -> Result<Self> {
-        if heads == 0 || !size.is_multiple_of(heads) {
+        if size == 0 || heads == 0 || !size.is_multiple_of(heads) {
             return Err(Error::argument("multi_head_attention", format!("{heads} heads of {size} numbers"))
                 .expected("a number of heads that divides them"));
         }
+        let three = size.saturating_mul(3);
+        element_count("multi_head_attention", &[three, size])?;
         // Xavier's bound for (3E, E): √(6 / (fan in + fan out)) (Glorot and Bengio 2010).
-        let init = Init::Uniform((6.0 / (4 * size).max(1) as f64).sqrt());
-        let weight = scope.parameter("in_proj_weight", &[3 * size, size], init)?;
-        let bias = scope.parameter("in_proj_bias", &[3 * size], Init::Constant(0.0))?;
-        let output = Linear::filled(scope.at("out_proj"), size, size, Init::FanIn(size), Some(Init::Constant(0.0)))?;
-        Ok(Self { heads, size, weight, bias, output })
+        let init = Init::Uniform((6.0 / (4.0 * size as f64)).sqrt());
+        scope.whole(|scope| {
+            let weight = scope.parameter("in_proj_weight", &[three, size], init)?;
+            let bias = scope.parameter("in_proj_bias", &[three], Init::Constant(0.0))?;
+            let (init, zero) = (Init::FanIn(size), Init::Constant(0.0));
+            let output = Linear::filled(scope.at("out_proj"), size, size, init, Some(zero))?;
+            Ok(Self { heads, size, weight, bias, output })
+        })
     }
 
     /// Attends with up to three biases of the scores, each of which broadcasts to (N, heads, L, L): relative positions,
     /// masks.
     ///
-    /// # Errors When x isn't (N, L, E), a bias doesn't broadcast, or memory runs out.
+    /// # Errors
+    /// When x isn't (N, L, E), a bias doesn't broadcast, or memory runs out.
     pub fn attend(&self, x: &Var, biases: &[&Var], pass: &mut Pass) -> Result<Var> {
         let &[batch, length, size] = x.shape() else {
             return Err(Error::shape("multi_head_attention", format!("an input of {} axes", x.rank()))

@@ -1,7 +1,7 @@
 //! Layers of one operation: linear, activations, dropout, pooling, upsampling.
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Error, Result, TensorBuilder, element_count};
 use tomograd_kernels::{
     elementwise::{Chain, Function},
     matmul,
@@ -10,7 +10,7 @@ use tomograd_kernels::{
     softmax::{LogSoftmax, Softmax},
 };
 
-use crate::{Module, Pass, Scope, Slot, init::Init};
+use crate::{Module, Pass, Scope, Slot, check, init::Init};
 
 /// Operations without parameters are layers as they are.
 macro_rules! modules {
@@ -46,14 +46,20 @@ impl PRelu {
     /// A layer whose w start at 0.25.
     ///
     /// # Errors
-    /// When the name is taken.
+    /// When there are no channels, the name is taken, or memory runs out.
     pub fn new(mut scope: Scope<'_>, channels: usize) -> Result<Self> {
+        check::sizes("prelu", "channels", &[channels])?;
         Ok(Self { weight: scope.parameter("weight", &[channels], Init::Constant(0.25))?, channels })
     }
 }
 
 impl Module for PRelu {
     fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+        if self.channels != 1 && x.shape().get(1) != Some(&self.channels) {
+            return Err(Error::shape("prelu", "the input has another number of channels")
+                .expected(format!("(N, {}, ...)", self.channels))
+                .shapes([x.shape()]));
+        }
         let mut shape = vec![1; x.rank().saturating_sub(1)];
         shape.first_mut().into_iter().for_each(|first| *first = self.channels);
         let positive = x.relu()?;
@@ -72,8 +78,9 @@ impl Linear {
     /// A layer with a bias, or without, filled as PyTorch fills it.
     ///
     /// # Errors
-    /// When a name is taken.
+    /// When there are no inputs or outputs or their product overflows, a name is taken, or memory runs out.
     pub fn new(scope: Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
+        check::sizes("linear", "inputs", &[inputs])?;
         let init = Init::FanIn(inputs);
         Self::filled(scope, inputs, outputs, init, bias.then_some(init))
     }
@@ -81,7 +88,7 @@ impl Linear {
     /// A layer filled otherwise; without a bias when there is nothing to fill it.
     ///
     /// # Errors
-    /// When a name is taken.
+    /// As [`new`](Self::new), and when an [`Init`] refuses its number.
     pub fn filled(
         mut scope: Scope<'_>,
         inputs: usize,
@@ -89,9 +96,12 @@ impl Linear {
         weight: Init,
         bias: Option<Init>,
     ) -> Result<Self> {
-        let weight = scope.parameter("weight", &[outputs, inputs], weight)?;
-        let bias = bias.map(|init| scope.parameter("bias", &[outputs], init)).transpose()?;
-        Ok(Self { weight, bias })
+        check::sizes("linear", "inputs and outputs", &[inputs, outputs])?;
+        scope.whole(|scope| {
+            let weight = scope.parameter("weight", &[outputs, inputs], weight)?;
+            let bias = bias.map(|init| scope.parameter("bias", &[outputs], init)).transpose()?;
+            Ok(Self { weight, bias })
+        })
     }
 }
 
@@ -105,7 +115,8 @@ impl Module for Linear {
 }
 
 /// In training, sets elements to zero with probability p and multiplies the others by 1 / (1 − p) (Srivastava et al. 2014).
-/// Which ones follows from the pass's seed and the layer's name, so a recomputation drops the same.
+/// Which ones follows from the pass's seed, the layer's name and how often the pass has used it, so that two uses drop
+/// different ones and a recomputation the same.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     path: String,
@@ -144,9 +155,9 @@ impl Module for Dropout {
         }
         let mut random = pass.random(&self.path).random();
         let scale = 1.0 / (1.0 - self.probability);
-        let mut factor = || if random.bernoulli(self.probability) { 0.0 } else { scale };
-        let factors: Vec<f64> = (0..shape.iter().product()).map(|_| factor()).collect();
-        let factors = Tensor::from_slice(&factors, &shape, x.value().device())?.converted(x.dtype())?;
+        let mut factor = |_| if random.bernoulli(self.probability) { 0.0 } else { scale };
+        let factors = TensorBuilder::<f64>::new("dropout", &shape, x.value().device())?.fill_with(&mut factor)?;
+        let factors = factors.converted(x.dtype())?;
         x.mul(&pass.input(&factors))
     }
 }
@@ -154,10 +165,23 @@ impl Module for Dropout {
 /// Interpolates (N, C, spatial...) to a multiple of its spatial size. [`Interpolate`] is the layer for a given size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upsample {
-    /// The multiple of each spatial axis.
-    pub factors: Vec<usize>,
-    /// How values between voxels are found.
-    pub mode: Interpolation,
+    factors: Vec<usize>,
+    mode: Interpolation,
+}
+
+impl Upsample {
+    /// A layer with the multiple of each spatial axis, and how values between voxels are found.
+    ///
+    /// # Errors
+    /// When there isn't one factor to three, or one is 0.
+    pub fn new(factors: &[usize], mode: Interpolation) -> Result<Self> {
+        if !(1..=3).contains(&factors.len()) {
+            let what = format!("{} factors", factors.len());
+            return Err(Error::argument("upsample", what).expected("one for each of one to three axes"));
+        }
+        check::sizes("upsample", "the factors", factors)?;
+        Ok(Self { factors: factors.to_vec(), mode })
+    }
 }
 
 impl Module for Upsample {
@@ -168,7 +192,9 @@ impl Module for Upsample {
                 .expected("one for each spatial axis of (N, C, spatial...)")
                 .shapes([x.shape()]));
         }
-        let size = spatial.iter().zip(&self.factors).map(|(size, factor)| size.saturating_mul(*factor)).collect();
+        let size: Vec<usize> =
+            spatial.iter().zip(&self.factors).map(|(size, factor)| size.saturating_mul(*factor)).collect();
+        element_count("upsample", &[&x.shape()[..2], &size].concat())?;
         Var::apply(Interpolate { size, mode: self.mode }, &[x])
     }
 }

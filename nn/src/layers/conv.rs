@@ -3,10 +3,10 @@
 use std::marker::PhantomData;
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Error, Result};
-use tomograd_kernels::conv;
+use tomograd_core::{Error, Result, element_count};
+use tomograd_kernels::{Meta, Op, conv};
 
-use crate::{Module, Pass, Scope, Slot, init::Init};
+use crate::{Module, Pass, Scope, Slot, check, init::Init};
 
 /// A number for each spatial axis: one for all, or a list.
 pub trait PerAxis {
@@ -50,6 +50,7 @@ pub struct ConvTranspose {
 }
 
 /// A [`Conv`] or [`ConvTranspose`] in the making: stride 1, no padding, no dilation, one group and a bias, unless told otherwise.
+/// `build` checks all of it together, before it makes a parameter.
 pub struct ConvBuilder<'a, Layer> {
     scope: Scope<'a>,
     in_channels: usize,
@@ -168,22 +169,46 @@ impl<'a, Layer> ConvBuilder<'a, Layer> {
         self
     }
 
-    /// Makes weight and bias, filled as PyTorch fills them: the fan is taken from the weight's axes after the first, also for
-    /// a transposed convolution.
-    fn slots(&mut self, first: usize, second: usize) -> Result<(Slot, Option<Slot>)> {
-        let groups = self.groups;
-        if groups == 0 || !self.in_channels.is_multiple_of(groups) || !self.out_channels.is_multiple_of(groups) {
-            return Err(Error::argument(
-                "conv",
-                format!("{groups} groups of {} input and {} output channels", self.in_channels, self.out_channels),
-            )
-            .expected("a number of groups that divides both"));
+    /// Checks the sizes, and `op` on an input that has `spatial` voxels along an axis of kernel, stride, padding and dilation
+    /// (`None`: too many), then makes weight and bias, filled as PyTorch fills them: the fan is taken from the weight's axes
+    /// after the first, also for a transposed convolution.
+    fn slots(
+        &mut self,
+        [first, second]: [usize; 2],
+        op: &dyn Op,
+        spatial: impl Fn(usize, usize, usize, usize) -> Option<usize>,
+    ) -> Result<(Slot, Option<Slot>)> {
+        let (name, rank) = (op.name(), self.kernel.len());
+        check::groups(name, self.groups, &[self.in_channels, self.out_channels])?;
+        check::sizes(name, "the kernel", &self.kernel)?;
+        for (what, numbers) in [("stride", &self.stride), ("padding", &self.padding), ("dilation", &self.dilation)] {
+            if numbers.len() != rank {
+                return Err(Error::argument(name, format!("{what} {numbers:?} for a kernel of {rank} axes"))
+                    .expected("one number for each"));
+            }
         }
-        let shape = [&[first, second / groups], &self.kernel[..]].concat();
+        check::sizes(name, "the stride", &self.stride)?;
+        check::sizes(name, "the dilation", &self.dilation)?;
+        let shape = [&[first, second / self.groups], &self.kernel[..]].concat();
+        element_count(name, &shape)?;
+        let axes = (0..rank).map(|i| spatial(self.kernel[i], self.stride[i], self.padding[i], self.dilation[i]));
+        let overflow = || {
+            let what = format!("padding {:?}, dilation {:?} and stride {:?}", self.padding, self.dilation, self.stride);
+            Error::argument(name, what).expected("numbers with which sizes don't overflow")
+        };
+        let axes: Vec<usize> = axes.collect::<Option<_>>().ok_or_else(overflow)?;
+        let meta = |shape: Vec<usize>| Meta { shape, dtype: self.scope.dtype(), device: self.scope.device() };
+        let x = meta([&[1, self.in_channels], &axes[..]].concat());
+        let bias = self.bias.then(|| meta(vec![self.out_channels]));
+        op.infer(&[x, meta(shape.clone())].into_iter().chain(bias).collect::<Vec<_>>())
+            .map_err(|error| overflow().source(error))?;
         let init = Init::FanIn(shape[1..].iter().product());
-        let weight = self.scope.parameter("weight", &shape, init)?;
-        let bias = self.bias.then(|| self.scope.parameter("bias", &[self.out_channels], init)).transpose()?;
-        Ok((weight, bias))
+        let (bias, out_channels) = (self.bias, self.out_channels);
+        self.scope.whole(|scope| {
+            let weight = scope.parameter("weight", &shape, init)?;
+            let bias = bias.then(|| scope.parameter("bias", &[out_channels], init)).transpose()?;
+            Ok((weight, bias))
+        })
     }
 }
 
@@ -191,12 +216,21 @@ impl ConvBuilder<'_, Conv> {
     /// Makes the parameters.
     ///
     /// # Errors
-    /// When the groups don't divide the channels, or a name is taken.
+    /// When channels, groups, a size of the kernel, stride or dilation is 0, the groups don't divide the channels, stride,
+    /// padding or dilation isn't one number for each axis, sizes overflow, a name is taken, or memory runs out.
     pub fn build(mut self) -> Result<Conv> {
-        let (weight, bias) = self.slots(self.out_channels, self.in_channels)?;
-        let Self { stride, padding, dilation, groups, bias: has_bias, out_channels, .. } = self;
-        let op = conv::Conv { stride, padding, dilation, groups, two_inputs: false, bias: has_bias };
-        Ok(Conv { op, weight, bias, out_channels })
+        let op = conv::Conv {
+            stride: self.stride.clone(),
+            padding: self.padding.clone(),
+            dilation: self.dilation.clone(),
+            groups: self.groups,
+            two_inputs: false,
+            bias: self.bias,
+        };
+        // As many voxels as the kernel spans.
+        let spatial = |kernel: usize, _, _, dilation: usize| dilation.checked_mul(kernel - 1)?.checked_add(1);
+        let (weight, bias) = self.slots([self.out_channels, self.in_channels], &op, spatial)?;
+        Ok(Conv { op, weight, bias, out_channels: self.out_channels })
     }
 }
 
@@ -211,11 +245,26 @@ impl ConvBuilder<'_, ConvTranspose> {
     /// Makes the parameters.
     ///
     /// # Errors
-    /// When the groups don't divide the channels, or a name is taken.
+    /// When channels, groups, a size of the kernel, stride or dilation is 0, the groups don't divide the channels, stride,
+    /// padding or dilation isn't one number for each axis, the output padding isn't below the stride, sizes overflow, a name is
+    /// taken, or memory runs out.
     pub fn build(mut self) -> Result<ConvTranspose> {
-        let (weight, bias) = self.slots(self.in_channels, self.out_channels)?;
-        let Self { stride, padding, output_padding, dilation, groups, bias: has_bias, .. } = self;
-        let op = conv::ConvTranspose { stride, padding, output_padding, dilation, groups, bias: has_bias };
+        let op = conv::ConvTranspose {
+            stride: self.stride.clone(),
+            padding: self.padding.clone(),
+            output_padding: self.output_padding.clone(),
+            dilation: self.dilation.clone(),
+            groups: self.groups,
+            bias: self.bias,
+        };
+        let fewer = |(padding, stride): (&usize, &usize)| padding < stride;
+        if self.output_padding.len() != self.stride.len() || !self.output_padding.iter().zip(&self.stride).all(fewer) {
+            let what = format!("output padding {:?} and stride {:?}", self.output_padding, self.stride);
+            return Err(Error::argument("conv_transpose", what).expected("for each axis less than the stride"));
+        }
+        // So many voxels that cutting off the padding leaves some.
+        let spatial = |_, stride: usize, padding: usize, _| padding.checked_mul(2)?.div_ceil(stride).checked_add(1);
+        let (weight, bias) = self.slots([self.in_channels, self.out_channels], &op, spatial)?;
         Ok(ConvTranspose { op, weight, bias })
     }
 }

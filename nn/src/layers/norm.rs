@@ -1,7 +1,7 @@
 //! Batch, instance, group and layer norm, and the layer of a convolution, a norm and an activation in one operation.
 
 use tomograd_autodiff::Var;
-use tomograd_core::{DType, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 use tomograd_kernels::{
     conv,
     elementwise::Function,
@@ -9,7 +9,7 @@ use tomograd_kernels::{
 };
 
 use super::Conv;
-use crate::{Module, Pass, Scope, Slot, init::Init, params::blend};
+use crate::{BufferChange, Module, Pass, Scope, Slot, check, init::Init};
 
 /// Over which elements a norm takes mean and variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +23,10 @@ pub enum NormKind {
 }
 
 /// A norm with γ and β, and an activation fused with it. Parameters: `weight`, `bias` (C); for [`NormKind::Batch`] the buffers
-/// `running_mean`, `running_var` (C) and `num_batches_tracked`.
+/// `running_mean`, `running_var` (C) and `num_batches_tracked`, which a batch of no voxel leaves as they are.
 #[derive(Debug, Clone)]
 pub struct Norm {
+    channels: usize,
     kind: NormKind,
     activation: Option<Function>,
     epsilon: f64,
@@ -39,18 +40,27 @@ impl Norm {
     /// A norm of `channels` channels, followed by `activation`.
     ///
     /// # Errors
-    /// When a name is taken, or memory runs out.
+    /// When there are no channels, the groups don't divide them, a number of the activation makes no sense, a name is taken,
+    /// or memory runs out.
     pub fn new(mut scope: Scope<'_>, kind: NormKind, channels: usize, activation: Option<Function>) -> Result<Self> {
-        let weight = scope.parameter("weight", &[channels], Init::Constant(1.0))?;
-        let bias = scope.parameter("bias", &[channels], Init::Constant(0.0))?;
-        Ok(Self { affine: Some([weight, bias]), ..Self::plain(scope, kind, channels, activation)? })
+        scope.whole(|scope| {
+            check_norm(kind, channels, activation)?;
+            let weight = scope.parameter("weight", &[channels], Init::Constant(1.0))?;
+            let bias = scope.parameter("bias", &[channels], Init::Constant(0.0))?;
+            Ok(Self { affine: Some([weight, bias]), ..Self::make(scope, kind, channels, activation)? })
+        })
     }
 
     /// The same without γ and β.
     ///
     /// # Errors
-    /// When a name is taken, or memory runs out.
+    /// As [`new`](Self::new).
     pub fn plain(mut scope: Scope<'_>, kind: NormKind, channels: usize, activation: Option<Function>) -> Result<Self> {
+        check_norm(kind, channels, activation)?;
+        scope.whole(|scope| Self::make(scope, kind, channels, activation))
+    }
+
+    fn make(scope: &mut Scope<'_>, kind: NormKind, channels: usize, activation: Option<Function>) -> Result<Self> {
         let running = match kind {
             NormKind::Batch => {
                 let device = scope.device();
@@ -62,21 +72,27 @@ impl Norm {
             }
             _ => None,
         };
-        Ok(Self { kind, activation, epsilon: 1e-5, momentum: 0.1, affine: None, running })
+        Ok(Self { channels, kind, activation, epsilon: 1e-5, momentum: 0.1, affine: None, running })
     }
 
     /// With another ε than 10⁻⁵.
-    #[must_use]
-    pub fn epsilon(mut self, epsilon: f64) -> Self {
+    ///
+    /// # Errors
+    /// When it isn't from 10⁻³⁰ to 10³⁰.
+    pub fn epsilon(mut self, epsilon: f64) -> Result<Self> {
+        check::number("norm", "epsilon", epsilon, check::SMALLEST..=check::LARGEST)?;
         self.epsilon = epsilon;
-        self
+        Ok(self)
     }
 
     /// With another share of a new batch in the running statistics than 0.1.
-    #[must_use]
-    pub fn momentum(mut self, momentum: f64) -> Self {
+    ///
+    /// # Errors
+    /// When it isn't in [0, 1].
+    pub fn momentum(mut self, momentum: f64) -> Result<Self> {
+        check::number("norm", "the momentum", momentum, 0.0..=1.0)?;
         self.momentum = momentum;
-        self
+        Ok(self)
     }
 
     /// The operation, and its inputs after x.
@@ -103,18 +119,26 @@ impl Norm {
         ))
     }
 
-    /// Takes the batch's statistics into the running ones; gives y.
+    /// Takes the batch's statistics up into the running ones; gives y.
     fn finish(&self, mut outputs: Vec<Var>, pass: &mut Pass) -> Result<Var> {
         if let (Some([mean, variance, batches]), [_, batch_mean, batch_variance]) = (self.running, &outputs[..]) {
-            for (slot, batch) in [(mean, batch_mean), (variance, batch_variance)] {
-                let running = pass.parameter(slot)?;
-                pass.update_buffer(slot, blend(running.value(), batch.value(), self.momentum)?)?;
+            // A batch of nothing has no statistics.
+            if outputs[0].value().count() > 0 {
+                for (slot, batch) in [(mean, batch_mean), (variance, batch_variance)] {
+                    let change = BufferChange::Blend { value: batch.value().clone(), weight: self.momentum };
+                    pass.update_buffer(slot, change)?;
+                }
+                pass.update_buffer(batches, BufferChange::Count(1))?;
             }
-            let count = pass.parameter(batches)?.value().to_vec::<i64>()?[0];
-            pass.update_buffer(batches, Tensor::scalar(count + 1, batch_mean.value().device())?)?;
         }
         Ok(outputs.swap_remove(0))
     }
+}
+
+fn check_norm(kind: NormKind, channels: usize, activation: Option<Function>) -> Result<()> {
+    let groups = if let NormKind::Group(groups) = kind { groups } else { 1 };
+    check::groups("norm", groups, &[channels])?;
+    activation.map_or(Ok(()), |function| check::function("norm", function))
 }
 
 impl Module for Norm {
@@ -137,20 +161,29 @@ impl LayerNorm {
     /// A norm over last axes of this shape, ε being 10⁻⁵.
     ///
     /// # Errors
-    /// When a name is taken, or memory runs out.
+    /// When there is no axis, or one of size 0, a name is taken, or memory runs out.
     pub fn new(mut scope: Scope<'_>, shape: &[usize]) -> Result<Self> {
-        Ok(Self {
-            op: norm::LayerNorm { axes: shape.len(), epsilon: 1e-5, affine: true },
-            weight: scope.parameter("weight", shape, Init::Constant(1.0))?,
-            bias: scope.parameter("bias", shape, Init::Constant(0.0))?,
+        if shape.is_empty() {
+            return Err(Error::argument("layer_norm", "a shape of no axes").expected("one axis at least"));
+        }
+        check::sizes("layer_norm", "the sizes of the axes", shape)?;
+        scope.whole(|scope| {
+            Ok(Self {
+                op: norm::LayerNorm { axes: shape.len(), epsilon: 1e-5, affine: true },
+                weight: scope.parameter("weight", shape, Init::Constant(1.0))?,
+                bias: scope.parameter("bias", shape, Init::Constant(0.0))?,
+            })
         })
     }
 
     /// With another ε.
-    #[must_use]
-    pub fn epsilon(mut self, epsilon: f64) -> Self {
+    ///
+    /// # Errors
+    /// When it isn't from 10⁻³⁰ to 10³⁰.
+    pub fn epsilon(mut self, epsilon: f64) -> Result<Self> {
+        check::number("layer_norm", "epsilon", epsilon, check::SMALLEST..=check::LARGEST)?;
         self.op.epsilon = epsilon;
-        self
+        Ok(self)
     }
 }
 
@@ -169,8 +202,17 @@ pub struct ConvNormActivation {
 
 impl ConvNormActivation {
     /// Fuses a convolution and the norm (with its activation) that follows it.
-    pub fn new(conv: Conv, norm: Norm) -> Self {
-        Self { conv, norm }
+    ///
+    /// # Errors
+    /// When the norm isn't one of the convolution's output channels.
+    pub fn new(conv: Conv, norm: Norm) -> Result<Self> {
+        if conv.out_channels() != norm.channels {
+            let what = format!("a norm of {} channels after {}", norm.channels, conv.out_channels());
+            return Err(
+                Error::argument("conv_norm_activation", what).expected("as many channels as the convolution has")
+            );
+        }
+        Ok(Self { conv, norm })
     }
 
     /// The output for two inputs whose channels are put together: what a concatenation before it would give.

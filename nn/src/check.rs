@@ -1,0 +1,58 @@
+//! What constructors ask of their arguments.
+
+use std::ops::RangeInclusive;
+
+use tomograd_core::{Error, Result};
+use tomograd_kernels::elementwise::Function;
+
+/// Rates, factors and the like lie below this, so that neither they nor their products with what is usual overflow an f32.
+pub(crate) const LARGEST: f64 = 1e30;
+/// What keeps a division from being one by zero lies above this, so that it isn't zero as an f32 either.
+pub(crate) const SMALLEST: f64 = 1e-30;
+
+/// That `value` lies in `range`; NaN lies in none.
+pub(crate) fn number(operation: &str, name: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    // `{:?}` writes large numbers with an exponent.
+    Err(Error::argument(operation, format!("{name} is {value:?}"))
+        .expected(format!("a number from {least:?} to {most:?}")))
+}
+
+/// That no number of channels, elements or steps is 0; `name` says what is counted.
+pub(crate) fn sizes(operation: &str, name: &str, sizes: &[usize]) -> Result<()> {
+    if sizes.iter().all(|&size| size > 0) {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{name}: {sizes:?}")).expected("1 at least"))
+}
+
+/// That so many groups divide each of these numbers of channels.
+pub(crate) fn groups(operation: &str, groups: usize, channels: &[usize]) -> Result<()> {
+    sizes(operation, "channels", channels)?;
+    if groups > 0 && channels.iter().all(|channels| channels.is_multiple_of(groups)) {
+        return Ok(());
+    }
+    let list: Vec<String> = channels.iter().map(usize::to_string).collect();
+    Err(Error::argument(operation, format!("{groups} groups of {} channels", list.join(" and ")))
+        .expected("a number of groups that divides the channels"))
+}
+
+/// That the numbers of a function make sense, and bounds are in their order.
+pub(crate) fn function(operation: &str, function: Function) -> Result<()> {
+    let fits = match function {
+        Function::Add(number)
+        | Function::Multiply(number)
+        | Function::LeakyRelu(number)
+        | Function::Elu(number)
+        | Function::Power(number) => number.abs() <= LARGEST,
+        Function::Clamp(low, high) => low <= high,
+        _ => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{function:?}")).expected("finite numbers, and bounds in their order"))
+}

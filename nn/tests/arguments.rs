@@ -1,0 +1,281 @@
+//! What constructors refuse, before anything runs, and that a refusal leaves everything as it was.
+
+use tomograd_core::{DType, Device, Result, Seed, Tensor};
+use tomograd_kernels::elementwise::Function;
+use tomograd_nn::{
+    AdamW, Checkpoint, Conv, ConvNormActivation, ConvTranspose, Dropout, Group, Interpolation, LayerNorm, Linear,
+    Module, MultiHeadAttention, Norm, NormKind, Optimizer, PRelu, Params, Pass, Scope, Sgd, Upsample, gradcheck,
+    init::Init, losses,
+};
+
+const NUMBERS: [f64; 5] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, f64::MAX];
+const HUGE: usize = usize::MAX;
+
+fn params() -> Params {
+    Params::new(Device::Cpu, Seed::new(1))
+}
+
+/// That `make` fails with an error that says what was expected, and leaves no parameter behind.
+#[track_caller]
+fn refused<T>(what: &str, make: impl FnOnce(Scope<'_>) -> Result<T>) {
+    let mut params = params();
+    match make(params.root().at("x")) {
+        Ok(_) => panic!("{what} is taken"),
+        Err(error) => assert!(error.to_string().contains("expected"), "{what}: {error}"),
+    }
+    assert_eq!(params.state().count(), 0, "{what}");
+    // The names are free again.
+    params.root().at("x").parameter("weight", &[1], Init::Constant(0.0)).unwrap();
+}
+
+#[test]
+fn convolutions() {
+    type Change = fn(Scope<'_>) -> Result<()>;
+    let cases: [(&str, Change); 22] = [
+        ("no axes", |s| Conv::new(s, 1, 1, &[]).map(drop)),
+        ("four axes", |s| Conv::new(s, 1, 1, &[1; 4]).map(drop)),
+        ("no input channels", |s| Conv::new(s, 0, 1, &[3])?.build().map(drop)),
+        ("no output channels", |s| Conv::new(s, 1, 0, &[3])?.build().map(drop)),
+        ("a kernel of 0", |s| Conv::new(s, 1, 1, &[3, 0])?.build().map(drop)),
+        ("a huge kernel", |s| Conv::new(s, 1, 1, &[HUGE])?.build().map(drop)),
+        ("weights that overflow", |s| Conv::new(s, 1 << 40, 1 << 40, &[3])?.build().map(drop)),
+        ("stride 0", |s| Conv::new(s, 1, 1, &[3, 3])?.stride([1, 0]).build().map(drop)),
+        ("dilation 0", |s| Conv::new(s, 1, 1, &[3, 3])?.dilation(0).build().map(drop)),
+        ("a huge dilation", |s| Conv::new(s, 1, 1, &[3, 3])?.dilation(HUGE).build().map(drop)),
+        ("a huge padding", |s| Conv::new(s, 1, 1, &[3, 3])?.padding(HUGE).build().map(drop)),
+        ("a half huge padding", |s| Conv::new(s, 1, 1, &[3, 3])?.padding(HUGE / 2).build().map(drop)),
+        ("a stride too few", |s| Conv::new(s, 1, 1, &[3, 3])?.stride([2]).build().map(drop)),
+        ("a padding too many", |s| Conv::new(s, 1, 1, &[3])?.padding([1, 1]).build().map(drop)),
+        ("no groups", |s| Conv::new(s, 4, 4, &[3])?.groups(0).build().map(drop)),
+        ("3 groups of 4 channels", |s| Conv::new(s, 4, 3, &[3])?.groups(3).build().map(drop)),
+        ("3 groups of 4 output channels", |s| Conv::new(s, 3, 4, &[3])?.groups(3).build().map(drop)),
+        ("transposed, stride 0", |s| ConvTranspose::new(s, 1, 1, &[3])?.stride(0).build().map(drop)),
+        ("transposed, output padding as stride", |s| {
+            ConvTranspose::new(s, 1, 1, &[3])?.stride(2).output_padding(2).build().map(drop)
+        }),
+        ("transposed, a huge padding", |s| ConvTranspose::new(s, 1, 1, &[3])?.padding(HUGE).build().map(drop)),
+        ("transposed, a huge stride", |s| {
+            ConvTranspose::new(s, 1, 1, &[3])?.stride(HUGE).padding(HUGE / 2).build().map(drop)
+        }),
+        ("a norm of other channels", |mut s| {
+            s.whole(|s| {
+                let conv = Conv::new(s.at("conv"), 1, 4, &[3])?.build()?;
+                ConvNormActivation::new(conv, Norm::new(s.at("norm"), NormKind::Batch, 3, None)?).map(drop)
+            })
+        }),
+    ];
+    for (what, make) in cases {
+        refused(what, make);
+    }
+    // Numbers that are unusual and right.
+    let mut params = params();
+    Conv::new(params.root().at("a"), 4, 4, &[3]).unwrap().stride(HUGE / 4).groups(4).build().unwrap();
+    Conv::new(params.root().at("b"), 1, 1, &[2, 5]).unwrap().padding(1 << 20).dilation([1, 1 << 20]).build().unwrap();
+    ConvTranspose::new(params.root().at("c"), 2, 2, &[1]).unwrap().padding(7).build().unwrap();
+}
+
+#[test]
+fn other_layers() {
+    refused("3 groups of 4 channels", |s| Norm::new(s, NormKind::Group(3), 4, None));
+    refused("no groups", |s| Norm::plain(s, NormKind::Group(0), 4, None));
+    for kind in [NormKind::Batch, NormKind::Instance, NormKind::Group(1)] {
+        refused("no channels", |s| Norm::new(s, kind, 0, None));
+        refused("no channels", |s| Norm::plain(s, kind, 0, None));
+        refused("too many channels", |s| Norm::new(s, kind, HUGE, None));
+    }
+    refused("a layer norm of nothing", |s| LayerNorm::new(s, &[]));
+    refused("a layer norm of an axis of 0", |s| LayerNorm::new(s, &[3, 0]));
+    refused("no inputs", |s| Linear::new(s, 0, 3, true));
+    refused("no outputs", |s| Linear::new(s, 3, 0, true));
+    refused("weights that overflow", |s| Linear::new(s, HUGE, 2, false));
+    refused("a bias that isn't a number", |s| Linear::filled(s, 2, 2, Init::FanIn(2), Some(Init::Constant(f64::NAN))));
+    refused("no channels", |s| PRelu::new(s, 0));
+    for (size, heads) in [(0, 1), (6, 0), (6, 4), (HUGE, 1), (1 << 40, 1)] {
+        refused("heads", |s| MultiHeadAttention::new(s, size, heads));
+    }
+    refused("no factors", |_| Upsample::new(&[], Interpolation::Nearest));
+    refused("a factor of 0", |_| Upsample::new(&[2, 0], Interpolation::Nearest));
+    refused("four factors", |_| Upsample::new(&[1; 4], Interpolation::Nearest));
+    for bad in NUMBERS.into_iter().chain([1.0]) {
+        refused("a probability", |s| Dropout::new(&s, bad));
+    }
+    for bad in NUMBERS.into_iter().chain([0.0]) {
+        let norm = || Norm::plain(params().root(), NormKind::Batch, 2, None).unwrap();
+        assert!(norm().epsilon(bad).is_err(), "{bad}");
+        assert!(bad == 0.0 || norm().momentum(bad).is_err(), "{bad}");
+        assert!(LayerNorm::new(params().root(), &[2]).unwrap().epsilon(bad).is_err(), "{bad}");
+    }
+    for bad in [f64::NAN, f64::INFINITY, f64::MAX] {
+        for function in [Function::LeakyRelu(bad), Function::Elu(bad), Function::Multiply(bad), Function::Add(bad)] {
+            refused("an activation", |s| Norm::new(s, NormKind::Instance, 2, Some(function)));
+        }
+    }
+    refused("bounds", |s| Norm::new(s, NormKind::Instance, 2, Some(Function::Clamp(1.0, -1.0))));
+    refused("bounds", |s| Norm::new(s, NormKind::Instance, 2, Some(Function::Clamp(f64::NAN, 1.0))));
+}
+
+#[test]
+fn upsampling_and_prelu_refuse_inputs_that_do_not_fit() {
+    let mut params = params();
+    let prelu = PRelu::new(params.root(), 3).unwrap();
+    let mut pass = Pass::eval(&params).unwrap();
+    let x = pass.input(&Tensor::ones(&[2, 1, 4], DType::F32, Device::Cpu).unwrap());
+    // It would broadcast to three channels.
+    assert!(prelu.forward(&x, &mut pass).unwrap_err().to_string().contains("(N, 3, ...)"));
+    for factor in [HUGE, 1 << 60] {
+        let layer = Upsample::new(&[factor], Interpolation::Nearest).unwrap();
+        assert!(layer.forward(&x, &mut pass).is_err());
+    }
+}
+
+#[test]
+fn first_values() {
+    for bad in NUMBERS {
+        for init in [Init::Uniform(bad), Init::Normal(bad), Init::TruncatedNormal(bad)] {
+            refused("an init", |mut s| s.parameter("a", &[2], init));
+        }
+        if bad != -1.0 {
+            refused("an init", |mut s| s.parameter("a", &[2], Init::Constant(bad)));
+        }
+    }
+    let mut whole = params().with_dtype(DType::I64);
+    assert!(whole.root().parameter("a", &[2], Init::Constant(0.0)).unwrap_err().to_string().contains("floating-point"));
+    for init in [Init::FanIn(0), Init::KaimingNormal(0)] {
+        refused("a fan of 0", |mut s| s.parameter("a", &[2], init));
+    }
+    for init in [Init::TruncatedNormal(1.0), Init::Normal(1.0), Init::FanIn(HUGE)] {
+        refused("too many elements", |mut s| s.parameter("a", &[HUGE, HUGE], init));
+    }
+}
+
+#[test]
+fn optimizers() {
+    let mut params = params();
+    params.root().parameter("w", &[1], Init::Constant(1.0)).unwrap();
+    for bad in NUMBERS {
+        for group in [Group::rate(bad), Group::rate(0.1).decay(bad)] {
+            let errors = [AdamW::new(&params, |_| group).err(), Sgd::new(&params, 0.9, true, |_| group).err()];
+            for error in errors {
+                assert!(error.unwrap().to_string().contains("expected a number from 0"));
+            }
+        }
+        let adamw = || AdamW::new(&params, |_| Group::rate(0.1)).unwrap();
+        assert!(adamw().betas([bad, 0.9]).is_err() && adamw().betas([0.9, bad]).is_err());
+        assert!(adamw().epsilon(bad).is_err() && adamw().set_rate_factor(bad).is_err());
+        assert!(Sgd::new(&params, bad, false, |_| Group::rate(0.1)).is_err());
+        assert!(Sgd::new(&params, 0.9, false, |_| Group::rate(0.1)).unwrap().dampening(bad).is_err());
+    }
+    let adamw = || AdamW::new(&params, |_| Group::rate(0.1)).unwrap();
+    assert!(adamw().betas([1.0, 0.9]).is_err() && adamw().betas([0.0, 0.0]).is_ok());
+    assert!(adamw().epsilon(0.0).is_err());
+    assert!(Sgd::new(&params, 0.0, true, |_| Group::rate(0.1)).is_err());
+    assert!(Sgd::new(&params, 0.9, true, |_| Group::rate(0.1)).unwrap().dampening(0.1).is_err());
+    // Two numbers that make sense alone.
+    assert!(AdamW::new(&params, |_| Group::rate(1e20).decay(1e20)).is_err());
+}
+
+#[test]
+fn updates_and_averages() {
+    let mut params = params();
+    let slot = params.root().parameter("w", &[2], Init::Constant(3.0)).unwrap();
+    let update = |factor: f64| {
+        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let loss = pass.parameter(slot).unwrap().sum().unwrap().mul_scalar(factor).unwrap();
+        pass.backward(&loss).unwrap()
+    };
+    for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {
+        assert!(update(1.0).clip_norm(bad).unwrap_err().to_string().contains("expected a number from 0"));
+    }
+    for bad in NUMBERS.into_iter().filter(|&bad| bad != -1.0) {
+        assert!(update(1.0).scale(bad).is_err());
+    }
+    for gradient in [f64::NAN, f64::INFINITY] {
+        assert!(update(gradient).clip_norm(1.0).unwrap_err().to_string().contains("finite gradients"));
+    }
+    let norm = |update: tomograd_nn::Update| update.norm().unwrap();
+    assert_eq!(norm(update(1.0).clip_norm(f64::INFINITY).unwrap()), 2f64.sqrt());
+    assert_eq!(norm(update(1.0).clip_norm(0.0).unwrap()), 0.0);
+    assert!((norm(update(5.0).clip_norm(1.0).unwrap()) - 1.0).abs() < 1e-6);
+    let mut average = params.replica();
+    for bad in [f64::NAN, -0.1, 1.1, f64::INFINITY] {
+        assert!(average.ema_update(&params, bad).is_err());
+    }
+    assert_eq!(average.get("w").unwrap().to_vec::<f32>().unwrap(), [3.0; 2]);
+}
+
+#[test]
+fn losses_and_gradient_checks() {
+    let params = params();
+    let pass = Pass::eval(&params).unwrap();
+    let x = pass.input(&Tensor::from_slice(&[1.0f32, 2.0], &[2], Device::Cpu).unwrap());
+    let y = pass.input(&Tensor::from_slice(&[1.0f32, 4.0], &[2], Device::Cpu).unwrap());
+    for bad in NUMBERS.into_iter().chain([0.0, f64::MIN_POSITIVE]) {
+        assert!(losses::smooth_l1(&x, &y, bad).is_err(), "{bad}");
+    }
+    for beta in [1e-30, 1e30] {
+        let loss = losses::smooth_l1(&x, &y, beta).unwrap().value().to_scalar().unwrap();
+        assert!((loss - if beta < 1.0 { 1.0 } else { 0.0 }).abs() < 1e-6, "{beta}: {loss}");
+    }
+    let input = Tensor::ones(&[40], DType::F64, Device::Cpu).unwrap();
+    let check = |options| gradcheck::check_with(|x| x[0].square(), std::slice::from_ref(&input), options);
+    let default = gradcheck::Options::default();
+    for bad in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+        assert!(check(gradcheck::Options { step: bad, ..default }).is_err());
+        assert!(check(gradcheck::Options { tolerance: bad, ..default }).is_err());
+    }
+    // No directions would check nothing.
+    assert!(check(gradcheck::Options { directions: 0, ..default }).is_err());
+    check(default).unwrap();
+}
+
+#[test]
+fn stores_and_checkpoints_take_no_half() {
+    let mut params = params();
+    let slot = params.root().parameter("a", &[2], Init::Constant(1.0)).unwrap();
+    params.root().alias("tied", slot).unwrap();
+    params.root().parameter("b", &[2], Init::Constant(1.0)).unwrap();
+    let value = |numbers: &[f32]| Tensor::from_slice(numbers, &[numbers.len()], Device::Cpu).unwrap();
+    let load = |params: &mut Params, state: &[(&str, &[f32])]| {
+        params.load(state.iter().map(|&(name, numbers)| (name.to_owned(), value(numbers))))
+    };
+    let good: &[f32] = &[5.0, 6.0];
+    for bad in [
+        &[("a", good), ("b", &[1.0, 2.0, 3.0])][..],
+        &[("a", good), ("b", good), ("b", good)],
+        &[("a", good), ("tied", &[5.0, 7.0]), ("b", good)],
+        &[("a", good)],
+        &[("a", good), ("b", good), ("c", good)],
+    ] {
+        assert!(load(&mut params, bad).is_err());
+        assert_eq!(params.get("a").unwrap().to_vec::<f32>().unwrap(), [1.0; 2]);
+    }
+    load(&mut params, &[("a", good), ("tied", good), ("b", &[f32::NAN, 1.0])]).unwrap();
+    assert_eq!(params.get("tied").unwrap().to_vec::<f32>().unwrap(), good);
+
+    let path = std::env::temp_dir().join(format!("tomograd-arguments-{}", std::process::id()));
+    for name in ["config", "tomograd.version", "tomograd.steps"] {
+        assert!(Checkpoint::new(&params).text(name, "x").save(&path).is_err(), "{name}");
+    }
+    params.root().parameter("optimizer/a", &[1], Init::Constant(0.0)).unwrap();
+    assert!(Checkpoint::new(&params).save(&path).is_err());
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_layer_that_fails_half_way_leaves_no_parameters() {
+    let mut params = params();
+    params.root().at("x").parameter("bias", &[1], Init::Constant(0.0)).unwrap();
+    let before: Vec<String> = params.state().map(|(name, _)| name.to_owned()).collect();
+    // The weight could be made; the bias's name is taken.
+    assert!(Conv::new(params.root().at("x"), 1, 2, &[3]).unwrap().build().is_err());
+    assert!(Linear::new(params.root().at("x"), 1, 2, true).is_err());
+    assert!(Norm::new(params.root().at("x"), NormKind::Batch, 2, None).is_err());
+    assert!(LayerNorm::new(params.root().at("x"), &[2]).is_err());
+    params.root().parameter("out_proj.bias", &[1], Init::Constant(0.0)).unwrap();
+    assert!(MultiHeadAttention::new(params.root(), 4, 2).is_err());
+    let after: Vec<String> = params.state().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(after.len(), before.len() + 1);
+    assert!(params.get("x.weight").is_err() && params.get("in_proj_weight").is_err());
+    Conv::new(params.root().at("y"), 1, 2, &[3]).unwrap().build().unwrap();
+}

@@ -1,0 +1,45 @@
+//! README.md shows `examples/quickstart.rs`, which runs, and saves what the registry and the program `tomograd` can load.
+
+use std::{fs, path::Path, process::Command};
+
+use tomograd::prelude::*;
+
+#[test]
+fn the_readme_shows_the_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let example = fs::read_to_string(root.join("examples/quickstart.rs")).unwrap();
+    let code = &example[example.find("use ").unwrap()..];
+    assert!(readme.contains(&format!("```rust\n{code}```\n")), "README.md has other code than examples/quickstart.rs");
+    // All of its Rust code is that: nothing else is shown that nobody runs.
+    assert_eq!(readme.matches("```rust").count(), 1);
+}
+
+#[test]
+fn what_the_readme_saves_can_be_loaded() {
+    let folder = std::env::temp_dir().join(format!("tomograd-readme-{}", std::process::id()));
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hippocampus");
+    let mut names: Vec<_> =
+        fs::read_dir(from.join("images")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    for part in ["images", "labels"] {
+        let to = folder.join("examples/data/hippocampus").join(part);
+        fs::create_dir_all(&to).unwrap();
+        for name in &names[..4] {
+            fs::copy(from.join(part).join(name), to.join(name)).unwrap();
+        }
+    }
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join("examples/quickstart");
+    assert!(program.exists(), "{} isn't there: cargo test builds it", program.display());
+    assert!(Command::new(program).current_dir(&folder).status().unwrap().success());
+
+    let model = Model::load(folder.join("hippocampus.safetensors"), Device::Cpu).unwrap();
+    assert_eq!(model.config()["network"], "unet3d");
+    assert_eq!(model.config()["widths"], serde_json::json!([8, 16, 32]));
+    let mut loaded = Loaded::read(folder.join("hippocampus.safetensors")).unwrap();
+    let mut optimizer = AdamW::new(model.params(), |_| Group::rate(1e-3)).unwrap();
+    loaded.restore_optimizer(&mut optimizer).unwrap();
+    assert_eq!(optimizer.state().steps, 4);
+    fs::remove_dir_all(folder).unwrap();
+}
