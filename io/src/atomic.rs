@@ -43,7 +43,7 @@ impl Target for File {
 /// A symbolic link is followed. The permissions of a previous file are kept.
 ///
 /// # Errors
-/// When `body` fails, the operating system reports a failure, or `path` is there and isn't a plain file.
+/// When `body` fails, the operating system reports a failure, or `path` is there and isn't a plain file or a link to one.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     write_atomically_through(path, |file| file, body)
 }
@@ -60,7 +60,13 @@ pub fn write_atomically_through<W: Target>(
     let given = path;
     let fail = |source| Error::io("write", given.display(), source);
     // A link's target is what must be replaced, not the link.
-    let path = fs::canonicalize(given).unwrap_or_else(|_| given.to_path_buf());
+    let path = match fs::canonicalize(given) {
+        Ok(path) => path,
+        Err(error) if fs::symlink_metadata(given).is_ok_and(|about| about.is_symlink()) => {
+            return Err(Error::io("write", format!("{} is a link that leads nowhere", given.display()), error));
+        }
+        Err(_) => given.to_path_buf(),
+    };
     let previous = fs::metadata(&path).ok();
     if previous.as_ref().is_some_and(|previous| !previous.is_file()) {
         // A rename would replace a device or a pipe by a file.
@@ -186,6 +192,11 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(write_atomically(Path::new("/dev/null"), |_| Ok(())).is_err());
         assert!(write_atomically(&folder, |_| Ok(())).is_err());
+        // A link to nothing isn't replaced by a file either.
+        let nowhere = folder.join("nowhere");
+        std::os::unix::fs::symlink(folder.join("absent"), &nowhere).unwrap();
+        assert!(write_atomically(&nowhere, |_| Ok(())).is_err());
+        assert!(fs::symlink_metadata(&nowhere).unwrap().is_symlink());
         fs::remove_dir_all(&folder).unwrap();
     }
 }

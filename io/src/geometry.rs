@@ -6,15 +6,40 @@ use tomograd_core::{Error, Result};
 pub type Affine = [[f64; 4]; 4];
 
 /// Scaling by a spacing, origin 0.
-pub fn from_spacing([x, y, z]: [f64; 3]) -> Affine {
-    [[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0], [0.0, 0.0, 0.0, 1.0]]
+///
+/// # Errors
+/// When a step isn't positive and finite.
+pub fn from_spacing(spacing: [f64; 3]) -> Result<Affine> {
+    let [x, y, z] = positive(spacing)?;
+    checked([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0], [0.0, 0.0, 0.0, 1.0]])
+}
+
+fn positive(spacing: [f64; 3]) -> Result<[f64; 3]> {
+    if spacing.iter().all(|step| step.is_finite() && *step > 0.0) {
+        return Ok(spacing);
+    }
+    Err(Error::argument("affine", format!("a spacing of {spacing:?}")).expected("positive, finite numbers"))
+}
+
+/// The affine itself, if it can be one: see [`inverse`].
+pub(crate) fn checked(affine: Affine) -> Result<Affine> {
+    inverse(&affine).map(|_| affine)
 }
 
 /// The affine of a NIfTI file that has neither qform nor sform, as nibabel takes it: a spacing, the first axis to the left,
 /// the middle of a volume of these sizes at the origin.
-pub fn centred(sizes: &[usize], [x, y, z]: [f64; 3]) -> Affine {
+///
+/// # Errors
+/// When a step isn't positive and finite.
+pub fn centred(sizes: &[usize], spacing: [f64; 3]) -> Result<Affine> {
+    let [x, y, z] = positive(spacing)?;
     let middle = |axis: usize| sizes.get(axis).map_or(0.0, |&size| (size as f64 - 1.0) / 2.0);
-    [[-x, 0.0, 0.0, x * middle(0)], [0.0, y, 0.0, -y * middle(1)], [0.0, 0.0, z, -z * middle(2)], [0.0, 0.0, 0.0, 1.0]]
+    checked([
+        [-x, 0.0, 0.0, x * middle(0)],
+        [0.0, y, 0.0, -y * middle(1)],
+        [0.0, 0.0, z, -z * middle(2)],
+        [0.0, 0.0, 0.0, 1.0],
+    ])
 }
 
 /// Where the (fractional) voxel index (i, j, k) is in the world, in millimetres.
@@ -63,8 +88,17 @@ pub fn inverse(affine: &Affine) -> Result<Affine> {
     ])
 }
 
-/// The affine of a NIfTI quaternion (b, c, d), offsets, spacing and qfac (−1 flips the third axis).
-pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3], qfac: f64) -> Affine {
+/// The affine of a NIfTI quaternion (b, c, d), offsets, spacing and qfac (a negative one flips the third axis). A quaternion
+/// that is too long is scaled to unit length, as the format's reference library does.
+///
+/// # Errors
+/// When a number isn't finite, or a step of the spacing isn't positive.
+pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3], qfac: f64) -> Result<Affine> {
+    positive(spacing)?;
+    if !qfac.is_finite() {
+        return Err(Error::argument("affine", format!("a qfac of {qfac}")).expected("1 or -1"));
+    }
+    let qfac = if qfac < 0.0 { -1.0 } else { 1.0 };
     let squares = b * b + c * c + d * d;
     // Beyond 1 by rounding: then it is a half turn, and the rest is scaled to unit length.
     let (a, scale) = if squares > 1.0 { (0.0, 1.0 / squares.sqrt()) } else { ((1.0 - squares).sqrt(), 1.0) };
@@ -77,12 +111,16 @@ pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3],
     let [x, y, z] = [spacing[0], spacing[1], spacing[2] * qfac];
     let [r0, r1, r2] = rotation;
     let row = |r: [f64; 3], offset: f64| [r[0] * x, r[1] * y, r[2] * z, offset];
-    [row(r0, offset[0]), row(r1, offset[1]), row(r2, offset[2]), [0.0, 0.0, 0.0, 1.0]]
+    checked([row(r0, offset[0]), row(r1, offset[1]), row(r2, offset[2]), [0.0, 0.0, 0.0, 1.0]])
 }
 
 /// The quaternion (b, c, d) and offsets of an affine, qfac, and whether they say the affine to f32's precision (a shear they
 /// can't). The inverse of [`from_quaternion`].
-pub fn to_quaternion(affine: &Affine) -> ([f64; 6], f64, bool) {
+///
+/// # Errors
+/// When the affine has no inverse.
+pub fn to_quaternion(affine: &Affine) -> Result<([f64; 6], f64, bool)> {
+    inverse(affine)?;
     let lengths = spacing(affine);
     let [lx, ly, lz] = lengths;
     let [[a, b, c, x], [d, e, f, y], [g, h, i, z], _] = *affine;
@@ -108,10 +146,10 @@ pub fn to_quaternion(affine: &Affine) -> ([f64; 6], f64, bool) {
     };
     // A quaternion and its negative are the same rotation; the format's first component isn't negative.
     let [p, q, r] = if w < 0.0 { [-p, -q, -r] } else { [p, q, r] };
-    let back = from_quaternion([p, q, r], [x, y, z], lengths, qfac);
+    let back = from_quaternion([p, q, r], [x, y, z], lengths, qfac)?;
     let largest = lengths.iter().fold(0.0, |a: f64, &b| a.max(b));
     let exact = back.iter().flatten().zip(affine.iter().flatten()).all(|(m, n)| (m - n).abs() <= 1e-5 * largest);
-    ([p, q, r, x, y, z], qfac, exact)
+    Ok(([p, q, r, x, y, z], qfac, exact))
 }
 
 /// The length of each voxel axis in millimetres.
@@ -125,13 +163,15 @@ pub fn spacing(affine: &Affine) -> [f64; 3] {
 }
 
 /// Three letters that say where each voxel axis points: `RAS` for right, anterior, superior. The axes are matched with the
-/// world's by the largest cosines, each world axis once.
+/// world's by the largest cosines, each world axis once. An axis of length 0, or whose direction isn't finite, is a `?`.
 pub fn orientation(affine: &Affine) -> String {
     let lengths = spacing(affine);
     let mut cosines: Vec<(f64, usize, usize)> = Vec::new();
     for (world, row) in affine.iter().take(3).enumerate() {
         for (voxel, (value, length)) in row.iter().zip(lengths).enumerate() {
-            cosines.push((value / length.max(f64::MIN_POSITIVE), world, voxel));
+            if length > 0.0 && length.is_finite() {
+                cosines.push((value / length, world, voxel));
+            }
         }
     }
     cosines.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));

@@ -8,11 +8,12 @@
 mod atomic;
 mod element;
 pub mod geometry;
+mod gzip;
 mod nifti;
 mod png;
 pub mod safetensors;
 mod volume;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};
-pub use png::{read_png, write_gray, write_rgb};
+pub use png::{read_png, read_png_labels, write_gray, write_rgb};
 pub use volume::{Geometry, Info, Interpolation, Volume, info};

@@ -1,109 +1,419 @@
-//! PNG pictures of 8 bits a channel, grey or RGB.
+//! PNG pictures: grey or RGB of 8 bits written; every kind read, as colours or as class numbers.
+//!
+//! A file is read to its end (`IEND`), and each chunk and the compressed pixels are compared with their checksums. What
+//! follows the end is ignored. Reading takes memory for the pixels as they are packed in the file, at most 1032 times its size,
+//! and for the tensor.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Seek},
+    path::Path,
+};
 
-use tomograd_core::{Device, Error, Result, Tensor};
+use ::png::{BitDepth, ColorType};
+use flate2::{Decompress, FlushDecompress, Status};
+use tomograd_core::{Device, Element, Error, Result, Tensor, TensorBuilder};
 
 use crate::write_atomically;
 
 /// Deflate can't make more than this of a byte.
 const DEFLATE_RATIO: u64 = 1032;
+const OPERATION: &str = "png";
 
 /// Writes an RGB picture of 8 bits a channel; `pixels` is (height, width, 3).
 ///
 /// # Errors
-/// When the sizes don't fit, or the file can't be written.
+/// When the sizes don't fit, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
 pub fn write_rgb(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<()> {
-    write(path, width, height, pixels, ::png::ColorType::Rgb)
+    write(path, width, height, pixels, ColorType::Rgb)
 }
 
 /// Writes a grey picture of 8 bits; `pixels` is (height, width).
 ///
 /// # Errors
-/// When the sizes don't fit, or the file can't be written.
+/// When the sizes don't fit, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
 pub fn write_gray(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<()> {
-    write(path, width, height, pixels, ::png::ColorType::Grayscale)
+    write(path, width, height, pixels, ColorType::Grayscale)
 }
 
-fn write(path: &Path, width: u32, height: u32, pixels: &[u8], color: ::png::ColorType) -> Result<()> {
+fn write(path: &Path, width: u32, height: u32, pixels: &[u8], color: ColorType) -> Result<()> {
+    let side = 1..=i32::MAX as u32;
     let wanted = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(color.samples() as u64);
-    if width == 0 || height == 0 || pixels.len() as u64 != wanted {
-        return Err(Error::argument("png", format!("{} bytes for {width} × {height} pixels", pixels.len()))
-            .expected(format!("{wanted} bytes, and at least one pixel")));
+    if !side.contains(&width) || !side.contains(&height) || pixels.len() as u64 != wanted {
+        return Err(Error::argument(OPERATION, format!("{} bytes for {width} × {height} pixels", pixels.len()))
+            .expected(format!("{wanted} bytes, and sides of 1 to 2³¹ − 1")));
     }
-    let fail = |error: ::png::EncodingError| Error::format("png", error.to_string()).within(path.display().to_string());
+    let fail =
+        |error: ::png::EncodingError| Error::format(OPERATION, error.to_string()).within(path.display().to_string());
     write_atomically(path, |writer| {
         let mut encoder = ::png::Encoder::new(writer, width, height);
         encoder.set_color(color);
-        encoder.set_depth(::png::BitDepth::Eight);
+        encoder.set_depth(BitDepth::Eight);
         let mut writer = encoder.write_header().map_err(fail)?;
         writer.write_image_data(pixels).map_err(fail)?;
         writer.finish().map_err(fail)
     })
 }
 
-/// Reads a picture: (1, H, W) of u8 for a grey one, (3, H, W) for colours. A palette is expanded, transparency dropped, and
-/// 16 bits are an error.
+/// Reads a picture: (1, H, W) for a grey one, (3, H, W) for colours; u8, or i32 from 0 to 65535 for 16 bits. A palette is
+/// expanded, transparency dropped, and grey of fewer than 8 bits is spread over 0 to 255.
 ///
 /// # Errors
-/// When the file can't be read, isn't a PNG, or claims more pixels than its bytes can hold (checked before memory is taken).
+/// When the file can't be read, isn't a PNG, is damaged, or claims more pixels than its bytes can hold (checked before memory
+/// is taken).
 pub fn read_png(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
-    read_file(path).map_err(|error| error.within(path.display().to_string()))
+    Picture::read(path).and_then(|picture| picture.colours()).map_err(|error| error.within(path.display().to_string()))
 }
 
-fn read_file(path: &Path) -> Result<Tensor> {
-    let io = |error| Error::io("png", "the file", error);
-    let fail = |error: ::png::DecodingError| Error::format("png", error.to_string());
-    let file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
-    let mut decoder = ::png::Decoder::new_with_limits(BufReader::new(file), ::png::Limits { bytes: 1 << 26 });
-    decoder.set_transformations(::png::Transformations::EXPAND);
-    let mut reader = decoder.read_info().map_err(fail)?;
-    let size = reader.output_buffer_size().unwrap_or(usize::MAX);
-    // A palette and packed bits expand by 32 at most, beyond what deflate does.
-    if size as u64 > length.saturating_mul(DEFLATE_RATIO).saturating_mul(32) {
-        return Err(Error::format("png", format!("{size} bytes of pixels from a file of {length}")));
+/// Reads a picture whose pixels are class numbers: (1, H, W), u8, or i32 for 16 bits. The pixels of a grey picture are taken as
+/// they are stored, whatever their bits (1, 2, 4, 8 or 16); those of a picture with a palette are the numbers of the colours,
+/// not the colours. Opacity is dropped.
+///
+/// # Errors
+/// As [`read_png`], and when the picture has colours without a palette.
+pub fn read_png_labels(path: impl AsRef<Path>) -> Result<Tensor> {
+    let path = path.as_ref();
+    Picture::read(path).and_then(|picture| picture.labels()).map_err(|error| error.within(path.display().to_string()))
+}
+
+/// The pixels as they are packed in the file.
+struct Picture {
+    width: usize,
+    height: usize,
+    color: ColorType,
+    depth: BitDepth,
+    /// Red, green, blue of each colour of the palette.
+    palette: Vec<u8>,
+    /// Bytes from row to row.
+    pitch: usize,
+    bytes: Vec<u8>,
+}
+
+impl Picture {
+    fn read(path: &Path) -> Result<Self> {
+        let io = |error| Error::io(OPERATION, "the file", error);
+        let fail = |error: ::png::DecodingError| Error::format(OPERATION, error.to_string());
+        let mut file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let mut options = ::png::DecodeOptions::default();
+        // The checksum of the pixels, and those of chunks that aren't needed, are passed over otherwise.
+        options.set_ignore_checksums(false);
+        options.set_skip_ancillary_crc_failures(false);
+        // Texts and profiles are compressed: they could take much memory for nothing.
+        options.set_ignore_text_chunk(true);
+        options.set_ignore_iccp_chunk(true);
+        let mut decoder = ::png::Decoder::new_with_options(BufReader::new(&file), options);
+        let most = length.saturating_mul(DEFLATE_RATIO);
+        decoder.set_limits(::png::Limits { bytes: usize::try_from(most).unwrap_or(usize::MAX).max(1 << 26) });
+        let mut reader = decoder.read_info().map_err(fail)?;
+        let size = reader.output_buffer_size().unwrap_or(usize::MAX);
+        if size as u64 > most {
+            return Err(Error::format(OPERATION, format!("{size} bytes of pixels from a file of {length}")));
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|error| Error::format(OPERATION, error.to_string()))?;
+        bytes.resize(size, 0);
+        let frame = reader.next_frame(&mut bytes).map_err(fail)?;
+        reader.finish().map_err(fail)?;
+        let palette = reader.info().palette.as_ref().map(|palette| palette.to_vec()).unwrap_or_default();
+        drop(reader);
+        file.rewind().map_err(io)?;
+        check_pixels(&mut BufReader::new(&file), size as u64)?;
+        Ok(Self {
+            width: frame.width as usize,
+            height: frame.height as usize,
+            color: frame.color_type,
+            depth: frame.bit_depth,
+            palette,
+            pitch: frame.line_size,
+            bytes,
+        })
     }
-    if reader.output_color_type().1 != ::png::BitDepth::Eight {
-        return Err(Error::format("png", "a picture of 16 bits").expected("8 bits a channel"));
+
+    /// Bits of a number.
+    fn bits(&self) -> u8 {
+        match self.depth {
+            BitDepth::One => 1,
+            BitDepth::Two => 2,
+            BitDepth::Four => 4,
+            BitDepth::Eight => 8,
+            BitDepth::Sixteen => 16,
+        }
     }
-    let mut pixels = vec![0; size];
-    let frame = reader.next_frame(&mut pixels).map_err(fail)?;
-    let (samples, channels) = match frame.color_type {
-        ::png::ColorType::Grayscale => (1, 1),
-        ::png::ColorType::GrayscaleAlpha => (2, 1),
-        ::png::ColorType::Rgb => (3, 3),
-        ::png::ColorType::Rgba => (4, 3),
-        ::png::ColorType::Indexed => return Err(Error::format("png", "a palette that wasn't expanded")),
-    };
-    let (width, height) = (frame.width as usize, frame.height as usize);
-    let mut planes: Vec<u8> = Vec::with_capacity(width.saturating_mul(height).saturating_mul(channels));
-    for channel in 0..channels {
-        planes.extend(pixels.chunks_exact(samples).filter_map(|pixel| pixel.get(channel)));
+
+    fn colours(&self) -> Result<Tensor> {
+        // The largest number of few bits becomes 255.
+        let most = match self.depth {
+            BitDepth::One => 1,
+            BitDepth::Two => 3,
+            BitDepth::Four => 15,
+            BitDepth::Eight | BitDepth::Sixteen => 255,
+        };
+        let spread = |value: u16| (value.saturating_mul(255) / most) as u8;
+        match (self.color, self.depth) {
+            (ColorType::Indexed, _) => self.planes(3, |index, channel| self.palette_at(index, channel)),
+            (ColorType::Grayscale | ColorType::GrayscaleAlpha, BitDepth::Sixteen) => {
+                self.planes(1, |value, _| Ok(i32::from(value)))
+            }
+            (ColorType::Grayscale | ColorType::GrayscaleAlpha, BitDepth::Eight) => {
+                self.planes(1, |value, _| Ok(value as u8))
+            }
+            (ColorType::Grayscale | ColorType::GrayscaleAlpha, _) => self.planes(1, |value, _| Ok(spread(value))),
+            (ColorType::Rgb | ColorType::Rgba, BitDepth::Sixteen) => self.planes(3, |value, _| Ok(i32::from(value))),
+            (ColorType::Rgb | ColorType::Rgba, _) => self.planes(3, |value, _| Ok(value as u8)),
+        }
     }
-    Tensor::from_slice(&planes, &[channels, height, width], Device::Cpu)
+
+    fn labels(&self) -> Result<Tensor> {
+        match (self.color, self.depth) {
+            (ColorType::Rgb | ColorType::Rgba, _) => Err(Error::format(OPERATION, "a picture of colours")
+                .expected("class numbers: a grey picture, or one with a palette")),
+            (_, BitDepth::Sixteen) => self.planes(1, |value, _| Ok(i32::from(value))),
+            (ColorType::Indexed, _) => {
+                self.planes(1, |index, _| self.palette_at(index, 0).map(|_| index as u8))
+            }
+            _ => self.planes(1, |value, _| Ok(value as u8)),
+        }
+    }
+
+    /// One of red, green and blue of a colour of the palette.
+    fn palette_at(&self, index: u16, channel: usize) -> Result<u8> {
+        let colour = self.palette.chunks_exact(3).nth(usize::from(index)).and_then(|colour| colour.get(channel));
+        colour.copied().ok_or_else(|| {
+            Error::format(OPERATION, format!("a pixel of colour {index}"))
+                .expected(format!("one of the {} of the palette", self.palette.len() / 3))
+        })
+    }
+
+    /// The tensor (channels, H, W) of `value(number, channel)`; a number of the file is passed for each channel, or the only one
+    /// for all.
+    fn planes<T: Element>(&self, channels: usize, value: impl Fn(u16, usize) -> Result<T>) -> Result<Tensor> {
+        let bits = self.bits();
+        let samples = self.color.samples();
+        let mut wrong = None;
+        let (mut x, mut y, mut channel) = (0usize, 0usize, 0usize);
+        let shape = [channels, self.height, self.width];
+        let tensor = TensorBuilder::<T>::new(OPERATION, &shape, Device::Cpu)?.fill_with(|_| {
+            let sample = x.saturating_mul(samples).saturating_add(if samples > 1 { channel } else { 0 });
+            let made = self.number(y, sample, bits).and_then(|number| value(number, channel));
+            x = x.saturating_add(1);
+            if x == self.width {
+                (x, y) = (0, y.saturating_add(1));
+            }
+            if y == self.height {
+                (y, channel) = (0, channel.saturating_add(1));
+            }
+            made.unwrap_or_else(|error| {
+                wrong.get_or_insert(error);
+                T::default()
+            })
+        })?;
+        wrong.map_or(Ok(tensor), Err)
+    }
+
+    /// Number `index` of row `y`, of so many bits, the first in the highest bits.
+    fn number(&self, y: usize, index: usize, bits: u8) -> Result<u16> {
+        let row = y.saturating_mul(self.pitch);
+        let byte = |at: usize| {
+            let byte = self.bytes.get(row.saturating_add(at)).copied().map(u16::from);
+            byte.ok_or_else(|| Error::format(OPERATION, "fewer pixels than the header says"))
+        };
+        if bits == 16 {
+            let at = index.saturating_mul(2);
+            return Ok(byte(at)? << 8 | byte(at.saturating_add(1))?);
+        }
+        let per_byte = usize::from(8u8.checked_div(bits).unwrap_or(1));
+        let behind = per_byte.saturating_sub(1).saturating_sub(index.checked_rem(per_byte).unwrap_or(0));
+        let shift = behind.saturating_mul(usize::from(bits)) as u32;
+        let mask = 0xFFu16.checked_shr(u32::from(8u8.saturating_sub(bits))).unwrap_or(0xFF);
+        Ok(byte(index.checked_div(per_byte).unwrap_or(index))?.checked_shr(shift).unwrap_or(0) & mask)
+    }
+}
+
+/// Inflates the pixels of a file, all of whose chunks are whole, to the end of their stream and its checksum: the decoder
+/// stops where the picture is full. What follows them in the stream is bounded by as much again, or 16 MiB.
+fn check_pixels(file: &mut impl BufRead, size: u64) -> Result<()> {
+    let io = |error| Error::io(OPERATION, "the file", error);
+    let most = size.saturating_mul(2).saturating_add(1 << 24);
+    let mut signature = [0; 8];
+    file.read_exact(&mut signature).map_err(io)?;
+    let mut inflate = Decompress::new(true);
+    let (mut piece, mut sink) = (Vec::new(), vec![0; 1 << 15]);
+    loop {
+        let mut head = [0; 8];
+        file.read_exact(&mut head).map_err(io)?;
+        let [a, b, c, d, name @ ..] = head;
+        let mut left = u64::from(u32::from_be_bytes([a, b, c, d]));
+        if name == *b"IEND" {
+            return Err(Error::format(OPERATION, "the compressed pixels end before their checksum"));
+        }
+        while name == *b"IDAT" && left > 0 {
+            piece.clear();
+            let got = file.by_ref().take(left.min(1 << 15)).read_to_end(&mut piece).map_err(io)? as u64;
+            if got == 0 {
+                return Err(Error::format(OPERATION, "the file ends inside of the pixels"));
+            }
+            left = left.saturating_sub(got);
+            let mut input = piece.as_slice();
+            loop {
+                let before = (inflate.total_in(), inflate.total_out());
+                let status = inflate.decompress(input, &mut sink, FlushDecompress::None).map_err(|error| {
+                    Error::format(OPERATION, format!("the compressed pixels are damaged: {error}"))
+                })?;
+                if status == Status::StreamEnd {
+                    return Ok(());
+                }
+                if inflate.total_out() > most {
+                    return Err(Error::format(OPERATION, format!("more than {most} bytes of pixels"))
+                        .expected(format!("about {size}, as the header says")));
+                }
+                let used = inflate.total_in().saturating_sub(before.0) as usize;
+                input = input.get(used..).unwrap_or_default();
+                if before == (inflate.total_in(), inflate.total_out()) {
+                    break;
+                }
+            }
+        }
+        // What is left of the chunk, and its checksum.
+        io::copy(&mut file.by_ref().take(left.saturating_add(4)), &mut io::sink()).map_err(io)?;
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    /// A place of its own for each test.
+    fn place(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("tomograd-{}-{name}.png", std::process::id()))
+    }
+
+    fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        let mut crc = flate2::Crc::new();
+        crc.update(name);
+        crc.update(body);
+        [&(body.len() as u32).to_be_bytes(), &name[..], body, &crc.sum().to_be_bytes()].concat()
+    }
+
+    fn deflated(raw: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(raw).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// A file of one IDAT with these compressed bytes, and chunks before it.
+    fn file(size: [u32; 2], depth: u8, color: u8, before: &[u8], data: &[u8]) -> Vec<u8> {
+        let header = [&size[0].to_be_bytes()[..], &size[1].to_be_bytes(), &[depth, color, 0, 0, 0]].concat();
+        let (header, data, end) = (chunk(b"IHDR", &header), chunk(b"IDAT", data), chunk(b"IEND", &[]));
+        [b"\x89PNG\r\n\x1A\n", &header[..], before, &data, &end].concat()
+    }
 
     #[test]
     fn reads_what_it_writes_and_refuses_lies() {
-        let path = std::env::temp_dir().join(format!("tomograd-{}.png", std::process::id()));
+        let path = place("writes");
         write_rgb(&path, 2, 1, &[1, 2, 3, 4, 5, 6]).unwrap();
         let tensor = read_png(&path).unwrap();
         assert_eq!((tensor.shape(), tensor.to_vec::<u8>().unwrap()), (&[3, 1, 2][..], vec![1, 4, 2, 5, 3, 6]));
+        assert!(read_png_labels(&path).unwrap_err().to_string().contains("colours"));
         write_gray(&path, 1, 3, &[7, 8, 9]).unwrap();
         assert_eq!(read_png(&path).unwrap().shape(), [1, 3, 1]);
+        assert_eq!(read_png_labels(&path).unwrap().to_vec::<u8>().unwrap(), [7, 8, 9]);
         assert!(write_gray(&path, 2, 2, &[0]).is_err());
-        let good = std::fs::read(&path).unwrap();
-        for end in 0..good.len() - 12 {
-            std::fs::write(&path, &good[..end]).unwrap();
-            assert!(read_png(&path).is_err(), "{end}");
+        assert!(write_gray(&path, 0, 3, &[]).is_err());
+        assert!(write_gray(&path, 1 << 31, 1, &[]).is_err());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// All kinds of damage: every bit flipped, every cut, and streams that are wrong though each chunk is right.
+    #[test]
+    fn damage_is_an_error_or_changes_nothing() {
+        let path = place("damage");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            read_png(&path).map(|tensor| (tensor.shape().to_vec(), tensor.to_vec::<u8>().unwrap()))
+        };
+        let pixels: Vec<u8> = (0..12u8).map(|i| i * i).collect();
+        let rows: Vec<u8> = pixels.chunks(4).flat_map(|row| std::iter::once(0).chain(row.iter().copied())).collect();
+        let text = [chunk(b"tEXt", b"Comment\0of no use"), chunk(b"pHYs", &[0, 0, 1, 0, 0, 0, 1, 0, 1])].concat();
+        let good = file([4, 3], 8, 0, &text, &deflated(&rows));
+        let expected = (vec![1, 3, 4], pixels);
+        assert_eq!(read(&good).unwrap(), expected);
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&bytes).is_err(), "bit {bit} of byte {}", bit / 8);
         }
+        for end in 0..good.len() {
+            assert!(read(&good[..end]).is_err(), "{end}");
+        }
+        assert_eq!(read(&[&good[..], &[0; 512]].concat()).unwrap(), expected);
+
+        // The compressed bytes end early, lack their checksum, or have a wrong one; the chunk's own checksum is right.
+        let whole = deflated(&rows);
+        for cut in 1..whole.len() {
+            assert!(read(&file([4, 3], 8, 0, &[], &whole[..whole.len() - cut])).is_err(), "without the last {cut}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(found) = read(&file([4, 3], 8, 0, &[], &bytes)) {
+                assert_eq!(found, expected, "bit {bit}");
+                assert!(bit < (whole.len() - 4) * 8, "bit {bit} of the checksum");
+            }
+        }
+        // The stream cut into chunks, one of them empty, is the same; more of it than pixels is passed over, but not for ever.
+        let chunks: Vec<u8> = whole.chunks(5).flat_map(|part| chunk(b"IDAT", part)).collect();
+        let good = [chunk(b"IDAT", &[]), chunks].concat();
+        assert_eq!(read(&file([4, 3], 8, 0, &good, &[])).unwrap(), expected);
+        let long = |count: usize| deflated(&[&rows[..], &vec![0; count]].concat());
+        assert_eq!(read(&file([4, 3], 8, 0, &[], &long(1000))).unwrap(), expected);
+        assert!(read(&file([4, 3], 8, 0, &[], &long(17 << 20))).is_err());
+        // More pixels than a header of 16 MB claims, and fewer.
+        assert!(read(&file([4, 4], 8, 0, &[], &whole)).is_err());
+        assert!(read(&file([1 << 12, 1 << 12], 8, 0, &[], &whole)).is_err());
+        assert!(read(&file([i32::MAX as u32, i32::MAX as u32], 16, 6, &[], &whole)).is_err());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn labels_are_the_stored_numbers_whatever_their_bits() {
+        let path = place("labels");
+        let palette = chunk(b"PLTE", &[10, 20, 30, 40, 50, 60, 70, 80, 90, 1, 2, 3]);
+        let both = |bytes: Vec<u8>| {
+            std::fs::write(&path, bytes).unwrap();
+            let [picture, labels] = [read_png(&path), read_png_labels(&path)].map(|tensor| tensor.unwrap());
+            assert_eq!(labels.shape(), [1, 1, 3]);
+            (picture.to_vec_f64().unwrap(), labels.dtype(), labels.to_vec_f64().unwrap())
+        };
+        use tomograd_core::DType;
+        // (bits, kind, row, the picture, the class numbers)
+        let grey = [
+            (1, vec![0b1010_0000], [255.0, 0.0, 255.0], [1.0, 0.0, 1.0]),
+            (2, vec![0b0111_1000], [85.0, 255.0, 170.0], [1.0, 3.0, 2.0]),
+            (4, vec![0x1F, 0x20], [17.0, 255.0, 34.0], [1.0, 15.0, 2.0]),
+            (8, vec![1, 255, 2], [1.0, 255.0, 2.0], [1.0, 255.0, 2.0]),
+        ];
+        for (bits, row, picture, labels) in grey {
+            let found = both(file([3, 1], bits, 0, &[], &deflated(&[&[0], &row[..]].concat())));
+            assert_eq!(found, (picture.to_vec(), DType::U8, labels.to_vec()), "{bits} bits");
+        }
+        let found = both(file([3, 1], 16, 0, &[], &deflated(&[0, 1, 0, 0xFF, 0xFF, 0, 2])));
+        assert_eq!(found, (vec![256.0, 65535.0, 2.0], DType::I32, vec![256.0, 65535.0, 2.0]));
+        // Grey with opacity.
+        let found = both(file([3, 1], 8, 4, &[], &deflated(&[0, 1, 99, 2, 99, 3, 0])));
+        assert_eq!(found.2, [1.0, 2.0, 3.0]);
+        let colours = [40.0, 1.0, 70.0, 50.0, 2.0, 80.0, 60.0, 3.0, 90.0];
+        for (bits, row) in [(2, vec![0b0111_1000]), (4, vec![0x13, 0x20]), (8, vec![1, 3, 2])] {
+            let found = both(file([3, 1], bits, 3, &palette, &deflated(&[&[0], &row[..]].concat())));
+            assert_eq!(found, (colours.to_vec(), DType::U8, vec![1.0, 3.0, 2.0]), "{bits} bits");
+        }
+        // A colour that the palette hasn't.
+        std::fs::write(&path, file([3, 1], 8, 3, &palette, &deflated(&[0, 1, 4, 2]))).unwrap();
+        assert!(read_png(&path).is_err() && read_png_labels(&path).is_err());
         std::fs::remove_file(path).unwrap();
     }
 }

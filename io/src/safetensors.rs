@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::{Value, json};
+use serde_json::json;
 use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder, bf16, element_count, f16};
 
 use crate::{atomic::write_all, write_atomically};
@@ -45,7 +45,8 @@ fn dtype_name(dtype: DType) -> &'static str {
 /// Writes tensors in the given order; the same tensors give the same bytes.
 ///
 /// # Errors
-/// When a name is given twice, or the file can't be written (what was there before is then untouched).
+/// When a name is given twice or is `__metadata__`, names and metadata together exceed 100 MB, or the file can't be written
+/// (what was there before is then untouched).
 pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
     write_atomically(path, |writer| write(writer, tensors, metadata))
         .map_err(|error| error.within(path.display().to_string()))
@@ -54,7 +55,7 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Strin
 /// Writes tensors to any writer, as [`save`] does to a file.
 ///
 /// # Errors
-/// When a name is given twice, or the writer fails.
+/// As [`save`].
 pub fn write(writer: &mut dyn Write, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
     // Written piece by piece: a map of serde_json would sort the names, and those of empty tensors, which all lie at the
     // same place, would lose their order.
@@ -76,6 +77,10 @@ pub fn write(writer: &mut dyn Write, tensors: &[(String, Tensor)], metadata: &BT
     let mut text = format!("{{{}}}", entries.join(",")).into_bytes();
     // The elements begin at a multiple of eight.
     text.resize(text.len().next_multiple_of(8), b' ');
+    if text.len() as u64 > MOST_HEADER {
+        return Err(Error::argument(OPERATION, format!("a header of {} bytes", text.len()))
+            .expected(format!("at most {MOST_HEADER}, which is all that readers take")));
+    }
     write_all(writer, &(text.len() as u64).to_le_bytes())?;
     write_all(writer, &text)?;
     for (_, tensor) in tensors {
@@ -128,10 +133,12 @@ pub fn load(path: &Path) -> Result<Contents> {
 /// When the reader fails or the bytes aren't what their header says.
 pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
     let fail = |what: String| Error::format(OPERATION, what);
+    // Memory grows as the bytes arrive, whatever `length` claims.
     let mut exact = |count: usize| -> Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        reader.read_exact(&mut bytes).map_err(|error| Error::io(OPERATION, "the file", error))?;
-        Ok(bytes)
+        let mut bytes = Vec::with_capacity(count.min(1 << 20));
+        let got = (&mut *reader).take(count as u64).read_to_end(&mut bytes);
+        let got = got.map_err(|error| Error::io(OPERATION, "the file", error))?;
+        if got == count { Ok(bytes) } else { Err(fail(format!("the file ends after {got} of {count} bytes"))) }
     };
     let first: [u8; 8] = exact(8)?.try_into().map_err(|_| fail("no header".into()))?;
     let header_length = u64::from_le_bytes(first);
@@ -152,21 +159,12 @@ pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
             }
             Header::Tensor(value) => value,
         };
-        let number = |value: &Value| value.as_u64().ok_or_else(|| fail(format!("{name}: {value} isn't a size")));
-        let list = |key: &str| -> Result<Vec<u64>> {
-            let values = value.get(key).and_then(Value::as_array);
-            values.ok_or_else(|| fail(format!("{name} has no {key}")))?.iter().map(number).collect()
-        };
-        let text = value.get("dtype").and_then(Value::as_str).unwrap_or_default();
+        let Entry { dtype: text, shape, data_offsets: [start, end] } = value;
         let dtype = DType::ALL.into_iter().find(|&dtype| dtype_name(dtype) == text).ok_or_else(|| {
             fail(format!("{name} has dtype {text:?}")).expected("F32, F64, F16, BF16, I64, I32, U8 or BOOL")
         })?;
-        let shape: Vec<usize> =
-            list("shape")?.into_iter().map(|size| usize::try_from(size).unwrap_or(usize::MAX)).collect();
+        let shape: Vec<usize> = shape.into_iter().map(|size| usize::try_from(size).unwrap_or(usize::MAX)).collect();
         let count = element_count(OPERATION, &shape)?;
-        let [start, end] = list("data_offsets")?[..] else {
-            return Err(fail(format!("{name} has no two data_offsets")));
-        };
         if end > body || end.checked_sub(start) != Some((count * dtype.size()) as u64) {
             return Err(fail(format!("{name} lies at {start}..{end} of {body} bytes"))
                 .expected(format!("{} bytes inside of the file", count * dtype.size())));
@@ -195,7 +193,16 @@ pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
 /// What stands behind a name in the header.
 enum Header {
     Metadata(BTreeMap<String, String>),
-    Tensor(Value),
+    Tensor(Entry),
+}
+
+/// What the header says of a tensor.
+#[derive(serde::Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    /// From where to where it lies, in bytes after the header.
+    data_offsets: [u64; 2],
 }
 
 /// The pairs of a JSON object in their order; a name that is given twice is an error.
@@ -209,9 +216,12 @@ trait Named: Sized {
 impl Named for Header {
     fn next<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Self, A::Error> {
         if name == METADATA {
-            return map.next_value::<Pairs<String>>().map(|Pairs(pairs)| Header::Metadata(pairs.into_iter().collect()));
+            // `null` says that there is none, as in the reference implementation.
+            let pairs = map.next_value::<Option<Pairs<String>>>()?.map_or_else(Vec::new, |Pairs(pairs)| pairs);
+            return Ok(Header::Metadata(pairs.into_iter().collect()));
         }
-        map.next_value().map(Header::Tensor)
+        let entry = map.next_value::<Entry>();
+        entry.map(Header::Tensor).map_err(|error| serde::de::Error::custom(format!("{name}: {error}")))
     }
 }
 
@@ -297,6 +307,52 @@ mod tests {
         for ((name, tensor), (expected_name, expected)) in contents.tensors.iter().zip(&tensors) {
             assert_eq!((name, tensor.dtype(), tensor.shape()), (expected_name, expected.dtype(), expected.shape()));
             assert_eq!(tensor.to_vec_f64().unwrap(), expected.to_vec_f64().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_the_reference_implementation_takes_is_read() {
+        let read = |header: &str, body: &[u8]| {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend_from_slice(body);
+            super::read(&mut &bytes[..], bytes.len() as u64)
+        };
+        let entry = r#""a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}"#;
+        for header in [
+            format!(r#"{{"__metadata__":null,{entry}}}"#),
+            format!(r#"{{"__metadata__":{{}},{entry}}}"#),
+            // Not aligned, white space around, and a field that isn't known.
+            format!(" \n{{{entry} }} \t"),
+            r#"{"a":{"shape":[2],"more":[{}],"dtype":"U8","data_offsets":[0,2]}}"#.to_owned(),
+            // Empty tensors lie anywhere between the others.
+            format!(r#"{{"e":{{"dtype":"F64","shape":[3,0],"data_offsets":[2,2]}},{entry}}}"#),
+        ] {
+            let contents = read(&header, &[7, 8]).unwrap();
+            let tensor = contents.tensors.iter().find(|(name, _)| name == "a").unwrap();
+            assert_eq!(tensor.1.to_vec::<u8>().unwrap(), [7, 8], "{header}");
+            assert!(contents.metadata.is_empty());
+        }
+        assert!(read("{}", &[]).unwrap().tensors.is_empty());
+        for header in [
+            r#"{"__metadata__":{"a":null}}"#,
+            r#"{"__metadata__":[]}"#,
+            r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2],"shape":[2]}}"#,
+            r#"{"a":null}"#,
+            "[]",
+            "null",
+        ] {
+            assert!(read(header, if header.contains("U8") { &[7, 8] } else { &[] }).is_err(), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_nobody_holds_takes_no_memory() {
+        let header = r#"{"a":{"dtype":"U8","shape":[1125899906842624],"data_offsets":[0,1125899906842624]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        for length in [8 + header.len() as u64 + (1 << 50), u64::MAX] {
+            assert!(read(&mut &bytes[..], length).is_err());
         }
     }
 

@@ -55,11 +55,59 @@ fn arriving(bytes: &[u8]) -> usize {
 
 /// Reads, and returns the most memory that it took and whether it succeeded.
 fn read(bytes: &[u8]) -> (usize, bool) {
+    measured(|| Volume::from_bytes(bytes).is_ok())
+}
+
+fn measured(read: impl FnOnce() -> bool) -> (usize, bool) {
     pool::trim(Device::Cpu).unwrap();
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
-    let read = Volume::from_bytes(bytes);
-    (PEAK.load(Relaxed) - before, read.is_ok())
+    let read = read();
+    (PEAK.load(Relaxed) - before, read)
+}
+
+/// The two files of the pair that says what this file says.
+fn pair(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let one = bytes.starts_with(&348i32.to_le_bytes()) || bytes.starts_with(&348i32.to_be_bytes());
+    let (length, magic, offset, size) = if one { (348, 344, 108, 4) } else { (540, 4, 168, 8) };
+    let (mut header, image) = (bytes[..length].to_vec(), bytes[length + 4..].to_vec());
+    header[magic + 1] = b'i';
+    header[offset..offset + size].fill(0);
+    (header, image)
+}
+
+/// Flips bits of compressed files, one at a time: the checksums must tell, or the volume is the same.
+fn flipped_bits_are_told(files: &[Vec<u8>], count: u64) {
+    let (mut told, mut same) = (0, 0);
+    for i in 0..count {
+        let mut random = Seed::new(20_261_126).at(i).random();
+        let plain = &files[below(&mut random, files.len())];
+        let mut bytes = compress(plain);
+        // A second member, or the padding of `tar`, now and then.
+        match i % 4 {
+            0 => bytes = [compress(&plain[..plain.len() / 2]), compress(&plain[plain.len() / 2..])].concat(),
+            1 => bytes.extend([0; 512]),
+            _ => {}
+        }
+        let flips = 1 + below(&mut random, 3);
+        for _ in 0..flips {
+            let at = below(&mut random, bytes.len());
+            bytes[at] ^= 1 << below(&mut random, 8);
+        }
+        match Volume::from_bytes(&bytes) {
+            Err(_) => told += 1,
+            Ok(volume) => {
+                let mut expected = Vec::new();
+                Volume::from_bytes(plain).unwrap().write_to(&mut expected, false).unwrap();
+                let mut found = Vec::new();
+                volume.write_to(&mut found, false).unwrap();
+                assert!(found == expected, "file {i} is believed");
+                same += 1;
+            }
+        }
+    }
+    println!("{count} compressed files with flipped bits: {told} told, {same} the same");
+    assert!(told > same && same > 0);
 }
 
 fn compress(bytes: &[u8]) -> Vec<u8> {
@@ -178,7 +226,7 @@ fn memory_follows_what_arrives_and_nothing_panics() {
     }
 
     let count: u64 = std::env::var("TOMOGRAD_FUZZ").ok().and_then(|count| count.parse().ok()).unwrap_or(20_000);
-    let (mut accepted, mut compressed, mut largest) = (0u64, 0u64, 0usize);
+    let (mut accepted, mut compressed, mut pairs, mut largest) = (0u64, 0u64, 0u64, 0usize);
     for i in 0..count {
         let mut random = Seed::new(20_261_124).at(i).random();
         let mut bytes = files[below(&mut random, files.len())].clone();
@@ -195,16 +243,30 @@ fn memory_follows_what_arrives_and_nothing_panics() {
             _ => mutate(&mut bytes, &files, &mut random),
         }
         compressed += u64::from(bytes.starts_with(&[0x1F, 0x8B]));
-        let (peak, ok) = read(&bytes);
+        let mut other = Vec::new();
+        let (peak, ok) = if i % 8 == 7 {
+            let (header, image) = pair(&files[below(&mut random, files.len())]);
+            (bytes, other) = (header, image);
+            mutate(&mut bytes, &files, &mut random);
+            if below(&mut random, 2) == 0 {
+                mutate(&mut other, &files, &mut random);
+            }
+            measured(|| Volume::from_pair(&bytes, &other).is_ok())
+        } else {
+            read(&bytes)
+        };
         accepted += u64::from(ok);
+        pairs += u64::from(ok && !other.is_empty());
         if peak > FIXED {
-            let arrived = arriving(&bytes);
+            let arrived = arriving(&bytes) + arriving(&other);
             assert!(peak <= MULTIPLE * arrived + FIXED, "file {i}: {peak} bytes of memory for {arrived} that arrived");
         }
         largest = largest.max(peak);
     }
+    assert!(pairs > 0 && accepted < count);
+    flipped_bits_are_told(&files, count / 4);
     println!(
-        "{count} mutated files ({compressed} compressed): {accepted} read, {} refused, no panic; the most memory that one \
+        "{count} mutated files ({compressed} compressed): {accepted} read ({pairs} of them pairs), {} refused, no panic; the most memory that one \
          took: {largest} bytes; bound: {MULTIPLE} x the bytes that arrived + {FIXED}",
         count - accepted
     );

@@ -70,9 +70,7 @@ proptest! {
         let back = Volume::read(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         back.write(&path).unwrap();
-        // A last axis of 1 in the file (one channel) may be dropped.
-        let dropped = shape.len() > 3 && shape[0] == 1;
-        prop_assert!(dropped || bytes == std::fs::read(&path).unwrap(), "read and written again, the file is another");
+        prop_assert!(bytes == std::fs::read(&path).unwrap(), "read and written again, the file is another");
         std::fs::remove_dir_all(&folder).unwrap();
 
         // The format has no types for these.
@@ -81,7 +79,7 @@ proptest! {
             DType::F16 | DType::BF16 => DType::F32,
             other => other,
         };
-        prop_assert!(same(back.voxels(), &volume.voxels().converted(held).unwrap()) || dropped);
+        prop_assert!(same(back.voxels(), &volume.voxels().converted(held).unwrap()));
         prop_assert_eq!(back.voxels().to_vec_f64().unwrap(), volume.voxels().to_vec_f64().unwrap());
         prop_assert_eq!(back.affine(), volume.affine());
         prop_assert_eq!(back.orientation(), volume.orientation());

@@ -45,7 +45,7 @@ fn folder(name: &str) -> PathBuf {
 
 fn volume() -> Volume {
     let voxels = Tensor::arange(60, DType::F32, Device::Cpu).unwrap().reshape(&[5, 4, 3]).unwrap();
-    Volume::new(voxels, tomograd_io::geometry::from_spacing([1.0, 2.0, 3.0])).unwrap()
+    Volume::new(voxels, tomograd_io::geometry::from_spacing([1.0, 2.0, 3.0]).unwrap()).unwrap()
 }
 
 fn tensors(count: usize) -> Vec<(String, Tensor)> {
@@ -88,7 +88,7 @@ fn safetensors_fails_at_each_byte() {
 fn under_a_limit() {
     let Some(folder) = std::env::var_os("TOMOGRAD_LIMITED").map(PathBuf::from) else { return };
     let big = Tensor::normal(&[32, 32, 32], 0.0, 1.0, tomograd_core::Seed::new(1), DType::F32, Device::Cpu).unwrap();
-    let big = Volume::new(big, tomograd_io::geometry::from_spacing([1.0; 3])).unwrap();
+    let big = Volume::new(big, tomograd_io::geometry::from_spacing([1.0; 3]).unwrap()).unwrap();
     assert!(big.write(folder.join("a.nii")).is_err());
     assert!(big.write(folder.join("a.nii.gz")).is_err());
     assert!(safetensors::save(&folder.join("a.safetensors"), &tensors(50_000), &BTreeMap::new()).is_err());

@@ -65,6 +65,51 @@ def raw_bytes(img, slope):
     return bytes(data)
 
 
+def channels():
+    """Voxels of several numbers: the number of voxel (i, j, k) and channel c is 4 times the voxel's place in the file, and c."""
+    place = (4 * np.arange(60)).reshape((4, 3, 5), order="F")
+    rgb, rgba = (np.zeros(place.shape, [(c, "u1") for c in names]) for names in ("RGB", "RGBA"))
+    for colours in (rgb, rgba):
+        for c, name in enumerate(colours.dtype.names):
+            colours[name] = place + c
+    return {"rgb24": rgb, "rgba32": rgba, "complex64": (place + 1j * (place + 1)).astype(np.complex64),
+            "complex128": (place + 1j * (place + 1)).astype(np.complex128)}
+
+
+def more():
+    """Files where the programs differ, or that nibabel reads as another kind of array: what must be found is said here, and where
+    ITK reads the file too, it must agree."""
+    oblique = affine(turned(2, 20) @ turned(0, -35) @ turned(1, 10))
+    plain = ramp((4, 3, 5), np.int16)
+    said = []
+
+    def add(names, parts, matrix, stored="int16", shape=(4, 3, 5), itk_reads=True):
+        for name, data in zip(names, parts):
+            (HERE / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
+        if itk_reads:
+            assert np.allclose(itk_affine(HERE / names[0]), matrix, rtol=1e-6, atol=1e-6), names
+        said.append({"files": names, "stored": stored, "shape": list(shape), "affine": np.asarray(matrix).tolist()})
+
+    for unit, factor in (("meter", 1e-3), ("micron", 1e3)):
+        scaled = np.diag([factor, factor, factor, 1.0]) @ oblique
+        for forms in ({"q": 1, "s": 2}, {"q": 1, "s": None}):
+            img = image(plain, scaled, **forms)
+            img.header.set_xyzt_units(unit, "msec")
+            add([f"{unit}_{'both' if forms['s'] else 'qform'}.nii"], [img.to_bytes()], oblique)
+    for name, rows in (("zero", np.zeros((3, 4))), ("nan", np.full((3, 4), np.nan)), ("singular", oblique[[0, 0, 2]])):
+        data = bytearray(image(plain, oblique, q=1, s=2).to_bytes())
+        data[280:328] = rows.astype("<f4").tobytes()
+        add([f"sform_{name}.nii"], [bytes(data)], oblique, itk_reads=name != "nan")
+    whole = image(plain, oblique, q=1, s=2).to_bytes()
+    header = whole[:108] + np.float32(0).tobytes() + whole[112:344] + b"ni1\0"
+    for ending in ("", ".gz"):
+        add([f"pair.hdr{ending}", f"pair.img{ending}"], [header, whole[352:]], oblique)
+    for stored, data in channels().items():
+        n = len(data.dtype.names) if data.dtype.names else 2
+        add([f"{stored}.nii"], [image(data, oblique).to_bytes()], oblique, stored, (4, 3, 5, n))
+    return said
+
+
 def main():
     HERE.mkdir(exist_ok=True)
     shape = (4, 3, 5)
@@ -129,9 +174,13 @@ def main():
     notes = {"index": "voxels are [[i, j, k], value after scaling], i the fastest axis of the file",
              "affine": "nibabel's: voxel index to RAS+ millimetres; sform first, then qform, else (neither.nii) from pixdim with x flipped and the "
                        "middle of the volume at 0", "affine_itk": "there where SimpleITK's, in RAS+, is another; null where it refuses the file",
+             "more": "files where nibabel and ITK differ or that are no plain array: units (affine in millimetres, as ITK has it), sforms that "
+                     "can't be one (the qform counts, as for ITK), pairs, colours and complex numbers (channels last in shape; voxel n of the "
+                     "file has 4 n + c in channel c); the others hold the numbers of int16.nii",
              "slope": "as applied: 1 and 0 where the header's slope is 0 or not a number", "dtype": "of the stored numbers, before scaling"}
     head = ",\n".join(f" {json.dumps(k)}: {json.dumps(v)}" for k, v in notes.items())
-    (HERE / "nifti.json").write_text("{\n" + head + ',\n "files": [\n' + lines + "\n ]\n}\n")
+    others = ",\n".join("  " + json.dumps(e, separators=(",", ":")) for e in more())
+    (HERE / "nifti.json").write_text("{\n" + head + ',\n "files": [\n' + lines + '\n ],\n "more": [\n' + others + "\n ]\n}\n")
     print(len(listed), "files,", sum(f.stat().st_size for f in HERE.iterdir()), "bytes")
 
 

@@ -4,11 +4,8 @@ use std::io::Read;
 
 use tomograd_core::{Error, Result};
 
-use super::{Coding, OPERATION, Stored, fail, io_error};
-use crate::{
-    Geometry,
-    geometry::{self, Affine},
-};
+use super::{Coding, OPERATION, fail, io_error};
+use crate::{Geometry, geometry};
 
 /// The version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +15,12 @@ pub(crate) enum Version {
     /// 540 bytes, 64-bit sizes and numbers.
     Two,
 }
+
+/// The bits of the unit of space in the field of units, and their values.
+const SPACE: u8 = 7;
+const METRE: u8 = 1;
+const MILLIMETRE: u8 = 2;
+const MICROMETRE: u8 = 3;
 
 /// Where the fields of a version begin, in bytes.
 struct Places {
@@ -77,11 +80,11 @@ impl Version {
         }
     }
 
-    /// Whether an axis of `size` voxels can be written.
-    pub(crate) fn fits(self, size: usize) -> bool {
+    /// How the magic begins: header and voxels in one file, or in two.
+    fn magics(self) -> [&'static [u8; 4]; 2] {
         match self {
-            Version::One => i16::try_from(size).is_ok(),
-            Version::Two => i64::try_from(size).is_ok(),
+            Version::One => [b"n+1\0", b"ni1\0"],
+            Version::Two => [b"n+2\0", b"ni2\0"],
         }
     }
 }
@@ -100,9 +103,9 @@ impl Header {
         let places = version.places();
         let mut header = Self { bytes: vec![0; places.length], big: false, version };
         header.put(0, (places.length as i32).to_le_bytes());
-        match version {
-            Version::One => header.put_raw(places.magic, b"n+1\0"),
-            Version::Two => header.put_raw(places.magic, b"n+2\0\r\n\x1A\n"),
+        header.put_raw(places.magic, version.magics()[0]);
+        if version == Version::Two {
+            header.put_raw(places.magic.saturating_add(4), b"\r\n\x1A\n");
         }
         header
     }
@@ -126,13 +129,50 @@ impl Header {
             reader.read_exact(rest).map_err(io_error("the header"))?;
         }
         let header = Self { bytes, big, version };
-        let [a, b, c, d] = header.array_as_is::<4>(version.places().magic)?;
-        let expected: &[u8] = if version == Version::One { b"n+1\0" } else { b"n+2\0" };
-        if [a, b, c, d] != expected {
-            return Err(fail(format!("the magic {:?}", String::from_utf8_lossy(&[a, b, c, d])))
-                .expected("n+1 or n+2: header and voxels in one file"));
-        }
+        header.check_magic()?;
         Ok(header)
+    }
+
+    fn check_magic(&self) -> Result<()> {
+        let magic = self.array_as_is::<4>(self.version.places().magic)?;
+        if magic == [0; 4] && self.version == Version::One {
+            return Err(fail("a header of 348 bytes without a magic: Analyze 7.5, which doesn't say left from right")
+                .expected("NIfTI; nibabel and ITK convert it, as you know how it was written"));
+        }
+        let [single, pair] = self.version.magics();
+        if magic != *single && magic != *pair {
+            return Err(fail(format!("the magic {:?}", String::from_utf8_lossy(&magic))).expected(format!(
+                "{:?}, or {:?} for a pair",
+                String::from_utf8_lossy(single),
+                String::from_utf8_lossy(pair)
+            )));
+        }
+        // As PNG has it: a transfer as text changes these bytes, and then the others too.
+        if self.version == Version::Two {
+            let ends = self.array_as_is::<4>(self.version.places().magic.saturating_add(4))?;
+            if ends != *b"\r\n\x1A\n" && ends != [0; 4] {
+                return Err(fail("the bytes after the magic are damaged, as if the file had been changed as text"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the voxels are in another file.
+    pub(super) fn of_a_pair(&self) -> bool {
+        let [_, pair] = self.version.magics();
+        self.array_as_is::<4>(self.version.places().magic).is_ok_and(|magic| magic == *pair)
+    }
+
+    /// An empty header of the same version, byte order and sizes.
+    pub(crate) fn emptied(&self) -> Self {
+        let mut empty = Self { big: self.big, ..Self::new(self.version) };
+        empty.put(0, (self.version.places().length as i32).to_le_bytes());
+        let places = self.version.places();
+        let length = if self.version == Version::One { 16 } else { 64 };
+        if let Some(dims) = self.bytes.get(places.dim..places.dim.saturating_add(length)) {
+            empty.put_raw(places.dim, dims);
+        }
+        empty
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -141,10 +181,6 @@ impl Header {
 
     pub(super) fn big(&self) -> bool {
         self.big
-    }
-
-    pub(super) fn version(&self) -> Version {
-        self.version
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -227,21 +263,22 @@ impl Header {
     /// How the numbers of the voxels are stored and scaled. A slope of 0, or one that isn't finite, means none.
     pub(super) fn coding(&self) -> Result<Coding> {
         let places = self.version.places();
-        let stored = Stored::from_code(self.i16(places.datatype)?)?;
+        let plain = Coding::from_code(self.i16(places.datatype)?)?;
         let bits = self.i16(places.datatype.saturating_add(2))?;
         // Some writers leave it 0; any other lie says that the header can't be trusted.
-        if bits != 0 && i64::from(bits) != (stored.size() as i64).saturating_mul(8) {
-            return Err(fail(format!("{bits} bits a voxel of datatype {}", stored.name()))
-                .expected(format!("{}", stored.size().saturating_mul(8))));
+        if bits != 0 && i64::from(bits) != (plain.size() as i64).saturating_mul(8) {
+            return Err(fail(format!("{bits} bits a voxel of datatype {}", plain.name()))
+                .expected(format!("{}", plain.size().saturating_mul(8))));
         }
         let [slope, intercept] = self.floats::<2>(places.slope)?;
-        if slope == 0.0 || !slope.is_finite() || (slope, intercept) == (1.0, 0.0) {
-            return Ok(Coding { stored, scaling: None });
+        // The format says that colours aren't scaled.
+        if plain.channels > 2 || slope == 0.0 || !slope.is_finite() || (slope, intercept) == (1.0, 0.0) {
+            return Ok(plain);
         }
         if !intercept.is_finite() {
             return Err(fail(format!("voxels scaled by {slope} · x + {intercept}")).expected("a finite intercept"));
         }
-        Ok(Coding { stored, scaling: Some([slope, intercept]) })
+        Ok(Coding { scaling: Some([slope, intercept]), ..plain })
     }
 
     /// The byte where the voxels begin.
@@ -258,14 +295,18 @@ impl Header {
                 (place.to_string(), u64::try_from(place).ok())
             }
         };
-        offset.filter(|&offset| offset >= self.length()).ok_or_else(|| {
-            fail(format!("voxels from byte {place}"))
-                .expected(format!("a place after {} bytes of header", self.length()))
+        let first = if self.of_a_pair() { 0 } else { self.length() };
+        offset.filter(|&offset| offset >= first).ok_or_else(|| {
+            fail(format!("voxels from byte {place}")).expected(format!("a place after {first} bytes of header"))
         })
     }
 
     /// The affine as nibabel takes it: the sform if its code is set, else the qform, else the spacing with the first axis
-    /// turned to the left and the middle of the volume at 0.
+    /// turned to the left and the middle of the volume at 0. A form that isn't finite or flattens space isn't used, and its
+    /// code is 0 then.
+    ///
+    /// All lengths are millimetres, as ITK has it: those of a header in metres or micrometres are converted, and an unknown
+    /// unit counts as millimetres. The unit of time, and steps in it, stay.
     pub(super) fn geometry(&self, sizes: &[usize]) -> Result<Geometry> {
         let places = self.version.places();
         let pixdim = self.floats::<8>(places.pixdim)?;
@@ -285,26 +326,64 @@ impl Header {
                 ],
             ),
         };
-        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3] = self.floats::<12>(rows)?;
-        let sform = [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]];
-        let [qfac, ..] = pixdim;
-        // As the reference library has it: a spacing of 0 counts as 1, and the sign is of no meaning.
-        let step = |axis: usize| pixdim.get(axis).map_or(1.0, |step| if *step == 0.0 { 1.0 } else { step.abs() });
-        let spacing = [step(1), step(2), step(3)];
-        let affine: Affine = if sform_code > 0 {
-            let [r0, r1, r2] = sform;
-            [r0, r1, r2, [0.0, 0.0, 0.0, 1.0]]
-        } else if qform_code > 0 {
-            let qfac = if qfac < 0.0 { -1.0 } else { 1.0 };
-            geometry::from_quaternion([b, c, d], [offset_x, offset_y, offset_z], spacing, qfac)
-        } else {
-            geometry::centred(sizes, spacing)
+        let (units, scale) = match units & SPACE {
+            METRE => (units & !SPACE | MILLIMETRE, 1e3),
+            MICROMETRE => (units & !SPACE | MILLIMETRE, 1e-3),
+            _ => (units, 1.0),
         };
-        if affine.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(fail("the affine has a value that isn't finite"));
+        let millimetres = |value: f64| match self.version {
+            // What a header of this version can say, so that it is the same when written and read again.
+            Version::One if scale != 1.0 => f64::from((value * scale) as f32),
+            _ => value * scale,
+        };
+        let [qfac, x, y, z, rest @ ..] = pixdim;
+        let [x, y, z] = [x, y, z].map(millimetres);
+        let offsets = [offset_x, offset_y, offset_z].map(millimetres);
+        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3] = self.floats::<12>(rows)?.map(millimetres);
+        let mut geometry = Geometry {
+            affine: [[0.0; 4]; 4],
+            pixdim: [qfac, x, y, z, rest[0], rest[1], rest[2], rest[3]],
+            qform_code,
+            quaternion: [b, c, d, offsets[0], offsets[1], offsets[2]],
+            sform_code,
+            sform: [[a0, a1, a2, a3], [b0, b1, b2, b3], [c0, c1, c2, c3]],
+            units,
+        };
+        let (sform, qform) = (geometry.sform_affine().ok(), geometry.qform_affine().ok());
+        if sform_code > 0 && sform.is_none() {
+            (geometry.sform_code, geometry.sform) = (0, [[0.0; 4]; 3]);
         }
-        let quaternion = [b, c, d, offset_x, offset_y, offset_z];
-        Ok(Geometry { affine, pixdim, qform_code, quaternion, sform_code, sform, units })
+        if qform_code > 0 && qform.is_none() {
+            (geometry.qform_code, geometry.quaternion) = (0, [0.0; 6]);
+        }
+        geometry.affine = match (sform.filter(|_| sform_code > 0), qform.filter(|_| qform_code > 0)) {
+            (Some(affine), _) | (None, Some(affine)) => affine,
+            (None, None) => geometry::centred(sizes, geometry.steps())
+                .map_err(|error| fail("neither sform, qform nor spacing says where the voxels are").source(error))?,
+        };
+        // What isn't a length is no longer needed, and would be written.
+        for (step, spacing) in geometry.pixdim.iter_mut().skip(1).zip(geometry::spacing(&geometry.affine)) {
+            if !step.is_finite() {
+                *step = spacing;
+            }
+        }
+        Ok(geometry)
+    }
+
+    /// Checks that reading this header gives these sizes, this coding and, to the precision of its numbers, this place: what
+    /// couldn't be read again isn't written.
+    pub(super) fn must_say(&self, sizes: &[usize], coding: Coding, geometry: &Geometry) -> Result<()> {
+        let said = (self.sizes()?, self.coding()?);
+        if said != (sizes.to_vec(), coding) {
+            return Err(fail(format!("the header would say {said:?}")).expected(format!("{sizes:?} and {coding:?}")));
+        }
+        let read = self.geometry(sizes)?.affine;
+        let largest = geometry::spacing(&geometry.affine).into_iter().fold(0.0, f64::max);
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 2e-5 * largest + 1e-6 * b.abs();
+        if !read.iter().flatten().zip(geometry.affine.iter().flatten()).all(close) {
+            return Err(fail(format!("the header would say the affine {read:?}")).expected(format!("{:?}", geometry.affine)));
+        }
+        Ok(())
     }
 
     /// Sets what a volume says; the rest stays. `unchanged`: the voxels are coded as they were.
@@ -344,10 +423,12 @@ impl Header {
         if !unchanged {
             self.put_floats(places.slope, &[1.0, 0.0]);
             self.put_floats(places.display, &[0.0, 0.0]);
-            self.put(places.datatype, coding.stored.code().to_le_bytes());
-            let bits = (coding.stored.size() as i16).saturating_mul(8);
+            self.put(places.datatype, coding.code().to_le_bytes());
+            let bits = (coding.size() as i16).saturating_mul(8);
             self.put(places.datatype.saturating_add(2), bits.to_le_bytes());
         }
+        // What was one of two files is written as one.
+        self.put_raw(places.magic, self.version.magics()[0]);
         let start = places.length.saturating_add(extension);
         match self.version {
             Version::One => self.put(places.offset, (start as f32).to_le_bytes()),

@@ -1,13 +1,18 @@
-//! NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov), `.nii` and `.nii.gz`, both byte orders.
+//! NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov), `.nii` and `.nii.gz`, pairs `.hdr` and `.img`, both byte orders.
 //!
 //! What is read is kept: a file written from a volume that was read has its header, byte for byte, with only those fields
-//! changed that the volume changed, its byte order, its version and its extensions.
+//! changed that the volume changed, its byte order, its version and its extensions. Lengths in metres or micrometres become
+//! millimetres, and a form that can't be one loses its code.
+//!
+//! A compressed file is read to its end, where its checksums are. Bytes after the voxels are ignored, as nibabel and ITK do,
+//! up to the length of all before them, or 16 MiB; more of them in a compressed file are an error.
 //!
 //! Memory, whatever a header says: reading `n` bytes (after decompression) takes at most 6·n + 1 MiB, n being what really
 //! arrived. Deflate can't exceed 1032:1, so a compressed header that claims more is refused before any voxel is read.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod header;
+mod pair;
 mod source;
 mod voxels;
 
@@ -15,23 +20,23 @@ mod voxels;
 mod tests;
 
 use std::{
-    fs::File,
-    io::{BufReader, Read, Write},
-    path::Path,
+    io::{BufRead, Read, Write},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use flate2::{Compression, bufread::MultiGzDecoder, write::GzEncoder};
+use flate2::{Compression, write::GzEncoder};
 use tomograd_core::{Error, Result, element_count};
 
 pub(crate) use header::{Header, Version};
+use source::{Length, Stream};
 pub(crate) use voxels::{Coding, Stored};
 
 use crate::{Volume, atomic::write_all, write_atomically};
 
 const OPERATION: &str = "nifti";
-/// The most that deflate can compress: 258 bytes by two bits.
-const DEFLATE_RATIO: u64 = 1032;
+/// The most bytes that are read behind the header of a pair.
+const MOST_EXTENSIONS: u64 = 1 << 26;
 
 fn fail(what: impl Into<String>) -> Error {
     Error::format(OPERATION, what)
@@ -49,95 +54,124 @@ pub(crate) struct Source {
     pub(crate) extension: Vec<u8>,
 }
 
-/// How many bytes a stream can give.
-#[derive(Clone, Copy)]
-enum Length {
-    /// Exactly this many: memory can be taken for them at once.
-    Known(u64),
-    /// At most this many, after decompression: memory is taken as they arrive.
-    AtMost(u64),
+impl Source {
+    /// A source that says nothing but version, byte order and sizes.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { header: self.header.emptied(), extension: Vec::new() }
+    }
 }
 
-/// Reads a file.
+/// Reads a file, or the pair that it belongs to.
 pub(crate) fn read(path: &Path) -> Result<Volume> {
-    let open = || -> Result<Volume> {
-        let file = File::open(path).map_err(io_error("the file"))?;
-        let about = file.metadata().map_err(io_error("the file"))?;
-        // A pipe says it is empty; then nothing is known, and memory grows with what arrives.
-        let length = about.is_file().then_some(about.len());
-        read_stream(&mut BufReader::with_capacity(1 << 16, file), length)
+    let read = match pair::files(path) {
+        Some(pair) => read_files(&pair),
+        None => Stream::open(path).and_then(|stream| read_stream(stream, None)),
     };
-    open().map_err(|error| error.within(path.display().to_string()))
+    read.map_err(|error| error.within(path.display().to_string()))
+}
+
+fn read_files(pair: &pair::Pair) -> Result<Volume> {
+    let open = |paths: &[PathBuf]| {
+        let path = paths.iter().find(|path| path.exists()).or(paths.first()).map_or(Path::new(""), PathBuf::as_path);
+        Stream::open(path).map_err(|error| error.within(path.display().to_string()))
+    };
+    read_stream(open(&pair.header)?, Some(&mut || open(&pair.image)))
 }
 
 /// Reads bytes as if they were a file.
 pub(crate) fn read_bytes(bytes: &[u8]) -> Result<Volume> {
-    read_stream(&mut &*bytes, Some(bytes.len() as u64))
+    read_stream(Stream::new(bytes, Some(bytes.len() as u64))?, None)
 }
 
-fn read_stream<R: std::io::BufRead>(reader: &mut R, length: Option<u64>) -> Result<Volume> {
-    // Compression shows in the first bytes, whatever the name is.
-    let compressed = reader.fill_buf().map_err(io_error("the file"))?.starts_with(&[0x1F, 0x8B]);
-    if !compressed {
-        return read_from(reader, length.map_or(Length::AtMost(u64::MAX), Length::Known));
+/// Reads bytes as if they were the files of a pair.
+pub(crate) fn read_pair(header: &[u8], image: &[u8]) -> Result<Volume> {
+    let header = Stream::new(header, Some(header.len() as u64))?;
+    read_stream(header, Some(&mut || Stream::new(image, Some(image.len() as u64))))
+}
+
+/// Reads a header and the voxels behind it; `other` opens the file of the voxels, for a header that is one of two.
+fn read_stream<R: BufRead>(
+    mut stream: Stream<R>,
+    other: Option<&mut dyn FnMut() -> Result<Stream<R>>>,
+) -> Result<Volume> {
+    let header = Header::read(&mut stream)?;
+    if !header.of_a_pair() {
+        return read_voxels(stream, header, None);
     }
-    let most = length.map_or(u64::MAX, |length| length.saturating_mul(DEFLATE_RATIO));
-    let mut decoder = MultiGzDecoder::new(reader);
-    let volume = read_from(&mut decoder, Length::AtMost(most))?;
-    // The checksum is compared at the end of the stream only; what may follow the voxels isn't read through.
-    decoder.read(&mut [0; 1]).map_err(io_error("the end of the compressed file"))?;
-    Ok(volume)
+    let Some(other) = other else {
+        return Err(fail("a header whose voxels are in another file").expected("a header called .hdr beside an .img"));
+    };
+    let mut extension = Vec::new();
+    let mut behind = stream.by_ref().take(MOST_EXTENSIONS.saturating_add(1));
+    let got = behind.read_to_end(&mut extension).map_err(io_error("the extensions"))? as u64;
+    if got > MOST_EXTENSIONS {
+        return Err(fail("more behind the header than extensions take")
+            .expected(format!("at most {MOST_EXTENSIONS} bytes")));
+    }
+    stream.finish(header.length().saturating_add(got))?;
+    read_voxels(other()?, header, Some(extension))
 }
 
-fn read_from(reader: &mut impl Read, length: Length) -> Result<Volume> {
-    let header = Header::read(reader)?;
+/// Reads the voxels from a stream that stands at the end of the header, or at the beginning if that is in another file, with
+/// these extensions.
+fn read_voxels<R: BufRead>(mut stream: Stream<R>, header: Header, extension: Option<Vec<u8>>) -> Result<Volume> {
     let sizes = header.sizes()?;
     let coding = header.coding()?;
     let geometry = header.geometry(&sizes)?;
     let shape = tensor_shape(&sizes);
-    let bytes = (element_count(OPERATION, &shape)? as u64).saturating_mul(coding.stored.size() as u64);
+    if coding.channels > 1 && shape.len() > 6 {
+        return Err(fail(format!("{} axes and {} channels", sizes.len(), coding.channels)).expected("at most 7 in all"));
+    }
+    let count = element_count(OPERATION, &[shape.as_slice(), &[coding.channels]].concat())?;
+    let bytes = (count as u64).saturating_mul(coding.stored.size() as u64);
     let start = header.voxels_at()?;
-    let (Length::Known(most) | Length::AtMost(most)) = length;
-    if start.saturating_add(bytes) > most {
+    let end = start.saturating_add(bytes);
+    let (Length::Known(most) | Length::AtMost(most)) = stream.length;
+    if end > most {
         return Err(fail(format!(
             "{bytes} bytes of voxels from byte {start}, but the file holds at most {most} bytes"
         )));
     }
-    let between = start.saturating_sub(header.length());
-    let extension = source::collect(reader, between, "the extensions")?;
-    let voxels = match length {
-        Length::Known(_) => voxels::decode(reader, coding, &shape, header.big())?,
+    let extension = match extension {
+        Some(extension) => {
+            source::skip(&mut stream, start, "what is before the voxels")?;
+            extension
+        }
+        None => source::collect(&mut stream, start.saturating_sub(header.length()), "the extensions")?,
+    };
+    let voxels = match stream.length {
+        Length::Known(_) => voxels::decode(&mut stream, coding, &shape, header.big())?,
         Length::AtMost(_) => {
-            let mut held = source::hold(reader, bytes)?;
+            let mut held = source::hold(&mut stream, bytes)?;
+            stream.finish(end)?;
             voxels::decode(&mut held, coding, &shape, header.big())?
         }
     };
     Volume::from_file(voxels, geometry, Arc::new(Source { header, extension }), coding)
 }
 
-/// The shape of the tensor for the axes x, y, z, t, ... of a file: the same, backwards, with at least three axes and without
-/// trailing axes of 1.
+/// The shape of the tensor for the axes x, y, z, t, ... of a file: the same, backwards, with at least three axes.
 fn tensor_shape(sizes: &[usize]) -> Vec<usize> {
     let mut shape = sizes.to_vec();
-    while shape.len() > 3 && shape.last() == Some(&1) {
-        shape.pop();
-    }
-    while shape.len() < 3 {
-        shape.push(1);
-    }
+    shape.resize(shape.len().max(3), 1);
     shape.reverse();
     shape
 }
 
-/// The axes of the file for the shape of a tensor: those of the source if they are the same but for axes of 1.
+/// The axes of the file for the shape of a tensor: those of the source if they are the same but for a picture's third axis.
 pub(crate) fn file_sizes(shape: &[usize], source: Option<&Source>) -> Vec<usize> {
     let kept = source.and_then(|source| source.header.sizes().ok()).filter(|sizes| tensor_shape(sizes) == shape);
     kept.unwrap_or_else(|| shape.iter().rev().copied().collect())
 }
 
-/// Writes a file.
+/// Writes a file; its name says whether it is compressed.
 pub(crate) fn write(path: &Path, volume: &Volume) -> Result<()> {
-    let compressed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let compressed = name.ends_with(".nii.gz");
+    if !compressed && !name.ends_with(".nii") {
+        return Err(Error::argument(OPERATION, format!("{} isn't named as a format that is written", path.display()))
+            .expected("a name that ends in .nii or .nii.gz (a pair .hdr/.img is read, not written)"));
+    }
     write_atomically(path, |writer| write_to(writer, volume, compressed))
         .map_err(|error| error.within(path.display().to_string()))
 }
@@ -154,19 +188,33 @@ pub(crate) fn write_to(writer: &mut dyn Write, volume: &Volume, compressed: bool
 }
 
 fn write_plain(writer: &mut dyn Write, volume: &Volume) -> Result<()> {
-    let source = volume.source();
     let coding = voxels::choose(volume)?;
-    let sizes = file_sizes(volume.voxels().shape(), source);
-    let extension: &[u8] = source.map_or(&[0; 4], |source| &source.extension);
+    let extension: &[u8] = volume.source().map_or(&[0; 4], |source| &source.extension);
     // The four bytes that say whether extensions follow must be there.
     let extension = if extension.len() < 4 { &[0; 4] } else { extension };
-    let mut header = match source {
-        Some(source) if sizes.iter().all(|&size| source.header.version().fits(size)) => source.header.clone(),
-        _ if sizes.iter().all(|&size| Version::One.fits(size)) => Header::new(Version::One),
-        _ => Header::new(Version::Two),
-    };
-    header.set(&sizes, volume.geometry(), coding, volume.coding() == Some(coding), extension.len())?;
+    let header = header_for(volume, coding, extension.len())?;
     write_all(writer, header.bytes())?;
     write_all(writer, extension)?;
     voxels::encode(writer, volume.voxels(), coding, header.big())
+}
+
+/// The header of a file that holds this volume: the source's, if the volume has one; version two if version one can't say it.
+fn header_for(volume: &Volume, coding: Coding, extension: usize) -> Result<Header> {
+    let source = volume.source().map(|source| &source.header);
+    let shape = volume.voxels().shape();
+    let spatial = if coding.channels > 1 { shape.get(1..).unwrap_or_default() } else { shape };
+    let sizes = file_sizes(spatial, volume.source());
+    let unchanged = volume.coding() == Some(coding);
+    let first = source.cloned().unwrap_or_else(|| Header::new(Version::One));
+    let mut last = None;
+    for (mut header, unchanged) in [(first, unchanged), (Header::new(Version::Two), false)] {
+        let said = header
+            .set(&sizes, volume.geometry(), coding, unchanged, extension)
+            .and_then(|()| header.must_say(&sizes, coding, volume.geometry()));
+        match said {
+            Ok(()) => return Ok(header),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| fail("no header holds this volume")))
 }

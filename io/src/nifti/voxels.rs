@@ -10,7 +10,7 @@ use tomograd_core::{DType, Device, Element, Error, Result, Tensor};
 use super::{OPERATION, fail, io_error};
 use crate::{Volume, atomic::write_all, element::with_element};
 
-/// A datatype of the format.
+/// A type of numbers of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     U8,
@@ -25,11 +25,55 @@ pub(crate) enum Stored {
     U64,
 }
 
-/// How a voxel is stored: `slope · x + intercept` of a number x.
+/// How a voxel is stored: `slope · x + intercept` of each of its numbers x.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Coding {
     pub(crate) stored: Stored,
+    /// Numbers of a voxel: 1, real and imaginary part, or red, green, blue and opacity. Where there are several they are the
+    /// first axis of the tensor.
+    pub(crate) channels: usize,
     pub(crate) scaling: Option<[f64; 2]>,
+}
+
+impl Coding {
+    /// Voxels of several numbers: what they are made of, how many, their code, and what they are called.
+    const COMPOSED: [(Stored, usize, i16, &'static str); 4] = [
+        (Stored::U8, 3, 128, "rgb24"),
+        (Stored::U8, 4, 2304, "rgba32"),
+        (Stored::F32, 2, 32, "complex64"),
+        (Stored::F64, 2, 1792, "complex128"),
+    ];
+
+    /// One number a voxel, not scaled.
+    pub(crate) fn plain(stored: Stored) -> Self {
+        Self { stored, channels: 1, scaling: None }
+    }
+
+    /// The datatype of this code, not scaled.
+    pub(super) fn from_code(code: i16) -> Result<Self> {
+        match Self::COMPOSED.into_iter().find(|entry| entry.2 == code) {
+            Some((stored, channels, ..)) => Ok(Self { stored, channels, scaling: None }),
+            None => Stored::from_code(code).map(Self::plain),
+        }
+    }
+
+    fn entry(self) -> (i16, &'static str) {
+        let entry = Self::COMPOSED.into_iter().find(|entry| (entry.0, entry.1) == (self.stored, self.channels));
+        entry.map_or_else(|| (self.stored.code(), self.stored.name()), |(.., code, name)| (code, name))
+    }
+
+    pub(super) fn code(self) -> i16 {
+        self.entry().0
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.entry().1
+    }
+
+    /// Bytes of a voxel.
+    pub(super) fn size(self) -> usize {
+        self.stored.size().saturating_mul(self.channels)
+    }
 }
 
 /// Voxels that are converted at a time.
@@ -49,18 +93,19 @@ impl Stored {
         (Stored::U64, 1280, 8, "uint64"),
     ];
 
-    pub(super) fn from_code(code: i16) -> Result<Self> {
+    fn from_code(code: i16) -> Result<Self> {
         let known = Self::ALL.into_iter().find(|entry| entry.1 == code).map(|entry| entry.0);
         known.ok_or_else(|| {
             let what = match code {
                 1 => "single bits",
-                32 | 1792 | 2048 => "complex numbers",
-                128 | 2304 => "colours",
+                2048 => "complex numbers of 256 bits",
                 1536 => "128-bit floating-point numbers",
                 _ => "an unknown type",
             };
-            fail(format!("voxels of datatype {code}: {what}"))
-                .expected("integers of 8 to 64 bits, f32 or f64 (2, 4, 8, 16, 64, 256, 512, 768, 1024 or 1280)")
+            fail(format!("voxels of datatype {code}: {what}")).expected(
+                "integers of 8 to 64 bits, f32, f64, complex numbers of these, or colours (2, 4, 8, 16, 32, 64, 128, 256, \
+                 512, 768, 1024, 1280, 1792 or 2304)",
+            )
         })
     }
 
@@ -69,7 +114,7 @@ impl Stored {
         entry.map_or((0, 0, ""), |(_, code, size, name)| (code, size, name))
     }
 
-    pub(super) fn code(self) -> i16 {
+    fn code(self) -> i16 {
         self.entry().0
     }
 
@@ -77,7 +122,7 @@ impl Stored {
         self.entry().1
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         self.entry().2
     }
 
@@ -93,9 +138,35 @@ impl Stored {
     }
 }
 
-/// Reads a tensor of `shape`: unscaled in the smallest dtype that holds every value of the stored type; scaled in f64 for f64
-/// and integers of 32 bits and more, in f32 otherwise.
+/// Whether f32 tells apart what two neighbouring integers of `stored` become, all over their range.
+fn scales_in_f32(stored: Stored, [slope, intercept]: [f64; 2]) -> bool {
+    let most = match stored {
+        Stored::U8 => 255.0,
+        Stored::I8 => 128.0,
+        Stored::I16 => 32768.0,
+        Stored::U16 => 65535.0,
+        // Floating-point numbers are as precise afterwards as they were.
+        Stored::F32 => return true,
+        Stored::I32 | Stored::U32 | Stored::I64 | Stored::U64 | Stored::F64 => return false,
+    };
+    let largest = slope.abs() * most + intercept.abs();
+    largest <= f64::from(f32::MAX) && largest * f64::from(f32::EPSILON) <= slope.abs()
+}
+
+/// Reads a tensor of `shape`, with the channels in front of it if a voxel has several: unscaled in the smallest dtype that
+/// holds every value of the stored type; scaled in f32 for f32 and for integers of 8 and 16 bits, in f64 for all others and
+/// where f32 wouldn't tell two of them apart.
 pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], big: bool) -> Result<Tensor> {
+    if coding.channels == 1 {
+        return decode_numbers(reader, coding, shape, big);
+    }
+    // In the file the channels of a voxel lie side by side.
+    let together = decode_numbers(reader, coding, &[shape, &[coding.channels]].concat(), big)?;
+    let order: Vec<usize> = std::iter::once(shape.len()).chain(0..shape.len()).collect();
+    together.permute(&order)?.contiguous()
+}
+
+fn decode_numbers(reader: &mut impl Read, coding: Coding, shape: &[usize], big: bool) -> Result<Tensor> {
     fn all<const N: usize, T: Element>(
         reader: &mut impl Read,
         shape: &[usize],
@@ -112,7 +183,8 @@ pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], bi
                     part.reverse();
                 }
                 *voxel = value(*part).ok_or_else(|| {
-                    fail("a voxel beyond 2⁶³ − 1").expected("values that a 64-bit signed integer holds")
+                    fail(format!("a voxel that {} can't hold", T::DTYPE))
+                        .expected("integers below 2⁶³, and scaled f32 below 3.4·10³⁸")
                 })?;
             }
         }
@@ -126,10 +198,13 @@ pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], bi
     macro_rules! scaled {
         ($n:literal, $stored:ty => $holder:ty, $slope:ident, $intercept:ident) => {
             all::<$n, $holder>(reader, shape, big, |part| {
-                Some(($slope * <$stored>::from_le_bytes(part) as f64 + $intercept) as $holder)
+                let raw = <$stored>::from_le_bytes(part) as f64;
+                let value = ($slope * raw + $intercept) as $holder;
+                (value.is_finite() || !raw.is_finite()).then_some(value)
             })
         };
     }
+    let small = coding.scaling.is_some_and(|scaling| scales_in_f32(coding.stored, scaling));
     match (coding.stored, coding.scaling) {
         (Stored::U8, None) => plain!(1, u8 => u8),
         (Stored::I8, None) => plain!(1, i8 => i32),
@@ -141,11 +216,15 @@ pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], bi
         (Stored::U64, None) => plain!(8, u64 => i64),
         (Stored::F32, None) => plain!(4, f32 => f32),
         (Stored::F64, None) => plain!(8, f64 => f64),
-        (Stored::U8, Some([a, b])) => scaled!(1, u8 => f32, a, b),
-        (Stored::I8, Some([a, b])) => scaled!(1, i8 => f32, a, b),
-        (Stored::I16, Some([a, b])) => scaled!(2, i16 => f32, a, b),
-        (Stored::U16, Some([a, b])) => scaled!(2, u16 => f32, a, b),
         (Stored::F32, Some([a, b])) => scaled!(4, f32 => f32, a, b),
+        (Stored::U8, Some([a, b])) if small => scaled!(1, u8 => f32, a, b),
+        (Stored::I8, Some([a, b])) if small => scaled!(1, i8 => f32, a, b),
+        (Stored::I16, Some([a, b])) if small => scaled!(2, i16 => f32, a, b),
+        (Stored::U16, Some([a, b])) if small => scaled!(2, u16 => f32, a, b),
+        (Stored::U8, Some([a, b])) => scaled!(1, u8 => f64, a, b),
+        (Stored::I8, Some([a, b])) => scaled!(1, i8 => f64, a, b),
+        (Stored::I16, Some([a, b])) => scaled!(2, i16 => f64, a, b),
+        (Stored::U16, Some([a, b])) => scaled!(2, u16 => f64, a, b),
         (Stored::I32, Some([a, b])) => scaled!(4, i32 => f64, a, b),
         (Stored::U32, Some([a, b])) => scaled!(4, u32 => f64, a, b),
         (Stored::I64, Some([a, b])) => scaled!(8, i64 => f64, a, b),
@@ -233,8 +312,11 @@ impl Number {
 /// holds their dtype.
 pub(super) fn choose(volume: &Volume) -> Result<Coding> {
     let voxels = volume.voxels();
-    let plain = Coding { stored: Stored::of(voxels.dtype()), scaling: None };
+    let plain = Coding::plain(Stored::of(voxels.dtype()));
     let Some(coding) = volume.coding().filter(|&coding| coding != plain) else { return Ok(plain) };
+    if coding.channels > 1 && (voxels.rank() < 4 || voxels.shape().first() != Some(&coding.channels)) {
+        return Ok(plain);
+    }
     let voxels = voxels.contiguous()?;
     let fits = with_element!(voxels.dtype(), T => {
         voxels.as_slice::<T>()?.iter().all(|&voxel| Number::of(voxel).encode::<T>(coding).is_some())
@@ -244,7 +326,8 @@ pub(super) fn choose(volume: &Volume) -> Result<Coding> {
 
 /// Writes the elements in the order of the file.
 pub(super) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, big: bool) -> Result<()> {
-    let voxels = voxels.contiguous()?;
+    let order: Vec<usize> = (1..voxels.rank()).chain([0]).collect();
+    let voxels = if coding.channels > 1 { voxels.permute(&order)?.contiguous()? } else { voxels.contiguous()? };
     let size = coding.stored.size();
     let mut buffer = Vec::with_capacity(BLOCK.saturating_mul(8));
     with_element!(voxels.dtype(), T => {
@@ -252,7 +335,7 @@ pub(super) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, bi
             buffer.clear();
             for &voxel in block {
                 let bytes = Number::of(voxel).encode::<T>(coding).ok_or_else(|| {
-                    Error::argument(OPERATION, format!("{voxel:?} can't be stored as {}", coding.stored.name()))
+                    Error::argument(OPERATION, format!("{voxel:?} can't be stored as {}", coding.name()))
                 })?;
                 let start = buffer.len();
                 buffer.extend(bytes.iter().take(size));

@@ -10,13 +10,13 @@ use crate::{element::with_element, geometry::Affine};
 /// A summary of a volume.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Info {
-    /// Voxels along each axis of the file: x, y, z, then time or channels.
+    /// Voxels along each axis of the file: x, y, z, then time; channels of colours or complex numbers are the last.
     pub shape: Vec<usize>,
     /// The type of a stored voxel: `int16`.
     pub stored: &'static str,
     /// The dtype of the voxels after reading.
     pub dtype: DType,
-    /// Distance of neighbouring voxels along x, y, z, in the file's unit (millimetres).
+    /// Millimetres between neighbouring voxels along x, y, z.
     pub spacing: [f64; 3],
     /// Where x, y and z point: `RAS`.
     pub orientation: String,

@@ -13,13 +13,11 @@ impl Volume {
     /// The same volume with x, y and z pointing as `codes` says (`RAS`, `LPS`, `PIR`, ...): axes are permuted and flipped,
     /// never interpolated, so that turning back gives the same voxels. Every voxel stays where it is in the world.
     ///
-    /// The codes of qform and sform stay; the matrices become those of the turned axes.
+    /// The codes of qform and sform stay; each of the two matrices becomes that of the turned axes, also where they differ.
     ///
     /// # Errors
-    /// When `codes` isn't three letters, one each of R/L, A/P and S/I, or the affine has no inverse.
+    /// When `codes` isn't three letters, one each of R/L, A/P and S/I, or memory runs out.
     pub fn reorient(&self, codes: &str) -> Result<Self> {
-        let affine = self.affine();
-        geometry::inverse(affine)?;
         let (from, to) = (axes(&self.orientation())?, axes(codes)?);
         let [x, y, z] = self.spatial();
         // For each new axis: the old axis along the same world axis, and whether it runs the other way.
@@ -42,21 +40,25 @@ impl Volume {
             }
         }
         let voxels = with_element!(self.voxels().dtype(), T => turned::<T>(self.voxels(), turn)?);
-        self.moved(voxels, geometry::compose(affine, &map))
+        self.moved(voxels, &map)
     }
 
-    /// Other voxels at another place: qform and sform keep their codes as far as they can say it.
-    pub(crate) fn moved(&self, voxels: Tensor, affine: Affine) -> Result<Self> {
+    /// Other voxels on another grid; `map` gives the old voxel index of a new one. Qform and sform each move by it and keep
+    /// their codes; a qform that can't say where it comes to (a shear) loses its code.
+    pub(crate) fn moved(&self, voxels: Tensor, map: &Affine) -> Result<Self> {
         let old = self.geometry();
-        let [x, y, z] = geometry::spacing(&affine);
-        let (quaternion, qfac, exact) = geometry::to_quaternion(&affine);
-        let [r0, r1, r2, _] = affine;
-        let [_, _, _, _, rest @ ..] = old.pixdim;
-        let [t, u, v, w] = rest;
-        // A quaternion can't say a shear; and the affine must come from the sform if no qform says it.
+        let affine = geometry::compose(&old.affine, map);
+        let sform = if old.sform_code > 0 { geometry::compose(&old.sform_affine()?, map) } else { affine };
+        // Without a code the numbers of the qform are of no meaning: they say the affine as far as they can.
+        let qform = if old.qform_code > 0 { geometry::compose(&old.qform_affine()?, map) } else { affine };
+        let (quaternion, qfac, exact) = geometry::to_quaternion(&qform)?;
         let qform_code = if exact { old.qform_code.max(0) } else { 0 };
+        // The affine must come from the sform if no qform says it.
         let sform_code = if old.sform_code > 0 || qform_code > 0 { old.sform_code.max(0) } else { 2 };
-        // Without an sform the affine that is read again is the quaternion's, to f32's precision.
+        // The spacing belongs to the qform, if there is one.
+        let [x, y, z] = geometry::spacing(if qform_code > 0 { &qform } else { &affine });
+        let [_, _, _, _, t, u, v, w] = old.pixdim;
+        let [r0, r1, r2, _] = sform;
         let geometry = Geometry {
             affine,
             pixdim: [qfac, x, y, z, t, u, v, w],
@@ -75,7 +77,7 @@ impl Volume {
         [sizes.next().unwrap_or(1), sizes.next().unwrap_or(1), sizes.next().unwrap_or(1)]
     }
 
-    /// Voxels along each axis of the file: x, y, z, then the others.
+    /// Voxels along each axis of the file: x, y, z, then the others; channels of colours or complex numbers are the last.
     pub fn file_shape(&self) -> Vec<usize> {
         nifti::file_sizes(self.voxels().shape(), self.source())
     }

@@ -11,20 +11,22 @@ use crate::{
 /// How a value between voxels is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpolation {
-    /// The nearest voxel's; the dtype stays. For labels: no new value can arise.
+    /// The nearest voxel's; the dtype stays. For labels: no new value can arise. A place half-way between two voxels, to a
+    /// ten-thousandth of a voxel, takes the one of the larger index, as SciPy, ITK and PyTorch's `nearest-exact` do.
     Nearest,
     /// Linear between the eight voxels around; in f64, given as f64 for f64 voxels and as f32 for all others. For images.
     Linear,
 }
 
 impl Volume {
-    /// The volume on a grid of another spacing (along x, y, z, in the file's unit), with the same axes and the same middle.
-    /// The number of voxels along an axis is the old extent divided by the new spacing, rounded, and at least 1.
+    /// The volume on a grid of another spacing (millimetres along x, y, z), with the same axes and the same middle. The number
+    /// of voxels along an axis is the old extent divided by the new spacing, rounded, and at least 1. Which voxels a new one
+    /// comes from follows from the ratio of the spacings alone, wherever the axes point.
     ///
     /// There is no smoothing before the grid is made coarser. See [`Volume::resample_to`] for the edge.
     ///
     /// # Errors
-    /// When a spacing isn't positive and finite, the affine has no inverse, or memory runs out.
+    /// When a spacing isn't positive and finite, or memory runs out.
     pub fn resample(&self, spacing: [f64; 3], interpolation: Interpolation) -> Result<Self> {
         if !spacing.iter().all(|step| step.is_finite() && *step > 0.0) {
             return Err(Error::argument("resample", format!("a spacing of {spacing:?}")).expected("positive numbers"));
@@ -41,26 +43,35 @@ impl Volume {
             }
             row[3] = ((old_size as f64 - 1.0) - (*size as f64 - 1.0) * ratio) / 2.0;
         }
-        self.resampled(sizes, geometry::compose(self.affine(), &map), interpolation)
+        self.resampled(sizes, &map, interpolation)
     }
 
-    /// The volume on the grid of another one, wherever that lies in the world.
+    /// The volume on the grid of another one, wherever that lies in the world. Its matrices and codes are the other's; what
+    /// else the file said of the voxels stays.
     ///
     /// A place up to half a voxel outside of the outermost voxel centres takes the value at the edge; beyond that it is 0.
     ///
     /// # Errors
-    /// When an affine has no inverse, or memory runs out.
+    /// When memory runs out.
     pub fn resample_to(&self, other: &Volume, interpolation: Interpolation) -> Result<Self> {
-        let resampled = self.resampled(other.spatial(), *other.affine(), interpolation)?;
-        // The grid is the other's to the bit, codes and all.
-        Ok(Self { geometry: other.geometry.clone(), source: other.source.clone(), ..resampled })
+        let sizes = other.spatial();
+        let map = geometry::compose(&geometry::inverse(self.affine())?, other.affine());
+        let mut resampled = self.resampled(sizes, &straightened(map, sizes), interpolation)?;
+        // The grid is the other's to the bit, codes and all; the steps of time and channels are this one's.
+        let mut geometry = other.geometry.clone();
+        for (step, own) in geometry.pixdim.iter_mut().zip(self.geometry.pixdim).skip(4) {
+            *step = own;
+        }
+        geometry.units = geometry.units & 7 | self.geometry.units & !7;
+        resampled.geometry = geometry;
+        Ok(resampled)
     }
 
-    fn resampled(&self, sizes: [usize; 3], affine: Affine, interpolation: Interpolation) -> Result<Self> {
-        geometry::inverse(&affine)?;
-        let map = geometry::compose(&geometry::inverse(self.affine())?, &affine);
+    /// The volume on a grid of these sizes; `map` gives the old voxel index of a new one.
+    fn resampled(&self, sizes: [usize; 3], map: &Affine, interpolation: Interpolation) -> Result<Self> {
+        geometry::inverse(map)?;
         let voxels = self.voxels().contiguous()?;
-        let grid = Grid { from: self.spatial(), to: sizes, map };
+        let grid = Grid { from: self.spatial(), to: sizes, map: *map };
         let made = match interpolation {
             Interpolation::Nearest => with_element!(voxels.dtype(), T => grid.nearest::<T>(&voxels)?),
             Interpolation::Linear => with_element!(voxels.dtype(), T => match voxels.dtype() {
@@ -68,12 +79,35 @@ impl Volume {
                 _ => grid.linear::<T, f32>(&voxels)?,
             }),
         };
-        let mut moved = self.moved(made, affine)?;
+        let mut moved = self.moved(made, map)?;
         if interpolation == Interpolation::Linear {
             moved.coding = None;
         }
         Ok(moved)
     }
+}
+
+/// The part of a voxel that rounding in headers of 32 bits and in the maps between grids is taken to reach.
+const SLACK: f64 = 1e-4;
+
+/// A map between grids without what rounding left beside their axes, where the axes of both are parallel: then an index
+/// depends on one other index alone, and a tie is decided the same way everywhere.
+fn straightened(map: Affine, sizes: [usize; 3]) -> Affine {
+    let mut straight = map;
+    for row in straight.iter_mut().take(3) {
+        let largest = row.iter().take(3).fold(0.0, |largest: f64, entry| largest.max(entry.abs()));
+        let mut beside = 0.0;
+        for (entry, size) in row.iter_mut().zip(sizes) {
+            if entry.abs() < largest {
+                beside += entry.abs() * (size as f64 - 1.0);
+                *entry = 0.0;
+            }
+        }
+        if beside > SLACK {
+            return map;
+        }
+    }
+    if geometry::inverse(&straight).is_ok() { straight } else { map }
 }
 
 /// Two grids, and the map from voxel indices of the new one to those of the old one.
@@ -118,7 +152,6 @@ impl Grid {
     /// The place moved to the edge if it is at most half a voxel outside; none if it is further.
     fn inside(&self, place: [f64; 3]) -> Option<[f64; 3]> {
         // Rounding in the map must not lose the outermost voxels.
-        const SLACK: f64 = 1e-6;
         let mut inside = [0.0; 3];
         for ((to, at), size) in inside.iter_mut().zip(place).zip(self.from) {
             let last = size as f64 - 1.0;
@@ -133,7 +166,7 @@ impl Grid {
     fn nearest<T: Element>(&self, voxels: &Tensor) -> Result<Tensor> {
         let [width, height, _] = self.from;
         self.fill::<T, T>(voxels, |values, place| {
-            let [x, y, z] = self.inside(place)?.map(|at| (at + 0.5).floor() as usize);
+            let [x, y, z] = self.inside(place)?.map(|at| (at + 0.5 + SLACK).floor() as usize);
             // Half-way at the last voxel is clamped already, so each index is on the grid.
             values.get((z * height + y) * width + x).copied()
         })
@@ -150,7 +183,8 @@ impl Grid {
             let at = |x: usize, y: usize, z: usize| {
                 values.get((z * height + y) * width + x).map_or(0.0, |value| value.to_f64())
             };
-            let mix = |a: f64, b: f64, t: f64| if t == 0.0 { a } else { a + (b - a) * t };
+            // Between two equal infinities the difference isn't a number.
+            let mix = |a: f64, b: f64, t: f64| if t == 0.0 || a == b { a } else { a + (b - a) * t };
             let row = |y, z| mix(at(x, y, z), at(right, y, z), fx);
             let plane = |z| mix(row(y, z), row(back, z), fy);
             Some(U::from_f64(mix(plane(z), plane(up), fz)))
