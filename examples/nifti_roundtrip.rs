@@ -3,22 +3,30 @@
 //! ```text
 //! cargo run --release --example nifti_roundtrip -- IN_DIR OUT_DIR
 //! ```
-//! OUT_DIR gets a file of the same name for each `.nii` and `.nii.gz`, and `report.jsonl` with one object a file.
+//! OUT_DIR, which must be new or empty, gets a file of the same name for each `.nii` and `.nii.gz`, and `report.jsonl` with one
+//! object a file.
 //! `tests/golden/nifti_check.py IN_DIR OUT_DIR` compares both with what nibabel and SimpleITK read.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use serde_json::json;
-use tomograd::{Error, Result, prelude::Volume};
+use tomograd::{Error, Result, io::write_atomically, prelude::Volume};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(from), Some(to), None) = (arguments.next(), arguments.next(), arguments.next()) else {
         return Err(Error::argument("nifti_roundtrip", "two folders are needed").expected("IN_DIR OUT_DIR"));
     };
-    let list = fs::read_dir(&from).map_err(|error| Error::io("list", from.display(), error))?;
-    let mut paths: Vec<PathBuf> = list.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let list = |folder: &PathBuf| -> Result<Vec<PathBuf>> {
+        let fail = |error| Error::io("list", folder.display(), error);
+        fs::read_dir(folder).map_err(fail)?.map(|entry| Ok(entry.map_err(fail)?.path())).collect()
+    };
+    let mut paths = list(&from)?;
     paths.sort();
+    if to.exists() && !list(&to)?.is_empty() {
+        return Err(Error::argument("nifti_roundtrip", format!("{} isn't empty", to.display()))
+            .expected("a new or an empty folder: nothing is written over"));
+    }
     fs::create_dir_all(&to).map_err(|error| Error::io("create", to.display(), error))?;
 
     let mut report = Vec::new();
@@ -49,8 +57,12 @@ fn main() -> Result<()> {
         );
     }
     let path = to.join("report.jsonl");
-    let mut file = fs::File::create(&path).map_err(|error| Error::io("write", path.display(), error))?;
-    report.iter().try_for_each(|line| writeln!(file, "{line}")).map_err(|e| Error::io("write", path.display(), e))?;
+    write_atomically(&path, |file| {
+        report
+            .iter()
+            .try_for_each(|line| writeln!(file, "{line}"))
+            .map_err(|error| Error::io("write", path.display(), error))
+    })?;
     println!("{} files read and written; see {}", report.len(), path.display());
     Ok(())
 }

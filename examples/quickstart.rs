@@ -8,8 +8,8 @@ use tomograd::prelude::*;
 
 fn main() -> Result<()> {
     let seed = Seed::new(0);
-    let cases = Dataset::open("examples/data/hippocampus", 3)?.prepare(Compose::new().then(ZScore::default()));
-    let patches = Compose::new().then(CropOrPad::random([40, 56, 40]));
+    let cases = Dataset::open("examples/data/hippocampus", 3)?.prepare(Compose::new().then(ZScore::default())?);
+    let patches = Compose::new().then(CropOrPad::random([40, 56, 40]))?;
     let loader = Loader::new(Arc::new(cases), 2, seed.named("loader"))?.transforms(patches);
 
     let config = UNet3dConfig { widths: vec![8, 16, 32], ..UNet3dConfig::new(3) };

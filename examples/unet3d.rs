@@ -1,7 +1,10 @@
 //! A 3D U-Net learns to segment the hippocampus, from the files to the masks.
 //!
 //!     cargo run --release --example unet3d -- --data DIR --epochs N --widths C,C,... --out DIR --resume FILE --threads N
-//!         --seed S --device D
+//!         --seed S --device D --overwrite
+//!
+//! The folder of results is the run's own: what an earlier run left there is written over, but for weights, which must be
+//! resumed from or given up with `--overwrite`.
 //!
 //! Without arguments it trains on the 40 cases that come with the project and predicts 12 others. `benches/accuracy/` trains
 //! on all cases by the same recipe, beside PyTorch.
@@ -10,12 +13,13 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use clap::Parser;
 use tomograd::{
+    io::write_atomically,
     kernels::{
         Precision,
         parallel::{Settings, with_settings},
     },
     pipeline::{
-        progress,
+        Mean, progress,
         transforms::{Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomNoise, ZScore},
     },
     prelude::*,
@@ -48,6 +52,9 @@ struct Arguments {
     /// cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Writes over the weights of another run in the folder of results
+    #[arg(long)]
+    overwrite: bool,
     /// Trains without algorithms that round more than a plain sum (Winograd)
     #[arg(long)]
     strict: bool,
@@ -80,21 +87,22 @@ fn run(arguments: &Arguments) -> Result<()> {
     let device: Device = arguments.device.parse()?;
     let seed = Seed::new(arguments.seed);
     let precision = if arguments.strict { Precision::Strict } else { Precision::Fast };
+    keep_weights(arguments)?;
     let masks = arguments.out.join("masks");
     std::fs::create_dir_all(&masks).map_err(|error| Error::io("create", masks.display(), error))?;
 
-    let cases = Dataset::open(&arguments.data, CLASSES)?.prepare(Compose::new().then(ZScore::default()));
+    let cases = Dataset::open(&arguments.data, CLASSES)?.prepare(Compose::new().then(ZScore::default())?);
     let split_file = arguments.data.join("split.txt");
     let split = if split_file.exists() { Split::read(split_file)? } else { Split::fixed(&cases.names()) };
     let (train, validation) = (cases.subset(&split.train)?, cases.subset(&split.validation)?);
     let augment = Compose::new()
-        .then(RandomAffine { probability: 0.3, ..RandomAffine::default() })
-        .then(CropOrPad::random(PATCH))
+        .then(RandomAffine { probability: 0.3, ..RandomAffine::default() })?
+        .then(CropOrPad::random(PATCH))?
         // Left and right are mirror images; front and back, top and bottom are not.
-        .then(Flip::new([0.0, 0.0, 0.5]))
-        .then(RandomBrightness::default())
-        .then(RandomNoise::default());
-    let loader = Loader::new(Arc::new(train), BATCH, seed.named("loader"))?.transforms(augment).drop_last();
+        .then(Flip::new([0.0, 0.0, 0.5]))?
+        .then(RandomBrightness::default())?
+        .then(RandomNoise::default())?;
+    let loader = Loader::new(Arc::new(train), BATCH, seed.named("loader"))?.transforms(augment).drop_last()?;
     let steps = loader.steps() as u64;
     let total = steps * arguments.epochs;
 
@@ -129,7 +137,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     );
 
     let log_file = arguments.out.join("epochs.csv");
-    let mut log = format!("epoch,loss,step_seconds,{}\n", CLASS_NAMES.join(","));
+    // After the Dice of each class, over how many of the validation cases it is the mean.
+    let counts = CLASS_NAMES.map(|name| format!("{name}_defined"));
+    let mut log = format!("epoch,loss,step_seconds,{},{}\n", CLASS_NAMES.join(","), counts.join(","));
     if first_epoch > 0 {
         log = std::fs::read_to_string(&log_file).unwrap_or(log);
     }
@@ -143,7 +153,13 @@ fn run(arguments: &Arguments) -> Result<()> {
             let logits = net.forward(&pass.input(&batch.image), &mut pass)?;
             let loss = DiceCe::default().forward(&logits, &batch.label)?;
             drop(logits);
-            sum += loss.value().to_scalar()?;
+            let value = loss.value().to_scalar()?;
+            if !value.is_finite() {
+                return Err(Error::argument("loss", format!("{value} in epoch {}, step {index}", epoch + 1))
+                    .expected("a finite number")
+                    .within(format!("cases {}", batch.names.join(", "))));
+            }
+            sum += value;
             let update = pass.backward(&loss)?.clip_norm(12.0)?;
             optimizer.set_rate_factor(schedule::one_cycle(step, total))?;
             optimizer.step(&mut params, update)?;
@@ -160,6 +176,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             dice.map_or(String::new(), |dice| format!("  validation Dice {dice:.4}")),
             start.elapsed().as_secs_f64()
         );
+        let dice = dice.map(|dice| dice.value);
         let improved = dice.is_some_and(|dice| dice > best);
         best = dice.map_or(best, |dice| best.max(dice));
         let checkpoint = Checkpoint::new(&params)
@@ -172,21 +189,44 @@ fn run(arguments: &Arguments) -> Result<()> {
             checkpoint.save(arguments.out.join("best.safetensors"))?;
         }
         checkpoint.save(arguments.out.join("last.safetensors"))?;
-        let class_dice = |class| report.as_ref().map_or(String::new(), |r| r.class_mean(class, |m| m.dice).to_string());
-        let dice: Vec<String> = (1..CLASSES).map(class_dice).collect();
-        log += &format!("{},{loss},{step_seconds},{}\n", epoch + 1, dice.join(","));
-        std::fs::write(&log_file, &log).map_err(|error| Error::io("write", log_file.display(), error))?;
+        let class_dice = |class| report.as_ref().map(|r| r.class_mean(class, |m| m.dice)).transpose();
+        let dice = (1..CLASSES).map(class_dice).collect::<Result<Vec<_>>>()?;
+        let column = |text: fn(&Mean) -> String| {
+            dice.iter().map(|dice| dice.as_ref().map_or(String::new(), text)).collect::<Vec<_>>().join(",")
+        };
+        let (means, counts) = (column(|dice| dice.value.to_string()), column(|dice| dice.defined.to_string()));
+        log += &format!("{},{loss},{step_seconds},{means},{counts}\n", epoch + 1);
+        write_atomically(&log_file, |writer| {
+            writer.write_all(log.as_bytes()).map_err(|error| Error::io("write", log_file.display(), error))
+        })?;
     }
 
     let report = predict(&params, &net, arguments, &validation, &split.validation)?;
     report.write_csv(arguments.out.join("metrics.csv"))?;
+    report.write_summary_csv(arguments.out.join("summary.csv"))?;
     println!("{report}\n{:.0} s; results in {}", start.elapsed().as_secs_f64(), arguments.out.display());
     Ok(())
 }
 
+/// That no weights of another run lie where this one will write its own.
+fn keep_weights(arguments: &Arguments) -> Result<()> {
+    let resumed = arguments.resume.as_ref().and_then(|path| path.canonicalize().ok());
+    let here = arguments.out.canonicalize().ok();
+    // Going on from a checkpoint of this folder, it is the same run.
+    if arguments.overwrite || resumed.is_some_and(|resumed| resumed.parent() == here.as_deref()) {
+        return Ok(());
+    }
+    match ["last.safetensors", "best.safetensors"].map(|name| arguments.out.join(name)).into_iter().find(|f| f.exists())
+    {
+        Some(file) => Err(Error::argument("out", format!("{} holds the weights of another run", file.display()))
+            .expected("another folder for --out, --resume with that file, or --overwrite")),
+        None => Ok(()),
+    }
+}
+
 /// The predicted classes of one prepared image (C, D, H, W).
 fn segment(params: &Params, net: &UNet3d, image: &Tensor) -> Result<Tensor> {
-    SlidingWindow::new(PATCH).overlap(0.5).labels(image, |patches| {
+    SlidingWindow::new(PATCH)?.labels(image, |patches| {
         let mut pass = Pass::eval(params)?;
         Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
     })
@@ -197,7 +237,8 @@ fn validate(params: &Params, net: &UNet3d, cases: &Dataset) -> Result<Report> {
     let mut report = Report::new(CLASS_NAMES);
     for index in 0..cases.len() {
         let sample = cases.sample(index)?;
-        let prediction = segment(params, net, &sample.image)?;
+        let prediction =
+            segment(params, net, &sample.image).map_err(|error| error.within(format!("case {}", sample.name)))?;
         if let Some(truth) = &sample.label {
             report.add(&sample.name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
         }
@@ -209,10 +250,11 @@ fn validate(params: &Params, net: &UNet3d, cases: &Dataset) -> Result<Report> {
 fn predict(params: &Params, net: &UNet3d, arguments: &Arguments, cases: &Dataset, names: &[String]) -> Result<Report> {
     use tomograd::pipeline::Cases;
     let mut report = Report::new(CLASS_NAMES);
-    let mut sheet = ContactSheet::new(4, CLASSES);
+    let mut sheet = ContactSheet::new(4, CLASSES)?;
     for (index, name) in names.iter().enumerate() {
         let sample = cases.sample(index)?;
-        let prediction = segment(params, net, &sample.image)?;
+        let prediction =
+            segment(params, net, &sample.image).map_err(|error| error.within(format!("case {}", sample.name)))?;
         if let Some(truth) = &sample.label {
             report.add(name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
         }

@@ -51,6 +51,13 @@ fn killed_and_resumed_it_ends_as_if_nothing_had_happened() {
     let whole = finish(&data, &folder.join("whole"), &["--threads", "1"]);
     assert!(finish(&data, &folder.join("five"), &["--threads", "5"]) == whole, "five threads give another file");
 
+    // Another run leaves the weights alone that it would write over.
+    assert!(!start(&data, &folder.join("whole"), &[]).wait().unwrap().success());
+    assert!(
+        fs::read(folder.join("whole/last.safetensors")).unwrap() == whole,
+        "the weights of a finished run are gone"
+    );
+
     let out = folder.join("killed");
     let last = out.join("last.safetensors");
     let mut random = Seed::new(u64::from(std::process::id())).random();

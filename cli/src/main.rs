@@ -1,4 +1,4 @@
-//! The tomograd program. Exit codes: 0 done, 1 a file or its content is wrong, 2 the command line is.
+//! The tomograd program. Exit codes: 0 done, 1 a file or its content is wrong, 2 the command line is, and nothing was done.
 
 mod info;
 mod predict;
@@ -7,6 +7,7 @@ mod profile;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use tomograd::Error;
 
 /// Medical volumes and networks from the command line.
 #[derive(Parser)]
@@ -23,7 +24,7 @@ enum Command {
         /// A NIfTI file
         file: PathBuf,
     },
-    /// Segments volumes with a network from a checkpoint
+    /// Segments volumes with a network from a checkpoint; the volumes of a file of four axes are its channels
     Predict {
         /// A checkpoint with the network's configuration in it
         checkpoint: PathBuf,
@@ -33,6 +34,9 @@ enum Command {
         /// Where the masks go, under the names of the inputs
         #[arg(long)]
         out: PathBuf,
+        /// Replaces masks that are there already; never an input
+        #[arg(long)]
+        overwrite: bool,
     },
     /// Prints what took the most time in a trace that a run with TOMOGRAD_TRACE=FILE wrote
     Profile {
@@ -47,16 +51,42 @@ enum Command {
     },
 }
 
+/// Why the program ends without what it was asked for.
+enum Failure {
+    /// What was asked for can't be; nothing was done.
+    CommandLine(Error),
+    /// A file, or what is in it.
+    File(Error),
+    /// Some of several files, each of which was named with its error; the others are done.
+    Files { failed: Vec<String>, of: usize },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::File(error)
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Info { file } => info::run(&file),
-        Command::Predict { checkpoint, inputs, out } => predict::run(&checkpoint, &inputs, &out),
-        Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape),
+        Command::Info { file } => info::run(&file).map_err(Failure::from),
+        Command::Predict { checkpoint, inputs, out, overwrite } => predict::run(&checkpoint, &inputs, &out, overwrite),
+        Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(Failure::CommandLine(error)) => {
             eprintln!("tomograd: {error}");
+            ExitCode::from(2)
+        }
+        Err(Failure::File(error)) => {
+            eprintln!("tomograd: {error}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Files { failed, of }) => {
+            if of > 1 {
+                eprintln!("tomograd: {} of {of} files failed: {}", failed.len(), failed.join(", "));
+            }
             ExitCode::FAILURE
         }
     }

@@ -1,32 +1,173 @@
-//! `tomograd predict CHECKPOINT INPUT... --out DIR`.
+//! `tomograd predict CHECKPOINT INPUT... --out DIR [--overwrite]`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tomograd::{
     pipeline::{
-        Sample,
+        Sample, Scan,
         transforms::{Compose, ZScore},
     },
     prelude::*,
 };
 
+use crate::Failure;
+
 /// Windows of this size cover a volume.
 const PATCH: [usize; 3] = [64; 3];
 
-pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path) -> Result<()> {
+/// A volume and where its mask goes.
+struct Job<'a> {
+    input: &'a Path,
+    output: PathBuf,
+}
+
+/// Segments every input that can be read; those that can't are named at the end. Nothing has been read, and nothing is
+/// written, when the names alone show that a file would be lost.
+pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path, overwrite: bool) -> Result<(), Failure> {
+    let jobs = plan(checkpoint, inputs, out, overwrite).map_err(Failure::CommandLine)?;
     let model = Model::load(checkpoint, Device::Cpu)?;
-    std::fs::create_dir_all(out).map_err(|error| Error::io("create", out.display(), error))?;
-    let prepare = Compose::new().then(ZScore::default());
-    for input in inputs {
-        let within = |error: Error| error.within(input.display().to_string());
-        let name =
-            input.file_name().ok_or_else(|| Error::argument("predict", format!("{} isn't a file", input.display())))?;
-        let scan = Volume::read(input)?;
-        let sample = Sample::new(name.to_string_lossy(), &scan.to_f32()?.unsqueeze(0)?, None).map_err(within)?;
-        let sample = prepare.apply(sample, Seed::new(0))?;
-        let labels = SlidingWindow::new(PATCH).overlap(0.5).labels(&sample.image, |patches| model.predict(patches));
-        scan.with_voxels(labels.map_err(within)?)?.write(out.join(name))?;
-        println!("{}", out.join(name).display());
+    let prepare = Compose::new().then(ZScore::default())?;
+    let window = SlidingWindow::new(PATCH)?;
+    fs::create_dir_all(out).map_err(|error| Error::io("create", out.display(), error))?;
+    let mut failed = Vec::new();
+    for job in &jobs {
+        match segment(&model, &prepare, &window, job, overwrite) {
+            Ok(()) => println!("{}", job.output.display()),
+            Err(error) => {
+                eprintln!("tomograd: {error}");
+                failed.push(job.input.display().to_string());
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Files { failed, of: jobs.len() }) }
+}
+
+fn segment(model: &Model, prepare: &Compose, window: &SlidingWindow, job: &Job<'_>, overwrite: bool) -> Result<()> {
+    let within = |error: Error| error.within(job.input.display().to_string());
+    let volume = Volume::read(job.input)?;
+    let scan = Scan::of_volume(&volume).map_err(within)?;
+    check_channels(model, &scan).map_err(within)?;
+    let sample = Sample::new(file_name(job.input), &scan.values, None).map_err(within)?;
+    drop(scan);
+    let sample = prepare.apply(sample, Seed::new(0)).map_err(within)?;
+    let labels = window.labels(&sample.image, |patches| model.predict(patches)).map_err(within)?;
+    let mask = volume.with_voxels(labels).map_err(within)?;
+    // It wasn't there when the names were looked at.
+    if !overwrite && is_there(&job.output) {
+        return Err(exists(&job.output));
+    }
+    mask.write(&job.output)
+}
+
+/// That the network takes as many channels as the image has.
+fn check_channels(model: &Model, scan: &Scan) -> Result<()> {
+    let Some(wanted) = model.config().get("in_channels").and_then(serde_json::Value::as_u64) else { return Ok(()) };
+    let channels = scan.values.shape().first().copied().unwrap_or(0);
+    if channels as u64 != wanted {
+        return Err(Error::shape("predict", format!("an image of {channels} channels"))
+            .expected(format!("{wanted}, as the network was trained with"))
+            .shapes([scan.values.shape()]));
     }
     Ok(())
+}
+
+/// The mask's place for each input.
+///
+/// # Errors
+/// When two masks would have one name (a file system may not tell capitals apart), one would replace an input or the checkpoint,
+/// or a file is there that mustn't be overwritten.
+fn plan<'a>(checkpoint: &Path, inputs: &'a [PathBuf], out: &Path, overwrite: bool) -> Result<Vec<Job<'a>>> {
+    if is_there(out) && !out.is_dir() {
+        return Err(
+            Error::argument("predict", format!("{} isn't a folder", out.display())).expected("a folder for --out")
+        );
+    }
+    let mut names: HashMap<String, &Path> = HashMap::new();
+    let mut jobs = Vec::new();
+    for input in inputs {
+        let name = file_name(input);
+        if name.is_empty() {
+            return Err(Error::argument("predict", format!("{} isn't a file", input.display())));
+        }
+        let name = mask_name(&name);
+        if let Some(other) = names.insert(name.to_lowercase(), input) {
+            return Err(Error::argument(
+                "predict",
+                format!("{} and {} give one mask, {name}", other.display(), input.display()),
+            )
+            .expected("files of different names, or a call for each"));
+        }
+        jobs.push(Job { input, output: out.join(name) });
+    }
+    let read: Vec<PathBuf> = inputs.iter().map(PathBuf::as_path).chain([checkpoint]).filter_map(real).collect();
+    for job in &jobs {
+        if real(&job.output).is_some_and(|output| read.contains(&output)) {
+            return Err(Error::argument(
+                "predict",
+                format!("the mask would replace {}, which is read", job.output.display()),
+            )
+            .expected("another folder for --out"));
+        }
+        if !overwrite && is_there(&job.output) {
+            return Err(exists(&job.output));
+        }
+    }
+    Ok(jobs)
+}
+
+fn exists(path: &Path) -> Error {
+    Error::argument("predict", format!("{} is there already", path.display()))
+        .expected("another folder, or --overwrite")
+}
+
+/// Whether there is a file of this name, or a link, wherever it leads.
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The path without links, if there is such a file.
+fn real(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The name of the mask of a file: its own, as a NIfTI file.
+fn mask_name(name: &str) -> String {
+    let ends = |ending: &str| {
+        let stem = name.len().checked_sub(ending.len()).filter(|&at| at > 0 && name.is_char_boundary(at))?;
+        let (stem, end) = name.split_at(stem);
+        end.eq_ignore_ascii_case(ending).then_some(stem)
+    };
+    if ends(".nii").is_some() || ends(".nii.gz").is_some() {
+        return name.to_owned();
+    }
+    let stem = [".hdr", ".img", ".hdr.gz", ".img.gz"].into_iter().find_map(ends).unwrap_or(name);
+    format!("{stem}.nii.gz")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_nifti_files() {
+        for (name, mask) in [
+            ("a.nii", "a.nii"),
+            ("A.NII.GZ", "A.NII.GZ"),
+            ("a.hdr", "a.nii.gz"),
+            ("a.img.gz", "a.nii.gz"),
+            ("a", "a.nii.gz"),
+            ("ä.b", "ä.b.nii.gz"),
+            (".nii", ".nii.nii.gz"),
+        ] {
+            assert_eq!(mask_name(name), mask);
+        }
+    }
 }

@@ -15,7 +15,7 @@ fn info_prints_the_geometry() {
     files.sort();
     let (code, out, _) = tomograd(&["info", files[0].to_str().unwrap()]);
     assert_eq!(code, 0);
-    assert!(out.contains("orientation  RAS") && out.contains("spacing      1.0000 x 1.0000 x 1.0000 mm"), "{out}");
+    assert!(out.contains("orientation  RAS") && out.contains("spacing      1.0000 × 1.0000 × 1.0000 mm"), "{out}");
 }
 
 #[test]

@@ -114,7 +114,8 @@ mod tests {
         for zeros in [1, 6, 512] {
             assert_eq!(read(&[two.clone(), vec![0; zeros]].concat()).unwrap(), b"one two");
         }
-        for after in [&b"x"[..], b"\x1F", b"\x1F\x8B", b"\x1F\x8Bx", b"\0\0x", &[&[0; 20][..], &member(b"no")].concat()] {
+        for after in [&b"x"[..], b"\x1F", b"\x1F\x8B", b"\x1F\x8Bx", b"\0\0x", &[&[0; 20][..], &member(b"no")].concat()]
+        {
             assert!(read(&[&two, after].concat()).is_err(), "{after:?}");
         }
     }

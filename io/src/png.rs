@@ -171,9 +171,7 @@ impl Picture {
             (ColorType::Rgb | ColorType::Rgba, _) => Err(Error::format(OPERATION, "a picture of colours")
                 .expected("class numbers: a grey picture, or one with a palette")),
             (_, BitDepth::Sixteen) => self.planes(1, |value, _| Ok(i32::from(value))),
-            (ColorType::Indexed, _) => {
-                self.planes(1, |index, _| self.palette_at(index, 0).map(|_| index as u8))
-            }
+            (ColorType::Indexed, _) => self.planes(1, |index, _| self.palette_at(index, 0).map(|_| index as u8)),
             _ => self.planes(1, |value, _| Ok(value as u8)),
         }
     }
@@ -259,9 +257,9 @@ fn check_pixels(file: &mut impl BufRead, size: u64) -> Result<()> {
             let mut input = piece.as_slice();
             loop {
                 let before = (inflate.total_in(), inflate.total_out());
-                let status = inflate.decompress(input, &mut sink, FlushDecompress::None).map_err(|error| {
-                    Error::format(OPERATION, format!("the compressed pixels are damaged: {error}"))
-                })?;
+                let status = inflate
+                    .decompress(input, &mut sink, FlushDecompress::None)
+                    .map_err(|error| Error::format(OPERATION, format!("the compressed pixels are damaged: {error}")))?;
                 if status == Status::StreamEnd {
                     return Ok(());
                 }

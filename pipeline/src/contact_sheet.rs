@@ -1,8 +1,11 @@
 //! A picture of many cases at once: grey slices with the outlines of truth and prediction.
 
-use tomograd_core::{Device, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
-use crate::Sample;
+use crate::{
+    Sample,
+    sample::{check_classes, check_finite},
+};
 
 type Colour = [u8; 3];
 
@@ -36,28 +39,40 @@ struct Picture {
 }
 
 impl ContactSheet {
-    /// An empty sheet with `slices` slices a case, of labels with `classes` classes (with the background).
-    pub fn new(slices: usize, classes: usize) -> Self {
-        Self { slices: slices.max(1), classes, rows: Vec::new() }
+    /// An empty sheet with `slices` slices a case (as many as there are, at most), of labels with `classes` classes (1 to 256,
+    /// with the background).
+    ///
+    /// # Errors
+    /// When `slices` is 0, or `classes` is out of its range.
+    pub fn new(slices: usize, classes: usize) -> Result<Self> {
+        if slices == 0 {
+            return Err(Error::argument("contact_sheet", "0 slices a case").expected("at least 1"));
+        }
+        check_classes("contact_sheet", classes)?;
+        Ok(Self { slices, classes, rows: Vec::new() })
     }
 
     /// Adds a case: its image, its label (if it has one), and the class numbers that were predicted, `(D, H, W)` or `(H, W)`.
     ///
     /// # Errors
-    /// When the prediction hasn't the spatial shape of the image.
+    /// When the prediction hasn't the spatial shape of the image, or a voxel isn't a finite number, which has no percentiles.
     pub fn add(&mut self, sample: &Sample, prediction: &Tensor) -> Result<()> {
         let (_, shape) = sample.dims("contact_sheet")?;
         // A sample of the prediction is the check of its shape and its values.
         let predicted = Sample::new(sample.name.clone(), &sample.image, Some(prediction))?.label;
         let numbers = |label: &Option<Tensor>| label.as_ref().map_or(Ok(Vec::new()), |label| label.to_vec::<u8>());
         let [truth, prediction] = [numbers(&sample.label)?, numbers(&predicted)?];
-        let image = sample.image.select(0, 0)?.to_vec::<f32>()?;
+        let first = sample.image.narrow(0, 0, 1)?;
+        check_finite("contact_sheet", &first).map_err(|error| error.within(format!("case {}", sample.name)))?;
+        let image = first.to_vec::<f32>()?;
         let (low, high) = grey_range(&image);
         let size = shape[1] * shape[2];
         let plane = |values: &[u8], z: usize| values.get(z * size..(z + 1) * size).unwrap_or_default().to_vec();
         let pictures = self.planes(shape, [&truth, &prediction]).into_iter().map(|z| {
             let grey = image[z * size..(z + 1) * size].iter().map(|value| {
-                let level = ((value - low) / (high - low).max(f32::MIN_POSITIVE) * 255.0) as u8;
+                // In f64, where the difference of two numbers of f32 can't overflow.
+                let [value, low, high] = [*value, low, high].map(f64::from);
+                let level = ((value - low) / (high - low).max(f64::MIN_POSITIVE) * 255.0) as u8;
                 [level; 3]
             });
             let base = Picture { width: shape[2], height: shape[1], pixels: grey.collect() };
@@ -125,9 +140,9 @@ fn colour(palette: &[Colour], class: usize) -> Colour {
     palette[class.saturating_sub(1) % palette.len()]
 }
 
-/// The 1st and the 99th percentile of the finite values.
+/// The 1st and the 99th percentile of the values.
 fn grey_range(image: &[f32]) -> (f32, f32) {
-    let mut values: Vec<f32> = image.iter().copied().filter(|value| value.is_finite()).collect();
+    let mut values = image.to_vec();
     values.sort_unstable_by(f32::total_cmp);
     let at = |percent: usize| values.get(values.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0.0);
     (at(1), at(99))
@@ -194,7 +209,7 @@ mod tests {
         let image = Tensor::arange(100, DType::F32, Device::Cpu).unwrap().reshape(&[1, 10, 10]).unwrap();
         let label = |first| Tensor::from_slice(&square(10, first), &[10, 10], Device::Cpu).unwrap();
         let sample = Sample::new("case", &image, Some(&label(2))).unwrap();
-        let mut sheet = ContactSheet::new(3, 2);
+        let mut sheet = ContactSheet::new(3, 2).unwrap();
         sheet.add(&sample, &label(4)).unwrap();
         sheet.add(&sample, &label(2)).unwrap();
         assert!(sheet.add(&sample, &Tensor::zeros(&[9, 10], DType::U8, Device::Cpu).unwrap()).is_err());
@@ -209,11 +224,31 @@ mod tests {
 
     #[test]
     fn slices_lie_where_the_foreground_is() {
-        let sheet = ContactSheet::new(3, 2);
+        let sheet = ContactSheet::new(3, 2).unwrap();
         let mut label = [0u8; 10];
         label[4..10].fill(1);
         assert_eq!(sheet.planes([10, 1, 1], [&label, &[]]), [5, 7, 9]);
         assert_eq!(sheet.planes([10, 1, 1], [&[], &[]]), [1, 5, 8]);
         assert_eq!(sheet.planes([2, 1, 1], [&[], &[]]), [0, 1]);
+    }
+
+    #[test]
+    fn what_has_no_percentiles_is_named() {
+        assert!(ContactSheet::new(0, 2).is_err());
+        assert!(ContactSheet::new(1, 0).is_err());
+        assert!(ContactSheet::new(1, 257).is_err());
+        let mut sheet = ContactSheet::new(usize::MAX, 2).unwrap();
+        let label = Tensor::zeros(&[1, 1, 5], DType::U8, Device::Cpu).unwrap();
+        let mut add = |values: &[f32; 5]| {
+            let image = Tensor::from_slice(values, &[1, 1, 1, 5], Device::Cpu).unwrap();
+            sheet.add(&Sample::new("odd", &image, None).unwrap(), &label)
+        };
+        for value in [f32::NAN, f32::INFINITY] {
+            let error = add(&[0.0, 1.0, value, 2.0, 3.0]).unwrap_err().to_string();
+            assert!(error.starts_with("case odd: ") && error.contains("at voxel [0, 0, 2] of channel 0"), "{error}");
+        }
+        add(&[-3e38, -3e38, 0.0, 3e38, 3e38]).unwrap();
+        // Half-way between the percentiles, whose difference f32 can't hold, is half of 255.
+        assert!(sheet.draw().pixels.contains(&[127; 3]));
     }
 }

@@ -7,27 +7,39 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tomograd_core::{Device, Error, ErrorKind, Result, Seed, Tensor};
+use tomograd_core::{Error, ErrorKind, Result, Seed};
 
-use tomograd_io::Volume;
-
-use crate::{Cases, Sample, sample::class_numbers, transforms::Compose};
+use crate::{
+    Cases, Sample, Scan, alignment,
+    sample::check_classes,
+    transforms::{Compose, nth_use},
+};
 
 /// The cases of a folder with `images/` and `labels/`; a label has the name of its image (the ending may differ).
 ///
 /// A case is read when it is first asked for, checked, prepared, and then kept in memory.
+///
+/// A label lies on its image: where both files say their place in the world, a label whose axes are turned or mirrored against
+/// the image's is brought into the image's order, and one that lies elsewhere is refused (see
+/// [`Dataset::alignment_tolerance`]). Where they don't, shapes and spacings must agree.
 #[derive(Clone)]
 pub struct Dataset {
     cases: Arc<Vec<Case>>,
     classes: usize,
     prepare: Compose,
-    reader: Arc<Reader>,
+    tolerance: f64,
+    readers: Readers,
     /// The prepared samples, in the order of the cases.
     cache: Arc<Vec<OnceLock<Sample>>>,
 }
 
-/// Reads a file: its values `(C, D, H, W)`, and the millimetres between voxels along the spatial axes, in that order.
-pub type Reader = dyn Fn(&Path) -> Result<(Tensor, Vec<f64>)> + Send + Sync;
+type Reader = dyn Fn(&Path) -> Result<Scan> + Send + Sync;
+
+#[derive(Clone)]
+struct Readers {
+    image: Arc<Reader>,
+    label: Arc<Reader>,
+}
 
 #[derive(Clone)]
 struct Case {
@@ -37,16 +49,33 @@ struct Case {
 }
 
 impl Dataset {
-    /// The cases of `folder`, read by `reader`, in the order of their names; labels have `classes` classes, with the background.
+    /// The cases of `folder`, in the order of their names; labels have `classes` classes (1 to 256), with the background.
+    /// `reader` reads images and labels: it gives a [`Scan`], or the values `(C, D, H, W)` and the millimetres between voxels
+    /// along the spatial axes.
     ///
     /// # Errors
-    /// When a folder can't be read or is empty, an image has no label, or a label has no image.
-    pub fn with_reader(
+    /// When a folder can't be read or is empty, an image has no label, a label has no image, or `classes` is out of its range.
+    pub fn with_reader<S: Into<Scan>>(
         folder: impl AsRef<Path>,
         classes: usize,
-        reader: impl Fn(&Path) -> Result<(Tensor, Vec<f64>)> + Send + Sync + 'static,
+        reader: impl Fn(&Path) -> Result<S> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let folder = folder.as_ref();
+        let reader: Arc<Reader> = Arc::new(move |path| reader(path).map(Into::into));
+        Self::with_readers(folder.as_ref(), classes, Readers { image: reader.clone(), label: reader })
+    }
+
+    /// The cases of a folder of NIfTI files (or PNG pictures); labels have `classes` classes (1 to 256), with the background.
+    /// The volumes of an image of four axes are its channels; a label has one volume.
+    ///
+    /// # Errors
+    /// As for [`Dataset::with_reader`].
+    pub fn open(folder: impl AsRef<Path>, classes: usize) -> Result<Self> {
+        let readers = Readers { image: Arc::new(Scan::read_image), label: Arc::new(Scan::read_label) };
+        Self::with_readers(folder.as_ref(), classes, readers)
+    }
+
+    fn with_readers(folder: &Path, classes: usize, readers: Readers) -> Result<Self> {
+        check_classes("dataset", classes)?;
         let images = files(&folder.join("images"))?;
         let mut labels = files(&folder.join("labels"))?;
         let alone = |path: &Path, partner: &str| {
@@ -60,35 +89,31 @@ impl Dataset {
         let cases: Vec<Case> = images.into_iter().map(pair).collect::<Result<_>>()?;
         match labels.values().next() {
             Some(label) => Err(alone(label, "image")),
-            None => Ok(Self::of(cases, classes, Arc::new(reader), Compose::new())),
+            None => {
+                let (prepare, tolerance, cases) = (Compose::new(), alignment::TOLERANCE, Arc::new(cases));
+                let cache = unread(&cases);
+                Ok(Self { cases, classes, prepare, tolerance, readers, cache })
+            }
         }
     }
 
-    /// The cases of a folder of NIfTI files; labels have `classes` classes, with the background.
-    ///
-    /// # Errors
-    /// As for [`Dataset::with_reader`].
-    pub fn open(folder: impl AsRef<Path>, classes: usize) -> Result<Self> {
-        Self::with_reader(folder, classes, |path| {
-            let volume = Volume::read(path)?;
-            let [x, y, z] = volume.spacing();
-            Ok((volume.voxels().unsqueeze(0)?, vec![z, y, x]))
-        })
-    }
-
-    fn of(cases: Vec<Case>, classes: usize, reader: Arc<Reader>, prepare: Compose) -> Self {
-        let cache = Arc::new(cases.iter().map(|_| OnceLock::new()).collect());
-        Self { cases: Arc::new(cases), classes, prepare, reader, cache }
-    }
-
     /// With these transforms of each case before it is kept: those that are the same in every epoch. Their random numbers,
-    /// if they take any, are keyed by the name of the case.
+    /// if they take any, are keyed by the name of the case, and by how often it was named before.
     #[must_use]
     pub fn prepare(self, transforms: Compose) -> Self {
-        Self::of(self.cases.to_vec(), self.classes, self.reader, transforms)
+        Self { cache: unread(&self.cases), prepare: transforms, ..self }
     }
 
-    /// The cases of these names, in this order.
+    /// With another tolerance than [`alignment::TOLERANCE`]: how far, in voxels of the image, the centre of a corner voxel of
+    /// a label may lie from where that of its image is.
+    ///
+    /// # Errors
+    /// When `voxels` is negative or not finite.
+    pub fn alignment_tolerance(self, voxels: f64) -> Result<Self> {
+        Ok(Self { cache: unread(&self.cases), tolerance: alignment::tolerance(voxels)?, ..self })
+    }
+
+    /// The cases of these names, in this order; one that is named twice is there twice.
     ///
     /// # Errors
     /// When one isn't there.
@@ -97,8 +122,8 @@ impl Dataset {
             let case = self.cases.iter().find(|case| case.name == *name).cloned();
             case.ok_or_else(|| Error::new(ErrorKind::Name, "dataset", format!("no case is called {name:?}")))
         };
-        let cases = names.iter().map(find).collect::<Result<_>>()?;
-        Ok(Self::of(cases, self.classes, self.reader.clone(), self.prepare.clone()))
+        let cases: Arc<Vec<Case>> = Arc::new(names.iter().map(find).collect::<Result<_>>()?);
+        Ok(Self { cache: unread(&cases), cases, ..self.clone() })
     }
 
     /// The names of the cases, in their order.
@@ -111,22 +136,17 @@ impl Dataset {
         self.classes
     }
 
-    fn load(&self, case: &Case) -> Result<Sample> {
+    /// Reads case number `index`.
+    fn load(&self, index: usize, case: &Case) -> Result<Sample> {
         let in_label = |error: Error| error.within(case.label.display().to_string());
-        let (image, spacing) = (self.reader)(&case.image)?;
-        let (label, label_spacing) = (self.reader)(&case.label)?;
-        // A label is one channel.
-        let label = if label.shape().first() == Some(&1) { label.squeeze(0)? } else { label };
-        let numbers = class_numbers(&label, self.classes).map_err(in_label)?;
-        let label = Tensor::from_slice(&numbers, label.shape(), Device::Cpu)?;
-        if spacing.iter().zip(&label_spacing).any(|(a, b)| (a - b).abs() > 1e-3 * a.abs()) {
-            return Err(in_label(
-                Error::format("dataset", format!("a spacing of {label_spacing:?} mm"))
-                    .expected(format!("{spacing:?} mm, as the image has")),
-            ));
-        }
-        let sample = Sample::new(&case.name, &image, Some(&label)).map_err(in_label)?;
-        self.prepare.apply(sample.with_spacing(&spacing)?, Seed::new(0).named(&case.name))
+        let image = (self.readers.image)(&case.image)?;
+        let label = (self.readers.label)(&case.label)?;
+        let label = alignment::label_on(&image, "image", &label, self.classes, self.tolerance).map_err(in_label)?;
+        let sample = Sample::new(&case.name, &image.values, Some(&label))
+            .and_then(|sample| sample.with_spacing(&image.spacing))
+            .map_err(|error| error.within(case.image.display().to_string()))?;
+        let before = self.cases.iter().take(index).filter(|other| other.name == case.name).count();
+        self.prepare.apply(sample, nth_use(Seed::new(0).named(&case.name), before))
     }
 }
 
@@ -137,29 +157,57 @@ impl Cases for Dataset {
 
     fn sample(&self, index: usize) -> Result<Sample> {
         let (Some(case), Some(place)) = (self.cases.get(index), self.cache.get(index)) else {
-            return Err(Error::argument("dataset", format!("case number {index} of {}", self.cases.len())));
+            return Err(missing(index, self.cases.len()));
         };
         if let Some(sample) = place.get() {
             return Ok(sample.clone());
         }
-        let sample = self.load(case)?;
+        let sample = self.load(index, case)?;
         // Two threads may have read the same case at once; what they read is equal.
         Ok(place.get_or_init(|| sample).clone())
     }
+
+    fn name(&self, index: usize) -> Result<String> {
+        self.cases.get(index).map(|case| case.name.clone()).ok_or_else(|| missing(index, self.cases.len()))
+    }
 }
 
-/// The files of a folder by the name of their case. Hidden ones are left out.
+fn missing(index: usize, count: usize) -> Error {
+    Error::argument("dataset", format!("case number {index} of {count}"))
+}
+
+/// A place for each case, none of which was read.
+fn unread(cases: &[Case]) -> Arc<Vec<OnceLock<Sample>>> {
+    Arc::new(cases.iter().map(|_| OnceLock::new()).collect())
+}
+
+/// The files of a folder by the name of their case. Hidden ones are left out, and the voxels (`.img`) beside a header (`.hdr`).
 fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let failed = |error| Error::io("read folder", folder.display(), error);
-    let mut files = BTreeMap::new();
+    let wrong = |what: String| Error::new(ErrorKind::Name, "dataset", what);
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy()).filter(|name| !name.starts_with('.'))
+        else {
             continue;
         };
-        if let Some(other) = files.insert(case_name(name).to_string(), path.clone()) {
-            return Err(Error::new(ErrorKind::Name, "dataset", format!("two files for case {:?}", case_name(name)))
-                .expected(format!("one of {} and {}", other.display(), path.display())));
+        if name.contains(char::REPLACEMENT_CHARACTER) {
+            return Err(
+                wrong(format!("{} has a name that isn't UTF-8", path.display())).expected("a name that can be read")
+            );
+        }
+        let case = case_name(&name).to_string();
+        match files.get(&case).map(|other| (other.clone(), pair(other, &path))) {
+            None => _ = files.insert(case, path),
+            Some((_, Some(header))) => _ = files.insert(case, header),
+            Some((other, None)) => {
+                return Err(wrong(format!("two files for case {case:?}")).expected(format!(
+                    "one of {} and {}",
+                    other.display(),
+                    path.display()
+                )));
+            }
         }
     }
     if files.is_empty() {
@@ -168,8 +216,21 @@ fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(files)
 }
 
+/// The header of two files that are a pair of header and voxels.
+fn pair(first: &Path, second: &Path) -> Option<PathBuf> {
+    let ending = |path: &Path| path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match (ending(first)?.as_str(), ending(second)?.as_str()) {
+        ("hdr", "img") => Some(first.into()),
+        ("img", "hdr") => Some(second.into()),
+        _ => None,
+    }
+}
+
 /// A file name without its ending, and without `.gz` behind it.
 fn case_name(file: &str) -> &str {
-    let name = file.strip_suffix(".gz").unwrap_or(file);
+    let name = match file.rsplit_once('.') {
+        Some((stem, ending)) if ending.eq_ignore_ascii_case("gz") => stem,
+        _ => file,
+    };
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }

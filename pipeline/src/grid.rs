@@ -14,11 +14,14 @@ pub(crate) fn dims(operation: &str, shape: &[usize]) -> Result<[usize; 3]> {
     }
 }
 
+/// Spacings in millimetres whose squares, and quotients, are far from what f64 can hold.
+const SPACINGS: std::ops::RangeInclusive<f64> = 1e-50..=1e50;
+
 /// The spacing along each of the three axes (1 along the leading ones), checked to be positive and to fit the `rank`.
 pub(crate) fn spacings(operation: &str, spacing: &[f64], rank: usize) -> Result<[f64; 3]> {
-    if spacing.len() != rank || rank > 3 || !spacing.iter().all(|s| s.is_finite() && *s > 0.0) {
+    if spacing.len() != rank || rank > 3 || !spacing.iter().all(|s| SPACINGS.contains(s)) {
         return Err(Error::argument(operation, format!("spacing {spacing:?}"))
-            .expected(format!("{rank} positive numbers of millimetres")));
+            .expected(format!("{rank} positive numbers of millimetres (1e-50 to 1e50)")));
     }
     let mut all = [1.0; 3];
     all[3 - rank..].copy_from_slice(spacing);

@@ -5,7 +5,9 @@
 
 mod grid;
 mod sample;
+mod scan;
 
+pub mod alignment;
 pub mod contact_sheet;
 pub mod dataset;
 pub mod loader;
@@ -19,8 +21,9 @@ pub mod transforms;
 pub use contact_sheet::ContactSheet;
 pub use dataset::Dataset;
 pub use loader::{Batch, Cases, Loader};
-pub use metrics::{ClassMetrics, evaluate};
-pub use report::Report;
+pub use metrics::{ClassMetrics, evaluate, evaluate_volumes};
+pub use report::{Mean, Report};
 pub use sample::Sample;
+pub use scan::Scan;
 pub use sliding_window::SlidingWindow;
 pub use split::Split;

@@ -1,6 +1,7 @@
 //! Batches, prepared on a second thread.
 
 use std::{
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -11,7 +12,10 @@ use std::{
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
 
-use crate::{Sample, transforms::Compose};
+use crate::{
+    Sample,
+    transforms::{Compose, nth_use},
+};
 
 /// A numbered collection of cases.
 pub trait Cases: Send + Sync {
@@ -28,6 +32,15 @@ pub trait Cases: Send + Sync {
     /// # Errors
     /// When there is none of that number, or it can't be read.
     fn sample(&self, index: usize) -> Result<Sample>;
+
+    /// The name of case number `index`, the same as that of its sample. A loader asks for those of the cases before the place
+    /// where it resumes an epoch. Unless there is a quicker way, the sample is made for it.
+    ///
+    /// # Errors
+    /// As [`Cases::sample`].
+    fn name(&self, index: usize) -> Result<String> {
+        Ok(self.sample(index)?.name)
+    }
 }
 
 impl Cases for Vec<Sample> {
@@ -36,9 +49,16 @@ impl Cases for Vec<Sample> {
     }
 
     fn sample(&self, index: usize) -> Result<Sample> {
-        let missing = || Error::argument("case", format!("number {index} of {}", self.as_slice().len()));
-        self.get(index).cloned().ok_or_else(missing)
+        self.get(index).cloned().ok_or_else(|| missing(index, self.as_slice().len()))
     }
+
+    fn name(&self, index: usize) -> Result<String> {
+        self.get(index).map(|sample| sample.name.clone()).ok_or_else(|| missing(index, self.as_slice().len()))
+    }
+}
+
+fn missing(index: usize, count: usize) -> Error {
+    Error::argument("case", format!("number {index} of {count}"))
 }
 
 /// What a training step takes.
@@ -95,7 +115,7 @@ impl Batch {
 /// let image = Tensor::zeros(&[1, 8, 8], DType::F32, Device::Cpu)?;
 /// let label = Tensor::zeros(&[8, 8], DType::U8, Device::Cpu)?;
 /// let cases = vec![Sample::new("a", &image, Some(&label))?, Sample::new("b", &image, Some(&label))?];
-/// let loader = Loader::new(Arc::new(cases), 2, Seed::new(7))?.transforms(Compose::new().then(Flip::default()));
+/// let loader = Loader::new(Arc::new(cases), 2, Seed::new(7))?.transforms(Compose::new().then(Flip::default())?);
 /// for epoch in 0..3 {
 ///     for batch in loader.epoch(epoch) {
 ///         assert_eq!(batch?.image.shape(), [2, 1, 8, 8]);
@@ -129,7 +149,8 @@ impl Loader {
         Ok(Self { cases, transforms: Arc::default(), batch, seed, shuffle: true, drop_last: false })
     }
 
-    /// With these transforms of each case, whose random numbers are keyed by the seed, the epoch and the name of the case.
+    /// With these transforms of each case. Their random numbers are keyed by the seed, the epoch, the name of the case, and by
+    /// how many places of the epoch before this one have a case of the same name: a case that comes twice is drawn twice.
     #[must_use]
     pub fn transforms(mut self, transforms: Compose) -> Self {
         self.transforms = Arc::new(transforms);
@@ -144,10 +165,16 @@ impl Loader {
     }
 
     /// Without the last batch of an epoch when it is smaller than the others.
-    #[must_use]
-    pub fn drop_last(mut self) -> Self {
+    ///
+    /// # Errors
+    /// When no batch would be left.
+    pub fn drop_last(mut self) -> Result<Self> {
+        if self.cases.len() < self.batch {
+            return Err(Error::argument("loader", format!("{} cases in batches of {}", self.cases.len(), self.batch))
+                .expected("one whole batch at least, or the last one kept"));
+        }
         self.drop_last = true;
-        self
+        Ok(self)
     }
 
     /// How many batches an epoch has.
@@ -176,7 +203,7 @@ impl Loader {
     }
 
     /// Sends each batch until there are no more, one fails, or nobody listens.
-    fn work(&self, epoch: usize, step: usize, sender: &SyncSender<Result<Batch>>) {
+    fn work(&self, epoch: usize, first: usize, sender: &SyncSender<Result<Batch>>) {
         let order = match self.order(epoch) {
             Ok(order) => order,
             Err(error) => {
@@ -185,9 +212,12 @@ impl Loader {
                 return;
             }
         };
-        for step in step..self.steps() {
-            let cases = &order[step * self.batch..((step + 1) * self.batch).min(order.len())];
-            let batch = catch_unwind(AssertUnwindSafe(|| self.prepare(epoch, cases)))
+        let mut uses = Uses::default();
+        for step in first..self.steps() {
+            let start = step * self.batch;
+            let cases = &order[start..start.saturating_add(self.batch).min(order.len())];
+            let passed = if step == first { &order[..start] } else { &[] };
+            let batch = catch_unwind(AssertUnwindSafe(|| self.prepare(epoch, passed, cases, &mut uses)))
                 .unwrap_or_else(|panic| Err(panic_error(&*panic)))
                 .map_err(|error| error.within(format!("epoch {epoch}, step {step}")));
             let failed = batch.is_err();
@@ -205,14 +235,31 @@ impl Loader {
         }
     }
 
-    fn prepare(&self, epoch: usize, cases: &[usize]) -> Result<Batch> {
+    /// The batch of `cases`; `passed` are those that come before in the epoch and that `uses` hasn't counted.
+    fn prepare(&self, epoch: usize, passed: &[usize], cases: &[usize], uses: &mut Uses) -> Result<Batch> {
         let seed = self.seed.at(epoch as u64).named("case");
+        for &case in passed {
+            uses.count(&self.cases.name(case)?);
+        }
         let samples = cases.iter().map(|&case| {
             let sample = self.cases.sample(case)?;
-            let seed = seed.named(&sample.name);
+            let seed = nth_use(seed.named(&sample.name), uses.count(&sample.name));
             self.transforms.apply(sample, seed)
         });
         Batch::collate(&samples.collect::<Result<Vec<_>>>()?)
+    }
+}
+
+/// How often each name came in an epoch so far.
+#[derive(Default)]
+struct Uses(HashMap<String, usize>);
+
+impl Uses {
+    /// How often `name` came before this time.
+    fn count(&mut self, name: &str) -> usize {
+        let count = self.0.entry(name.to_owned()).or_default();
+        *count += 1;
+        *count - 1
     }
 }
 

@@ -1,28 +1,65 @@
 //! Metrics as a table and as a file.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 use tomograd_core::{Error, Result};
+use tomograd_io::write_atomically;
 
 use crate::ClassMetrics;
 
-/// Writes a file that is there wholly or not at all: under another name first, then renamed.
-pub(crate) fn write_atomically(path: &Path, text: &str) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    written.map_err(|error| {
-        // The first error is the one to report, whether or not the remains can be removed.
-        let _ = fs::remove_file(&temporary);
-        Error::io("write", path.display(), error)
+/// Writes a text file, whole or not at all.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, |writer| {
+        writer.write_all(text.as_bytes()).map_err(|error| Error::io("write", path.display(), error))
     })
 }
 
-/// The metrics of several cases, class by class. Displayed, it is a table of the mean Dice and HD95 (mm) of each class.
+/// A mean over the cases where a quantity is defined, and how many those are.
+///
+/// What is left out isn't neutral: a case whose object was missed altogether has no distance, so that missing it leaves the mean
+/// of the distances better than finding it badly. Two means compare only where the same cases are in both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    /// The mean; NaN when the quantity is defined nowhere.
+    pub value: f64,
+    /// How many values are in it.
+    pub defined: usize,
+    /// How many there are, undefined ones (NaN) included.
+    pub cases: usize,
+}
+
+impl Mean {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let (mut sum, mut defined, mut cases) = (0.0, 0usize, 0usize);
+        for value in values {
+            cases += 1;
+            if !value.is_nan() {
+                sum += value;
+                defined += 1;
+            }
+        }
+        Self { value: sum / defined as f64, defined, cases }
+    }
+}
+
+/// `0.8500 (11 of 12)`; the precision is that of the mean, 4 unless another is asked for.
+impl fmt::Display for Mean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{:.*} ({} of {})", f.precision().unwrap_or(4), self.value, self.defined, self.cases);
+        match f.width() {
+            Some(width) => write!(f, "{text:>width$}"),
+            None => f.write_str(&text),
+        }
+    }
+}
+
+/// The quantities by the names of the columns.
+type Quantity = (&'static str, fn(&ClassMetrics) -> f64);
+const QUANTITIES: [Quantity; 4] =
+    [("dice", |m| m.dice), ("iou", |m| m.iou), ("hd95", |m| m.hd95), ("assd", |m| m.assd)];
+
+/// The metrics of several cases, class by class. Displayed, it is a table of the mean Dice and HD95 (mm) of each class, each with
+/// the number of cases that are in it.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     classes: Vec<String>,
@@ -48,16 +85,47 @@ impl Report {
         Ok(())
     }
 
-    /// The mean over the cases of one quantity of foreground class `class` (counted from 1), without the cases where it is
-    /// undefined (NaN); NaN when it is undefined everywhere.
-    pub fn class_mean(&self, class: usize, quantity: impl Fn(&ClassMetrics) -> f64) -> f64 {
-        let of_class = |case: &(String, Vec<ClassMetrics>)| case.1.get(class.wrapping_sub(1)).map(&quantity);
-        mean(self.cases.iter().filter_map(of_class))
+    /// The mean over the cases of one quantity of foreground class `class` (counted from 1), of those where it is defined.
+    ///
+    /// To count a missed object as some distance, let the quantity say so: it is missed where Dice is defined (one of the two
+    /// masks has the class) and the distance isn't.
+    ///
+    /// ```
+    /// use tomograd_pipeline::{ClassMetrics, Report};
+    /// let mut report = Report::new(["anterior"]);
+    /// report.add("found", vec![ClassMetrics { dice: 0.8, iou: 0.7, hd95: 2.0, assd: 1.0 }])?;
+    /// report.add("missed", vec![ClassMetrics { dice: 0.0, iou: 0.0, hd95: f64::NAN, assd: f64::NAN }])?;
+    /// assert_eq!(report.class_mean(1, |m| m.hd95)?.to_string(), "2.0000 (1 of 2)");
+    /// let penalised = |m: &ClassMetrics| if m.hd95.is_nan() && !m.dice.is_nan() { 100.0 } else { m.hd95 };
+    /// assert_eq!(report.class_mean(1, penalised)?.to_string(), "51.0000 (2 of 2)");
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such class.
+    pub fn class_mean(&self, class: usize, quantity: impl Fn(&ClassMetrics) -> f64) -> Result<Mean> {
+        if !(1..=self.classes.len()).contains(&class) {
+            return Err(Error::argument("report", format!("class {class}"))
+                .expected(format!("a foreground class, 1 to {}", self.classes.len())));
+        }
+        Ok(self.mean_of_class(class - 1, &quantity))
     }
 
-    /// The mean over the foreground classes of [`Report::class_mean`].
-    pub fn mean(&self, quantity: impl Fn(&ClassMetrics) -> f64) -> f64 {
-        mean((1..=self.classes.len()).map(|class| self.class_mean(class, &quantity)))
+    /// The mean over the foreground classes of the means of [`Report::class_mean`], without classes that have none; the counts
+    /// are sums over the classes.
+    pub fn mean(&self, quantity: impl Fn(&ClassMetrics) -> f64) -> Mean {
+        let means: Vec<Mean> = (0..self.classes.len()).map(|class| self.mean_of_class(class, &quantity)).collect();
+        let sum = |count: fn(&Mean) -> usize| means.iter().map(count).sum();
+        Mean {
+            value: Mean::of(means.iter().map(|mean| mean.value)).value,
+            defined: sum(|mean| mean.defined),
+            cases: sum(|mean| mean.cases),
+        }
+    }
+
+    /// Of the class at `index` of the names.
+    fn mean_of_class(&self, index: usize, quantity: &dyn Fn(&ClassMetrics) -> f64) -> Mean {
+        Mean::of(self.cases.iter().filter_map(|(_, metrics)| metrics.get(index)).map(quantity))
     }
 
     /// Writes `case,class,dice,iou,hd95,assd` lines (distances in millimetres, undefined values empty).
@@ -65,36 +133,64 @@ impl Report {
     /// # Errors
     /// When the file can't be written; then an earlier one is left as it was.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
-        let mut text = String::from("case,class,dice,iou,hd95,assd\n");
+        let mut text = format!("case,class,{}\n", QUANTITIES.map(|(name, _)| name).join(","));
         for (case, metrics) in &self.cases {
             for (class, m) in self.classes.iter().zip(metrics) {
-                let numbers =
-                    [m.dice, m.iou, m.hd95, m.assd].map(|v| if v.is_nan() { String::new() } else { v.to_string() });
+                let numbers = QUANTITIES.map(|(_, quantity)| number(quantity(m)));
                 text += &format!("{},{},{}\n", quoted(case), quoted(class), numbers.join(","));
             }
         }
-        write_atomically(path.as_ref(), &text)
+        write_text(path.as_ref(), &text)
     }
+
+    /// Writes the means of [`Report::write_csv`]'s values: `class,quantity,mean,defined,cases` lines, one for each class and
+    /// quantity, then one for the mean over the classes of each quantity, under an empty class. `defined` of `cases` values are
+    /// in a mean; one of no value is empty.
+    ///
+    /// # Errors
+    /// When the file can't be written; then an earlier one is left as it was.
+    pub fn write_summary_csv(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut text = String::from("class,quantity,mean,defined,cases\n");
+        let mut line = |class: &str, name: &str, mean: Mean| {
+            text += &format!("{},{name},{},{},{}\n", quoted(class), number(mean.value), mean.defined, mean.cases);
+        };
+        for (index, class) in self.classes.iter().enumerate() {
+            for (name, quantity) in QUANTITIES {
+                line(class, name, self.mean_of_class(index, &quantity));
+            }
+        }
+        for (name, quantity) in QUANTITIES {
+            line("", name, self.mean(quantity));
+        }
+        write_text(path.as_ref(), &text)
+    }
+}
+
+/// A field of a file; empty for what is undefined.
+fn number(value: f64) -> String {
+    if value.is_nan() { String::new() } else { value.to_string() }
 }
 
 fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into() }
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.filter(|v| !v.is_nan()).fold((0.0, 0u32), |(sum, count), v| (sum + v, count + 1));
-    sum / f64::from(count)
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(5);
-        writeln!(f, "{:width$}  {:>6}  {:>6}  ({} cases)", "class", "Dice", "HD95", self.cases.len())?;
-        for (class, name) in (1..).zip(&self.classes) {
-            let (dice, hd95) = (self.class_mean(class, |m| m.dice), self.class_mean(class, |m| m.hd95));
-            writeln!(f, "{name:width$}  {dice:6.4}  {hd95:6.2}")?;
+        let row = |dice: Mean, hd95: Mean| [format!("{dice:.4}"), format!("{hd95:.2}")];
+        let mut rows = vec![("class", ["Dice".into(), "HD95".into()])];
+        for (index, name) in self.classes.iter().enumerate() {
+            rows.push((name, row(self.mean_of_class(index, &|m| m.dice), self.mean_of_class(index, &|m| m.hd95))));
         }
-        write!(f, "{:width$}  {:6.4}  {:6.2}", "mean", self.mean(|m| m.dice), self.mean(|m| m.hd95))
+        rows.push(("mean", row(self.mean(|m| m.dice), self.mean(|m| m.hd95))));
+        let widths = [0, 1].map(|column| rows.iter().map(|(_, texts)| texts[column].len()).max().unwrap_or(0));
+        for (number, (name, [dice, hd95])) in rows.iter().enumerate() {
+            let end = if number == 0 { format!("  ({} cases)", self.cases.len()) } else { String::new() };
+            let line = if number == 0 { "" } else { "\n" };
+            write!(f, "{line}{name:width$}  {dice:>0$}  {hd95:>1$}{end}", widths[0], widths[1])?;
+        }
+        Ok(())
     }
 }
 
@@ -109,17 +205,39 @@ mod tests {
         report.add("a", vec![case(0.8, 1.0), case(0.6, f64::NAN)]).unwrap();
         report.add("b,c", vec![case(0.9, 2.0), case(f64::NAN, f64::NAN)]).unwrap();
         assert!(report.add("d", vec![]).is_err());
-        assert!((report.mean(|m| m.dice) - 0.725).abs() < 1e-12);
-        assert!(report.class_mean(2, |m| m.hd95).is_nan());
+        let mean = report.mean(|m| m.dice);
+        assert!((mean.value - 0.725).abs() < 1e-12);
+        assert_eq!((mean.defined, mean.cases), (3, 4));
+        let none = report.class_mean(2, |m| m.hd95).unwrap();
+        assert!(none.value.is_nan() && (none.defined, none.cases) == (0, 2));
+        for class in [0, 3, usize::MAX] {
+            assert!(report.class_mean(class, |m| m.dice).is_err());
+        }
         let table = report.to_string();
-        assert!(table.contains("anterior   0.8500    1.50") && table.contains("posterior  0.6000     NaN"), "{table}");
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "class                 Dice           HD95  (2 cases)",
+                "anterior   0.8500 (2 of 2)  1.50 (2 of 2)",
+                "posterior  0.6000 (1 of 2)   NaN (0 of 2)",
+                "mean       0.7250 (3 of 4)  1.50 (2 of 4)",
+            ]
+        );
 
         let path = std::env::temp_dir().join(format!("tomograd-report-{}.csv", std::process::id()));
         report.write_csv(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
         assert_eq!(text.lines().nth(1), Some("a,anterior,0.8,0.5,1,"));
         assert_eq!(text.lines().nth(4), Some("\"b,c\",posterior,,0.5,,"));
+        report.write_summary_csv(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(text.lines().nth(3), Some("anterior,hd95,1.5,2,2"));
+        assert_eq!(text.lines().nth(7), Some("posterior,hd95,,0,2"));
+        let mean = text.lines().nth(9).unwrap();
+        assert!(mean.starts_with(",dice,0.725") && mean.ends_with(",3,4"), "{mean}");
+        assert_eq!(text.lines().count(), 1 + 3 * 4);
         assert!(report.write_csv("/nowhere/there/metrics.csv").is_err());
     }
 }

@@ -27,7 +27,7 @@ impl Sample {
         grid::image_dims("sample", image.shape()).map_err(|error| error.within(&name))?;
         let as_u8 = |label: &Tensor| match label.dtype() {
             DType::U8 => label.contiguous(),
-            _ => Tensor::from_slice(&class_numbers(label, 256)?, label.shape(), Device::Cpu),
+            _ => Tensor::from_slice(&class_numbers(label, MOST_CLASSES)?, label.shape(), Device::Cpu),
         };
         let sample = Self {
             image: image.converted(DType::F32)?.contiguous()?,
@@ -61,24 +61,49 @@ impl Sample {
     }
 }
 
+/// Class numbers are kept in a byte.
+const MOST_CLASSES: usize = 256;
+
+/// That `classes` is a number of classes, with the background.
+pub(crate) fn check_classes(operation: &str, classes: usize) -> Result<()> {
+    if !(1..=MOST_CLASSES).contains(&classes) {
+        return Err(Error::argument(operation, format!("{classes} classes"))
+            .expected(format!("1 to {MOST_CLASSES}, with the background")));
+    }
+    Ok(())
+}
+
+/// That every voxel of an image `(C, spatial)` is a number: a statistic of all of them would be none otherwise, and one of the
+/// others would pass for it.
+pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
+    let contiguous = image.contiguous()?;
+    let values = contiguous.as_slice::<f32>()?;
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let place = voxel(at, image.shape());
+    let (channel, place) = place.split_first().map_or((0, &[][..]), |(&channel, place)| (channel, place));
+    Err(Error::argument(operation, format!("{} at voxel {place:?} of channel {channel}", values[at]))
+        .expected("finite intensities"))
+}
+
 /// The class numbers of a label of any dtype, in row-major order.
 ///
 /// # Errors
-/// When a value isn't one of `classes` classes (of at most 256); it names the value and its voxel.
+/// When `classes` isn't 1 to 256, or a value isn't one of them; it names the value and its voxel.
 pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
+    check_classes("label", classes)?;
     let values = label.to_vec_f64()?;
-    let known = |value: &f64| value.fract() == 0.0 && (0.0..classes.min(256) as f64).contains(value);
+    let known = |value: &f64| value.fract() == 0.0 && (0.0..classes as f64).contains(value);
     match values.iter().position(|value| !known(value)) {
         None => Ok(values.into_iter().map(|value| value as u8).collect()),
         Some(at) => {
             Err(Error::argument("label", format!("value {} at voxel {:?}", values[at], voxel(at, label.shape())))
-                .expected(format!("whole numbers in 0..={}", classes.saturating_sub(1))))
+                .expected(format!("whole numbers in 0..={}", classes - 1)))
         }
     }
 }
 
 /// The place of element `index` of a tensor that has one.
-fn voxel(mut index: usize, shape: &[usize]) -> Vec<usize> {
+pub(crate) fn voxel(mut index: usize, shape: &[usize]) -> Vec<usize> {
     let mut place = vec![0; shape.len()];
     for (place, size) in place.iter_mut().zip(shape).rev() {
         (*place, index) = (index % size, index / size);

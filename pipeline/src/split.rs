@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use tomograd_core::{Error, Result};
 
+use crate::report::write_text;
+
 /// The names of the cases for training and for validation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
@@ -14,10 +16,12 @@ pub struct Split {
 }
 
 impl Split {
-    /// The fixed split: of the names in sorted order, those with index % 5 == 4 validate.
+    /// The fixed split: of the names in sorted order, each once, those with index % 5 == 4 validate.
     pub fn fixed(names: &[String]) -> Self {
         let mut sorted = names.to_vec();
         sorted.sort();
+        // A name on both sides would be trained on and then measured.
+        sorted.dedup();
         let (validation, train) = sorted.into_iter().enumerate().partition::<Vec<_>, _>(|(index, _)| index % 5 == 4);
         let names = |part: Vec<(usize, String)>| part.into_iter().map(|(_, name)| name).collect();
         Self { train: names(train), validation: names(validation) }
@@ -53,11 +57,15 @@ impl Split {
     /// Writes the file that [`Split::read`] reads.
     ///
     /// # Errors
-    /// When the file can't be written.
+    /// When a name occurs twice or can't stand in a line of its own, or the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let lines = |part: &str, names: &[String]| names.iter().map(|n| format!("{part} {n}\n")).collect::<String>();
         let text = lines("train", &self.train) + &lines("validation", &self.validation);
-        crate::report::write_atomically(path.as_ref(), &text)
+        if Self::parse(&text)? != *self {
+            return Err(Error::argument("split", "a name that would be read as another")
+                .expected("names without line breaks, and without spaces at their ends"));
+        }
+        write_text(path.as_ref(), &text)
     }
 }
 
@@ -71,6 +79,28 @@ mod tests {
         let split = Split::fixed(&names);
         assert_eq!((split.train.len(), split.validation.len()), (167, 41));
         assert_eq!(split.validation[1], "hippocampus_009");
+    }
+
+    #[test]
+    fn each_name_is_on_one_side() {
+        let names: Vec<String> = "aabbccddee".chars().map(String::from).collect();
+        let split = Split::fixed(&names);
+        assert_eq!((split.train.concat(), split.validation.concat()), ("abcd".into(), "e".into()));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let path = std::env::temp_dir().join(format!("tomograd-split-{}.txt", std::process::id()));
+        let of = |train: &[&str]| Split { train: train.iter().map(ToString::to_string).collect(), validation: vec![] };
+        for names in [&["a", "b c", "#d"][..], &[]] {
+            of(names).write(&path).unwrap();
+            assert_eq!(Split::read(&path).unwrap(), of(names));
+        }
+        std::fs::remove_file(&path).unwrap();
+        for names in [&["a", "a"][..], &["a\nb"], &["a\ntrain b"], &[" a"], &[""]] {
+            assert!(of(names).write(&path).is_err(), "{names:?}");
+            assert!(!path.exists());
+        }
     }
 
     #[test]

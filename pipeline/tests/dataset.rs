@@ -12,7 +12,7 @@ use std::{
 use tomograd_core::{Device, Error, Result, Seed, Tensor};
 use tomograd_pipeline::{
     Cases, Dataset, Loader, Split,
-    transforms::{Compose, ZScore},
+    transforms::{Compose, RandomNoise, ZScore},
 };
 
 /// A folder that is removed when dropped.
@@ -61,7 +61,7 @@ fn cases_are_read_once_and_prepared() -> Result<()> {
         counter.fetch_add(1, Ordering::Relaxed);
         read(path)
     })?
-    .prepare(Compose::new().then(ZScore::default()));
+    .prepare(Compose::new().then(ZScore::default())?);
     assert_eq!(dataset.names(), ["a", "b.1"]);
     for _ in 0..2 {
         let sample = dataset.sample(0)?;
@@ -88,6 +88,8 @@ fn what_is_wrong_is_named() {
     let image = ("images/a.nii", "1 1 2 3 4");
     let cases = [
         (error("range", &[image, ("labels/a.nii", "1 0 1 2 0")]), "labels/a.nii: label: value 2 at voxel [1, 0]"),
+        (error("nan_label", &[image, ("labels/a.nii", "1 0 NaN 1 0")]), "value NaN at voxel [0, 1]"),
+        (error("half", &[image, ("labels/a.nii", "1 0 0.5 1 0")]), "value 0.5 at voxel [0, 1]"),
         (error("spacing", &[image, ("labels/a.nii", "2 0 1 1 0")]), "a spacing of [2.0, 2.0] mm"),
         (error("alone", &[image, ("labels/b.nii", "1 0 1 1 0")]), "images/a.nii has no label"),
         (error("left", &[image, ("labels/a.nii", "1 0 1 1 0"), ("labels/b.nii", "")]), "labels/b.nii has no image"),
@@ -98,6 +100,44 @@ fn what_is_wrong_is_named() {
         assert!(error.contains(part), "{error}");
     }
     assert!(Dataset::with_reader("/nowhere", 2, read).is_err());
+    let no_number = ("images/a.nii", "1 1 NaN 3 4");
+    let folder = Folder::new("nan", &[no_number, ("labels/a.nii", "1 0 1 1 0")]);
+    let dataset =
+        Dataset::with_reader(&folder.0, 2, read).unwrap().prepare(Compose::new().then(ZScore::default()).unwrap());
+    let error = dataset.sample(0).unwrap_err().to_string();
+    assert!(error.starts_with("case a: z_score: ") && error.contains("NaN at voxel [0, 1] of channel 0"), "{error}");
+}
+
+#[test]
+fn files_that_are_one_case_or_none() -> Result<()> {
+    let image = ("images/a.HDR", "1 1 2 3 4");
+    let pair = Folder::new("pair", &[image, ("images/a.img", ""), ("labels/a.nii.GZ", "1 0 1 1 0")]);
+    assert_eq!(Dataset::with_reader(&pair.0, 2, read)?.sample(0)?.image.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+    for classes in [0, 257, usize::MAX] {
+        assert!(Dataset::with_reader(&pair.0, classes, read).err().unwrap().to_string().contains("1 to 256"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        // A name that would have been passed over in silence.
+        fs::write(pair.0.join("images").join(std::ffi::OsStr::from_bytes(b"b\xff.nii")), "").unwrap();
+        assert!(Dataset::with_reader(&pair.0, 2, read).err().unwrap().to_string().contains("UTF-8"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_case_named_twice_is_prepared_twice() -> Result<()> {
+    let folder = Folder::new("oversampled", &[("images/a.nii", "1 1 2 3 4"), ("labels/a.nii", "1 0 1 1 0")]);
+    let noise = RandomNoise { probability: 1.0, deviation: (1.0, 1.0) };
+    let dataset = Dataset::with_reader(&folder.0, 2, read)?.prepare(Compose::new().then(noise)?);
+    let twice = dataset.subset(&["a".into(), "a".into()])?;
+    let [alone, first, second] =
+        [dataset.sample(0)?, twice.sample(0)?, twice.sample(1)?].map(|sample| sample.image.to_vec::<f32>().unwrap());
+    assert_eq!(alone, first);
+    assert!(first.iter().zip(&second).all(|(a, b)| a != b));
+    assert_eq!((twice.name(1)?, twice.names()), ("a".to_string(), vec!["a".to_string(); 2]));
+    Ok(())
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn cases(count: usize) -> Arc<Vec<Sample>> {
 
 fn loader(count: usize) -> Loader {
     let noise = RandomNoise { probability: 1.0, ..RandomNoise::default() };
-    let transforms = Compose::new().then(Flip::default()).then(noise);
+    let transforms = Compose::new().then(Flip::default()).unwrap().then(noise).unwrap();
     Loader::new(cases(count), 3, Seed::new(11)).unwrap().transforms(transforms)
 }
 
@@ -44,7 +44,7 @@ fn the_pace_of_the_consumer_changes_nothing() {
     names.dedup();
     assert_eq!(names.len(), 10);
     assert_ne!(fast, contents(loader.epoch(5)));
-    assert_eq!(loader.clone().drop_last().epoch(4).count(), 3);
+    assert_eq!(loader.clone().drop_last().unwrap().epoch(4).count(), 3);
 }
 
 #[test]
@@ -54,6 +54,76 @@ fn a_resumed_epoch_is_the_rest_of_it() {
     for step in 0..=5 {
         assert_eq!(contents(loader.resume(2, step)), whole[step.min(4)..]);
     }
+}
+
+/// `count` black images under two names in turn.
+fn twins(count: usize) -> Arc<Vec<Sample>> {
+    let image = Tensor::zeros(&[1, 3, 4, 5], DType::F32, Device::Cpu).unwrap();
+    let label = Tensor::zeros(&[3, 4, 5], DType::U8, Device::Cpu).unwrap();
+    Arc::new((0..count).map(|i| Sample::new(["a", "b"][i % 2], &image, Some(&label)).unwrap()).collect())
+}
+
+fn noisy(cases: Arc<dyn Cases>, batch: usize) -> Loader {
+    let noise = RandomNoise { probability: 1.0, ..RandomNoise::default() };
+    Loader::new(cases, batch, Seed::new(5)).unwrap().transforms(Compose::new().then(noise).unwrap())
+}
+
+/// The images of an epoch one by one.
+fn images(batches: impl Iterator<Item = Result<Batch>>) -> Vec<Vec<f32>> {
+    contents(batches)
+        .into_iter()
+        .flat_map(|(_, images, _)| images.chunks(60).map(<[f32]>::to_vec).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn a_case_that_comes_twice_is_drawn_twice() {
+    let loader = noisy(twins(6), 2);
+    let whole = images(loader.epoch(1));
+    for (i, first) in whole.iter().enumerate() {
+        assert!(whole[i + 1..].iter().all(|second| first.iter().zip(second).all(|(a, b)| a != b)), "{i}");
+    }
+    assert_eq!(images(noisy(twins(6), 3).epoch(1)), whole, "the size of a batch is no part of the key");
+    for step in 0..3 {
+        assert_eq!(images(loader.resume(1, step)), whole[2 * step..]);
+    }
+    // The first use of each name draws what it would draw alone.
+    let alone = images(noisy(twins(2), 2).epoch(1));
+    assert!(alone.iter().all(|image| whole.contains(image)));
+}
+
+/// Cases that leave the names to the default.
+struct Patches(Arc<Vec<Sample>>);
+
+impl Cases for Patches {
+    fn len(&self) -> usize {
+        3 * self.0.as_slice().len()
+    }
+
+    fn sample(&self, index: usize) -> Result<Sample> {
+        self.0.sample(index / 3)
+    }
+}
+
+#[test]
+fn patches_of_one_case_differ_and_resume() {
+    let loader = noisy(Arc::new(Patches(twins(2))), 1);
+    let whole = images(loader.epoch(0));
+    let distinct: std::collections::BTreeSet<Vec<u32>> =
+        whole.iter().map(|image| image.iter().map(|v| v.to_bits()).collect()).collect();
+    assert_eq!((whole.len(), distinct.len()), (6, 6));
+    for step in 0..6 {
+        assert_eq!(images(loader.resume(0, step)), whole[step..]);
+    }
+}
+
+#[test]
+fn an_epoch_without_a_batch_is_an_error() {
+    assert!(Loader::new(cases(2), 3, Seed::new(0)).unwrap().drop_last().err().unwrap().to_string().contains("2 cases"));
+    assert!(Loader::new(cases(2), 0, Seed::new(0)).is_err());
+    let all = Loader::new(cases(2), usize::MAX, Seed::new(0)).unwrap();
+    assert_eq!(contents(all.epoch(usize::MAX)).len(), 1);
+    assert_eq!(all.resume(0, usize::MAX).count(), 0);
 }
 
 #[test]
@@ -85,7 +155,7 @@ fn errors_and_panics_end_the_epoch_with_an_error() {
         (false, ErrorKind::Argument, "epoch 0, step 1: case case_4: broken: broken: an error in a transform"),
     ] {
         let loader = Loader::new(cases(9), 3, Seed::new(0)).unwrap().in_order();
-        let mut epoch = loader.transforms(Compose::new().then(Broken(panics))).epoch(0);
+        let mut epoch = loader.transforms(Compose::new().then(Broken(panics)).unwrap()).epoch(0);
         assert!(epoch.next().unwrap().is_ok());
         let error = epoch.next().unwrap().unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (kind, text));

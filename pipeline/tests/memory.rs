@@ -24,13 +24,13 @@ fn windows(depth: usize, window: &SlidingWindow) -> Result<(usize, usize)> {
 #[test]
 fn memory_stays_within_its_bounds() -> Result<()> {
     // All blocks are of sizes that the pool doesn't round up, so that the bound is the peak to the byte.
-    let half = SlidingWindow::new([16; 3]);
-    let one_row = half.clone().overlap(0.0).batch(1000);
+    let half = SlidingWindow::new([16; 3])?;
+    let one_row = half.clone().overlap(0.0)?.batch(1000)?;
     for (depth, window) in [
         (32, half.clone()),
         (320, half.clone()),
-        (8, half.clone().batch(3)),
-        (32, half.mirroring(true).batch(2)),
+        (8, half.clone().batch(3)?),
+        (32, half.mirroring(true).batch(2)?),
         (32, one_row),
     ] {
         let (peak, bound) = windows(depth, &window)?;
@@ -42,7 +42,7 @@ fn memory_stays_within_its_bounds() -> Result<()> {
     let label = Tensor::zeros(&[40, 40, 40], DType::U8, Device::Cpu)?;
     let cases = (0..8).map(|i| Sample::new(format!("case_{i}"), &image, Some(&label))).collect::<Result<Vec<_>>>()?;
     let affine = RandomAffine { probability: 1.0, ..RandomAffine::default() };
-    let transforms = Compose::new().then(affine).then(CropOrPad::random([32; 3])).then(Flip::default());
+    let transforms = Compose::new().then(affine)?.then(CropOrPad::random([32; 3]))?.then(Flip::default())?;
     let loader = Loader::new(Arc::new(cases), 2, Seed::new(0))?.transforms(transforms);
     // Keeping all batches is the most that any timing of the consumer can take.
     drop(loader.epoch(0).collect::<Result<Vec<_>>>()?);

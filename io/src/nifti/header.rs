@@ -381,7 +381,9 @@ impl Header {
         let largest = geometry::spacing(&geometry.affine).into_iter().fold(0.0, f64::max);
         let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 2e-5 * largest + 1e-6 * b.abs();
         if !read.iter().flatten().zip(geometry.affine.iter().flatten()).all(close) {
-            return Err(fail(format!("the header would say the affine {read:?}")).expected(format!("{:?}", geometry.affine)));
+            return Err(
+                fail(format!("the header would say the affine {read:?}")).expected(format!("{:?}", geometry.affine))
+            );
         }
         Ok(())
     }

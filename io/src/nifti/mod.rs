@@ -105,8 +105,9 @@ fn read_stream<R: BufRead>(
     let mut behind = stream.by_ref().take(MOST_EXTENSIONS.saturating_add(1));
     let got = behind.read_to_end(&mut extension).map_err(io_error("the extensions"))? as u64;
     if got > MOST_EXTENSIONS {
-        return Err(fail("more behind the header than extensions take")
-            .expected(format!("at most {MOST_EXTENSIONS} bytes")));
+        return Err(
+            fail("more behind the header than extensions take").expected(format!("at most {MOST_EXTENSIONS} bytes"))
+        );
     }
     stream.finish(header.length().saturating_add(got))?;
     read_voxels(other()?, header, Some(extension))

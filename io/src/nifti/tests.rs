@@ -15,14 +15,7 @@ fn bytes(volume: &Volume) -> Vec<u8> {
 }
 
 /// A header of `version` in either byte order, with raw voxels of the datatype `code`.
-fn file(
-    version: Version,
-    big: bool,
-    code: i16,
-    sizes: &[usize],
-    scaling: Option<[f64; 2]>,
-    raw: &[u8],
-) -> Vec<u8> {
+fn file(version: Version, big: bool, code: i16, sizes: &[usize], scaling: Option<[f64; 2]>, raw: &[u8]) -> Vec<u8> {
     let coding = Coding::from_code(code).unwrap();
     let source = volume();
     let mut header = Header::new(version);
@@ -87,8 +80,7 @@ fn a_file_that_was_read_is_written_the_same_to_the_byte() {
 
 #[test]
 fn a_mask_has_the_geometry_of_its_image() {
-    let image =
-        Volume::from_bytes(&file(Version::Two, true, 4, &[4, 3, 2], Some([2.0, 1.0]), &[1; 48])).unwrap();
+    let image = Volume::from_bytes(&file(Version::Two, true, 4, &[4, 3, 2], Some([2.0, 1.0]), &[1; 48])).unwrap();
     assert_eq!(image.stored_dtype(), "int16");
     let mask = image.with_voxels(Tensor::ones(&[2, 3, 4], DType::U8, Device::Cpu).unwrap()).unwrap();
     let back = Volume::from_bytes(&bytes(&mask)).unwrap();
@@ -233,7 +225,8 @@ fn a_form_that_cant_be_one_isnt_used() {
 
 #[test]
 fn lengths_are_millimetres_whatever_the_unit() {
-    let reference = Volume::from_bytes(&changed(&[(252, &1i16.to_le_bytes()), (268, &floats(&[1.0, 2.0, 3.0]))])).unwrap();
+    let reference =
+        Volume::from_bytes(&changed(&[(252, &1i16.to_le_bytes()), (268, &floats(&[1.0, 2.0, 3.0]))])).unwrap();
     for (unit, factor) in [(0u8, 1.0f32), (1, 1e-3), (2, 1.0), (3, 1e3), (5, 1.0)] {
         // Seconds and milliseconds stay what they are.
         for time in [0u8, 8, 16] {

@@ -6,8 +6,9 @@ mod distance_transform;
 mod tests;
 
 use tomograd_core::{Error, Result, Tensor};
+use tomograd_io::Volume;
 
-use crate::{grid, sample::class_numbers};
+use crate::{Scan, alignment, grid, sample::class_numbers};
 
 /// The agreement of one class. A quantity that isn't defined is NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +31,7 @@ pub struct ClassMetrics {
 /// The surface of a mask are its voxels with a neighbour along an axis outside of it; beyond the image there is background.
 ///
 /// # Errors
-/// When shapes differ, the spacing doesn't fit, or a value isn't one of the classes.
+/// When shapes differ, the spacing doesn't fit, `classes` isn't 1 to 256, or a value isn't one of them.
 pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: usize) -> Result<Vec<ClassMetrics>> {
     if prediction.shape() != truth.shape() {
         return Err(Error::shape("metrics", "prediction and truth have different shapes")
@@ -46,6 +47,26 @@ pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: u
         compare(masks, shape, spacing, truth.rank())
     };
     Ok((1..classes).map(class_metrics).collect())
+}
+
+/// [`evaluate`] for two volumes, brought onto each other first: a prediction whose axes are turned or mirrored against those of
+/// the truth is turned, one that lies more than `tolerance` voxels elsewhere is refused (see
+/// [`TOLERANCE`](alignment::TOLERANCE)).
+///
+/// # Errors
+/// As [`evaluate`], and when the volumes don't lie on each other.
+pub fn evaluate_volumes(
+    prediction: &Volume,
+    truth: &Volume,
+    classes: usize,
+    tolerance: f64,
+) -> Result<Vec<ClassMetrics>> {
+    let tolerance = alignment::tolerance(tolerance)?;
+    let [prediction, truth] = [Scan::of_volume(prediction)?, Scan::of_volume(truth)?];
+    let on_truth = |scan: &Scan, what: &str| {
+        alignment::label_on(&truth, "truth", scan, classes, tolerance).map_err(|error| error.within(what))
+    };
+    evaluate(&on_truth(&prediction, "prediction")?, &on_truth(&truth, "truth")?, &truth.spacing, classes)
 }
 
 fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> ClassMetrics {

@@ -17,7 +17,7 @@ mod tests;
 use tomograd_core::{DType, Device, Error, Result, Tensor, shape_text};
 
 use self::{axis::Axis, slab::Slab};
-use crate::grid;
+use crate::{grid, sample::voxel};
 
 /// How windows are laid over an image and blended.
 ///
@@ -25,7 +25,7 @@ use crate::grid;
 /// use tomograd_core::{DType, Device, Seed, Tensor};
 /// use tomograd_pipeline::SlidingWindow;
 /// let image = Tensor::uniform(&[1, 20, 30, 25], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
-/// let logits = SlidingWindow::new([16; 3]).overlap(0.5).batch(2).logits(&image, |patches| Ok(patches.clone()))?;
+/// let logits = SlidingWindow::new([16; 3])?.overlap(0.5)?.batch(2)?.logits(&image, |patches| Ok(patches.clone()))?;
 /// assert_eq!(logits.shape(), [1, 20, 30, 25]);
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
@@ -46,15 +46,29 @@ struct Plan {
 
 impl SlidingWindow {
     /// Windows of `patch` voxels along the spatial axes, overlapping by half, one at a time, not mirrored.
-    pub fn new(patch: impl Into<Vec<usize>>) -> Self {
-        Self { patch: patch.into(), overlap: 0.5, mirroring: false, batch: 1 }
+    ///
+    /// # Errors
+    /// When the patch hasn't 1 to 3 axes, or one of 0 voxels.
+    pub fn new(patch: impl Into<Vec<usize>>) -> Result<Self> {
+        let patch = patch.into();
+        grid::dims("sliding_window", &patch)?;
+        if patch.contains(&0) {
+            return Err(Error::argument("sliding_window", format!("patch {}", shape_text(&patch)))
+                .expected("a positive size for each spatial axis"));
+        }
+        Ok(Self { patch, overlap: 0.5, mirroring: false, batch: 1 })
     }
 
-    /// The least part, from 0 to below 1, that neighbouring windows share.
-    #[must_use]
-    pub fn overlap(mut self, overlap: f64) -> Self {
+    /// The least part, from 0 to below 1, that neighbouring windows share, to within the rounding of their places to voxels.
+    ///
+    /// # Errors
+    /// When it is out of its range.
+    pub fn overlap(mut self, overlap: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&overlap) {
+            return Err(Error::argument("sliding_window", format!("overlap {overlap}")).expected("0 to below 1"));
+        }
         self.overlap = overlap;
-        self
+        Ok(self)
     }
 
     /// Whether each window is predicted in all mirror images (4 in two dimensions, 8 in three) and the mean taken.
@@ -65,18 +79,34 @@ impl SlidingWindow {
     }
 
     /// How many windows are predicted at once.
-    #[must_use]
-    pub fn batch(mut self, batch: usize) -> Self {
+    ///
+    /// # Errors
+    /// When it is 0.
+    pub fn batch(mut self, batch: usize) -> Result<Self> {
+        if batch == 0 {
+            return Err(Error::argument("sliding_window", "windows in batches of 0").expected("at least 1"));
+        }
         self.batch = batch;
-        self
+        Ok(self)
     }
 
     /// How many windows an image of these spatial sizes takes.
     ///
     /// # Errors
-    /// When the sizes don't fit the patch, or an attribute is out of its range.
+    /// When the sizes don't fit the patch, or the number overflows.
     pub fn windows(&self, spatial: &[usize]) -> Result<usize> {
-        Ok(self.plan(spatial)?.axes.iter().map(|axis| axis.starts.len()).product())
+        let counts = self.counts(spatial)?;
+        product(&counts).ok_or_else(|| {
+            Error::argument("sliding_window", format!("{counts:?} windows along the axes"))
+                .expected("a number of windows that fits the address space")
+                .shapes([spatial])
+        })
+    }
+
+    /// How many windows lie along each axis.
+    fn counts(&self, spatial: &[usize]) -> Result<[usize; 3]> {
+        let (shape, patch) = self.sizes(spatial)?;
+        Ok(std::array::from_fn(|axis| axis::count(shape[axis], patch[axis], self.overlap)))
     }
 
     /// The most bytes that [`SlidingWindow::labels`] takes for a contiguous image `(channels, D, H, W)` of these spatial sizes
@@ -89,18 +119,16 @@ impl SlidingWindow {
     /// each of these blocks up by a quarter. [`SlidingWindow::logits`] takes 4 K D H W for its result in place of the labels.
     ///
     /// # Errors
-    /// When the sizes don't fit the patch, an attribute is out of its range, or the number overflows.
+    /// When the sizes don't fit the patch, or the number overflows.
     pub fn memory_bound(&self, channels: usize, classes: usize, spatial: &[usize]) -> Result<usize> {
-        let plan = self.plan(spatial)?;
-        let [depth, height, width] = grid::dims("sliding_window", spatial)?;
-        let in_row = plan.axes[1].starts.len() * plan.axes[2].starts.len();
-        let in_flight = self.batch.min(in_row) * if self.mirroring { 2 } else { 1 };
-        let product = |factors: &[usize]| factors.iter().try_fold(1usize, |product, &f| product.checked_mul(f));
-        let [d, h, w] = plan.patch;
+        let ([depth, height, width], [d, h, w]) = self.sizes(spatial)?;
+        let [_, rows, columns] = self.counts(spatial)?;
+        let in_flight = self.batch.min(rows.saturating_mul(columns));
+        let copies = if self.mirroring { 2 } else { 1 };
         let parts = [
             product(&[depth, height, width]),
             product(&[4, classes, d.min(depth), height, width]),
-            channels.checked_add(classes).and_then(|maps| product(&[4, in_flight, maps, d, h, w])),
+            channels.checked_add(classes).and_then(|maps| product(&[4, in_flight, copies, maps, d, h, w])),
         ];
         parts.into_iter().try_fold(0usize, |sum, part| sum.checked_add(part?)).ok_or_else(|| {
             Error::argument("sliding_window", format!("{channels} channels and {classes} classes"))
@@ -109,19 +137,17 @@ impl SlidingWindow {
         })
     }
 
+    /// The sizes of an image and of the patch along all three axes.
+    fn sizes(&self, spatial: &[usize]) -> Result<([usize; 3], [usize; 3])> {
+        if self.patch.len() != spatial.len() || spatial.contains(&0) {
+            let what = format!("patch {} for an image of {}", shape_text(&self.patch), shape_text(spatial));
+            return Err(Error::argument("sliding_window", what).expected("a positive size for each spatial axis"));
+        }
+        Ok((grid::dims("sliding_window", spatial)?, grid::dims("sliding_window", &self.patch)?))
+    }
+
     fn plan(&self, spatial: &[usize]) -> Result<Plan> {
-        let wrong = |what: String| Error::argument("sliding_window", what);
-        if self.patch.len() != spatial.len() || self.patch.contains(&0) || spatial.contains(&0) {
-            return Err(wrong(format!("patch {} for an image of {}", shape_text(&self.patch), shape_text(spatial)))
-                .expected("a positive size for each spatial axis"));
-        }
-        if !(0.0..1.0).contains(&self.overlap) {
-            return Err(wrong(format!("overlap {}", self.overlap)).expected("0 to below 1"));
-        }
-        if self.batch == 0 {
-            return Err(wrong("windows in batches of 0".into()).expected("at least 1"));
-        }
-        let (patch, shape) = (grid::dims("sliding_window", &self.patch)?, grid::dims("sliding_window", spatial)?);
+        let (shape, patch) = self.sizes(spatial)?;
         let axes = std::array::from_fn(|axis| Axis::new(shape[axis], patch[axis], self.overlap));
         Ok(Plan { axes, patch, rank: spatial.len() })
     }
@@ -131,7 +157,7 @@ impl SlidingWindow {
     /// both sides.
     ///
     /// # Errors
-    /// Those of the predictor, and when shapes don't fit or an attribute is out of its range.
+    /// Those of the predictor, and when shapes don't fit.
     pub fn logits(&self, image: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let (_, [depth, height, width]) = grid::image_dims("sliding_window", image.shape())?;
         let (spatial, plane) = (&image.shape()[1..], height * width);
@@ -156,16 +182,25 @@ impl SlidingWindow {
     /// single logit, whether it is positive. Otherwise as [`SlidingWindow::logits`], without the memory of all logits.
     ///
     /// # Errors
-    /// As [`SlidingWindow::logits`], and when there are more than 256 classes.
+    /// As [`SlidingWindow::logits`], when there are more than 256 classes, and when a logit is NaN, which isn't greater or less
+    /// than any; the error names its class and voxel.
     pub fn labels(&self, image: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let (_, [_, height, width]) = grid::image_dims("sliding_window", image.shape())?;
-        let plane = height * width;
+        let (spatial, plane) = (&image.shape()[1..], height * width);
         let mut result = Tensor::zeros(&image.shape()[1..], DType::U8, Device::Cpu)?;
         let labels = result.as_mut_slice::<u8>()?;
         self.run(image, predict, |depth, logits| {
             let classes = logits.len() / plane;
             if classes > 256 {
                 return Err(Error::shape("sliding_window", format!("{classes} classes")).expected("at most 256"));
+            }
+            if let Some(at) = logits.iter().position(|logit| logit.is_nan()) {
+                let place = voxel(depth * plane + at % plane, spatial);
+                return Err(Error::argument(
+                    "sliding_window",
+                    format!("the logit of class {} at voxel {place:?} is NaN", at / plane),
+                )
+                .expected("numbers, from finite intensities and finite weights"));
             }
             let labels = &mut labels[depth * plane..(depth + 1) * plane];
             if classes == 1 {
@@ -272,6 +307,10 @@ impl SlidingWindow {
         sum.as_mut_slice::<f32>()?.iter_mut().for_each(|value| *value *= share);
         Ok(sum)
     }
+}
+
+fn product(factors: &[usize]) -> Option<usize> {
+    factors.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor))
 }
 
 impl Plan {

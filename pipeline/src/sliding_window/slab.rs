@@ -47,13 +47,12 @@ impl Slab {
         for z in from[0]..to[0] {
             for class in 0..classes {
                 for y in from[1]..to[1] {
-                    let weight = weights[0][z] * weights[1][y];
+                    let weight = weights[0][z - from[0]] * weights[1][y - from[1]];
                     let source = ((class * plan.patch[0] + z) * plan.patch[1] + y) * plan.patch[2];
                     let target = (((at(0, z) - first) * classes + class) * height + at(1, y)) * width + at(2, from[2]);
                     let length = to[2] - from[2];
                     let row = &logits[source + from[2]..source + to[2]];
-                    let along = &weights[2][from[2]..to[2]];
-                    for ((sum, logit), w) in sums[target..target + length].iter_mut().zip(row).zip(along) {
+                    for ((sum, logit), w) in sums[target..target + length].iter_mut().zip(row).zip(weights[2]) {
                         *sum += logit * (weight * w);
                     }
                 }

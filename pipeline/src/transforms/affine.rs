@@ -1,8 +1,8 @@
 //! Small rotations, scalings and translations.
 
-use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+use tomograd_core::{DType, Device, Random, Result, Tensor};
 
-use super::{Transform, draw, happens};
+use super::{Transform, check_probability, check_range};
 use crate::{Sample, grid};
 
 /// Rotates, scales and shifts the sample about its centre, in millimetres, so that anisotropic voxels don't shear. The image
@@ -49,22 +49,19 @@ struct Map {
 }
 
 impl RandomAffine {
-    fn map(&self, shape: [usize; 3], spacing: [f64; 3], rank: usize, random: &mut Random) -> Result<Map> {
-        let mut angle = || draw("degrees", self.degrees, random).map(f64::to_radians);
-        let mut matrix = rotation(0, angle()?);
+    fn map(&self, shape: [usize; 3], spacing: [f64; 3], rank: usize, random: &mut Random) -> Map {
+        let draw = |(low, high): (f64, f64), random: &mut Random| random.uniform_in(low, high);
+        let mut matrix = rotation(0, draw(self.degrees, random).to_radians());
         for axis in 1..3 {
-            let angle = angle()?;
+            let angle = draw(self.degrees, random).to_radians();
             if rank == 3 {
                 matrix = multiply(&matrix, &rotation(axis, angle));
             }
         }
-        let scale = draw("scale", self.scale, random)?;
-        if scale <= 0.0 {
-            return Err(Error::argument("affine", format!("scale {scale}")).expected("a positive number"));
-        }
+        let scale = draw(self.scale, random);
         let mut offset = [0.0; 3];
         for i in 0..3 {
-            let shift = draw("translation", self.translation, random)? / spacing[i];
+            let shift = draw(self.translation, random) / spacing[i];
             let real = i >= 3 - rank;
             for j in 0..3 {
                 // From voxels to millimetres, rotate, back to voxels. The scale of an axis that isn't there stays 1.
@@ -74,7 +71,7 @@ impl RandomAffine {
             let turned: f64 = (0..3).map(|j| matrix[i][j] * centre(j)).sum();
             offset[i] = centre(i) - turned + if real { shift } else { 0.0 };
         }
-        Ok(Map { matrix, offset })
+        Map { matrix, offset }
     }
 }
 
@@ -122,7 +119,8 @@ fn corners(place: &[f32; 3], shape: [usize; 3]) -> (usize, [usize; 3], [f32; 3])
 }
 
 fn linear(voxels: &[f32], first: usize, steps: [usize; 3], fractions: [f32; 3]) -> f32 {
-    let between = |a: f32, b: f32, t: f32| a + (b - a) * t;
+    // A voxel that has no part in the result doesn't reach it: a NaN, an infinity.
+    let between = |a: f32, b: f32, t: f32| if t == 0.0 { a } else { a + (b - a) * t };
     let along_row = |at: usize| between(voxels[at], voxels[at + steps[2]], fractions[2]);
     let in_plane = |at: usize| between(along_row(at), along_row(at + steps[1]), fractions[1]);
     between(in_plane(first), in_plane(first + steps[0]), fractions[0])
@@ -133,15 +131,24 @@ impl Transform for RandomAffine {
         "affine"
     }
 
+    fn check(&self) -> Result<()> {
+        check_probability(self.probability)?;
+        check_range("degrees", self.degrees, f64::NEG_INFINITY)?;
+        // As small as this, a picture is nothing already, and its inverse still a number.
+        check_range("scale", self.scale, 1e-6)?;
+        check_range("translation", self.translation, f64::NEG_INFINITY)
+    }
+
     fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample> {
-        if !happens(self.probability, random)? {
+        self.check()?;
+        if !random.bernoulli(self.probability) {
             return Ok(sample);
         }
         let (_, shape) = sample.dims("affine")?;
         let size = shape.iter().product::<usize>();
         let rank = sample.image.rank() - 1;
         let spacing = grid::spacings("affine", &sample.spacing, rank)?;
-        let map = self.map(shape, spacing, rank, random)?;
+        let map = self.map(shape, spacing, rank, random);
 
         let mut image = Tensor::zeros(sample.image.shape(), DType::F32, Device::Cpu)?;
         let (source, target) = (sample.image.as_slice::<f32>()?, image.as_mut_slice::<f32>()?);

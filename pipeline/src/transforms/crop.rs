@@ -2,7 +2,7 @@
 
 use tomograd_core::{Device, Element, Error, Random, Result, Tensor, shape_text};
 
-use super::{Transform, happens};
+use super::{Transform, check_probability};
 use crate::{Sample, grid};
 
 /// Cuts or fills each spatial axis to a size. Filling is the same on both sides (the odd voxel behind), with 0 in the image
@@ -35,7 +35,7 @@ impl CropOrPad {
 
     fn start(&self, sample: &Sample, shape: [usize; 3], size: [usize; 3], random: &mut Random) -> Result<[isize; 3]> {
         let centre = match &sample.label {
-            Some(label) if self.random && happens(self.foreground, random)? => {
+            Some(label) if self.random && random.bernoulli(self.foreground) => {
                 foreground_voxel(label.as_slice::<u8>()?, shape, random)
             }
             _ => None,
@@ -86,11 +86,21 @@ impl Transform for CropOrPad {
         "crop_or_pad"
     }
 
-    fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample> {
-        let (channels, shape) = sample.dims("crop_or_pad")?;
-        if self.size.len() + 1 != sample.image.rank() || self.size.contains(&0) {
+    fn check(&self) -> Result<()> {
+        check_probability(self.foreground)?;
+        if !(1..=3).contains(&self.size.len()) || self.size.contains(&0) {
             return Err(Error::argument("crop_or_pad", format!("size {}", shape_text(&self.size)))
-                .expected("a positive size for each spatial axis of the image")
+                .expected("a positive size for each of 1 to 3 spatial axes"));
+        }
+        Ok(())
+    }
+
+    fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample> {
+        self.check()?;
+        let (channels, shape) = sample.dims("crop_or_pad")?;
+        if self.size.len() + 1 != sample.image.rank() {
+            return Err(Error::argument("crop_or_pad", format!("size {}", shape_text(&self.size)))
+                .expected("a size for each spatial axis of the image")
                 .shapes([sample.image.shape()]));
         }
         let size = grid::dims("crop_or_pad", &self.size)?;

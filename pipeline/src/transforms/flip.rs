@@ -2,7 +2,7 @@
 
 use tomograd_core::{Error, Random, Result};
 
-use super::{Transform, happens};
+use super::{Transform, check_probability};
 use crate::{Sample, grid};
 
 /// Mirrors image and label along each spatial axis with a probability of its own.
@@ -30,7 +30,17 @@ impl Transform for Flip {
         "flip"
     }
 
+    fn check(&self) -> Result<()> {
+        let Some(probabilities) = &self.probabilities else { return Ok(()) };
+        if !(1..=3).contains(&probabilities.len()) {
+            return Err(Error::argument("flip", format!("{} probabilities", probabilities.len()))
+                .expected("one for each of 1 to 3 spatial axes"));
+        }
+        probabilities.iter().try_for_each(|&probability| check_probability(probability))
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
+        self.check()?;
         let (_, shape) = sample.dims("flip")?;
         let rank = sample.image.rank() - 1;
         let probabilities = self.probabilities.clone().unwrap_or_else(|| vec![0.5; rank]);
@@ -40,7 +50,7 @@ impl Transform for Flip {
                 .shapes([sample.image.shape()]));
         }
         for (axis, probability) in (3 - rank..3).zip(probabilities) {
-            if happens(probability, random)? {
+            if random.bernoulli(probability) {
                 grid::flip(sample.image.as_mut_slice::<f32>()?, shape, axis);
                 if let Some(label) = &mut sample.label {
                     grid::flip(label.as_mut_slice::<u8>()?, shape, axis);

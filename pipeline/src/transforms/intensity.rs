@@ -2,8 +2,8 @@
 
 use tomograd_core::{Error, Random, Result};
 
-use super::{Transform, draw, happens};
-use crate::Sample;
+use super::{Transform, check_probability, check_range};
+use crate::{Sample, sample::check_finite};
 
 /// Calls `change` with the voxels of each channel.
 fn each_channel(sample: &mut Sample, mut change: impl FnMut(&mut [f32])) -> Result<()> {
@@ -39,19 +39,15 @@ impl Transform for ZScore {
     }
 
     fn apply(&self, mut sample: Sample, _: &mut Random) -> Result<Sample> {
-        let mut finite = true;
+        check_finite("z_score", &sample.image)?;
         each_channel(&mut sample, |voxels| {
             let counts = |value: &f32| !self.nonzero || *value != 0.0;
             let (mean, deviation) = moments(voxels.iter().copied().filter(counts));
-            finite &= mean.is_finite() && deviation.is_finite();
             let scale = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
             for value in voxels.iter_mut().filter(|value| counts(value)) {
                 *value = ((f64::from(*value) - mean) * scale) as f32;
             }
         })?;
-        if !finite {
-            return Err(Error::argument("z_score", "NaN or infinite intensities").expected("finite intensities"));
-        }
         Ok(sample)
     }
 }
@@ -76,9 +72,15 @@ impl Transform for RandomNoise {
         "noise"
     }
 
+    fn check(&self) -> Result<()> {
+        check_probability(self.probability)?;
+        check_range("deviation", self.deviation, 0.0)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
-        if happens(self.probability, random)? {
-            let deviation = draw("deviation", self.deviation, random)?;
+        self.check()?;
+        if random.bernoulli(self.probability) {
+            let deviation = random.uniform_in(self.deviation.0, self.deviation.1);
             each_channel(&mut sample, |voxels| {
                 voxels.iter_mut().for_each(|value| *value += (deviation * random.normal()) as f32);
             })?;
@@ -107,9 +109,15 @@ impl Transform for RandomBrightness {
         "brightness"
     }
 
+    fn check(&self) -> Result<()> {
+        check_probability(self.probability)?;
+        check_range("factor", self.factor, f64::NEG_INFINITY)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
-        if happens(self.probability, random)? {
-            let factor = draw("factor", self.factor, random)? as f32;
+        self.check()?;
+        if random.bernoulli(self.probability) {
+            let factor = random.uniform_in(self.factor.0, self.factor.1) as f32;
             each_channel(&mut sample, |voxels| voxels.iter_mut().for_each(|value| *value *= factor))?;
         }
         Ok(sample)
@@ -136,15 +144,21 @@ impl Transform for RandomContrast {
         "contrast"
     }
 
+    fn check(&self) -> Result<()> {
+        check_probability(self.probability)?;
+        check_range("factor", self.factor, f64::NEG_INFINITY)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
-        if happens(self.probability, random)? {
-            let factor = draw("factor", self.factor, random)?;
+        self.check()?;
+        if random.bernoulli(self.probability) {
+            check_finite("contrast", &sample.image)?;
+            let factor = random.uniform_in(self.factor.0, self.factor.1);
             each_channel(&mut sample, |voxels| {
                 let mean = moments(voxels.iter().copied()).0;
                 let (low, high) = extremes(voxels);
                 for value in voxels {
-                    // Not clamp, which panics when a NaN made the extremes meaningless.
-                    *value = (((f64::from(*value) - mean) * factor + mean) as f32).max(low).min(high);
+                    *value = (((f64::from(*value) - mean) * factor + mean) as f32).clamp(low, high);
                 }
             })?;
         }
@@ -174,13 +188,23 @@ impl Transform for RandomGamma {
         "gamma"
     }
 
+    fn check(&self) -> Result<()> {
+        check_probability(self.probability)?;
+        // 0 to a power of 0 or less isn't in 0 to 1.
+        check_range("exponent", self.exponent, f64::from(f32::MIN_POSITIVE))
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
-        if happens(self.probability, random)? {
-            let exponent = draw("exponent", self.exponent, random)? as f32;
+        self.check()?;
+        if random.bernoulli(self.probability) {
+            check_finite("gamma", &sample.image)?;
+            let exponent = random.uniform_in(self.exponent.0, self.exponent.1) as f32;
+            let mut overflow = false;
             each_channel(&mut sample, |voxels| {
                 let (low, high) = extremes(voxels);
                 let range = high - low;
-                if range.is_nan() || range <= 0.0 {
+                overflow |= range.is_infinite();
+                if range.is_infinite() || range <= 0.0 {
                     return;
                 }
                 let before = moments(voxels.iter().copied());
@@ -191,6 +215,10 @@ impl Transform for RandomGamma {
                     voxels.iter_mut().for_each(|v| *v = ((f64::from(*v) - after.0) * scale + before.0) as f32);
                 }
             })?;
+            if overflow {
+                return Err(Error::argument("gamma", "a difference of two intensities exceeds f32's range")
+                    .expected("intensities within 1e38"));
+            }
         }
         Ok(sample)
     }

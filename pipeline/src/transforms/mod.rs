@@ -27,6 +27,14 @@ pub trait Transform: Send + Sync {
     /// Its name: part of the key of its random numbers, and of its errors.
     fn name(&self) -> &str;
 
+    /// That its attributes are in their ranges; [`Compose::then`] asks before any sample comes.
+    ///
+    /// # Errors
+    /// When one isn't.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The sample transformed.
     ///
     /// # Errors
@@ -39,7 +47,7 @@ pub trait Transform: Send + Sync {
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
 /// use tomograd_pipeline::{Sample, transforms::{Compose, CropOrPad, Flip, ZScore}};
-/// let prepare = Compose::new().then(ZScore::default()).then(CropOrPad::random([16, 16, 16])).then(Flip::default());
+/// let prepare = Compose::new().then(ZScore::default())?.then(CropOrPad::random([16, 16, 16]))?.then(Flip::default())?;
 /// let image = Tensor::uniform(&[1, 20, 20, 12], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
 /// let sample = prepare.apply(Sample::new("case", &image, None)?, Seed::new(2))?;
 /// assert_eq!(sample.image.shape(), [1, 16, 16, 16]);
@@ -57,10 +65,13 @@ impl Compose {
     }
 
     /// With `transform` at the end.
-    #[must_use]
-    pub fn then(mut self, transform: impl Transform + 'static) -> Self {
+    ///
+    /// # Errors
+    /// When an attribute of it is out of its range.
+    pub fn then(mut self, transform: impl Transform + 'static) -> Result<Self> {
+        transform.check().map_err(|error| error.within(transform.name()))?;
         self.transforms.push(Arc::new(transform));
-        self
+        Ok(self)
     }
 
     /// Applies all of them. A transform's stream is `seed`, its name, and how often that name came before in the list.
@@ -80,18 +91,25 @@ impl Compose {
     }
 }
 
-/// Whether a transform of this probability acts now.
-fn happens(probability: f64, random: &mut Random) -> Result<bool> {
+/// The seed of something that came `before` times already: the first use has the seed itself.
+pub(crate) fn nth_use(seed: Seed, before: usize) -> Seed {
+    if before == 0 { seed } else { seed.at(before as u64) }
+}
+
+fn check_probability(probability: f64) -> Result<()> {
     if !(0.0..=1.0).contains(&probability) {
         return Err(Error::argument("transform", format!("probability {probability}")).expected("0 to 1"));
     }
-    Ok(random.bernoulli(probability))
+    Ok(())
 }
 
-/// A number from `range`, whose bounds must be finite and in order.
-fn draw(what: &str, range: (f64, f64), random: &mut Random) -> Result<f64> {
-    if !(range.0.is_finite() && range.1.is_finite() && range.0 <= range.1) {
-        return Err(Error::argument("transform", format!("{what} {range:?}")).expected("finite bounds (low, high)"));
+/// That the bounds of a range are in order, at least `least`, and numbers that an image can hold.
+fn check_range(what: &str, (low, high): (f64, f64), least: f64) -> Result<()> {
+    let most = f64::from(f32::MAX);
+    if !(least.max(-most) <= low && low <= high && high <= most) {
+        let least = if least.is_finite() { format!(" of at least {least:e}") } else { String::new() };
+        return Err(Error::argument("transform", format!("{what} {:?}", (low, high)))
+            .expected(format!("finite bounds (low, high) in f32's range{least}")));
     }
-    Ok(random.uniform_in(range.0, range.1))
+    Ok(())
 }

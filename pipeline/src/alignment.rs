@@ -1,0 +1,138 @@
+//! Whether two grids lie on each other in the world.
+//!
+//! Two files of one case may say the same with different axes: one turned, or running backwards. Then the voxels of one are
+//! brought into the order of the other, without interpolation. All else is refused: a label that lies beside its image would
+//! be learned as if it lay on it.
+
+use tomograd_core::{Device, Error, Result, Tensor};
+use tomograd_io::geometry::{self, Affine};
+
+use crate::{Scan, grid, sample::class_numbers};
+
+/// How far, in voxels, a corner of a label may lie from that of its image if nothing else is said.
+pub const TOLERANCE: f64 = 0.01;
+
+/// A tolerance in voxels, checked.
+pub(crate) fn tolerance(voxels: f64) -> Result<f64> {
+    if !(voxels >= 0.0 && voxels.is_finite()) {
+        return Err(Error::argument("alignment", format!("a tolerance of {voxels} voxels"))
+            .expected("a finite number of at least 0"));
+    }
+    Ok(voxels)
+}
+
+/// The class numbers of `label`, u8 `(D, H, W)` or `(H, W)`, in the order of the voxels of `image`, which errors call `other`.
+///
+/// # Errors
+/// When the label has several channels or a value that isn't one of `classes` classes, or doesn't lie on the image.
+pub(crate) fn label_on(image: &Scan, other: &str, label: &Scan, classes: usize, tolerance: f64) -> Result<Tensor> {
+    let Some((&channels, spatial)) = label.values.shape().split_first() else {
+        return Err(Error::shape("label", "a single number").expected("(1, D, H, W) or (1, H, W)"));
+    };
+    if channels != 1 {
+        return Err(Error::shape("label", format!("a label of {channels} volumes"))
+            .expected("one volume of class numbers, (D, H, W)")
+            .shapes([label.values.shape()]));
+    }
+    let numbers = Tensor::from_slice(&class_numbers(&label.values.squeeze(0)?, classes)?, spatial, Device::Cpu)?;
+    let fits = || {
+        Error::shape("label", format!("another spatial shape than that of the {other}"))
+            .expected("(C, D, H, W) and (D, H, W)")
+            .shapes([image.values.shape(), spatial])
+    };
+    match (&image.affine, &label.affine, image.values.shape()) {
+        (Some(of_image), Some(of_label), &[_, d, h, w]) => {
+            let &[depth, height, width] = spatial else { return Err(fits()) };
+            let turn = Turn::between((of_label, [width, height, depth]), (of_image, other), tolerance)?;
+            if turn.sizes([width, height, depth]) != [w, h, d] {
+                return Err(fits());
+            }
+            turn.apply(&numbers)
+        }
+        (_, _, whole) => {
+            if whole.get(1..) != Some(spatial) {
+                return Err(fits());
+            }
+            let differ = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-3 * a.abs() || (a - b).is_nan();
+            if image.spacing.len() != label.spacing.len() || image.spacing.iter().zip(&label.spacing).any(differ) {
+                return Err(Error::format("label", format!("a spacing of {:?} mm", label.spacing))
+                    .expected(format!("{:?} mm, as the {other} has", image.spacing)));
+            }
+            Ok(numbers)
+        }
+    }
+}
+
+/// How the axes x, y, z of a grid are brought onto those of another.
+struct Turn {
+    /// For each axis of the other grid, the axis of this one that lies along it.
+    axis: [usize; 3],
+    /// For each axis of the other grid, whether this one runs the other way.
+    backwards: [bool; 3],
+}
+
+impl Turn {
+    /// The turn that brings a grid of these sizes (x, y, z) onto one of affine `to`.
+    ///
+    /// # Errors
+    /// When no turn does: when the centre of a corner voxel is more than `tolerance` voxels away from where it should be, by
+    /// the map from the one grid through the world to the other.
+    fn between((from, sizes): (&Affine, [usize; 3]), (to, other): (&Affine, &str), tolerance: f64) -> Result<Self> {
+        let map = geometry::compose(&geometry::inverse(to)?, from);
+        let refused = |what: String| {
+            let affines = format!("its affine is {}, that of the {other} {}", rows(from), rows(to));
+            Error::format("alignment", format!("{what}: {affines}"))
+                .expected(format!("grids that lie on each other to {tolerance} of a voxel, turned or mirrored at most"))
+        };
+        // Along which axis of the other grid each axis of this one lies.
+        let along: [usize; 3] =
+            std::array::from_fn(|j| (0..3).max_by(|&a, &b| map[a][j].abs().total_cmp(&map[b][j].abs())).unwrap_or(j));
+        let find = |axis: usize| along.iter().position(|&other| other == axis);
+        let (Some(x), Some(y), Some(z)) = (find(0), find(1), find(2)) else {
+            return Err(refused(format!("two axes lie along one of the {other}")));
+        };
+        let axis = [x, y, z];
+        let turn = Self { axis, backwards: std::array::from_fn(|i| map[i][axis[i]] < 0.0) };
+        let mut worst = 0.0f64;
+        // An axis of one voxel has a length too: its next voxel stands for the other corner.
+        let far = sizes.map(|size| size.saturating_sub(1).max(1) as f64);
+        for corner in 0..8 {
+            let at: [f64; 3] = std::array::from_fn(|j| if corner >> j & 1 == 1 { far[j] } else { 0.0 });
+            let there = geometry::apply(&map, at);
+            let square = |i: usize| {
+                let (at, last) = (at[axis[i]], sizes[axis[i]] as f64 - 1.0);
+                (there[i] - if turn.backwards[i] { last - at } else { at }).powi(2)
+            };
+            let distance = (0..3).map(square).sum::<f64>().sqrt();
+            // A NaN must not be passed over.
+            worst = if distance.is_nan() { f64::INFINITY } else { worst.max(distance) };
+        }
+        if worst > tolerance {
+            return Err(refused(format!("a corner lies {worst:.3} voxels beside that of the {other}")));
+        }
+        Ok(turn)
+    }
+
+    /// The sizes (x, y, z) of a grid once it is turned.
+    fn sizes(&self, sizes: [usize; 3]) -> [usize; 3] {
+        self.axis.map(|axis| sizes[axis])
+    }
+
+    /// The voxels u8 `(D, H, W)` turned.
+    fn apply(&self, voxels: &Tensor) -> Result<Tensor> {
+        // Axes of the tensor run z, y, x.
+        let order: [usize; 3] = std::array::from_fn(|axis| 2 - self.axis[2 - axis]);
+        let mut turned = voxels.permute(&order)?.contiguous()?;
+        let &[d, h, w] = turned.shape() else { return Ok(turned) };
+        for axis in (0..3).filter(|axis| self.backwards[2 - axis]) {
+            grid::flip(turned.as_mut_slice::<u8>()?, [d, h, w], axis);
+        }
+        Ok(turned)
+    }
+}
+
+/// The rows of an affine that aren't always the same.
+fn rows(affine: &Affine) -> String {
+    let row = |row: &[f64; 4]| format!("[{}]", row.map(|value| format!("{value:.5}")).join(", "));
+    format!("[{}]", affine.iter().take(3).map(row).collect::<Vec<_>>().join(", "))
+}
