@@ -172,9 +172,10 @@ pub fn at_corner(random: &mut Random) -> bool {
     random.below(3) == 0
 }
 
-/// A size around one of `blocks`: one less, as many, or one more.
+/// A size around one of `blocks` (1 without any): one less, as many, or one more.
 pub fn around(random: &mut Random, blocks: &[usize]) -> usize {
-    (blocks[random.below(blocks.len() as u64) as usize] + random.below(3) as usize).saturating_sub(1)
+    let block = if blocks.is_empty() { 1 } else { blocks[random.below(blocks.len() as u64) as usize] };
+    (block + random.below(3) as usize).saturating_sub(1)
 }
 
 /// A shape of `least` to `most` axes at a corner: one axis lies [around](around) one of `blocks`, another (if there is one)
