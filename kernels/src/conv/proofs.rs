@@ -99,7 +99,8 @@ fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
         let size = if axis == long { registry::around(random, &AXIS_BLOCKS) } else { pick(random, &[1, 1, 1, 2, 5]) };
         if plain {
             // Nothing but a kernel that keeps the size.
-            let kernel = pick(random, if axis == long { &[1, 3, 5] } else { &[3, 3, 5, 7] });
+            let tall = registry::around(random, &TAP_BLOCKS[1..]);
+            let kernel = if axis == long { pick(random, &[1, 3, 5]) } else { pick(random, &[3, 5, tall]) | 1 };
             (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
             continue;
         }
