@@ -1093,8 +1093,9 @@ cases! {
         Ok::<_, Error>(mapped.iter().all(|x| x.to_bits() == value.to_bits()))
     };
     "kernels::registry::shape": (least: usize = 1, most: usize = 4) => {
-        let shape = registry::shape(&mut Seed::new(1).random(), least, most)?;
-        Ok::<_, Error>((least..=most).contains(&shape.len()))
+        // Eight axes at the most, and as many as asked for before that.
+        let shape = registry::shape(&mut Seed::new(1).random(), least, most);
+        (least.min(8)..=most.clamp(least.min(8), 8)).contains(&shape.len())
     };
     "kernels::registry::values": (shape: Vec<usize> = vec![2, 3]) => {
         registry::values(&mut Seed::new(1).random(), &shape)
