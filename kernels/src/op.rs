@@ -77,7 +77,7 @@ pub enum Precision {
     /// Algorithms with fewer multiplications and a slightly larger rounding error (Winograd) may be used.
     ///
     /// Winograd's algorithm computes convolutions with kernels of 3 × 3 in a plane, stride 1, many channels, in f32. It takes 6 × 6
-    /// voxels to 4 × 4 outputs, and a voxel's rounding error reaches all of them: of a voxel x, outputs that are up to four
+    /// voxels to 4 × 4 outputs, and a voxel's rounding error reaches all of them: of a voxel x, outputs that are up to three
     /// voxels away from it along H and W (one along D, as far as the kernel reaches) and don't see it are off by up to
     /// 32 · 2⁻²⁴ |x| max|w| ≈ 2·10⁻⁶ |x| max|w|, w being the weights of x's channel; nothing is farther off. So among voxels
     /// of one magnitude the error is a few roundings. Next to a voxel that is R times as large as its neighbours, those

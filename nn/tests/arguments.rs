@@ -180,7 +180,9 @@ fn updates_and_averages() {
     let slot = params.root().parameter("w", &[2], Init::Constant(3.0)).unwrap();
     let update = |factor: f64| {
         let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
-        let loss = pass.parameter(slot).unwrap().sum().unwrap().mul_scalar(factor).unwrap();
+        // As a tensor: an operation's own number is never NaN.
+        let factor = pass.input(&Tensor::scalar(factor as f32, Device::Cpu).unwrap());
+        let loss = pass.parameter(slot).unwrap().sum().unwrap().mul(&factor).unwrap();
         pass.backward(&loss).unwrap()
     };
     for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {

@@ -309,7 +309,7 @@ fn the_model_chooses_what_is_fast_and_what_is_allowed() {
 
 /// What the documentation of [`Precision::Fast`] says of one voxel that is far larger than its neighbours, or isn't a number.
 #[test]
-fn an_outlier_reaches_four_voxels_of_a_winograd_plane() {
+fn an_outlier_reaches_three_voxels_of_a_winograd_plane() {
     let shape = shape(1, [16, 16], [3, 19, 22], [3; 3], 1);
     let noise: Vec<f32> = numbers::<f32>(shape.input_count(), 1).into_iter().map(|x| 0.01 * x).collect();
     let w = numbers::<f32>(shape.weight_count(), 2);
@@ -342,7 +342,7 @@ fn an_outlier_reaches_four_voxels_of_a_winograd_plane() {
                 if deep <= 1 && across <= 1 {
                     continue;
                 }
-                if path == Path::Winograd && deep <= 1 && across <= 4 {
+                if path == Path::Winograd && deep <= 1 && across <= 3 {
                     worst = worst.max(error);
                     assert!(error <= bound, "{error} is more than {bound}");
                 } else {
@@ -354,7 +354,7 @@ fn an_outlier_reaches_four_voxels_of_a_winograd_plane() {
                 for (i, y) in run(path, &x).iter().enumerate() {
                     let [deep, across] = distances(i);
                     let sees = deep <= 1 && across <= 1;
-                    let reach = path == Path::Winograd && deep <= 1 && across <= 4;
+                    let reach = path == Path::Winograd && deep <= 1 && across <= 3;
                     assert!(if sees { !y.is_finite() } else { reach || y.is_finite() }, "{path} {across} away: {y}");
                     if !sees && y.is_nan() {
                         farthest = farthest.max(across);
@@ -366,7 +366,7 @@ fn an_outlier_reaches_four_voxels_of_a_winograd_plane() {
     }
     // The documentation isn't idle.
     assert!(worst > bound / 32.0, "{worst} is far below {bound}");
-    assert_eq!(farthest, 4);
+    assert_eq!(farthest, 3);
 }
 
 #[test]

@@ -306,7 +306,7 @@ impl<T: Real> Task<'_, T> {
         chunk.of_exponent.fill([T::ZERO; LANES]);
         if let Some(gate) = inputs.gate {
             inputs.gather::<V>(gate, block, steps, chunk.gate);
-            through::<V>(&carried.skip, chunk.u, chunk.y);
+            through::<V>(inputs.skip.is_some().then_some(&carried.skip), chunk.u, chunk.y);
             let (gates, dys) = (chunk.gate.as_flattened_mut(), chunk.dy.as_flattened_mut());
             for (gate, dy) in gates.chunks_exact_mut(V::LANES).zip(dys.chunks_exact_mut(V::LANES)) {
                 let (z, before) = (V::load(gate), V::load(dy));

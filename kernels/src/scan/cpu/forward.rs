@@ -80,7 +80,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                 if let Some(border) = borders.next() {
                     border.write_copy_of_slice(state.as_flattened());
                 }
-                through::<T::Vec<S>>(&skip, u, y);
+                through::<T::Vec<S>>(inputs.skip.is_some().then_some(&skip), u, y);
                 for (n, (a, state)) in a.iter().zip(state.iter_mut()).enumerate() {
                     let b = inputs.of_state(inputs.b, &block, n, &steps);
                     let c = inputs.of_state(inputs.c, &block, n, &steps);
@@ -103,9 +103,13 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     }
 }
 
-/// y = skip · u: what doesn't go through the states.
+/// y = skip · u: what doesn't go through the states; 0 without a skip, also for an infinite u.
 #[inline(always)]
-pub(super) fn through<V: Vector>(skip: &Row<V::Elem>, u: &[Row<V::Elem>], y: &mut [Row<V::Elem>]) {
+pub(super) fn through<V: Vector>(skip: Option<&Row<V::Elem>>, u: &[Row<V::Elem>], y: &mut [Row<V::Elem>]) {
+    let Some(skip) = skip else {
+        y.fill([V::Elem::ZERO; LANES]);
+        return;
+    };
     for part in (0..LANES).step_by(V::LANES) {
         let skip = V::load(&skip[part..]);
         for (u, y) in u.iter().zip(y.iter_mut()) {
