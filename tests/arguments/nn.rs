@@ -5,8 +5,8 @@ use tomograd::{
     kernels::{elementwise::Function, resample::Interpolation},
     nn::{
         Activation, AdamW, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, Group, LayerNorm, Linear,
-        Module, MultiHeadAttention, Norm, NormKind, Optimizer, PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd,
-        Update, Upsample, gradcheck, init::Init, losses, schedule,
+        Module, MultiHeadAttention, Norm, NormKind, Optimizer, OptimizerState, PRelu, ParamInfo, Params, Pass, PerAxis,
+        Scope, Sgd, Update, Upsample, gradcheck, init::Init, losses, schedule,
     },
 };
 
@@ -140,12 +140,13 @@ cases! {
             Err(_) => Ok(false),
         }
     };
-    "nn::Optimizer::load_state": (steps: u64 = 3, size: usize = 3) => {
+    "nn::Optimizer::load_state": (steps: u64 = 3, other: Option<u64> = Some(2), size: usize = 3) => {
         let (mut params, update) = learned()?;
         let mut optimizer = AdamW::new(&params, |_| Group::rate(0.1))?;
         let moment = Tensor::ones(&[size], DType::F32, Device::Cpu)?;
-        let state = ["first_moment.w", "second_moment.w"].map(|name| (name.to_owned(), moment.clone())).to_vec();
-        optimizer.load_state(state, steps)?;
+        let tensors = ["first_moment.w", "second_moment.w"].map(|name| (name.to_owned(), moment.clone())).to_vec();
+        let others = other.map(|steps| ("w".to_owned(), steps)).into_iter().collect();
+        optimizer.load_state(OptimizerState { tensors, steps, others })?;
         optimizer.step(&mut params, update)?;
         finite(params.get("w")?)
     };
@@ -336,8 +337,8 @@ cases! {
         let gradient = update.gradient("w").map(Tensor::to_vec::<f32>).transpose()?.unwrap_or_default();
         Ok::<_, Error>(gradient.iter().all(|x| *x == factor as f32))
     };
-    "nn::Upsample {}": (factors: Vec<usize> = vec![2, 3]) => {
-        function(&[1, 2, 3, 4], Upsample { factors, mode: Interpolation::Linear })
+    "nn::Upsample::new": (factors: Vec<usize> = vec![2, 3]) => {
+        function(&[1, 2, 3, 4], Upsample::new(&factors, Interpolation::Linear)?)
     };
     "nn::gradcheck::check_with": (
         step: f64 = 1e-5,
