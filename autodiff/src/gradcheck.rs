@@ -82,7 +82,8 @@ pub fn operation(op: impl Op + Clone, inputs: &[Tensor]) -> Result<()> {
 /// [`check`] with options of one's own.
 ///
 /// # Errors
-/// As for [`check`], and when step or tolerance isn't positive, or there are no directions.
+/// As for [`check`], and when step or tolerance isn't positive, the step is so small that the inputs stay as they are, or there
+/// are no directions.
 pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], options: Options) -> Result<()> {
     options.check()?;
     let inputs: Vec<Tensor> = inputs
@@ -123,6 +124,11 @@ pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], o
             let at = |sign: f64| -> Result<f64> {
                 let moved: Vec<f64> =
                     values.iter().zip(&direction).map(|(value, slope)| value + sign * options.step * slope).collect();
+                if moved == values {
+                    return Err(Error::argument("gradcheck", format!("a step of {} moves no number", options.step))
+                        .expected("one that the inputs' numbers don't round away")
+                        .shapes([x.shape()]));
+                }
                 let mut inputs = inputs.clone();
                 inputs[index] = Tensor::from_slice(&moved, x.shape(), x.device())?;
                 loss(&inputs)
@@ -167,6 +173,9 @@ fn directions(count: usize, index: usize, options: &Options) -> Box<dyn Iterator
 /// The largest tensor that [`tensors`] makes.
 const MOST: usize = 1 << 24;
 
+/// The most spatial axes of what [`images`] makes.
+const MOST_AXES: usize = 8;
+
 /// f64 tensors of this shape with values of about unit size. A shape of more than 2²⁴ elements is rejected, as by a filter.
 pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
     let count = element_count("gradcheck", &shape).ok().filter(|&count| count <= MOST);
@@ -179,7 +188,7 @@ pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
 }
 
 /// Small images and volumes `(N, C, spatial...)` with `ranks` spatial axes, odd sizes among them. A range that ends before it
-/// starts is its start alone.
+/// starts is its start alone. An image of more than eight spatial axes is rejected, as by a filter.
 pub fn images(ranks: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
     images_of(ranks, 1..=5)
 }
@@ -188,6 +197,7 @@ pub fn images(ranks: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
 pub fn images_of(ranks: RangeInclusive<usize>, channels: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
     let whole = |range: RangeInclusive<usize>| *range.start()..=(*range.end()).max(*range.start());
     (whole(ranks), 1usize..=2, whole(channels))
+        .prop_filter("an image of too many axes", |(rank, ..)| *rank <= MOST_AXES)
         .prop_flat_map(|(rank, batch, channels)| {
             vec(1usize..=5, rank).prop_map(move |spatial| [vec![batch, channels], spatial].concat())
         })
