@@ -20,10 +20,13 @@ use tomograd_kernels::{Context, Op, Precision};
 
 use crate::{Tape, Var};
 
+/// The smallest step: with a smaller one, the bound that rounding asks for would let a wrong gradient pass.
+const LEAST_STEP: f64 = 1e-12;
+
 /// How a check is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The step of the central differences.
+    /// The step of the central differences, 10⁻¹² at least: what smaller ones give is rounding.
     pub step: f64,
     /// A difference may be off by `tolerance · (1 + ‖gradient‖ · ‖direction‖)`.
     pub tolerance: f64,
@@ -49,6 +52,10 @@ impl Options {
         };
         positive("the step", self.step)?;
         positive("the tolerance", self.tolerance)?;
+        if self.step < LEAST_STEP {
+            return Err(Error::argument("gradcheck", format!("the step is {:e}", self.step))
+                .expected(format!("at least {LEAST_STEP:e}, so that differences aren't lost to rounding")));
+        }
         if self.directions == 0 {
             return Err(Error::argument("gradcheck", "no directions").expected("one at least"));
         }
@@ -82,7 +89,7 @@ pub fn operation(op: impl Op + Clone, inputs: &[Tensor]) -> Result<()> {
 /// [`check`] with options of one's own.
 ///
 /// # Errors
-/// As for [`check`], and when step or tolerance isn't positive, or there are no directions.
+/// As for [`check`], and when step or tolerance isn't positive, the step is below 10⁻¹², or there are no directions.
 pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], options: Options) -> Result<()> {
     options.check()?;
     let inputs: Vec<Tensor> = inputs
@@ -167,6 +174,9 @@ fn directions(count: usize, index: usize, options: &Options) -> Box<dyn Iterator
 /// The largest tensor that [`tensors`] makes.
 const MOST: usize = 1 << 24;
 
+/// The most spatial axes of what [`images`] makes.
+const MOST_AXES: usize = 8;
+
 /// f64 tensors of this shape with values of about unit size. A shape of more than 2²⁴ elements is rejected, as by a filter.
 pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
     let count = element_count("gradcheck", &shape).ok().filter(|&count| count <= MOST);
@@ -179,7 +189,7 @@ pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
 }
 
 /// Small images and volumes `(N, C, spatial...)` with `ranks` spatial axes, odd sizes among them. A range that ends before it
-/// starts is its start alone.
+/// starts is its start alone. An image of more than eight spatial axes is rejected, as by a filter.
 pub fn images(ranks: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
     images_of(ranks, 1..=5)
 }
@@ -188,6 +198,7 @@ pub fn images(ranks: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
 pub fn images_of(ranks: RangeInclusive<usize>, channels: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
     let whole = |range: RangeInclusive<usize>| *range.start()..=(*range.end()).max(*range.start());
     (whole(ranks), 1usize..=2, whole(channels))
+        .prop_filter("an image of too many axes", |(rank, ..)| *rank <= MOST_AXES)
         .prop_flat_map(|(rank, batch, channels)| {
             vec(1usize..=5, rank).prop_map(move |spatial| [vec![batch, channels], spatial].concat())
         })

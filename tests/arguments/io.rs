@@ -72,6 +72,18 @@ cases! {
         }
         Ok(true)
     };
+    "io::Volume::from_pair": (place: usize = 0, value: u8 = 0x5C, length: usize = 96) => {
+        // A single file taken apart: its header with the name of a pair and no offset, and its 24 voxels.
+        let mut header = bytes()?;
+        let mut image = header.split_off(352);
+        header.truncate(348);
+        header[344..348].copy_from_slice(b"ni1\0");
+        header[108..112].copy_from_slice(&[0; 4]);
+        header[place % 348] = value;
+        image.truncate(length);
+        let read = Volume::from_pair(&header, &image)?;
+        Ok::<_, Error>(read.voxels().count() * read.voxels().dtype().size() <= 96 && length >= 96)
+    };
     "io::Volume::resample": (spacing: [f64; 3] = [2.0, 2.0, 2.0]) => {
         let mut right = true;
         for interpolation in [Interpolation::Nearest, Interpolation::Linear] {

@@ -51,6 +51,9 @@ pub struct ConvShape {
     pub precision: Precision,
 }
 
+/// Padded sizes and strides are less, so that no place that is computed from them overflows.
+const MOST: usize = 1 << 40;
+
 impl ConvShape {
     /// Checks that the sizes make sense: no zero kernel, stride, dilation or number of groups, groups that divide the
     /// channels, a kernel that fits the padded input, and no size that overflows.
@@ -69,10 +72,13 @@ impl ConvShape {
             if kernel == 0 || stride == 0 || dilation == 0 {
                 return error(format!("a kernel of {kernel}, a stride of {stride} or a dilation of {dilation}"));
             }
+            if stride >= MOST {
+                return error(format!("a stride of {stride}, 2⁴⁰ or more"));
+            }
             let reach = dilation.checked_mul(kernel - 1).and_then(|reach| reach.checked_add(1));
             let padded = self.padding[axis].checked_mul(2).and_then(|padding| padding.checked_add(self.input[axis]));
             match (reach, padded) {
-                (Some(reach), Some(padded)) if padded < 1 << 40 && reach <= padded => {}
+                (Some(reach), Some(padded)) if padded < MOST && reach <= padded => {}
                 _ => {
                     return error(format!(
                         "a kernel of {kernel} (dilation {dilation}) doesn't fit an input of {} with padding {}",

@@ -82,22 +82,25 @@ impl Sums {
 }
 
 impl DiceCe {
-    /// That weights and s are finite numbers of at least 0, and not all classes have the weight 0.
+    /// That weights and s are numbers of at least 0 in f32's range, and not all classes have the weight 0.
     ///
     /// # Errors
     /// When they aren't.
     pub fn check_numbers(&self) -> Result<()> {
-        let fits = |number: f64| number.is_finite() && number >= 0.0;
+        // Beyond f32's range, sums of weights may leave that of f64.
+        let fits = |number: f64| number >= 0.0 && (number as f32).is_finite();
         let numbers = [("dice_weight", self.dice_weight), ("ce_weight", self.ce_weight), ("smooth", self.smooth)];
         for (name, number) in numbers {
             if !fits(number) {
-                return Err(Error::argument("dice_ce", format!("{name} is {number}")).expected("a finite number ≥ 0"));
+                return Err(
+                    Error::argument("dice_ce", format!("{name} is {number}")).expected("a number ≥ 0 in f32's range")
+                );
             }
         }
         let Some(weights) = &self.class_weights else { return Ok(()) };
         if let Some(class) = weights.iter().position(|&weight| !fits(weight)) {
             return Err(Error::argument("dice_ce", format!("class {class} has the weight {}", weights[class]))
-                .expected("finite numbers ≥ 0"));
+                .expected("numbers ≥ 0 in f32's range"));
         }
         if weights.iter().all(|&weight| weight == 0.0) {
             return Err(Error::argument("dice_ce", format!("class weights {weights:?}")).expected("one above 0"));

@@ -8,27 +8,40 @@ use tomograd_kernels::{Meta, Op, conv};
 
 use crate::{Module, Pass, Scope, Slot, check, init::Init};
 
-/// A number for each spatial axis: one for all, or a list.
-pub trait PerAxis {
+/// A number for each spatial axis, made from one for all or from a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PerAxis {
+    /// The same number for all axes.
+    All(usize),
+    /// One for each, in the order of the shape.
+    Each(Vec<usize>),
+}
+
+impl From<usize> for PerAxis {
+    fn from(number: usize) -> Self {
+        Self::All(number)
+    }
+}
+
+impl From<&[usize]> for PerAxis {
+    fn from(numbers: &[usize]) -> Self {
+        Self::Each(numbers.to_vec())
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for PerAxis {
+    fn from(numbers: [usize; N]) -> Self {
+        Self::Each(numbers.to_vec())
+    }
+}
+
+impl PerAxis {
     /// The numbers of `rank` axes.
-    fn per_axis(self, rank: usize) -> Vec<usize>;
-}
-
-impl PerAxis for usize {
-    fn per_axis(self, rank: usize) -> Vec<usize> {
-        vec![self; rank]
-    }
-}
-
-impl PerAxis for &[usize] {
-    fn per_axis(self, _: usize) -> Vec<usize> {
-        self.to_vec()
-    }
-}
-
-impl<const N: usize> PerAxis for [usize; N] {
-    fn per_axis(self, _: usize) -> Vec<usize> {
-        self.to_vec()
+    fn numbers(self, rank: usize) -> Vec<usize> {
+        match self {
+            Self::All(number) => vec![number; rank],
+            Self::Each(numbers) => numbers,
+        }
     }
 }
 
@@ -136,22 +149,22 @@ impl<'a, Layer> ConvBuilder<'a, Layer> {
 
     /// The stride.
     #[must_use]
-    pub fn stride(mut self, stride: impl PerAxis) -> Self {
-        self.stride = stride.per_axis(self.kernel.len());
+    pub fn stride(mut self, stride: impl Into<PerAxis>) -> Self {
+        self.stride = stride.into().numbers(self.kernel.len());
         self
     }
 
     /// Zeros on both sides (of a transposed convolution: voxels cut off).
     #[must_use]
-    pub fn padding(mut self, padding: impl PerAxis) -> Self {
-        self.padding = padding.per_axis(self.kernel.len());
+    pub fn padding(mut self, padding: impl Into<PerAxis>) -> Self {
+        self.padding = padding.into().numbers(self.kernel.len());
         self
     }
 
     /// The dilation.
     #[must_use]
-    pub fn dilation(mut self, dilation: impl PerAxis) -> Self {
-        self.dilation = dilation.per_axis(self.kernel.len());
+    pub fn dilation(mut self, dilation: impl Into<PerAxis>) -> Self {
+        self.dilation = dilation.into().numbers(self.kernel.len());
         self
     }
 
@@ -237,8 +250,8 @@ impl ConvBuilder<'_, Conv> {
 impl ConvBuilder<'_, ConvTranspose> {
     /// Voxels added at the end of each axis; fewer than the stride.
     #[must_use]
-    pub fn output_padding(mut self, output_padding: impl PerAxis) -> Self {
-        self.output_padding = output_padding.per_axis(self.kernel.len());
+    pub fn output_padding(mut self, output_padding: impl Into<PerAxis>) -> Self {
+        self.output_padding = output_padding.into().numbers(self.kernel.len());
         self
     }
 

@@ -88,12 +88,11 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
 ) -> Result<()> {
     // Input coordinate i = q * stride + residue gets w[k] dy[p] where i + padding - k * dilation = p * stride.
     let (mut taps, mut lines) = (Vec::new(), Vec::new());
-    for_each_tap([shape.stride[0], shape.stride[1], 1], |_, [z, y, _]| {
-        if z >= shape.input[0] || y >= shape.input[1] {
-            return;
-        }
-        let mut residues = Vec::new();
-        for x in 0..shape.stride[2].min(shape.input[2]) {
+    // Residues beyond the input, as a large stride has, belong to no voxel.
+    let residues: [usize; 3] = std::array::from_fn(|axis| shape.stride[axis].min(shape.input[axis]));
+    for_each_tap([residues[0], residues[1], 1], |_, [z, y, _]| {
+        let mut columns = Vec::new();
+        for x in 0..residues[2] {
             let before = taps.len();
             for_each_tap(shape.kernel, |index, at| {
                 let distance: [isize; 3] = std::array::from_fn(|axis| {
@@ -104,9 +103,9 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
                     taps.push(Tap { shift, index });
                 }
             });
-            residues.push((before..taps.len()).collect());
+            columns.push((before..taps.len()).collect());
         }
-        lines.push(Line { start: [z, y], residues });
+        lines.push(Line { start: [z, y], residues: columns });
     });
     let count = shape.taps();
     let grid = Grid {
