@@ -56,8 +56,8 @@ pub fn statistics(device: Device) -> Result<Statistics> {
     Ok(cpu().statistics)
 }
 
-/// Sets the most bytes, live and cached, that `device`'s pool may hold; `None` lifts the limit. Cached blocks beyond it are
-/// given back to the system.
+/// Sets the most bytes, live and cached, that `device`'s pool may hold; `None` lifts the limit. If more is held, all
+/// cached blocks are given back to the system.
 ///
 /// # Errors
 /// When the device can't be used.

@@ -117,7 +117,8 @@ impl Random {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in `low..high`, never `high` itself; `low` when nothing lies between.
+    /// A number in `low..high`, never `high` itself; `low` if both are equal. For bounds in the wrong order or not finite it is
+    /// what the formula gives.
     pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
         let part = self.uniform();
         let value = low + (high - low) * part;

@@ -53,7 +53,8 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward
 /// freed, or written over, as soon as the operation can.
 ///
 /// # Errors
-/// When a gradient's shape isn't that of its output, or the operation fails.
+/// When a gradient's shape isn't that of its output, there isn't one gradient (or `None`) an output and one flag an input, a
+/// saved tensor doesn't fit the forward run's inputs, or the operation fails.
 pub fn run_backward(
     op: &dyn Op,
     saved: Saved,

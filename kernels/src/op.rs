@@ -82,8 +82,8 @@ pub enum Precision {
     /// 32 · 2⁻²⁴ |x| max|w| ≈ 2·10⁻⁶ |x| max|w|, w being the weights of x's channel; nothing is farther off. So among voxels
     /// of one magnitude the error is a few roundings. Next to a voxel that is R times as large as its neighbours, those
     /// outputs lose up to 2·10⁻⁶ R of the size of one of their products: a hundredth from R = 5·10³ on, all digits from
-    /// R = 5·10⁵ on. One NaN or infinity makes NaN of every output within this reach, in every output channel.
-    /// Gradients of x and of the weights behave likewise. Images whose intensities are clipped or standardised stay far below
+    /// R = 5·10⁵ on. One NaN or infinity makes NaN of the outputs of its tile, up to three voxels away, in every output channel.
+    /// Images whose intensities are clipped or standardised stay far below
     /// such ratios; for others use [`Strict`](Self::Strict).
     #[default]
     Fast,

@@ -118,6 +118,9 @@ impl Tensor {
     /// # Errors
     /// When memory runs out, or the memory isn't the host's.
     pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
+        if self.dtype() == DType::F64 {
+            return self.to_vec::<f64>();
+        }
         with_element!(self.dtype(), T => {
             let mut values = room_for("to_vec", self.count())?;
             values.extend(self.to_vec::<T>()?.into_iter().map(T::to_f64));

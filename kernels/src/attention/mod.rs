@@ -20,8 +20,9 @@ const BIASES: usize = 3;
 /// Inputs are the queries q (batch..., L, E), the keys k (batch..., S, E), the values v (batch..., S, V), and up to
 /// three biases, each of which broadcasts to (batch..., L, S): a relative position bias (heads, L, S), a mask of −∞ for
 /// keys that a query mustn't see, and so on; the output is (batch..., L, V). A query that sees no key (all its scores
-/// are −∞, or S = 0) gives zeros, and has no gradient. A NaN among a query's scores, or a score of +∞, makes its output NaN, and
-/// so does one among the values of the keys that it sees; that of a key with a score of −∞ may.
+/// are −∞, or S = 0) gives zeros, and has no gradient. The output of a query is NaN if one of its
+/// scores is NaN or +∞, or a value of a key that it sees is NaN. A NaN in the value of a key with a score of −∞ may make it
+/// NaN too.
 ///
 /// Neither run keeps a matrix of L × S: the forward run walks blocks of keys with a running maximum and sum, and saves
 /// the logarithm of the sum for each query; the backward run computes each block of p from it once more (Dao et al.

@@ -63,8 +63,7 @@ fn splat<V: Vector>(value: f64) -> V {
 }
 
 impl Function {
-    /// That the function's numbers are numbers: a NaN would be handed to every element without a word. Infinities do in
-    /// arithmetic what they do.
+    /// That the function's numbers are numbers. NaN is refused, since it would make every element NaN; infinities are allowed.
     ///
     /// # Errors
     /// When one is NaN, or the bounds of [`Clamp`](Function::Clamp) are in the wrong order.
@@ -120,7 +119,8 @@ impl Function {
         }
     }
 
-    /// f'(x); at a kink, that of the right side as PyTorch has it (0 at the zero of ReLU and |x|).
+    /// f'(x); at a kink, that of the right side as PyTorch has it (0 at the zero of ReLU and |x|). At NaN it is a number for
+    /// functions with kinks: there the NaN of the output is what reaches the loss, and the gradient through it.
     #[inline(always)]
     pub fn derivative<V: Vector>(self, x: V) -> V {
         let (zero, one) = (V::zero(), splat::<V>(1.0));

@@ -1,6 +1,6 @@
 //! Matrix multiplication by the plainest loops; what the tests compare everything with.
 
-use tomograd_core::{Result, element_count, room_for};
+use tomograd_core::{Error, Result, element_count, room_for};
 
 use super::cpu::{self, GemmShape, View};
 use crate::simd::Real;
@@ -20,7 +20,9 @@ pub fn matmul<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>) -> Resu
         for i in 0..m {
             for j in 0..n {
                 for k in 0..k {
-                    let (Some(a), Some(b)) = (a.get(batch, i, k), b.get(batch, k, j)) else { continue };
+                    let (Some(a), Some(b)) = (a.get(batch, i, k), b.get(batch, k, j)) else {
+                        return Err(Error::shape("matmul", format!("no element ({i}, {k}) or ({k}, {j})")));
+                    };
                     let product = a.to_f64() * b.to_f64();
                     out[(batch * m + i) * n + j] += product;
                     magnitude[(batch * m + i) * n + j] += product.abs();

@@ -289,12 +289,13 @@ impl<T: Real, A: Activate> Kernel for SumsRow<'_, T, A> {
         let lanes = |value: T| Lanes16::<T::Vec<S>>::splat(value);
         let (power, center) = (lanes(self.line.power), lanes(self.line.center));
         let (scale, shift) = (lanes(self.line.scale), lanes(self.line.shift));
+        let mean = self.line.mean();
         let mut sums = [0.0; 2];
         for (x, dy) in self.x.chunks(BLOCK).zip(self.dy.chunks(BLOCK)) {
             let (mut plain, mut weighted) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
             for (x, dy) in x.chunks(16).zip(dy.chunks(16)) {
-                // Short rows are filled up with a gradient of zero.
-                let (x, dy) = (Lanes16::load_partial(x, T::ZERO), Lanes16::load_partial(dy, T::ZERO));
+                // Short rows are filled up with a gradient of zero, and the mean: there every derivative is a number.
+                let (x, dy) = (Lanes16::load_partial(x, mean), Lanes16::load_partial(dy, T::ZERO));
                 let distance = x.mul_add(power, center);
                 let g = dy.mul(derivative(self.activate, distance.mul_add(scale, shift)));
                 plain = plain.add(g);

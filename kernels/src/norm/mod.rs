@@ -180,9 +180,13 @@ impl Norm {
     fn scalings_of<T: Real>(&self, sets: &mut [Moments], x: &[T], batch: usize, channels: usize) -> Vec<Scaling> {
         let length = x.len().checked_div(batch * channels).unwrap_or(0);
         let scaling = |(number, set)| {
-            let pairs =
-                (0..batch * channels).filter(move |i| self.set_of(i / channels, i % channels, channels) == number);
-            Scaling::of(set, self.epsilon, pairs.map(|i| &x[i * length..][..length]))
+            // The set's (image, channel) pairs: `set_of` backwards.
+            let (pairs, step) = match self.statistics {
+                Statistics::Instance => (number..number + 1, 1),
+                Statistics::Group(groups) => (number * (channels / groups)..(number + 1) * (channels / groups), 1),
+                Statistics::Batch | Statistics::Running => (number..batch * channels, channels),
+            };
+            Scaling::of(set, self.epsilon, pairs.step_by(step).map(|i| &x[i * length..][..length]))
         };
         sets.iter_mut().enumerate().map(scaling).collect()
     }

@@ -22,12 +22,19 @@ pub(super) struct Scaling {
 /// (x − mean) / deviation · γ + β as kernels compute it: (x · power + center) · scale + shift.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line<T> {
-    /// A power of two: 1 but for sets whose deviation's square or reciprocal isn't a number of T.
+    /// A power of two: 1, unless the deviation is so large or small that its square would leave T.
     pub power: T,
     /// −power · the mean's high part.
     pub center: T,
     pub scale: T,
     pub shift: T,
+}
+
+impl<T: Real> Line<T> {
+    /// The mean's high part, whose distance is exactly 0: what fills short rows up.
+    pub fn mean(&self) -> T {
+        T::from_f64(-self.center.to_f64() / self.power.to_f64())
+    }
 }
 
 impl<V: Vector> Line<V> {

@@ -298,7 +298,7 @@ fn run_adam<T: Real>(work: AdamWork<'_, T>, adam: &Adam) -> Result<()> {
     let rests = adam.betas.map(|beta| T::from_f64(1.0 - beta));
     let epsilon = T::from_f64(adam.epsilon);
     work.run(|value, gradient, moments, numbers| {
-        let [Some(first), Some(second)] = moments else { return };
+        let [Some(first), Some(second)] = moments else { unreachable!("Adam has two moments a parameter") };
         let &AdamNumbers { shrink, coupled, step, root } = numbers;
         dispatch(AdamChunk { value, gradient, first, second, betas, rests, shrink, coupled, step, root, epsilon });
     })
@@ -355,10 +355,10 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
 /// x ← factor · x, in place.
 ///
 /// # Errors
-/// When the factor isn't finite, the tensor isn't f32 or f64, or memory runs out.
+/// When the factor isn't finite in the tensor's dtype, the tensor isn't f32 or f64, or memory runs out.
 pub fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
-    numbers::factor(factor)?;
     with_real!("scale", tensor.dtype(), T => {
+        numbers::factor(T::from_f64(factor).to_f64())?;
         let (values, factor) = (tensor.as_mut_slice::<T>()?, T::from_f64(factor));
         let count = values.len();
         let values = Partition::new(values, GRAIN);

@@ -72,7 +72,7 @@ impl Strided<'_> {
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation(axis));
             // No size beyond this makes sense, and none below it overflows.
             let most = 1 << 20;
-            if [kernel, stride, dilation].iter().any(|size| !(1..most).contains(size)) {
+            if [kernel, stride, dilation].iter().any(|size| !(1..=most).contains(size)) {
                 return fail(
                     format!("a kernel of {kernel}, a stride of {stride} or a dilation of {dilation}"),
                     "numbers from 1 to 2^20",

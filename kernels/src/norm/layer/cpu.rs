@@ -213,12 +213,14 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
             rows.zip(self.dx.chunks_exact_mut(length)).zip(self.statistics.as_chunks::<KEPT>().0)
         {
             let all = |value: T| Lanes16::<T::Vec<S>>::splat(value);
+            // What fills a short row up lies at the mean: there x̂ is a number.
+            let mean = line_of(*kept).mean();
             let line = line_of(kept.map(all));
             let (mut plain, mut weighted) = (all(T::ZERO), all(T::ZERO));
             for from in (0..length).step_by(16) {
                 let part = from..length.min(from + 16);
                 let dy = Lanes16::load_partial(&dy[part.clone()], T::ZERO);
-                let distance = Lanes16::load_partial(&x[part.clone()], T::ZERO).mul_add(line.power, line.center);
+                let distance = Lanes16::load_partial(&x[part.clone()], mean).mul_add(line.power, line.center);
                 let normal = distance.mul_add(line.scale, line.shift);
                 let mut g = dy;
                 if let Some(gamma) = self.gamma {
