@@ -3,8 +3,7 @@
 //!     cargo run --release --example unet3d -- --data DIR --epochs N --widths C,C,... --out DIR --resume FILE --threads N
 //!         --seed S --device D --overwrite
 //!
-//! The folder of results is the run's own: what an earlier run left there is written over, but for weights, which must be
-//! resumed from or given up with `--overwrite`.
+//! A run stops at once while its folder holds the weights of another one: `--resume` goes on with them, `--overwrite` begins anew.
 //!
 //! Without arguments it trains on the 40 cases that come with the project and predicts 12 others. `benches/accuracy/` trains
 //! on all cases by the same recipe, beside PyTorch.
@@ -65,6 +64,7 @@ const CLASS_NAMES: [&str; CLASSES - 1] = ["anterior", "posterior"];
 /// Depth, height and width of a training patch.
 const PATCH: [usize; 3] = [40, 56, 40];
 const BATCH: usize = 2;
+const WEIGHTS: [&str; 2] = ["last.safetensors", "best.safetensors"];
 const RATE: f64 = 3e-3;
 
 fn main() -> ExitCode {
@@ -112,6 +112,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     let net = UNet3d::new(params.root(), &config)?;
     let mut optimizer = AdamW::new(&params, |p| Group::rate(RATE).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
     let (mut first_epoch, mut best) = (0, 0.0);
+    if arguments.resume.is_none() {
+        // The best weights of an earlier run would stay until this one has better ones.
+        for name in WEIGHTS {
+            match std::fs::remove_file(arguments.out.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", name, error));
+                }
+                _ => {}
+            }
+        }
+    }
     if let Some(path) = &arguments.resume {
         let mut loaded = Loaded::read(path)?;
         let run = format!("{config_text} {seed:?} {total}");
@@ -141,7 +152,15 @@ fn run(arguments: &Arguments) -> Result<()> {
     let counts = CLASS_NAMES.map(|name| format!("{name}_defined"));
     let mut log = format!("epoch,loss,step_seconds,{},{}\n", CLASS_NAMES.join(","), counts.join(","));
     if first_epoch > 0 {
-        log = std::fs::read_to_string(&log_file).unwrap_or(log);
+        log = match std::fs::read_to_string(&log_file) {
+            Ok(text) if text.starts_with(&log) => text,
+            Ok(_) => {
+                return Err(Error::argument("resume", format!("{} has other columns", log_file.display()))
+                    .expected(format!("{}, or no such file", log.trim_end())));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => log,
+            Err(error) => return Err(Error::io("read", log_file.display(), error)),
+        };
     }
     for epoch in first_epoch..arguments.epochs {
         let bar = progress::bar(steps, format!("epoch {}", epoch + 1));
@@ -216,8 +235,7 @@ fn keep_weights(arguments: &Arguments) -> Result<()> {
     if arguments.overwrite || resumed.is_some_and(|resumed| resumed.parent() == here.as_deref()) {
         return Ok(());
     }
-    match ["last.safetensors", "best.safetensors"].map(|name| arguments.out.join(name)).into_iter().find(|f| f.exists())
-    {
+    match WEIGHTS.map(|name| arguments.out.join(name)).into_iter().find(|file| file.exists()) {
         Some(file) => Err(Error::argument("out", format!("{} holds the weights of another run", file.display()))
             .expected("another folder for --out, --resume with that file, or --overwrite")),
         None => Ok(()),

@@ -99,7 +99,7 @@ fn plan<'a>(checkpoint: &Path, inputs: &'a [PathBuf], out: &Path, overwrite: boo
                 "predict",
                 format!("{} and {} give one mask, {name}", other.display(), input.display()),
             )
-            .expected("files of different names, or a call for each"));
+            .expected("files of different names (of a pair of files its header alone), or a call for each"));
         }
         jobs.push(Job { input, output: out.join(name) });
     }

@@ -38,7 +38,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes of fixed size beyond the multiple: the decompressor, the pieces, the blocks.
 const FIXED: usize = 1 << 20;
-const MULTIPLE: usize = 6;
+const MULTIPLE: usize = 9;
 
 /// How many bytes a reader can find in `bytes`, decompressed.
 fn arriving(bytes: &[u8]) -> usize {

@@ -232,10 +232,12 @@ impl Loaded {
                 .expected(format!("{kind}, as in the file")));
         }
         let steps = number(self.text("tomograd.steps")?)?;
-        let others = match self.metadata.get(OTHERS) {
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| Error::format("checkpoint", format!("the numbers of steps can't be read: {error}")))?,
-            None => BTreeMap::new(),
+        // A file of the second version has other numbers; without them all parameters would take up the common one in silence.
+        let others = if self.text("tomograd.version")? == VERSIONS[1] || self.metadata.contains_key(OTHERS) {
+            serde_json::from_str(self.text(OTHERS)?)
+                .map_err(|error| Error::format("checkpoint", format!("the numbers of steps can't be read: {error}")))?
+        } else {
+            BTreeMap::new()
         };
         optimizer.load_state(OptimizerState { tensors: self.optimizer.clone(), steps, others })?;
         self.optimizer = Vec::new();

@@ -334,9 +334,9 @@ impl AdamW {
     /// With these β₁ and β₂.
     ///
     /// # Errors
-    /// When one isn't in [0, 1).
+    /// When one isn't in [0, 1), as f32 has it.
     pub fn betas(mut self, betas: [f64; 2]) -> Result<Self> {
-        if betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
+        if betas.iter().any(|&beta| beta.is_nan() || beta < 0.0 || beta as f32 >= 1.0) {
             return Err(Error::argument("adamw", format!("betas {betas:?}")).expected("numbers in [0, 1)"));
         }
         self.config.betas = betas;

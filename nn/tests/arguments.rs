@@ -44,6 +44,7 @@ fn convolutions() {
         ("a huge dilation", |s| Conv::new(s, 1, 1, &[3, 3])?.dilation(HUGE).build().map(drop)),
         ("a huge padding", |s| Conv::new(s, 1, 1, &[3, 3])?.padding(HUGE).build().map(drop)),
         ("a half huge padding", |s| Conv::new(s, 1, 1, &[3, 3])?.padding(HUGE / 2).build().map(drop)),
+        ("stride 2^40", |s| Conv::new(s, 1, 1, &[3])?.stride(1 << 40).build().map(drop)),
         ("a stride too few", |s| Conv::new(s, 1, 1, &[3, 3])?.stride([2]).build().map(drop)),
         ("a padding too many", |s| Conv::new(s, 1, 1, &[3])?.padding([1, 1]).build().map(drop)),
         ("no groups", |s| Conv::new(s, 4, 4, &[3])?.groups(0).build().map(drop)),
@@ -69,7 +70,7 @@ fn convolutions() {
     }
     // Numbers that are unusual and right.
     let mut params = params();
-    Conv::new(params.root().at("a"), 4, 4, &[3]).unwrap().stride(HUGE / 4).groups(4).build().unwrap();
+    Conv::new(params.root().at("a"), 4, 4, &[3]).unwrap().stride((1 << 40) - 1).groups(4).build().unwrap();
     Conv::new(params.root().at("b"), 1, 1, &[2, 5]).unwrap().padding(1 << 20).dilation([1, 1 << 20]).build().unwrap();
     ConvTranspose::new(params.root().at("c"), 2, 2, &[1]).unwrap().padding(7).build().unwrap();
 }

@@ -81,8 +81,10 @@ impl Turn {
         let map = geometry::compose(&geometry::inverse(to)?, from);
         let refused = |what: String| {
             let affines = format!("its affine is {}, that of the {other} {}", rows(from), rows(to));
-            Error::format("alignment", format!("{what}: {affines}"))
-                .expected(format!("grids that lie on each other to {tolerance} of a voxel, turned or mirrored at most"))
+            Error::format("alignment", format!("{what}: {affines}")).expected(format!(
+                "grids that lie on each other to {tolerance} of a voxel, turned or mirrored at most \
+                     (Dataset::alignment_tolerance allows more)"
+            ))
         };
         // Along which axis of the other grid each axis of this one lies.
         let along: [usize; 3] =

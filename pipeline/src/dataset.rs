@@ -218,7 +218,11 @@ fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 /// The header of two files that are a pair of header and voxels.
 fn pair(first: &Path, second: &Path) -> Option<PathBuf> {
-    let ending = |path: &Path| path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let ending = |path: &Path| {
+        let name = path.file_name()?.to_string_lossy().to_lowercase();
+        let name = name.strip_suffix(".gz").unwrap_or(&name);
+        name.rsplit_once('.').map(|(_, ending)| ending.to_owned())
+    };
     match (ending(first)?.as_str(), ending(second)?.as_str()) {
         ("hdr", "img") => Some(first.into()),
         ("img", "hdr") => Some(second.into()),

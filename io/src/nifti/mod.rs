@@ -2,12 +2,12 @@
 //!
 //! What is read is kept: a file written from a volume that was read has its header, byte for byte, with only those fields
 //! changed that the volume changed, its byte order, its version and its extensions. Lengths in metres or micrometres become
-//! millimetres, and a form that can't be one loses its code.
+//! millimetres, and an sform or qform that isn't finite or is singular loses its code.
 //!
 //! A compressed file is read to its end, where its checksums are. Bytes after the voxels are ignored, as nibabel and ITK do,
 //! up to the length of all before them, or 16 MiB; more of them in a compressed file are an error.
 //!
-//! Memory, whatever a header says: reading `n` bytes (after decompression) takes at most 6·n + 1 MiB, n being what really
+//! Memory, whatever a header says: reading `n` bytes (after decompression) takes at most 9·n + 1 MiB, n being what really
 //! arrived. Deflate can't exceed 1032:1, so a compressed header that claims more is refused before any voxel is read.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 

@@ -53,8 +53,18 @@ impl Volume {
         let qform = if old.qform_code > 0 { geometry::compose(&old.qform_affine()?, map) } else { affine };
         let (quaternion, qfac, exact) = geometry::to_quaternion(&qform)?;
         let qform_code = if exact { old.qform_code.max(0) } else { 0 };
-        // The affine must come from the sform if no qform says it.
-        let sform_code = if old.sform_code > 0 || qform_code > 0 { old.sform_code.max(0) } else { 2 };
+        // The affine must come from the sform if no qform says it: a header of 32 bits rounds the quaternion, which moves voxels
+        // near a half turn.
+        let rounded = quaternion.map(|value| f64::from(value as f32));
+        let [b, c, d, x, y, z] = rounded;
+        let lengths = geometry::spacing(&qform);
+        let longest = lengths.into_iter().fold(0.0, f64::max);
+        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac)?;
+        let near = |(said, qform): (&[f64; 4], &[f64; 4])| {
+            said.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
+        };
+        let is_said = qform_code > 0 && said.iter().zip(&qform).all(near);
+        let sform_code = if old.sform_code > 0 || is_said { old.sform_code.max(0) } else { 2 };
         // The spacing belongs to the qform, if there is one.
         let [x, y, z] = geometry::spacing(if qform_code > 0 { &qform } else { &affine });
         let [_, _, _, _, t, u, v, w] = old.pixdim;
