@@ -145,13 +145,13 @@ impl Picture {
 
     fn colours(&self) -> Result<Tensor> {
         // The largest number of few bits becomes 255.
-        let most = match self.depth {
-            BitDepth::One => 1,
-            BitDepth::Two => 3,
-            BitDepth::Four => 15,
-            BitDepth::Eight | BitDepth::Sixteen => 255,
+        let factor: u16 = match self.depth {
+            BitDepth::One => 255,
+            BitDepth::Two => 85,
+            BitDepth::Four => 17,
+            BitDepth::Eight | BitDepth::Sixteen => 1,
         };
-        let spread = |value: u16| (value.saturating_mul(255) / most) as u8;
+        let spread = |value: u16| value.saturating_mul(factor) as u8;
         match (self.color, self.depth) {
             (ColorType::Indexed, _) => self.planes(3, |index, channel| self.palette_at(index, channel)),
             (ColorType::Grayscale | ColorType::GrayscaleAlpha, BitDepth::Sixteen) => {

@@ -357,10 +357,8 @@ impl Sources {
         let mut used: BTreeSet<String> = BTreeSet::new();
         for ((place, item), public) in &reachable {
             match &self.modules[place].items[item].1 {
-                Item::Fn(function) => {
-                    if self.takes_number(&function.sig, &Generics::default()) {
-                        entries.insert(public.clone());
-                    }
+                Item::Fn(function) if self.takes_number(&function.sig, &Generics::default()) => {
+                    entries.insert(public.clone());
                 }
                 Item::Trait(definition) => {
                     for item in &definition.items {

@@ -145,7 +145,7 @@ impl<T: Argument> Argument for Vec<T> {
             all.extend(first.hostile().into_iter().map(|value| vec![value; self.len()]));
             all.push(Vec::new());
             all.push(self[1..].to_vec());
-            all.push([&self[..], &[first.clone()]].concat());
+            all.push([&self[..], std::slice::from_ref(first)].concat());
             all.push(vec![first.clone(); 70]);
         }
         all
