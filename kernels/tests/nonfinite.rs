@@ -3,11 +3,13 @@
 
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
 use tomograd_kernels::{
-    Context, Precision,
+    Context, Meta, Op, Precision, Saved,
     cast::cast,
+    elementwise::Function,
+    norm::{LayerNorm, Norm, Statistics},
     parallel::{Settings, with_settings},
     registry::{self, Case},
-    run,
+    run, run_backward,
     simd::Isa,
 };
 
@@ -105,4 +107,37 @@ fn what_is_not_a_number_comes_through_in_every_instruction_set() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The gradient of x of an operation without parameters, for a cotangent of ones.
+fn gradient(op: &dyn Op, x: &Tensor) -> Vec<f64> {
+    let forward = run(op, &[x], &Context::default()).unwrap();
+    let cotangents = forward.outputs.iter().map(|y| Tensor::ones(y.shape(), y.dtype(), Device::Cpu).ok()).collect();
+    let saved = Saved {
+        inputs: vec![op.saves_input(0).then(|| x.clone())],
+        outputs: forward.outputs.iter().enumerate().map(|(k, y)| op.saves_output(k).then(|| y.clone())).collect(),
+        state: forward.state,
+        metas: vec![Meta::from(x)],
+    };
+    let gradients = run_backward(op, saved, cotangents, &[true], &Context::default()).unwrap();
+    gradients[0].as_ref().unwrap().to_vec_f64().unwrap()
+}
+
+/// What fills a row of 17 up to whole vectors must not have an infinite derivative, however far the row lies from 0.
+#[test]
+fn gradients_of_short_rows_are_numbers() {
+    let rows = [-100.0, 100.0, 1.2e37].map(|center: f64| {
+        let values: Vec<f32> = (0..17).map(|i| (center * (1.0 + 0.01 * f64::from(i % 5))) as f32).collect();
+        Tensor::from_slice(&values, &[1, 1, 17], Device::Cpu).unwrap()
+    });
+    let constant = Tensor::from_slice(&[1.2e37f32; 17], &[1, 1, 17], Device::Cpu).unwrap();
+    for x in rows.iter().chain([&constant]) {
+        for activation in [None, Some(Function::Exp), Some(Function::Silu), Some(Function::GeluTanh)] {
+            let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation };
+            let dx = gradient(&norm, x);
+            assert!(dx.iter().all(|value| value.is_finite()), "{activation:?}: {dx:?}");
+        }
+        let dx = gradient(&LayerNorm { axes: 1, epsilon: 1e-5, affine: false }, x);
+        assert!(dx.iter().all(|value| value.is_finite()), "{dx:?}");
+    }
 }

@@ -31,7 +31,7 @@ fn refused<T>(what: &str, make: impl FnOnce(Scope<'_>) -> Result<T>) {
 #[test]
 fn convolutions() {
     type Change = fn(Scope<'_>) -> Result<()>;
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 23] = [
         ("no axes", |s| Conv::new(s, 1, 1, &[]).map(drop)),
         ("four axes", |s| Conv::new(s, 1, 1, &[1; 4]).map(drop)),
         ("no input channels", |s| Conv::new(s, 0, 1, &[3])?.build().map(drop)),
