@@ -5,7 +5,7 @@
 //!
 //! A fault of a kernel mostly sits at a corner: an axis of 1 beside a long one, a kernel larger than its axis, as many groups
 //! as channels, one more than a block. Sizes that are merely random rarely meet there, so about a third of the cases of every
-//! operation are [corners](corner), drawn on purpose [around](around) the blocks of its kernels.
+//! operation are [corners](corner), drawn on purpose [around] the blocks of its kernels.
 
 use tomograd_core::{Error, Random, Result, Tensor, TensorBuilder};
 
@@ -178,7 +178,7 @@ pub fn around(random: &mut Random, blocks: &[usize]) -> usize {
     block.saturating_add(random.below(3) as usize).saturating_sub(1)
 }
 
-/// A shape of `least` to `most` axes at a corner: one axis lies [around](around) one of `blocks`, another (if there is one)
+/// A shape of `least` to `most` axes at a corner: one axis lies [around] one of `blocks`, another (if there is one)
 /// is 1, the others are 1 to 3.
 pub fn corner(random: &mut Random, least: usize, most: usize, blocks: &[usize]) -> Vec<usize> {
     let most = most.min(8);
@@ -196,7 +196,7 @@ pub fn corner(random: &mut Random, least: usize, most: usize, blocks: &[usize]) 
 }
 
 /// A random shape of `least` to `most` axes, eight at the most; odd sizes and now and then 0 and 1 among them; one in three
-/// is a [corner](corner) of vectors.
+/// is a [corner] of vectors.
 pub fn shape(random: &mut Random, least: usize, most: usize) -> Vec<usize> {
     let least = least.min(8);
     let most = most.clamp(least, 8);
