@@ -1,7 +1,7 @@
 //! Parity by formula: every number of a model or an input follows from the name and shape of its tensor, so that a network
 //! can be compared with its original without a file of weights.
 
-use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor, element_count};
+use tomograd_core::{DType, Device, Result, Seed, Tensor, element_count, room_for};
 use tomograd_kernels::Context;
 use tomograd_nn::{Params, Pass};
 
@@ -18,10 +18,7 @@ fn hash(name: &str) -> u64 {
 /// # Errors
 /// When memory runs out.
 pub fn uniform(name: &str, count: usize) -> Result<Vec<f64>> {
-    let mut numbers = Vec::new();
-    numbers.try_reserve_exact(count).map_err(|error| {
-        Error::new(ErrorKind::OutOfMemory, "formula", format!("no memory for {count} numbers")).source(error)
-    })?;
+    let mut numbers = room_for("formula", count)?;
     let hash = hash(name);
     let number = |i: u64| {
         let mut z = hash.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
