@@ -122,43 +122,62 @@ pub(super) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]; R]) -> 
     let mut moments = [Moments::default(); R];
     let length = rows[0].len();
     for from in (0..length).step_by(BLOCK) {
-        let mut blocks = rows;
-        for block in &mut blocks {
-            *block = &block[from..length.min(from + BLOCK)];
-        }
-        let size = blocks[0].len();
-        let count = size as f64;
+        let blocks = rows.map(|row| &row[from..length.min(from + BLOCK)]);
+        let count = blocks[0].len() as f64;
         // Sums of distances, the first time from the first number: next to a large mean, sums of the numbers themselves
         // would lose the spread.
         let mut centers = blocks.map(|block| block[0]);
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
-        for i in (0..size).step_by(16) {
-            for r in 0..R {
-                // What fills a short row up lies at the center.
-                let part = Lanes16::load_partial(&blocks[r][i..size.min(i + 16)], centers[r]);
-                sums[r] = sums[r].add(part.sub(Lanes16::splat(centers[r])));
-            }
-        }
-        for (center, sum) in centers.iter_mut().zip(sums) {
-            *center = T::from_f64(center.to_f64() + sum.horizontal_sum().to_f64() / count);
+        distances::<S, T, R>(
+            blocks,
+            centers,
+            #[inline(always)]
+            |r, distance| sums[r] = sums[r].add(distance),
+        );
+        for r in 0..R {
+            centers[r] = T::from_f64(centers[r].to_f64() + sums[r].horizontal_sum().to_f64() / count);
         }
         // From the mean, as rounded: their sum gives what rounding lost.
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
         let mut squares = sums;
-        for i in (0..size).step_by(16) {
-            for r in 0..R {
-                let part = Lanes16::load_partial(&blocks[r][i..size.min(i + 16)], centers[r]);
-                let distance = part.sub(Lanes16::splat(centers[r]));
+        distances::<S, T, R>(
+            blocks,
+            centers,
+            #[inline(always)]
+            |r, distance| {
                 sums[r] = sums[r].add(distance);
                 squares[r] = distance.mul_add(distance, squares[r]);
-            }
-        }
+            },
+        );
         for r in 0..R {
-            let [sum, squares] = [sums[r], squares[r]].map(|lanes| lanes.horizontal_sum().to_f64());
+            let (sum, squares) = (sums[r].horizontal_sum().to_f64(), squares[r].horizontal_sum().to_f64());
             moments[r] = moments[r].join(Moments::from_distances(count, centers[r].to_f64(), sum, squares));
         }
     }
     moments
+}
+
+/// Takes the distances of blocks of one length from a center each, sixteen of one block after sixteen of another.
+#[inline(always)]
+fn distances<S: Simd, T: Real, const R: usize>(
+    blocks: [&[T]; R],
+    centers: [T; R],
+    mut take: impl FnMut(usize, Lanes16<T::Vec<S>>),
+) {
+    let whole = blocks[0].len() / 16;
+    let wholes = blocks.map(|block| &block.as_chunks::<16>().0[..whole]);
+    for i in 0..whole {
+        for r in 0..R {
+            take(r, Lanes16::load(&wholes[r][i]).sub(Lanes16::splat(centers[r])));
+        }
+    }
+    if 16 * whole < blocks[0].len() {
+        for r in 0..R {
+            // What fills a short row up lies at the center.
+            let rest = Lanes16::load_partial(&blocks[r][16 * whole..], centers[r]);
+            take(r, rest.sub(Lanes16::splat(centers[r])));
+        }
+    }
 }
 
 /// The moments of each channel of each image.
@@ -286,9 +305,7 @@ impl<T: Real, A: Activate> Kernel for SumsRow<'_, T, A> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> [f64; 2] {
-        let lanes = |value: T| Lanes16::<T::Vec<S>>::splat(value);
-        let (power, center) = (lanes(self.line.power), lanes(self.line.center));
-        let (scale, shift) = (lanes(self.line.scale), lanes(self.line.shift));
+        let line = self.line.lanes::<T::Vec<S>>();
         let mean = self.line.mean();
         let mut sums = [0.0; 2];
         for (x, dy) in self.x.chunks(BLOCK).zip(self.dy.chunks(BLOCK)) {
@@ -296,8 +313,8 @@ impl<T: Real, A: Activate> Kernel for SumsRow<'_, T, A> {
             for (x, dy) in x.chunks(16).zip(dy.chunks(16)) {
                 // Short rows are filled up with a gradient of zero, and the mean: there every derivative is a number.
                 let (x, dy) = (Lanes16::load_partial(x, mean), Lanes16::load_partial(dy, T::ZERO));
-                let distance = x.mul_add(power, center);
-                let g = dy.mul(derivative(self.activate, distance.mul_add(scale, shift)));
+                let distance = x.mul_add(line.power, line.center);
+                let g = dy.mul(derivative(self.activate, distance.mul_add(line.scale, line.shift)));
                 plain = plain.add(g);
                 weighted = g.mul_add(distance, weighted);
             }

@@ -6,7 +6,7 @@
 
 use crate::{
     conv::cpu::Moments,
-    simd::{Real, Vector},
+    simd::{Lanes16, Real, Vector},
 };
 
 /// Mean and √(variance + ε) of a set.
@@ -34,6 +34,17 @@ impl<T: Real> Line<T> {
     /// The mean's high part, whose distance is exactly 0: what fills short rows up.
     pub fn mean(&self) -> T {
         T::from_f64(-self.center.to_f64() / self.power.to_f64())
+    }
+
+    /// The same line in each of sixteen lanes.
+    #[inline(always)]
+    pub fn lanes<V: Vector<Elem = T>>(self) -> Line<Lanes16<V>> {
+        Line {
+            power: Lanes16::splat(self.power),
+            center: Lanes16::splat(self.center),
+            scale: Lanes16::splat(self.scale),
+            shift: Lanes16::splat(self.shift),
+        }
     }
 }
 

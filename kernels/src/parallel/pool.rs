@@ -72,6 +72,11 @@ fn pool(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
 /// that a chunk is worth at least about 50 µs. A panic in a chunk becomes an error (the message is that of the first
 /// chunk, by position, among those that panicked); chunks not begun by then are left out.
 pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
+    in_chunks(range, grain, &f)
+}
+
+/// [`parallel_for`], compiled once for all closures: a call through a pointer is nothing beside a chunk.
+fn in_chunks(range: usize, grain: usize, f: &(dyn Fn(Range<usize>) + Sync)) -> Result<()> {
     if range == 0 {
         return Ok(());
     }
@@ -79,7 +84,7 @@ pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync)
     let chunks = range.div_ceil(grain);
     let section = Section {
         chunks,
-        chunk: |i: usize| f(i * grain..range.min((i * grain).saturating_add(grain))),
+        chunk: &|i: usize| f(i * grain..range.min((i * grain).saturating_add(grain))),
         settings: Settings::current(),
         permutation: permutation(chunks, Settings::current().chunk_order()),
         next: AtomicUsize::new(0),
@@ -101,9 +106,9 @@ pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync)
 }
 
 /// A parallel section under way.
-struct Section<F> {
+struct Section<'a> {
     chunks: usize,
-    chunk: F,
+    chunk: &'a (dyn Fn(usize) + Sync),
     settings: Settings,
     permutation: Option<Vec<usize>>,
     next: AtomicUsize,
@@ -112,7 +117,7 @@ struct Section<F> {
     failure: Mutex<Option<(usize, String)>>,
 }
 
-impl<F: Fn(usize) + Sync> Section<F> {
+impl Section<'_> {
     /// Takes chunks until there are none left.
     fn work(&self) {
         struct Leave(bool);
@@ -143,10 +148,7 @@ impl<F: Fn(usize) + Sync> Section<F> {
     }
 
     /// Works on this thread and on `workers - 1` of the pool's.
-    fn fan_out<'scope>(&'scope self, scope: &rayon::Scope<'scope>, workers: usize)
-    where
-        F: 'scope,
-    {
+    fn fan_out<'scope>(&'scope self, scope: &rayon::Scope<'scope>, workers: usize) {
         for _ in 1..workers {
             scope.spawn(move |_| self.work());
         }

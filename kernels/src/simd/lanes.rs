@@ -161,7 +161,28 @@ impl<V: Vector> Lanes16<V> {
     /// The sum of the lanes, in the fixed tree.
     #[inline(always)]
     pub fn horizontal_sum(self) -> V::Elem {
-        self.fold(|a, b| a + b)
+        let mut sums = self.halved();
+        let mut half = V::LANES / 2;
+        while half > 0 {
+            // Both halves, each of their lanes twice.
+            let (low, high) = sums.interleave(sums);
+            sums = low.add(high);
+            half /= 2;
+        }
+        let mut lanes = [<V::Elem as Real>::ZERO; 16];
+        sums.store(&mut lanes[..V::LANES]);
+        lanes[0]
+    }
+
+    /// The sums of the lanes that lie a register or more apart, in the fixed tree.
+    #[inline(always)]
+    fn halved(self) -> V {
+        let [a, b, c, d] = self.0;
+        match Self::USED {
+            1 => a,
+            2 => a.add(b),
+            _ => a.add(c).add(b.add(d)),
+        }
     }
 
     /// The sums of sixteen rows of lanes, lane `i` being that of row `i`: the bits of [`horizontal_sum`](Self::horizontal_sum),
@@ -174,12 +195,7 @@ impl<V: Vector> Lanes16<V> {
             // two rows in turn, whose lower and upper halves `interleave` brings together.
             let mut folded = [V::zero(); 16];
             for (folded, row) in folded.iter_mut().zip(rows) {
-                let row = Self::load(row).0;
-                *folded = match Self::USED {
-                    1 => row[0],
-                    2 => row[0].add(row[1]),
-                    _ => row[0].add(row[2]).add(row[1].add(row[3])),
-                };
+                *folded = Self::load(row).halved();
             }
             let mut half = V::LANES / 2;
             while half > 0 {

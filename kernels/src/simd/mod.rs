@@ -222,6 +222,17 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     }
 }
 
+/// `N` vectors, made by their number. [`std::array::from_fn`] and the arrays' `map` may stay calls, of code without the
+/// instruction set, which then calls every intrinsic.
+#[inline(always)]
+pub fn vectors<V: Vector, const N: usize>(make: impl Fn(usize) -> V) -> [V; N] {
+    let mut vectors = [V::zero(); N];
+    for (i, vector) in vectors.iter_mut().enumerate() {
+        *vector = make(i);
+    }
+    vectors
+}
+
 /// A computation whose body is written once for all instruction sets.
 pub trait Kernel {
     /// What it returns.
@@ -243,6 +254,12 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
-        _ => kernel.run(Portable::new()),
+        _ => run_portable(kernel),
     }
+}
+
+/// One copy of a kernel, however often [`dispatch`] is inlined.
+#[inline(never)]
+fn run_portable<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Portable::new())
 }

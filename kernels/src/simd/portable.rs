@@ -2,6 +2,9 @@
 //!
 //! They have the sizes of AVX2, so that tile shapes that suit AVX2 suit them. Without hardware FMA, `mul_add` calls the
 //! math library: this is for correctness, and for platforms that nobody has tuned yet.
+//!
+//! On x86-64, whose processors of the last ten years have AVX2, the arithmetic isn't inlined: in every kernel, lane by lane, it was
+//! nearly half of what the compiler had to do.
 
 use super::{Isa, Real, Simd, Vector};
 
@@ -74,17 +77,20 @@ macro_rules! portable {
                 }
                 Array(lanes)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn even(self, other: Self) -> Self {
                 let half = $lanes / 2;
                 Array(std::array::from_fn(|i| if i < half { self.0[2 * i] } else { other.0[2 * (i - half)] }))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn odd(self, other: Self) -> Self {
                 let half = $lanes / 2;
                 Array(std::array::from_fn(|i| if i < half { self.0[2 * i + 1] } else { other.0[2 * (i - half) + 1] }))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn interleave(self, other: Self) -> (Self, Self) {
                 let at = |i: usize| if i % 2 == 0 { self.0[i / 2] } else { other.0[i / 2] };
                 (Array(std::array::from_fn(at)), Array(std::array::from_fn(|i| at(i + $lanes))))
@@ -101,107 +107,133 @@ macro_rules! portable {
                     unsafe { to.add(lane).write_unaligned(value) };
                 }
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn add(self, other: Self) -> Self {
                 self.zip(other, |a, b| a + b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn sub(self, other: Self) -> Self {
                 self.zip(other, |a, b| a - b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn mul(self, other: Self) -> Self {
                 self.zip(other, |a, b| a * b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn div(self, other: Self) -> Self {
                 self.zip(other, |a, b| a / b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn mul_add(self, factor: Self, term: Self) -> Self {
                 Array(std::array::from_fn(|lane| self.0[lane].mul_add(factor.0[lane], term.0[lane])))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn neg_mul_add(self, factor: Self, term: Self) -> Self {
                 self.neg().mul_add(factor, term)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn sqrt(self) -> Self {
                 self.map($t::sqrt)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn neg(self) -> Self {
                 self.map(|x| -x)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn abs(self) -> Self {
                 self.map($t::abs)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn min(self, other: Self) -> Self {
                 self.zip(other, |a, b| if a < b { a } else { b })
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn max(self, other: Self) -> Self {
                 self.zip(other, |a, b| if a > b { a } else { b })
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn floor(self) -> Self {
                 self.map($t::floor)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn round(self) -> Self {
                 self.map($t::round_ties_even)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn lt(self, other: Self) -> Self::Mask {
                 self.compare(other, |a, b| a < b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn le(self, other: Self) -> Self::Mask {
                 self.compare(other, |a, b| a <= b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn eq(self, other: Self) -> Self::Mask {
                 self.compare(other, |a, b| a == b)
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
                 Array(std::array::from_fn(|lane| if mask[lane] { yes.0[lane] } else { no.0[lane] }))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn mask_and(a: Self::Mask, b: Self::Mask) -> Self::Mask {
                 std::array::from_fn(|lane| a[lane] & b[lane])
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn mask_or(a: Self::Mask, b: Self::Mask) -> Self::Mask {
                 std::array::from_fn(|lane| a[lane] | b[lane])
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bit_and(self, other: Self) -> Self {
                 self.zip(other, |a, b| $t::from_bits(a.to_bits() & b.to_bits()))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bit_or(self, other: Self) -> Self {
                 self.zip(other, |a, b| $t::from_bits(a.to_bits() | b.to_bits()))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bit_xor(self, other: Self) -> Self {
                 self.zip(other, |a, b| $t::from_bits(a.to_bits() ^ b.to_bits()))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bits_add(self, other: Self) -> Self {
                 self.zip(other, |a, b| $t::from_bits(a.to_bits().wrapping_add(b.to_bits())))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bits_sub(self, other: Self) -> Self {
                 self.zip(other, |a, b| $t::from_bits(a.to_bits().wrapping_sub(b.to_bits())))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bits_shl(self, count: u32) -> Self {
                 self.map(|a| $t::from_bits(a.to_bits().checked_shl(count).unwrap_or(0)))
             }
-            #[inline(always)]
+            #[cfg_attr(target_arch = "x86_64", inline(never))]
+            #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
             fn bits_shr(self, count: u32) -> Self {
                 self.map(|a| $t::from_bits(a.to_bits().checked_shr(count).unwrap_or(0)))
             }

@@ -53,7 +53,7 @@ impl Kernel for Chains {
     fn run<S: Simd>(self, _: S) -> f64 {
         let factor = <f32 as Real>::Vec::<S>::splat(0.999);
         // Different starts, and all of them used: else the compiler would keep a single chain.
-        let mut sums: [_; CHAINS] = std::array::from_fn(|i| <f32 as Real>::Vec::<S>::splat(1.0 + i as f32));
+        let mut sums = simd::vectors::<_, CHAINS>(|i| <f32 as Real>::Vec::<S>::splat(1.0 + i as f32));
         for _ in 0..self.0 {
             for sum in &mut sums {
                 *sum = sum.mul_add(factor, factor);

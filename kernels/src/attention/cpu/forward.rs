@@ -16,7 +16,7 @@ use crate::{
         tile::{Left, Rows, next_vectors, panel_rows, rounded_rows, tile},
     },
     parallel::{Grid, parallel_for},
-    simd::{Kernel, Real, Simd, Vector, dispatch, math, transpose},
+    simd::{Kernel, Real, Simd, Vector, dispatch, math, transpose, vectors},
 };
 
 /// About how many queries share packed keys and values.
@@ -397,7 +397,10 @@ unsafe fn weigh<V: Vector, const N: usize>(
     // SAFETY: by the caller's promise.
     unsafe {
         let load = |from: *mut V::Elem, row: usize| -> [V; N] {
-            std::array::from_fn(|j| V::load_ptr(from.add(row * width + j * V::LANES)))
+            vectors(
+                #[inline(always)]
+                |j| V::load_ptr(from.add(row * width + j * V::LANES)),
+            )
         };
         let mut largest = load(scores, 0);
         let quads = rows / 4;

@@ -242,7 +242,10 @@ impl<S: Simd, T: Real> Finish<S, T> {
         let splat = |x: T| T::Vec::<S>::splat(x);
         Finish {
             bias: splat(epilogue.bias.map_or(T::ZERO, |bias| bias[channel])),
-            norm: epilogue.norm.map_or([T::Vec::<S>::zero(); 3], |norm| norm.map(|numbers| splat(numbers[channel]))),
+            norm: match epilogue.norm {
+                Some([center, scale, shift]) => [splat(center[channel]), splat(scale[channel]), splat(shift[channel])],
+                None => [T::Vec::<S>::zero(); 3],
+            },
             normed: epilogue.norm.is_some(),
             activation: epilogue.activation,
             slope: splat(match epilogue.activation {

@@ -123,29 +123,33 @@ impl<T: Real> ForwardRows<'_, T> {
 /// A row of y from one of x.
 #[inline(always)]
 fn normalise<S: Simd, T: Real>(x: &[T], line: Line<T>, affine: Affine<'_, T>, y: &mut [MaybeUninit<T>]) {
-    let lanes = T::Vec::<S>::LANES;
+    let (lanes, length) = (T::Vec::<S>::LANES, x.len());
+    assert!(y.len() == length && affine.iter().flatten().all(|row| row.len() == length), "rows of one length");
     let line = Line::<T::Vec<S>>::splat(line);
     let (from, to) = (x.as_ptr(), y.as_mut_ptr().cast::<T>());
-    for i in (0..x.len()).step_by(lanes) {
-        let count = lanes.min(x.len() - i);
-        // A whole vector, or what is left of the row.
-        let load = |from: *const T| {
-            // SAFETY: the pointer is that of element i of a row, of which `count` are left.
-            unsafe {
-                if count == lanes { T::Vec::<S>::load_ptr(from) } else { T::Vec::<S>::load_partial_ptr(from, count) }
-            }
-        };
-        let mut value = line.value(load(from.wrapping_add(i)));
-        if let Some([gamma, beta]) = affine {
-            value = value.mul_add(load(gamma[i..].as_ptr()), load(beta[i..].as_ptr()));
-        }
-        // SAFETY: as for `load`; x and y have one length.
+    let affine = affine.map(|[gamma, beta]| [gamma.as_ptr(), beta.as_ptr()]);
+    let mut i = 0;
+    while i + lanes <= length {
+        // SAFETY: `lanes` elements from i on exist in every row.
         unsafe {
-            if count == lanes {
-                value.store_ptr(to.add(i));
-            } else {
-                value.store_partial_ptr(to.add(i), count);
+            let mut value = line.value(T::Vec::<S>::load_ptr(from.add(i)));
+            if let Some([gamma, beta]) = affine {
+                value = value.mul_add(T::Vec::<S>::load_ptr(gamma.add(i)), T::Vec::<S>::load_ptr(beta.add(i)));
             }
+            value.store_ptr(to.add(i));
+        }
+        i += lanes;
+    }
+    let left = length - i;
+    if left > 0 {
+        // SAFETY: `left` elements from i on exist in every row.
+        unsafe {
+            let mut value = line.value(T::Vec::<S>::load_partial_ptr(from.add(i), left));
+            if let Some([gamma, beta]) = affine {
+                let load = |from: *const T| T::Vec::<S>::load_partial_ptr(from.add(i), left);
+                value = value.mul_add(load(gamma), load(beta));
+            }
+            value.store_partial_ptr(to.add(i), left);
         }
     }
 }
@@ -212,11 +216,10 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
         for (((x, dy), dx), kept) in
             rows.zip(self.dx.chunks_exact_mut(length)).zip(self.statistics.as_chunks::<KEPT>().0)
         {
-            let all = |value: T| Lanes16::<T::Vec<S>>::splat(value);
             // What fills a short row up lies at the mean: there x̂ is a number.
             let mean = line_of(*kept).mean();
-            let line = line_of(kept.map(all));
-            let (mut plain, mut weighted) = (all(T::ZERO), all(T::ZERO));
+            let line = line_of(*kept).lanes::<T::Vec<S>>();
+            let (mut plain, mut weighted) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
             for from in (0..length).step_by(16) {
                 let part = from..length.min(from + 16);
                 let dy = Lanes16::load_partial(&dy[part.clone()], T::ZERO);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     parallel::{PartialSlots, Partition, parallel_for},
-    simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, math},
+    simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, math, vectors},
 };
 
 /// Steps of states in a parallel chunk.
@@ -417,9 +417,17 @@ fn retreat<V: Vector, const K: usize>(
     // Steps that aren't there add nothing.
     products.iter_mut().for_each(|rows| rows[count..].fill([<V::Elem as Real>::ZERO; LANES]));
     for part in (0..LANES).step_by(V::LANES) {
-        let load = |rows: &[Row<V::Elem>]| -> [V; K] { std::array::from_fn(|i| V::load(&rows[i][part..])) };
+        let load = |rows: &[Row<V::Elem>]| -> [V; K] {
+            vectors(
+                #[inline(always)]
+                |i| V::load(&rows[i][part..]),
+            )
+        };
         let (a, mut k, mut total) = (load(&carried.a[first..]), load(&carried.adjoint[first..]), load(da));
-        let mut after: [V; K] = std::array::from_fn(|i| V::load(&x[i][count][part..]));
+        let mut after: [V; K] = vectors(
+            #[inline(always)]
+            |i| V::load(&x[i][count][part..]),
+        );
         for t in (0..count).rev() {
             let (dy, drive, delta) = (V::load(&dy[t][part..]), V::load(&drive[t][part..]), V::load(&delta[t][part..]));
             let mut by_input = V::load(&of_input[t][part..]);
