@@ -91,11 +91,7 @@ impl Overrides {
     }
 
     /// Calls `say` with each option that is given: its name, its value, and what the preparation had.
-    fn change(
-        &self,
-        mut preparation: Preparation,
-        say: impl Fn(&str, &str, &str),
-    ) -> Result<Preparation> {
+    fn change(&self, mut preparation: Preparation, say: impl Fn(&str, &str, &str)) -> Result<Preparation> {
         if let Some(patch) = &self.patch {
             say("patch", &list(patch), &list(&preparation.patch));
             preparation.patch = patch.clone();

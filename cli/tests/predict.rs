@@ -208,7 +208,8 @@ fn the_example_and_the_program_write_the_same_masks() {
     let test = std::env::current_exe().unwrap();
     let example = test.parent().and_then(Path::parent).unwrap().join("examples/unet3d");
     assert!(example.exists(), "{} isn't there: cargo test --workspace builds it", example.display());
-    let mut names: Vec<_> = fs::read_dir(Path::new(CASES).join("images")).unwrap().map(|f| f.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(Path::new(CASES).join("images")).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();
     // Of ten cases, numbers 4 and 9 validate.
     for part in ["images", "labels"] {
@@ -235,9 +236,11 @@ fn the_example_and_the_program_write_the_same_masks() {
     // In windows of another size, the masks are others, and it is said.
     let (code, said) = predict(&model, &inputs, &folder.at("others"), &["--patch", "64,64,64"]);
     assert_eq!((code, said.as_str()), (0, "tomograd: --patch 64,64,64 replaces 40,56,40 of the checkpoint\n"));
-    assert!(masks.iter().any(|name| {
-        read(folder.at(&format!("others/{name}"))) != read(folder.at(&format!("masks/{name}")))
-    }));
+    assert!(
+        masks
+            .iter()
+            .any(|name| { read(folder.at(&format!("others/{name}"))) != read(folder.at(&format!("masks/{name}"))) })
+    );
 }
 
 #[test]
@@ -261,7 +264,9 @@ fn options_replace_what_the_checkpoint_says_and_say_so() {
     assert_eq!((code, said), (0, expected));
     let values = Volume::read(folder.at("masks/a.nii")).unwrap().voxels().to_vec_f64().unwrap();
     assert!(values.iter().all(|value| [0.0, 300.0].contains(value)), "{values:?}");
-    for wrong in [["--overlap", "1"], ["--patch", "8,0,8"], ["--spacing", "1,1"], ["--orientation", "RAX"], ["--classes", "0"]] {
+    for wrong in
+        [["--overlap", "1"], ["--patch", "8,0,8"], ["--spacing", "1,1"], ["--orientation", "RAX"], ["--classes", "0"]]
+    {
         let (code, error) = predict(&model, &[&scan], &folder.at("none"), &wrong);
         assert!(code == 2 && error.contains("expected"), "{wrong:?}: {error}");
         assert!(folder.files("none").is_empty());

@@ -58,7 +58,8 @@ fn memory_stays_within_its_bounds() -> Result<()> {
 
     // A whole segmentation: beside the volume, which is turned and resampled as f32, only what labels take, whatever the depth.
     for (spacing, planes) in [(None, 0), (Some([1.0, 1.0, 2.0]), 2)] {
-        let extra: Vec<usize> = [32, 320].map(|depth| segmentation(depth, spacing)).into_iter().collect::<Result<_>>()?;
+        let extra: Vec<usize> =
+            [32, 320].map(|depth| segmentation(depth, spacing)).into_iter().collect::<Result<_>>()?;
         let window = SlidingWindow::new([16; 3])?;
         // The mask itself is in the bound of the labels; two planes of four maps, and one of one map.
         let bound = window.memory_bound(1, 4, &[16, 64, 64])? - 16 * 64 * 64 + planes * 4 * 4 * 64 * 64 + 4 * 64 * 64;

@@ -69,10 +69,8 @@ fn cases_of_other_grids_and_values_become_one_kind() -> Result<()> {
     image.write(folder.0.join("images/a.nii.gz"))?;
     // The label's axes run otherwise.
     label.reorient("SPL")?.write(folder.0.join("labels/a.nii.gz"))?;
-    let preparation = Preparation::new([8, 8, 8], NAMES)?
-        .label_values(&[0, 17, 400])?
-        .orientation("RAS")?
-        .spacing([1.0; 3])?;
+    let preparation =
+        Preparation::new([8, 8, 8], NAMES)?.label_values(&[0, 17, 400])?.orientation("RAS")?.spacing([1.0; 3])?;
     let sample = Dataset::prepared(&folder.0, &preparation)?.sample(0)?;
     assert_eq!((sample.image.shape(), &sample.spacing[..]), (&[1, 6, 8, 10][..], &[1.0; 3][..]));
     // What the file-wise calls give, and what the volumes' own methods do.
@@ -103,7 +101,9 @@ fn pairs_of_compressed_files_are_cases() -> Result<()> {
     }
     let image = Volume::read(golden.join("pair.hdr.gz"))?;
     let shape = image.voxels().shape();
-    image.with_voxels(Tensor::zeros(&shape[shape.len() - 3..], DType::U8, Device::Cpu)?)?.write(folder.0.join("labels/a.nii"))?;
+    image
+        .with_voxels(Tensor::zeros(&shape[shape.len() - 3..], DType::U8, Device::Cpu)?)?
+        .write(folder.0.join("labels/a.nii"))?;
     let dataset = Dataset::open(&folder.0, 2)?;
     assert_eq!((dataset.names(), dataset.len()), (vec!["a".to_owned()], 1));
     let found = dataset.sample(0)?.image;
@@ -116,7 +116,8 @@ fn function(patches: &Tensor) -> Result<Tensor> {
     let values = patches.to_vec::<f32>()?;
     let size = patches.shape()[2..].iter().product::<usize>();
     let maps: [fn(f32) -> f32; 3] = [|_| 0.0, |x| x - 0.5, |x| 2.0 * x - 2.0];
-    let of_patch = |patch: &[f32]| maps.into_iter().flat_map(|map| patch.iter().map(move |x| map(*x))).collect::<Vec<_>>();
+    let of_patch =
+        |patch: &[f32]| maps.into_iter().flat_map(|map| patch.iter().map(move |x| map(*x))).collect::<Vec<_>>();
     let logits: Vec<f32> = values.chunks_exact(size).flat_map(of_patch).collect();
     Tensor::from_slice(&logits, &[patches.shape()[0], 3, 40, 56, 40], Device::Cpu)
 }
@@ -227,7 +228,9 @@ fn a_preparation_travels_with_its_network() -> Result<()> {
     }
     // A file that doesn't say it is read as ever.
     bare.checkpoint()?.save(&path)?;
-    assert!(Loaded::read(&path)?.preparation().is_none() && Loaded::read(&path)?.preparation_as::<Preparation>().is_err());
+    assert!(
+        Loaded::read(&path)?.preparation().is_none() && Loaded::read(&path)?.preparation_as::<Preparation>().is_err()
+    );
     assert!(Model::load(&path, Device::Cpu)?.preparation_json().is_none());
 
     let plain = Channel::new("t1", "MR").intensity(Intensity::default());

@@ -9,8 +9,8 @@ use tomograd::{
         geometry::{self, Affine},
     },
     pipeline::{
-        Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Preparation, Report, Sample, SlidingWindow, evaluate,
-        evaluate_volumes,
+        Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Preparation, Report, Sample, SlidingWindow,
+        evaluate, evaluate_volumes,
         preparation::{Channel, Clip, Intensity, Normalisation, Postprocess},
         progress,
         transforms::{

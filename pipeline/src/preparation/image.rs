@@ -119,9 +119,8 @@ impl Preparation {
             None => turned.clone(),
             Some(spacing) => {
                 let Some(affine) = turned.affine else {
-                    return Err(Error::argument(OPERATION, "a spacing for a file without a place").expected(
-                        "a format that says where its voxels lie, or a preparation without a spacing",
-                    ));
+                    return Err(Error::argument(OPERATION, "a spacing for a file without a place")
+                        .expected("a format that says where its voxels lie, or a preparation without a spacing"));
                 };
                 let volume = Volume::new(turned.values.clone(), affine)?;
                 let scan = Scan::of_volume(&volume.resample(spacing, interpolation)?)?;

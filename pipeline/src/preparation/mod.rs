@@ -139,10 +139,7 @@ impl Preparation {
     ///
     /// # Errors
     /// When the patch hasn't 2 or 3 axes or one of 0 voxels, there aren't 2 to 256 classes, or two have one name.
-    pub fn new(
-        patch: impl Into<Vec<usize>>,
-        classes: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Self> {
+    pub fn new(patch: impl Into<Vec<usize>>, classes: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
         // More values than there are classes, so that too many are refused below.
         let classes = (0..=u16::MAX).zip(classes).map(|(value, name)| Class { name: name.into(), value }).collect();
         Self {

@@ -119,7 +119,9 @@ impl Components {
             let above = (y > 0).then(|| row - 1);
             let before = (z > 0).then(|| row - height);
             let corners = match (before, connected) {
-                (Some(before), Connected::Corners) => [(y > 0).then(|| before - 1), (y + 1 < height).then(|| before + 1)],
+                (Some(before), Connected::Corners) => {
+                    [(y > 0).then(|| before - 1), (y + 1 < height).then(|| before + 1)]
+                }
                 _ => [None; 2],
             };
             for other in [above, before].into_iter().chain(corners).flatten() {

@@ -51,12 +51,7 @@ impl Restore {
 
     /// Takes the logits `(K, H, W)` of plane `depth`, the next one, and calls `finished` with the number and the logits of each
     /// plane of the image that lies before or on it.
-    pub fn take(
-        &mut self,
-        depth: usize,
-        logits: &[f32],
-        finished: &mut impl FnMut(usize, &mut [f32]),
-    ) -> Result<()> {
+    pub fn take(&mut self, depth: usize, logits: &[f32], finished: &mut impl FnMut(usize, &mut [f32])) -> Result<()> {
         let [depths, heights, widths] = &self.axes;
         let ([_, height, width], [_, rows, columns]) = (self.from, self.to);
         while let Some(z) = depths.get(self.next).filter(|z| z.high <= depth) {

@@ -19,7 +19,11 @@ fn full() -> Preparation {
     let percentiles = Clip::Percentiles { low: 0.5, high: 200.0 / 3.0, nonzero: true };
     let mr = Intensity { clip: Some(percentiles), normalisation: None };
     preparation()
-        .channels([Channel::new("t1", "MR"), Channel::new("ct", "CT").intensity(ct), Channel::new("t2", "").intensity(mr)])
+        .channels([
+            Channel::new("t1", "MR"),
+            Channel::new("ct", "CT").intensity(ct),
+            Channel::new("t2", "").intensity(mr),
+        ])
         .and_then(|p| p.label_values(&[0, 205, 65535])?.orientation("lps")?.spacing([0.1 + 0.2, 1.0 / 3.0, 5.0]))
         .and_then(|p| p.interpolation(Interpolation::Nearest).mirroring(true).overlap(1.0 / 3.0))
         .and_then(|p| {
@@ -234,8 +238,10 @@ fn function(patches: &Tensor) -> Result<Tensor> {
     let values = patches.to_vec::<f32>()?;
     let size = patches.shape()[2..].iter().product::<usize>();
     let maps: [fn(f32) -> f32; 3] = [|x| x, |x| -x, |x| x * x / 3.0];
-    let logits: Vec<f32> =
-        values.chunks_exact(size).flat_map(|patch| maps.into_iter().flat_map(|map| patch.iter().map(move |x| map(*x)))).collect();
+    let logits: Vec<f32> = values
+        .chunks_exact(size)
+        .flat_map(|patch| maps.into_iter().flat_map(|map| patch.iter().map(move |x| map(*x))))
+        .collect();
     let mut shape = patches.shape().to_vec();
     shape[1] = 3;
     Tensor::from_slice(&logits, &shape, Device::Cpu)
@@ -306,7 +312,8 @@ fn logits_come_back_as_volumes_are_resampled() -> Result<()> {
         let resampled = original.resample(spacing, Interpolation::Linear)?;
         let &[depth, height, width] = resampled.voxels().shape() else { unreachable!() };
         let logits = Tensor::normal(&[4, depth, height, width], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
-        let expected = Volume::new(logits.clone(), *resampled.affine())?.resample_to(&original, Interpolation::Linear)?;
+        let expected =
+            Volume::new(logits.clone(), *resampled.affine())?.resample_to(&original, Interpolation::Linear)?;
         let expected = expected.voxels().to_vec::<f32>()?;
         let zyx = |[x, y, z]: [f64; 3]| [z, y, x];
         let from = ([depth, height, width], zyx(resampled.spacing()));
@@ -381,8 +388,8 @@ fn a_picture_is_a_volume_of_one_plane() -> Result<()> {
         assert_eq!(image.shape(), size);
         let mask = preparation.segment(&picture, function)?;
         assert_eq!((mask.voxels().shape(), mask.affine()), (picture.voxels().shape(), picture.affine()));
-        assert_eq!(preparation.label(&mask)?.shape(), size[1..]);
-        assert_eq!(preparation.labels(&image, function)?.shape(), size[1..]);
+        assert_eq!(preparation.label(&mask)?.shape(), &size[1..]);
+        assert_eq!(preparation.labels(&image, function)?.shape(), &size[1..]);
     }
     Ok(())
 }
