@@ -83,7 +83,7 @@ fn cases_of_other_grids_and_values_become_one_kind() -> Result<()> {
     // A value that no class has, and a NaN, are named with file and voxel.
     let other = Preparation::new([8, 8, 8], NAMES)?;
     let error = Dataset::prepared(&folder.0, &other)?.sample(0).unwrap_err().to_string();
-    assert!(error.contains("labels/a.nii.gz: ") && error.contains("value 17 at voxel"), "{error}");
+    assert!(error.contains("labels/a.nii.gz: ") && error.contains("value 400 at voxel [0, 0, 0]"), "{error}");
     let mut voxels = image.voxels().clone();
     voxels.as_mut_slice::<f32>()?[3] = f32::NAN;
     Volume::new(voxels, affine)?.write(folder.0.join("images/a.nii.gz"))?;
