@@ -8,7 +8,12 @@
 //! Without arguments it trains on the 40 cases that come with the project and predicts 12 others. `benches/accuracy/` trains
 //! on all cases by the same recipe, beside PyTorch.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use clap::Parser;
 use tomograd::{
@@ -229,7 +234,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         })?;
     }
 
-    let report = predict(&params, &net, &preparation, arguments, &validation)?;
+    let report = predict(&params, &net, &preparation, &arguments.out, &validation)?;
     report.write_csv(arguments.out.join("metrics.csv"))?;
     report.write_summary_csv(arguments.out.join("summary.csv"))?;
     println!("{report}\n{:.0} s; results in {}", start.elapsed().as_secs_f64(), arguments.out.display());
@@ -274,27 +279,19 @@ fn validate(params: &Params, net: &UNet3d, preparation: &Preparation, cases: &Da
 }
 
 /// Writes a mask of each validation case in the grid of its image, and the contact sheet.
-fn predict(
-    params: &Params,
-    net: &UNet3d,
-    preparation: &Preparation,
-    arguments: &Arguments,
-    cases: &Dataset,
-) -> Result<Report> {
+fn predict(params: &Params, net: &UNet3d, preparation: &Preparation, out: &Path, cases: &Dataset) -> Result<Report> {
     use tomograd::pipeline::Cases;
     let mut report = Report::new(preparation.foreground());
     let mut sheet = ContactSheet::new(4, CLASSES)?;
     for (index, name) in cases.names().iter().enumerate() {
-        let file = format!("{}.nii.gz", name.trim_end_matches(".nii.gz"));
-        let read = |part: &str| Volume::read(arguments.data.join(part).join(&file));
-        let (image, truth) = (read("images")?, read("labels")?);
+        let (image, truth) = (Volume::read(cases.image_file(name)?)?, Volume::read(cases.label_file(name)?)?);
         let mask = preparation
             .segment(&image, |patches| logits(params, net, patches))
             .map_err(|error| error.within(format!("case {name}")))?;
         report.add(name, evaluate_volumes(&mask, &truth, CLASSES, alignment::TOLERANCE)?)?;
         sheet.add(&cases.sample(index)?, &preparation.label(&mask)?)?;
-        mask.write(arguments.out.join("masks").join(&file))?;
+        mask.write(out.join("masks").join(format!("{name}.nii.gz")))?;
     }
-    sheet.write(arguments.out.join("contact_sheet.png"))?;
+    sheet.write(out.join("contact_sheet.png"))?;
     Ok(report)
 }

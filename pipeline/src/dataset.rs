@@ -133,12 +133,30 @@ impl Dataset {
     /// # Errors
     /// When one isn't there.
     pub fn subset(&self, names: &[String]) -> Result<Self> {
-        let find = |name: &String| {
-            let case = self.cases.iter().find(|case| case.name == *name).cloned();
-            case.ok_or_else(|| Error::new(ErrorKind::Name, "dataset", format!("no case is called {name:?}")))
-        };
+        let find = |name: &String| self.case(name).cloned();
         let cases: Arc<Vec<Case>> = Arc::new(names.iter().map(find).collect::<Result<_>>()?);
         Ok(Self { cache: unread(&cases), cases, ..self.clone() })
+    }
+
+    /// The file of the image of a case.
+    ///
+    /// # Errors
+    /// When no case has that name.
+    pub fn image_file(&self, name: &str) -> Result<&Path> {
+        Ok(&self.case(name)?.image)
+    }
+
+    /// The file of the label of a case.
+    ///
+    /// # Errors
+    /// When no case has that name.
+    pub fn label_file(&self, name: &str) -> Result<&Path> {
+        Ok(&self.case(name)?.label)
+    }
+
+    fn case(&self, name: &str) -> Result<&Case> {
+        let case = self.cases.iter().find(|case| case.name == name);
+        case.ok_or_else(|| Error::new(ErrorKind::Name, "dataset", format!("no case is called {name:?}")))
     }
 
     /// The names of the cases, in their order.
