@@ -59,11 +59,12 @@ impl Volume {
         let [b, c, d, x, y, z] = rounded;
         let lengths = geometry::spacing(&qform);
         let longest = lengths.into_iter().fold(0.0, f64::max);
-        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac)?;
+        // Offsets beyond 32 bits become infinite: then it says nothing.
+        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac).ok();
         let near = |(said, qform): (&[f64; 4], &[f64; 4])| {
             said.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
         };
-        let is_said = qform_code > 0 && said.iter().zip(&qform).all(near);
+        let is_said = qform_code > 0 && said.is_some_and(|said| said.iter().zip(&qform).all(near));
         let sform_code = if old.sform_code > 0 || is_said { old.sform_code.max(0) } else { 2 };
         // The spacing belongs to the qform, if there is one.
         let [x, y, z] = geometry::spacing(if qform_code > 0 { &qform } else { &affine });

@@ -287,7 +287,7 @@ impl Preparation {
 
     /// How many maps of logits the network gives: one for each class, or one less with [`Activation::Sigmoid`].
     pub fn maps(&self) -> usize {
-        self.classes.len() - usize::from(self.activation == Activation::Sigmoid)
+        self.classes.len().saturating_sub(usize::from(self.activation == Activation::Sigmoid))
     }
 
     /// The names of the classes behind the background, as [`Report::new`](crate::Report::new) takes them.
