@@ -11,7 +11,7 @@ use tomograd::{
     pipeline::{
         Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Preparation, Report, Sample, SlidingWindow,
         evaluate, evaluate_volumes,
-        preparation::{Channel, Clip, Intensity, Normalisation, Postprocess},
+        preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress,
         transforms::{
             Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomContrast, RandomGamma, RandomNoise,
@@ -195,6 +195,10 @@ cases! {
     "pipeline::Preparation::new": (patch: Vec<usize> = vec![2, 3, 4], classes: usize = 2) => {
         let preparation = Preparation::new(patch, (0..classes.min(300)).map(|class| class.to_string()))?;
         segments(&preparation)
+    };
+    "pipeline::Preparation::activation": (classes: usize = 2) => {
+        let preparation = Preparation::new([2, 3, 4], (0..classes.min(300)).map(|class| class.to_string()))?;
+        segments(&preparation.activation(Activation::Sigmoid))
     };
     "pipeline::Preparation::label_values": (values: Vec<usize> = vec![0, 300]) => {
         let values: Vec<u16> = values.into_iter().map(|value| value.min(65535) as u16).collect();
