@@ -5,11 +5,13 @@
 //! [`registry`] lists them all, each with its reference and random cases, so that one test proves every one of them.
 
 mod door;
+mod in_place;
 mod op;
 
 pub mod attention;
 pub mod cast;
 pub mod conv;
+pub mod dropout;
 pub mod elementwise;
 pub mod index;
 pub mod loss;
@@ -27,5 +29,6 @@ pub mod softmax;
 pub mod trace;
 pub mod view;
 
-pub use door::{run, run_backward, run_recompute};
-pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Saved, check};
+pub use door::{run, run_backward, run_in_place, run_recompute};
+pub use in_place::InPlace;
+pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Recompute, Saved, SavedUntil, check};

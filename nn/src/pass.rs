@@ -73,11 +73,7 @@ impl Pass {
     /// When memory runs out.
     pub fn recording(mut self, recording: bool) -> Result<Self> {
         let context = *self.tape.context();
-        self.restart(if recording {
-            Tape::recording(Context { inference: false, ..context })
-        } else {
-            Tape::off(context)
-        })?;
+        self.restart(if recording { Tape::recording(context.inference(false)) } else { Tape::off(context) })?;
         Ok(self)
     }
 
@@ -93,7 +89,7 @@ impl Pass {
     /// # Errors
     /// When memory runs out.
     pub fn precision(mut self, precision: Precision) -> Result<Self> {
-        let context = Context { precision, ..*self.tape.context() };
+        let context = self.tape.context().precision(precision);
         self.restart(if self.tape.is_recording() { Tape::recording(context) } else { Tape::off(context) })?;
         Ok(self)
     }

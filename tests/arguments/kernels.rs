@@ -53,12 +53,7 @@ fn meta(shape: &[usize]) -> Meta {
 }
 
 fn saved_of(op: &dyn Op, inputs: &[Tensor], forward: &Forward) -> Saved {
-    Saved {
-        inputs: inputs.iter().enumerate().map(|(i, x)| op.saves_input(i).then(|| x.clone())).collect(),
-        outputs: forward.outputs.iter().enumerate().map(|(k, y)| op.saves_output(k).then(|| y.clone())).collect(),
-        state: forward.state.clone(),
-        metas: inputs.iter().map(Meta::from).collect(),
-    }
+    Saved::new(op, &inputs.iter().collect::<Vec<_>>(), forward)
 }
 
 /// The outputs, and the gradients of all floating-point inputs.
@@ -97,6 +92,12 @@ fn in_a_chunk(body: impl Fn() + Sync) -> Result<bool> {
         ErrorKind::Panic => Error::argument("chunk", error.to_string()),
         _ => error,
     })
+}
+
+fn cost(flops: f64, bytes: f64) -> Cost {
+    let mut cost = Cost::default();
+    (cost.flops, cost.bytes) = (flops, bytes);
+    cost
 }
 
 fn conv_shape() -> ConvShape {
@@ -352,8 +353,8 @@ cases! {
     "kernels::Op::saves_output": (index: usize = 0) => {
         for_every_operation(|op, _| Ok(op.saves_output(index) == op.saves_output(index)))
     };
-    "kernels::Op::recompute_reads_input": (index: usize = 0) => {
-        for_every_operation(|op, _| Ok(op.recompute_reads_input(index) == op.recompute_reads_input(index)))
+    "kernels::Recompute::reads_input": (index: usize = 0) => {
+        for_every_operation(|op, _| Ok(op.recompute().is_none_or(|op| op.reads_input(index) == op.reads_input(index))))
     };
     "kernels::Op::forward_cpu": (size: usize = 3) => {
         let x = values(&[2, 1])?.expand(&[2, size])?;
@@ -363,7 +364,7 @@ cases! {
         let x = values(&[2, 1])?.expand(&[2, size])?;
         gives(&View::Reshape(vec![size, 2]), &[x], &[size, 2])
     };
-    "kernels::Op::recompute_cpu": (size: usize = 3) => {
+    "kernels::Recompute::output_cpu": (size: usize = 3) => {
         let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
         let x = values(&[1, 2, 1])?.expand(&[1, 2, size])?;
         let forward = run(&norm, &[&x], &Context::default())?;
@@ -374,14 +375,16 @@ cases! {
         let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
         let x = values(&[1, 2, 3])?;
         let forward = run(&norm, &[&x], &Context::default())?;
-        let saved = Saved { metas: vec![meta(&metas)], ..saved_of(&norm, &[x], &forward) };
+        let mut saved = saved_of(&norm, &[x], &forward);
+        saved.metas = vec![meta(&metas)];
         run_recompute(&norm, &saved, &Context::default())
     };
     "kernels::run_backward": (shape: Vec<usize> = vec![2, 3], gradient: Vec<usize> = vec![2, 3]) => {
         let op = Softmax { axis: 1 };
         let x = values(&[2, 3])?;
         let forward = run(&op, &[&x], &Context::default())?;
-        let saved = Saved { metas: vec![meta(&shape)], ..saved_of(&op, &[x], &forward) };
+        let mut saved = saved_of(&op, &[x], &forward);
+        saved.metas = vec![meta(&shape)];
         let dy = Tensor::ones(&gradient, DType::F32, Device::Cpu)?;
         Ok::<_, Error>(
             run_backward(&op, saved, vec![Some(dy)], &[true], &Context::default())?
@@ -414,20 +417,24 @@ cases! {
             .iter()
             .map(|&size| Tensor::ones(&[size], DType::F32, Device::Cpu).map(Some))
             .collect::<Result<_>>()?;
-        let saved = Saved { inputs, outputs: vec![None], state: vec![], metas: vec![Meta::from(&x)] };
+        let mut saved = saved_of(&op, std::slice::from_ref(&x), &run(&op, &[&x], &Context::default())?);
+        saved.inputs = inputs;
         let gradients = run_backward(&op, saved, vec![Some(x.clone())], &[true], &Context::default())?;
         Ok::<_, Error>(places == [3] && gradients[0].as_ref().is_some_and(|gradient| gradient.shape() == [3]))
     };
     "kernels::Saved::input": (index: usize = 0) => {
-        let saved = Saved { inputs: vec![Some(values(&[2])?)], outputs: vec![], state: vec![], metas: vec![] };
+        let mut saved = Saved::default();
+        saved.inputs = vec![Some(values(&[2])?)];
         saved.input(index).cloned()
     };
     "kernels::Saved::output": (index: usize = 0) => {
-        let saved = Saved { inputs: vec![], outputs: vec![Some(values(&[2])?)], state: vec![], metas: vec![] };
+        let mut saved = Saved::default();
+        saved.outputs = vec![Some(values(&[2])?)];
         saved.output(index).cloned()
     };
     "kernels::Saved::state": (index: usize = 0) => {
-        let saved = Saved { inputs: vec![], outputs: vec![], state: vec![values(&[2])?], metas: vec![] };
+        let mut saved = Saved::default();
+        saved.state = vec![values(&[2])?];
         saved.state(index).cloned()
     };
     "kernels::check::axis": (shape: Vec<usize> = vec![2, 3], axis: usize = 1) => {
@@ -1174,12 +1181,12 @@ cases! {
     "kernels::softmax::Softmax {}": (axis: usize = 1) => gives(&Softmax { axis }, &[values(&[2, 3])?], &[2, 3]);
     "kernels::softmax::LogSoftmax {}": (axis: usize = 1) => gives(&LogSoftmax { axis }, &[values(&[2, 3])?], &[2, 3]);
     "kernels::trace::Peaks {}": (gflops: f64 = 100.0, gbytes: f64 = 20.0) => {
-        let seconds = trace::Peaks { gflops, gbytes }.seconds(Cost { flops: 1e9, bytes: 1e9 });
+        let seconds = trace::Peaks { gflops, gbytes }.seconds(cost(1e9, 1e9));
         // What can do nothing takes for ever.
         if gflops > 0.0 && gbytes > 0.0 { seconds >= 0.0 } else { seconds == f64::INFINITY }
     };
     "kernels::trace::Peaks::seconds": (flops: f64 = 1e9, bytes: f64 = 1e9) => {
-        let seconds = trace::Peaks { gflops: 100.0, gbytes: 20.0 }.seconds(Cost { flops, bytes });
+        let seconds = trace::Peaks { gflops: 100.0, gbytes: 20.0 }.seconds(cost(flops, bytes));
         if flops >= 0.0 && bytes >= 0.0 { seconds >= 0.0 } else { true }
     };
     "kernels::trace::estimates": (time: f64 = 1.0) => {

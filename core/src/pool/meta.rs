@@ -72,7 +72,8 @@ pub(crate) struct Charge {
 impl Charge {
     /// Puts `bytes` down for `operation`.
     pub(crate) fn take(operation: &str, bytes: usize) -> Result<Self> {
-        let overflow = || Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"));
+        let overflow =
+            || Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"));
         let capacity = capacity_for(bytes).ok_or_else(overflow)?;
         let book = current();
         book.with(|statistics| {

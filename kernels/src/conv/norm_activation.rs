@@ -8,7 +8,7 @@ use super::{
     op::inputs_of,
 };
 use crate::{
-    Context, Cost, Forward, Meta, Op, Precision, Saved, check,
+    Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, SavedUntil, check,
     elementwise::Function,
     norm::{Norm, Statistics},
     op::with_real,
@@ -16,7 +16,7 @@ use crate::{
 
 /// y = activation(norm(conv(x))) in one operation: the convolution's store takes the moments for the norm, and for the
 /// backward run only the convolution's inputs, its output and the statistics are kept. y is made again from these when an
-/// operation that follows needs it ([`Op::recomputes`]).
+/// operation that follows needs it ([`Op::recompute`]).
 ///
 /// Inputs: those of the convolution, then those of the norm after its x. With statistics that are given
 /// ([`Statistics::Running`]) the norm is folded into the convolution's store.
@@ -61,6 +61,11 @@ impl Op for ConvNormActivation {
         check::inputs(self.name(), inputs, count, count)?;
         self.conv.infer(&inputs[..self.conv_inputs()])?;
         self.norm.infer(&self.norm_metas(inputs)?)
+    }
+
+    /// z, the convolution's output, and the norm's statistics.
+    fn state(&self, _: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
+        [&outputs[..1], &self.norm.state(&outputs[..1], outputs)].concat()
     }
 
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
@@ -127,21 +132,28 @@ impl Op for ConvNormActivation {
         Ok(results)
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    /// The convolution's x is freed before its gradient is made, z before that.
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheGradients
     }
 
-    fn recompute_reads_input(&self, index: usize) -> bool {
-        index >= self.conv_inputs()
-    }
-
-    fn recompute_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
-        self.norm.recompute_cpu(context, &self.norm_saved(saved)?)
+    fn recompute(&self) -> Option<&dyn Recompute> {
+        Some(self)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         let conv = self.conv.cost(&inputs[..self.conv_inputs()], outputs);
         Cost { flops: conv.flops + 8.0 * outputs[0].count() as f64, ..conv }
+    }
+}
+
+impl Recompute for ConvNormActivation {
+    fn reads_input(&self, index: usize) -> bool {
+        index >= self.conv_inputs()
+    }
+
+    fn output_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
+        self.norm.output_cpu(context, &self.norm_saved(saved)?)
     }
 }
 
@@ -154,7 +166,8 @@ impl ConvNormActivation {
             inputs: inputs.collect(),
             outputs: Vec::new(),
             state: vec![saved.state(1)?.clone()],
-            metas: self.norm_metas(&saved.metas)?,
+            metas: [&saved.output_metas[..1], &saved.metas[count..]].concat(),
+            output_metas: saved.output_metas.clone(),
         })
     }
 }

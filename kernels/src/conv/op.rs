@@ -6,7 +6,7 @@ use super::{
     ConvShape,
     cpu::{self, Epilogue, Inputs, Outputs},
 };
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check, op::with_real};
 
 /// A convolution of (N, C, spatial...) with one to three spatial axes.
 ///
@@ -233,6 +233,11 @@ impl Op for Conv {
             Some(dy) => self.gradients(context, saved, dy, needed),
             None => Ok(vec![None; needed.len()]),
         }
+    }
+
+    /// x is freed before its gradient is made.
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheGradients
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

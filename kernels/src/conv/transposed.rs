@@ -7,7 +7,7 @@ use super::{
     cpu::{self, Epilogue, Inputs, Outputs},
     op::{check_attributes, check_rank, three},
 };
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real, reduce};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check, op::with_real, reduce};
 
 /// The transposed convolution: the backward pass of a convolution with respect to its input, as a forward operation.
 ///
@@ -178,6 +178,11 @@ impl Op for ConvTranspose {
             }
             Ok(results)
         })
+    }
+
+    /// x is freed before its gradient is made.
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheGradients
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

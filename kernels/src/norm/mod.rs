@@ -10,11 +10,11 @@ mod tests;
 pub use layer::LayerNorm;
 pub(crate) use proofs::largest;
 
-use tomograd_core::{Element, Error, Result, Tensor};
+use tomograd_core::{DType, Element, Error, Result, Tensor};
 
 use crate::{
-    Context, Cost, Forward, Meta, Op, Saved, check, conv::cpu::Moments, elementwise::Function, op::with_real,
-    simd::Real,
+    Context, Cost, Forward, Meta, Op, Recompute, Saved, SavedUntil, check, conv::cpu::Moments, elementwise::Function,
+    op::with_real, simd::Real,
 };
 use scaling::Scaling;
 
@@ -243,6 +243,12 @@ impl Op for Norm {
         Ok(outputs)
     }
 
+    /// The statistics of each set: see [`Norm::forward_with`].
+    fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
+        let sets = self.set_count(inputs[0].shape[0], inputs[0].shape[1]);
+        vec![inputs[0].with_shape([3, sets]).with_dtype(DType::F64)]
+    }
+
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let inputs: Vec<Tensor> = inputs.iter().map(|&x| x.clone()).collect();
         let mut forward = self.forward_with(context, inputs, None, outputs)?;
@@ -345,20 +351,27 @@ impl Op for Norm {
         })
     }
 
-    fn recomputes(&self) -> bool {
-        true
+    /// dx takes the memory of the output's gradient.
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheGradients
     }
 
-    fn recompute_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
+    fn recompute(&self) -> Option<&dyn Recompute> {
+        Some(self)
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(8.0 * inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Recompute for Norm {
+    fn output_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
         let x = saved.input(0)?.contiguous()?;
         let (batch, channels) = (x.shape()[0], x.shape()[1]);
         let rest: Vec<&Tensor> = (1..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
         let affine = self.affine_values(&rest, channels)?;
         let scalings = self.scalings(saved.state(0)?, batch, channels)?;
         with_real!("norm", x.dtype(), T => cpu::apply::<T>(&x, &scalings, &affine, self.activation))
-    }
-
-    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        Cost::of(8.0 * inputs[0].count() as f64, inputs, outputs)
     }
 }
