@@ -15,7 +15,7 @@ use tomograd::{
     io::write_atomically,
     kernels::{
         Precision,
-        parallel::{Settings, with_settings},
+        settings::{Settings, with_settings},
     },
     pipeline::{
         Mean, progress,

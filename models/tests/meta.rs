@@ -1,7 +1,7 @@
 //! Networks on the meta device: the whole step runs there, and its books are those of the CPU.
 
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
-use tomograd_kernels::parallel::{Settings, with_settings};
+use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{Model, UNet2dConfig, UNet3dConfig, profile, registry::families};
 use tomograd_nn::{AdamW, DiceCe, Group, Optimizer, Pass};
 

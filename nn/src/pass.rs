@@ -152,6 +152,15 @@ impl Pass {
         }
     }
 
+    /// The error, with the path of the layer that `slot` is a parameter of: `enc.2.conv: …`.
+    pub(crate) fn within(&self, slot: Slot, error: Error) -> Error {
+        let name = self.outline.names.get(slot.index).filter(|_| self.outline.structure == slot.structure());
+        match name.and_then(|name| name.rsplit_once('.')) {
+            Some((path, _)) => error.within(path),
+            None => error,
+        }
+    }
+
     /// What is in `slot` at the start of the pass.
     fn value(&self, slot: Slot) -> Result<&Var> {
         check_slot(self.outline.structure, slot)?;

@@ -111,7 +111,7 @@ impl Module for Linear {
         let weight = pass.parameter(self.weight)?;
         let bias = self.bias.map(|bias| pass.parameter(bias)).transpose()?;
         let inputs: Vec<&Var> = [x, &weight].into_iter().chain(&bias).collect();
-        Var::apply(matmul::Linear { bias: bias.is_some() }, &inputs)
+        Var::apply(matmul::Linear { bias: bias.is_some() }, &inputs).map_err(|error| pass.within(self.weight, error))
     }
 }
 
