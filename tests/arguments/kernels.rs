@@ -5,7 +5,7 @@ use std::{mem::MaybeUninit, ops::Range, sync::Mutex};
 use tomograd::{
     core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor},
     kernels::{
-        Context, Cost, Forward, Meta, Op, Precision, Saved,
+        Context, Cost, Forward, InPlace, Meta, Op, Precision, Recompute, Saved,
         attention::Attention,
         check,
         conv::{
@@ -13,7 +13,8 @@ use tomograd::{
             cpu::{self, Epilogue, Inputs, Moments, Outputs, Path},
             reference,
         },
-        elementwise::{BinaryFunction, Chain, Function, Step},
+        dropout::Dropout,
+        elementwise::{BinaryFunction, Chain, Function, Increment, Step},
         index::{Concat, Gather, IndexSelect, OneHot, Pad, PadMode, ScatterAdd},
         loss::DiceCe,
         matmul,
@@ -27,7 +28,7 @@ use tomograd::{
         reduce::{self, ArgMax, Combine, Reduce},
         registry,
         resample::{Interpolate, Interpolation},
-        run, run_backward, run_recompute,
+        run, run_backward, run_in_place, run_recompute,
         simd::{Isa, Kernel, Lanes16, Real, Simd, Vector, dispatch, dot, math, sum},
         softmax::{LogSoftmax, Softmax},
         trace,
@@ -345,6 +346,48 @@ cases! {
         let (x, y) = (meta(&[size, 3]), meta(&[size]));
         let cost = Softmax { axis: 1 }.cost(&[x], &[y]);
         cost.flops >= 0.0 && cost.bytes >= 0.0 && (size == 0 || cost.bytes >= size as f64)
+    };
+    "kernels::Op::state": (size: usize = 3) => for_every_operation(|op, inputs| {
+        let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
+        let axes = metas.iter().enumerate().flat_map(|(i, meta)| (0..meta.rank()).map(move |axis| (i, axis)));
+        for (input, axis) in axes {
+            let mut metas = metas.clone();
+            metas[input].shape[axis] = size;
+            if let Ok(outputs) = op.infer(&metas) {
+                let _ = op.state(&metas, &outputs);
+            }
+        }
+        Ok(true)
+    });
+    "kernels::Op::forward": (size: usize = 3) => {
+        let x = values(&[2, 1])?.expand(&[2, size])?;
+        gives(&Softmax { axis: 1 }, &[x], &[2, size])
+    };
+    "kernels::Op::backward": (size: usize = 3) => {
+        let x = values(&[2, 1])?.expand(&[2, size])?;
+        gives(&View::Reshape(vec![size, 2]), &[x], &[size, 2])
+    };
+    "kernels::InPlace::check": (size: usize = 3) => {
+        optim::Scale { factor: 2.0 }.check(&[meta(&[size])], &[]).map(|()| true)
+    };
+    "kernels::InPlace::cost": (size: usize = 3) => {
+        let cost = optim::Scale { factor: 2.0 }.cost(&[meta(&[size])], &[]);
+        cost.flops >= 0.0 && cost.bytes >= 0.0
+    };
+    "kernels::Recompute::output": (size: usize = 3) => {
+        let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
+        let x = values(&[1, 2, 1])?.expand(&[1, 2, size])?;
+        let forward = run(&norm, &[&x], &Context::default())?;
+        let again = norm.output(&Context::default(), &saved_of(&norm, &[x], &forward))?;
+        Ok::<_, Error>(again.to_vec_f64()? == forward.outputs[0].to_vec_f64()?)
+    };
+    "kernels::dropout::Dropout {}": (probability: f64 = 0.5) => {
+        let op = Dropout { seed: Seed::new(1), probability, whole_channels: false };
+        gives(&op, &[values(&[2, 3])?], &[2, 3])
+    };
+    "kernels::elementwise::Increment {}": (number: i64 = 3) => {
+        let outputs = run(&Increment(number), &[&labels(&[1, -2], &[2])?], &Context::default())?.outputs;
+        Ok::<_, Error>(outputs[0].to_vec::<i64>()? == [1 + number, number - 2])
     };
     "kernels::Op::saves_input": (index: usize = 0) => for_every_operation(|op, _| {
         // Whether or not, an input that isn't there may be asked about.
@@ -874,6 +917,49 @@ cases! {
                 optim::adam_step(&mut parameters, &adam)
             })? || [rate, weight_decay].iter().any(|x| *x > 1e37),
         )
+    };
+    "kernels::optim::SgdStep {}": (
+        rate: f64 = 0.1,
+        weight_decay: f64 = 0.01,
+        momentum: f64 = 0.9,
+        dampening: f64 = 0.0,
+    ) => {
+        let sgd = optim::Sgd { momentum, dampening, nesterov: false };
+        let numbers = optim::SgdNumbers { rate, weight_decay, first_step: false, momentum: true };
+        let op = optim::SgdStep { sgd, parameters: vec![numbers] };
+        Ok::<_, Error>(
+            stepped(|value, gradient, first, _| run_in_place(&op, &mut [value, first], &[gradient]))?
+                || [rate, weight_decay].iter().any(|x| *x > 1e37),
+        )
+    };
+    "kernels::optim::AdamStep {}": (
+        rate: f64 = 0.1,
+        weight_decay: f64 = 0.01,
+        betas: [f64; 2] = [0.9, 0.999],
+        epsilon: f64 = 1e-8,
+        step: u64 = 1,
+    ) => {
+        let adam = optim::Adam { betas, epsilon, decoupled: true };
+        let op = optim::AdamStep { adam, parameters: vec![optim::AdamNumbers { rate, weight_decay, step }] };
+        Ok::<_, Error>(
+            stepped(|value, gradient, first, second| run_in_place(&op, &mut [value, first, second], &[gradient]))?
+                || [rate, weight_decay].iter().any(|x| *x > 1e37),
+        )
+    };
+    "kernels::optim::ClipNorm {}": (max: f64 = 0.5) => {
+        let mut x = values(&[4])?;
+        run_in_place(&optim::ClipNorm { max }, &mut [&mut x], &[])?;
+        finite(&[x])
+    };
+    "kernels::optim::Scale {}": (factor: f64 = 0.5) => {
+        let mut x = values(&[4])?;
+        run_in_place(&optim::Scale { factor }, &mut [&mut x], &[])?;
+        Ok::<_, Error>(finite(&[x])? || factor.abs() > 1e37)
+    };
+    "kernels::optim::EmaStep {}": (decay: f64 = 0.9) => {
+        let (mut average, value) = (values(&[4])?, values(&[4])?);
+        run_in_place(&optim::EmaStep { decay }, &mut [&mut average], &[&value])?;
+        Ok::<_, Error>((0.0..=1.0).contains(&decay) && finite(&[average])?)
     };
     "kernels::optim::ema_step": (decay: f64 = 0.9) => {
         let (mut average, value) = (values(&[4])?, values(&[4])?);

@@ -1,7 +1,7 @@
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 
 use super::Attention;
-use crate::{Context, Op, Saved, run, run_backward};
+use crate::{Context, Meta, Op, Saved, run, run_backward};
 
 fn normal(name: &str, shape: &[usize]) -> Tensor {
     Tensor::normal(shape, 0.0, 1.0, Seed::new(5).named(name), DType::F32, Device::Cpu).unwrap()

@@ -1,18 +1,9 @@
 //! Convolution, norm and activation as one operation.
 
-use tomograd_core::{Result, Tensor, TensorBuilder};
+use tomograd_core::{Result, Tensor};
 
-use super::{
-    Conv,
-    cpu::{self, Activation, Epilogue, Moments, Outputs},
-    op::inputs_of,
-};
-use crate::{
-    Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, SavedUntil, check,
-    elementwise::Function,
-    norm::{Norm, Statistics},
-    op::with_real,
-};
+use super::{Conv, cpu};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, SavedUntil, check, norm::Norm};
 
 /// y = activation(norm(conv(x))) in one operation: the convolution's store takes the moments for the norm, and for the
 /// backward run only the convolution's inputs, its output and the statistics are kept. y is made again from these when an

@@ -63,7 +63,7 @@ impl Norm {
     fn set_count(&self, batch: usize, channels: usize) -> usize {
         match self.statistics {
             Statistics::Instance => batch * channels,
-            Statistics::Group(groups) => batch * groups,
+            Statistics::Group(groups) => batch.saturating_mul(groups),
             Statistics::Batch | Statistics::Running => channels,
         }
     }

@@ -5,7 +5,7 @@ use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
 
 use super::{LayerNorm, Norm, Statistics, largest, proofs::Plain};
 use crate::{
-    Context, Op, Recompute, Saved,
+    Context, Recompute, Saved,
     cast::cast,
     conv::{Conv, ConvNormActivation},
     elementwise::Function,
