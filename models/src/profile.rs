@@ -68,6 +68,8 @@ fn train(mut model: Model, image: &Tensor) -> Result<()> {
     let x = pass.input(image);
     let Outputs { main, aux } = model.network().outputs(&x, &mut pass)?;
     let mut loss: Option<Var> = None;
+    // A batch holds its labels until the step is done.
+    let mut batch_labels = Vec::new();
     for logits in std::iter::once(&main).chain(&aux) {
         let [batch, _, spatial @ ..] = logits.shape() else {
             return Err(Error::shape("profile", "an output of fewer than two axes")
@@ -76,6 +78,7 @@ fn train(mut model: Model, image: &Tensor) -> Result<()> {
         };
         let labels = Tensor::zeros(&[&[*batch], spatial].concat(), DType::I64, image.device())?;
         let term = DiceCe::default().forward(logits, &labels)?;
+        batch_labels.push(labels);
         loss = Some(match loss {
             Some(sum) => sum.add(&term)?,
             None => term,
@@ -83,5 +86,7 @@ fn train(mut model: Model, image: &Tensor) -> Result<()> {
     }
     let loss = loss.ok_or_else(|| Error::argument("profile", "the network has no output"))?;
     let update = pass.backward(&loss)?.clip_norm(12.0)?;
-    optimizer.step(model.params_mut(), update)
+    optimizer.step(model.params_mut(), update)?;
+    drop(batch_labels);
+    Ok(())
 }

@@ -52,10 +52,10 @@ fn the_meta_device_knows_what_the_cpu_will_take() {
     let three = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![8, 16, 32] };
     let two = UNet2dConfig { in_channels: 1, classes: 2, widths: vec![8, 16, 32] };
     let (three, two) = (serde_json::to_value(three).unwrap(), serde_json::to_value(two).unwrap());
-    for size in [[2, 1, 32, 32, 32], [1, 1, 40, 56, 40], [1, 1, 64, 64, 64]] {
+    for size in [[2, 1, 32, 32, 32], [1, 1, 40, 56, 40]] {
         compare("unet3d", &three, &size).unwrap();
     }
-    for size in [[2, 1, 64, 64], [3, 1, 100, 140], [1, 1, 256, 256]] {
+    for size in [[2, 1, 128, 128], [3, 1, 100, 140]] {
         compare("unet2d", &two, &size).unwrap();
     }
 }
