@@ -149,7 +149,7 @@ fn random(shape: &[usize], name: &str) -> Result<Tensor> {
 
 /// An operation run forward, and when `train` backward too, for the gradients of all inputs.
 fn op_step(op: impl Op + Clone, inputs: Vec<Tensor>, train: bool) -> Step {
-    let context = Context { precision: Precision::Fast, inference: !train };
+    let context = Context::default().precision(Precision::Fast).inference(!train);
     if !train {
         return Box::new(move || {
             let references: Vec<&Tensor> = inputs.iter().collect();

@@ -20,7 +20,7 @@ use tomograd::{
     io::write_atomically,
     kernels::{
         Precision,
-        parallel::{Settings, with_settings},
+        settings::{Settings, with_settings},
     },
     pipeline::{
         Mean, alignment, evaluate_volumes,

@@ -179,7 +179,7 @@ impl Walk {
     }
 
     fn operation(&mut self, id: usize, record: Record, mut gradients: Vec<Option<Tensor>>) -> Result<()> {
-        gradients.resize(record.outputs, None);
+        gradients.resize(record.output_metas.len(), None);
         let needed: Vec<bool> = record.inputs.iter().map(Option::is_some).collect();
         let recomputed: Vec<usize> = record.recomputed_inputs().collect();
         let inputs = record
@@ -197,7 +197,9 @@ impl Walk {
                 self.recomputed.remove(&node);
             }
         }
-        let saved = Saved { inputs, outputs: record.saved_outputs, state: record.state, metas: record.metas };
+        let mut saved = Saved::default();
+        (saved.inputs, saved.outputs, saved.state) = (inputs, record.saved_outputs, record.state);
+        (saved.metas, saved.output_metas) = (record.metas, record.output_metas);
         let results = run_backward(&*record.op, saved, gradients, &needed, &self.context)?;
         for (place, gradient) in record.inputs.iter().zip(results) {
             if let (Some(place), Some(gradient)) = (place, gradient) {
@@ -216,16 +218,15 @@ impl Walk {
                 wanted.pop();
                 continue;
             }
-            let record = match &self.nodes[id] {
-                Some(Node::Operation(record)) => record,
-                _ => return Err(Error::new(ErrorKind::Graph, "backward", "a value to be recomputed was freed")),
-            };
+            let freed = || Error::new(ErrorKind::Graph, "backward", "a value to be recomputed was freed");
+            let Some(Node::Operation(record)) = &self.nodes[id] else { return Err(freed()) };
+            let op = record.op.recompute().ok_or_else(freed)?;
             let before = wanted.len();
             let mut inputs = Vec::with_capacity(record.saved_inputs.len());
             for (index, input) in record.saved_inputs.iter().enumerate() {
                 inputs.push(match input {
                     SavedInput::Value(value) => Some(value.clone()),
-                    SavedInput::Recomputed(node) if record.op.recompute_reads_input(index) => {
+                    SavedInput::Recomputed(node) if op.reads_input(index) => {
                         let value = self.recomputed.get(node).cloned();
                         if value.is_none() {
                             wanted.push(*node);
@@ -238,13 +239,10 @@ impl Walk {
             if wanted.len() > before {
                 continue;
             }
-            let saved = Saved {
-                inputs,
-                outputs: record.saved_outputs.clone(),
-                state: record.state.clone(),
-                metas: record.metas.clone(),
-            };
-            let value = run_recompute(&*record.op, &saved, &self.context)?;
+            let mut saved = Saved::default();
+            (saved.inputs, saved.outputs, saved.state) = (inputs, record.saved_outputs.clone(), record.state.clone());
+            (saved.metas, saved.output_metas) = (record.metas.clone(), record.output_metas.clone());
+            let value = run_recompute(op, &saved, &self.context)?;
             self.recomputed.insert(id, value);
             wanted.pop();
         }

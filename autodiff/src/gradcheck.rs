@@ -96,7 +96,7 @@ pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], o
         .iter()
         .map(|x| if x.dtype().is_float() { x.converted(DType::F64) } else { Ok(x.clone()) })
         .collect::<Result<_>>()?;
-    let context = Context { precision: Precision::Strict, ..Context::default() };
+    let context = Context::default().precision(Precision::Strict);
     let fail = |what: String| Error::new(ErrorKind::Argument, "gradcheck", what);
 
     let tape = Tape::recording(context);

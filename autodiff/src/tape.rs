@@ -75,7 +75,7 @@ pub(crate) struct Record {
     pub(crate) saved_outputs: Vec<Option<Tensor>>,
     pub(crate) state: Vec<Tensor>,
     pub(crate) metas: Vec<Meta>,
-    pub(crate) outputs: usize,
+    pub(crate) output_metas: Vec<Meta>,
 }
 
 /// How an input is kept for the backward run.
@@ -101,7 +101,7 @@ impl Tape {
 
     /// A tape that keeps nothing: for inference.
     pub fn off(context: Context) -> Self {
-        Self::new(Context { inference: true, ..context }, Mode::Off, None)
+        Self::new(context.inference(true), Mode::Off, None)
     }
 
     pub(crate) fn child(&self, mode: Mode) -> Self {
@@ -282,7 +282,7 @@ impl Tape {
                 .collect(),
             state: forward.state,
             metas: inputs.iter().map(|var| Meta::from(&var.value)).collect(),
-            outputs: forward.outputs.len(),
+            output_metas: forward.outputs.iter().map(Meta::from).collect(),
             op,
         };
         arena.nodes.push(Node::Operation(Box::new(record)));
@@ -293,7 +293,7 @@ impl Tape {
 
 impl Node {
     fn recomputes(&self) -> bool {
-        matches!(self, Node::Operation(record) if record.op.recomputes())
+        matches!(self, Node::Operation(record) if record.op.recompute().is_some())
     }
 }
 

@@ -9,14 +9,21 @@ use crate::{Error, ErrorKind, Result};
 /// ```
 /// use tomograd_core::{DType, Device, Tensor};
 /// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
+/// let huge = Tensor::zeros(&[1 << 20, 1 << 20], DType::F32, Device::Meta)?; // 4 TB that nobody holds
+/// assert!(huge.to_vec::<f32>().is_err());
 /// assert!(Tensor::zeros(&[2], DType::F32, Device::Cuda(0)).is_err(), "this build has no CUDA kernels");
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Device {
     /// The host's processor and memory.
     #[default]
     Cpu,
+    /// No processor and no memory: tensors have shape and dtype, and operations only say what they would give and cost. A
+    /// network that runs here gives its numbers of parameters and operations and its peak memory in milliseconds, at any
+    /// size. Reading an element is an error.
+    Meta,
     /// The CUDA device of this number. This version has no CUDA kernels, so every use of it is an error that says so.
     Cuda(usize),
 }
@@ -28,14 +35,24 @@ impl Device {
     /// [`ErrorKind::Device`] for every CUDA device.
     pub fn check(self, operation: &str) -> Result<()> {
         match self {
-            Device::Cpu => Ok(()),
+            Device::Cpu | Device::Meta => Ok(()),
             Device::Cuda(_) => Err(Error::new(
                 ErrorKind::Device,
                 operation,
                 format!("device {self} can't be used: this version of tomograd has no CUDA kernels"),
             )
-            .expected("cpu")),
+            .expected("cpu or meta")),
         }
+    }
+
+    /// Checks that the host can address this device's memory.
+    pub(crate) fn require_host(self, operation: &str) -> Result<()> {
+        let what = match self {
+            Device::Cpu => return Ok(()),
+            Device::Meta => "a meta tensor has no elements, only shape and dtype".to_owned(),
+            Device::Cuda(_) => format!("the host can't address memory of {self}"),
+        };
+        Err(Error::new(ErrorKind::Device, operation, what).expected("a tensor on cpu"))
     }
 }
 
@@ -43,6 +60,7 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            Device::Meta => f.write_str("meta"),
             Device::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
@@ -54,9 +72,10 @@ impl FromStr for Device {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "cpu" => Ok(Device::Cpu),
+            "meta" => Ok(Device::Meta),
             "cuda" => Ok(Device::Cuda(0)),
             _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).map(Device::Cuda).ok_or_else(|| {
-                Error::argument("device", format!("no device is called {text:?}")).expected("cpu, cuda or cuda:N")
+                Error::argument("device", format!("no device is called {text:?}")).expected("cpu, meta, cuda or cuda:N")
             }),
         }
     }

@@ -1,56 +1,85 @@
 //! A tensor's memory, shared between its views.
 
-use std::{mem::MaybeUninit, slice};
+use std::{mem::MaybeUninit, ptr::NonNull, slice};
 
 use crate::{
-    Device, Element, Result,
-    pool::{Block, Fit},
+    Device, Element, Error, ErrorKind, Result,
+    pool::{Block, Charge, Fit},
 };
 
 /// `bytes` bytes on a device, shared by the tensors that view them.
 #[derive(Debug)]
 pub(crate) struct Storage {
-    block: Block,
+    memory: Memory,
     bytes: usize,
-    device: Device,
+}
+
+/// What holds the bytes.
+#[derive(Debug)]
+enum Memory {
+    /// A block of the host's pool.
+    Host(Block),
+    /// Nothing: the bytes are only counted.
+    Meta { _charge: Charge },
 }
 
 impl Storage {
     /// Uninitialised memory for `count` elements of `T`.
     pub(crate) fn uninit<T: Element>(operation: &str, count: usize, device: Device, fit: Fit) -> Result<Self> {
-        device.check(operation)?;
         let bytes = count.saturating_mul(size_of::<T>());
-        Ok(Self { block: Block::take(operation, bytes, fit)?, bytes, device })
+        let memory = match device {
+            Device::Cpu => Memory::Host(Block::take(operation, bytes, fit)?),
+            Device::Meta => Memory::Meta { _charge: Charge::take(operation, bytes)? },
+            Device::Cuda(_) => {
+                device.check(operation)?;
+                return Err(Error::new(ErrorKind::Device, operation, format!("no memory on {device}")));
+            }
+        };
+        Ok(Self { memory, bytes })
     }
 
     /// The device that holds the memory.
     pub(crate) fn device(&self) -> Device {
-        self.device
+        match self.memory {
+            Memory::Host(_) => Device::Cpu,
+            Memory::Meta { .. } => Device::Meta,
+        }
     }
 
-    /// Whole memory as elements that may be uninitialised.
+    /// Where the host finds the elements, and how many: none of another device's memory.
+    fn host<T: Element>(&self) -> (NonNull<T>, usize) {
+        match &self.memory {
+            Memory::Host(block) => (block.pointer().cast(), self.bytes / size_of::<T>()),
+            Memory::Meta { .. } => (NonNull::dangling(), 0),
+        }
+    }
+
+    /// The host's memory as elements that may be uninitialised.
     pub(crate) fn uninit_slice_mut<T: Element>(&mut self) -> &mut [MaybeUninit<T>] {
-        // SAFETY: the block is at least `bytes` long, aligned to 64 bytes, borrowed exclusively, and `MaybeUninit` makes no
-        // claim about its content.
-        unsafe { slice::from_raw_parts_mut(self.block.pointer().as_ptr().cast(), self.bytes / size_of::<T>()) }
+        let (pointer, count) = self.host::<T>();
+        // SAFETY: a block is at least `bytes` long, aligned to 64 bytes, borrowed exclusively, and `MaybeUninit` makes no
+        // claim about its content; no elements may lie at any aligned place.
+        unsafe { slice::from_raw_parts_mut(pointer.as_ptr().cast(), count) }
     }
 
-    /// The whole memory as elements.
+    /// The host's memory as elements.
     ///
     /// # Safety
     /// The storage must have been filled with elements of `T`.
     pub(crate) unsafe fn slice<T: Element>(&self) -> &[T] {
+        let (pointer, count) = self.host::<T>();
         // SAFETY: length and alignment as above; the caller answers for the content. Nobody writes while a shared borrow
         // lives: a write needs `&mut Storage`.
-        unsafe { slice::from_raw_parts(self.block.pointer().as_ptr().cast(), self.bytes / size_of::<T>()) }
+        unsafe { slice::from_raw_parts(pointer.as_ptr(), count) }
     }
 
-    /// The whole memory as elements, to write.
+    /// The host's memory as elements, to write.
     ///
     /// # Safety
     /// The storage must have been filled with elements of `T`.
     pub(crate) unsafe fn slice_mut<T: Element>(&mut self) -> &mut [T] {
+        let (pointer, count) = self.host::<T>();
         // SAFETY: as in `slice`, and the borrow is exclusive.
-        unsafe { slice::from_raw_parts_mut(self.block.pointer().as_ptr().cast(), self.bytes / size_of::<T>()) }
+        unsafe { slice::from_raw_parts_mut(pointer.as_ptr(), count) }
     }
 }

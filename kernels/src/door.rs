@@ -1,9 +1,9 @@
 //! The one door: every operation, forward and backward, runs through here.
 
-use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
+use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
 use crate::{
-    Context, Forward, HalfPolicy, Meta, Op, Saved,
+    Context, Forward, HalfPolicy, InPlace, Meta, Op, Recompute, Saved,
     cast::cast,
     op::check_outputs,
     trace::{self, Direction},
@@ -23,18 +23,22 @@ use crate::{
 /// # Errors
 /// When the inputs don't fit the operation or lie on different devices, or the operation fails.
 pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward> {
-    let device = common_device(op, inputs)?;
     let metas: Vec<Meta> = inputs.iter().map(|&tensor| Meta::from(tensor)).collect();
+    common_device(op.name(), metas.iter())?;
     let announced = op.infer(&metas)?;
     check_outputs(op.name(), &announced)?;
     let start = trace::start();
     let half = half_dtype(op, &metas);
-    let result = match half {
+    let mut result = match half {
         Some(half) => {
             let wide: Vec<Tensor> = inputs.iter().map(|&tensor| widen(tensor)).collect::<Result<_>>()?;
             let references: Vec<&Tensor> = wide.iter().collect();
             let wide_announced: Vec<Meta> = announced.iter().map(widen_meta).collect();
-            let mut result = dispatch_forward(op, device, context, &references, &wide_announced)?;
+            let mut result = op.forward(context, &references, &wide_announced)?;
+            if !context.inference {
+                let wide: Vec<Meta> = metas.iter().map(widen_meta).collect();
+                verify(op, "state", &op.state(&wide, &wide_announced), &result.state)?;
+            }
             for (output, meta) in result.outputs.iter_mut().zip(&announced) {
                 if meta.dtype == half {
                     *output = cast(output, half)?;
@@ -42,10 +46,19 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward
             }
             result
         }
-        None => dispatch_forward(op, device, context, inputs, &announced)?,
+        None => {
+            let result = op.forward(context, inputs, &announced)?;
+            if !context.inference {
+                verify(op, "state", &op.state(&metas, &announced), &result.state)?;
+            }
+            result
+        }
     };
-    verify(op, &announced, &result.outputs)?;
-    trace::record(op, Direction::Forward, start, || op.cost(&metas, &announced), &metas);
+    verify(op, "infer", &announced, &result.outputs)?;
+    if context.inference {
+        result.state.clear();
+    }
+    trace::record(op.name(), Direction::Forward, start, || op.cost(&metas, &announced), &metas);
     Ok(result)
 }
 
@@ -62,9 +75,8 @@ pub fn run_backward(
     needed: &[bool],
     context: &Context,
 ) -> Result<Vec<Option<Tensor>>> {
-    let metas = saved.metas.clone();
-    let announced = op.infer(&metas)?;
-    check_saved(op, &saved, &announced)?;
+    let (metas, announced) = (saved.metas.clone(), saved.output_metas.clone());
+    check_saved(op, &saved)?;
     if gradients.len() != announced.len() || needed.len() != metas.len() {
         let what = format!("{} gradients, of which inputs {needed:?} need theirs", gradients.len());
         return Err(Error::argument(op.name(), what).expected(format!(
@@ -83,12 +95,11 @@ pub fn run_backward(
         }
     }
     let start = trace::start();
-    let device = metas.first().map_or(Device::Cpu, |meta| meta.device);
     let (saved, gradients) = match half_dtype(op, &metas) {
         Some(_) => (widen_saved(&saved)?, widen_all(&gradients)?),
         None => (saved, gradients),
     };
-    let results = dispatch_backward(op, device, context, saved, gradients, needed)?;
+    let results = op.backward(context, saved, gradients, needed)?;
     let results = results
         .into_iter()
         .zip(&metas)
@@ -107,30 +118,62 @@ pub fn run_backward(
         let parts = needed.iter().filter(|&&needed| needed).count().max(1) as f64;
         crate::Cost { flops: cost.flops * parts.min(2.0), bytes: cost.bytes * parts.min(2.0) }
     };
-    trace::record(op, Direction::Backward, start, cost, &metas);
+    trace::record(op.name(), Direction::Backward, start, cost, &metas);
     Ok(results)
 }
 
-/// Makes output 0 of `op` again from what it saved (see [`Op::recomputes`]).
+/// Makes output 0 of `op` again from what it saved (see [`Op::recompute`]).
 ///
 /// # Errors
 /// When the operation fails.
-pub fn run_recompute(op: &dyn Op, saved: &Saved, context: &Context) -> Result<Tensor> {
-    check_saved(op, saved, &op.infer(&saved.metas)?)?;
+pub fn run_recompute(op: &dyn Recompute, saved: &Saved, context: &Context) -> Result<Tensor> {
+    check_saved(op, saved)?;
     let start = trace::start();
-    let device = saved.metas.first().map_or(Device::Cpu, |meta| meta.device);
-    device.check(op.name())?;
     let output = match half_dtype(op, &saved.metas) {
-        Some(half) => cast(&op.recompute_cpu(context, &widen_saved(saved)?)?, half)?,
-        None => op.recompute_cpu(context, saved)?,
+        Some(half) => cast(&op.output(context, &widen_saved(saved)?)?, half)?,
+        None => op.output(context, saved)?,
     };
-    trace::record(op, Direction::Recompute, start, crate::Cost::default, &saved.metas);
+    trace::record(op.name(), Direction::Recompute, start, crate::Cost::default, &saved.metas);
     Ok(output)
 }
 
+/// Runs `op`, which writes over `targets`: checks devices and what the operation asks for, gives each target memory of its own,
+/// traces, and dispatches on the device.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_kernels::{optim::Scale, run_in_place};
+/// let mut x = Tensor::from_slice(&[1.0f32, 2.0], &[2], Device::Cpu)?;
+/// run_in_place(&Scale { factor: 3.0 }, &mut [&mut x], &[])?;
+/// assert_eq!(x.to_vec::<f32>()?, [3.0, 6.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the tensors don't fit the operation or lie on different devices, memory runs out, or the operation fails; then no value
+/// has changed.
+pub fn run_in_place(op: &dyn InPlace, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+    let before: Vec<Meta> = targets.iter().map(|target| Meta::from(&**target)).collect();
+    let metas: Vec<Meta> = inputs.iter().map(|&tensor| Meta::from(tensor)).collect();
+    common_device(op.name(), before.iter().chain(&metas))?;
+    check_outputs(op.name(), &before)?;
+    op.check(&before, &metas)?;
+    let start = trace::start();
+    targets.iter_mut().try_for_each(|target| target.make_unique())?;
+    op.apply(targets, inputs)?;
+    if let Some((target, meta)) = targets.iter().zip(&before).find(|(target, meta)| Meta::from(&***target) != **meta) {
+        let what = format!("a target was {meta:?} and is {target:?}");
+        return Err(Error::shape(op.name(), what).expected("targets that keep their shapes and dtypes"));
+    }
+    let all = [&before[..], &metas].concat();
+    trace::record(op.name(), Direction::InPlace, start, || op.cost(&before, &metas), &all);
+    Ok(())
+}
+
 /// That what was saved is what these inputs and outputs would have left.
-fn check_saved(op: &dyn Op, saved: &Saved, announced: &[Meta]) -> Result<()> {
-    for (what, tensors, metas) in [("input", &saved.inputs, &saved.metas[..]), ("output", &saved.outputs, announced)] {
+fn check_saved(op: &dyn Op, saved: &Saved) -> Result<()> {
+    let kinds = [("input", &saved.inputs, &saved.metas), ("output", &saved.outputs, &saved.output_metas)];
+    for (what, tensors, metas) in kinds {
         for (index, tensor) in tensors.iter().enumerate() {
             let meta = metas.get(index);
             if let Some(tensor) = tensor
@@ -145,45 +188,17 @@ fn check_saved(op: &dyn Op, saved: &Saved, announced: &[Meta]) -> Result<()> {
     Ok(())
 }
 
-fn dispatch_forward(
-    op: &dyn Op,
-    device: Device,
-    context: &Context,
-    inputs: &[&Tensor],
-    outputs: &[Meta],
-) -> Result<Forward> {
-    match device {
-        Device::Cpu => op.forward_cpu(context, inputs, outputs),
-        Device::Cuda(_) => device.check(op.name()).and(Err(no_kernel(op, device))),
+/// The device of all inputs.
+fn common_device<'a>(operation: &str, inputs: impl Iterator<Item = &'a Meta>) -> Result<()> {
+    let mut device = None;
+    for input in inputs {
+        let device = *device.get_or_insert(input.device);
+        if input.device != device {
+            let what = format!("inputs on {device} and {}", input.device);
+            return Err(Error::new(ErrorKind::Device, operation, what).expected("inputs on one device"));
+        }
     }
-}
-
-fn dispatch_backward(
-    op: &dyn Op,
-    device: Device,
-    context: &Context,
-    saved: Saved,
-    gradients: Vec<Option<Tensor>>,
-    needed: &[bool],
-) -> Result<Vec<Option<Tensor>>> {
-    match device {
-        Device::Cpu => op.backward_cpu(context, saved, gradients, needed),
-        Device::Cuda(_) => device.check(op.name()).and(Err(no_kernel(op, device))),
-    }
-}
-
-#[cold]
-fn no_kernel(op: &dyn Op, device: Device) -> Error {
-    Error::new(ErrorKind::Device, op.name(), format!("no kernel for {device}")).expected("tensors on cpu")
-}
-
-fn common_device(op: &dyn Op, inputs: &[&Tensor]) -> Result<Device> {
-    let device = inputs.first().map_or(Device::Cpu, |tensor| tensor.device());
-    if let Some(other) = inputs.iter().find(|tensor| tensor.device() != device) {
-        return Err(Error::new(ErrorKind::Device, op.name(), format!("inputs on {device} and {}", other.device()))
-            .expected("inputs on one device"));
-    }
-    Ok(device)
+    Ok(())
 }
 
 /// The half dtype that the door has to widen for this operation, if any.
@@ -218,16 +233,15 @@ fn widen_saved(saved: &Saved) -> Result<Saved> {
         outputs: widen_all(&saved.outputs)?,
         state: saved.state.clone(),
         metas: saved.metas.iter().map(widen_meta).collect(),
+        output_metas: saved.output_metas.iter().map(widen_meta).collect(),
     })
 }
 
 /// An operation that gives something else than it announced is a bug of the operation; a user's own is told so.
-fn verify(op: &dyn Op, announced: &[Meta], outputs: &[Tensor]) -> Result<()> {
-    if announced.len() == outputs.len()
-        && announced.iter().zip(outputs).all(|(meta, tensor)| *meta == Meta::from(tensor))
-    {
+fn verify(op: &dyn Op, by: &str, announced: &[Meta], given: &[Tensor]) -> Result<()> {
+    if announced.len() == given.len() && announced.iter().zip(given).all(|(meta, tensor)| *meta == Meta::from(tensor)) {
         return Ok(());
     }
-    Err(Error::shape(op.name(), "the outputs aren't what infer announced")
-        .shapes(announced.iter().map(|meta| &meta.shape[..]).chain(outputs.iter().map(Tensor::shape))))
+    Err(Error::shape(op.name(), format!("the run gave {given:?}, {by} announced {announced:?}"))
+        .expected("what was announced"))
 }

@@ -3,29 +3,50 @@
 //! Each operation has a folder: its contract (`mod.rs`), the plainest loops that can be right (`reference.rs`), its CPU
 //! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through one door, [`run`]. The
 //! [`registry`] lists them all, each with its reference and random cases, so that one test proves every one of them.
+//!
+//! What kernels are made of (`simd`, `parallel`, the paths in `conv::cpu`) is visible to tests and benchmarks, but isn't part of
+//! what is promised: it may change with any version.
 
 mod door;
+mod in_place;
 mod op;
 
 pub mod attention;
 pub mod cast;
 pub mod conv;
+pub mod dropout;
 pub mod elementwise;
 pub mod index;
 pub mod loss;
 pub mod matmul;
 pub mod norm;
 pub mod optim;
+#[doc(hidden)]
 pub mod parallel;
 pub mod pool;
 pub mod reduce;
 pub mod registry;
 pub mod resample;
 pub mod scan;
+#[doc(hidden)]
 pub mod simd;
 pub mod softmax;
 pub mod trace;
 pub mod view;
 
-pub use door::{run, run_backward, run_recompute};
-pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Saved, check};
+/// With how many threads, and which instruction set, kernels run. Neither changes a result's bits.
+///
+/// ```
+/// use tomograd_kernels::settings::{Settings, threads, with_settings};
+/// assert_eq!(with_settings(Settings::default().threads(3), threads), 3);
+/// ```
+pub mod settings {
+    pub use crate::{
+        parallel::{Settings, current_isa, threads, with_settings, with_threads},
+        simd::Isa,
+    };
+}
+
+pub use door::{run, run_backward, run_in_place, run_recompute};
+pub use in_place::InPlace;
+pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Recompute, Saved, SavedUntil, check};

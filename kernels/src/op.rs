@@ -47,6 +47,7 @@ impl From<&Tensor> for Meta {
 
 /// What an operation costs, from its shapes alone.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Cost {
     /// Floating-point operations, a fused multiply-add being two.
     pub flops: f64,
@@ -63,12 +64,33 @@ impl Cost {
 }
 
 /// How a run is to be carried out; a pass holds one.
+///
+/// ```
+/// use tomograd_kernels::{Context, Precision};
+/// let context = Context::default().precision(Precision::Strict).inference(true);
+/// assert!(context.inference && context.precision == Precision::Strict);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Context {
     /// How exact the kernels must be.
     pub precision: Precision,
     /// Whether no backward run will follow, so that an operation may reuse memory that it would have kept.
     pub inference: bool,
+}
+
+impl Context {
+    /// The same, with kernels as exact as this.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The same, with or without a backward run to come.
+    #[must_use]
+    pub fn inference(self, inference: bool) -> Self {
+        Self { inference, ..self }
+    }
 }
 
 /// How exact the kernels must be.
@@ -93,14 +115,20 @@ pub enum Precision {
 
 /// What a forward run gives.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Forward {
     /// The results, as [`Op::infer`] announced them.
     pub outputs: Vec<Tensor>,
-    /// What only the backward run needs: statistics, positions of maxima.
+    /// What only the backward run needs, as [`Op::state`] announced it: statistics, positions of maxima. None in inference.
     pub state: Vec<Tensor>,
 }
 
 impl Forward {
+    /// Outputs, and what only the backward run needs.
+    pub fn new(outputs: Vec<Tensor>, state: Vec<Tensor>) -> Self {
+        Self { outputs, state }
+    }
+
     /// One output and no state.
     pub fn one(output: Tensor) -> Self {
         Self { outputs: vec![output], state: Vec::new() }
@@ -108,7 +136,8 @@ impl Forward {
 }
 
 /// What a backward run gets to work with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct Saved {
     /// The inputs that [`Op::saves_input`] asked for; `None` for the others.
     pub inputs: Vec<Option<Tensor>>,
@@ -118,9 +147,23 @@ pub struct Saved {
     pub state: Vec<Tensor>,
     /// Shape, dtype and device of every input.
     pub metas: Vec<Meta>,
+    /// Shape, dtype and device of every output.
+    pub output_metas: Vec<Meta>,
 }
 
 impl Saved {
+    /// What `op` keeps of its `inputs` and of what they gave.
+    pub fn new(op: &dyn Op, inputs: &[&Tensor], forward: &Forward) -> Self {
+        let kept = |keep: bool, tensor: &Tensor| keep.then(|| tensor.clone());
+        Self {
+            inputs: inputs.iter().enumerate().map(|(i, &x)| kept(op.saves_input(i), x)).collect(),
+            outputs: forward.outputs.iter().enumerate().map(|(k, y)| kept(op.saves_output(k), y)).collect(),
+            state: forward.state.clone(),
+            metas: inputs.iter().map(|&x| Meta::from(x)).collect(),
+            output_metas: forward.outputs.iter().map(Meta::from).collect(),
+        }
+    }
+
     /// The saved input `index`.
     ///
     /// # Errors
@@ -162,8 +205,14 @@ pub enum HalfPolicy {
 
 /// An operation: a small struct of its attributes (stride, padding, ...), run through [`run`](crate::run) only.
 ///
-/// The door checks devices, calls [`infer`](Op::infer), applies the precision rules, traces, and dispatches on the device;
-/// autodiff records exactly what passes through it. A user's operation is one `impl` of this trait, as the built-in ones are.
+/// The door checks devices, calls [`infer`](Op::infer), applies the precision rules, traces, and verifies what the operation
+/// gives; autodiff records exactly what passes through it. A user's operation is one `impl` of this trait, as the built-in ones
+/// are.
+///
+/// What an operation is (`infer`, `state`, what it saves, `cost`) is the same on every device. How it is computed is a pair of
+/// functions a device: `forward_cpu` and `backward_cpu`. [`Device::Meta`] needs none: there the outputs, states and gradients
+/// are what the contract announces. Operations without a device of their own, such as views, override
+/// [`forward`](Op::forward) and [`backward`](Op::backward) instead.
 pub trait Op: fmt::Debug + Send + Sync + Any {
     /// The name in errors, traces and the registry: `conv`, `softmax`.
     fn name(&self) -> &'static str;
@@ -175,11 +224,37 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// Says what doesn't fit and what was expected.
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>>;
 
+    /// What a forward run leaves for the backward run besides saved inputs and outputs: shapes and dtypes of
+    /// [`Forward::state`], from those of the inputs and outputs.
+    fn state(&self, inputs: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
+        let _ = (inputs, outputs);
+        Vec::new()
+    }
+
+    /// Computes the outputs on the device of the inputs. `outputs` is what `infer` gave.
+    ///
+    /// # Errors
+    /// When memory runs out, a value (an index, a label) is out of range, or the operation has no kernel for the device.
+    fn forward(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        match inputs.first().map_or(Device::Cpu, |input| input.device()) {
+            Device::Cpu => self.forward_cpu(context, inputs, outputs),
+            Device::Meta => {
+                let metas: Vec<Meta> = inputs.iter().map(|&input| Meta::from(input)).collect();
+                let state = if context.inference { Vec::new() } else { self.state(&metas, outputs) };
+                Ok(Forward { outputs: meta::all(self.name(), outputs)?, state: meta::all(self.name(), &state)? })
+            }
+            device => Err(no_kernel(self.name(), device)),
+        }
+    }
+
     /// Computes the outputs on the CPU. `outputs` is what `infer` gave.
     ///
     /// # Errors
-    /// When memory runs out, or a value (an index, a label) is out of range.
-    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward>;
+    /// When memory runs out, a value (an index, a label) is out of range, or the operation has no kernel for the CPU.
+    fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let _ = (context, inputs, outputs);
+        Err(no_kernel(self.name(), Device::Cpu))
+    }
 
     /// Whether the backward run reads input `index`. What isn't saved can be freed.
     fn saves_input(&self, index: usize) -> bool {
@@ -193,7 +268,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         false
     }
 
-    /// The gradients of the inputs on the CPU: for input `i`, Σ over outputs `k` of the product of `gradients[k]` (`None`
+    /// The gradients of the inputs, on their device: for input `i`, Σ over outputs `k` of the product of `gradients[k]` (`None`
     /// where an output had no part in the loss) with the derivative of output `k` with respect to input `i`. `None` where
     /// `needed[i]` is false.
     ///
@@ -201,34 +276,41 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// before it makes the next, and may write over one that [is unique](Tensor::is_unique).
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When memory runs out, or the operation has no kernel for the device.
+    fn backward(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        backward_by_device(self, context, saved, gradients, needed)
+    }
+
+    /// [`backward`](Op::backward) on the CPU.
+    ///
+    /// # Errors
+    /// When memory runs out, or the operation has no kernel for the CPU.
     fn backward_cpu(
         &self,
         context: &Context,
         saved: Saved,
         gradients: Vec<Option<Tensor>>,
         needed: &[bool],
-    ) -> Result<Vec<Option<Tensor>>>;
-
-    /// Whether output 0 can be had again from what was saved for far less than the whole operation. Then operations that
-    /// save it don't keep it in memory, and [`recompute_cpu`](Op::recompute_cpu) makes it again.
-    fn recomputes(&self) -> bool {
-        false
+    ) -> Result<Vec<Option<Tensor>>> {
+        let _ = (context, saved, gradients, needed);
+        Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// Whether [`recompute_cpu`](Op::recompute_cpu) reads input `index`. An input that is itself recomputed is made again
-    /// only when it does.
-    fn recompute_reads_input(&self, index: usize) -> bool {
-        self.saves_input(index)
+    /// How long the backward run holds what was saved, for the books of [`Device::Meta`].
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheEnd
     }
 
-    /// Output 0 again, the same bits, from what was saved.
-    ///
-    /// # Errors
-    /// When memory runs out, or the operation can't.
-    fn recompute_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
-        let _ = (context, saved);
-        Err(Error::new(ErrorKind::Graph, self.name(), "the operation can't recompute its output"))
+    /// The operation as one whose output 0 can be had again from what was saved, for far less than the whole operation. Then
+    /// operations that save that output don't keep it in memory: it is made again when they need it.
+    fn recompute(&self) -> Option<&dyn Recompute> {
+        None
     }
 
     /// What happens to f16 and bf16 inputs.
@@ -239,6 +321,99 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// Work and traffic of a forward run, for traces and rooflines.
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(0.0, inputs, outputs)
+    }
+}
+
+/// [`Op::backward`] of an operation that has kernels.
+pub(crate) fn backward_by_device<O: Op + ?Sized>(
+    op: &O,
+    context: &Context,
+    saved: Saved,
+    gradients: Vec<Option<Tensor>>,
+    needed: &[bool],
+) -> Result<Vec<Option<Tensor>>> {
+    match saved.metas.first().map_or(Device::Cpu, |meta| meta.device) {
+        Device::Cpu => op.backward_cpu(context, saved, gradients, needed),
+        Device::Meta => meta::backward(op.name(), op.saved_until(), saved, gradients, needed),
+        device => Err(no_kernel(op.name(), device)),
+    }
+}
+
+/// When a backward run lets go of what was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavedUntil {
+    /// When all gradients are there.
+    TheEnd,
+    /// Before the largest gradient is made, so that it can have the same memory.
+    TheGradients,
+}
+
+/// An operation whose output 0 can be made again from what its backward run saves.
+pub trait Recompute: Op {
+    /// Whether [`output`](Recompute::output) reads saved input `index`. An input that is itself recomputed is made again only
+    /// when it does.
+    fn reads_input(&self, index: usize) -> bool {
+        self.saves_input(index)
+    }
+
+    /// Output 0 again, the same bits, from what was saved.
+    ///
+    /// # Errors
+    /// When memory runs out, or the operation has no kernel for the device.
+    fn output(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
+        match saved.metas.first().map_or(Device::Cpu, |meta| meta.device) {
+            Device::Cpu => self.output_cpu(context, saved),
+            Device::Meta => meta::one(self.name(), saved.output_metas.first().ok_or_else(|| missing("output", 0))?),
+            device => Err(no_kernel(self.name(), device)),
+        }
+    }
+
+    /// [`output`](Recompute::output) on the CPU.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn output_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor>;
+}
+
+/// That `operation` can't run on `device`: the device can't be used at all, or has no kernel for it.
+#[cold]
+pub(crate) fn no_kernel(operation: &str, device: Device) -> Error {
+    match device.check(operation) {
+        Ok(()) => Error::new(ErrorKind::Device, operation, format!("no kernel for {device}"))
+            .expected("tensors on another device"),
+        Err(error) => error,
+    }
+}
+
+/// What operations give on [`Device::Meta`].
+mod meta {
+    use super::{Meta, Result, Saved, SavedUntil, Tensor};
+
+    pub(super) fn one(operation: &str, meta: &Meta) -> Result<Tensor> {
+        Tensor::meta(operation, &meta.shape, meta.dtype)
+    }
+
+    pub(super) fn all(operation: &str, metas: &[Meta]) -> Result<Vec<Tensor>> {
+        metas.iter().map(|meta| one(operation, meta)).collect()
+    }
+
+    /// Gradients like the inputs, made while what kernels hold meanwhile is held.
+    pub(super) fn backward(
+        operation: &str,
+        until: SavedUntil,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        if gradients.iter().all(Option::is_none) {
+            return Ok(vec![None; needed.len()]);
+        }
+        let Saved { inputs, outputs, state, metas, .. } = saved;
+        let held = (until == SavedUntil::TheEnd).then_some((inputs, outputs, state));
+        let gradient = |(meta, &needed): (&Meta, &bool)| needed.then(|| one(operation, meta)).transpose();
+        let results = metas.iter().zip(needed).map(gradient).collect();
+        drop((held, gradients));
+        results
     }
 }
 

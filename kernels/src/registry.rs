@@ -9,7 +9,7 @@
 
 use tomograd_core::{Error, Random, Result, Tensor, TensorBuilder};
 
-use crate::Op;
+use crate::{InPlace, Op};
 
 /// An operation that can be proven.
 pub trait Proven: Op + Sized {
@@ -47,6 +47,84 @@ pub trait Proven: Op + Sized {
         let _ = index;
         true
     }
+}
+
+/// An operation that writes over its targets, and that can be proven.
+pub trait ProvenInPlace: InPlace + Sized {
+    /// The targets afterwards, by the plainest loops that can be right, for f64 targets and inputs.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn reference(&self, targets: &[Tensor], inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+
+    /// A random operation, with targets and inputs in f64 that fit it.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>, Vec<Tensor>)>;
+
+    /// The constant c of the bound c · ε · (1 + |y|) of the rounding error of an element y.
+    const TOLERANCE: f64 = 16.0;
+}
+
+/// A random case of an operation that writes over its targets.
+pub struct InPlaceCase {
+    /// The operation.
+    pub op: Box<dyn InPlace>,
+    /// Targets that fit it.
+    pub targets: Vec<Tensor>,
+    /// Inputs that fit it.
+    pub inputs: Vec<Tensor>,
+    /// [`ProvenInPlace::TOLERANCE`].
+    pub tolerance: f64,
+    #[allow(clippy::type_complexity, reason = "one use, and a name would say no more")]
+    reference: Box<dyn Fn(&[Tensor], &[Tensor]) -> Result<Vec<Tensor>>>,
+}
+
+impl InPlaceCase {
+    /// [`ProvenInPlace::reference`] of `targets` and `inputs`.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn reference(&self, targets: &[Tensor], inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        (self.reference)(targets, inputs)
+    }
+}
+
+/// One operation of the registry that writes over its targets.
+pub struct InPlaceEntry {
+    /// The Rust type's name, as in `impl InPlace for NAME`.
+    pub name: &'static str,
+    case: fn(&mut Random) -> Result<InPlaceCase>,
+}
+
+impl InPlaceEntry {
+    /// A random case.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn case(&self, random: &mut Random) -> Result<InPlaceCase> {
+        (self.case)(random).map_err(|error: Error| error.within(self.name))
+    }
+}
+
+fn in_place_case_of<O: ProvenInPlace + Clone>(random: &mut Random) -> Result<InPlaceCase> {
+    let (op, targets, inputs) = O::case(random)?;
+    let for_reference = op.clone();
+    let reference = move |targets: &[Tensor], inputs: &[Tensor]| for_reference.reference(targets, inputs);
+    Ok(InPlaceCase { targets, inputs, tolerance: O::TOLERANCE, reference: Box::new(reference), op: Box::new(op) })
+}
+
+/// Every operation of this crate that writes over its targets.
+pub fn in_place() -> Vec<InPlaceEntry> {
+    use crate::optim::{AdamStep, ClipNorm, EmaStep, Scale, SgdStep};
+    vec![
+        InPlaceEntry { name: "AdamStep", case: in_place_case_of::<AdamStep> },
+        InPlaceEntry { name: "ClipNorm", case: in_place_case_of::<ClipNorm> },
+        InPlaceEntry { name: "EmaStep", case: in_place_case_of::<EmaStep> },
+        InPlaceEntry { name: "Scale", case: in_place_case_of::<Scale> },
+        InPlaceEntry { name: "SgdStep", case: in_place_case_of::<SgdStep> },
+    ]
 }
 
 /// Applies `function` to every element of a floating-point tensor, giving f64.
@@ -138,7 +216,9 @@ registry! {
     conv::Conv,
     conv::ConvNormActivation,
     conv::ConvTranspose,
+    dropout::Dropout,
     elementwise::Chain,
+    elementwise::Increment,
     index::Concat,
     index::Gather,
     index::IndexSelect,

@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Device, Result, Tensor};
 use tomograd_kernels::{
-    Context, Meta, Op, Saved,
+    Context, Op, Saved,
     index::{Concat, Gather, IndexSelect, OneHot, Pad, PadMode, ScatterAdd},
     reduce::{ArgMax, Combine, Reduce, sum_to},
     run, run_backward,
@@ -51,15 +51,10 @@ fn a_border_that_mirrors_is_narrower_than_its_axis() {
 #[test]
 fn half_gradients_are_added_in_f32() {
     let shape = [1usize];
-    let saved = Saved {
-        inputs: vec![None, Some(tensor(&vec![0i64; 3000], &[3000]))],
-        outputs: vec![None],
-        state: Vec::new(),
-        metas: vec![
-            Meta { shape: shape.to_vec(), dtype: DType::F16, device: Device::Cpu },
-            Meta { shape: vec![3000], dtype: DType::I64, device: Device::Cpu },
-        ],
-    };
+    let x = Tensor::zeros(&shape, DType::F16, Device::Cpu).unwrap();
+    let inputs = [&x, &tensor(&vec![0i64; 3000], &[3000])];
+    let saved =
+        Saved::new(&Gather { axis: 0 }, &inputs, &run(&Gather { axis: 0 }, &inputs, &Context::default()).unwrap());
     let ones = Tensor::ones(&[3000], DType::F16, Device::Cpu).unwrap();
     let gradients =
         run_backward(&Gather { axis: 0 }, saved, vec![Some(ones)], &[true, false], &Context::default()).unwrap();

@@ -3,7 +3,7 @@
 
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
 use tomograd_kernels::{
-    Context, Meta, Op, Precision, Saved,
+    Context, Op, Precision, Saved,
     cast::cast,
     elementwise::Function,
     norm::{LayerNorm, Norm, Statistics},
@@ -51,7 +51,7 @@ fn nans(tensor: &Tensor) -> Result<Vec<bool>> {
 fn what_is_not_a_number_comes_through_in_every_instruction_set() {
     let cases = std::env::var("TOMOGRAD_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(40);
     let chosen = std::env::var("TOMOGRAD_OPERATIONS").ok();
-    let context = Context { precision: Precision::Strict, ..Context::default() };
+    let context = Context::default().precision(Precision::Strict);
     let mut failures: Vec<String> = Vec::new();
     for entry in registry::all() {
         if chosen.as_ref().is_some_and(|chosen| !chosen.split(',').any(|name| name == entry.name)) {
@@ -113,13 +113,7 @@ fn what_is_not_a_number_comes_through_in_every_instruction_set() {
 fn gradient(op: &dyn Op, x: &Tensor) -> Vec<f64> {
     let forward = run(op, &[x], &Context::default()).unwrap();
     let cotangents = forward.outputs.iter().map(|y| Tensor::ones(y.shape(), y.dtype(), Device::Cpu).ok()).collect();
-    let saved = Saved {
-        inputs: vec![op.saves_input(0).then(|| x.clone())],
-        outputs: forward.outputs.iter().enumerate().map(|(k, y)| op.saves_output(k).then(|| y.clone())).collect(),
-        state: forward.state,
-        metas: vec![Meta::from(x)],
-    };
-    let gradients = run_backward(op, saved, cotangents, &[true], &Context::default()).unwrap();
+    let gradients = run_backward(op, Saved::new(op, &[x], &forward), cotangents, &[true], &Context::default()).unwrap();
     gradients[0].as_ref().unwrap().to_vec_f64().unwrap()
 }
 

@@ -8,8 +8,8 @@ use tomograd_kernels::{
     Context, Forward, HalfPolicy, Meta, Op, Precision, Saved,
     cast::cast,
     parallel::{Order, Settings, with_settings},
-    registry::{self, Case, Entry},
-    run, run_backward, run_recompute,
+    registry::{self, Case, Entry, InPlaceCase},
+    run, run_backward, run_in_place, run_recompute,
     simd::Isa,
 };
 
@@ -86,12 +86,7 @@ fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
 }
 
 fn saved_of(op: &dyn Op, inputs: &[Tensor], forward: &Forward) -> Saved {
-    Saved {
-        inputs: inputs.iter().enumerate().map(|(i, x)| op.saves_input(i).then(|| x.clone())).collect(),
-        outputs: forward.outputs.iter().enumerate().map(|(k, y)| op.saves_output(k).then(|| y.clone())).collect(),
-        state: forward.state.clone(),
-        metas: inputs.iter().map(Meta::from).collect(),
-    }
+    Saved::new(op, &references(inputs), forward)
 }
 
 /// A random cotangent of each floating-point output.
@@ -109,27 +104,34 @@ fn both(case: &Case, inputs: &[Tensor], random: &mut Random, context: &Context) 
     Ok(forward.outputs.into_iter().chain(gradients.into_iter().flatten()).collect())
 }
 
-#[test]
-fn every_operation_in_the_sources_is_in_the_registry() {
-    fn sources(folder: &Path, found: &mut BTreeSet<String>) {
+/// The types that implement a trait of the contract, as `impl TRAIT for NAME` in the sources.
+fn written(contract: &str) -> BTreeSet<String> {
+    fn sources(folder: &Path, start: &str, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap().flatten() {
             let path = entry.path();
             if path.is_dir() {
-                sources(&path, found);
+                sources(&path, start, found);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 for line in fs::read_to_string(&path).unwrap().lines() {
-                    if let Some(rest) = line.trim_start().strip_prefix("impl Op for ") {
+                    if let Some(rest) = line.trim_start().strip_prefix(start) {
                         found.insert(rest.split([' ', '{', '<']).next().unwrap_or_default().to_owned());
                     }
                 }
             }
         }
     }
-    let mut written = BTreeSet::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut written);
+    let mut found = BTreeSet::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &format!("impl {contract} for "), &mut found);
+    found
+}
+
+#[test]
+fn every_operation_in_the_sources_is_in_the_registry() {
     let listed: BTreeSet<String> = registry::all().iter().map(|entry| entry.name.to_owned()).collect();
-    assert_eq!(written, listed, "left: operations in kernels/src, right: operations of the registry");
-    assert!(!listed.is_empty());
+    assert_eq!(written("Op"), listed, "left: operations in kernels/src, right: operations of the registry");
+    let in_place: BTreeSet<String> = registry::in_place().iter().map(|entry| entry.name.to_owned()).collect();
+    assert_eq!(written("InPlace"), in_place, "left: in kernels/src, right: in the registry");
+    assert!(!listed.is_empty() && !in_place.is_empty());
 }
 
 /// That corners are drawn, often enough: inputs with an axis of 1 beside one past 32, and past 64, in the cases of the tests that
@@ -175,7 +177,7 @@ fn forward_equals_the_reference_in_every_instruction_set() {
                 for precision in [Precision::Fast, Precision::Strict] {
                     let settings = Settings::default().isa(isa).unwrap();
                     let forward = with_settings(settings, || {
-                        run(&*case.op, &references(&inputs), &Context { precision, ..Context::default() })
+                        run(&*case.op, &references(&inputs), &Context::default().precision(precision))
                     })?;
                     assert_eq!(forward.outputs.len(), reference.len());
                     for ((y, expected), scale) in forward.outputs.iter().zip(&reference).zip(&scale) {
@@ -240,7 +242,7 @@ fn gradients_equal_differences() {
         if !case.differentiable.contains(&true) {
             return Ok(());
         }
-        let context = Context { precision: Precision::Strict, ..Context::default() };
+        let context = Context::default().precision(Precision::Strict);
         let forward = run(&*case.op, &references(&case.inputs), &context)?;
         let cotangents = cotangents_of(&forward, random)?;
         let saved = saved_of(&*case.op, &case.inputs, &forward);
@@ -301,7 +303,7 @@ fn gradients_in_f32_are_those_in_f64() {
             .map(|x| if x.dtype() == DType::F32 { cast(x, DType::F64) } else { Ok(x.clone()) })
             .collect::<Result<Vec<_>>>()?;
         let run_of = |inputs: &[Tensor], precision: Precision, random: &mut Random| -> Result<Vec<Option<Tensor>>> {
-            let context = Context { precision, ..Context::default() };
+            let context = Context::default().precision(precision);
             let forward = run(&*case.op, &references(inputs), &context)?;
             let cotangents = cotangents_of(&forward, random)?;
             // The same numbers for both.
@@ -389,14 +391,144 @@ fn half_storage_is_computed_in_f32() {
 #[test]
 fn a_recomputed_output_has_the_same_bits() {
     for_every_case("recompute", |case, _| {
-        if !case.op.recomputes() {
-            return Ok(());
-        }
+        let Some(op) = case.op.recompute() else { return Ok(()) };
         let inputs = inputs_in(case, DType::F32)?;
         let forward = run(&*case.op, &references(&inputs), &Context::default())?;
         let saved = saved_of(&*case.op, &inputs, &forward);
-        let again = run_recompute(&*case.op, &saved, &Context::default())?;
+        let again = run_recompute(op, &saved, &Context::default())?;
         assert_eq!(bits(&again)?, bits(&forward.outputs[0])?);
+        Ok(())
+    });
+}
+
+fn metas(tensors: &[Tensor]) -> Vec<Meta> {
+    tensors.iter().map(|tensor| Meta { device: Device::Cpu, ..Meta::from(tensor) }).collect()
+}
+
+/// What runs on the meta device has the shapes and dtypes that the CPU gives: outputs, states and gradients, in training and
+/// inference, in half precision too. The door checks on both devices that they are those announced.
+#[test]
+fn meta_runs_give_the_shapes_of_cpu_runs() {
+    for_every_case("meta", |case, random| {
+        for (dtype, context) in [
+            (DType::F64, Context::default()),
+            (DType::F32, Context::default()),
+            (DType::F32, Context::default().inference(true)),
+            (DType::BF16, Context::default()),
+        ] {
+            let inputs = inputs_in(case, dtype)?;
+            let meta_inputs: Vec<Tensor> = inputs.iter().map(|x| x.to(Device::Meta)).collect::<Result<_>>()?;
+            let on_cpu = run(&*case.op, &references(&inputs), &context)?;
+            let on_meta = run(&*case.op, &references(&meta_inputs), &context)?;
+            assert_eq!(metas(&on_meta.outputs), metas(&on_cpu.outputs), "outputs");
+            assert_eq!(metas(&on_meta.state), metas(&on_cpu.state), "state");
+            assert!(on_meta.outputs.iter().chain(&on_meta.state).all(|y| y.device() == Device::Meta));
+            if context.inference {
+                assert!(on_cpu.state.is_empty(), "inference leaves a state");
+                continue;
+            }
+            let cotangents = cotangents_of(&on_cpu, random)?;
+            let meta_cotangents = cotangents
+                .iter()
+                .map(|dy| dy.as_ref().map(|dy| dy.to(Device::Meta)).transpose())
+                .collect::<Result<Vec<_>>>()?;
+            let needed = &case.differentiable;
+            let backward = |inputs: &[Tensor], forward: &Forward, cotangents| -> Result<Vec<Option<Meta>>> {
+                let saved = saved_of(&*case.op, inputs, forward);
+                let gradients = run_backward(&*case.op, saved, cotangents, needed, &context)?;
+                Ok(gradients.iter().map(|dx| dx.as_ref().map(|dx| metas(std::slice::from_ref(dx)).remove(0))).collect())
+            };
+            let expected = backward(&inputs, &on_cpu, cotangents)?;
+            assert_eq!(backward(&meta_inputs, &on_meta, meta_cotangents)?, expected, "gradients");
+            if let Some(op) = case.op.recompute() {
+                let again = run_recompute(op, &saved_of(&*case.op, &meta_inputs, &on_meta), &context)?;
+                assert_eq!(metas(&[again]), metas(&on_cpu.outputs)[..1], "the recomputed output");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Targets in `dtype` after a run in place, and that nobody else's tensors changed.
+fn in_place(case: &InPlaceCase, dtype: DType, device: Device) -> Result<(Vec<Tensor>, Vec<Tensor>, Vec<Tensor>)> {
+    let moved = |x: &Tensor| cast(x, dtype)?.to(device);
+    let mut targets: Vec<Tensor> = case.targets.iter().map(moved).collect::<Result<_>>()?;
+    let inputs: Vec<Tensor> = case.inputs.iter().map(moved).collect::<Result<_>>()?;
+    let before = targets.clone();
+    run_in_place(&*case.op, &mut targets.iter_mut().collect::<Vec<_>>(), &references(&inputs))?;
+    Ok((before, inputs, targets))
+}
+
+fn for_every_case_in_place(test: &str, check: impl Fn(&InPlaceCase) -> Result<()>) {
+    for entry in registry::in_place() {
+        for number in 0..cases() {
+            let mut random = Seed::new(2026).named(test).named(entry.name).at(number).random();
+            let case = entry.case(&mut random).unwrap();
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&case)));
+            match outcome {
+                Ok(result) => result.unwrap_or_else(|error| panic!("{test}: case {number} of {}: {error}", entry.name)),
+                Err(_) => panic!("{test}: case {number} of {}: {:?}", entry.name, case.op),
+            }
+        }
+    }
+}
+
+#[test]
+fn writing_in_place_equals_the_reference_and_leaves_shared_memory_alone() {
+    for_every_case_in_place("in place", |case| {
+        for dtype in [DType::F64, DType::F32] {
+            let unit = if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) } / 2.0;
+            let exact = |tensors: &[Tensor]| tensors.iter().map(|x| cast(x, DType::F64)).collect::<Result<Vec<_>>>();
+            let (before, inputs, after) = in_place(case, dtype, Device::Cpu)?;
+            let rounded = case.targets.iter().map(|x| cast(x, dtype)).collect::<Result<Vec<_>>>()?;
+            for (x, start) in before.iter().zip(&rounded) {
+                assert_eq!(bits(x)?, bits(start)?, "a tensor that shared memory with a target");
+            }
+            let reference = case.reference(&exact(&before)?, &exact(&inputs)?)?;
+            for (k, (x, expected)) in after.iter().zip(&reference).enumerate() {
+                for (x, expected) in x.to_vec_f64()?.iter().zip(expected.to_vec_f64()?) {
+                    let bound = case.tolerance * unit * (1.0 + expected.abs());
+                    assert!(
+                        (x - expected).abs() <= bound,
+                        "{dtype}: target {k} has {x}, expected {expected} ± {bound:e}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_way_to_write_in_place_gives_the_same_bits() {
+    for_every_case_in_place("bits in place", |case| {
+        let run = || -> Result<Vec<Vec<u64>>> { in_place(case, DType::F32, Device::Cpu)?.2.iter().map(bits).collect() };
+        let expected = run()?;
+        let mut ways: Vec<Settings> = Isa::available().map(|isa| Settings::default().isa(isa).unwrap()).collect();
+        ways.extend([1, 2, 5].map(|threads| Settings::default().threads(threads)));
+        ways.push(Settings::default().order(Order::Shuffled(3)));
+        for settings in ways {
+            assert_eq!(with_settings(settings.clone(), run)?, expected, "{settings:?}");
+        }
+        let (before, _, after) = in_place(case, DType::F32, Device::Meta)?;
+        assert_eq!(metas(&before), metas(&after), "on the meta device");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_doesnt_fit_is_refused_in_place_on_every_device() {
+    for_every_case_in_place("refused", |case| {
+        for device in [Device::Cpu, Device::Meta] {
+            let half = in_place(case, DType::BF16, device);
+            assert!(case.targets.is_empty() || half.is_err(), "targets in bf16 on {device}");
+            let mut targets: Vec<Tensor> = case.targets.iter().map(|x| x.to(device)).collect::<Result<_>>()?;
+            let wrong = Tensor::zeros(&[2, 71], DType::F64, device)?;
+            let inputs =
+                [&case.inputs.iter().map(|x| x.to(device)).collect::<Result<Vec<_>>>()?[..], &[wrong]].concat();
+            let result = run_in_place(&*case.op, &mut targets.iter_mut().collect::<Vec<_>>(), &references(&inputs));
+            assert!(result.is_err(), "one input more on {device}");
+        }
         Ok(())
     });
 }

@@ -65,7 +65,9 @@ pub fn parameter(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
 /// # Errors
 /// When memory runs out.
 pub fn fill(params: &mut Params) -> Result<()> {
-    let filled = |(name, value): (&str, &Tensor)| Ok((name.to_owned(), parameter(name, value.shape(), value.dtype())?));
+    let filled = |(name, value): (&str, &Tensor)| {
+        Ok((name.to_owned(), parameter(name, value.shape(), value.dtype())?.to(value.device())?))
+    };
     let state = params.state().map(filled).collect::<Result<Vec<_>>>()?;
     params.load(state)
 }

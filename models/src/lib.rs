@@ -14,11 +14,13 @@
 //! ```
 
 pub mod formula;
+mod profile;
 pub mod registry;
 mod unet;
 mod unet2d;
 mod unet3d;
 
+pub use profile::{Cost, Profile, profile};
 pub use registry::{Model, Network, Outputs};
 pub use unet2d::{UNet2d, UNet2dConfig};
 pub use unet3d::{UNet3d, UNet3dConfig};

@@ -1,7 +1,7 @@
 //! How much memory a training step needs.
 
 use tomograd_core::{DType, Device, Seed, Tensor, pool};
-use tomograd_kernels::parallel::{Settings, with_settings};
+use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{UNet3d, UNet3dConfig};
 use tomograd_nn::{DiceCe, Module, Params, Pass};
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+use tomograd_kernels::{Context, elementwise::Increment, run};
 
 use crate::{check, params::blend};
 
@@ -60,11 +61,8 @@ impl BufferChange {
         match self {
             BufferChange::Blend { value, weight } => blend(old, value, *weight),
             BufferChange::Count(number) => {
-                let counts = old.to_vec::<i64>()?.into_iter().map(|count| count.checked_add(*number));
-                let counts = counts.collect::<Option<Vec<i64>>>();
-                let counts =
-                    counts.ok_or_else(|| Error::argument("update_buffer", "a count leaves the range of i64"))?;
-                Tensor::from_slice(&counts, old.shape(), old.device())
+                let mut outputs = run(&Increment(*number), &[old], &Context::default())?.outputs;
+                outputs.pop().ok_or_else(|| Error::argument("update_buffer", "the count has no value"))
             }
             BufferChange::Set(value) => value.contiguous(),
         }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Serialize, de::DeserializeOwned};
-use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
+use tomograd_core::{Device, Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_io::safetensors;
 
 use crate::{Optimizer, OptimizerState, Params};
@@ -237,7 +237,7 @@ impl Loaded {
     /// # Errors
     /// When names or shapes differ; then nothing is changed.
     pub fn restore(&self, params: &mut Params) -> Result<()> {
-        params.load(self.weights.iter().cloned())
+        params.load(on(params.device(), &self.weights)?)
     }
 
     /// Gives the running average to `average`, a replica of the parameters.
@@ -245,7 +245,7 @@ impl Loaded {
     /// # Errors
     /// When the checkpoint has none, or names or shapes differ.
     pub fn restore_average(&self, average: &mut Params) -> Result<()> {
-        average.load(self.average.iter().cloned())
+        average.load(on(average.device(), &self.average)?)
     }
 
     /// Gives the state to `optimizer`; afterwards this holds it no more, so that a step changes it in place.
@@ -270,6 +270,11 @@ impl Loaded {
         self.optimizer = Vec::new();
         Ok(())
     }
+}
+
+/// The tensors on `device`.
+fn on(device: Device, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), tensor.to(device)?))).collect()
 }
 
 fn json(what: &str, value: &impl Serialize) -> Result<String> {

@@ -21,6 +21,13 @@ pub struct Slot {
     pub(crate) index: usize,
 }
 
+impl Slot {
+    /// The number of the stores that it is a place in.
+    pub(crate) fn structure(self) -> u64 {
+        self.structure
+    }
+}
+
 /// What is known of a parameter, for choosing groups.
 #[derive(Debug, Clone)]
 pub struct ParamInfo<'a> {

@@ -73,11 +73,7 @@ impl Pass {
     /// When memory runs out.
     pub fn recording(mut self, recording: bool) -> Result<Self> {
         let context = *self.tape.context();
-        self.restart(if recording {
-            Tape::recording(Context { inference: false, ..context })
-        } else {
-            Tape::off(context)
-        })?;
+        self.restart(if recording { Tape::recording(context.inference(false)) } else { Tape::off(context) })?;
         Ok(self)
     }
 
@@ -93,7 +89,7 @@ impl Pass {
     /// # Errors
     /// When memory runs out.
     pub fn precision(mut self, precision: Precision) -> Result<Self> {
-        let context = Context { precision, ..*self.tape.context() };
+        let context = self.tape.context().precision(precision);
         self.restart(if self.tape.is_recording() { Tape::recording(context) } else { Tape::off(context) })?;
         Ok(self)
     }
@@ -153,6 +149,15 @@ impl Pass {
         match changed(slot.index, value.value(), changes.iter())? {
             Some(changed) => Ok(self.tape.constant(changed)),
             None => self.tape.adopt(value),
+        }
+    }
+
+    /// The error, with the path of the layer that `slot` is a parameter of: `enc.2.conv: …`.
+    pub(crate) fn within(&self, slot: Slot, error: Error) -> Error {
+        let name = self.outline.names.get(slot.index).filter(|_| self.outline.structure == slot.structure());
+        match name.and_then(|name| name.rsplit_once('.')) {
+            Some((path, _)) => error.within(path),
+            None => error,
         }
     }
 

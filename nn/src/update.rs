@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tomograd_autodiff::{Gradients, Var};
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::{
-    Context,
+    Context, InPlace,
     elementwise::{BinaryFunction, Chain},
-    optim, run,
+    optim, run, run_in_place,
 };
 
 use crate::{
@@ -98,15 +98,10 @@ impl Update {
     ///
     /// # Errors
     /// When `max` is negative or NaN, the norm isn't finite, or memory runs out.
-    pub fn clip_norm(self, max: f64) -> Result<Self> {
+    pub fn clip_norm(mut self, max: f64) -> Result<Self> {
         check::number("clip_norm", "the largest norm", max, 0.0..=f64::INFINITY)?;
-        let norm = self.norm()?;
-        if !norm.is_finite() {
-            return Err(Error::argument("clip_norm", format!("the gradients' norm is {norm}"))
-                .expected("finite gradients (a smaller learning rate?)"));
-        }
-        let factor = max / (norm + 1e-6);
-        if factor < 1.0 { self.scale(factor) } else { Ok(self) }
+        self.in_place(&optim::ClipNorm { max })?;
+        Ok(self)
     }
 
     /// Multiplies all gradients; the changes of buffers stay as they are.
@@ -115,8 +110,14 @@ impl Update {
     /// When the factor is NaN or beyond ±10³⁰, or memory runs out.
     pub fn scale(mut self, factor: f64) -> Result<Self> {
         check::number("scale", "the factor", factor, -check::LARGEST..=check::LARGEST)?;
-        self.gradients.iter_mut().flatten().try_for_each(|gradient| optim::scale(gradient, factor))?;
+        self.in_place(&optim::Scale { factor })?;
         Ok(self)
+    }
+
+    /// Writes over all gradients.
+    fn in_place(&mut self, op: &dyn InPlace) -> Result<()> {
+        let mut gradients: Vec<&mut Tensor> = self.gradients.iter_mut().flatten().collect();
+        run_in_place(op, &mut gradients, &[])
     }
 
     /// Adds another update's gradients, for accumulation and replicas. Its changes of buffers come after those that are here,

@@ -2,7 +2,9 @@
 
 use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
 use tomograd_kernels::elementwise::Function;
-use tomograd_nn::{AdamW, Conv, ConvNormActivation, Group, Module, Norm, NormKind, Optimizer, Params, Pass, Sgd};
+use tomograd_nn::{
+    AdamW, Conv, ConvNormActivation, Group, Linear, Module, Norm, NormKind, Optimizer, Params, Pass, Sgd,
+};
 
 fn params() -> Params {
     Params::new(Device::Cpu, Seed::new(1))
@@ -46,6 +48,28 @@ fn unused_frozen_and_used_up() {
     let update = run(&params);
     optimizer.step(&mut params, update).unwrap();
     assert_eq!(params.get("unused.weight").unwrap().to_vec::<f32>().unwrap(), before);
+}
+
+#[test]
+fn an_error_names_the_layer() {
+    let mut params = params();
+    let mut root = params.root();
+    let mut scope = root.at("enc.2");
+    let conv = Conv::new(scope.at("conv"), 3, 2, &[3, 3]).unwrap().build().unwrap();
+    let norm = Norm::new(scope.at("norm"), NormKind::Instance, 2, None).unwrap();
+    let linear = Linear::new(scope.at("head"), 7, 2, true).unwrap();
+    let fused = ConvNormActivation::new(conv.clone(), norm.clone()).unwrap();
+    let layers: [(&dyn Module, &str); 4] = [
+        (&conv, "enc.2.conv: conv: "),
+        (&norm, "enc.2.norm: norm: "),
+        (&linear, "enc.2.head: linear: "),
+        (&fused, "enc.2.conv: conv"),
+    ];
+    for (layer, start) in layers {
+        let mut pass = Pass::eval(&params).unwrap();
+        let error = layer.forward(&pass.input(&image()), &mut pass).unwrap_err().to_string();
+        assert!(error.starts_with(start), "{error}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tomograd_autodiff::Var;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
-use tomograd_kernels::parallel::{Settings, with_settings};
+use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_nn::{Dropout, Module, Params, Pass, gradcheck, init::Init};
 
 fn ones(count: usize) -> Tensor {

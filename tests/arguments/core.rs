@@ -226,6 +226,13 @@ cases! {
         let whole = Tensor::full(&[2], value, DType::I64, CPU)?;
         all(&whole, i64::from_f64(value) as f64)
     };
+    "core::Tensor::meta": (shape: Vec<usize> = vec![2, 3]) => {
+        let tensor = Tensor::meta("test", &shape, DType::F32)?;
+        Ok::<_, Error>(tensor.shape() == shape && tensor.to_vec::<f32>().is_err())
+    };
+    "core::Tensor::to": (device: Device = Device::Meta) => {
+        Ok::<_, Error>(Tensor::ones(&[2, 3], DType::F32, CPU)?.to(device)?.device() == device)
+    };
     "core::Tensor::zeros": (shape: Vec<usize> = vec![2, 3], device: Device = CPU) => {
         refused_beyond_memory(&shape, Tensor::zeros(&shape, DType::U8, device), 0.0)
     };

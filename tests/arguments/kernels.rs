@@ -5,7 +5,7 @@ use std::{mem::MaybeUninit, ops::Range, sync::Mutex};
 use tomograd::{
     core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor},
     kernels::{
-        Context, Cost, Forward, Meta, Op, Precision, Saved,
+        Context, Cost, Forward, InPlace, Meta, Op, Precision, Recompute, Saved,
         attention::Attention,
         check,
         conv::{
@@ -13,7 +13,8 @@ use tomograd::{
             cpu::{self, Epilogue, Inputs, Moments, Outputs, Path},
             reference,
         },
-        elementwise::{BinaryFunction, Chain, Function, Step},
+        dropout::Dropout,
+        elementwise::{BinaryFunction, Chain, Function, Increment, Step},
         index::{Concat, Gather, IndexSelect, OneHot, Pad, PadMode, ScatterAdd},
         loss::DiceCe,
         matmul,
@@ -27,7 +28,7 @@ use tomograd::{
         reduce::{self, ArgMax, Combine, Reduce},
         registry,
         resample::{Interpolate, Interpolation},
-        run, run_backward, run_recompute,
+        run, run_backward, run_in_place, run_recompute,
         simd::{Isa, Kernel, Lanes16, Real, Simd, Vector, dispatch, dot, math, sum},
         softmax::{LogSoftmax, Softmax},
         trace,
@@ -53,12 +54,7 @@ fn meta(shape: &[usize]) -> Meta {
 }
 
 fn saved_of(op: &dyn Op, inputs: &[Tensor], forward: &Forward) -> Saved {
-    Saved {
-        inputs: inputs.iter().enumerate().map(|(i, x)| op.saves_input(i).then(|| x.clone())).collect(),
-        outputs: forward.outputs.iter().enumerate().map(|(k, y)| op.saves_output(k).then(|| y.clone())).collect(),
-        state: forward.state.clone(),
-        metas: inputs.iter().map(Meta::from).collect(),
-    }
+    Saved::new(op, &inputs.iter().collect::<Vec<_>>(), forward)
 }
 
 /// The outputs, and the gradients of all floating-point inputs.
@@ -97,6 +93,12 @@ fn in_a_chunk(body: impl Fn() + Sync) -> Result<bool> {
         ErrorKind::Panic => Error::argument("chunk", error.to_string()),
         _ => error,
     })
+}
+
+fn cost(flops: f64, bytes: f64) -> Cost {
+    let mut cost = Cost::default();
+    (cost.flops, cost.bytes) = (flops, bytes);
+    cost
 }
 
 fn conv_shape() -> ConvShape {
@@ -345,6 +347,48 @@ cases! {
         let cost = Softmax { axis: 1 }.cost(&[x], &[y]);
         cost.flops >= 0.0 && cost.bytes >= 0.0 && (size == 0 || cost.bytes >= size as f64)
     };
+    "kernels::Op::state": (size: usize = 3) => for_every_operation(|op, inputs| {
+        let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
+        let axes = metas.iter().enumerate().flat_map(|(i, meta)| (0..meta.rank()).map(move |axis| (i, axis)));
+        for (input, axis) in axes {
+            let mut metas = metas.clone();
+            metas[input].shape[axis] = size;
+            if let Ok(outputs) = op.infer(&metas) {
+                let _ = op.state(&metas, &outputs);
+            }
+        }
+        Ok(true)
+    });
+    "kernels::Op::forward": (size: usize = 3) => {
+        let x = values(&[2, 1])?.expand(&[2, size])?;
+        gives(&Softmax { axis: 1 }, &[x], &[2, size])
+    };
+    "kernels::Op::backward": (size: usize = 3) => {
+        let x = values(&[2, 1])?.expand(&[2, size])?;
+        gives(&View::Reshape(vec![size, 2]), &[x], &[size, 2])
+    };
+    "kernels::InPlace::check": (size: usize = 3) => {
+        optim::Scale { factor: 2.0 }.check(&[meta(&[size])], &[]).map(|()| true)
+    };
+    "kernels::InPlace::cost": (size: usize = 3) => {
+        let cost = optim::Scale { factor: 2.0 }.cost(&[meta(&[size])], &[]);
+        cost.flops >= 0.0 && cost.bytes >= 0.0
+    };
+    "kernels::Recompute::output": (size: usize = 3) => {
+        let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
+        let x = values(&[1, 2, 1])?.expand(&[1, 2, size])?;
+        let forward = run(&norm, &[&x], &Context::default())?;
+        let again = norm.output(&Context::default(), &saved_of(&norm, &[x], &forward))?;
+        Ok::<_, Error>(again.to_vec_f64()? == forward.outputs[0].to_vec_f64()?)
+    };
+    "kernels::dropout::Dropout {}": (probability: f64 = 0.5) => {
+        let op = Dropout { seed: Seed::new(1), probability, whole_channels: false };
+        gives(&op, &[values(&[2, 3])?], &[2, 3])
+    };
+    "kernels::elementwise::Increment {}": (number: i64 = 3) => {
+        let outputs = run(&Increment(number), &[&labels(&[1, -2], &[2])?], &Context::default())?.outputs;
+        Ok::<_, Error>(outputs[0].to_vec::<i64>()? == [1 + number, number - 2])
+    };
     "kernels::Op::saves_input": (index: usize = 0) => for_every_operation(|op, _| {
         // Whether or not, an input that isn't there may be asked about.
         Ok(op.saves_input(index) == op.saves_input(index))
@@ -352,8 +396,8 @@ cases! {
     "kernels::Op::saves_output": (index: usize = 0) => {
         for_every_operation(|op, _| Ok(op.saves_output(index) == op.saves_output(index)))
     };
-    "kernels::Op::recompute_reads_input": (index: usize = 0) => {
-        for_every_operation(|op, _| Ok(op.recompute_reads_input(index) == op.recompute_reads_input(index)))
+    "kernels::Recompute::reads_input": (index: usize = 0) => {
+        for_every_operation(|op, _| Ok(op.recompute().is_none_or(|op| op.reads_input(index) == op.reads_input(index))))
     };
     "kernels::Op::forward_cpu": (size: usize = 3) => {
         let x = values(&[2, 1])?.expand(&[2, size])?;
@@ -363,7 +407,7 @@ cases! {
         let x = values(&[2, 1])?.expand(&[2, size])?;
         gives(&View::Reshape(vec![size, 2]), &[x], &[size, 2])
     };
-    "kernels::Op::recompute_cpu": (size: usize = 3) => {
+    "kernels::Recompute::output_cpu": (size: usize = 3) => {
         let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
         let x = values(&[1, 2, 1])?.expand(&[1, 2, size])?;
         let forward = run(&norm, &[&x], &Context::default())?;
@@ -374,14 +418,16 @@ cases! {
         let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
         let x = values(&[1, 2, 3])?;
         let forward = run(&norm, &[&x], &Context::default())?;
-        let saved = Saved { metas: vec![meta(&metas)], ..saved_of(&norm, &[x], &forward) };
+        let mut saved = saved_of(&norm, &[x], &forward);
+        saved.metas = vec![meta(&metas)];
         run_recompute(&norm, &saved, &Context::default())
     };
     "kernels::run_backward": (shape: Vec<usize> = vec![2, 3], gradient: Vec<usize> = vec![2, 3]) => {
         let op = Softmax { axis: 1 };
         let x = values(&[2, 3])?;
         let forward = run(&op, &[&x], &Context::default())?;
-        let saved = Saved { metas: vec![meta(&shape)], ..saved_of(&op, &[x], &forward) };
+        let mut saved = saved_of(&op, &[x], &forward);
+        saved.metas = vec![meta(&shape)];
         let dy = Tensor::ones(&gradient, DType::F32, Device::Cpu)?;
         Ok::<_, Error>(
             run_backward(&op, saved, vec![Some(dy)], &[true], &Context::default())?
@@ -414,20 +460,24 @@ cases! {
             .iter()
             .map(|&size| Tensor::ones(&[size], DType::F32, Device::Cpu).map(Some))
             .collect::<Result<_>>()?;
-        let saved = Saved { inputs, outputs: vec![None], state: vec![], metas: vec![Meta::from(&x)] };
+        let mut saved = saved_of(&op, std::slice::from_ref(&x), &run(&op, &[&x], &Context::default())?);
+        saved.inputs = inputs;
         let gradients = run_backward(&op, saved, vec![Some(x.clone())], &[true], &Context::default())?;
         Ok::<_, Error>(places == [3] && gradients[0].as_ref().is_some_and(|gradient| gradient.shape() == [3]))
     };
     "kernels::Saved::input": (index: usize = 0) => {
-        let saved = Saved { inputs: vec![Some(values(&[2])?)], outputs: vec![], state: vec![], metas: vec![] };
+        let mut saved = Saved::default();
+        saved.inputs = vec![Some(values(&[2])?)];
         saved.input(index).cloned()
     };
     "kernels::Saved::output": (index: usize = 0) => {
-        let saved = Saved { inputs: vec![], outputs: vec![Some(values(&[2])?)], state: vec![], metas: vec![] };
+        let mut saved = Saved::default();
+        saved.outputs = vec![Some(values(&[2])?)];
         saved.output(index).cloned()
     };
     "kernels::Saved::state": (index: usize = 0) => {
-        let saved = Saved { inputs: vec![], outputs: vec![], state: vec![values(&[2])?], metas: vec![] };
+        let mut saved = Saved::default();
+        saved.state = vec![values(&[2])?];
         saved.state(index).cloned()
     };
     "kernels::check::axis": (shape: Vec<usize> = vec![2, 3], axis: usize = 1) => {
@@ -868,6 +918,49 @@ cases! {
             })? || [rate, weight_decay].iter().any(|x| *x > 1e37),
         )
     };
+    "kernels::optim::SgdStep {}": (
+        rate: f64 = 0.1,
+        weight_decay: f64 = 0.01,
+        momentum: f64 = 0.9,
+        dampening: f64 = 0.0,
+    ) => {
+        let sgd = optim::Sgd { momentum, dampening, nesterov: false };
+        let numbers = optim::SgdNumbers { rate, weight_decay, first_step: false, momentum: true };
+        let op = optim::SgdStep { sgd, parameters: vec![numbers] };
+        Ok::<_, Error>(
+            stepped(|value, gradient, first, _| run_in_place(&op, &mut [value, first], &[gradient]))?
+                || [rate, weight_decay].iter().any(|x| *x > 1e37),
+        )
+    };
+    "kernels::optim::AdamStep {}": (
+        rate: f64 = 0.1,
+        weight_decay: f64 = 0.01,
+        betas: [f64; 2] = [0.9, 0.999],
+        epsilon: f64 = 1e-8,
+        step: u64 = 1,
+    ) => {
+        let adam = optim::Adam { betas, epsilon, decoupled: true };
+        let op = optim::AdamStep { adam, parameters: vec![optim::AdamNumbers { rate, weight_decay, step }] };
+        Ok::<_, Error>(
+            stepped(|value, gradient, first, second| run_in_place(&op, &mut [value, first, second], &[gradient]))?
+                || [rate, weight_decay].iter().any(|x| *x > 1e37),
+        )
+    };
+    "kernels::optim::ClipNorm {}": (max: f64 = 0.5) => {
+        let mut x = values(&[4])?;
+        run_in_place(&optim::ClipNorm { max }, &mut [&mut x], &[])?;
+        finite(&[x])
+    };
+    "kernels::optim::Scale {}": (factor: f64 = 0.5) => {
+        let mut x = values(&[4])?;
+        run_in_place(&optim::Scale { factor }, &mut [&mut x], &[])?;
+        Ok::<_, Error>(finite(&[x])? || factor.abs() > 1e37)
+    };
+    "kernels::optim::EmaStep {}": (decay: f64 = 0.9) => {
+        let (mut average, value) = (values(&[4])?, values(&[4])?);
+        run_in_place(&optim::EmaStep { decay }, &mut [&mut average], &[&value])?;
+        Ok::<_, Error>((0.0..=1.0).contains(&decay) && finite(&[average])?)
+    };
     "kernels::optim::ema_step": (decay: f64 = 0.9) => {
         let (mut average, value) = (values(&[4])?, values(&[4])?);
         optim::ema_step(&mut [(&mut average, &value)], decay)?;
@@ -1174,12 +1267,12 @@ cases! {
     "kernels::softmax::Softmax {}": (axis: usize = 1) => gives(&Softmax { axis }, &[values(&[2, 3])?], &[2, 3]);
     "kernels::softmax::LogSoftmax {}": (axis: usize = 1) => gives(&LogSoftmax { axis }, &[values(&[2, 3])?], &[2, 3]);
     "kernels::trace::Peaks {}": (gflops: f64 = 100.0, gbytes: f64 = 20.0) => {
-        let seconds = trace::Peaks { gflops, gbytes }.seconds(Cost { flops: 1e9, bytes: 1e9 });
+        let seconds = trace::Peaks { gflops, gbytes }.seconds(cost(1e9, 1e9));
         // What can do nothing takes for ever.
         if gflops > 0.0 && gbytes > 0.0 { seconds >= 0.0 } else { seconds == f64::INFINITY }
     };
     "kernels::trace::Peaks::seconds": (flops: f64 = 1e9, bytes: f64 = 1e9) => {
-        let seconds = trace::Peaks { gflops: 100.0, gbytes: 20.0 }.seconds(Cost { flops, bytes });
+        let seconds = trace::Peaks { gflops: 100.0, gbytes: 20.0 }.seconds(cost(flops, bytes));
         if flops >= 0.0 && bytes >= 0.0 { seconds >= 0.0 } else { true }
     };
     "kernels::trace::estimates": (time: f64 = 1.0) => {

@@ -2,7 +2,7 @@
 
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
-    models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, formula},
+    models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, formula, profile},
     nn::{Loaded, Module, Params, Pass},
 };
 
@@ -106,6 +106,10 @@ cases! {
             Err(error) if params.state().count() == 0 => Err(error),
             Err(_) => Ok(false),
         }
+    };
+    "models::profile": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
+        let profile = profile(&config(), &input)?;
+        Ok::<_, Error>(profile.parameters > 0 && profile.training.peak > profile.inference.peak)
     };
     "models::formula::dump": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
         let mut params = Params::new(Device::Cpu, Seed::new(1));

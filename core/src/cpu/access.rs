@@ -14,17 +14,6 @@ pub fn copies_on_write() -> u64 {
     COPIES_ON_WRITE.load(Ordering::Relaxed)
 }
 
-/// Checks that the host can address `device`'s memory.
-pub(crate) fn require_host(operation: &str, device: Device) -> Result<()> {
-    match device {
-        Device::Cpu => Ok(()),
-        Device::Cuda(_) => {
-            Err(Error::new(ErrorKind::Device, operation, format!("the host can't address memory of {device}"))
-                .expected("a tensor on cpu"))
-        }
-    }
-}
-
 /// An empty vector with room for `count` values, on behalf of `operation`: an error where `Vec::with_capacity` would end the
 /// process.
 ///
@@ -40,7 +29,7 @@ pub fn room_for<T>(operation: &str, count: usize) -> Result<Vec<T>> {
 
 impl Tensor {
     fn require<T: Element>(&self, operation: &str) -> Result<()> {
-        require_host(operation, self.device())?;
+        self.device().require_host(operation)?;
         if self.dtype() != T::DTYPE {
             return Err(Error::new(ErrorKind::DType, operation, format!("the tensor holds {}", self.dtype()))
                 .expected(T::DTYPE.name())
@@ -52,6 +41,19 @@ impl Tensor {
     /// Whether no other tensor shares the memory, so that a write needs no copy.
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.storage) == 1 && self.is_contiguous() && self.layout.is_injective()
+    }
+
+    /// Makes the memory this tensor's own, in row-major order: copies, and counts it, when it [isn't so
+    /// already](Self::is_unique). What is about to write over a tensor of any device calls it.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn make_unique(&mut self) -> Result<()> {
+        if !self.is_unique() {
+            COPIES_ON_WRITE.fetch_add(1, Ordering::Relaxed);
+            *self = self.copy()?;
+        }
+        Ok(())
     }
 
     /// The elements of a contiguous tensor.
@@ -87,10 +89,7 @@ impl Tensor {
     /// When `T` isn't the tensor's dtype, memory runs out, or the memory isn't the host's.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.require::<T>("as_mut_slice")?;
-        if Arc::get_mut(&mut self.storage).is_none() || !self.is_contiguous() || !self.layout.is_injective() {
-            COPIES_ON_WRITE.fetch_add(1, Ordering::Relaxed);
-            *self = self.copy()?;
-        }
+        self.make_unique()?;
         let (offset, count) = (self.layout.offset(), self.count());
         let storage = Arc::get_mut(&mut self.storage)
             .ok_or_else(|| Error::new(ErrorKind::Argument, "as_mut_slice", "the copy's memory is shared"))?;
@@ -149,6 +148,9 @@ impl Tensor {
     pub fn converted(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
+        }
+        if self.device() == Device::Meta {
+            return Tensor::meta("converted", self.shape(), dtype);
         }
         let layout = Layout::contiguous(self.shape());
         with_element!(self.dtype(), S => {

@@ -4,7 +4,6 @@ mod access;
 mod copy;
 mod scratch;
 
-pub(crate) use access::require_host;
 pub use access::{copies_on_write, room_for};
 pub(crate) use copy::copy;
 pub use scratch::Scratch;

@@ -45,7 +45,7 @@ impl<T: Element> TensorBuilder<T> {
     /// # Errors
     /// When the memory isn't the host's.
     pub fn uninit(&mut self) -> Result<&mut [MaybeUninit<T>]> {
-        crate::cpu::require_host("uninit", self.storage.device())?;
+        self.storage.device().require_host("uninit")?;
         Ok(&mut self.storage.uninit_slice_mut::<T>()[..self.layout.count()])
     }
 
@@ -69,22 +69,26 @@ impl<T: Element> TensorBuilder<T> {
             )
             .shapes([self.layout.shape()]));
         }
-        for (element, &value) in self.uninit()?.iter_mut().zip(values) {
-            element.write(value);
+        if self.storage.device() != Device::Meta {
+            for (element, &value) in self.uninit()?.iter_mut().zip(values) {
+                element.write(value);
+            }
         }
-        // SAFETY: the loop wrote every element, as the lengths are equal.
+        // SAFETY: the loop wrote every element, as the lengths are equal; a meta tensor has none.
         Ok(unsafe { self.assume_init() })
     }
 
-    /// The finished tensor, element `i` (row-major) being `value(i)`.
+    /// The finished tensor, element `i` (row-major) being `value(i)`, which isn't asked for a meta tensor.
     ///
     /// # Errors
     /// When the memory isn't the host's.
     pub fn fill_with(mut self, mut value: impl FnMut(usize) -> T) -> Result<Tensor> {
-        for (i, element) in self.uninit()?.iter_mut().enumerate() {
-            element.write(value(i));
+        if self.storage.device() != Device::Meta {
+            for (i, element) in self.uninit()?.iter_mut().enumerate() {
+                element.write(value(i));
+            }
         }
-        // SAFETY: the loop wrote every element.
+        // SAFETY: the loop wrote every element; a meta tensor has none.
         Ok(unsafe { self.assume_init() })
     }
 }
@@ -130,6 +134,18 @@ impl Tensor {
     /// When the number of values isn't that of the shape, memory runs out, or the device can't be used.
     pub fn from_slice<T: Element>(values: &[T], shape: &[usize], device: Device) -> Result<Tensor> {
         TensorBuilder::<T>::new("from_slice", shape, device)?.copy_from_slice(values)
+    }
+
+    /// A tensor of [`Device::Meta`], on behalf of `operation`: shape and dtype, without elements.
+    ///
+    /// # Errors
+    /// When the size overflows, or is beyond the limit that was set for the device.
+    pub fn meta(operation: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        with_element!(dtype, T => {
+            let builder = TensorBuilder::<T>::new(operation, shape, Device::Meta)?;
+            // SAFETY: a meta tensor has no elements to be written.
+            Ok(unsafe { builder.assume_init() })
+        })
     }
 
     /// A tensor of rank 0.

@@ -3,15 +3,19 @@
 use std::fmt;
 
 use super::Tensor;
-use crate::{DType, shape_text};
+use crate::{DType, Device, shape_text};
 
 /// Longer axes are shown by this many elements at either end.
 const EDGE: usize = 3;
 
 impl fmt::Display for Tensor {
-    /// The elements in nested brackets, long axes shortened, then dtype, shape and device.
+    /// The elements in nested brackets, long axes shortened, then dtype, shape and device; dots for elements that the host
+    /// can't read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_axis(f, 0)?;
+        match self.device() {
+            Device::Cpu => self.write_axis(f, 0)?,
+            _ => f.write_str("[...]")?,
+        }
         write!(f, " {} {} {}", self.dtype(), shape_text(self.shape()), self.device())
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use create::TensorBuilder;
 
-use crate::{DType, Device, Layout, Result, storage::Storage};
+use crate::{DType, Device, Error, ErrorKind, Layout, Result, storage::Storage};
 
 /// An n-dimensional array of one dtype on one device.
 ///
@@ -87,7 +87,34 @@ impl Tensor {
     pub fn copy(&self) -> Result<Tensor> {
         match self.device() {
             Device::Cpu => crate::cpu::copy(self),
-            device => device.check("copy").map(|()| self.clone()),
+            Device::Meta => Tensor::meta("copy", self.shape(), self.dtype),
+            device => Err(Error::new(ErrorKind::Device, "copy", format!("no copies on {device}"))),
+        }
+    }
+
+    /// The tensor on `device`: itself where it is there already, a row-major copy otherwise. On [`Device::Meta`] it has no
+    /// elements any more, so nothing leads back.
+    ///
+    /// ```
+    /// use tomograd_core::{Device, Tensor};
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0], &[2], Device::Cpu)?;
+    /// let meta = x.to(Device::Meta)?;
+    /// assert_eq!((meta.shape(), meta.device()), (&[2][..], Device::Meta));
+    /// assert!(meta.to(Device::Cpu).is_err());
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When a device can't be used, a meta tensor should get elements, or memory runs out.
+    pub fn to(&self, device: Device) -> Result<Tensor> {
+        match (self.device(), device) {
+            (from, to) if from == to => Ok(self.clone()),
+            (_, Device::Meta) => Tensor::meta("to", self.shape(), self.dtype),
+            (from, to) => {
+                to.check("to")?;
+                from.require_host("to")?;
+                Err(Error::new(ErrorKind::Device, "to", format!("no way from {from} to {to}")))
+            }
         }
     }
 }

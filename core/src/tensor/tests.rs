@@ -132,3 +132,51 @@ fn the_pool_reuses_and_reports() {
     drop(first);
     assert_eq!(address(&Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap()), place);
 }
+
+#[test]
+fn meta_tensors_have_shapes_and_views_but_no_elements() {
+    let huge = Tensor::normal(&[64, 1 << 20, 512], 0.0, 1.0, Seed::new(1), DType::F32, Device::Meta).unwrap();
+    let view = huge.transpose(0, 2).unwrap().narrow(1, 5, 100).unwrap();
+    let copy = view.reshape(&[512, 6400]).unwrap();
+    assert_eq!((copy.shape(), copy.dtype(), copy.device()), (&[512, 6400][..], DType::F32, Device::Meta));
+    assert!(view.shares_storage(&huge) && !copy.shares_storage(&huge));
+    assert_eq!(copy.converted(DType::F64).unwrap().dtype(), DType::F64);
+    assert_eq!(copy.to_string(), "[...] f32 (512, 6400) meta");
+    let refused = [
+        copy.to_vec::<f32>().map(drop),
+        copy.to_vec_f64().map(drop),
+        copy.as_slice::<f32>().map(drop),
+        copy.clone().as_mut_slice::<f32>().map(drop),
+        copy.to(Device::Cpu).map(drop),
+        Tensor::ones(&[], DType::F32, Device::Meta).unwrap().to_scalar().map(drop),
+        TensorBuilder::<f32>::new("test", &[2], Device::Meta).unwrap().uninit().map(drop),
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Device);
+        assert!(error.to_string().contains("a meta tensor has no elements"), "{error}");
+    }
+    assert!(Tensor::from_slice(&[1.0f32], &[2], Device::Meta).is_err());
+}
+
+#[test]
+fn the_books_of_meta_tensors_are_those_of_blocks() {
+    let sizes = |device: Device| {
+        let before = pool::statistics(device).unwrap().live;
+        let mut x = Tensor::zeros(&[1000, 1000], DType::F32, device).unwrap();
+        let view = x.narrow(0, 0, 10).unwrap();
+        let one = pool::statistics(device).unwrap().live - before;
+        x.make_unique().unwrap();
+        let two = pool::statistics(device).unwrap().live - before;
+        drop((x, view));
+        (one, two, pool::statistics(device).unwrap().live - before)
+    };
+    let (meta, statistics) = pool::meter(|| sizes(Device::Meta));
+    assert_eq!(meta, (4_194_304, 8_388_608, 0));
+    assert_eq!((statistics.peak, statistics.tensor_peak, statistics.live), (8_388_608, 8_388_608, 0));
+    let (result, _) = pool::meter(|| {
+        pool::set_limit(Device::Meta, Some(1 << 20)).unwrap();
+        Tensor::zeros(&[1 << 20], DType::F32, Device::Meta)
+    });
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::OutOfMemory);
+}

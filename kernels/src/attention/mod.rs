@@ -93,6 +93,12 @@ impl Op for Attention {
         Ok(vec![inputs[0].with_shape([batch, &[queries[0], values[1]]].concat())])
     }
 
+    /// The logarithm of each query's sum.
+    fn state(&self, _: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
+        let [batch @ .., queries, _] = &outputs[0].shape[..] else { return Vec::new() };
+        vec![outputs[0].with_shape([batch.iter().product(), *queries])]
+    }
+
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         with_real!("attention", outputs[0].dtype, T => {
             let (y, sums) = cpu::forward::<T>(self, inputs)?;

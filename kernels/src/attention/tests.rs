@@ -1,7 +1,7 @@
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 
 use super::Attention;
-use crate::{Context, Forward, Meta, Op, Saved, run, run_backward};
+use crate::{Context, Meta, Op, Saved, run, run_backward};
 
 fn normal(name: &str, shape: &[usize]) -> Tensor {
     Tensor::normal(shape, 0.0, 1.0, Seed::new(5).named(name), DType::F32, Device::Cpu).unwrap()
@@ -9,17 +9,15 @@ fn normal(name: &str, shape: &[usize]) -> Tensor {
 
 fn forward_and_backward(inputs: &[Tensor], dy: &Tensor) -> (Tensor, Vec<Vec<f64>>) {
     let references: Vec<&Tensor> = inputs.iter().collect();
-    let Forward { outputs, state } = run(&Attention::default(), &references, &Context::default()).unwrap();
-    let saved = Saved {
-        inputs: inputs.iter().cloned().map(Some).collect(),
-        outputs: outputs.iter().cloned().map(Some).collect(),
-        state,
-        metas: inputs.iter().map(Meta::from).collect(),
-    };
+    let forward = run(&Attention::default(), &references, &Context::default()).unwrap();
+    let saved = Saved::new(&Attention::default(), &references, &forward);
     let needed = vec![true; inputs.len()];
     let gradients =
         run_backward(&Attention::default(), saved, vec![Some(dy.clone())], &needed, &Context::default()).unwrap();
-    (outputs[0].clone(), gradients.into_iter().map(|gradient| gradient.unwrap().to_vec_f64().unwrap()).collect())
+    (
+        forward.outputs[0].clone(),
+        gradients.into_iter().map(|gradient| gradient.unwrap().to_vec_f64().unwrap()).collect(),
+    )
 }
 
 /// So many scores that their gradients are summed for the biases in several slices of the batch.

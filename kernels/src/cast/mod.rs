@@ -5,7 +5,7 @@ mod reference;
 
 use tomograd_core::{DType, Device, Random, Result, Tensor};
 
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, registry::Proven};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel, registry::Proven};
 
 /// The input's values in another dtype: rounded to the nearest (ties to even) into floating point, truncated and saturated
 /// into integers (NaN gives 0), `value != 0` into bool. The gradient is converted back.
@@ -22,7 +22,8 @@ pub fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     }
     match tensor.device() {
         Device::Cpu => cpu::cast(tensor, dtype),
-        device => device.check("cast").map(|()| tensor.clone()),
+        Device::Meta => Tensor::meta("cast", tensor.shape(), dtype),
+        device => Err(no_kernel("cast", device)),
     }
 }
 
@@ -36,11 +37,11 @@ impl Op for Cast {
         Ok(vec![inputs[0].with_dtype(self.0)])
     }
 
-    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+    fn forward(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
         Ok(Forward::one(cast(inputs[0], self.0)?))
     }
 
-    fn backward_cpu(
+    fn backward(
         &self,
         _: &Context,
         saved: Saved,

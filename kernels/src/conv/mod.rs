@@ -7,6 +7,7 @@
 //! where `x` is zero outside of itself and `g(o)` is the group of the output channel. The transposed convolution is the
 //! backward pass with respect to `x`, so it has no kernels of its own.
 
+#[doc(hidden)]
 pub mod cpu;
 mod norm_activation;
 mod op;

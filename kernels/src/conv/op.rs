@@ -1,12 +1,9 @@
 //! The convolution operation.
 
-use tomograd_core::{Error, Result, Tensor, TensorBuilder};
+use tomograd_core::{Error, Result, Tensor};
 
-use super::{
-    ConvShape,
-    cpu::{self, Epilogue, Inputs, Outputs},
-};
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real};
+use super::{ConvShape, cpu};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check};
 
 /// A convolution of (N, C, spatial...) with one to three spatial axes.
 ///
@@ -129,65 +126,6 @@ impl Conv {
         let rank = inputs[0].rank() - 2;
         inputs[0].with_shape([&[shape.batch, shape.out_channels], &shape.output()[3 - rank..]].concat())
     }
-
-    /// The gradients of x, second x, weight and bias from that of the output.
-    pub(super) fn gradients(
-        &self,
-        context: &Context,
-        mut saved: Saved,
-        dy: &Tensor,
-        needed: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
-        with_real!("conv", dy.dtype(), T => {
-            let shape = self.shape(&saved.metas[..self.input_count()], context.precision)?;
-            let dy = dy.contiguous()?;
-            let dy = dy.as_slice::<T>()?;
-            let build = |index: usize| TensorBuilder::<T>::new("conv", &saved.metas[index].shape, saved.metas[index].device);
-            let weight_index = self.weight();
-            let mut gradients = vec![None; self.input_count()];
-            if needed[weight_index] {
-                let x: Vec<Tensor> = (0..weight_index).map(|i| saved.input(i)?.contiguous()).collect::<Result<_>>()?;
-                let mut builder = build(weight_index)?;
-                cpu::backward_weights(&shape, inputs_of::<T>(&x)?, dy, builder.uninit()?)?;
-                // SAFETY: the backward pass writes every weight's gradient.
-                gradients[weight_index] = Some(unsafe { builder.assume_init() });
-            }
-            if self.bias && needed[weight_index + 1] {
-                let mut builder = build(weight_index + 1)?;
-                cpu::backward_bias(&shape, dy, builder.uninit()?)?;
-                // SAFETY: the backward pass writes every bias's gradient.
-                gradients[weight_index + 1] = Some(unsafe { builder.assume_init() });
-            }
-            // Nothing reads x any more: its memory can be that of its gradient.
-            saved.inputs[..weight_index].fill(None);
-            if needed[..weight_index].contains(&true) {
-                let weight = saved.input(weight_index)?.contiguous()?;
-                let mut dx: Vec<TensorBuilder<T>> = (0..weight_index).map(build).collect::<Result<_>>()?;
-                let channels: Vec<usize> = saved.metas[..weight_index].iter().map(|meta| meta.shape[1]).collect();
-                let outputs = match &mut dx[..] {
-                    [first, second] => Outputs::two(first.uninit()?, channels[0], second.uninit()?, channels[1]),
-                    [first, ..] => Outputs::one(first.uninit()?, channels[0]),
-                    [] => return Ok(gradients),
-                };
-                cpu::backward_data(&shape, dy, weight.as_slice::<T>()?, outputs)?;
-                for (index, builder) in dx.into_iter().enumerate() {
-                    // SAFETY: the backward pass writes every element of its outputs.
-                    let gradient = unsafe { builder.assume_init() };
-                    gradients[index] = needed[index].then_some(gradient);
-                }
-            }
-            Ok(gradients)
-        })
-    }
-}
-
-/// One or two contiguous tensors as the input of a convolution.
-pub(super) fn inputs_of<T: crate::simd::Real>(x: &[Tensor]) -> Result<Inputs<'_, T>> {
-    let first = (x[0].as_slice::<T>()?, x[0].shape()[1]);
-    Ok(match x.get(1) {
-        Some(second) => Inputs::two(first.0, first.1, second.as_slice::<T>()?, second.shape()[1]),
-        None => Inputs::one(first.0, first.1),
-    })
 }
 
 impl Op for Conv {
@@ -203,19 +141,7 @@ impl Op for Conv {
     }
 
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
-        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
-        let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
-        let shape = self.shape(&metas, context.precision)?;
-        with_real!("conv", outputs[0].dtype, T => {
-            let weight = self.weight();
-            let mut builder = TensorBuilder::<T>::new("conv", &outputs[0].shape, outputs[0].device)?;
-            let bias = if self.bias { Some(inputs[weight + 1].as_slice::<T>()?) } else { None };
-            let y = Outputs::one(builder.uninit()?, shape.out_channels);
-            let x = inputs_of::<T>(&inputs[..weight])?;
-            cpu::forward(&shape, x, inputs[weight].as_slice::<T>()?, Epilogue::bias(bias), y)?;
-            // SAFETY: the kernel writes every element of its output.
-            Ok(Forward::one(unsafe { builder.assume_init() }))
-        })
+        cpu::run::conv(self, context, inputs, outputs)
     }
 
     fn saves_input(&self, index: usize) -> bool {
@@ -230,9 +156,14 @@ impl Op for Conv {
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         match &gradients[0] {
-            Some(dy) => self.gradients(context, saved, dy, needed),
+            Some(dy) => cpu::run::conv_gradients(self, context, saved, dy, needed),
             None => Ok(vec![None; needed.len()]),
         }
+    }
+
+    /// x is freed before its gradient is made.
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheGradients
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

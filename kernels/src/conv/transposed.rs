@@ -1,13 +1,12 @@
 //! The transposed convolution operation.
 
-use tomograd_core::{Error, Result, Tensor, TensorBuilder};
+use tomograd_core::{Error, Result, Tensor};
 
 use super::{
-    ConvShape,
-    cpu::{self, Epilogue, Inputs, Outputs},
+    ConvShape, cpu,
     op::{check_attributes, check_rank, three},
 };
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, check, op::with_real, reduce};
+use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check};
 
 /// The transposed convolution: the backward pass of a convolution with respect to its input, as a forward operation.
 ///
@@ -118,18 +117,7 @@ impl Op for ConvTranspose {
     }
 
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
-        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
-        let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
-        let shape = self.shape(&metas, context.precision)?;
-        with_real!("conv_transpose", outputs[0].dtype, T => {
-            let mut builder = TensorBuilder::<T>::new("conv_transpose", &outputs[0].shape, outputs[0].device)?;
-            let bias = if self.bias { Some(inputs[2].as_slice::<T>()?) } else { None };
-            let x = Inputs::one(inputs[0].as_slice::<T>()?, shape.out_channels);
-            let y = Outputs::one(builder.uninit()?, shape.in_channels);
-            cpu::transposed_forward(&shape, x, inputs[1].as_slice::<T>()?, Epilogue::bias(bias), y)?;
-            // SAFETY: the kernel writes every element of its output.
-            Ok(Forward::one(unsafe { builder.assume_init() }))
-        })
+        cpu::run::transposed(self, context, inputs, outputs)
     }
 
     fn saves_input(&self, index: usize) -> bool {
@@ -139,45 +127,16 @@ impl Op for ConvTranspose {
     fn backward_cpu(
         &self,
         context: &Context,
-        mut saved: Saved,
+        saved: Saved,
         gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
-        let mut results = vec![None; needed.len()];
-        let Some(gradient) = &gradients[0] else { return Ok(results) };
-        let shape = self.shape(&saved.metas, context.precision)?;
-        let gradient = gradient.contiguous()?;
-        with_real!("conv_transpose", gradient.dtype(), T => {
-            let dy = gradient.as_slice::<T>()?;
-            let build = |index: usize| {
-                TensorBuilder::<T>::new("conv_transpose", &saved.metas[index].shape, saved.metas[index].device)
-            };
-            if needed[1] {
-                let x = saved.input(0)?.contiguous()?;
-                let mut builder = build(1)?;
-                let dy = Inputs::one(dy, shape.in_channels);
-                cpu::backward_weights(&shape, dy, x.as_slice::<T>()?, builder.uninit()?)?;
-                // SAFETY: the backward pass writes every weight's gradient.
-                results[1] = Some(unsafe { builder.assume_init() });
-            }
-            if self.bias && needed[2] {
-                let mut channels = vec![1; gradient.rank()];
-                channels[1] = shape.in_channels;
-                results[2] = Some(reduce::sum_to(&gradient, &channels)?.reshape(&[shape.in_channels])?);
-            }
-            // Nothing reads x any more: its memory can be that of its gradient.
-            saved.inputs[0] = None;
-            if needed[0] {
-                let weight = saved.input(1)?.contiguous()?;
-                let mut builder = build(0)?;
-                let dx = Outputs::one(builder.uninit()?, shape.out_channels);
-                let dy = Inputs::one(dy, shape.in_channels);
-                cpu::forward(&shape, dy, weight.as_slice::<T>()?, Epilogue::default(), dx)?;
-                // SAFETY: the kernel writes every element of its output.
-                results[0] = Some(unsafe { builder.assume_init() });
-            }
-            Ok(results)
-        })
+        cpu::run::transposed_gradients(self, context, saved, &gradients, needed)
+    }
+
+    /// x is freed before its gradient is made.
+    fn saved_until(&self) -> SavedUntil {
+        SavedUntil::TheGradients
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -7,7 +7,7 @@ use tomograd_core::{DType, Error, ErrorKind, Result, Scratch, Tensor, TensorBuil
 use super::Step;
 use crate::{
     Meta,
-    parallel::{Partition, parallel_for},
+    parallel::{Partition, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch},
 };
 
@@ -204,10 +204,7 @@ fn backward_of<T: Real>(
         let mut outs: Vec<Option<&mut [MaybeUninit<T>]>> =
             targets.iter().map(|target| target.as_ref().map(|target| target.take(chunk.clone()))).collect();
         // Block k holds x before step k.
-        let mut scratch = match Scratch::<T>::new("chain", steps.len() * BLOCK) {
-            Ok(scratch) => scratch,
-            Err(error) => panic!("{error}"),
-        };
+        let mut scratch = or_give_up(Scratch::<T>::new("chain", steps.len() * BLOCK));
         let before = scratch.zeroed();
         let (mut first, mut other, mut dx) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK], [T::ZERO; BLOCK]);
         for start in chunk.clone().step_by(BLOCK) {

@@ -2,12 +2,14 @@
 
 mod cpu;
 mod function;
+mod increment;
 pub(crate) mod reference;
 
 use tomograd_core::{Error, Random, Result, Tensor, broadcast_shapes};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, reduce, registry, registry::Proven};
 pub use function::{BinaryFunction, Function};
+pub use increment::Increment;
 
 /// One step of a chain; x is the value so far.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -40,7 +40,7 @@ impl Op for Concat {
         with_element!(outputs[0].dtype, T => Ok(Forward::one(cpu::concat::<T>(inputs, self.axis, &outputs[0])?)))
     }
 
-    fn backward_cpu(
+    fn backward(
         &self,
         _: &Context,
         saved: Saved,

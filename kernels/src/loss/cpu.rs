@@ -4,7 +4,7 @@ use tomograd_core::{Error, Result, Scratch, Tensor, TensorBuilder};
 
 use super::{DiceCe, Sums, total_weight};
 use crate::{
-    parallel::{Grid, PartialSlots, parallel_for},
+    parallel::{Grid, PartialSlots, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math},
 };
 
@@ -133,9 +133,7 @@ pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Res
                 sums[classes + c] += row.iter().map(|p| p.to_f64()).sum::<f64>();
             }
         });
-        if let Err(error) = outcome {
-            panic!("{error}");
-        }
+        or_give_up(outcome);
     })?;
     drop(parts);
     let groups = op.groups(batch);
@@ -203,9 +201,7 @@ pub(super) fn gradient<T: Real>(
                 }
             }
         });
-        if let Err(error) = outcome {
-            panic!("{error}");
-        }
+        or_give_up(outcome);
     })?;
     drop(grid);
     // SAFETY: the tiles cover all classes and voxels of every image, and each row of a tile is written block by block.

@@ -211,6 +211,12 @@ impl Op for DiceCe {
         Ok(vec![logits.with_shape([])])
     }
 
+    /// Of each group of images the sums that the loss is made of: three for each class, and two of the cross-entropy.
+    fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
+        let (batch, classes) = (inputs[0].shape[0], inputs[0].shape[1]);
+        vec![inputs[0].with_shape([self.groups(batch), 3 * classes + 2]).with_dtype(DType::F64)]
+    }
+
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let logits = inputs[0].contiguous()?;
         let labels = inputs[1].contiguous()?;

@@ -3,7 +3,7 @@
 use tomograd_core::{Device, Tensor};
 
 use super::DiceCe;
-use crate::{Context, Meta, Saved, run, run_backward};
+use crate::{Context, Saved, run, run_backward};
 
 /// The loss of logits (images, classes, voxels) and its gradient.
 fn both(op: &DiceCe, logits: &[f32], classes: usize, labels: &[i64], images: usize) -> (f32, Vec<f32>) {
@@ -11,12 +11,7 @@ fn both(op: &DiceCe, logits: &[f32], classes: usize, labels: &[i64], images: usi
     let logits = Tensor::from_slice(logits, &[images, classes, voxels], Device::Cpu).unwrap();
     let labels = Tensor::from_slice(labels, &[images, voxels], Device::Cpu).unwrap();
     let forward = run(op, &[&logits, &labels], &Context::default()).unwrap();
-    let saved = Saved {
-        inputs: vec![Some(logits.clone()), Some(labels.clone())],
-        outputs: vec![None],
-        state: forward.state,
-        metas: [&logits, &labels].map(Meta::from).to_vec(),
-    };
+    let saved = Saved::new(op, &[&logits, &labels], &forward);
     let one = Tensor::scalar(1.0f32, Device::Cpu).unwrap();
     let gradients = run_backward(op, saved, vec![Some(one)], &[true, false], &Context::default()).unwrap();
     let gradient = gradients[0].as_ref().unwrap().to_vec::<f32>().unwrap();

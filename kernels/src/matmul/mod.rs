@@ -3,6 +3,7 @@
 //! [`Matmul`] is the batched product with broadcast batch axes, [`Linear`] the product with a stored matrix and a bias that
 //! networks are made of. Operands are read where they lie: a transposed or permuted view costs no copy.
 
+#[doc(hidden)]
 pub mod cpu;
 mod linear;
 mod op;

@@ -5,7 +5,7 @@ use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
 
 use super::{LayerNorm, Norm, Statistics, largest, proofs::Plain};
 use crate::{
-    Context, Meta, Op, Saved,
+    Context, Recompute, Saved,
     cast::cast,
     conv::{Conv, ConvNormActivation},
     elementwise::Function,
@@ -39,25 +39,13 @@ fn rounded(inputs: &[Tensor], dtype: DType) -> Result<[Vec<Tensor>; 2]> {
     Ok([narrow, wide])
 }
 
-fn saved_of(op: &dyn Op, inputs: &[Tensor], outputs: &[Tensor], state: &[Tensor]) -> Saved {
-    let kept = |tensors: &[Tensor], keep: &dyn Fn(usize) -> bool| {
-        tensors.iter().enumerate().map(|(i, x)| keep(i).then(|| x.clone())).collect()
-    };
-    Saved {
-        inputs: kept(inputs, &|i| op.saves_input(i)),
-        outputs: kept(outputs, &|i| op.saves_output(i)),
-        state: state.to_vec(),
-        metas: inputs.iter().map(Meta::from).collect(),
-    }
-}
-
 fn bits(tensor: &Tensor) -> Vec<u64> {
     tensor.to_vec_f64().unwrap().into_iter().map(f64::to_bits).collect()
 }
 
 /// The forward run against the reference within the operation's own bound, by every instruction set with the same bits; the
 /// output made again; and the gradient of x against that of f64, whose statistics lose nothing at these means.
-fn check<O: Proven + Clone>(
+fn check<O: Proven + Recompute + Clone>(
     op: &O,
     inputs: &[Tensor],
     dtype: DType,
@@ -84,7 +72,7 @@ fn check<O: Proven + Clone>(
                 assert!(close, "{} {isa:?}: output {k}, element {i} is {y}, not {expected} within {bound:e}", place());
             }
         }
-        let saved = saved_of(op, &narrow, &forward.outputs, &forward.state);
+        let saved = Saved::new(op, &references, &forward);
         let again = with_settings(Settings::default().isa(isa).unwrap(), || {
             run_recompute(op, &saved, &Context::default()).unwrap()
         });
@@ -99,7 +87,7 @@ fn check<O: Proven + Clone>(
     let gradient = |inputs: &[Tensor], dy: Tensor| {
         let references: Vec<&Tensor> = inputs.iter().collect();
         let forward = run(op, &references, &Context::default()).unwrap();
-        let saved = saved_of(op, inputs, &forward.outputs, &forward.state);
+        let saved = Saved::new(op, &references, &forward);
         let mut needed = vec![false; inputs.len()];
         needed[0] = true;
         let mut cotangents = vec![None; forward.outputs.len()];

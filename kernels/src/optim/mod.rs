@@ -1,22 +1,21 @@
-//! Optimizer steps, fused over all parameters: in place, one parallel section a step.
+//! Optimizer steps, scaling, clipping and averages: operations that write over their targets.
 //!
 //! The formulas are PyTorch's, rounding for rounding in their order.
 
+mod cpu;
 mod numbers;
+mod proofs;
 
-use tomograd_core::{DType, Element, Error, Result, Scratch, Tensor};
+use tomograd_core::{Error, Result, Tensor};
 
 use crate::{
-    op::with_real,
-    parallel::{PartialSlots, Partition, parallel_for},
-    simd::{Kernel, Real, Simd, dispatch},
+    Cost, InPlace, Meta,
+    in_place::check::{counts, like, real},
+    run_in_place,
 };
 
 #[cfg(test)]
 mod tests;
-
-/// Elements of a parallel chunk.
-const GRAIN: usize = 1 << 15;
 
 /// A parameter of [`sgd_step`].
 pub struct SgdParameter<'a> {
@@ -74,139 +73,74 @@ pub struct Adam {
     pub decoupled: bool,
 }
 
-struct SgdChunk<'a, T> {
-    value: &'a mut [T],
-    gradient: &'a [T],
-    momentum: Option<&'a mut [T]>,
-    /// rate, weight decay, momentum, 1 − dampening.
-    numbers: [T; 4],
-    nesterov: bool,
+/// What a parameter of an [`SgdStep`] has of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdNumbers {
+    /// The learning rate.
+    pub rate: f64,
+    /// λ: λ · value is added to the gradient.
+    pub weight_decay: f64,
+    /// Whether this is the parameter's first step.
+    pub first_step: bool,
+    /// Whether it has a momentum buffer.
+    pub momentum: bool,
 }
 
-impl<T: Real> Kernel for SgdChunk<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let [rate, decay, momentum, keep] = self.numbers;
-        match self.momentum {
-            None => {
-                for (value, &gradient) in self.value.iter_mut().zip(self.gradient) {
-                    *value -= rate * (gradient + decay * *value);
-                }
-            }
-            Some(buffer) => {
-                for ((value, &gradient), buffer) in self.value.iter_mut().zip(self.gradient).zip(buffer) {
-                    let gradient = gradient + decay * *value;
-                    *buffer = momentum * *buffer + keep * gradient;
-                    let direction = if self.nesterov { gradient + momentum * *buffer } else { *buffer };
-                    *value -= rate * direction;
-                }
-            }
-        }
-    }
+/// One step of stochastic gradient descent. Targets: of each parameter the value and, if it has one, the momentum buffer;
+/// inputs: of each the gradient. f32 or f64.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SgdStep {
+    /// What all parameters share.
+    pub sgd: Sgd,
+    /// What each has of its own.
+    pub parameters: Vec<SgdNumbers>,
 }
 
-struct AdamChunk<'a, T> {
-    value: &'a mut [T],
-    gradient: &'a [T],
-    first: &'a mut [T],
-    second: &'a mut [T],
-    betas: [T; 2],
-    rests: [T; 2],
-    /// 1 − rate · λ for AdamW, else 1.
-    shrink: T,
-    /// λ for Adam, else 0.
-    coupled: T,
-    /// rate / (1 − β₁ᵗ), √(1 − β₂ᵗ), ε.
-    step: T,
-    root: T,
-    epsilon: T,
-}
-
-impl<T: Real> Kernel for AdamChunk<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let moments = self.first.iter_mut().zip(self.second);
-        for ((value, &gradient), (first, second)) in self.value.iter_mut().zip(self.gradient).zip(moments) {
-            let gradient = gradient + self.coupled * *value;
-            *value *= self.shrink;
-            *first = self.betas[0] * *first + self.rests[0] * gradient;
-            *second = self.betas[1] * *second + self.rests[1] * gradient * gradient;
-            *value -= self.step * *first / (second.sqrt() / self.root + self.epsilon);
-        }
-    }
-}
-
-fn check(operation: &str, value: &Tensor, others: &[&Tensor]) -> Result<()> {
-    for other in others {
-        if other.shape() != value.shape() || other.dtype() != value.dtype() || other.device() != value.device() {
-            return Err(Error::shape(operation, format!("a gradient or state is {other:?}"))
-                .expected(format!("one like the parameter, {value:?}")));
-        }
-    }
-    value.device().check(operation)
-}
-
-/// The chunks of all tensors: (tensor, start, end).
-fn tasks(counts: &[usize]) -> Vec<(usize, usize, usize)> {
-    let chunks = |(tensor, &count): (usize, &usize)| {
-        (0..count).step_by(GRAIN).map(move |start| (tensor, start, count.min(start + GRAIN)))
-    };
-    counts.iter().enumerate().flat_map(chunks).collect()
-}
-
-/// How many chunks run in one piece: small parameters together are worth a thread.
-fn grain(tasks: &[(usize, usize, usize)]) -> usize {
-    let elements: usize = tasks.iter().map(|(_, start, end)| end - start).sum();
-    (GRAIN * tasks.len()).div_ceil(elements.max(1)).max(1)
-}
-
-/// The memory of all parameters of one dtype, ready to be written: what can fail has been done, and no value has changed.
-struct Work<'a, T, N, const STATES: usize> {
-    gradients: Vec<Tensor>,
-    values: Vec<Partition<'a, T>>,
-    states: Vec<[Option<Partition<'a, T>>; STATES]>,
-    numbers: Vec<N>,
-}
-
-impl<'a, T: Real, N: Sync, const STATES: usize> Work<'a, T, N, STATES> {
-    fn new() -> Self {
-        Self { gradients: Vec::new(), values: Vec::new(), states: Vec::new(), numbers: Vec::new() }
+impl InPlace for SgdStep {
+    fn name(&self) -> &'static str {
+        "sgd_step"
     }
 
-    fn add(
-        &mut self,
-        gradient: &Tensor,
-        value: &'a mut Tensor,
-        states: [Option<&'a mut Tensor>; STATES],
-        numbers: N,
-    ) -> Result<()> {
-        let mut parts = [const { None }; STATES];
-        for (part, state) in parts.iter_mut().zip(states) {
-            *part = state.map(|state| Ok(Partition::new(state.as_mut_slice::<T>()?, GRAIN))).transpose()?;
+    fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()> {
+        numbers::sgd(&self.sgd)?;
+        let buffers = self.parameters.iter().filter(|parameter| parameter.momentum).count();
+        counts("sgd_step", targets, inputs, [self.parameters.len() + buffers, self.parameters.len()])?;
+        let mut targets = targets.iter();
+        for (numbers, gradient) in self.parameters.iter().zip(inputs) {
+            numbers::parameter("sgd_step", numbers.rate, numbers.weight_decay)?;
+            let states = usize::from(numbers.momentum);
+            fits("sgd_step", &mut targets, states, gradient)?;
         }
-        self.gradients.push(gradient.contiguous()?);
-        self.values.push(Partition::new(value.as_mut_slice::<T>()?, GRAIN));
-        self.states.push(parts);
-        self.numbers.push(numbers);
         Ok(())
     }
 
-    /// Calls `chunk` with the values, the gradients, the states and the numbers of each chunk.
-    fn run(self, chunk: impl Fn(&mut [T], &[T], [Option<&mut [T]>; STATES], &N) + Sync) -> Result<()> {
-        let gradients: Vec<&[T]> = self.gradients.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
-        let tasks = tasks(&gradients.iter().map(|gradient| gradient.len()).collect::<Vec<_>>());
-        parallel_for(tasks.len(), grain(&tasks), |range| {
-            for &(tensor, start, end) in &tasks[range] {
-                let states = self.states[tensor].each_ref().map(|state| state.as_ref().map(|s| s.take(start..end)));
-                let value = self.values[tensor].take(start..end);
-                chunk(value, &gradients[tensor][start..end], states, &self.numbers[tensor]);
-            }
-        })
+    fn apply_cpu(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        cpu::sgd(self, targets, inputs)
     }
+
+    fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {
+        cost(6.0, targets, inputs)
+    }
+}
+
+/// That the next target and its `states` are like its gradient.
+fn fits<'a>(
+    operation: &str,
+    targets: &mut impl Iterator<Item = &'a Meta>,
+    states: usize,
+    gradient: &Meta,
+) -> Result<()> {
+    for value in targets.take(1 + states) {
+        real(operation, value)?;
+        like(operation, gradient, value)?;
+    }
+    Ok(())
+}
+
+/// Targets read and written, and so many operations for each element of the inputs.
+fn cost(each: f64, targets: &[Meta], inputs: &[Meta]) -> Cost {
+    let elements: usize = inputs.iter().map(Meta::count).sum();
+    Cost::of(each * elements as f64, &[targets, inputs].concat(), targets)
 }
 
 /// One step of stochastic gradient descent for all parameters, f32 or f64.
@@ -215,35 +149,63 @@ impl<'a, T: Real, N: Sync, const STATES: usize> Work<'a, T, N, STATES> {
 /// When a number is out of its range, a gradient or buffer doesn't fit its parameter, a dtype is another, or memory runs out;
 /// then no value is changed.
 pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd) -> Result<()> {
-    numbers::sgd(sgd)?;
-    for parameter in parameters.iter() {
-        numbers::parameter("sgd_step", parameter.rate, parameter.weight_decay)?;
-        let momentum = parameter.momentum.as_deref();
-        check("sgd_step", parameter.value, &[&[parameter.gradient], momentum.as_slice()].concat())?;
+    let (mut targets, mut gradients, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for SgdParameter { value, gradient, momentum, rate, weight_decay, first_step } in parameters {
+        let momentum = momentum.as_deref_mut();
+        let (rate, weight_decay, first_step) = (*rate, *weight_decay, *first_step);
+        numbers.push(SgdNumbers { rate, weight_decay, first_step, momentum: momentum.is_some() });
+        gradients.push(*gradient);
+        targets.push(&mut **value);
+        targets.extend(momentum);
     }
-    let (single, double): (Vec<_>, Vec<_>) =
-        parameters.iter_mut().partition(|parameter| parameter.value.dtype() == DType::F32);
-    let (single, double) = (sgd_work::<f32>(single, sgd)?, sgd_work::<f64>(double, sgd)?);
-    run_sgd(single, sgd)?;
-    run_sgd(double, sgd)
+    run_in_place(&SgdStep { sgd: *sgd, parameters: numbers }, &mut targets, &gradients)
 }
 
-type SgdWork<'a, T> = Work<'a, T, [T; 4], 1>;
-
-fn sgd_work<'a, T: Real>(parameters: Vec<&'a mut SgdParameter<'_>>, sgd: &Sgd) -> Result<SgdWork<'a, T>> {
-    let mut work = Work::new();
-    for parameter in parameters {
-        let keep = if parameter.first_step { 1.0 } else { 1.0 - sgd.dampening };
-        let numbers = [parameter.rate, parameter.weight_decay, sgd.momentum, keep].map(T::from_f64);
-        work.add(parameter.gradient, parameter.value, [parameter.momentum.as_deref_mut()], numbers)?;
-    }
-    Ok(work)
+/// What a parameter of an [`AdamStep`] has of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamNumbers {
+    /// The learning rate.
+    pub rate: f64,
+    /// λ.
+    pub weight_decay: f64,
+    /// The number of this step among those of the parameter, from 1.
+    pub step: u64,
 }
 
-fn run_sgd<T: Real>(work: SgdWork<'_, T>, sgd: &Sgd) -> Result<()> {
-    work.run(|value, gradient, [momentum], &numbers| {
-        dispatch(SgdChunk { value, gradient, momentum, numbers, nesterov: sgd.nesterov });
-    })
+/// One step of Adam or AdamW. Targets: of each parameter the value, the first and the second moment; inputs: of each the
+/// gradient. f32 or f64.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdamStep {
+    /// What all parameters share.
+    pub adam: Adam,
+    /// What each has of its own.
+    pub parameters: Vec<AdamNumbers>,
+}
+
+impl InPlace for AdamStep {
+    fn name(&self) -> &'static str {
+        "adam_step"
+    }
+
+    fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()> {
+        numbers::adam(&self.adam)?;
+        counts("adam_step", targets, inputs, [3 * self.parameters.len(), self.parameters.len()])?;
+        let mut targets = targets.iter();
+        for (numbers, gradient) in self.parameters.iter().zip(inputs) {
+            numbers::parameter("adam_step", numbers.rate, numbers.weight_decay)?;
+            numbers::step(numbers.step)?;
+            fits("adam_step", &mut targets, 2, gradient)?;
+        }
+        Ok(())
+    }
+
+    fn apply_cpu(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        cpu::adam(self, targets, inputs)
+    }
+
+    fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {
+        cost(13.0, targets, inputs)
+    }
 }
 
 /// One step of Adam or AdamW for all parameters, f32 or f64.
@@ -252,104 +214,86 @@ fn run_sgd<T: Real>(work: SgdWork<'_, T>, sgd: &Sgd) -> Result<()> {
 /// When a number is out of its range, a gradient or moment doesn't fit its parameter, a dtype is another, or memory runs out;
 /// then no value is changed.
 pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam) -> Result<()> {
-    numbers::adam(adam)?;
-    for parameter in parameters.iter() {
-        numbers::parameter("adam_step", parameter.rate, parameter.weight_decay)?;
-        check("adam_step", parameter.value, &[parameter.gradient, parameter.first, parameter.second])?;
-        numbers::step(parameter.step)?;
+    let (mut targets, mut gradients, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for AdamParameter { value, gradient, first, second, rate, weight_decay, step } in parameters {
+        numbers.push(AdamNumbers { rate: *rate, weight_decay: *weight_decay, step: *step });
+        gradients.push(*gradient);
+        targets.extend([&mut **value, &mut **first, &mut **second]);
     }
-    let (single, double): (Vec<_>, Vec<_>) =
-        parameters.iter_mut().partition(|parameter| parameter.value.dtype() == DType::F32);
-    let (single, double) = (adam_work::<f32>(single, adam)?, adam_work::<f64>(double, adam)?);
-    run_adam(single, adam)?;
-    run_adam(double, adam)
+    run_in_place(&AdamStep { adam: *adam, parameters: numbers }, &mut targets, &gradients)
 }
 
-/// What differs between the parameters of Adam: see [`AdamChunk`].
-struct AdamNumbers<T> {
-    shrink: T,
-    coupled: T,
-    step: T,
-    root: T,
-}
-
-type AdamWork<'a, T> = Work<'a, T, AdamNumbers<T>, 2>;
-
-fn adam_work<'a, T: Real>(parameters: Vec<&'a mut AdamParameter<'_>>, adam: &Adam) -> Result<AdamWork<'a, T>> {
-    let mut work = Work::new();
-    for parameter in parameters {
-        let power = i32::try_from(parameter.step).unwrap_or(i32::MAX);
-        let corrections = adam.betas.map(|beta| 1.0 - beta.powi(power));
-        let (rate, decay) = (parameter.rate, parameter.weight_decay);
-        let numbers = AdamNumbers {
-            shrink: T::from_f64(if adam.decoupled { 1.0 - rate * decay } else { 1.0 }),
-            coupled: T::from_f64(if adam.decoupled { 0.0 } else { decay }),
-            step: T::from_f64(rate / corrections[0]),
-            root: T::from_f64(corrections[1].sqrt()),
-        };
-        let moments = [Some(&mut *parameter.first), Some(&mut *parameter.second)];
-        work.add(parameter.gradient, parameter.value, moments, numbers)?;
-    }
-    Ok(work)
-}
-
-fn run_adam<T: Real>(work: AdamWork<'_, T>, adam: &Adam) -> Result<()> {
-    let betas = adam.betas.map(T::from_f64);
-    let rests = adam.betas.map(|beta| T::from_f64(1.0 - beta));
-    let epsilon = T::from_f64(adam.epsilon);
-    work.run(|value, gradient, moments, numbers| {
-        let [Some(first), Some(second)] = moments else { unreachable!("Adam has two moments a parameter") };
-        let &AdamNumbers { shrink, coupled, step, root } = numbers;
-        dispatch(AdamChunk { value, gradient, first, second, betas, rests, shrink, coupled, step, root, epsilon });
-    })
-}
-
-struct Squares<'a, T>(&'a [T]);
-
-impl<T: Real> Kernel for Squares<'_, T> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> f64 {
-        let mut lanes = [0.0f64; 16];
-        let mut blocks = self.0.chunks_exact(16);
-        for block in &mut blocks {
-            for (lane, value) in lanes.iter_mut().zip(block) {
-                *lane += value.to_f64() * value.to_f64();
-            }
-        }
-        for (lane, value) in lanes.iter_mut().zip(blocks.remainder()) {
-            *lane += value.to_f64() * value.to_f64();
-        }
-        lanes.iter().sum()
-    }
-}
-
-/// √Σ x² over all elements of all tensors, in f64 and in a fixed order.
+/// √Σ x² over all elements of all tensors, in f64 and in a fixed order: a number for the host.
 ///
 /// # Errors
-/// When a tensor isn't f32 or f64, or memory runs out.
+/// When a tensor isn't f32 or f64, or not on the CPU, or memory runs out.
 pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
-    let tensors: Vec<Tensor> = tensors.iter().map(|tensor| tensor.contiguous()).collect::<Result<_>>()?;
-    for tensor in &tensors {
-        with_real!("global_norm", tensor.dtype(), T => tensor.as_slice::<T>().map(|_| ()))?;
+    cpu::global_norm(tensors)
+}
+
+/// Scales all targets, f32 or f64, by one factor, so that √Σ x² over all of them is at most `max` (as PyTorch: by
+/// max / (norm + 10⁻⁶)); an infinite `max` asks only that the norm be finite, and else it is an error. The norm doesn't leave
+/// the device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClipNorm {
+    /// The largest norm.
+    pub max: f64,
+}
+
+impl InPlace for ClipNorm {
+    fn name(&self) -> &'static str {
+        "clip_norm"
     }
-    let tasks = tasks(&tensors.iter().map(Tensor::count).collect::<Vec<_>>());
-    let mut partial = Scratch::<f64>::new("global_norm", tasks.len())?;
-    let mut slots = PartialSlots::new(partial.zeroed(), 1)?;
-    let parts = slots.slots();
-    parallel_for(tasks.len(), grain(&tasks), |range| {
-        for i in range {
-            let (tensor, start, end) = tasks[i];
-            let squares = with_real!("global_norm", tensors[tensor].dtype(), T => {
-                tensors[tensor].as_slice::<T>().map(|values| dispatch(Squares(&values[start..end])))
-            });
-            // The dtypes were checked above.
-            parts.block(i)[0] = squares.unwrap_or(f64::NAN);
+
+    fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()> {
+        numbers::largest_norm(self.max)?;
+        counts("clip_norm", targets, inputs, [targets.len(), 0])?;
+        targets.iter().try_for_each(|target| real("clip_norm", target))
+    }
+
+    fn apply_cpu(&self, targets: &mut [&mut Tensor], _: &[&Tensor]) -> Result<()> {
+        let norm = cpu::global_norm(&targets.iter().map(|target| &**target).collect::<Vec<_>>())?;
+        if !norm.is_finite() {
+            return Err(Error::argument("clip_norm", format!("the gradients' norm is {norm}"))
+                .expected("finite gradients (a smaller learning rate?)"));
         }
-    })?;
-    drop(parts);
-    Ok(slots.sum().first().copied().unwrap_or(0.0).sqrt())
+        let factor = self.max / (norm + 1e-6);
+        if factor < 1.0 { targets.iter_mut().try_for_each(|target| cpu::scale(target, factor)) } else { Ok(()) }
+    }
+
+    fn cost(&self, targets: &[Meta], _: &[Meta]) -> Cost {
+        Cost::of(3.0 * targets.iter().map(Meta::count).sum::<usize>() as f64, &[targets, targets].concat(), targets)
+    }
+}
+
+/// x ← factor · x for each target, f32 or f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    /// The factor, finite in the targets' dtype.
+    pub factor: f64,
+}
+
+impl InPlace for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()> {
+        counts("scale", targets, inputs, [targets.len(), 0])?;
+        for target in targets {
+            real("scale", target)?;
+            numbers::factor(self.factor, target.dtype)?;
+        }
+        Ok(())
+    }
+
+    fn apply_cpu(&self, targets: &mut [&mut Tensor], _: &[&Tensor]) -> Result<()> {
+        targets.iter_mut().try_for_each(|target| cpu::scale(target, self.factor))
+    }
+
+    fn cost(&self, targets: &[Meta], _: &[Meta]) -> Cost {
+        cost(1.0, targets, targets)
+    }
 }
 
 /// x ← factor · x, in place.
@@ -357,26 +301,36 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
 /// # Errors
 /// When the factor isn't finite in the tensor's dtype, the tensor isn't f32 or f64, or memory runs out.
 pub fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
-    with_real!("scale", tensor.dtype(), T => {
-        numbers::factor(T::from_f64(factor).to_f64())?;
-        let (values, factor) = (tensor.as_mut_slice::<T>()?, T::from_f64(factor));
-        let count = values.len();
-        let values = Partition::new(values, GRAIN);
-        parallel_for(count, GRAIN, |range| values.take(range).iter_mut().for_each(|x| *x *= factor))
-    })
+    run_in_place(&Scale { factor }, &mut [tensor], &[])
 }
 
-struct Average<'a, T>(&'a mut [T], &'a [T], T);
+/// average ← decay · average + (1 − decay) · value: targets are averages, inputs their values. f32 or f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EmaStep {
+    /// How much of an average stays.
+    pub decay: f64,
+}
 
-impl<T: Real> Kernel for Average<'_, T> {
-    type Output = ();
+impl InPlace for EmaStep {
+    fn name(&self) -> &'static str {
+        "ema_step"
+    }
 
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let keep = T::ONE - self.2;
-        for (average, &value) in self.0.iter_mut().zip(self.1) {
-            *average = self.2 * *average + keep * value;
-        }
+    fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()> {
+        numbers::decay(self.decay)?;
+        counts("ema_step", targets, inputs, [inputs.len(), inputs.len()])?;
+        let mut targets = targets.iter();
+        inputs.iter().try_for_each(|value| fits("ema_step", &mut targets, 0, value))
+    }
+
+    fn apply_cpu(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        // What can fail is done before a value changes.
+        let values: Vec<Tensor> = inputs.iter().map(|value| value.contiguous()).collect::<Result<_>>()?;
+        targets.iter_mut().zip(&values).try_for_each(|(average, value)| cpu::average(average, value, self.decay))
+    }
+
+    fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {
+        cost(3.0, targets, inputs)
     }
 }
 
@@ -386,19 +340,7 @@ impl<T: Real> Kernel for Average<'_, T> {
 /// # Errors
 /// When the decay isn't from 0 to 1, a value doesn't fit its average, one isn't f32 or f64, or memory runs out.
 pub fn ema_step(pairs: &mut [(&mut Tensor, &Tensor)], decay: f64) -> Result<()> {
-    numbers::decay(decay)?;
-    for (average, value) in pairs.iter() {
-        check("ema_step", average, &[value])?;
-    }
-    for (average, value) in pairs {
-        let value = value.contiguous()?;
-        with_real!("ema_step", average.dtype(), T => {
-            let (target, value, decay) = (average.as_mut_slice::<T>()?, value.as_slice::<T>()?, T::from_f64(decay));
-            let target = Partition::new(target, GRAIN);
-            parallel_for(value.len(), GRAIN, |range| {
-                dispatch(Average(target.take(range.clone()), &value[range], decay));
-            })
-        })?;
-    }
-    Ok(())
+    let (mut targets, values): (Vec<&mut Tensor>, Vec<&Tensor>) =
+        pairs.iter_mut().map(|(average, value)| (&mut **average, *value)).unzip();
+    run_in_place(&EmaStep { decay }, &mut targets, &values)
 }

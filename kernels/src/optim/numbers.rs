@@ -1,6 +1,6 @@
 //! That the numbers of a step make sense, before anything changes.
 
-use tomograd_core::{Error, Result};
+use tomograd_core::{DType, Error, Result};
 
 use super::{Adam, Sgd};
 
@@ -47,7 +47,12 @@ pub(super) fn decay(decay: f64) -> Result<()> {
     within("ema_step", "the decay", decay, (0.0..=1.0).contains(&decay), "a number from 0 to 1")
 }
 
-/// A factor that isn't finite would make NaN of zeros.
-pub(super) fn factor(factor: f64) -> Result<()> {
-    within("scale", "the factor", factor, factor.is_finite(), "a finite number")
+/// A factor that isn't finite, as `dtype` has it, would make NaN of zeros.
+pub(super) fn factor(factor: f64, dtype: DType) -> Result<()> {
+    let finite = if dtype == DType::F32 { (factor as f32).is_finite() } else { factor.is_finite() };
+    within("scale", "the factor", factor, finite, "a finite number")
+}
+
+pub(super) fn largest_norm(max: f64) -> Result<()> {
+    within("clip_norm", "the largest norm", max, max >= 0.0, "a number of at least 0, or infinity")
 }

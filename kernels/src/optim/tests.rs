@@ -1,6 +1,6 @@
-use tomograd_core::{Device, Tensor, copies_on_write};
+use tomograd_core::{DType, Device, Tensor, copies_on_write};
 
-use super::*;
+use super::{cpu::GRAIN, *};
 
 fn tensor(values: &[f64]) -> Tensor {
     Tensor::from_slice(values, &[values.len()], Device::Cpu).unwrap()

@@ -12,5 +12,6 @@ mod settings;
 mod tests;
 
 pub use partition::{Grid, PartialSlots, Partition, Tile, as_uninit};
+pub(crate) use pool::or_give_up;
 pub use pool::{parallel_for, reset_workers_seen, threads, with_threads, workers_seen};
 pub use settings::{Order, Settings, current_isa, with_settings};

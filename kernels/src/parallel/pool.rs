@@ -69,8 +69,8 @@ fn pool(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
 ///
 /// The boundaries depend on `range` and `grain` alone. One chunk runs inline, without a thread being woken; so does
 /// everything inside another chunk, where `f` is called with the same chunks one after the other. Choose the grain so
-/// that a chunk is worth at least about 50 µs. A panic in a chunk becomes an error (the message is that of the first
-/// chunk, by position, among those that panicked); chunks not begun by then are left out.
+/// that a chunk is worth at least about 50 µs. A chunk that panics, or lacks memory, becomes an error (that of
+/// the first chunk, by position, among those that failed); chunks not begun by then are left out.
 pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
     in_chunks(range, grain, &f)
 }
@@ -113,8 +113,8 @@ struct Section<'a> {
     permutation: Option<Vec<usize>>,
     next: AtomicUsize,
     stop: AtomicBool,
-    /// The chunk that panicked, the first by position, and its message.
-    failure: Mutex<Option<(usize, String)>>,
+    /// The chunk that failed, the first by position, and how.
+    failure: Mutex<Option<(usize, Error)>>,
 }
 
 impl Section<'_> {
@@ -140,7 +140,7 @@ impl Section<'_> {
                     self.stop.store(true, Ordering::Relaxed);
                     let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
                     if failure.as_ref().is_none_or(|(first, _)| chunk < *first) {
-                        *failure = Some((chunk, message(&*panic)));
+                        *failure = Some((chunk, error_of(panic)));
                     }
                 }
             }
@@ -157,15 +157,38 @@ impl Section<'_> {
 
     fn result(self) -> Result<()> {
         match self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some((_, message)) => Err(Error::new(ErrorKind::Panic, "parallel_for", message)),
+            Some((_, error)) => Err(error),
             None => Ok(()),
         }
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
+/// The error with which a chunk [gave up](or_give_up), or the message of its panic.
+fn error_of(panic: Box<dyn Any + Send>) -> Error {
+    let panic = match panic.downcast::<Error>() {
+        Ok(error) => return *error,
+        Err(panic) => panic,
+    };
     let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_string())
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    Error::new(ErrorKind::Panic, "parallel_for", text.unwrap_or_else(|| "(no message)".to_string()))
+}
+
+/// What `result` holds; in a chunk, an error ends the chunk, and the section gives it to its caller as it is. A chunk has no
+/// result of its own, so that the many that can't fail stay as they are; memory for a kernel is what may be missing.
+#[inline(always)]
+pub(crate) fn or_give_up<T>(result: Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => give_up(error),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn give_up(error: Error) -> ! {
+    // Without the message of a panic, which nobody asked for.
+    std::panic::resume_unwind(Box::new(error))
 }
 
 /// The order of chunks; `None` is first to last.

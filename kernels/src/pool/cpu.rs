@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use tomograd_core::{DType, Element, Result, Tensor, TensorBuilder};
 
-use super::window::Windows;
+use super::{maximum::winner_dtype, window::Windows};
 use crate::{
     parallel::{Partition, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch},
@@ -12,11 +12,6 @@ use crate::{
 
 /// Comparisons of a parallel chunk: about 50 µs of work.
 const GRAIN: usize = 1 << 16;
-
-/// The type that numbers the voxels of a window: exact in the floating-point type that kernels count in.
-fn winner_dtype(windows: &[Windows; 3]) -> DType {
-    if windows.iter().map(Windows::most).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
-}
 
 /// The maxima, and which voxel of its window each is when `keep`.
 pub(super) fn maximum<T: Real>(

@@ -1,6 +1,6 @@
 //! Maximum pooling.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 
 use super::{
     cpu,
@@ -38,6 +38,11 @@ fn three_windows(windows: Vec<Windows>) -> [Windows; 3] {
         *to = windows;
     }
     all
+}
+
+/// The type that numbers the voxels of a window: exact in the floating-point type that kernels count in.
+pub(super) fn winner_dtype(windows: &[Windows; 3]) -> DType {
+    if windows.iter().map(Windows::most).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
 }
 
 /// That the voxels of a window can be numbered exactly in f32.
@@ -82,6 +87,11 @@ impl AdaptiveMaxPool {
 /// The methods that both kinds share, once their windows are known.
 macro_rules! maximum_methods {
     () => {
+        /// Which voxel of its window each maximum is.
+        fn state(&self, inputs: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
+            vec![outputs[0].with_dtype(winner_dtype(&self.windows(&inputs[0].shape)))]
+        }
+
         /// The state holds which voxel of its window each maximum is, in row-major order: a byte where windows are small
         /// enough, so x needn't be kept.
         fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {

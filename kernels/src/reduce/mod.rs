@@ -8,7 +8,7 @@ pub use sum_to::sum_to;
 
 use tomograd_core::{DType, Error, Random, Result, Tensor, contiguous_strides};
 
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, registry, registry::Proven};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::backward_by_device, registry, registry::Proven};
 
 /// How a reduction combines elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,22 +96,33 @@ impl Op for Reduce {
         self.is_extreme()
     }
 
-    fn backward_cpu(
+    fn backward(
         &self,
         context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        if self.is_extreme() {
+            return backward_by_device(self, context, saved, gradients, needed);
+        }
+        // Of a sum the gradient is a view, on every device.
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        let shape = &saved.metas[0].shape;
+        let scale = crate::elementwise::Chain::unary(crate::elementwise::Function::Multiply(self.factor(shape)));
+        let scaled = crate::run(&scale, &[gradient], context)?.outputs;
+        Ok(vec![Some(scaled[0].reshape(&self.kept(shape))?.expand(shape)?)])
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
         saved: Saved,
         gradients: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
-        if self.is_extreme() {
-            let chosen = cpu::first_equal(saved.input(0)?, saved.output(0)?, gradient, &self.axes)?;
-            return Ok(vec![Some(chosen)]);
-        }
-        let shape = &saved.metas[0].shape;
-        let scale = crate::elementwise::Chain::unary(crate::elementwise::Function::Multiply(self.factor(shape)));
-        let scaled = crate::run(&scale, &[gradient], context)?.outputs;
-        Ok(vec![Some(scaled[0].reshape(&self.kept(shape))?.expand(shape)?)])
+        Ok(vec![Some(cpu::first_equal(saved.input(0)?, saved.output(0)?, gradient, &self.axes)?)])
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

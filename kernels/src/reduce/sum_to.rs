@@ -1,8 +1,9 @@
 //! The adjoint of broadcasting.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::{Combine, cpu};
+use crate::op::no_kernel;
 
 /// Sums `tensor` over the axes along which `shape` was broadcast to it (in f64, in a fixed order).
 ///
@@ -18,5 +19,9 @@ pub fn sum_to(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
         .ok_or_else(|| Error::shape("sum_to", "the target has more axes").shapes([tensor.shape(), shape]))?;
     let reduced: Vec<usize> =
         (0..tensor.rank()).filter(|&axis| axis < lead || shape[axis - lead] != tensor.shape()[axis]).collect();
-    cpu::reduce(tensor, &reduced, Combine::Sum, 1.0)?.reshape(shape)
+    match tensor.device() {
+        Device::Cpu => cpu::reduce(tensor, &reduced, Combine::Sum, 1.0)?.reshape(shape),
+        Device::Meta => Tensor::meta("sum_to", shape, tensor.dtype()),
+        device => Err(no_kernel("sum_to", device)),
+    }
 }

@@ -12,7 +12,7 @@ use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
 use super::axis::{AxisMap, Run};
 use crate::{
-    parallel::{Partition, parallel_for},
+    parallel::{Partition, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch},
 };
 
@@ -64,10 +64,8 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
         let out = parts.take(chunk.start * width.output()..chunk.end * width.output());
         let rows = plan.planes * height.input;
         let room = width.input + SLACK + rows * width.output();
-        let (mut scratch, mut held) = match (Scratch::<T>::new(operation, room), Scratch::<i64>::new(operation, rows)) {
-            (Ok(scratch), Ok(held)) => (scratch, held),
-            (Err(error), _) | (_, Err(error)) => panic!("{error}"),
-        };
+        let mut scratch = or_give_up(Scratch::<T>::new(operation, room));
+        let mut held = or_give_up(Scratch::<i64>::new(operation, rows));
         let (sum, mapped) = scratch.zeroed().split_at_mut(width.input + SLACK);
         dispatch(Rows { plan: &plan, first: chunk.start, sum, mapped, held: held.zeroed(), out });
     })?;

@@ -106,6 +106,12 @@ impl Op for SelectiveScan {
         Ok(vec![inputs[0].clone()])
     }
 
+    /// The states at the beginning of each chunk: (blocks of channels, chunks, N, 16).
+    fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
+        let sizes = Self::sizes(&inputs[0].shape, &inputs[2].shape, &inputs[3].shape);
+        vec![inputs[0].with_shape(cpu::borders(sizes, true))]
+    }
+
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
         let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
         with_real!("selective_scan", inputs[0].dtype(), T => {

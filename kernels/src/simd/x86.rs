@@ -74,17 +74,104 @@ macro_rules! methods {
     )*};
 }
 
+/// That an intrinsic's name has `part` in it, at compile time.
+const fn is_called(intrinsic: &str, part: &str) {
+    let (name, part) = (intrinsic.as_bytes(), part.as_bytes());
+    let mut start = 0;
+    while start + part.len() <= name.len() {
+        let mut same = 0;
+        while same < part.len() && name[start + same] == part[same] {
+            same += 1;
+        }
+        if same == part.len() {
+            return;
+        }
+        start += 1;
+    }
+    panic!("an intrinsic is bound to a label that isn't its name");
+}
+
 /// For partial loads and stores with AVX2: a window that starts at `8 - count` has its first `count` elements set.
 static WINDOW32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The same for lanes of 64 bits, from `4 - count`.
 static WINDOW64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! avx2 {
-    ($vector:ident, $elem:ident, $bits:ident, $lanes:expr, $window:ident, $reg:ident,
-     $maskload:ident, $maskstore:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
-     $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
-     $min:ident, $max:ident, $floor:ident, $round:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $odd:ident, $interleave:ident) => {
+    (
+        $vector:ident,
+        elem: $elem:ident,
+        bits: $bits:ident,
+        lanes: $lanes:expr,
+        window: $window:ident,
+        reg: $reg:ident,
+        maskload: $maskload:ident,
+        maskstore: $maskstore:ident,
+        set1: $set1:ident,
+        set1_bits: $set1_bits:ident,
+        to_int: $to_int:ident,
+        from_int: $from_int:ident,
+        loadu: $loadu:ident,
+        storeu: $storeu:ident,
+        add: $add:ident,
+        sub: $sub:ident,
+        mul: $mul:ident,
+        div: $div:ident,
+        fmadd: $fmadd:ident,
+        fnmadd: $fnmadd:ident,
+        sqrt: $sqrt:ident,
+        min: $min:ident,
+        max: $max:ident,
+        floor: $floor:ident,
+        round: $round:ident,
+        cmp: $cmp:ident,
+        blend: $blend:ident,
+        and: $and:ident,
+        andnot: $andnot:ident,
+        or: $or:ident,
+        xor: $xor:ident,
+        iadd: $iadd:ident,
+        isub: $isub:ident,
+        shl: $shl:ident,
+        shr: $shr:ident,
+        transpose: $transpose:ident,
+        even: $even:ident,
+        odd: $odd:ident,
+        interleave: $interleave:ident
+    ) => {
+        // A label beside an intrinsic of another name doesn't compile.
+        const _: () = {
+            is_called(stringify!($maskload), "maskload");
+            is_called(stringify!($maskstore), "maskstore");
+            is_called(stringify!($set1), "set1_p");
+            is_called(stringify!($set1_bits), "set1_epi");
+            is_called(stringify!($loadu), "_loadu_");
+            is_called(stringify!($storeu), "_storeu_");
+            is_called(stringify!($add), "_add_p");
+            is_called(stringify!($sub), "_sub_p");
+            is_called(stringify!($mul), "_mul_");
+            is_called(stringify!($div), "_div_");
+            is_called(stringify!($fmadd), "_fmadd_");
+            is_called(stringify!($fnmadd), "_fnmadd_");
+            is_called(stringify!($sqrt), "_sqrt_");
+            is_called(stringify!($min), "_min_");
+            is_called(stringify!($max), "_max_");
+            is_called(stringify!($floor), "_floor_");
+            is_called(stringify!($round), "_round_");
+            is_called(stringify!($cmp), "_cmp_");
+            is_called(stringify!($blend), "_blend");
+            is_called(stringify!($and), "_and_");
+            is_called(stringify!($andnot), "_andnot_");
+            is_called(stringify!($or), "_or_");
+            is_called(stringify!($xor), "_xor_");
+            is_called(stringify!($iadd), "_add_epi");
+            is_called(stringify!($isub), "_sub_epi");
+            is_called(stringify!($shl), "_sllv_");
+            is_called(stringify!($shr), "_srlv_");
+            is_called(stringify!($transpose), "transpose");
+            is_called(stringify!($even), "even");
+            is_called(stringify!($odd), "odd");
+            is_called(stringify!($interleave), "interleave");
+        };
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $reg;
@@ -167,93 +254,160 @@ macro_rules! avx2 {
 
 avx2!(
     F32x8,
-    f32,
-    i32,
-    8,
-    WINDOW32,
-    __m256,
-    _mm256_maskload_ps,
-    _mm256_maskstore_ps,
-    _mm256_set1_ps,
-    _mm256_set1_epi32,
-    _mm256_castps_si256,
-    _mm256_castsi256_ps,
-    _mm256_loadu_ps,
-    _mm256_storeu_ps,
-    _mm256_add_ps,
-    _mm256_sub_ps,
-    _mm256_mul_ps,
-    _mm256_div_ps,
-    _mm256_fmadd_ps,
-    _mm256_fnmadd_ps,
-    _mm256_sqrt_ps,
-    _mm256_min_ps,
-    _mm256_max_ps,
-    _mm256_floor_ps,
-    _mm256_round_ps,
-    _mm256_cmp_ps,
-    _mm256_blendv_ps,
-    _mm256_and_ps,
-    _mm256_andnot_ps,
-    _mm256_or_ps,
-    _mm256_xor_ps,
-    _mm256_add_epi32,
-    _mm256_sub_epi32,
-    _mm256_sllv_epi32,
-    _mm256_srlv_epi32,
-    transpose_8x8_f32,
-    even_f32x8,
-    odd_f32x8,
-    interleave_f32x8
+    elem: f32,
+    bits: i32,
+    lanes: 8,
+    window: WINDOW32,
+    reg: __m256,
+    maskload: _mm256_maskload_ps,
+    maskstore: _mm256_maskstore_ps,
+    set1: _mm256_set1_ps,
+    set1_bits: _mm256_set1_epi32,
+    to_int: _mm256_castps_si256,
+    from_int: _mm256_castsi256_ps,
+    loadu: _mm256_loadu_ps,
+    storeu: _mm256_storeu_ps,
+    add: _mm256_add_ps,
+    sub: _mm256_sub_ps,
+    mul: _mm256_mul_ps,
+    div: _mm256_div_ps,
+    fmadd: _mm256_fmadd_ps,
+    fnmadd: _mm256_fnmadd_ps,
+    sqrt: _mm256_sqrt_ps,
+    min: _mm256_min_ps,
+    max: _mm256_max_ps,
+    floor: _mm256_floor_ps,
+    round: _mm256_round_ps,
+    cmp: _mm256_cmp_ps,
+    blend: _mm256_blendv_ps,
+    and: _mm256_and_ps,
+    andnot: _mm256_andnot_ps,
+    or: _mm256_or_ps,
+    xor: _mm256_xor_ps,
+    iadd: _mm256_add_epi32,
+    isub: _mm256_sub_epi32,
+    shl: _mm256_sllv_epi32,
+    shr: _mm256_srlv_epi32,
+    transpose: transpose_8x8_f32,
+    even: even_f32x8,
+    odd: odd_f32x8,
+    interleave: interleave_f32x8
 );
 avx2!(
     F64x4,
-    f64,
-    i64,
-    4,
-    WINDOW64,
-    __m256d,
-    _mm256_maskload_pd,
-    _mm256_maskstore_pd,
-    _mm256_set1_pd,
-    _mm256_set1_epi64x,
-    _mm256_castpd_si256,
-    _mm256_castsi256_pd,
-    _mm256_loadu_pd,
-    _mm256_storeu_pd,
-    _mm256_add_pd,
-    _mm256_sub_pd,
-    _mm256_mul_pd,
-    _mm256_div_pd,
-    _mm256_fmadd_pd,
-    _mm256_fnmadd_pd,
-    _mm256_sqrt_pd,
-    _mm256_min_pd,
-    _mm256_max_pd,
-    _mm256_floor_pd,
-    _mm256_round_pd,
-    _mm256_cmp_pd,
-    _mm256_blendv_pd,
-    _mm256_and_pd,
-    _mm256_andnot_pd,
-    _mm256_or_pd,
-    _mm256_xor_pd,
-    _mm256_add_epi64,
-    _mm256_sub_epi64,
-    _mm256_sllv_epi64,
-    _mm256_srlv_epi64,
-    transpose_8x8_f64,
-    even_f64x4,
-    odd_f64x4,
-    interleave_f64x4
+    elem: f64,
+    bits: i64,
+    lanes: 4,
+    window: WINDOW64,
+    reg: __m256d,
+    maskload: _mm256_maskload_pd,
+    maskstore: _mm256_maskstore_pd,
+    set1: _mm256_set1_pd,
+    set1_bits: _mm256_set1_epi64x,
+    to_int: _mm256_castpd_si256,
+    from_int: _mm256_castsi256_pd,
+    loadu: _mm256_loadu_pd,
+    storeu: _mm256_storeu_pd,
+    add: _mm256_add_pd,
+    sub: _mm256_sub_pd,
+    mul: _mm256_mul_pd,
+    div: _mm256_div_pd,
+    fmadd: _mm256_fmadd_pd,
+    fnmadd: _mm256_fnmadd_pd,
+    sqrt: _mm256_sqrt_pd,
+    min: _mm256_min_pd,
+    max: _mm256_max_pd,
+    floor: _mm256_floor_pd,
+    round: _mm256_round_pd,
+    cmp: _mm256_cmp_pd,
+    blend: _mm256_blendv_pd,
+    and: _mm256_and_pd,
+    andnot: _mm256_andnot_pd,
+    or: _mm256_or_pd,
+    xor: _mm256_xor_pd,
+    iadd: _mm256_add_epi64,
+    isub: _mm256_sub_epi64,
+    shl: _mm256_sllv_epi64,
+    shr: _mm256_srlv_epi64,
+    transpose: transpose_8x8_f64,
+    even: even_f64x4,
+    odd: odd_f64x4,
+    interleave: interleave_f64x4
 );
 
 macro_rules! avx512 {
-    ($vector:ident, $elem:ident, $bits:ident, $lanes:expr, $mask:ident,
-     $maskz_loadu:ident, $mask_storeu:ident, $set1:ident, $set1_bits:ident, $to_int:ident, $from_int:ident,
-     $loadu:ident, $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident, $sqrt:ident,
-     $min:ident, $max:ident, $roundscale:ident, $cmp:ident, $blend:ident, $and:ident, $andnot:ident, $or:ident,
-     $xor:ident, $iadd:ident, $isub:ident, $shl:ident, $shr:ident, $transpose:ident, $even:ident, $odd:ident, $interleave:ident) => {
+    (
+        $vector:ident,
+        elem: $elem:ident,
+        bits: $bits:ident,
+        lanes: $lanes:expr,
+        mask: $mask:ident,
+        maskz_loadu: $maskz_loadu:ident,
+        mask_storeu: $mask_storeu:ident,
+        set1: $set1:ident,
+        set1_bits: $set1_bits:ident,
+        to_int: $to_int:ident,
+        from_int: $from_int:ident,
+        loadu: $loadu:ident,
+        storeu: $storeu:ident,
+        add: $add:ident,
+        sub: $sub:ident,
+        mul: $mul:ident,
+        div: $div:ident,
+        fmadd: $fmadd:ident,
+        fnmadd: $fnmadd:ident,
+        sqrt: $sqrt:ident,
+        min: $min:ident,
+        max: $max:ident,
+        roundscale: $roundscale:ident,
+        cmp: $cmp:ident,
+        blend: $blend:ident,
+        and: $and:ident,
+        andnot: $andnot:ident,
+        or: $or:ident,
+        xor: $xor:ident,
+        iadd: $iadd:ident,
+        isub: $isub:ident,
+        shl: $shl:ident,
+        shr: $shr:ident,
+        transpose: $transpose:ident,
+        even: $even:ident,
+        odd: $odd:ident,
+        interleave: $interleave:ident
+    ) => {
+        // A label beside an intrinsic of another name doesn't compile.
+        const _: () = {
+            is_called(stringify!($maskz_loadu), "maskz_loadu");
+            is_called(stringify!($mask_storeu), "mask_storeu");
+            is_called(stringify!($set1), "set1_p");
+            is_called(stringify!($set1_bits), "set1_epi");
+            is_called(stringify!($loadu), "_loadu_");
+            is_called(stringify!($storeu), "_storeu_");
+            is_called(stringify!($add), "_add_p");
+            is_called(stringify!($sub), "_sub_p");
+            is_called(stringify!($mul), "_mul_");
+            is_called(stringify!($div), "_div_");
+            is_called(stringify!($fmadd), "_fmadd_");
+            is_called(stringify!($fnmadd), "_fnmadd_");
+            is_called(stringify!($sqrt), "_sqrt_");
+            is_called(stringify!($min), "_min_");
+            is_called(stringify!($max), "_max_");
+            is_called(stringify!($roundscale), "_roundscale_");
+            is_called(stringify!($cmp), "_cmp_");
+            is_called(stringify!($blend), "_blend");
+            is_called(stringify!($and), "_and_");
+            is_called(stringify!($andnot), "_andnot_");
+            is_called(stringify!($or), "_or_");
+            is_called(stringify!($xor), "_xor_");
+            is_called(stringify!($iadd), "_add_epi");
+            is_called(stringify!($isub), "_sub_epi");
+            is_called(stringify!($shl), "_sllv_");
+            is_called(stringify!($shr), "_srlv_");
+            is_called(stringify!($transpose), "transpose");
+            is_called(stringify!($even), "even");
+            is_called(stringify!($odd), "odd");
+            is_called(stringify!($interleave), "interleave");
+        };
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $mask;
@@ -343,81 +497,81 @@ fn first_lanes(count: usize) -> u32 {
 
 avx512!(
     F32x16,
-    f32,
-    i32,
-    16,
-    __mmask16,
-    _mm512_maskz_loadu_ps,
-    _mm512_mask_storeu_ps,
-    _mm512_set1_ps,
-    _mm512_set1_epi32,
-    _mm512_castps_si512,
-    _mm512_castsi512_ps,
-    _mm512_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_add_ps,
-    _mm512_sub_ps,
-    _mm512_mul_ps,
-    _mm512_div_ps,
-    _mm512_fmadd_ps,
-    _mm512_fnmadd_ps,
-    _mm512_sqrt_ps,
-    _mm512_min_ps,
-    _mm512_max_ps,
-    _mm512_roundscale_ps,
-    _mm512_cmp_ps_mask,
-    _mm512_mask_blend_ps,
-    _mm512_and_ps,
-    _mm512_andnot_ps,
-    _mm512_or_ps,
-    _mm512_xor_ps,
-    _mm512_add_epi32,
-    _mm512_sub_epi32,
-    _mm512_sllv_epi32,
-    _mm512_srlv_epi32,
-    transpose_8x8_f32,
-    even_f32x16,
-    odd_f32x16,
-    interleave_f32x16
+    elem: f32,
+    bits: i32,
+    lanes: 16,
+    mask: __mmask16,
+    maskz_loadu: _mm512_maskz_loadu_ps,
+    mask_storeu: _mm512_mask_storeu_ps,
+    set1: _mm512_set1_ps,
+    set1_bits: _mm512_set1_epi32,
+    to_int: _mm512_castps_si512,
+    from_int: _mm512_castsi512_ps,
+    loadu: _mm512_loadu_ps,
+    storeu: _mm512_storeu_ps,
+    add: _mm512_add_ps,
+    sub: _mm512_sub_ps,
+    mul: _mm512_mul_ps,
+    div: _mm512_div_ps,
+    fmadd: _mm512_fmadd_ps,
+    fnmadd: _mm512_fnmadd_ps,
+    sqrt: _mm512_sqrt_ps,
+    min: _mm512_min_ps,
+    max: _mm512_max_ps,
+    roundscale: _mm512_roundscale_ps,
+    cmp: _mm512_cmp_ps_mask,
+    blend: _mm512_mask_blend_ps,
+    and: _mm512_and_ps,
+    andnot: _mm512_andnot_ps,
+    or: _mm512_or_ps,
+    xor: _mm512_xor_ps,
+    iadd: _mm512_add_epi32,
+    isub: _mm512_sub_epi32,
+    shl: _mm512_sllv_epi32,
+    shr: _mm512_srlv_epi32,
+    transpose: transpose_8x8_f32,
+    even: even_f32x16,
+    odd: odd_f32x16,
+    interleave: interleave_f32x16
 );
 avx512!(
     F64x8,
-    f64,
-    i64,
-    8,
-    __mmask8,
-    _mm512_maskz_loadu_pd,
-    _mm512_mask_storeu_pd,
-    _mm512_set1_pd,
-    _mm512_set1_epi64,
-    _mm512_castpd_si512,
-    _mm512_castsi512_pd,
-    _mm512_loadu_pd,
-    _mm512_storeu_pd,
-    _mm512_add_pd,
-    _mm512_sub_pd,
-    _mm512_mul_pd,
-    _mm512_div_pd,
-    _mm512_fmadd_pd,
-    _mm512_fnmadd_pd,
-    _mm512_sqrt_pd,
-    _mm512_min_pd,
-    _mm512_max_pd,
-    _mm512_roundscale_pd,
-    _mm512_cmp_pd_mask,
-    _mm512_mask_blend_pd,
-    _mm512_and_pd,
-    _mm512_andnot_pd,
-    _mm512_or_pd,
-    _mm512_xor_pd,
-    _mm512_add_epi64,
-    _mm512_sub_epi64,
-    _mm512_sllv_epi64,
-    _mm512_srlv_epi64,
-    transpose_8x8_f64,
-    even_f64x8,
-    odd_f64x8,
-    interleave_f64x8
+    elem: f64,
+    bits: i64,
+    lanes: 8,
+    mask: __mmask8,
+    maskz_loadu: _mm512_maskz_loadu_pd,
+    mask_storeu: _mm512_mask_storeu_pd,
+    set1: _mm512_set1_pd,
+    set1_bits: _mm512_set1_epi64,
+    to_int: _mm512_castpd_si512,
+    from_int: _mm512_castsi512_pd,
+    loadu: _mm512_loadu_pd,
+    storeu: _mm512_storeu_pd,
+    add: _mm512_add_pd,
+    sub: _mm512_sub_pd,
+    mul: _mm512_mul_pd,
+    div: _mm512_div_pd,
+    fmadd: _mm512_fmadd_pd,
+    fnmadd: _mm512_fnmadd_pd,
+    sqrt: _mm512_sqrt_pd,
+    min: _mm512_min_pd,
+    max: _mm512_max_pd,
+    roundscale: _mm512_roundscale_pd,
+    cmp: _mm512_cmp_pd_mask,
+    blend: _mm512_mask_blend_pd,
+    and: _mm512_and_pd,
+    andnot: _mm512_andnot_pd,
+    or: _mm512_or_pd,
+    xor: _mm512_xor_pd,
+    iadd: _mm512_add_epi64,
+    isub: _mm512_sub_epi64,
+    shl: _mm512_sllv_epi64,
+    shr: _mm512_srlv_epi64,
+    transpose: transpose_8x8_f64,
+    even: even_f64x8,
+    odd: odd_f64x8,
+    interleave: interleave_f64x8
 );
 
 /// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.

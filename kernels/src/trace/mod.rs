@@ -14,10 +14,11 @@ use std::{
 
 use tomograd_core::shape_text;
 
-use crate::{Cost, Meta, Op};
+use crate::{Cost, Meta};
 
 /// Which of an operation's functions ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Direction {
     /// The outputs were computed.
     Forward,
@@ -25,14 +26,17 @@ pub enum Direction {
     Backward,
     /// Output 0 was computed again.
     Recompute,
+    /// Tensors were written over.
+    InPlace,
 }
 
 /// One run of an operation.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Event {
     /// The operation's name.
     pub operation: &'static str,
-    /// Forward, backward or recomputation.
+    /// Forward, backward, recomputation or in place.
     pub direction: Direction,
     /// The kernel paths that it chose, in order: `direct`, `winograd`.
     pub paths: Vec<&'static str>,
@@ -95,13 +99,19 @@ fn is_on() -> bool {
     prints() || chrome::Writer::of_process().is_some() || COLLECTED.with_borrow(Option::is_some)
 }
 
-pub(crate) fn record(op: &dyn Op, direction: Direction, start: Instant, cost: impl Fn() -> Cost, metas: &[Meta]) {
+pub(crate) fn record(
+    operation: &'static str,
+    direction: Direction,
+    start: Instant,
+    cost: impl Fn() -> Cost,
+    metas: &[Meta],
+) {
     let time = start.elapsed();
     if !is_on() {
         return;
     }
     let event = Event {
-        operation: op.name(),
+        operation,
         direction,
         paths: PATHS.with_borrow_mut(std::mem::take),
         estimates: ESTIMATES.with_borrow_mut(std::mem::take),

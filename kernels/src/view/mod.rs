@@ -3,9 +3,9 @@
 mod cpu;
 mod reference;
 
-use tomograd_core::{Layout, Random, Result, Tensor};
+use tomograd_core::{Device, Layout, Random, Result, Tensor};
 
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, registry, registry::Proven};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel, registry, registry::Proven};
 
 /// A view of the input: no element is moved, but where [`Reshape`](View::Reshape) can't be expressed by strides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Op for View {
         Ok(vec![inputs[0].with_shape(shape)])
     }
 
-    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+    fn forward(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
         let x = inputs[0];
         Ok(Forward::one(match self {
             View::Permute(axes) => x.permute(axes)?,
@@ -70,7 +70,7 @@ impl Op for View {
         }))
     }
 
-    fn backward_cpu(
+    fn backward(
         &self,
         _: &Context,
         saved: Saved,
@@ -87,7 +87,11 @@ impl Op for View {
                 }
                 gradient.permute(&inverse)?
             }
-            View::Slice { axis, start, step, .. } => cpu::unslice(gradient, shape, *axis, *start, *step)?,
+            View::Slice { axis, start, step, .. } => match gradient.device() {
+                Device::Cpu => cpu::unslice(gradient, shape, *axis, *start, *step)?,
+                Device::Meta => Tensor::meta("slice", shape, gradient.dtype())?,
+                device => return Err(no_kernel("slice", device)),
+            },
             View::Expand(_) => crate::reduce::sum_to(gradient, shape)?,
             View::Reshape(_) => gradient.reshape(shape)?,
         })])

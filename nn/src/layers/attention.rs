@@ -57,7 +57,8 @@ impl MultiHeadAttention {
                 .shapes([x.shape()]));
         };
         let (weight, bias) = (pass.parameter(self.weight)?, pass.parameter(self.bias)?);
-        let all = Var::apply(matmul::Linear { bias: true }, &[x, &weight, &bias])?;
+        let all = Var::apply(matmul::Linear { bias: true }, &[x, &weight, &bias])
+            .map_err(|error| pass.within(self.weight, error))?;
         // Heads beside the batch: (N, heads, L, E / heads), views of one tensor.
         let heads = |part: Var| part.reshape(&[batch, length, self.heads, size / self.heads])?.transpose(1, 2);
         let parts = all.split(&[size; 3], 2)?.into_iter().map(heads).collect::<Result<Vec<Var>>>()?;

@@ -1,8 +1,9 @@
 //! Layers of one operation: linear, activations, dropout, pooling, upsampling.
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Error, Result, TensorBuilder, element_count};
+use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::{
+    dropout,
     elementwise::{Chain, Function},
     matmul,
     pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
@@ -110,7 +111,7 @@ impl Module for Linear {
         let weight = pass.parameter(self.weight)?;
         let bias = self.bias.map(|bias| pass.parameter(bias)).transpose()?;
         let inputs: Vec<&Var> = [x, &weight].into_iter().chain(&bias).collect();
-        Var::apply(matmul::Linear { bias: bias.is_some() }, &inputs)
+        Var::apply(matmul::Linear { bias: bias.is_some() }, &inputs).map_err(|error| pass.within(self.weight, error))
     }
 }
 
@@ -149,16 +150,9 @@ impl Module for Dropout {
         if !pass.is_training() || self.probability == 0.0 {
             return Ok(x.clone());
         }
-        let mut shape = x.shape().to_vec();
-        if self.whole_channels {
-            shape.iter_mut().skip(2).for_each(|size| *size = 1);
-        }
-        let mut random = pass.random(&self.path).random();
-        let scale = 1.0 / (1.0 - self.probability);
-        let mut factor = |_| if random.bernoulli(self.probability) { 0.0 } else { scale };
-        let factors = TensorBuilder::<f64>::new("dropout", &shape, x.value().device())?.fill_with(&mut factor)?;
-        let factors = factors.converted(x.dtype())?;
-        x.mul(&pass.input(&factors))
+        let Self { probability, whole_channels, .. } = *self;
+        Var::apply(dropout::Dropout { seed: pass.random(&self.path), probability, whole_channels }, &[x])
+            .map_err(|error| error.within(self.path.clone()))
     }
 }
 

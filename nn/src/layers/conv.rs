@@ -98,6 +98,11 @@ impl Conv {
         self.out_channels
     }
 
+    /// An error of a run, with the layer's path.
+    pub(super) fn within(&self, error: Error, pass: &Pass) -> Error {
+        pass.within(self.weight, error)
+    }
+
     /// The operation and its inputs, for one x or two whose channels are put together.
     pub(super) fn inputs(&self, x: &[&Var], pass: &Pass) -> Result<(conv::Conv, Vec<Var>)> {
         let mut inputs: Vec<Var> = x.iter().map(|&x| x.clone()).collect();
@@ -285,7 +290,7 @@ impl ConvBuilder<'_, ConvTranspose> {
 impl Module for Conv {
     fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
         let (op, inputs) = self.inputs(&[x], pass)?;
-        Var::apply(op, &inputs.iter().collect::<Vec<_>>())
+        Var::apply(op, &inputs.iter().collect::<Vec<_>>()).map_err(|error| pass.within(self.weight, error))
     }
 }
 
@@ -294,6 +299,6 @@ impl Module for ConvTranspose {
         let weight = pass.parameter(self.weight)?;
         let bias = self.bias.map(|bias| pass.parameter(bias)).transpose()?;
         let inputs: Vec<&Var> = [x, &weight].into_iter().chain(&bias).collect();
-        Var::apply(self.op.clone(), &inputs)
+        Var::apply(self.op.clone(), &inputs).map_err(|error| pass.within(self.weight, error))
     }
 }

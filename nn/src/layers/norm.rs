@@ -145,7 +145,11 @@ impl Module for Norm {
     fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
         let (op, rest) = self.op(pass)?;
         let inputs: Vec<&Var> = std::iter::once(x).chain(&rest).collect();
-        self.finish(Var::apply_all(op, &inputs)?, pass)
+        let outputs = Var::apply_all(op, &inputs).map_err(|error| match self.affine {
+            Some([weight, _]) => pass.within(weight, error),
+            None => error,
+        })?;
+        self.finish(outputs, pass)
     }
 }
 
@@ -190,6 +194,7 @@ impl LayerNorm {
 impl Module for LayerNorm {
     fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
         Var::apply(self.op.clone(), &[x, &pass.parameter(self.weight)?, &pass.parameter(self.bias)?])
+            .map_err(|error| pass.within(self.weight, error))
     }
 }
 
@@ -233,7 +238,8 @@ impl ConvNormActivation {
         let (norm, rest) = self.norm.op(pass)?;
         inputs.extend(rest);
         let op = conv::ConvNormActivation { conv, norm };
-        self.norm.finish(Var::apply_all(op, &inputs.iter().collect::<Vec<_>>())?, pass)
+        let outputs = Var::apply_all(op, &inputs.iter().collect::<Vec<_>>());
+        self.norm.finish(outputs.map_err(|error| self.conv.within(error, pass))?, pass)
     }
 }
 

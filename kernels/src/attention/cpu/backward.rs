@@ -16,7 +16,7 @@ use crate::{
         pack::pack_panel,
         tile::{Left, Rows, panel_rows},
     },
-    parallel::{Grid, PartialSlots, Partition, Tile, parallel_for},
+    parallel::{Grid, PartialSlots, Partition, Tile, or_give_up, parallel_for},
     reduce::sum_to,
     simd::{Kernel, Real, Simd, Vector, dispatch, dot, math, transpose},
 };
@@ -197,7 +197,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         let key_block = block_size(self.part.min(keys), KEY_BLOCK, STRIP);
         let (columns, q_width) = (key_block.min(self.part).next_multiple_of(16), size.next_multiple_of(16));
         let tile = QUERY_BLOCK * STRIP;
-        let (_scratch, pointers) = rooms::<T, 15>([
+        let (_scratch, pointers) = or_give_up(rooms::<T, 15>([
             padded(queries) * size,
             padded(queries) * value,
             padded(size) * queries,
@@ -213,8 +213,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
             tile,
             if self.plan.biases.is_empty() { 0 } else { tile },
             QUERY_BLOCK * columns,
-        ])
-        .expect("memory for attention");
+        ]));
         let [q, dy, q_elements, dy_elements, inner, dq, k, v, k_elements, dk, dv, weights, scores, bias, packed] =
             pointers;
         let rooms = Rooms {

@@ -15,7 +15,7 @@ use crate::{
         block_size,
         tile::{Left, Rows, next_vectors, panel_rows, rounded_rows, tile},
     },
-    parallel::{Grid, parallel_for},
+    parallel::{Grid, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math, transpose, vectors},
 };
 
@@ -116,7 +116,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         let (key_block, values) = (self.plan.key_block(), padded(value));
         let columns = self.chunk.min(self.plan.queries).next_multiple_of(16);
         let strip_room = padded(key_block) * QUERY_GROUP;
-        let (_scratch, [q, k, v, scores, bias, largest, totals, sums]) = rooms::<T, 8>([
+        let (_scratch, [q, k, v, scores, bias, largest, totals, sums]) = or_give_up(rooms::<T, 8>([
             size * columns,
             padded(key_block) * size,
             values * key_block,
@@ -125,8 +125,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
             columns,
             columns,
             values * columns,
-        ])
-        .expect("memory for attention");
+        ]));
         let rooms = Rooms { q, k, v, scores, bias, largest, totals, sums, values };
         let steps = Steps::new::<S, T>(size.max(key_block));
         let value_rows: Vec<usize> = (0..key_block).map(|key| key * self.plan.v.row).collect();

@@ -6,6 +6,7 @@ mod depthwise;
 mod epilogue;
 mod path;
 mod pointwise;
+pub(super) mod run;
 mod source;
 mod tensors;
 mod weights;

@@ -7,7 +7,7 @@
 use super::source::{Reading, Tap, equal_blocks};
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
-use crate::parallel::{PartialSlots, Partition, parallel_for};
+use crate::parallel::{PartialSlots, Partition, or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch, sum, transpose};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -155,7 +155,7 @@ impl<T: Real> Chunks<'_, T> {
         // Output channels are handled in strips of a tile's width, the last one maybe a vector narrower.
         let padded = outputs.next_multiple_of(lanes);
         let pairs = inputs * taps;
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
+        let scratch = |count: usize| or_give_up(Scratch::<T>::new("conv", count));
         let mut sums_scratch = scratch(pairs * padded);
         // The first box writes them.
         let sums = sums_scratch.uninit().as_mut_ptr().cast::<T>();

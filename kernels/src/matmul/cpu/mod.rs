@@ -6,7 +6,7 @@
 pub(crate) mod pack;
 pub(crate) mod tile;
 
-use crate::parallel::{Grid, Partition, as_uninit, parallel_for};
+use crate::parallel::{Grid, Partition, as_uninit, or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
@@ -359,7 +359,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
         let lanes = T::Vec::<S>::LANES;
         let height = panel_rows::<S>();
         let k_block = packed_b.k_block * if packed_b.data.is_some() { long_k_blocks::<S>() } else { 1 };
-        let scratch = |count| Scratch::<T>::new("matmul", count).expect("memory for packing");
+        let scratch = |count| or_give_up(Scratch::<T>::new("matmul", count));
         let mut b_scratch =
             scratch(if packed_b.data.is_some() { 0 } else { column_block.next_multiple_of(width) * k_block });
         let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block * k_block });

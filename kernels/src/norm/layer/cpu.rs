@@ -24,7 +24,7 @@ fn grain(length: usize) -> usize {
 }
 
 /// Numbers kept of each row: those of the [`Line`] that gives x̂.
-const KEPT: usize = 4;
+pub(super) const KEPT: usize = 4;
 
 fn kept<T: Real>(line: Line<T>) -> [T; KEPT] {
     [line.power, line.center, line.scale, line.shift]

@@ -5,7 +5,7 @@ mod cpu;
 use tomograd_core::{Error, Random, Result, Tensor};
 
 use super::proofs::Plain;
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, registry, registry::Proven};
+use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, check, op::with_real, registry, registry::Proven};
 
 /// y = γ (x − mean) / √(variance + ε) + β, mean and (biased) variance being those of the last `axes` axes of x; γ and β,
 /// inputs 1 and 2 when `affine`, have the shape of these axes. Ba et al. 2016.
@@ -66,6 +66,12 @@ impl Op for LayerNorm {
         Ok(vec![x.clone()])
     }
 
+    /// Four numbers of each row: those of the line that gives x̂.
+    fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
+        let length = self.length(&inputs[0].shape);
+        vec![inputs[0].with_shape([inputs[0].count().checked_div(length).unwrap_or(0), cpu::KEPT])]
+    }
+
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
         let (y, statistics) = self.apply(inputs, None)?;
         Ok(Forward { outputs: vec![y], state: vec![statistics] })
@@ -103,17 +109,19 @@ impl Op for LayerNorm {
         })
     }
 
-    fn recomputes(&self) -> bool {
-        true
-    }
-
-    fn recompute_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
-        let inputs: Vec<&Tensor> = (0..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
-        Ok(self.apply(&inputs, Some(saved.state(0)?))?.0)
+    fn recompute(&self) -> Option<&dyn Recompute> {
+        Some(self)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(8.0 * inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Recompute for LayerNorm {
+    fn output_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
+        let inputs: Vec<&Tensor> = (0..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+        Ok(self.apply(&inputs, Some(saved.state(0)?))?.0)
     }
 }
 

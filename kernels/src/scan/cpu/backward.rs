@@ -15,7 +15,7 @@ use super::{
     rows::{LANES, Row, cut, expect, scatter},
 };
 use crate::{
-    parallel::{PartialSlots, Partition, parallel_for},
+    parallel::{PartialSlots, Partition, or_give_up, parallel_for},
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, math, vectors},
 };
 
@@ -139,7 +139,7 @@ impl<T: Real> Kernel for Tasks<'_, T> {
         let (task, states) = (&self.task, self.task.inputs.sizes.states);
         let of_b = states * task.inputs.sizes.length;
         let count = (ARRAYS * STEPS + TOGETHER * (2 * STEPS + 1 + 2 * LANES) + 4 * states) * LANES;
-        let mut scratch = Scratch::<T>::new("selective_scan", count).expect("memory for rows");
+        let mut scratch = or_give_up(Scratch::<T>::new("selective_scan", count));
         let (rows, _) = scratch.zeroed().as_chunks_mut::<LANES>();
         for index in self.range {
             let (pair, part) = (index / task.parts, index % task.parts);

@@ -5,26 +5,32 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Device, Result, Scratch, TensorBuilder};
 
 use super::{
-    Inputs, STEPS, chunks, limit, power,
+    Inputs, STEPS, Sizes, chunks, limit, power,
     rows::{LANES, Row, cut, expect, scatter},
 };
 use crate::{
     Forward,
-    parallel::{Partition, parallel_for},
+    parallel::{Partition, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math},
 };
 
 /// Steps of states in a parallel chunk.
 const GRAIN: usize = 1 << 17;
 
+/// The shape of what is kept for the backward run: the states at the beginning of each chunk, for blocks of channels.
+pub(in crate::scan) fn borders(sizes: Sizes, keep: bool) -> [usize; 4] {
+    let blocks = sizes.batch * sizes.groups * (sizes.channels / sizes.groups).div_ceil(LANES);
+    [blocks, if keep { sizes.length.div_ceil(STEPS) } else { 0 }, sizes.states, LANES]
+}
+
 /// The output, and for the backward run the states at the beginning of each chunk: (blocks of channels, chunks, N, 16).
 pub(in crate::scan) fn forward<T: Real>(inputs: &Inputs<'_, T>, keep: bool) -> Result<Forward> {
     let sizes = inputs.sizes;
-    let blocks = sizes.batch * sizes.groups * inputs.group_blocks();
-    let kept = if keep { sizes.length.div_ceil(STEPS) } else { 0 };
+    let borders = borders(sizes, keep);
+    let [blocks, kept, ..] = borders;
     let shape = [sizes.batch, sizes.channels, sizes.length];
     let mut output = TensorBuilder::<T>::new("selective_scan", &shape, Device::Cpu)?;
-    let mut borders = TensorBuilder::<T>::new("selective_scan", &[blocks, kept, sizes.states, LANES], Device::Cpu)?;
+    let mut borders = TensorBuilder::<T>::new("selective_scan", &borders, Device::Cpu)?;
     let grain = (GRAIN / (LANES * sizes.states * sizes.length).max(1)).max(1);
     let (rows, kept_size) = (output.uninit()?, kept * sizes.states * LANES);
     if !rows.is_empty() {
@@ -57,8 +63,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     fn run<S: Simd>(self, _: S) {
         let (inputs, of_group) = (self.inputs, self.inputs.group_blocks());
         let (states, length) = (inputs.sizes.states, inputs.sizes.length);
-        let mut scratch =
-            Scratch::<T>::new("selective_scan", (5 * STEPS + 2 * states) * LANES).expect("memory for rows");
+        let mut scratch = or_give_up(Scratch::<T>::new("selective_scan", (5 * STEPS + 2 * states) * LANES));
         let (rows, _) = scratch.zeroed().as_chunks_mut::<LANES>();
         let (a, rows) = rows.split_at_mut(states);
         let (state, rows) = rows.split_at_mut(states);

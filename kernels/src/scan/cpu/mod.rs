@@ -16,7 +16,7 @@ use tomograd_core::{Result, Tensor};
 use super::{SelectiveScan, Sizes};
 use crate::simd::{Real, Vector, math};
 pub(super) use backward::backward;
-pub(super) use forward::forward;
+pub(super) use forward::{borders, forward};
 use rows::{LANES, Row, expect, gather};
 
 /// So many channels of a group fill its parts, of a block each, in a backward run of one pair.

@@ -4,6 +4,7 @@ use super::plan::{Line, Plan};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::matmul::cpu::tile::{Left, Rows, panel_rows, rows_of_panel, tile, tile_columns};
+use crate::parallel::or_give_up;
 use crate::simd::{Kernel, Real, Simd, Vector};
 use std::ops::Range;
 use tomograd_core::Scratch;
@@ -91,7 +92,7 @@ impl<T: Real> Boxes<'_, T> {
         let runs = if plan.copied { 1 } else { depth };
         let channel = pitch * runs;
         let residue = chunk.outputs.next_multiple_of(height) * channel;
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a chunk");
+        let scratch = |count: usize| or_give_up(Scratch::<T>::new("conv", count));
         let mut data = scratch(plan.most_residues * residue + T::Vec::<S>::LANES);
         let data = data.uninit().as_mut_ptr().cast::<T>();
         let sums = if plan.copied {

@@ -15,7 +15,7 @@ use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
 use crate::conv::cpu::source::{Reading, Tap};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::parallel::parallel_for;
+use crate::parallel::{or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use ring::Ring;
 use std::ops::Range;
@@ -200,7 +200,7 @@ impl<T: Real> Kernel for Channels<'_, T> {
         // Sums are kept for the moments.
         let kept = if self.moments.is_some() { height * width } else { 0 };
         let sizes = [Ring::room(plan), taps * plan.outputs, kept];
-        let mut memory = Scratch::<T>::new("conv", sizes.iter().sum()).expect("memory for packing");
+        let mut memory = or_give_up(Scratch::<T>::new("conv", sizes.iter().sum()));
         let (ring, rest) = memory.zeroed().split_at_mut(sizes[0]);
         let (weights, kept) = rest.split_at_mut(sizes[1]);
         let mut ring = Ring::new(plan, self.source, ring);

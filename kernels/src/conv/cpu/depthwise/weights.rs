@@ -4,7 +4,7 @@ use super::{Plan, Ring, Taps};
 use crate::conv::ConvShape;
 use crate::conv::cpu::source::equal_blocks;
 use crate::conv::cpu::tensors::Inputs;
-use crate::parallel::{Partition, parallel_for};
+use crate::parallel::{Partition, or_give_up, parallel_for};
 use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -71,7 +71,7 @@ impl<T: Real> Kernel for Gradients<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let plan = self.plan;
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for packing");
+        let scratch = |count: usize| or_give_up(Scratch::<T>::new("conv", count));
         let mut memory = scratch(Ring::room(plan));
         let mut ring = Ring::new(plan, self.x, memory.zeroed());
         let taps = plan.order.len();

@@ -7,7 +7,7 @@ use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, Shifted};
 use crate::conv::cpu::source::equal_blocks;
 use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::parallel::{Partition, parallel_for};
+use crate::parallel::{Partition, or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch, gather, prefetch, transpose};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -238,7 +238,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         let plan = self.plan;
         let boxes = &plan.boxes;
         let lanes = T::Vec::<S>::LANES;
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a transform");
+        let scratch = |count: usize| or_give_up(Scratch::<T>::new("conv", count));
         let mut staging = scratch(boxes.staging::<S, T>());
         let staging = staging.uninit().as_mut_ptr().cast::<T>();
         let mut input = scratch(POINTS * boxes.point_size());

@@ -6,7 +6,7 @@ use super::transform::{self, IN, OUT, POINTS};
 use super::{Boxes, spaced};
 use crate::conv::ConvShape;
 use crate::conv::cpu::tensors::Inputs;
-use crate::parallel::{PartialSlots, Partition, parallel_for};
+use crate::parallel::{PartialSlots, Partition, or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch, scatter};
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -101,7 +101,7 @@ impl<T: Real> Chunks<'_, T> {
         let outputs = plan.outputs.min(shape.group_outputs() - first_output);
         let padded_outputs = outputs.next_multiple_of(lanes);
         let inputs = shape.group_inputs();
-        let scratch = |count: usize| Scratch::<T>::new("conv", count).expect("memory for a transform");
+        let scratch = |count: usize| or_give_up(Scratch::<T>::new("conv", count));
         let mut staging = scratch(boxes.staging::<S, T>());
         let staging = staging.uninit().as_mut_ptr().cast::<T>();
         let mut input = scratch(POINTS * boxes.point_size());

@@ -1,13 +1,13 @@
-//! Norm on the CPU: one channel of one image after the other, in blocks of fixed length.
+//! The passes of a norm over memory: one channel of one image after the other, in blocks of fixed length.
 
 use std::mem::MaybeUninit;
 
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
-use super::scaling::{Line, Scaling};
 use crate::{
     conv::cpu::Moments,
     elementwise::Function,
+    norm::scaling::{Line, Scaling},
     parallel::{Partition, parallel_for},
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
 };
@@ -118,7 +118,7 @@ impl<T: Real> Kernel for RowMoments<'_, T> {
 
 /// The moments of some rows of one length, whose sums don't wait for each other.
 #[inline(always)]
-pub(super) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]; R]) -> [Moments; R] {
+pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]; R]) -> [Moments; R] {
     let mut moments = [Moments::default(); R];
     let length = rows[0].len();
     for from in (0..length).step_by(BLOCK) {

@@ -1,4 +1,4 @@
-//! The memory pool of a device: 64-byte aligned blocks, kept for reuse, with statistics and a limit.
+//! The memory of each device: statistics and a limit for all, and the host's pool of 64-byte aligned blocks kept for reuse.
 //!
 //! Fresh pages cost more than most elementwise kernels, so a freed block is kept and given to the next tensor of about its
 //! size. After the first training step every tensor finds a block, and the system isn't asked again.
@@ -12,19 +12,51 @@ use std::{
 
 use crate::{Device, Error, ErrorKind, Result};
 
-/// What a device's pool holds, in bytes.
+mod meta;
+
+pub(crate) use meta::Charge;
+pub use meta::meter;
+
+/// What a device's memory holds, in bytes. Blocks are counted as large as they are, a little more than was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Statistics {
     /// Bytes in use by tensors and scratch.
     pub live: usize,
     /// The most that `live` has been since the start, or since [`reset_peak`].
     pub peak: usize,
+    /// Bytes of `live` that are scratch: what a kernel needs while it runs.
+    pub scratch: usize,
+    /// The most that `live − scratch`, the tensors' part, has been since the start, or since [`reset_peak`].
+    pub tensor_peak: usize,
     /// Bytes that are free but kept for reuse.
     pub cached: usize,
     /// How often the system was asked for a block.
     pub system_allocations: u64,
     /// The most that `live + cached` may become.
     pub limit: Option<usize>,
+}
+
+impl Statistics {
+    const EMPTY: Self =
+        Self { live: 0, peak: 0, scratch: 0, tensor_peak: 0, cached: 0, system_allocations: 0, limit: None };
+
+    fn add(&mut self, bytes: usize, scratch: bool) {
+        self.live += bytes;
+        self.scratch += if scratch { bytes } else { 0 };
+        self.peak = self.peak.max(self.live);
+        self.tensor_peak = self.tensor_peak.max(self.live - self.scratch);
+    }
+
+    fn remove(&mut self, bytes: usize, scratch: bool) {
+        self.live -= bytes;
+        self.scratch -= if scratch { bytes } else { 0 };
+    }
+
+    fn reset_peak(&mut self) {
+        self.peak = self.live;
+        self.tensor_peak = self.live - self.scratch;
+    }
 }
 
 struct Free {
@@ -37,49 +69,52 @@ struct Address(NonNull<u8>);
 // SAFETY: an address in the free list is owned by the list alone; memory has no thread.
 unsafe impl Send for Address {}
 
-static CPU: Mutex<Free> = Mutex::new(Free {
-    blocks: BTreeMap::new(),
-    statistics: Statistics { live: 0, peak: 0, cached: 0, system_allocations: 0, limit: None },
-});
+static CPU: Mutex<Free> = Mutex::new(Free { blocks: BTreeMap::new(), statistics: Statistics::EMPTY });
 
 fn cpu() -> MutexGuard<'static, Free> {
     // The list is consistent at every point where a panic could happen, so a poisoned lock is as good as another.
     CPU.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The statistics of `device`'s pool.
+/// Calls `body` with the statistics of `device`.
+fn with_statistics<R>(device: Device, body: impl FnOnce(&mut Statistics) -> R) -> Result<R> {
+    match device {
+        Device::Cpu => Ok(body(&mut cpu().statistics)),
+        Device::Meta => Ok(meta::current().with(body)),
+        Device::Cuda(_) => {
+            device.check("pool")?;
+            Err(Error::new(ErrorKind::Device, "pool", format!("no memory on {device}")))
+        }
+    }
+}
+
+/// The statistics of `device`'s memory.
 ///
 /// # Errors
 /// When the device can't be used.
 pub fn statistics(device: Device) -> Result<Statistics> {
-    device.check("pool")?;
-    Ok(cpu().statistics)
+    with_statistics(device, |statistics| *statistics)
 }
 
-/// Sets the most bytes, live and cached, that `device`'s pool may hold; `None` lifts the limit. If more is held, all
-/// cached blocks are given back to the system.
+/// Sets the most bytes, live and cached, that `device` may hold; `None` lifts the limit. If more is held, all cached blocks
+/// are given back to the system.
 ///
 /// # Errors
 /// When the device can't be used.
 pub fn set_limit(device: Device, limit: Option<usize>) -> Result<()> {
-    device.check("pool")?;
-    let mut pool = cpu();
-    pool.statistics.limit = limit;
-    if limit.is_some_and(|limit| pool.statistics.live.saturating_add(pool.statistics.cached) > limit) {
-        pool.trim();
-    }
-    Ok(())
+    let beyond = with_statistics(device, |statistics| {
+        statistics.limit = limit;
+        limit.is_some_and(|limit| statistics.live.saturating_add(statistics.cached) > limit)
+    })?;
+    if beyond { trim(device) } else { Ok(()) }
 }
 
-/// Makes `peak` what is live now.
+/// Makes both peaks what is live now.
 ///
 /// # Errors
 /// When the device can't be used.
 pub fn reset_peak(device: Device) -> Result<()> {
-    device.check("pool")?;
-    let mut pool = cpu();
-    pool.statistics.peak = pool.statistics.live;
-    Ok(())
+    with_statistics(device, Statistics::reset_peak)
 }
 
 /// Gives all cached blocks back to the system.
@@ -87,9 +122,17 @@ pub fn reset_peak(device: Device) -> Result<()> {
 /// # Errors
 /// When the device can't be used.
 pub fn trim(device: Device) -> Result<()> {
-    device.check("pool")?;
-    cpu().trim();
+    with_statistics(device, |_| ())?;
+    if device == Device::Cpu {
+        cpu().trim();
+    }
     Ok(())
+}
+
+/// That `bytes` more don't fit the limit of a device that holds `live` bytes.
+fn too_much(operation: &str, bytes: usize, live: usize, limit: usize) -> Error {
+    let what = format!("{bytes} bytes don't fit: {live} of the pool's limit {limit} are in use");
+    Error::new(ErrorKind::OutOfMemory, operation, what).expected("a smaller batch or patch, or a higher limit")
 }
 
 const ALIGNMENT: usize = 64;
@@ -147,7 +190,7 @@ impl Free {
             self.blocks.remove(&found);
         }
         self.statistics.cached -= found;
-        Some(Block { pointer, capacity: found })
+        Some(Block { pointer, capacity: found, scratch: fit == Fit::Any })
     }
 }
 
@@ -166,6 +209,7 @@ pub(crate) enum Fit {
 pub(crate) struct Block {
     pointer: NonNull<u8>,
     capacity: usize,
+    scratch: bool,
 }
 
 // SAFETY: a block owns its memory alone, as a Vec does.
@@ -190,10 +234,7 @@ impl Block {
                     }
                     let live = pool.statistics.live;
                     if live.saturating_add(capacity) > limit {
-                        return Err(fail(format!(
-                            "{bytes} bytes don't fit: {live} of the pool's limit {limit} are in use"
-                        ))
-                        .expected("a smaller batch or patch, or a higher limit"));
+                        return Err(too_much(operation, bytes, live, limit));
                     }
                 }
                 // SAFETY: the layout's size isn't zero.
@@ -206,11 +247,10 @@ impl Block {
                 let pointer = pointer.ok_or_else(|| fail(format!("the system has no {capacity} bytes left")))?;
                 ask_for_huge_pages(pointer, layout);
                 pool.statistics.system_allocations += 1;
-                Block { pointer, capacity }
+                Block { pointer, capacity, scratch: fit == Fit::Any }
             }
         };
-        pool.statistics.live += block.capacity;
-        pool.statistics.peak = pool.statistics.peak.max(pool.statistics.live);
+        pool.statistics.add(block.capacity, block.scratch);
         Ok(block)
     }
 
@@ -223,7 +263,7 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         let mut pool = cpu();
-        pool.statistics.live -= self.capacity;
+        pool.statistics.remove(self.capacity, self.scratch);
         pool.statistics.cached += self.capacity;
         pool.blocks.entry(self.capacity).or_default().push(Address(self.pointer));
     }

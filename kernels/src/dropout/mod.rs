@@ -1,0 +1,77 @@
+//! Dropout: elements, or whole channels, set to zero at random.
+
+mod cpu;
+mod reference;
+
+use tomograd_core::{Error, Random, Result, Seed, Tensor};
+
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, registry, registry::Proven};
+
+/// y = x · m, m being 0 with probability p and 1 / (1 − p) otherwise (Srivastava et al. 2014); with `whole_channels` one m for
+/// each channel of (N, C, ...) (Tompson et al. 2015). Draw i of the seed's stream belongs to element, or channel, i in row-major
+/// order; the backward run draws again, so nothing is saved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// Where the draws come from.
+    pub seed: Seed,
+    /// p, from 0 to below 1.
+    pub probability: f64,
+    /// Whether the elements of a channel share a draw.
+    pub whole_channels: bool,
+}
+
+impl Dropout {
+    /// How many draws there are, and how many elements in sequence share one.
+    fn draws(&self, shape: &[usize]) -> (usize, usize) {
+        let leading = if self.whole_channels { shape.len().min(2) } else { shape.len() };
+        (shape[..leading].iter().product(), shape[leading..].iter().product())
+    }
+}
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs("dropout", inputs, 1, 1)?;
+        check::same_float("dropout", inputs)?;
+        if !(0.0..1.0).contains(&self.probability) {
+            return Err(
+                Error::argument("dropout", format!("a probability of {}", self.probability)).expected("one in [0, 1)")
+            );
+        }
+        Ok(inputs.to_vec())
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cpu::masked(self, inputs[0])?))
+    }
+
+    fn backward_cpu(
+        &self,
+        _: &Context,
+        _: Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![gradients[0].as_ref().map(|gradient| cpu::masked(self, gradient)).transpose()?])
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(inputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+impl Proven for Dropout {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::dropout(self, &inputs[0])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = registry::shape(random, 0, 4);
+        let probability = [0.0, 0.1, 0.5, 0.9][random.below(4) as usize];
+        let op = Self { seed: Seed::new(random.next_u64()), probability, whole_channels: random.bernoulli(0.4) };
+        Ok((op, vec![registry::values(random, &shape)?]))
+    }
+}

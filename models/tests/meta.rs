@@ -1,0 +1,79 @@
+//! Networks on the meta device: the whole step runs there, and its books are those of the CPU.
+
+use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
+use tomograd_kernels::settings::{Settings, with_settings};
+use tomograd_models::{Model, UNet2dConfig, UNet3dConfig, profile, registry::families};
+use tomograd_nn::{AdamW, DiceCe, Group, Optimizer, Pass};
+
+/// A training step of a network without auxiliary outputs, as a user writes it.
+fn step(model: &mut Model, image: &Tensor) -> Result<()> {
+    let labels = Tensor::zeros(&[&image.shape()[..1], &image.shape()[2..]].concat(), DType::I64, image.device())?;
+    let mut optimizer = AdamW::new(model.params(), |_| Group::rate(1e-3))?;
+    let mut pass = Pass::train(model.params(), Seed::new(1))?;
+    let logits = model.network().outputs(&pass.input(image), &mut pass)?.main;
+    let loss = DiceCe::default().forward(&logits, &labels)?;
+    let update = pass.backward(&loss)?.clip_norm(12.0)?;
+    assert_eq!(loss.value().device(), image.device());
+    optimizer.step(model.params_mut(), update)
+}
+
+/// The most bytes of tensors on the CPU while `body` runs.
+fn measured(body: impl FnOnce() -> Result<()>) -> Result<usize> {
+    pool::trim(Device::Cpu)?;
+    pool::reset_peak(Device::Cpu)?;
+    let before = pool::statistics(Device::Cpu)?.live;
+    with_settings(Settings::default().threads(2), body)?;
+    Ok(pool::statistics(Device::Cpu)?.tensor_peak - before)
+}
+
+fn assert_close(what: &str, predicted: usize, measured: usize) {
+    let ratio = predicted as f64 / measured as f64;
+    println!("{what}: predicted {predicted}, measured {measured} bytes: {ratio:.4}");
+    assert!((0.9..=1.1).contains(&ratio), "{what}: predicted {predicted}, measured {measured} bytes: {ratio:.3}");
+}
+
+fn compare(name: &str, config: &serde_json::Value, input: &[usize]) -> Result<()> {
+    let predicted = profile(config, input)?;
+    let image = Tensor::normal(input, 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu)?;
+    let model = || Model::new(config, Device::Cpu, Seed::new(0));
+    assert_eq!(predicted.parameters, model()?.params().count());
+    let image_bytes = image.count() * 4;
+    let training = measured(|| step(&mut model()?, &image))? + image_bytes;
+    assert_close(&format!("{name} {input:?} training"), predicted.training.peak, training);
+    let inference = measured(|| model()?.predict(&image).map(drop))? + image_bytes;
+    assert_close(&format!("{name} {input:?} inference"), predicted.inference.peak, inference);
+    assert!(predicted.training.flops > 2.5 * predicted.inference.flops);
+    Ok(())
+}
+
+/// One test, since the CPU's pool is the process's.
+#[test]
+fn the_meta_device_knows_what_the_cpu_will_take() {
+    let three = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![8, 16, 32] };
+    let two = UNet2dConfig { in_channels: 1, classes: 2, widths: vec![8, 16, 32] };
+    let (three, two) = (serde_json::to_value(three).unwrap(), serde_json::to_value(two).unwrap());
+    for size in [[2, 1, 32, 32, 32], [1, 1, 40, 56, 40]] {
+        compare("unet3d", &three, &size).unwrap();
+    }
+    for size in [[2, 1, 128, 128], [3, 1, 100, 140]] {
+        compare("unet2d", &two, &size).unwrap();
+    }
+}
+
+#[test]
+fn every_network_trains_on_the_meta_device_and_reads_nothing() {
+    for family in families() {
+        let config = family.preset().unwrap();
+        let mut model = Model::new(&config, Device::Meta, Seed::new(0)).unwrap();
+        let rank = if family.name == "unet2d" { 2 } else { 3 };
+        let input = [&[2, 1][..], &vec![1024; rank]].concat();
+        let start = std::time::Instant::now();
+        let profile = profile(&config, &input).unwrap();
+        println!("{} {input:?}: {profile:?} in {:?}", family.name, start.elapsed());
+        let image = Tensor::zeros(&input, DType::F32, Device::Meta).unwrap();
+        step(&mut model, &image).unwrap();
+        let logits = model.predict(&image).unwrap();
+        assert_eq!(logits.shape()[2..], input[2..]);
+        assert_eq!(logits.to_vec::<f32>().unwrap_err().kind(), ErrorKind::Device);
+    }
+}
