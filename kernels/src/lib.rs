@@ -9,11 +9,14 @@ mod op;
 
 pub mod attention;
 pub mod cast;
+pub mod compare;
 pub mod conv;
+pub mod cumulative;
 pub mod elementwise;
 pub mod index;
 pub mod loss;
 pub mod matmul;
+pub mod methods;
 pub mod norm;
 pub mod optim;
 pub mod parallel;
@@ -24,6 +27,7 @@ pub mod resample;
 pub mod scan;
 pub mod simd;
 pub mod softmax;
+pub mod sort;
 pub mod trace;
 pub mod view;
 

@@ -135,9 +135,11 @@ macro_rules! registry {
 registry! {
     attention::Attention,
     cast::Cast,
+    compare::Compare,
     conv::Conv,
     conv::ConvNormActivation,
     conv::ConvTranspose,
+    cumulative::CumulativeSum,
     elementwise::Chain,
     index::Concat,
     index::Gather,
@@ -161,6 +163,7 @@ registry! {
     scan::SelectiveScan,
     softmax::LogSoftmax,
     softmax::Softmax,
+    sort::Sort,
     view::View,
 }
 

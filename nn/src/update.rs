@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use tomograd_autodiff::{Gradients, Var};
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{
-    Context,
-    elementwise::{BinaryFunction, Chain},
-    optim, run,
-};
+use tomograd_kernels::{methods::*, optim};
 
 use crate::{
     Params,
@@ -131,9 +127,7 @@ impl Update {
         }
         for (sum, gradient) in self.gradients.iter_mut().zip(other.gradients) {
             *sum = match (sum.take(), gradient) {
-                (Some(a), Some(b)) => {
-                    run(&Chain::binary(BinaryFunction::Add), &[&a, &b], &Context::default())?.outputs.pop()
-                }
+                (Some(a), Some(b)) => Some(a.add(&b)?),
                 (a, b) => a.or(b),
             };
         }

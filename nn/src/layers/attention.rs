@@ -1,6 +1,6 @@
 //! Attention with several heads.
 
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::matmul;
 
