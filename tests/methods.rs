@@ -267,8 +267,8 @@ fn every_method_is_tried() {
         let blocks = text.split("\npub trait ").skip(1).filter(|block| !block.starts_with("Operand"));
         for line in blocks.flat_map(|block| block.split("\n}").next().unwrap_or_default().lines()) {
             let line = line.trim_start();
-            let of_macro =
-                line.split_once(" => ").filter(|(name, _)| name.chars().all(|c| c.is_lowercase() || c == '_'));
+            let name = |name: &str| name.len() > 1 && name.chars().all(|c| c.is_lowercase() || c == '_');
+            let of_macro = line.split_once(" => ").filter(|(before, _)| name(before));
             let of_trait = line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next());
             written.extend(of_trait.or(of_macro.map(|(name, _)| name)).map(str::to_owned));
         }
@@ -363,7 +363,11 @@ fn the_norm_of_nothing_has_the_gradient_0() -> Result<()> {
     let tape = Tape::recording(Default::default());
     let x = tape.leaf(tensor(&[3.0, 4.0, 0.0, 0.0], &[2, 2]))?;
     let gradients = tape.backward(&x.norm(1)?.sum(..)?)?;
-    assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>()?, [0.6, 0.8, 0.0, 0.0]);
+    let gradient = gradients.get(&x).unwrap().to_vec::<f64>()?;
+    assert!(
+        gradient.iter().zip([0.6, 0.8, 0.0, 0.0]).all(|(dx, expected)| (dx - expected).abs() < 1e-15),
+        "{gradient:?}"
+    );
     Ok(())
 }
 

@@ -200,7 +200,8 @@ cases! {
     };
     "kernels::methods::Shapes::reshape": (shape: Vec<usize> = vec![4, 3]) => gives!([2, 6], shape, |x| x.reshape(&shape));
     "kernels::methods::Shapes::flatten": (axes: Vec<usize> = vec![1, 2]) => {
-        let size = axes.iter().filter_map(|&axis| SHAPE.get(axis)).product();
+        let sizes = axes.iter().filter_map(|&axis| SHAPE.get(axis));
+        let size = sizes.fold(1usize, |product, &size| product.saturating_mul(size));
         let shape = grown(&without(&SHAPE, &axes), axes.first().copied().unwrap_or_default(), size);
         gives!(SHAPE, shape, |x| x.flatten(&axes))
     };

@@ -27,17 +27,25 @@ pub fn keep(axes: impl Into<Axes>) -> Axes {
 }
 
 impl Axes {
-    /// The axes of a shape of `rank` axes.
+    /// The axes of a shape of `rank` axes, each once.
     pub(super) fn of(&self, operation: &str, rank: usize) -> Result<Vec<usize>> {
         let fail = |axis: usize| {
             Error::argument(operation, format!("axis {axis} of a tensor of rank {rank}"))
                 .expected(format!("axes below {rank}"))
         };
         match &self.which {
-            Which::These(axes) => match axes.iter().find(|&&axis| axis >= rank) {
-                Some(&axis) => Err(fail(axis)),
-                None => Ok(axes.clone()),
-            },
+            Which::These(axes) => {
+                for (i, &axis) in axes.iter().enumerate() {
+                    if axis >= rank {
+                        return Err(fail(axis));
+                    }
+                    if axes[..i].contains(&axis) {
+                        return Err(Error::argument(operation, format!("axis {axis} is named twice"))
+                            .expected("each axis once"));
+                    }
+                }
+                Ok(axes.clone())
+            }
             Which::Range(first, end) => {
                 let end = end.unwrap_or(rank);
                 if end > rank {
