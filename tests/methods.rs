@@ -256,6 +256,44 @@ fn every_method_has_its_gradient() -> Result<()> {
     Ok(())
 }
 
+/// Values and gradients against those of PyTorch (tests/golden/methods.py), within a few roundings of sums of 24 terms.
+#[test]
+fn values_and_gradients_are_those_of_pytorch() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/methods.json");
+    let golden: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let numbers = |value: &serde_json::Value| -> Option<Vec<f64>> {
+        value.as_array().map(|numbers| numbers.iter().map(|number| number.as_f64().unwrap()).collect())
+    };
+    let close = |found: &[f64], expected: &[f64]| {
+        let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-13 * (1.0 + b.abs());
+        found.len() == expected.len() && found.iter().zip(expected).all(near)
+    };
+    for entry in entries() {
+        // It has a golden of its own.
+        if entry.name == "selective_scan" {
+            continue;
+        }
+        let case = &golden[entry.name];
+        let tape = Tape::recording(Default::default());
+        let x = tape.leaf(x()?)?;
+        let mut values = Vec::new();
+        for output in (entry.of_tensors)(x.value())? {
+            values.extend(output.to_vec_f64()?);
+        }
+        let expected = numbers(&case["values"]).unwrap_or_else(|| panic!("no golden of {}", entry.name));
+        assert!(close(&values, &expected), "{}: {values:?}, not {expected:?}", entry.name);
+        let output = (entry.variable)(&x)?;
+        assert_eq!(output.is_some(), !case["gradient"].is_null(), "whether {} has a gradient", entry.name);
+        let (Some(output), Some(expected)) = (output, numbers(&case["gradient"])) else { continue };
+        let weights: Vec<f64> = (0..output.value().count()).map(|i| (i as f64).cos()).collect();
+        let weights = tensor(&weights, output.shape());
+        let gradients = tape.backward(&output.mul(&tape.constant(weights))?.sum(..)?)?;
+        let gradient = gradients.get(&x).unwrap().to_vec::<f64>()?;
+        assert!(close(&gradient, &expected), "gradient of {}: {gradient:?}, not {expected:?}", entry.name);
+    }
+    Ok(())
+}
+
 /// The methods in the sources are those above.
 #[test]
 fn every_method_is_tried() {

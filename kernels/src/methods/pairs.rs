@@ -53,7 +53,7 @@ fn pair<'a, T: Operand>(function: BinaryFunction, x: &'a T, other: impl Into<Oth
         (BinaryFunction::Sub, Other::Number(number)) => Function::Add(-number),
         (BinaryFunction::Mul, Other::Number(number)) => Function::Multiply(number),
         (_, other) => {
-            let other = other.beside("pair", x)?;
+            let other = other.beside(function.name(), x)?;
             return T::apply(Chain::binary(function), &[x, &other]);
         }
     };
