@@ -35,6 +35,10 @@ pub mod prelude {
     pub use tomograd_autodiff::{Tape, Var};
     pub use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
     pub use tomograd_io::Volume;
+    pub use tomograd_kernels::methods::{
+        Comparisons as _, Elementwise as _, Indexing as _, Methods, Networks as _, Operand, Pairs as _,
+        Reductions as _, Shapes as _, keep,
+    };
     pub use tomograd_models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
     pub use tomograd_nn::{
         AdamW, Checkpoint, Conv, ConvTranspose, DiceCe, Group, Loaded, Module, Norm, NormKind, Optimizer, Params, Pass,

@@ -3,11 +3,7 @@
 use std::collections::BTreeMap;
 
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{
-    Context, Saved,
-    elementwise::{BinaryFunction, Chain},
-    run, run_backward, run_recompute,
-};
+use tomograd_kernels::{Context, Saved, methods::*, run_backward, run_recompute};
 
 use crate::{
     Tape, Var,
@@ -140,11 +136,7 @@ impl Walk {
         let slot = &mut slots[place.output];
         *slot = Some(match slot.take() {
             None => gradient,
-            Some(sum) => {
-                let add = Chain::binary(BinaryFunction::Add);
-                let mut outputs = run(&add, &[&sum, &gradient], &self.context)?.outputs;
-                outputs.pop().unwrap_or(sum)
-            }
+            Some(sum) => sum.add(&gradient)?,
         });
         Ok(())
     }

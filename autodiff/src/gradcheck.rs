@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use proptest::prelude::*;
-//! use tomograd_autodiff::gradcheck;
+//! use tomograd_autodiff::{gradcheck, methods::*};
 //!
 //! let mut runner = proptest::test_runner::TestRunner::deterministic();
 //! runner

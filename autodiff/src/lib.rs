@@ -5,11 +5,11 @@
 //! from the end, freeing as it goes.
 //!
 //! ```
-//! use tomograd_autodiff::Tape;
+//! use tomograd_autodiff::{Tape, methods::*};
 //! use tomograd_core::{Device, Tensor};
 //! let tape = Tape::recording(Default::default());
 //! let x = tape.leaf(Tensor::from_slice(&[1.0f64, 2.0, 3.0], &[3], Device::Cpu)?)?;
-//! let loss = x.mul(&x)?.sum()?;
+//! let loss = x.mul(&x)?.sum(..)?;
 //! let gradients = tape.backward(&loss)?;
 //! assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>()?, [2.0, 4.0, 6.0]);
 //! # Ok::<(), tomograd_core::Error>(())
@@ -17,12 +17,12 @@
 
 mod backward;
 mod checkpoint;
+mod custom;
 pub mod gradcheck;
-mod operations;
 mod tape;
 mod var;
 
 pub use backward::Gradients;
-pub use operations::ScanInputs;
 pub use tape::Tape;
+pub use tomograd_kernels::methods;
 pub use var::Var;

@@ -230,18 +230,15 @@ impl Tape {
         false
     }
 
-    /// The innermost tape of `vars`.
-    pub(crate) fn innermost(op: &dyn Op, vars: &[&Var]) -> Result<Tape> {
-        let mut tape = match vars.first() {
-            Some(var) => &var.tape,
-            None => return Err(Error::argument(op.name(), "an operation needs an input")),
-        };
+    /// The innermost tape of `vars`; none without variables.
+    pub(crate) fn innermost(vars: &[&Var]) -> Option<Tape> {
+        let mut tape = &vars.first()?.tape;
         for var in vars {
             if var.tape.descends_from(tape) {
                 tape = &var.tape;
             }
         }
-        Ok(tape.clone())
+        Some(tape.clone())
     }
 
     /// Writes `op` down and wraps its outputs.

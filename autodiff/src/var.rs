@@ -2,12 +2,12 @@
 
 use std::{fmt, sync::Arc};
 
-use tomograd_core::{DType, Result, Tensor};
-use tomograd_kernels::{Op, run};
+use tomograd_core::{DType, Error, Result, Tensor};
+use tomograd_kernels::{Op, methods::Operand, run};
 
 use crate::{Tape, tape::Place};
 
-/// A tensor and its place on a [`Tape`]. Cloning is cheap and shares both.
+/// A tensor and its place on a [`Tape`]. Cloning is cheap and shares both. Its methods are those of tensors: [`methods`](crate::methods).
 #[derive(Clone)]
 pub struct Var {
     pub(crate) value: Tensor,
@@ -62,9 +62,7 @@ impl Var {
     /// # Errors
     /// When the operation fails, the variables are of different passes, or their graph was used up.
     pub fn apply(op: impl Op, inputs: &[&Var]) -> Result<Var> {
-        let name = op.name();
-        let mut outputs = Self::apply_all(op, inputs)?.into_iter();
-        outputs.next().ok_or_else(|| tomograd_core::Error::argument(name, "the operation has no output"))
+        <Self as Operand>::apply(op, inputs)
     }
 
     /// Runs an operation on variables and gives all its outputs.
@@ -72,12 +70,35 @@ impl Var {
     /// # Errors
     /// When the operation fails, the variables are of different passes, or their graph was used up.
     pub fn apply_all(op: impl Op, inputs: &[&Var]) -> Result<Vec<Var>> {
-        let tape = Tape::innermost(&op, inputs)?;
+        let Some(tape) = Tape::innermost(inputs) else {
+            return Err(Error::argument(op.name(), "an operation needs an input"));
+        };
         let inputs: Vec<Var> =
             inputs.iter().map(|var| tape.adopt(var)).collect::<Result<_>>().map_err(|error| error.within(op.name()))?;
         let values: Vec<&Tensor> = inputs.iter().map(|var| &var.value).collect();
         let forward = run(&op, &values, tape.context())?;
         tape.record(Arc::new(op), &inputs, forward)
+    }
+}
+
+impl Operand for Var {
+    fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    fn constant(&self, tensor: Tensor) -> Self {
+        self.tape.constant(tensor)
+    }
+
+    fn apply_all(op: impl Op, inputs: &[&Self]) -> Result<Vec<Self>> {
+        Var::apply_all(op, inputs)
+    }
+}
+
+/// The values, as a tensor's.
+impl fmt::Display for Var {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.value, f)
     }
 }
 

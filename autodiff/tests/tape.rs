@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tomograd_autodiff::{Tape, Var, gradcheck};
+use tomograd_autodiff::{Tape, Var, gradcheck, methods::*};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor};
 use tomograd_kernels::{Context, Forward, Meta, Op, Saved, check, index::PadMode, resample::Interpolation};
 
@@ -20,7 +20,7 @@ fn gradients_of_views_and_fan_out_are_added() {
     let x = tape.leaf(tensor(&[1.0, 2.0, 3.0, 4.0])).unwrap();
     let square = x.reshape(&[2, 2]).unwrap();
     let y = square.transpose(0, 1).unwrap().narrow(0, 1, 1).unwrap();
-    let loss = y.mul(&y).unwrap().sum().unwrap().add(&x.sum().unwrap()).unwrap();
+    let loss = y.mul(&y).unwrap().sum(..).unwrap().add(&x.sum(..).unwrap()).unwrap();
     let gradients = tape.backward(&loss).unwrap();
     assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>().unwrap(), [1.0, 5.0, 1.0, 9.0]);
 }
@@ -121,7 +121,7 @@ fn a_checkpointed_segment_gives_the_same_gradients_and_keeps_less() {
         } else {
             segment(&tape, std::slice::from_ref(&x)).unwrap()
         };
-        let loss = y[0].mul(&x).unwrap().sum().unwrap();
+        let loss = y[0].mul(&x).unwrap().sum(..).unwrap();
         let nodes = tape.node_count();
         let all = tape.backward(&loss).unwrap();
         ([&x, &weight].map(|leaf| all.get(leaf).unwrap().to_vec::<f64>().unwrap()).to_vec(), nodes)
@@ -219,7 +219,7 @@ fn axes_and_sizes_beyond_the_tensor_are_errors() {
             x.slice(0, 1, 2, huge),
             x.softmax(huge),
             x.log_softmax(huge),
-            x.sum_axes(&[huge]),
+            x.sum([huge]),
             x.reshape(&[huge, huge]),
             x.expand(&[huge, 2, 2]),
             x.split(&[huge, huge], 0).map(|mut parts| parts.remove(0)),

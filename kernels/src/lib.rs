@@ -13,12 +13,15 @@ mod op;
 
 pub mod attention;
 pub mod cast;
+pub mod compare;
 pub mod conv;
+pub mod cumulative;
 pub mod dropout;
 pub mod elementwise;
 pub mod index;
 pub mod loss;
 pub mod matmul;
+pub mod methods;
 pub mod norm;
 pub mod optim;
 #[doc(hidden)]
@@ -31,6 +34,7 @@ pub mod scan;
 #[doc(hidden)]
 pub mod simd;
 pub mod softmax;
+pub mod sort;
 pub mod trace;
 pub mod view;
 

@@ -213,9 +213,11 @@ macro_rules! registry {
 registry! {
     attention::Attention,
     cast::Cast,
+    compare::Compare,
     conv::Conv,
     conv::ConvNormActivation,
     conv::ConvTranspose,
+    cumulative::CumulativeSum,
     dropout::Dropout,
     elementwise::Chain,
     elementwise::Increment,
@@ -241,6 +243,7 @@ registry! {
     scan::SelectiveScan,
     softmax::LogSoftmax,
     softmax::Softmax,
+    sort::Sort,
     view::View,
 }
 

@@ -2,7 +2,7 @@
 //! can be compared with its original without a file of weights.
 
 use tomograd_core::{DType, Device, Result, Seed, Tensor, element_count, room_for};
-use tomograd_kernels::Context;
+use tomograd_kernels::{Context, methods::*};
 use tomograd_nn::{Params, Pass};
 
 use crate::{Network, Outputs};
@@ -86,7 +86,7 @@ pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: b
     for (k, output) in std::iter::once(main).chain(aux).enumerate() {
         results.push((format!("output.{k}"), output.value().clone()));
         let cotangent = pass.input(&signed(&format!("cotangent.{k}"), output.shape(), output.dtype())?);
-        let term = output.mul(&cotangent)?.mean()?;
+        let term = output.mul(&cotangent)?.mean(..)?;
         loss = Some(match loss {
             Some(sum) => term.add(&sum)?,
             None => term,

@@ -1,7 +1,7 @@
 //! What a network costs at a given size, known in milliseconds: it runs on [`Device::Meta`], whose tensors have no elements.
 
 use serde::Serialize;
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, pool};
 use tomograd_kernels::trace;
 use tomograd_nn::{AdamW, DiceCe, Group, Optimizer, Pass};

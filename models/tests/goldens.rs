@@ -4,13 +4,11 @@ mod common;
 
 use common::{assert_close, json, sampled, sizes, tensors};
 use serde_json::Value;
-use tomograd_autodiff::{ScanInputs, Tape, Var};
+use tomograd_autodiff::{Tape, Var, methods::*};
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_kernels::{
     Context,
     elementwise::{Chain, Function, Step},
-    index::OneHot,
-    run,
 };
 use tomograd_models::formula;
 use tomograd_nn::{
@@ -51,8 +49,7 @@ fn losses() {
     let labels = Tensor::from_slice(&labels, &shape, Device::Cpu).unwrap();
     let input = formula::signed("input", &sizes(&golden["input"]), DType::F64).unwrap();
     let other = formula::signed("target", input.shape(), DType::F64).unwrap();
-    let one_hot = OneHot { classes, axis: 1, dtype: DType::F64 };
-    let one_hot = run(&one_hot, &[&labels], &Context::default()).unwrap().outputs.remove(0);
+    let one_hot = labels.one_hot(classes, 1, DType::F64).unwrap();
     let mut compared = 0;
     for (name, _, attributes, case) in cases(&golden) {
         let mut pass = Pass::train(&params(), Seed::new(0)).unwrap();
@@ -108,7 +105,7 @@ fn optimizers() {
         for step in 1..=5 {
             let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
             let gradient = pass.input(&formula::signed(&format!("grad.{step}"), &[7], DType::F64).unwrap());
-            let loss = pass.parameter(slot).unwrap().mul(&gradient).unwrap().sum().unwrap();
+            let loss = pass.parameter(slot).unwrap().mul(&gradient).unwrap().sum(..).unwrap();
             let update = pass.backward(&loss).unwrap();
             drop(pass);
             optimizer.step(&mut params, update).unwrap();
@@ -239,7 +236,7 @@ fn layers() {
         let x = pass.input_with_gradient(&input).unwrap();
         let output = layer.forward(&x, &mut pass).unwrap_or_else(|error| panic!("{name}: {error}"));
         let cotangent = pass.input(&formula::signed("cotangent.0", output.shape(), DType::F64).unwrap());
-        let loss = output.mul(&cotangent).unwrap().mean().unwrap();
+        let loss = output.mul(&cotangent).unwrap().mean(..).unwrap();
         let update = pass.backward(&loss).unwrap();
         let mut place = 0;
         for result in case["results"].as_array().unwrap() {
@@ -286,7 +283,7 @@ fn attention() {
         let y = q.attention(k, v, &biases.iter().collect::<Vec<_>>(), scale, causal).unwrap();
         assert_close(name, &sampled(y.value(), samples), &numbers[&format!("{name}/output")], 1e-12);
         let cotangent = pass.input(&formula::signed("cotangent", y.shape(), DType::F64).unwrap());
-        let loss = y.mul(&cotangent).unwrap().mean().unwrap();
+        let loss = y.mul(&cotangent).unwrap().mean(..).unwrap();
         let update = pass.backward(&loss).unwrap();
         for (input, of) in inputs.iter().zip(&names) {
             let gradient = sampled(update.input_gradient(input).unwrap(), samples);
@@ -333,7 +330,7 @@ fn selective_scan() {
         })
         .unwrap_or_else(|error| panic!("{name}: {error}"));
         let cotangent = tape.constant(formula::signed("cotangent.0", output.shape(), DType::F64).unwrap());
-        let gradients = tape.backward(&output.mul(&cotangent).unwrap().mean().unwrap()).unwrap();
+        let gradients = tape.backward(&output.mul(&cotangent).unwrap().mean(..).unwrap()).unwrap();
         let mut place = 0;
         for result in case["results"].as_array().unwrap() {
             let key = result[0].as_str().unwrap();

@@ -5,6 +5,7 @@
 //!
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};
+//! use tomograd_kernels::methods::*;
 //! use tomograd_nn::{AdamW, Conv, Group, Module, Optimizer, Params, Pass};
 //! let mut params = Params::new(Device::Cpu, Seed::new(1));
 //! let conv = Conv::new(params.root().at("conv"), 1, 2, &[3, 3])?.build()?;
@@ -12,7 +13,7 @@
 //! let image = Tensor::ones(&[1, 1, 4, 4], DType::F32, Device::Cpu)?;
 //! for step in 0..3 {
 //!     let mut pass = Pass::train(&params, Seed::new(1).at(step))?;
-//!     let loss = conv.forward(&pass.input(&image), &mut pass)?.square()?.mean()?;
+//!     let loss = conv.forward(&pass.input(&image), &mut pass)?.square()?.mean(..)?;
 //!     let update = pass.backward(&loss)?.clip_norm(12.0)?;
 //!     optimizer.step(&mut params, update)?;
 //! }

@@ -1,8 +1,7 @@
 //! Losses.
 
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Result, Tensor};
-use tomograd_kernels::elementwise::{Chain, Function};
 pub use tomograd_kernels::loss::DiceCe as DiceCeOp;
 
 use crate::check;
@@ -48,7 +47,7 @@ impl DiceCe {
 /// # Errors
 /// When the shapes don't broadcast, or the dtypes differ.
 pub fn binary_cross_entropy(logits: &Var, targets: &Var) -> Result<Var> {
-    logits.softplus()?.sub(&logits.mul(targets)?)?.mean()
+    logits.softplus()?.sub(&logits.mul(targets)?)?.mean(..)
 }
 
 /// The mean of (x − y)²; NaN for no elements, as in PyTorch.
@@ -56,7 +55,7 @@ pub fn binary_cross_entropy(logits: &Var, targets: &Var) -> Result<Var> {
 /// # Errors
 /// When the shapes don't broadcast, or the dtypes differ.
 pub fn mean_squared_error(x: &Var, y: &Var) -> Result<Var> {
-    x.sub(y)?.square()?.mean()
+    x.sub(y)?.square()?.mean(..)
 }
 
 /// The mean of |x − y|; NaN for no elements, as in PyTorch.
@@ -64,7 +63,7 @@ pub fn mean_squared_error(x: &Var, y: &Var) -> Result<Var> {
 /// # Errors
 /// When the shapes don't broadcast, or the dtypes differ.
 pub fn mean_absolute_error(x: &Var, y: &Var) -> Result<Var> {
-    x.sub(y)?.abs()?.mean()
+    x.sub(y)?.abs()?.mean(..)
 }
 
 /// The mean of d² / 2β where d = |x − y| is below β > 0, and of d − β/2 elsewhere (Girshick 2015, there with β = 1);
@@ -75,6 +74,6 @@ pub fn mean_absolute_error(x: &Var, y: &Var) -> Result<Var> {
 pub fn smooth_l1(x: &Var, y: &Var, beta: f64) -> Result<Var> {
     check::number("smooth_l1", "beta", beta, check::SMALLEST..=check::LARGEST)?;
     let distance = x.sub(y)?.abs()?;
-    let capped = Var::apply(Chain::unary(Function::Clamp(0.0, beta)), &[&distance])?;
-    capped.mul(&distance.sub(&capped.mul_scalar(0.5)?)?)?.mean()?.mul_scalar(1.0 / beta)
+    let capped = distance.clamp(0.0, beta)?;
+    capped.mul(&distance.sub(&capped.mul_scalar(0.5)?)?)?.mean(..)?.mul_scalar(1.0 / beta)
 }

@@ -7,9 +7,8 @@ use std::{
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_kernels::{
-    Context,
     elementwise::{BinaryFunction, Chain, Function, Step},
-    run,
+    methods::Operand,
 };
 
 use crate::{check, init::Init};
@@ -328,7 +327,7 @@ pub(crate) fn blend(from: &Tensor, to: &Tensor, weight: f64) -> Result<Tensor> {
     let chain = Chain::binary(BinaryFunction::Sub)
         .then(Step::Unary(Function::Multiply(weight)))
         .then(Step::Binary(BinaryFunction::Add, 1));
-    Ok(run(&chain, &[to, from], &Context::default())?.outputs.remove(0))
+    Tensor::apply(chain, &[to, from])
 }
 
 pub(crate) fn check_slot(structure: u64, slot: Slot) -> Result<()> {

@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use tomograd_autodiff::{Gradients, Var};
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{
-    Context, InPlace,
-    elementwise::{BinaryFunction, Chain},
-    optim, run, run_in_place,
-};
+use tomograd_kernels::{InPlace, methods::*, optim, run_in_place};
 
 use crate::{
     Params,
@@ -132,9 +128,7 @@ impl Update {
         }
         for (sum, gradient) in self.gradients.iter_mut().zip(other.gradients) {
             *sum = match (sum.take(), gradient) {
-                (Some(a), Some(b)) => {
-                    run(&Chain::binary(BinaryFunction::Add), &[&a, &b], &Context::default())?.outputs.pop()
-                }
+                (Some(a), Some(b)) => Some(a.add(&b)?),
                 (a, b) => a.or(b),
             };
         }

@@ -1,7 +1,7 @@
 //! What constructors refuse, before anything runs, and that a refusal leaves everything as it was.
 
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
-use tomograd_kernels::elementwise::Function;
+use tomograd_kernels::{elementwise::Function, methods::*};
 use tomograd_nn::{
     AdamW, Checkpoint, Conv, ConvNormActivation, ConvTranspose, Dropout, Group, Interpolation, LayerNorm, Linear,
     Module, MultiHeadAttention, Norm, NormKind, Optimizer, PRelu, Params, Pass, Scope, Sgd, Upsample, gradcheck,
@@ -183,7 +183,7 @@ fn updates_and_averages() {
         let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
         // As a tensor: an operation's own number is never NaN.
         let factor = pass.input(&Tensor::scalar(factor as f32, Device::Cpu).unwrap());
-        let loss = pass.parameter(slot).unwrap().sum().unwrap().mul(&factor).unwrap();
+        let loss = pass.parameter(slot).unwrap().sum(..).unwrap().mul(&factor).unwrap();
         pass.backward(&loss).unwrap()
     };
     for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor};
 use tomograd_nn::{
     BufferChange, Group, Module, Norm, NormKind, Optimizer, Params, Pass, Scope, Sgd, Slot, Update, init::Init,
@@ -54,7 +54,7 @@ fn a_norm_used_twice_in_a_pass_takes_up_both_batches() {
     let norm = norm(&mut params);
     let update = update(&params, |pass| {
         let first = norm.forward(&pass.input(&column(&FIRST)), pass)?;
-        first.add(&norm.forward(&pass.input(&column(&SECOND)), pass)?)?.sum()
+        first.add(&norm.forward(&pass.input(&column(&SECOND)), pass)?)?.sum(..)
     });
     let expected = update.buffer(&params, "n.running_mean").unwrap().unwrap().to_vec_f64().unwrap();
     assert!((expected[0] - 1.38).abs() < 1e-6);
@@ -68,7 +68,7 @@ fn updates_from_one_start_are_carried_out_one_after_the_other() {
     let mut params = params();
     let norm = norm(&mut params);
     let replica = params.replica();
-    let of = |params: &Params, x: &[f32]| update(params, |pass| norm.forward(&pass.input(&column(x)), pass)?.sum());
+    let of = |params: &Params, x: &[f32]| update(params, |pass| norm.forward(&pass.input(&column(x)), pass)?.sum(..));
     let sum = of(&params, &FIRST).add(of(&replica, &SECOND)).unwrap();
     sgd(&params).step(&mut params, sum).unwrap();
     assert_statistics(&params, BOTH);
@@ -93,7 +93,7 @@ fn a_segment_that_is_computed_again_changes_nothing_again() {
                 let x = pass.input(&column(x));
                 if checkpointed { pass.checkpoint(&norm, &x) } else { norm.forward(&x, pass) }
             };
-            run(&FIRST, checkpointed[0])?.square()?.sum()?.add(&run(&SECOND, checkpointed[1])?.square()?.sum()?)
+            run(&FIRST, checkpointed[0])?.square()?.sum(..)?.add(&run(&SECOND, checkpointed[1])?.square()?.sum(..)?)
         });
         sgd(&params).step(&mut params, update).unwrap();
         assert_statistics(&params, BOTH);
@@ -108,23 +108,23 @@ fn forks_come_where_they_were_forked_off() {
     let mut expected = params.replica();
     let mut optimizer = sgd(&expected);
     for batch in &batches {
-        let update = update(&expected, |pass| norm.forward(&pass.input(&column(batch)), pass)?.sum());
+        let update = update(&expected, |pass| norm.forward(&pass.input(&column(batch)), pass)?.sum(..));
         optimizer.step(&mut expected, update).unwrap();
     }
     // The pass runs batches 0 and 4, forks 7 and 8 batches 1 and 2, and a fork of fork 8 batch 3; forks are made in the
     // other order, and run in another one, on threads of their own.
     let result = update(&params, |pass| {
-        let mut sum = norm.forward(&pass.input(&column(&batches[0])), pass)?.sum()?;
+        let mut sum = norm.forward(&pass.input(&column(&batches[0])), pass)?.sum(..)?;
         let (mut second, mut first) = (pass.fork(8), pass.fork(7));
-        sum = sum.add(&norm.forward(&pass.input(&column(&batches[4])), pass)?.sum()?)?;
+        sum = sum.add(&norm.forward(&pass.input(&column(&batches[4])), pass)?.sum(..)?)?;
         let parts = std::thread::scope(|scope| {
             let inner = scope.spawn(|| {
-                let y = norm.forward(&second.input(&column(&batches[2])), &mut second)?.sum()?;
+                let y = norm.forward(&second.input(&column(&batches[2])), &mut second)?.sum(..)?;
                 let mut third = second.fork(0);
-                y.add(&norm.forward(&third.input(&column(&batches[3])), &mut third)?.sum()?)
+                y.add(&norm.forward(&third.input(&column(&batches[3])), &mut third)?.sum(..)?)
             });
             let inner = inner.join().unwrap();
-            let outer = scope.spawn(|| norm.forward(&first.input(&column(&batches[1])), &mut first)?.sum());
+            let outer = scope.spawn(|| norm.forward(&first.input(&column(&batches[1])), &mut first)?.sum(..));
             [inner, outer.join().unwrap()]
         });
         for part in parts {
@@ -142,7 +142,7 @@ fn a_batch_of_nothing_changes_nothing() {
     let norm = norm(&mut params);
     for shape in [[0, 1, 3], [2, 1, 0]] {
         let empty = Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap();
-        let update = update(&params, |pass| norm.forward(&pass.input(&empty), pass)?.sum());
+        let update = update(&params, |pass| norm.forward(&pass.input(&empty), pass)?.sum(..));
         sgd(&params).step(&mut params, update.allow_unused()).unwrap();
         assert_eq!(statistics(&params), [0.0, 1.0, 0.0]);
     }
@@ -183,7 +183,7 @@ fn a_layer_reads_what_the_pass_wrote() {
     let values: Vec<f64> = outputs.iter().chain([&fork, &last]).map(|y| y.value().to_scalar().unwrap()).collect();
     // The fork sees what its pass had written; the pass doesn't see what its fork writes.
     assert_eq!(values, [0.0, 1.0, 2.0, 3.0, 4.0, 4.0]);
-    let loss = outputs.iter().skip(1).try_fold(outputs[0].clone(), |sum, y| sum.add(y)).unwrap().sum().unwrap();
+    let loss = outputs.iter().skip(1).try_fold(outputs[0].clone(), |sum, y| sum.add(y)).unwrap().sum(..).unwrap();
     let update = pass.backward(&loss).unwrap();
     // What is computed again sees what was there the first time: the weight's gradient is 0 + 1 + 2 + 3.
     assert_eq!(update.gradient("c.weight").unwrap().to_vec::<f32>().unwrap(), [6.0]);
@@ -217,7 +217,7 @@ fn a_change_that_doesnt_fit_is_refused_at_once() {
     // A count that overflows is found when the update is carried out, before anything changes.
     pass.update_buffer(buffer, BufferChange::Set(value(&[2], DType::F32))).unwrap();
     pass.update_buffer(count, BufferChange::Count(1)).unwrap();
-    let loss = pass.parameter(weight).unwrap().sum().unwrap();
+    let loss = pass.parameter(weight).unwrap().sum(..).unwrap();
     let update = pass.backward(&loss).unwrap();
     let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(1.0)).unwrap();
     assert!(optimizer.step(&mut params, update).unwrap_err().to_string().contains("i64"));

@@ -1,7 +1,7 @@
 //! What parameters, passes and updates refuse.
 
 use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
-use tomograd_kernels::elementwise::Function;
+use tomograd_kernels::{elementwise::Function, methods::*};
 use tomograd_nn::{
     AdamW, Conv, ConvNormActivation, Group, Linear, Module, Norm, NormKind, Optimizer, Params, Pass, Sgd,
 };
@@ -33,7 +33,7 @@ fn unused_frozen_and_used_up() {
     let mut optimizer = Sgd::new(&params, 0.9, true, |_| Group::rate(0.1)).unwrap();
     let run = |params: &Params| {
         let mut pass = Pass::train(params, Seed::new(0)).unwrap();
-        let loss = used.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean().unwrap();
+        let loss = used.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean(..).unwrap();
         let update = pass.backward(&loss).unwrap();
         assert!(used.forward(&pass.input(&image()), &mut pass).is_err(), "a pass after its backward");
         update
@@ -90,7 +90,7 @@ fn batch_norm_keeps_running_statistics() {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let unbiased = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0);
     let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
-    let loss = norm.forward(&pass.input(&x), &mut pass).unwrap().square().unwrap().sum().unwrap();
+    let loss = norm.forward(&pass.input(&x), &mut pass).unwrap().square().unwrap().sum(..).unwrap();
     let update = pass.backward(&loss).unwrap();
     optimizer.step(&mut params, update).unwrap();
     let get = |name: &str| params.get(name).unwrap().to_vec_f64().unwrap()[0];
@@ -112,7 +112,7 @@ fn a_checkpointed_module_learns_the_same() {
         let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
         let x = pass.input(&image());
         let y = if checkpointed { pass.checkpoint(&module, &x) } else { module.forward(&x, &mut pass) };
-        let loss = y.unwrap().square().unwrap().mean().unwrap();
+        let loss = y.unwrap().square().unwrap().mean(..).unwrap();
         pass.backward(&loss).unwrap().gradient("c.weight").unwrap().to_vec::<f32>().unwrap()
     };
     assert_eq!(gradient(false), gradient(true));

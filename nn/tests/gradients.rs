@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
-use tomograd_kernels::elementwise::Function;
+use tomograd_kernels::{elementwise::Function, methods::*};
 use tomograd_nn::{
     Activation, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
     Interpolate, Interpolation, LayerNorm, Linear, LogSoftmax, MaxPool, Module, Norm, NormKind, PRelu, Scope,

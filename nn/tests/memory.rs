@@ -1,6 +1,7 @@
 //! When memory runs out at whatever place, what failed has changed nothing.
 
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
+use tomograd_kernels::methods::*;
 use tomograd_nn::{
     AdamW, Group, Linear, Module, Norm, NormKind, Optimizer, OptimizerState, Params, Pass, Sequential, Sgd, Update,
 };
@@ -46,7 +47,7 @@ fn network(params: &mut Params) -> Result<Sequential> {
 fn update(net: &dyn Module, params: &Params) -> Update {
     let x = Tensor::normal(&[8, 40], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu).unwrap();
     let mut pass = Pass::train(params, Seed::new(0)).unwrap();
-    let loss = net.forward(&pass.input(&x), &mut pass).unwrap().square().unwrap().mean().unwrap();
+    let loss = net.forward(&pass.input(&x), &mut pass).unwrap().square().unwrap().mean(..).unwrap();
     pass.backward(&loss).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_nn::{Dropout, Module, Params, Pass, gradcheck, init::Init};
@@ -83,9 +83,9 @@ fn what_is_computed_again_drops_the_same() {
             })
             .collect();
         let values: Vec<Vec<f32>> = outputs.iter().map(drawn).collect();
-        let mut loss = outputs[0].sum().unwrap();
+        let mut loss = outputs[0].sum(..).unwrap();
         for (weight, y) in [10.0, 100.0].into_iter().zip(&outputs[1..]) {
-            loss = loss.add(&y.sum().unwrap().mul_scalar(weight).unwrap()).unwrap();
+            loss = loss.add(&y.sum(..).unwrap().mul_scalar(weight).unwrap()).unwrap();
         }
         let update = pass.backward(&loss).unwrap();
         (values, update.gradient("w").unwrap().to_vec::<f32>().unwrap())

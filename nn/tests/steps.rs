@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tomograd_core::{Device, ErrorKind, Seed, Tensor};
+use tomograd_kernels::methods::*;
 use tomograd_nn::{
     AdamW, Checkpoint, Conv, Group, Loaded, Module, Norm, NormKind, Optimizer, Params, Pass, Sgd, Slot, Update,
     init::Init,
@@ -23,7 +24,7 @@ fn update(params: &Params, slots: [Slot; 2], late: bool) -> Update {
     if late {
         loss = loss.add(&b.mul_scalar(3.0).unwrap()).unwrap();
     }
-    pass.backward(&loss.sum().unwrap()).unwrap()
+    pass.backward(&loss.sum(..).unwrap()).unwrap()
 }
 
 fn value(params: &Params, name: &str) -> f64 {
@@ -208,7 +209,7 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
         let x = Tensor::normal(&[2, 1, 4, 5], 0.0, 1.0, Seed::new(2), tomograd_core::DType::F32, Device::Cpu).unwrap();
         let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
         let y = conv.forward(&pass.input(&x), &mut pass).unwrap();
-        let loss = norm.forward(&y, &mut pass).unwrap().exp().unwrap().mean().unwrap();
+        let loss = norm.forward(&y, &mut pass).unwrap().exp().unwrap().mean(..).unwrap();
         let update = pass.backward(&loss).unwrap();
         optimizer.step(&mut params, update).unwrap();
         let after = golden(&format!("{kind}_4"));

@@ -1,6 +1,7 @@
 //! Replicas, averages, shared weights, dropout, checkpoints.
 
 use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
+use tomograd_kernels::methods::*;
 use tomograd_nn::{
     AdamW, Checkpoint, Conv, Dropout, Group, Loaded, Module, Optimizer, Params, Pass, Sgd, Update, init::Init,
 };
@@ -19,7 +20,7 @@ fn conv(params: &mut Params) -> Conv {
 
 fn update(module: &dyn Module, params: &Params) -> Update {
     let mut pass = Pass::train(params, Seed::new(0)).unwrap();
-    let loss = module.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean().unwrap();
+    let loss = module.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean(..).unwrap();
     pass.backward(&loss).unwrap()
 }
 
@@ -86,7 +87,7 @@ fn modes_are_independent() {
     let x = pass.input_with_gradient(&image()).unwrap();
     let y = dropout.forward(&x, &mut pass).unwrap();
     assert_eq!(y.value().to_vec::<f32>().unwrap(), image().to_vec::<f32>().unwrap());
-    let loss = conv.forward(&y, &mut pass).unwrap().sum().unwrap();
+    let loss = conv.forward(&y, &mut pass).unwrap().sum(..).unwrap();
     let update = pass.backward(&loss).unwrap();
     assert_eq!(update.input_gradient(&x).unwrap().shape(), image().shape());
     // Dropout at inference: training mode without recording.

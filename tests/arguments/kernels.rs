@@ -13,6 +13,7 @@ use tomograd::{
             cpu::{self, Epilogue, Inputs, Moments, Outputs, Path},
             reference,
         },
+        cumulative::CumulativeSum,
         dropout::Dropout,
         elementwise::{BinaryFunction, Chain, Function, Increment, Step},
         index::{Concat, Gather, IndexSelect, OneHot, Pad, PadMode, ScatterAdd},
@@ -31,6 +32,7 @@ use tomograd::{
         run, run_backward, run_in_place, run_recompute,
         simd::{Isa, Kernel, Lanes16, Real, Simd, Vector, dispatch, dot, math, sum},
         softmax::{LogSoftmax, Softmax},
+        sort::Sort,
         trace,
         view::View,
     },
@@ -1169,6 +1171,14 @@ cases! {
             gives(&Reduce { combine, axes: axes.clone(), keep_axes: true }, &[values(&[2, 3, 4])?], &kept)
         });
         all.into_iter().collect::<Result<Vec<bool>>>()
+    };
+    "kernels::sort::Sort {}": (axis: usize = 1, count: Option<usize> = Some(2)) => {
+        let shape: Vec<usize> =
+            [2, 3].iter().enumerate().map(|(a, &size)| if a == axis { count.unwrap_or(size) } else { size }).collect();
+        gives(&Sort { axis, descending: true, count }, &[values(&[2, 3])?], &shape)
+    };
+    "kernels::cumulative::CumulativeSum {}": (axis: usize = 1) => {
+        gives(&CumulativeSum { axis, reverse: true }, &[values(&[2, 3])?], &[2, 3])
     };
     "kernels::reduce::ArgMax {}": (axis: usize = 1) => {
         Ok::<_, Error>(

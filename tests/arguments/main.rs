@@ -10,6 +10,7 @@ mod autodiff;
 mod core;
 mod io;
 mod kernels;
+mod methods;
 mod models;
 mod nn;
 mod pipeline;
@@ -23,10 +24,11 @@ use std::{
 
 use walk::{Case, Walk};
 
-/// The crates and their cases.
-const CRATES: [(&str, &[Case]); 7] = [
+/// The crates and their cases; the methods of tensors and variables, which are of the kernels, have a walk of their own.
+const CRATES: [(&str, &[Case]); 8] = [
     ("core", core::CASES),
     ("kernels", kernels::CASES),
+    ("methods", methods::CASES),
     ("autodiff", autodiff::CASES),
     ("nn", nn::CASES),
     ("models", models::CASES),
@@ -114,4 +116,4 @@ macro_rules! walks {
     };
 }
 
-walks!(core kernels autodiff nn models io pipeline);
+walks!(core kernels methods autodiff nn models io pipeline);

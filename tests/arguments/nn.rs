@@ -2,7 +2,7 @@
 
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
-    kernels::{elementwise::Function, resample::Interpolation},
+    kernels::{elementwise::Function, methods::*, resample::Interpolation},
     nn::{
         Activation, AdamW, BufferChange, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, DiceCe, Dropout, Group,
         LayerNorm, Linear, Module, MultiHeadAttention, Norm, NormKind, Optimizer, OptimizerState, PRelu, ParamInfo,
@@ -36,7 +36,7 @@ fn layer<M: Module>(x: &[usize], make: impl FnOnce(Scope<'_>) -> Result<M>) -> R
         let x = pass.input(&values(x)?);
         let y = module.forward(&x, &mut pass)?;
         let right = finite(y.value())?;
-        let update = pass.backward(&y.square()?.mean()?)?;
+        let update = pass.backward(&y.square()?.mean(..)?)?;
         Ok::<_, Error>(right && update.norm()?.is_finite())
     };
     works().or(Ok(false))
@@ -71,7 +71,7 @@ fn learned() -> Result<(Params, Update)> {
     let mut params = store();
     let slot = params.root().parameter("w", &[3], Init::Constant(1.0))?;
     let mut pass = Pass::train(&params, Seed::new(1))?;
-    let loss = pass.parameter(slot)?.sum()?;
+    let loss = pass.parameter(slot)?.sum(..)?;
     let update = pass.backward(&loss)?;
     Ok((params, update))
 }
@@ -265,7 +265,7 @@ cases! {
         let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(0.1))?;
         let mut pass = Pass::train(&params, Seed::new(1))?;
         let x = pass.input(&values(&[2, 2, 3])?);
-        let loss = norm.forward(&x, &mut pass)?.square()?.mean()?;
+        let loss = norm.forward(&x, &mut pass)?.square()?.mean(..)?;
         let update = pass.backward(&loss)?;
         optimizer.step(&mut params, update)?;
         let variance = params.get("running_var")?.to_vec_f64()?;
@@ -319,7 +319,7 @@ cases! {
         let value = Tensor::ones(&[2], DType::F32, Device::Cpu)?;
         pass.update_buffer(average, BufferChange::Blend { value, weight })?;
         pass.update_buffer(steps, BufferChange::Count(count))?;
-        let loss = pass.parameter(slot)?.sum()?;
+        let loss = pass.parameter(slot)?.sum(..)?;
         let update = pass.backward(&loss)?;
         let changed = |name| {
             update.buffer(&params, name)?.ok_or_else(|| Error::argument("test", "a buffer that changed isn't there"))

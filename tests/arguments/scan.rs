@@ -191,9 +191,11 @@ impl Sources {
                     continue;
                 }
                 match self.resolve(&path, target, 0) {
+                    // What is another crate's has its entries there.
+                    Some((place, _)) if place[0] != path[0] => {}
                     Some((place, item)) if item.is_empty() => queue.push_back((place, format!("{public}::{name}"))),
-                    Some(definition) if definition.0[0] == path[0] => note(definition, name),
-                    _ => {}
+                    Some(definition) => note(definition, name),
+                    None => {}
                 }
             }
             for (target, visible) in &module.globs {

@@ -101,6 +101,7 @@ arguments! {
     u32: 0, u32::MAX;
     i64: 0, -1, 1 << 40, i64::MIN, i64::MAX;
     i32: 0, -1, i32::MIN, i32::MAX;
+    isize: 0, -1, 1 << 40, isize::MIN, isize::MAX;
     u8: 0, u8::MAX;
     f64: 0.0, -0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 1e300, 1e-300;
     f32: 0.0, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::MIN_POSITIVE;

@@ -3,10 +3,13 @@
 use std::fmt;
 
 use super::Tensor;
-use crate::{DType, Device, shape_text};
+use crate::{DType, Device, contiguous_strides, shape_text};
 
 /// Longer axes are shown by this many elements at either end.
 const EDGE: usize = 3;
+
+/// The elements that the debug format shows.
+const FIRST: usize = 6;
 
 impl fmt::Display for Tensor {
     /// The elements in nested brackets, long axes shortened, then dtype, shape and device; dots for elements that the host
@@ -21,15 +24,26 @@ impl fmt::Display for Tensor {
 }
 
 impl fmt::Debug for Tensor {
+    /// Dtype, shape, device and strides, and the first elements, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Tensor({} {} {}, strides {:?})",
+            "Tensor({} {} {}, strides {:?}:",
             self.dtype(),
             shape_text(self.shape()),
             self.device(),
             self.strides()
-        )
+        )?;
+        for flat in 0..self.count().min(FIRST) {
+            f.write_str(if flat > 0 { ", " } else { " " })?;
+            let places = contiguous_strides(self.shape()).into_iter().zip(self.shape());
+            let place = places.map(|(stride, size)| flat / stride % size);
+            match place.into_iter().try_fold(self.clone(), |part, i| part.select(0, i)) {
+                Ok(element) => element.write_axis(f, 0)?,
+                Err(_) => f.write_str("?")?,
+            }
+        }
+        f.write_str(if self.count() > FIRST { ", ...)" } else { ")" })
     }
 }
 

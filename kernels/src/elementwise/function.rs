@@ -63,6 +63,34 @@ fn splat<V: Vector>(value: f64) -> V {
 }
 
 impl Function {
+    /// As the method is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Function::Neg => "neg",
+            Function::Abs => "abs",
+            Function::Exp => "exp",
+            Function::Log => "log",
+            Function::Sqrt => "sqrt",
+            Function::Square => "square",
+            Function::Reciprocal => "reciprocal",
+            Function::Relu => "relu",
+            Function::LeakyRelu(_) => "leaky_relu",
+            Function::Elu(_) => "elu",
+            Function::Gelu => "gelu",
+            Function::GeluTanh => "gelu_tanh",
+            Function::Silu => "silu",
+            Function::Sigmoid => "sigmoid",
+            Function::Tanh => "tanh",
+            Function::Softplus => "softplus",
+            Function::Mish => "mish",
+            Function::Hardswish => "hardswish",
+            Function::Add(_) => "add_scalar",
+            Function::Multiply(_) => "mul_scalar",
+            Function::Clamp(..) => "clamp",
+            Function::Power(_) => "pow",
+        }
+    }
+
     /// That the function's numbers are numbers. NaN is refused, since it would make every element NaN; infinities are allowed.
     ///
     /// # Errors
@@ -228,6 +256,20 @@ pub enum BinaryFunction {
 }
 
 impl BinaryFunction {
+    /// As the method is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            BinaryFunction::Add => "add",
+            BinaryFunction::Sub => "sub",
+            BinaryFunction::Mul => "mul",
+            BinaryFunction::Div => "div",
+            BinaryFunction::ReverseSub => "reverse_sub",
+            BinaryFunction::ReverseDiv => "reverse_div",
+            BinaryFunction::Max => "maximum",
+            BinaryFunction::Min => "minimum",
+        }
+    }
+
     /// f(x, y).
     #[inline(always)]
     pub fn value<V: Vector>(self, x: V, y: V) -> V {

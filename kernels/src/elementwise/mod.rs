@@ -58,10 +58,8 @@ impl Chain {
 impl Op for Chain {
     fn name(&self) -> &'static str {
         match self.steps[..] {
-            [Step::Binary(BinaryFunction::Add, _)] => "add",
-            [Step::Binary(BinaryFunction::Sub, _)] => "sub",
-            [Step::Binary(BinaryFunction::Mul, _)] => "mul",
-            [Step::Binary(BinaryFunction::Div, _)] => "div",
+            [Step::Unary(function)] => function.name(),
+            [Step::Binary(function, _)] => function.name(),
             _ => "chain",
         }
     }

@@ -1,6 +1,6 @@
 //! Attention with several heads.
 
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::matmul;
 
@@ -8,7 +8,7 @@ use super::Linear;
 use crate::{Module, Pass, Scope, Slot, init::Init};
 
 /// Self-attention of a sequence: queries, keys and values are linear in x, are cut into heads, each of which attends
-/// for itself (see [`Var::attention`]), and the heads' results, one after the other, go through another linear layer
+/// for itself (see [`attention`](tomograd_autodiff::methods::Networks::attention)), and the heads' results, one after the other, go through another linear layer
 /// (Vaswani et al. 2017). (N, L, E) to (N, L, E).
 ///
 /// Parameters: `in_proj_weight` (3E, E) and `in_proj_bias` (3E), those of queries, keys and values one after the other,

@@ -1,6 +1,6 @@
 //! Layers of one operation: linear, activations, dropout, pooling, upsampling.
 
-use tomograd_autodiff::Var;
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::{
     dropout,

@@ -1,0 +1,98 @@
+//! Sorting along an axis, and the largest elements of it.
+
+mod cpu;
+mod reference;
+
+use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+
+use crate::{
+    Context, Cost, Forward, Meta, Op, Saved, check, index::ScatterAdd, op::with_real, registry, registry::Proven, run,
+};
+
+/// The elements along `axis` in rising or falling order, the first `count` of them, or all. Input: x, floating point. Outputs:
+/// the values, and their positions in x, i64, both of x's shape but along the axis. Equal elements keep their order; a NaN counts as the
+/// largest (torch.sort and torch.topk do the same). The gradient goes to the elements that the positions name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sort {
+    /// The axis that is sorted.
+    pub axis: usize,
+    /// Whether the largest element comes first.
+    pub descending: bool,
+    /// How many elements are given, the first ones in order; all of them for `None`.
+    pub count: Option<usize>,
+}
+
+impl Op for Sort {
+    fn name(&self) -> &'static str {
+        if self.count.is_some() { "top_k" } else { "sort" }
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        check::inputs(self.name(), inputs, 1, 1)?;
+        check::same_float(self.name(), inputs)?;
+        check::axis(self.name(), &inputs[0], self.axis)?;
+        let mut shape = inputs[0].shape.clone();
+        if let Some(count) = self.count {
+            if count > shape[self.axis] {
+                return Err(Error::argument(self.name(), format!("{count} elements of axis {}", self.axis))
+                    .expected(format!("at most its size, {}", shape[self.axis]))
+                    .shapes([&shape[..]]));
+            }
+            shape[self.axis] = count;
+        }
+        let values = inputs[0].with_shape(shape);
+        let places = values.with_dtype(DType::I64);
+        Ok(vec![values, places])
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let (values, places) =
+            with_real!(self.name(), inputs[0].dtype(), T => cpu::sort::<T>(self, inputs[0], &outputs[0]))?;
+        Ok(Forward { outputs: vec![values, places], state: Vec::new() })
+    }
+
+    fn saves_output(&self, index: usize) -> bool {
+        index == 1
+    }
+
+    fn backward_cpu(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        let zeros = Tensor::zeros(&saved.metas[0].shape, gradient.dtype(), gradient.device())?;
+        let scatter = ScatterAdd { axis: self.axis };
+        let outputs = run(&scatter, &[&zeros, saved.output(1)?, gradient], context)?.outputs;
+        Ok(vec![outputs.into_iter().next()])
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        // Comparisons.
+        let size = inputs[0].shape.get(self.axis).map_or(1.0, |&size| size as f64);
+        Cost::of(inputs[0].count() as f64 * size.max(2.0).log2(), inputs, outputs)
+    }
+}
+
+impl Proven for Sort {
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::sort(self, &inputs[0])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let shape = match random.below(20) {
+            // Several chunks of lines.
+            0 => vec![2 + random.below(3) as usize, cpu::GRAIN / 3 + random.below(9) as usize],
+            _ => registry::shape(random, 1, 4),
+        };
+        let axis = random.below(shape.len() as u64) as usize;
+        let count = random.bernoulli(0.5).then(|| random.below(shape[axis] as u64 + 1) as usize);
+        let order = random.permutation(shape.iter().product())?;
+        // All apart by 1/32, since the order of two that are equal has no derivative; positive and negative.
+        let values: Vec<f64> = order.iter().map(|&i| (i as f64 - order.len() as f64 / 2.0) / 32.0).collect();
+        let x = Tensor::from_slice(&values, &shape, Device::Cpu)?;
+        Ok((Self { axis, descending: random.bernoulli(0.5), count }, vec![x]))
+    }
+}
