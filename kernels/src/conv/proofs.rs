@@ -45,11 +45,11 @@ fn pick(random: &mut Random, values: &[usize]) -> usize {
 /// A random convolution at a corner, and its rank.
 fn corner_shape(random: &mut Random) -> (usize, ConvShape) {
     loop {
-        let rank = pick(random, &[1, 2, 2, 3, 3]);
-        let (shape, most) = match random.below(6) {
+        let rank = pick(random, &[1, 2, 2, 3, 3, 3]);
+        let (shape, most) = match random.below(8) {
             0 => (channel_corner(random, rank), 400_000),
-            1 | 2 if rank > 1 => (winograd_corner(random, rank), 4_000_000),
-            _ => (axis_corner(random, rank), 100_000),
+            1..=3 if rank > 1 => (winograd_corner(random, rank), 4_000_000),
+            _ => (axis_corner(random, rank), 400_000),
         };
         if shape.multiply_adds() <= most {
             return (rank, shape);
@@ -100,7 +100,15 @@ fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
         if plain {
             // Nothing but a kernel that keeps the size.
             let tall = registry::around(random, &TAP_BLOCKS[1..]);
-            let kernel = if axis == long { pick(random, &[1, 3, 5]) } else { pick(random, &[3, 5, tall]) | 1 };
+            // Along columns, where taps are in groups, mostly a tall one.
+            let kernels = match axis {
+                axis if axis == long => [1, 3, 5],
+                1 => [3, tall | 1, tall | 1],
+                _ => [1, 3, if rank == 2 { tall | 1 } else { 5 }],
+            };
+            let kernel = pick(random, &kernels);
+            // Of a tall kernel the first and the last taps see voxels too.
+            let size = if kernel > 5 { size.max(kernel / 2 + 1) } else { size };
             (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
             continue;
         }
@@ -136,13 +144,15 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
         channels[random.below(2) as usize] = registry::around(random, &CHANNEL_BLOCKS[2..3]);
     }
     let mut shape = unit_shape(random, 1, channels[0], channels[1]);
+    // Of several planes smaller ones, which aren't too much work.
+    let planes = if rank == 3 { &PLANE_BLOCKS[..2] } else { &PLANE_BLOCKS[..] };
     for axis in 1..3 {
         let padding = pick(random, &[0, 1, 1, 2]);
-        let output = registry::around(random, &PLANE_BLOCKS);
+        let output = registry::around(random, planes);
         (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (output + 2 - 2 * padding, 3, padding);
     }
     if rank == 3 {
-        let kernel = pick(random, &[1, 2, 3, 3]);
+        let kernel = pick(random, &[1, 2, 3, 3, 3, 3, 3, 3, 3, 3]);
         shape.kernel[0] = kernel;
         shape.padding[0] = random.below(kernel as u64) as usize;
         shape.input[0] = pick(random, &[1, 2, 3, 5]).max(kernel.saturating_sub(2 * shape.padding[0]));
@@ -152,7 +162,7 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
 
 /// A random convolution that fits within a few thousand multiplications, and its rank. Every second is a corner: there are
 /// several paths to reach.
-fn random_shape(random: &mut Random) -> (usize, ConvShape) {
+pub(super) fn random_shape(random: &mut Random) -> (usize, ConvShape) {
     if random.bernoulli(0.5) {
         return corner_shape(random);
     }

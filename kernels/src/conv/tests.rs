@@ -1,14 +1,15 @@
 //! Convolutions of all shapes against the reference, on every instruction set, thread count and order, with equal bits.
 
 use super::cpu::{Activation, Epilogue, Inputs, Moments, Outputs, Path, backward_bias, forward, transposed_forward};
-use super::{ConvShape, reference};
+use super::{ConvShape, proofs::random_shape, reference};
 use crate::Precision;
 use crate::parallel::{Order, Settings, as_uninit, with_settings};
 use crate::simd::{Isa, Real};
 use proptest::prelude::*;
+use tomograd_core::Seed;
 
 fn numbers<T: Real>(count: usize, seed: u64) -> Vec<T> {
-    let mut random = tomograd_core::Seed::new(seed).random();
+    let mut random = Seed::new(seed).random();
     (0..count).map(|_| T::from_f64(random.uniform_in(-1.0, 1.0))).collect()
 }
 
@@ -476,4 +477,20 @@ fn what_does_not_fit_is_an_error() {
     assert!(run(&x, &w[1..], None, 128).is_err());
     assert!(run(&x, &w, Some(&[0.0]), 128).is_err());
     assert!(run(&x, &w, None, 127).is_err());
+}
+
+/// Parts of the paths that only some kernels use: an operation's forty cases must come there.
+#[test]
+fn random_shapes_reach_all_parts_of_a_path() {
+    let mut random = Seed::new(1).random();
+    let (mut planes, mut groups) = (0, 0);
+    for _ in 0..4000 {
+        let shape = ConvShape { precision: Precision::Fast, ..random_shape(&mut random).1 };
+        let path = Path::choose::<f32>(&shape);
+        planes += usize::from(path == Path::Winograd && shape.kernel[0] == 3);
+        // Rows of taps in two groups, of which both see voxels.
+        let tall = shape.kernel[1] > 7 && shape.stride[1] == 1 && shape.dilation[1] == 1;
+        groups += usize::from(path == Path::Depthwise && tall && shape.input[1] > shape.kernel[1] / 2);
+    }
+    assert!(planes >= 150 && groups >= 30, "of 4000 shapes {planes} and {groups}");
 }
