@@ -319,7 +319,8 @@ fn tensor(values: &[f64], shape: &[usize]) -> Tensor {
     Tensor::from_slice(values, shape, Device::Cpu).unwrap()
 }
 
-/// torch.sort, topk, argmax and argmin of a row with NaN and equal elements.
+/// A row with NaN and equal elements by torch.sort(stable=True), topk, argmax and argmin, of torch 2.15; of equal elements topk gives any,
+/// here the first.
 #[test]
 fn nan_and_equal_elements_are_ordered_as_in_pytorch() -> Result<()> {
     let nan = f64::NAN;

@@ -10,8 +10,9 @@ use crate::{
 };
 
 /// The elements along `axis` in rising or falling order, the first `count` of them, or all. Input: x, floating point. Outputs:
-/// the values, and their positions in x, i64, both of x's shape but along the axis. Equal elements keep their order; a NaN counts as the
-/// largest (torch.sort and torch.topk do the same). The gradient goes to the elements that the positions name.
+/// the values, and their positions in x, i64, both of x's shape but along the axis. Equal elements keep their order; a NaN
+/// counts as the largest, as in torch.sort with `stable=True` (torch.topk leaves the order of equal ones open). The gradient goes to
+/// the elements that the positions name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sort {
     /// The axis that is sorted.
