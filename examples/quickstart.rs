@@ -1,15 +1,17 @@
-//! The program that README.md shows: trains a small network, saves it, and loads it again.
+//! The program that README.md shows: trains a small network, saves it, loads it again, and segments a scan.
 //!
 //!     cargo run --release --example quickstart
 
 use std::sync::Arc;
-use tomograd::pipeline::transforms::{Compose, CropOrPad, ZScore};
+use tomograd::pipeline::transforms::{Compose, CropOrPad};
 use tomograd::prelude::*;
 
 fn main() -> Result<()> {
     let seed = Seed::new(0);
-    let cases = Dataset::open("examples/data/hippocampus", 3)?.prepare(Compose::new().then(ZScore::default())?);
-    let patches = Compose::new().then(CropOrPad::random([40, 56, 40]))?;
+    let classes = ["background", "anterior", "posterior"];
+    let preparation = Preparation::new([40, 56, 40], classes)?.orientation("RAS")?.spacing([1.0; 3])?;
+    let cases = Dataset::prepared("examples/data/hippocampus", &preparation)?;
+    let patches = Compose::new().then(CropOrPad::random(preparation.patch.clone()))?;
     let loader = Loader::new(Arc::new(cases), 2, seed.named("loader"))?.transforms(patches);
 
     let config = UNet3dConfig { widths: vec![8, 16, 32], ..UNet3dConfig::new(3) };
@@ -26,11 +28,11 @@ fn main() -> Result<()> {
             optimizer.step(&mut params, update)?;
         }
     }
-    Checkpoint::new(&params).config(&config)?.optimizer(&optimizer).save("hippocampus.safetensors")?;
+    let checkpoint = Checkpoint::new(&params).config(&config)?.preparation(&preparation)?;
+    checkpoint.optimizer(&optimizer).save("hippocampus.safetensors")?;
 
-    // The configuration travels in the file.
+    // The network's configuration and the preparation of its images travel in the file.
     let model = Model::load("hippocampus.safetensors", Device::Cpu)?;
-    let logits = model.predict(&Tensor::zeros(&[1, 1, 40, 56, 40], DType::F32, Device::Cpu)?)?;
-    assert_eq!(logits.shape(), [1, 3, 40, 56, 40]);
-    Ok(())
+    let scan = Volume::read("examples/data/hippocampus/images/hippocampus_004.nii.gz")?;
+    model.segment(&scan)?.write("mask.nii.gz") // in the scan's own grid
 }

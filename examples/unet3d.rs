@@ -8,7 +8,12 @@
 //! Without arguments it trains on the 40 cases that come with the project and predicts 12 others. `benches/accuracy/` trains
 //! on all cases by the same recipe, beside PyTorch.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 use clap::Parser;
 use tomograd::{
@@ -18,8 +23,10 @@ use tomograd::{
         parallel::{Settings, with_settings},
     },
     pipeline::{
-        Mean, progress,
-        transforms::{Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomNoise, ZScore},
+        Mean, alignment, evaluate_volumes,
+        preparation::Channel,
+        progress,
+        transforms::{Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomNoise},
     },
     prelude::*,
 };
@@ -60,7 +67,7 @@ struct Arguments {
 }
 
 const CLASSES: usize = 3;
-const CLASS_NAMES: [&str; CLASSES - 1] = ["anterior", "posterior"];
+const CLASS_NAMES: [&str; CLASSES] = ["background", "anterior", "posterior"];
 /// Depth, height and width of a training patch.
 const PATCH: [usize; 3] = [40, 56, 40];
 const BATCH: usize = 2;
@@ -91,7 +98,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     let masks = arguments.out.join("masks");
     std::fs::create_dir_all(&masks).map_err(|error| Error::io("create", masks.display(), error))?;
 
-    let cases = Dataset::open(&arguments.data, CLASSES)?.prepare(Compose::new().then(ZScore::default())?);
+    // What prediction needs as well: it travels in the checkpoint.
+    let preparation = Preparation::new(PATCH, CLASS_NAMES)?
+        .channels([Channel::new("t1", "MR")])?
+        .orientation("RAS")?
+        .spacing([1.0; 3])?;
+    let cases = Dataset::prepared(&arguments.data, &preparation)?;
     let split_file = arguments.data.join("split.txt");
     let split = if split_file.exists() { Split::read(split_file)? } else { Split::fixed(&cases.names()) };
     let (train, validation) = (cases.subset(&split.train)?, cases.subset(&split.validation)?);
@@ -149,8 +161,9 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let log_file = arguments.out.join("epochs.csv");
     // After the Dice of each class, over how many of the validation cases it is the mean.
-    let counts = CLASS_NAMES.map(|name| format!("{name}_defined"));
-    let mut log = format!("epoch,loss,step_seconds,{},{}\n", CLASS_NAMES.join(","), counts.join(","));
+    let names: Vec<&str> = preparation.foreground().collect();
+    let counts: Vec<String> = names.iter().map(|name| format!("{name}_defined")).collect();
+    let mut log = format!("epoch,loss,step_seconds,{},{}\n", names.join(","), counts.join(","));
     if first_epoch > 0 {
         log = match std::fs::read_to_string(&log_file) {
             Ok(text) if text.starts_with(&log) => text,
@@ -187,7 +200,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         bar.finish_and_clear();
         let (loss, step_seconds) = (sum / steps as f64, begin.elapsed().as_secs_f64() / steps as f64);
         let validate_now = epoch % 4 == 3 || epoch + 1 == arguments.epochs;
-        let report = validate_now.then(|| validate(&params, &net, &validation)).transpose()?;
+        let report = validate_now.then(|| validate(&params, &net, &preparation, &validation)).transpose()?;
         let dice = report.as_ref().map(|report| report.mean(|m| m.dice));
         println!(
             "epoch {:>3}  loss {loss:.4}{}  {:.0} s",
@@ -201,6 +214,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let checkpoint = Checkpoint::new(&params)
             .optimizer(&optimizer)
             .config(&config)?
+            .preparation(&preparation)?
             .text("run", format!("{config_text} {seed:?} {total}"))
             .text("epoch", (epoch + 1).to_string())
             .text("best", best.to_string());
@@ -220,7 +234,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         })?;
     }
 
-    let report = predict(&params, &net, arguments, &validation, &split.validation)?;
+    let report = predict(&params, &net, &preparation, &arguments.out, &validation)?;
     report.write_csv(arguments.out.join("metrics.csv"))?;
     report.write_summary_csv(arguments.out.join("summary.csv"))?;
     println!("{report}\n{:.0} s; results in {}", start.elapsed().as_secs_f64(), arguments.out.display());
@@ -242,21 +256,21 @@ fn keep_weights(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// The predicted classes of one prepared image (C, D, H, W).
-fn segment(params: &Params, net: &UNet3d, image: &Tensor) -> Result<Tensor> {
-    SlidingWindow::new(PATCH)?.labels(image, |patches| {
-        let mut pass = Pass::eval(params)?;
-        Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
-    })
+/// The network's logits for a batch of patches.
+fn logits(params: &Params, net: &UNet3d, patches: &Tensor) -> Result<Tensor> {
+    let mut pass = Pass::eval(params)?;
+    Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
 }
 
-fn validate(params: &Params, net: &UNet3d, cases: &Dataset) -> Result<Report> {
+/// How well the network does on prepared cases, in their prepared grid.
+fn validate(params: &Params, net: &UNet3d, preparation: &Preparation, cases: &Dataset) -> Result<Report> {
     use tomograd::pipeline::Cases;
-    let mut report = Report::new(CLASS_NAMES);
+    let mut report = Report::new(preparation.foreground());
     for index in 0..cases.len() {
         let sample = cases.sample(index)?;
-        let prediction =
-            segment(params, net, &sample.image).map_err(|error| error.within(format!("case {}", sample.name)))?;
+        let prediction = preparation
+            .labels(&sample.image, |patches| logits(params, net, patches))
+            .map_err(|error| error.within(format!("case {}", sample.name)))?;
         if let Some(truth) = &sample.label {
             report.add(&sample.name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
         }
@@ -264,23 +278,20 @@ fn validate(params: &Params, net: &UNet3d, cases: &Dataset) -> Result<Report> {
     Ok(report)
 }
 
-/// Writes a mask of each validation case with the geometry of its image, and the contact sheet.
-fn predict(params: &Params, net: &UNet3d, arguments: &Arguments, cases: &Dataset, names: &[String]) -> Result<Report> {
+/// Writes a mask of each validation case in the grid of its image, and the contact sheet.
+fn predict(params: &Params, net: &UNet3d, preparation: &Preparation, out: &Path, cases: &Dataset) -> Result<Report> {
     use tomograd::pipeline::Cases;
-    let mut report = Report::new(CLASS_NAMES);
+    let mut report = Report::new(preparation.foreground());
     let mut sheet = ContactSheet::new(4, CLASSES)?;
-    for (index, name) in names.iter().enumerate() {
-        let sample = cases.sample(index)?;
-        let prediction =
-            segment(params, net, &sample.image).map_err(|error| error.within(format!("case {}", sample.name)))?;
-        if let Some(truth) = &sample.label {
-            report.add(name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
-        }
-        sheet.add(&sample, &prediction)?;
-        let file = format!("{}.nii.gz", name.trim_end_matches(".nii.gz"));
-        let image = Volume::read(arguments.data.join("images").join(&file))?;
-        image.with_voxels(prediction)?.write(arguments.out.join("masks").join(&file))?;
+    for (index, name) in cases.names().iter().enumerate() {
+        let (image, truth) = (Volume::read(cases.image_file(name)?)?, Volume::read(cases.label_file(name)?)?);
+        let mask = preparation
+            .segment(&image, |patches| logits(params, net, patches))
+            .map_err(|error| error.within(format!("case {name}")))?;
+        report.add(name, evaluate_volumes(&mask, &truth, CLASSES, alignment::TOLERANCE)?)?;
+        sheet.add(&cases.sample(index)?, &preparation.label(&mask)?)?;
+        mask.write(out.join("masks").join(format!("{name}.nii.gz")))?;
     }
-    sheet.write(arguments.out.join("contact_sheet.png"))?;
+    sheet.write(out.join("contact_sheet.png"))?;
     Ok(report)
 }

@@ -40,5 +40,7 @@ pub mod prelude {
         AdamW, Checkpoint, Conv, ConvTranspose, DiceCe, Group, Loaded, Module, Norm, NormKind, Optimizer, Params, Pass,
         Scope, Sgd, Update, gradcheck, schedule,
     };
-    pub use tomograd_pipeline::{ContactSheet, Dataset, Loader, Report, SlidingWindow, Split, evaluate};
+    pub use tomograd_pipeline::{
+        ContactSheet, Dataset, Loader, Preparation, Report, Segment, SlidingWindow, Split, evaluate,
+    };
 }

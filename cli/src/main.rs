@@ -1,12 +1,14 @@
 //! The tomograd program. Exit codes: 0 done, 1 a file or its content is wrong, 2 the command line is, and nothing was done.
 
 mod info;
+mod overrides;
 mod predict;
 mod profile;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use overrides::Overrides;
 use tomograd::Error;
 
 /// Medical volumes and networks from the command line.
@@ -24,9 +26,10 @@ enum Command {
         /// A NIfTI file
         file: PathBuf,
     },
-    /// Segments volumes with a network from a checkpoint; the volumes of a file of four axes are its channels
+    /// Segments volumes with a network from a checkpoint, prepared as in its training; the volumes of a file of four axes are
+    /// its channels
     Predict {
-        /// A checkpoint with the network's configuration in it
+        /// A checkpoint with the network's configuration and preparation in it
         checkpoint: PathBuf,
         /// NIfTI files
         #[arg(required = true)]
@@ -37,6 +40,8 @@ enum Command {
         /// Replaces masks that are there already; never an input
         #[arg(long)]
         overwrite: bool,
+        #[command(flatten)]
+        overrides: Overrides,
     },
     /// Prints what took the most time in a trace that a run with TOMOGRAD_TRACE=FILE wrote
     Profile {
@@ -70,7 +75,9 @@ impl From<Error> for Failure {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Info { file } => info::run(&file).map_err(Failure::from),
-        Command::Predict { checkpoint, inputs, out, overwrite } => predict::run(&checkpoint, &inputs, &out, overwrite),
+        Command::Predict { checkpoint, inputs, out, overwrite, overrides } => {
+            predict::run(&checkpoint, &inputs, &out, overwrite, &overrides)
+        }
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
     };
     match result {

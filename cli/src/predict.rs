@@ -1,4 +1,4 @@
-//! `tomograd predict CHECKPOINT INPUT... --out DIR [--overwrite]`.
+//! `tomograd predict CHECKPOINT INPUT... --out DIR [--overwrite] [--patch ...]`.
 
 use std::{
     collections::HashMap,
@@ -6,18 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tomograd::{
-    pipeline::{
-        Sample, Scan,
-        transforms::{Compose, ZScore},
-    },
-    prelude::*,
-};
+use tomograd::prelude::*;
 
-use crate::Failure;
-
-/// Windows of this size cover a volume.
-const PATCH: [usize; 3] = [64; 3];
+use crate::{Failure, overrides::Overrides};
 
 /// A volume and where its mask goes.
 struct Job<'a> {
@@ -27,15 +18,19 @@ struct Job<'a> {
 
 /// Segments every input that can be read; those that can't are named at the end. Nothing has been read, and nothing is
 /// written, when the names alone show that a file would be lost.
-pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path, overwrite: bool) -> Result<(), Failure> {
+pub(crate) fn run(
+    checkpoint: &Path,
+    inputs: &[PathBuf],
+    out: &Path,
+    overwrite: bool,
+    overrides: &Overrides,
+) -> Result<(), Failure> {
     let jobs = plan(checkpoint, inputs, out, overwrite).map_err(Failure::CommandLine)?;
-    let model = Model::load(checkpoint, Device::Cpu)?;
-    let prepare = Compose::new().then(ZScore::default())?;
-    let window = SlidingWindow::new(PATCH)?;
+    let model = overrides.apply(Model::load(checkpoint, Device::Cpu)?, checkpoint)?;
     fs::create_dir_all(out).map_err(|error| Error::io("create", out.display(), error))?;
     let mut failed = Vec::new();
     for job in &jobs {
-        match segment(&model, &prepare, &window, job, overwrite) {
+        match segment(&model, job, overwrite) {
             Ok(()) => println!("{}", job.output.display()),
             Err(error) => {
                 eprintln!("tomograd: {error}");
@@ -46,33 +41,14 @@ pub(crate) fn run(checkpoint: &Path, inputs: &[PathBuf], out: &Path, overwrite: 
     if failed.is_empty() { Ok(()) } else { Err(Failure::Files { failed, of: jobs.len() }) }
 }
 
-fn segment(model: &Model, prepare: &Compose, window: &SlidingWindow, job: &Job<'_>, overwrite: bool) -> Result<()> {
-    let within = |error: Error| error.within(job.input.display().to_string());
+fn segment(model: &Model, job: &Job<'_>, overwrite: bool) -> Result<()> {
     let volume = Volume::read(job.input)?;
-    let scan = Scan::of_volume(&volume).map_err(within)?;
-    check_channels(model, &scan).map_err(within)?;
-    let sample = Sample::new(file_name(job.input), &scan.values, None).map_err(within)?;
-    drop(scan);
-    let sample = prepare.apply(sample, Seed::new(0)).map_err(within)?;
-    let labels = window.labels(&sample.image, |patches| model.predict(patches)).map_err(within)?;
-    let mask = volume.with_voxels(labels).map_err(within)?;
+    let mask = model.segment(&volume).map_err(|error| error.within(job.input.display().to_string()))?;
     // It wasn't there when the names were looked at.
     if !overwrite && is_there(&job.output) {
         return Err(exists(&job.output));
     }
     mask.write(&job.output)
-}
-
-/// That the network takes as many channels as the image has.
-fn check_channels(model: &Model, scan: &Scan) -> Result<()> {
-    let Some(wanted) = model.config().get("in_channels").and_then(serde_json::Value::as_u64) else { return Ok(()) };
-    let channels = scan.values.shape().first().copied().unwrap_or(0);
-    if channels as u64 != wanted {
-        return Err(Error::shape("predict", format!("an image of {channels} channels"))
-            .expected(format!("{wanted}, as the network was trained with"))
-            .shapes([scan.values.shape()]));
-    }
-    Ok(())
 }
 
 /// The mask's place for each input.

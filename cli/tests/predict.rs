@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use tomograd::prelude::*;
+use tomograd::{pipeline::preparation::Channel, prelude::*};
 
 /// A folder that is removed when dropped.
 struct Folder(PathBuf);
@@ -34,11 +34,20 @@ impl Folder {
 
     /// A checkpoint of a small network, its last bias `bias`.
     fn checkpoint(&self, in_channels: usize, bias: f64) -> String {
+        let channels: Vec<Channel> = (0..in_channels).map(|i| Channel::new(format!("t{i}"), "MR")).collect();
+        let preparation = Preparation::new([8, 8, 8], ["background", "organ"]).unwrap().channels(channels).unwrap();
+        self.model(in_channels, bias, Some(preparation.orientation("RAS").unwrap()))
+    }
+
+    fn model(&self, in_channels: usize, bias: f64, preparation: Option<Preparation>) -> String {
         let config = UNet3dConfig { in_channels, classes: 2, widths: vec![2, 3] };
         let mut model = Model::new(&config, Device::Cpu, Seed::new(1)).unwrap();
         let value = Tensor::full(&[2], bias, DType::F32, Device::Cpu).unwrap();
         model.params_mut().set("head.bias", value).unwrap();
-        let path = self.at(&format!("model-{in_channels}-{bias}.safetensors"));
+        let path = self.at(&format!("model-{in_channels}-{bias}-{}.safetensors", preparation.is_some()));
+        if let Some(preparation) = preparation {
+            model = model.with_preparation(&preparation).unwrap();
+        }
         model.checkpoint().unwrap().save(&path).unwrap();
         path
     }
@@ -188,4 +197,105 @@ fn volumes_of_four_axes_are_channels() {
     // One volume under a fourth axis is one channel.
     let single = folder.scan("single.nii", &[1, 3, 4, 5], 0.5);
     assert_eq!(predict(&folder.checkpoint(1, 0.0), &[&single], &folder.at("masks"), &[]), (0, String::new()));
+}
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/data/hippocampus");
+
+/// The example's own masks are those that the program makes from its checkpoint, byte for byte.
+#[test]
+fn the_example_and_the_program_write_the_same_masks() {
+    let folder = Folder::new("example");
+    let test = std::env::current_exe().unwrap();
+    let example = test.parent().and_then(Path::parent).unwrap().join("examples/unet3d");
+    assert!(example.exists(), "{} isn't there: cargo test --workspace builds it", example.display());
+    let mut names: Vec<_> =
+        fs::read_dir(Path::new(CASES).join("images")).unwrap().map(|f| f.unwrap().file_name()).collect();
+    names.sort();
+    // Of ten cases, numbers 4 and 9 validate.
+    for part in ["images", "labels"] {
+        for name in &names[..10] {
+            let to = folder.at(&format!("data/{part}/{}", name.to_str().unwrap()));
+            fs::copy(Path::new(CASES).join(part).join(name), to).unwrap();
+        }
+    }
+    let (data, out) = (folder.at("data"), folder.at("run"));
+    let mut run = Command::new(example);
+    run.args(["--data", &data, "--out", &out, "--epochs", "2", "--widths", "4,8,16"]);
+    assert!(run.output().unwrap().status.success());
+
+    let masks = folder.files("run/masks");
+    assert_eq!(masks.len(), 2);
+    let inputs: Vec<String> = masks.iter().map(|name| folder.at(&format!("data/images/{name}"))).collect();
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let model = folder.at("run/last.safetensors");
+    assert_eq!(predict(&model, &inputs, &folder.at("masks"), &[]), (0, String::new()));
+    let read = |path: String| fs::read(path).unwrap();
+    for name in &masks {
+        assert!(read(folder.at(&format!("run/masks/{name}"))) == read(folder.at(&format!("masks/{name}"))), "{name}");
+    }
+    // In windows of another size, the masks are others, and it is said.
+    let (code, said) = predict(&model, &inputs, &folder.at("others"), &["--patch", "64,64,64"]);
+    assert_eq!((code, said.as_str()), (0, "tomograd: --patch 64,64,64 replaces 40,56,40 of the checkpoint\n"));
+    assert!(
+        masks
+            .iter()
+            .any(|name| { read(folder.at(&format!("others/{name}"))) != read(folder.at(&format!("masks/{name}"))) })
+    );
+}
+
+#[test]
+fn options_replace_what_the_checkpoint_says_and_say_so() {
+    let folder = Folder::new("overrides");
+    let (model, scan) = (folder.checkpoint(1, 0.0), folder.scan("a.nii", &SHAPE, 0.5));
+    let options = [
+        ("--overlap", "0.25", "0.5"),
+        ("--mirroring", "true", "false"),
+        ("--orientation", "LPS", "RAS"),
+        ("--spacing", "2,2,2.5", "the file's own"),
+        ("--normalise", "z-score-nonzero", "[{\"clip\":null,\"normalisation\":{\"z_score\":{\"nonzero\":false}}}]"),
+        ("--classes", "0,300", "0,1"),
+    ];
+    let more: Vec<&str> = options.iter().flat_map(|(option, new, _)| [*option, *new]).collect();
+    let (code, said) = predict(&model, &[&scan], &folder.at("masks"), &more);
+    let expected: String = options
+        .iter()
+        .map(|(option, new, old)| format!("tomograd: {option} {new} replaces {old} of the checkpoint\n"))
+        .collect();
+    assert_eq!((code, said), (0, expected));
+    let values = Volume::read(folder.at("masks/a.nii")).unwrap().voxels().to_vec_f64().unwrap();
+    assert!(values.iter().all(|value| [0.0, 300.0].contains(value)), "{values:?}");
+    for wrong in
+        [["--overlap", "1"], ["--patch", "8,0,8"], ["--spacing", "1,1"], ["--orientation", "RAX"], ["--classes", "0"]]
+    {
+        let (code, error) = predict(&model, &[&scan], &folder.at("none"), &wrong);
+        assert!(code == 2 && error.contains("expected"), "{wrong:?}: {error}");
+        assert!(folder.files("none").is_empty());
+    }
+}
+
+#[test]
+fn a_checkpoint_without_a_preparation_needs_options() {
+    let folder = Folder::new("former");
+    let preparation = Preparation::new([8, 8, 8], ["background", "organ"]).unwrap();
+    let (bare, whole) = (folder.model(1, 0.0, None), folder.model(1, 0.0, Some(preparation)));
+    let scan = folder.scan("a.nii", &SHAPE, 0.5);
+    let needed = ["--patch", "8,8,8", "--classes", "0,1", "--normalise", "z-score"];
+    for given in [&[][..], &needed[..2], &needed[..4], &needed[2..], &["--orientation", "RAS"]] {
+        let (code, error) = predict(&bare, &[&scan], &folder.at("masks"), given);
+        assert_eq!((code, error.lines().count()), (2, 1), "{error}");
+        assert!(["--patch", "--classes", "--normalise", &bare].iter().all(|part| error.contains(part)), "{error}");
+    }
+    assert!(folder.files("masks").is_empty());
+    assert_eq!(predict(&bare, &[&scan], &folder.at("masks"), &needed), (0, String::new()));
+    assert_eq!(predict(&whole, &[&scan], &folder.at("others"), &[]), (0, String::new()));
+    assert!(fs::read(folder.at("masks/a.nii")).unwrap() == fs::read(folder.at("others/a.nii")).unwrap());
+
+    // A preparation of a later version is the file's fault, not the command's.
+    let config = UNet3dConfig { in_channels: 1, classes: 2, widths: vec![2, 3] };
+    let model = Model::new(&config, Device::Cpu, Seed::new(1)).unwrap();
+    let model = model.with_preparation(&serde_json::json!({"version": 2})).unwrap();
+    let later = folder.at("later.safetensors");
+    model.checkpoint().unwrap().save(&later).unwrap();
+    let (code, error) = predict(&later, &[&scan], &folder.at("none"), &[]);
+    assert!(code == 1 && error.contains("version 2") && error.contains("later.safetensors"), "{error}");
 }

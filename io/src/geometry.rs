@@ -193,3 +193,45 @@ pub fn orientation(affine: &Affine) -> String {
     }
     letters.iter().collect()
 }
+
+/// The affine of voxels of 1 mm whose axes point as three letters say (`RAS`, `LPS`, ...), the first voxel at the origin: what
+/// [`orientation`] reads from it are these letters again.
+///
+/// ```
+/// use tomograd_io::geometry;
+/// assert_eq!(geometry::orientation(&geometry::from_orientation("PIR")?), "PIR");
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When `codes` isn't three letters, one each of R/L, A/P and S/I.
+pub fn from_orientation(codes: &str) -> Result<Affine> {
+    let mut affine: Affine = [[0.0; 4], [0.0; 4], [0.0; 4], [0.0, 0.0, 0.0, 1.0]];
+    for (voxel, (world, positive)) in axes(codes)?.into_iter().enumerate() {
+        if let Some(entry) = affine.get_mut(world).and_then(|row| row.get_mut(voxel)) {
+            *entry = if positive { 1.0 } else { -1.0 };
+        }
+    }
+    Ok(affine)
+}
+
+/// For three letters: the world axis of each, and whether it points to R, A or S.
+pub(crate) fn axes(codes: &str) -> Result<[(usize, bool); 3]> {
+    let fail = || {
+        Error::argument("orientation", format!("{codes:?} names no orientation"))
+            .expected("three letters, one each of R/L, A/P and S/I, such as RAS or LPS")
+    };
+    let one = |letter: char| match letter.to_ascii_uppercase() {
+        'R' => Some((0, true)),
+        'L' => Some((0, false)),
+        'A' => Some((1, true)),
+        'P' => Some((1, false)),
+        'S' => Some((2, true)),
+        'I' => Some((2, false)),
+        _ => None,
+    };
+    let found: Option<Vec<(usize, bool)>> = codes.chars().map(one).collect();
+    let axes: [(usize, bool); 3] = found.and_then(|found| found.try_into().ok()).ok_or_else(fail)?;
+    let [a, b, c] = axes.map(|axis| axis.0);
+    if a == b || a == c || b == c { Err(fail()) } else { Ok(axes) }
+}

@@ -101,9 +101,8 @@ pub fn family(name: &str) -> Result<&'static Family> {
     })
 }
 
-fn value(config: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(config)
-        .map_err(|error| Error::argument("registry", "the configuration has no JSON").source(error))
+fn value(plain: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(plain).map_err(|error| Error::argument("registry", "it has no JSON").source(error))
 }
 
 fn build_of<C: Config>(scope: Scope<'_>, given: Value) -> Result<Built> {
@@ -130,11 +129,13 @@ pub fn build(scope: Scope<'_>, config: Value) -> Result<Built> {
     (family(name)?.build)(scope, config)
 }
 
-/// A network with its parameters and the configuration it was built from.
+/// A network with its parameters, the configuration it was built from, and what prediction needs beside it.
 pub struct Model {
     params: Params,
     network: Box<dyn Network>,
     config: Value,
+    /// JSON of a type that isn't known here.
+    preparation: Option<Value>,
 }
 
 impl Model {
@@ -153,7 +154,16 @@ impl Model {
     pub fn with_dtype(config: Value, device: Device, seed: Seed, dtype: DType) -> Result<Self> {
         let mut params = Params::new(device, seed).with_dtype(dtype);
         let (network, config) = build(params.root(), config)?;
-        Ok(Self { params, network, config })
+        Ok(Self { params, network, config, preparation: None })
+    }
+
+    /// With what prediction needs beside the network (`Preparation` in `tomograd-pipeline`), in place of what it had.
+    ///
+    /// # Errors
+    /// When it has no JSON.
+    pub fn with_preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
+        self.preparation = Some(value(preparation)?);
+        Ok(self)
     }
 
     /// The network in a checkpoint, built from the configuration that travels in the file.
@@ -173,15 +183,22 @@ impl Model {
         let dtype = checkpoint.state().map(|(_, value)| value.dtype()).find(|dtype| dtype.is_float());
         let mut model = Self::with_dtype(checkpoint.config_as()?, device, Seed::new(0), dtype.unwrap_or(DType::F32))?;
         checkpoint.restore(&mut model.params)?;
+        if checkpoint.preparation().is_some() {
+            model.preparation = Some(checkpoint.preparation_as()?);
+        }
         Ok(model)
     }
 
-    /// A checkpoint of parameters and configuration, to which more can be added.
+    /// A checkpoint of parameters, configuration and preparation, to which more can be added.
     ///
     /// # Errors
-    /// None in practice: the configuration is JSON.
+    /// None in practice: both are JSON.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        Checkpoint::new(&self.params).config(&self.config)
+        let checkpoint = Checkpoint::new(&self.params).config(&self.config)?;
+        match &self.preparation {
+            Some(preparation) => checkpoint.preparation(preparation),
+            None => Ok(checkpoint),
+        }
     }
 
     /// The main output for `image`, without training mode and gradients.
@@ -212,5 +229,10 @@ impl Model {
     /// The configuration, all defaults filled in.
     pub fn config(&self) -> &Value {
         &self.config
+    }
+
+    /// What prediction needs beside the network, as JSON; none when nobody said.
+    pub fn preparation_json(&self) -> Option<&Value> {
+        self.preparation.as_ref()
     }
 }

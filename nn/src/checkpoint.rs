@@ -1,5 +1,5 @@
-//! Checkpoints: a safetensors file with the weights, the network's configuration, the optimizer's state, and what else a
-//! resume needs.
+//! Checkpoints: a safetensors file with the weights, the network's configuration, what prediction needs beside it, the
+//! optimizer's state, and what else a resume needs.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,6 +18,8 @@ const OPTIMIZER: &str = "optimizer/";
 const AVERAGE: &str = "average/";
 /// The network's configuration.
 const CONFIG: &str = "config";
+/// What prediction needs beside the network.
+const PREPARATION: &str = "tomograd.preparation";
 /// Numbers of steps other than that of most parameters, by name.
 const OTHERS: &str = "tomograd.steps.others";
 
@@ -30,11 +32,12 @@ const OTHERS: &str = "tomograd.steps.others";
 /// # Conv::new(params.root(), 1, 2, &[3, 3])?.build()?;
 /// # let mut optimizer = AdamW::new(&params, |_| Group::rate(1e-3))?;
 /// # let path = std::env::temp_dir().join(format!("tomograd-checkpoint-doc-{}", std::process::id()));
-/// Checkpoint::new(&params).config(&[32, 64])?.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
+/// Checkpoint::new(&params).config(&[32, 64])?.preparation(&"as it is")?.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
 /// let mut loaded = Loaded::read(&path)?;
 /// loaded.restore(&mut params)?;
 /// loaded.restore_optimizer(&mut optimizer)?;
 /// assert_eq!(loaded.config_as::<Vec<usize>>()?, [32, 64]);
+/// assert_eq!(loaded.preparation(), Some("\"as it is\""));
 /// # std::fs::remove_file(&path).ok();
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
@@ -69,7 +72,17 @@ impl Checkpoint {
     /// # Errors
     /// When it has no JSON.
     pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.note(CONFIG, json(config)?);
+        self.note(CONFIG, json("configuration", config)?);
+        Ok(self)
+    }
+
+    /// With what prediction needs beside the network, as JSON: how images were prepared, in which patches, and what the classes
+    /// are (`tomograd-pipeline` has the type, `Preparation`). Programs that don't know of it read the file as before.
+    ///
+    /// # Errors
+    /// When it has no JSON.
+    pub fn preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
+        self.note(PREPARATION, json("preparation", preparation)?);
         Ok(self)
     }
 
@@ -127,7 +140,7 @@ impl Checkpoint {
         let metadata = self.metadata.iter().chain(&self.texts);
         let mut metadata: BTreeMap<_, _> = metadata.map(|(name, text)| (name.clone(), text.clone())).collect();
         if !self.others.is_empty() {
-            metadata.insert(OTHERS.to_owned(), json(&self.others)?);
+            metadata.insert(OTHERS.to_owned(), json("numbers of steps", &self.others)?);
         }
         let tensors = [&self.weights[..], &self.optimizer, &self.average].concat();
         safetensors::save(path.as_ref(), &tensors, &metadata)
@@ -190,6 +203,20 @@ impl Loaded {
             .map_err(|error| Error::format("checkpoint", format!("the configuration doesn't fit: {error}")))
     }
 
+    /// What prediction needs beside the network, as JSON; none in a file whose training didn't say.
+    pub fn preparation(&self) -> Option<&str> {
+        self.metadata.get(PREPARATION).map(String::as_str)
+    }
+
+    /// What prediction needs beside the network.
+    ///
+    /// # Errors
+    /// When there is none, or it isn't a `T`.
+    pub fn preparation_as<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_str(self.text(PREPARATION)?)
+            .map_err(|error| Error::format("checkpoint", format!("the preparation doesn't fit: {error}")))
+    }
+
     /// The random stream to go on with.
     ///
     /// # Errors
@@ -245,9 +272,9 @@ impl Loaded {
     }
 }
 
-fn json(value: &impl Serialize) -> Result<String> {
+fn json(what: &str, value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value)
-        .map_err(|error| Error::argument("checkpoint", "the configuration has no JSON").source(error))
+        .map_err(|error| Error::argument("checkpoint", format!("the {what} has no JSON")).source(error))
 }
 
 fn number(text: &str) -> Result<u64> {

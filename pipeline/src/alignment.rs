@@ -7,7 +7,7 @@
 use tomograd_core::{Device, Error, Result, Tensor};
 use tomograd_io::geometry::{self, Affine};
 
-use crate::{Scan, grid, sample::class_numbers};
+use crate::{Scan, grid};
 
 /// How far, in voxels, a corner of a label may lie from that of its image if nothing else is said.
 pub const TOLERANCE: f64 = 0.01;
@@ -21,11 +21,11 @@ pub(crate) fn tolerance(voxels: f64) -> Result<f64> {
     Ok(voxels)
 }
 
-/// The class numbers of `label`, u8 `(D, H, W)` or `(H, W)`, in the order of the voxels of `image`, which errors call `other`.
+/// The class numbers of `label`, u8 `(D, H, W)` or `(H, W)`: those that `numbers` gives for its values, in row-major order.
 ///
 /// # Errors
-/// When the label has several channels or a value that isn't one of `classes` classes, or doesn't lie on the image.
-pub(crate) fn label_on(image: &Scan, other: &str, label: &Scan, classes: usize, tolerance: f64) -> Result<Tensor> {
+/// That of `numbers`, and when the label has several channels.
+pub(crate) fn label_numbers(label: &Scan, numbers: impl Fn(&Tensor) -> Result<Vec<u8>>) -> Result<Tensor> {
     let Some((&channels, spatial)) = label.values.shape().split_first() else {
         return Err(Error::shape("label", "a single number").expected("(1, D, H, W) or (1, H, W)"));
     };
@@ -34,7 +34,22 @@ pub(crate) fn label_on(image: &Scan, other: &str, label: &Scan, classes: usize, 
             .expected("one volume of class numbers, (D, H, W)")
             .shapes([label.values.shape()]));
     }
-    let numbers = Tensor::from_slice(&class_numbers(&label.values.squeeze(0)?, classes)?, spatial, Device::Cpu)?;
+    Tensor::from_slice(&numbers(&label.values.squeeze(0)?)?, spatial, Device::Cpu)
+}
+
+/// [`label_numbers`] in the order of the voxels of `image`, which errors call `other`.
+///
+/// # Errors
+/// As [`label_numbers`], and when the label doesn't lie on the image.
+pub(crate) fn label_on(
+    image: &Scan,
+    other: &str,
+    label: &Scan,
+    numbers: impl Fn(&Tensor) -> Result<Vec<u8>>,
+    tolerance: f64,
+) -> Result<Tensor> {
+    let numbers = label_numbers(label, numbers)?;
+    let spatial = numbers.shape();
     let fits = || {
         Error::shape("label", format!("another spatial shape than that of the {other}"))
             .expected("(C, D, H, W) and (D, H, W)")

@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use tomograd_core::{Error, ErrorKind, Result, Seed};
+use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 
 use crate::{
-    Cases, Sample, Scan, alignment,
-    sample::check_classes,
+    Cases, Preparation, Sample, Scan, alignment,
+    sample::{check_classes, class_numbers},
     transforms::{Compose, nth_use},
 };
 
@@ -26,6 +26,7 @@ use crate::{
 pub struct Dataset {
     cases: Arc<Vec<Case>>,
     classes: usize,
+    preparation: Option<Arc<Preparation>>,
     prepare: Compose,
     tolerance: f64,
     readers: Readers,
@@ -74,6 +75,19 @@ impl Dataset {
         Self::with_readers(folder.as_ref(), classes, readers)
     }
 
+    /// The cases of a folder of NIfTI files (or PNG pictures), each image and label as `preparation` says: turned, resampled,
+    /// intensities normalised, label values as class numbers. It is the same code that prediction runs, so that a network sees
+    /// in prediction what it was trained on. The preparation belongs into the checkpoint
+    /// (`Checkpoint::preparation` in `tomograd-nn`).
+    ///
+    /// # Errors
+    /// As for [`Dataset::with_reader`], and when an attribute of the preparation is out of its range.
+    pub fn prepared(folder: impl AsRef<Path>, preparation: &Preparation) -> Result<Self> {
+        preparation.check()?;
+        let dataset = Self::open(folder, preparation.classes.len())?;
+        Ok(Self { preparation: Some(Arc::new(preparation.clone())), ..dataset })
+    }
+
     fn with_readers(folder: &Path, classes: usize, readers: Readers) -> Result<Self> {
         check_classes("dataset", classes)?;
         let images = files(&folder.join("images"))?;
@@ -92,12 +106,13 @@ impl Dataset {
             None => {
                 let (prepare, tolerance, cases) = (Compose::new(), alignment::TOLERANCE, Arc::new(cases));
                 let cache = unread(&cases);
-                Ok(Self { cases, classes, prepare, tolerance, readers, cache })
+                Ok(Self { cases, classes, preparation: None, prepare, tolerance, readers, cache })
             }
         }
     }
 
-    /// With these transforms of each case before it is kept: those that are the same in every epoch. Their random numbers,
+    /// With these transforms of each case before it is kept: those that are the same in every epoch. They come behind a
+    /// preparation, if there is one. Their random numbers,
     /// if they take any, are keyed by the name of the case, and by how often it was named before.
     #[must_use]
     pub fn prepare(self, transforms: Compose) -> Self {
@@ -118,12 +133,30 @@ impl Dataset {
     /// # Errors
     /// When one isn't there.
     pub fn subset(&self, names: &[String]) -> Result<Self> {
-        let find = |name: &String| {
-            let case = self.cases.iter().find(|case| case.name == *name).cloned();
-            case.ok_or_else(|| Error::new(ErrorKind::Name, "dataset", format!("no case is called {name:?}")))
-        };
+        let find = |name: &String| self.case(name).cloned();
         let cases: Arc<Vec<Case>> = Arc::new(names.iter().map(find).collect::<Result<_>>()?);
         Ok(Self { cache: unread(&cases), cases, ..self.clone() })
+    }
+
+    /// The file of the image of a case.
+    ///
+    /// # Errors
+    /// When no case has that name.
+    pub fn image_file(&self, name: &str) -> Result<&Path> {
+        Ok(&self.case(name)?.image)
+    }
+
+    /// The file of the label of a case.
+    ///
+    /// # Errors
+    /// When no case has that name.
+    pub fn label_file(&self, name: &str) -> Result<&Path> {
+        Ok(&self.case(name)?.label)
+    }
+
+    fn case(&self, name: &str) -> Result<&Case> {
+        let case = self.cases.iter().find(|case| case.name == name);
+        case.ok_or_else(|| Error::new(ErrorKind::Name, "dataset", format!("no case is called {name:?}")))
     }
 
     /// The names of the cases, in their order.
@@ -139,12 +172,24 @@ impl Dataset {
     /// Reads case number `index`.
     fn load(&self, index: usize, case: &Case) -> Result<Sample> {
         let in_label = |error: Error| error.within(case.label.display().to_string());
+        let in_image = |error: Error| error.within(case.image.display().to_string());
         let image = (self.readers.image)(&case.image)?;
         let label = (self.readers.label)(&case.label)?;
-        let label = alignment::label_on(&image, "image", &label, self.classes, self.tolerance).map_err(in_label)?;
+        let numbers = |values: &Tensor| match &self.preparation {
+            Some(preparation) => preparation.class_numbers(values),
+            None => class_numbers(values, self.classes),
+        };
+        let label = alignment::label_on(&image, "image", &label, numbers, self.tolerance).map_err(in_label)?;
+        let (image, label) = match &self.preparation {
+            Some(preparation) => {
+                let label = preparation.label_scan(label, &image).map_err(in_label)?;
+                (preparation.image_scan(image).map_err(in_image)?, label)
+            }
+            None => (image, label),
+        };
         let sample = Sample::new(&case.name, &image.values, Some(&label))
             .and_then(|sample| sample.with_spacing(&image.spacing))
-            .map_err(|error| error.within(case.image.display().to_string()))?;
+            .map_err(in_image)?;
         let before = self.cases.iter().take(index).filter(|other| other.name == case.name).count();
         self.prepare.apply(sample, nth_use(Seed::new(0).named(&case.name), before))
     }

@@ -1,4 +1,4 @@
-//! Transforms, datasets, loaders, sliding-window inference and metrics of tomograd.
+//! Preparations, transforms, datasets, loaders, sliding-window inference and metrics of tomograd.
 //!
 //! Images are `(C, D, H, W)` or `(C, H, W)`, labels `(D, H, W)` or `(H, W)`; spacings are millimetres along the spatial axes
 //! in the order of the shape.
@@ -12,6 +12,7 @@ pub mod contact_sheet;
 pub mod dataset;
 pub mod loader;
 pub mod metrics;
+pub mod preparation;
 pub mod progress;
 pub mod report;
 pub mod sliding_window;
@@ -22,6 +23,7 @@ pub use contact_sheet::ContactSheet;
 pub use dataset::Dataset;
 pub use loader::{Batch, Cases, Loader};
 pub use metrics::{ClassMetrics, evaluate, evaluate_volumes};
+pub use preparation::{Preparation, Segment};
 pub use report::{Mean, Report};
 pub use sample::Sample;
 pub use scan::Scan;

@@ -62,7 +62,7 @@ impl Sample {
 }
 
 /// Class numbers are kept in a byte.
-const MOST_CLASSES: usize = 256;
+pub(crate) const MOST_CLASSES: usize = 256;
 
 /// That `classes` is a number of classes, with the background.
 pub(crate) fn check_classes(operation: &str, classes: usize) -> Result<()> {
@@ -91,15 +91,27 @@ pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
 /// When `classes` isn't 1 to 256, or a value isn't one of them; it names the value and its voxel.
 pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
     check_classes("label", classes)?;
+    let number = |value: f64| (value.fract() == 0.0 && (0.0..classes as f64).contains(&value)).then_some(value as u8);
+    numbers_of(label, number, || format!("whole numbers in 0..={}", classes - 1))
+}
+
+/// What `number` gives for each value of a tensor of any dtype, in row-major order.
+///
+/// # Errors
+/// For a value without a number: it names the value, its voxel, and what was expected.
+pub(crate) fn numbers_of(
+    label: &Tensor,
+    number: impl Fn(f64) -> Option<u8>,
+    expected: impl Fn() -> String,
+) -> Result<Vec<u8>> {
     let values = label.to_vec_f64()?;
-    let known = |value: &f64| value.fract() == 0.0 && (0.0..classes as f64).contains(value);
-    match values.iter().position(|value| !known(value)) {
-        None => Ok(values.into_iter().map(|value| value as u8).collect()),
-        Some(at) => {
-            Err(Error::argument("label", format!("value {} at voxel {:?}", values[at], voxel(at, label.shape())))
-                .expected(format!("whole numbers in 0..={}", classes - 1)))
-        }
-    }
+    let one = |(at, &value): (usize, &f64)| {
+        number(value).ok_or_else(|| {
+            Error::argument("label", format!("value {value} at voxel {:?}", voxel(at, label.shape())))
+                .expected(expected())
+        })
+    };
+    values.iter().enumerate().map(one).collect()
 }
 
 /// The place of element `index` of a tensor that has one.

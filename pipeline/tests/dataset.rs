@@ -74,6 +74,10 @@ fn cases_are_read_once_and_prepared() -> Result<()> {
     let other = dataset.subset(&["b.1".to_string()])?;
     assert_eq!(other.sample(0)?.label.unwrap().to_vec::<u8>()?, [0, 1, 2, 0]);
     assert!(dataset.subset(&["c".to_string()]).is_err());
+    assert!(
+        other.image_file("b.1")?.ends_with("images/b.1.nii.gz") && other.label_file("b.1")?.ends_with("labels/b.1.nii")
+    );
+    assert!(other.label_file("a").is_err());
     assert_eq!(Loader::new(Arc::new(dataset), 2, Seed::new(1))?.epoch(0).count(), 1);
     Ok(())
 }

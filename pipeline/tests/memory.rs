@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use tomograd_core::{DType, Device, Result, Seed, Tensor, pool};
+use tomograd_io::{Volume, geometry};
 use tomograd_pipeline::{
-    Loader, Sample, SlidingWindow,
+    Loader, Preparation, Sample, SlidingWindow,
     transforms::{Compose, CropOrPad, Flip, RandomAffine},
 };
 
@@ -21,6 +22,24 @@ fn windows(depth: usize, window: &SlidingWindow) -> Result<(usize, usize)> {
     Ok((peak, window.memory_bound(1, 4, &[depth, 64, 64])?))
 }
 
+/// The most that a segmentation of a volume of this depth takes beside it, its f32 copies, turned and resampled, and its masks,
+/// turned and turned back.
+fn segmentation(depth: usize, spacing: Option<[f64; 3]>) -> Result<usize> {
+    let affine = geometry::from_orientation("LPS")?;
+    let volume = Volume::new(Tensor::zeros(&[depth, 64, 64], DType::F32, Device::Cpu)?, affine)?;
+    let mut preparation = Preparation::new([16; 3], ["0", "1", "2", "3"])?.orientation("RAS")?;
+    preparation.spacing = spacing;
+    pool::trim(Device::Cpu)?;
+    let before = pool::statistics(Device::Cpu)?.live;
+    pool::reset_peak(Device::Cpu)?;
+    preparation.segment(&volume, |patches| patches.expand(&[patches.shape()[0], 4, 16, 16, 16])?.copy())?;
+    let peak = pool::statistics(Device::Cpu)?.peak - before;
+    let voxels = depth * 64 * 64;
+    let image = if spacing.is_some() { voxels / 2 } else { voxels };
+    // While logits are made, the prepared image lives, and the labels of the volume.
+    Ok(peak.saturating_sub((4 * image + voxels).max(4 * (voxels + image))))
+}
+
 #[test]
 fn memory_stays_within_its_bounds() -> Result<()> {
     // All blocks are of sizes that the pool doesn't round up, so that the bound is the peak to the byte.
@@ -35,6 +54,16 @@ fn memory_stays_within_its_bounds() -> Result<()> {
     ] {
         let (peak, bound) = windows(depth, &window)?;
         assert_eq!(peak, bound, "{depth} planes, {window:?}");
+    }
+
+    // A whole segmentation: beside the volume, which is turned and resampled as f32, only what labels take, whatever the depth.
+    for (spacing, planes) in [(None, 0), (Some([1.0, 1.0, 2.0]), 2)] {
+        let extra: Vec<usize> =
+            [32, 320].map(|depth| segmentation(depth, spacing)).into_iter().collect::<Result<_>>()?;
+        let window = SlidingWindow::new([16; 3])?;
+        // The mask itself is in the bound of the labels; two planes of four maps, and one of one map.
+        let bound = window.memory_bound(1, 4, &[16, 64, 64])? - 16 * 64 * 64 + planes * 4 * 4 * 64 * 64 + 4 * 64 * 64;
+        assert!(extra.iter().all(|&extra| extra <= bound), "{spacing:?}: {extra:?} of {bound}");
     }
 
     // After the first epoch, a loader lives on what the pool has kept.

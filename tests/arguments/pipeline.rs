@@ -9,8 +9,10 @@ use tomograd::{
         geometry::{self, Affine},
     },
     pipeline::{
-        Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Report, Sample, SlidingWindow, evaluate,
-        evaluate_volumes, progress,
+        Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Preparation, Report, Sample, SlidingWindow,
+        evaluate, evaluate_volumes,
+        preparation::{Channel, Clip, Intensity, Normalisation, Postprocess},
+        progress,
         transforms::{
             Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomContrast, RandomGamma, RandomNoise,
             Transform,
@@ -74,6 +76,24 @@ fn slides(window: &SlidingWindow, shape: &[usize]) -> Result<bool> {
 
 fn window(patch: &[usize]) -> Result<SlidingWindow> {
     made(SlidingWindow::new(patch.to_vec()))
+}
+
+fn preparation() -> Result<Preparation> {
+    Preparation::new([2, 3, 4], ["background", "organ"])
+}
+
+/// Whether what a preparation takes works: each voxel of the mask has the value of one of the first two classes.
+fn segments(preparation: &Preparation) -> Result<bool> {
+    let affine = made::<Affine>(geometry::from_spacing([1.0, 1.0, 2.0]))?;
+    let volume = Volume::new(image(&[3, 5, 6])?, affine)?;
+    let mask = preparation.segment(&volume, |patches| {
+        let mut shape = patches.shape().to_vec();
+        shape[1] = preparation.maps();
+        patches.expand(&shape)?.copy()
+    })?;
+    let values = &preparation.classes[..2];
+    let known = |value: &f64| values.iter().any(|class| f64::from(class.value) == *value);
+    Ok(finite(&preparation.image(&volume)?)? && mask.voxels().to_vec_f64()?.iter().all(known))
 }
 
 /// A folder with one case of 5 × 6 × 1 voxels, gone when dropped.
@@ -171,6 +191,40 @@ cases! {
     "pipeline::Loader::resume": (epoch: usize = 1, step: usize = 1) => {
         let left = batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.resume(epoch, step))?;
         Ok::<_, Error>(left == [3, 1].get(step).copied().unwrap_or(0))
+    };
+    "pipeline::Preparation::new": (patch: Vec<usize> = vec![2, 3, 4], classes: usize = 2) => {
+        let preparation = Preparation::new(patch, (0..classes.min(300)).map(|class| class.to_string()))?;
+        segments(&preparation)
+    };
+    "pipeline::Preparation::label_values": (values: Vec<usize> = vec![0, 300]) => {
+        let values: Vec<u16> = values.into_iter().map(|value| value.min(65535) as u16).collect();
+        segments(&preparation()?.label_values(&values)?)
+    };
+    "pipeline::Preparation::spacing": (spacing: [f64; 3] = [1.0, 1.5, 2.0]) => {
+        segments(&preparation()?.spacing(spacing)?)
+    };
+    "pipeline::Preparation::overlap": (overlap: f64 = 0.25) => segments(&preparation()?.overlap(overlap)?);
+    "pipeline::Preparation::channels": (
+        percentiles: (f64, f64) = (1.0, 99.0),
+        mean: f64 = 1.0,
+        deviation: f64 = 2.0,
+    ) => {
+        let clip = Some(Clip::Percentiles { low: percentiles.0, high: percentiles.1, nonzero: false });
+        let intensity = Intensity { clip, normalisation: Some(Normalisation::Stored { mean, deviation }) };
+        segments(&preparation()?.channels([Channel::new("t1", "MR").intensity(intensity)])?)
+    };
+    "pipeline::preparation::Channel::intensity": (window: (f64, f64) = (-1.0, 1.0)) => {
+        let clip = Some(Clip::Window { low: window.0, high: window.1 });
+        let channel = Channel::new("ct", "CT").intensity(Intensity { clip, normalisation: None });
+        segments(&preparation()?.channels([channel])?)
+    };
+    "pipeline::preparation::Channel {}": (window: (f64, f64) = (-1.0, 1.0)) => {
+        let intensity = Intensity { clip: Some(Clip::Window { low: window.0, high: window.1 }), normalisation: None };
+        let channel = Channel { name: "ct".to_owned(), modality: "CT".to_owned(), intensity };
+        segments(&preparation()?.channels([channel])?)
+    };
+    "pipeline::Preparation::postprocessing": (class: usize = 1) => {
+        segments(&preparation()?.postprocessing([Postprocess::LargestComponent { class }, Postprocess::FillHoles { class }])?)
     };
     "pipeline::Report::add": (dice: f64 = 0.5, count: usize = 1) => {
         let mut report = Report::new(["a"]);

@@ -40,6 +40,12 @@ struct Places {
     forms: usize,
     /// slice_start, slice_end, slice_code, slice_duration, dim_info: (place, bytes).
     slices: [(usize, usize); 5],
+    /// Numbers that are floating-point in both versions: (place, how many).
+    floats: [(usize, usize); 4],
+    /// intent_code.
+    intent: usize,
+    /// Texts, of the same length in both versions: descrip, aux_file, intent_name.
+    texts: [(usize, usize); 3],
 }
 
 const ONE: Places = Places {
@@ -55,6 +61,9 @@ const ONE: Places = Places {
     codes: 252,
     forms: 256,
     slices: [(74, 2), (120, 2), (122, 1), (132, 4), (39, 1)],
+    floats: [(56, 3), (112, 2), (124, 2), (136, 1)],
+    intent: 68,
+    texts: [(148, 80), (228, 24), (328, 16)],
 };
 
 const TWO: Places = Places {
@@ -70,6 +79,9 @@ const TWO: Places = Places {
     codes: 344,
     forms: 352,
     slices: [(224, 8), (232, 8), (496, 4), (208, 8), (524, 1)],
+    floats: [(80, 3), (176, 2), (192, 2), (216, 1)],
+    intent: 504,
+    texts: [(240, 80), (320, 24), (508, 16)],
 };
 
 impl Version {
@@ -173,6 +185,30 @@ impl Header {
             empty.put_raw(places.dim, dims);
         }
         empty
+    }
+
+    /// A header of version two in the same byte order that says of the voxels what this one of version one does: how they are
+    /// stored and scaled, intent, display range, time offset and texts. Sizes and place are left for [`Header::set`].
+    pub(super) fn widened(&self) -> Result<Self> {
+        let (from, to) = (Version::One.places(), Version::Two.places());
+        let mut wide = Self { big: self.big, ..Self::new(Version::Two) };
+        wide.put(0, (to.length as i32).to_le_bytes());
+        for at in [0, 2] {
+            wide.put(to.datatype.saturating_add(at), self.i16(from.datatype.saturating_add(at))?.to_le_bytes());
+        }
+        wide.put(to.intent, i32::from(self.i16(from.intent)?).to_le_bytes());
+        for ((from, count), (to, _)) in from.floats.into_iter().zip(to.floats) {
+            let values = self.floats::<3>(from)?;
+            wide.put_floats(to, values.get(..count).unwrap_or_default());
+        }
+        for ((from, length), (to, _)) in from.texts.into_iter().zip(to.texts) {
+            wide.put_raw(to, self.bytes.get(from..from.saturating_add(length)).unwrap_or_default());
+        }
+        Ok(wide)
+    }
+
+    pub(super) fn version(&self) -> Version {
+        self.version
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

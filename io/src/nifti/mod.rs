@@ -207,8 +207,12 @@ fn header_for(volume: &Volume, coding: Coding, extension: usize) -> Result<Heade
     let sizes = file_sizes(spatial, volume.source());
     let unchanged = volume.coding() == Some(coding);
     let first = source.cloned().unwrap_or_else(|| Header::new(Version::One));
+    let second = match first.version() {
+        Version::One => (first.widened()?, unchanged),
+        Version::Two => (Header::new(Version::Two), false),
+    };
     let mut last = None;
-    for (mut header, unchanged) in [(first, unchanged), (Header::new(Version::Two), false)] {
+    for (mut header, unchanged) in [(first, unchanged), second] {
         let said = header
             .set(&sizes, volume.geometry(), coding, unchanged, extension)
             .and_then(|()| header.must_say(&sizes, coding, volume.geometry()));

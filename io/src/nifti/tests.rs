@@ -1,6 +1,7 @@
 use tomograd_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::Interpolation;
 
 fn volume() -> Volume {
     let voxels = Tensor::arange(24, DType::I32, Device::Cpu).unwrap().reshape(&[2, 3, 4]).unwrap();
@@ -158,6 +159,42 @@ fn an_axis_beyond_version_one_makes_version_two() {
     let bytes = bytes(&volume);
     assert_eq!(bytes[..4], 540i32.to_le_bytes());
     assert_eq!(Volume::from_bytes(&bytes).unwrap().voxels().shape(), [40_000, 2, 3, 4]);
+}
+
+#[test]
+fn version_two_says_what_the_file_of_version_one_did() {
+    for big in [false, true] {
+        let mut original = file(Version::One, big, 4, &[4, 3, 2], Some([0.5, 0.0]), &[1; 48]);
+        let order = |number: [u8; 4]| if big { number.into_iter().rev().collect::<Vec<u8>>() } else { number.to_vec() };
+        let intent = if big { [3, 234] } else { [234, 3] }; // 1002, a label
+        let changes: [(usize, &[u8]); 5] = [
+            (56, &order(7f32.to_le_bytes())),
+            (68, &intent),
+            (124, &order(900f32.to_le_bytes())),
+            (148, b"what it is"),
+            (328, b"a name"),
+        ];
+        for (at, part) in changes {
+            original[at..at + part.len()].copy_from_slice(part);
+        }
+        let image = Volume::from_bytes(&original).unwrap();
+        assert_eq!(bytes(&image), original);
+        // Somewhere that 32 bits can't say.
+        let mut affine = *image.affine();
+        affine[1][3] = 1e60;
+        let onto = Volume::new(Tensor::zeros(&[2, 3, 4], DType::U8, Device::Cpu).unwrap(), affine).unwrap();
+        let written = bytes(&image.resample_to(&onto, Interpolation::Nearest).unwrap());
+        let number = |at: usize| {
+            let bytes: [u8; 8] = written[at..at + 8].try_into().unwrap();
+            if big { f64::from_be_bytes(bytes) } else { f64::from_le_bytes(bytes) }
+        };
+        let wide: Vec<u8> = if big { vec![0, 0, 3, 234] } else { vec![234, 3, 0, 0] };
+        assert_eq!((number(80), number(176), number(192)), (7.0, 0.5, 900.0));
+        assert_eq!(written[504..508], wide[..]);
+        assert!(written[240..].starts_with(b"what it is\0") && written[508..].starts_with(b"a name\0"));
+        let back = Volume::from_bytes(&written).unwrap();
+        assert_eq!((back.stored_dtype(), back.affine()), ("int16", &affine));
+    }
 }
 
 /// The bytes of a header of version one, changed at places, before voxels of int32.

@@ -1,6 +1,6 @@
 //! Turning the axes of a volume, and what its geometry becomes when it moves.
 
-use tomograd_core::{Element, Error, Layout, Result, Tensor};
+use tomograd_core::{Element, Layout, Result, Tensor};
 
 use super::{Geometry, Volume};
 use crate::{
@@ -18,7 +18,7 @@ impl Volume {
     /// # Errors
     /// When `codes` isn't three letters, one each of R/L, A/P and S/I, or memory runs out.
     pub fn reorient(&self, codes: &str) -> Result<Self> {
-        let (from, to) = (axes(&self.orientation())?, axes(codes)?);
+        let (from, to) = (geometry::axes(&self.orientation())?, geometry::axes(codes)?);
         let [x, y, z] = self.spatial();
         // For each new axis: the old axis along the same world axis, and whether it runs the other way.
         let turn = to.map(|(world, positive)| {
@@ -59,11 +59,12 @@ impl Volume {
         let [b, c, d, x, y, z] = rounded;
         let lengths = geometry::spacing(&qform);
         let longest = lengths.into_iter().fold(0.0, f64::max);
-        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac)?;
+        // Offsets beyond 32 bits become infinite: then it says nothing.
+        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac).ok();
         let near = |(said, qform): (&[f64; 4], &[f64; 4])| {
             said.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
         };
-        let is_said = qform_code > 0 && said.iter().zip(&qform).all(near);
+        let is_said = qform_code > 0 && said.is_some_and(|said| said.iter().zip(&qform).all(near));
         let sform_code = if old.sform_code > 0 || is_said { old.sform_code.max(0) } else { 2 };
         // The spacing belongs to the qform, if there is one.
         let [x, y, z] = geometry::spacing(if qform_code > 0 { &qform } else { &affine });
@@ -91,27 +92,6 @@ impl Volume {
     pub fn file_shape(&self) -> Vec<usize> {
         nifti::file_sizes(self.voxels().shape(), self.source())
     }
-}
-
-/// For three letters: the world axis of each, and whether it points to R, A or S.
-fn axes(codes: &str) -> Result<[(usize, bool); 3]> {
-    let fail = || {
-        Error::argument("orientation", format!("{codes:?} names no orientation"))
-            .expected("three letters, one each of R/L, A/P and S/I, such as RAS or LPS")
-    };
-    let one = |letter: char| match letter.to_ascii_uppercase() {
-        'R' => Some((0, true)),
-        'L' => Some((0, false)),
-        'A' => Some((1, true)),
-        'P' => Some((1, false)),
-        'S' => Some((2, true)),
-        'I' => Some((2, false)),
-        _ => None,
-    };
-    let found: Option<Vec<(usize, bool)>> = codes.chars().map(one).collect();
-    let axes: [(usize, bool); 3] = found.and_then(|found| found.try_into().ok()).ok_or_else(fail)?;
-    let [a, b, c] = axes.map(|axis| axis.0);
-    if a == b || a == c || b == c { Err(fail()) } else { Ok(axes) }
 }
 
 /// New axis x, y, z along old axis `turn[n].0`, backwards if `turn[n].1`.

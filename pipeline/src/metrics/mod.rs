@@ -64,7 +64,8 @@ pub fn evaluate_volumes(
     let tolerance = alignment::tolerance(tolerance)?;
     let [prediction, truth] = [Scan::of_volume(prediction)?, Scan::of_volume(truth)?];
     let on_truth = |scan: &Scan, what: &str| {
-        alignment::label_on(&truth, "truth", scan, classes, tolerance).map_err(|error| error.within(what))
+        let numbers = |values: &Tensor| class_numbers(values, classes);
+        alignment::label_on(&truth, "truth", scan, numbers, tolerance).map_err(|error| error.within(what))
     };
     evaluate(&on_truth(&prediction, "prediction")?, &on_truth(&truth, "truth")?, &truth.spacing, classes)
 }

@@ -190,38 +190,16 @@ impl SlidingWindow {
         let mut result = Tensor::zeros(&image.shape()[1..], DType::U8, Device::Cpu)?;
         let labels = result.as_mut_slice::<u8>()?;
         self.run(image, predict, |depth, logits| {
-            let classes = logits.len() / plane;
-            if classes > 256 {
-                return Err(Error::shape("sliding_window", format!("{classes} classes")).expected("at most 256"));
-            }
-            if let Some(at) = logits.iter().position(|logit| logit.is_nan()) {
-                let place = voxel(depth * plane + at % plane, spatial);
-                return Err(Error::argument(
-                    "sliding_window",
-                    format!("the logit of class {} at voxel {place:?} is NaN", at / plane),
-                )
-                .expected("numbers, from finite intensities and finite weights"));
-            }
+            check_logits(logits, depth, spatial)?;
             let labels = &mut labels[depth * plane..(depth + 1) * plane];
-            if classes == 1 {
-                labels.iter_mut().zip(logits).for_each(|(label, logit)| *label = u8::from(*logit > 0.0));
-                return Ok(());
-            }
-            let (first, others) = logits.split_at_mut(plane);
-            for (class, values) in (1..=u8::MAX).zip(others.chunks_exact(plane)) {
-                for ((best, label), &value) in first.iter_mut().zip(labels.iter_mut()).zip(values) {
-                    if value > *best {
-                        (*best, *label) = (value, class);
-                    }
-                }
-            }
+            decide(logits, labels, logits.len() == plane);
             Ok(())
         })?;
         Ok(result)
     }
 
     /// Calls `finished` with the number of each plane, in order, and its logits `(K, H, W)`, which are its to change.
-    fn run(
+    pub(crate) fn run(
         &self,
         image: &Tensor,
         mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
@@ -306,6 +284,41 @@ impl SlidingWindow {
         let share = 1.0 / images as f32;
         sum.as_mut_slice::<f32>()?.iter_mut().for_each(|value| *value *= share);
         Ok(sum)
+    }
+}
+
+/// That there are at most 256 maps, and that each of the logits `(K, H, W)` of plane `depth` of an image is a number.
+pub(crate) fn check_logits(logits: &[f32], depth: usize, spatial: &[usize]) -> Result<()> {
+    let plane = spatial.iter().rev().take(2).product::<usize>();
+    let maps = logits.len() / plane;
+    if maps > 256 {
+        return Err(Error::shape("sliding_window", format!("{maps} classes")).expected("at most 256"));
+    }
+    let Some(at) = logits.iter().position(|logit| logit.is_nan()) else { return Ok(()) };
+    let place = voxel(depth * plane + at % plane, spatial);
+    Err(Error::argument("sliding_window", format!("the logit of class {} at voxel {place:?} is NaN", at / plane))
+        .expected("numbers, from finite intensities and finite weights"))
+}
+
+/// The label of each place of a plane from its logits `(K, plane)`, which are changed: the class of the greatest one, of equal
+/// ones the first. If the maps are `independent`, map k stands for class k + 1, and where none is positive it is class 0.
+pub(crate) fn decide(logits: &mut [f32], labels: &mut [u8], independent: bool) {
+    let plane = labels.len();
+    labels.fill(0);
+    let (first, others) = logits.split_at_mut(plane);
+    if independent {
+        // What the first map must exceed; afterwards it holds the greatest logit, or 0.
+        for (best, label) in first.iter_mut().zip(labels.iter_mut()) {
+            *label = u8::from(*best > 0.0);
+            *best = best.max(0.0);
+        }
+    }
+    for (class, values) in (1 + u8::from(independent)..=u8::MAX).zip(others.chunks_exact(plane)) {
+        for ((best, label), &value) in first.iter_mut().zip(labels.iter_mut()).zip(values) {
+            if value > *best {
+                (*best, *label) = (value, class);
+            }
+        }
     }
 }
 

@@ -40,15 +40,18 @@ impl Transform for ZScore {
 
     fn apply(&self, mut sample: Sample, _: &mut Random) -> Result<Sample> {
         check_finite("z_score", &sample.image)?;
-        each_channel(&mut sample, |voxels| {
-            let counts = |value: &f32| !self.nonzero || *value != 0.0;
-            let (mean, deviation) = moments(voxels.iter().copied().filter(counts));
-            let scale = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
-            for value in voxels.iter_mut().filter(|value| counts(value)) {
-                *value = ((f64::from(*value) - mean) * scale) as f32;
-            }
-        })?;
+        each_channel(&mut sample, |voxels| z_score(voxels, self.nonzero))?;
         Ok(sample)
+    }
+}
+
+/// Mean 0 and standard deviation 1 for one channel, or for its voxels other than 0 alone.
+pub(crate) fn z_score(voxels: &mut [f32], nonzero: bool) {
+    let counts = |value: &f32| !nonzero || *value != 0.0;
+    let (mean, deviation) = moments(voxels.iter().copied().filter(counts));
+    let scale = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
+    for value in voxels.iter_mut().filter(|value| counts(value)) {
+        *value = ((f64::from(*value) - mean) * scale) as f32;
     }
 }
 

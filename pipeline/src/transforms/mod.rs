@@ -18,6 +18,7 @@ use tomograd_core::{Error, Random, Result, Seed};
 pub use affine::RandomAffine;
 pub use crop::CropOrPad;
 pub use flip::Flip;
+pub(crate) use intensity::z_score;
 pub use intensity::{RandomBrightness, RandomContrast, RandomGamma, RandomNoise, ZScore};
 
 use crate::Sample;

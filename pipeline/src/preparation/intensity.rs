@@ -1,0 +1,130 @@
+//! What is done to the values of a channel.
+
+use serde::{Deserialize, Serialize};
+use tomograd_core::{Error, Result, room_for};
+
+use super::OPERATION;
+use crate::transforms::z_score;
+
+/// What is done to the values of a channel: first they are clipped, then normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intensity {
+    /// The bounds that values are moved to if they lie outside; none: they stay.
+    pub clip: Option<Clip>,
+    /// How they are shifted and scaled; none: they stay.
+    pub normalisation: Option<Normalisation>,
+}
+
+/// Bounds of the values.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Clip {
+    /// Two percentiles of the channel of each image, 0 to 100, linear between two values (as NumPy's `percentile`); with
+    /// `nonzero`, of its voxels other than 0, which alone change.
+    Percentiles {
+        /// The lower one.
+        low: f64,
+        /// The upper one.
+        high: f64,
+        /// Whether voxels of 0 are left out.
+        nonzero: bool,
+    },
+    /// Two values, in the units of the image: a window of Hounsfield units.
+    Window {
+        /// The lower one.
+        low: f64,
+        /// The upper one.
+        high: f64,
+    },
+}
+
+/// How values are shifted and scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Normalisation {
+    /// To mean 0 and standard deviation 1 (of the population) of each image; a constant channel becomes 0. See
+    /// [`ZScore`](crate::transforms::ZScore).
+    ZScore {
+        /// Whether only voxels other than 0 count and change: for images whose background was set to 0.
+        nonzero: bool,
+    },
+    /// By the mean and the standard deviation of the training set: (v − mean) / deviation. For CT, whose numbers have a meaning.
+    Stored {
+        /// What becomes 0.
+        mean: f64,
+        /// What becomes 1.
+        deviation: f64,
+    },
+}
+
+impl Intensity {
+    /// That every number is in its range.
+    pub(super) fn check(&self) -> Result<()> {
+        let most = f64::from(f32::MAX);
+        let fail = |what: String, expected: &str| Err(Error::argument(OPERATION, what).expected(expected));
+        match self.clip {
+            Some(Clip::Percentiles { low, high, .. }) if !(0.0 <= low && low < high && high <= 100.0) => {
+                return fail(format!("clipping at the percentiles {low} and {high}"), "0 ≤ low < high ≤ 100");
+            }
+            Some(Clip::Window { low, high }) if !(-most <= low && low < high && high <= most) => {
+                return fail(format!("a window of {low} to {high}"), "low < high, in f32's range");
+            }
+            _ => {}
+        }
+        match self.normalisation {
+            Some(Normalisation::Stored { mean, deviation })
+                if !(mean.abs() <= most && (1e-30..=most).contains(&deviation)) =>
+            {
+                fail(
+                    format!("a mean of {mean} and a standard deviation of {deviation}"),
+                    "numbers in f32's range, the deviation at least 1e-30",
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the values of one channel, all of which are finite.
+    pub(super) fn apply(&self, voxels: &mut [f32]) -> Result<()> {
+        match self.clip {
+            Some(Clip::Percentiles { low, high, nonzero }) => {
+                let counts = |value: &f32| !nonzero || *value != 0.0;
+                if let Some([low, high]) = percentiles(voxels.iter().copied().filter(counts), [low, high])? {
+                    let all = voxels.iter_mut().filter(|value| counts(value));
+                    all.for_each(|value| *value = value.clamp(low, high));
+                }
+            }
+            Some(Clip::Window { low, high }) => {
+                voxels.iter_mut().for_each(|value| *value = value.clamp(low as f32, high as f32));
+            }
+            None => {}
+        }
+        match self.normalisation {
+            Some(Normalisation::ZScore { nonzero }) => z_score(voxels, nonzero),
+            Some(Normalisation::Stored { mean, deviation }) => {
+                voxels.iter_mut().for_each(|value| *value = ((f64::from(*value) - mean) / deviation) as f32);
+            }
+            None => {}
+        }
+        if voxels.iter().all(|value| value.is_finite()) {
+            return Ok(());
+        }
+        Err(Error::argument(OPERATION, "intensities beyond f32's range once they are normalised")
+            .expected("values that mean and deviation fit"))
+    }
+}
+
+/// Percentiles of the values, linear between two of them; none if there are no values.
+fn percentiles(values: impl Iterator<Item = f32> + Clone, percents: [f64; 2]) -> Result<Option<[f32; 2]>> {
+    let mut sorted: Vec<f32> = room_for(OPERATION, values.clone().count())?;
+    sorted.extend(values);
+    sorted.sort_unstable_by(f32::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return Ok(None) };
+    Ok(Some(percents.map(|percent| {
+        let place = percent / 100.0 * last as f64;
+        let low = place.floor() as usize;
+        let [a, b] = [low, low + 1].map(|at| f64::from(sorted[at.min(last)]));
+        (a + (b - a) * (place - low as f64)) as f32
+    })))
+}

@@ -1,0 +1,164 @@
+//! From a volume to its mask.
+
+use tomograd_core::{DType, Device, Error, Result, Tensor, TensorBuilder};
+use tomograd_io::{Volume, geometry};
+use tomograd_models::Model;
+
+use super::{Activation, OPERATION, Preparation, restore::Restore};
+use crate::{
+    Scan, grid,
+    sliding_window::{check_logits, decide},
+};
+
+/// A network that knows how its images are prepared.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_io::{Volume, geometry};
+/// use tomograd_models::{Model, UNet3dConfig};
+/// use tomograd_pipeline::{Preparation, Segment};
+/// let config = UNet3dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] };
+/// let preparation = Preparation::new([8, 8, 8], ["background", "liver"])?.orientation("RAS")?;
+/// let model = Model::new(&config, Device::Cpu, Seed::new(1))?.with_preparation(&preparation)?;
+/// let voxels = Tensor::normal(&[9, 12, 10], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu)?;
+/// let volume = Volume::new(voxels, geometry::from_orientation("LPS")?)?;
+/// let mask = model.segment(&volume)?;
+/// assert_eq!((mask.voxels().shape(), mask.affine()), (volume.voxels().shape(), volume.affine()));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+pub trait Segment {
+    /// How images are prepared for the network, and masks made from its logits.
+    ///
+    /// # Errors
+    /// When nobody said, or it is of another version.
+    fn preparation(&self) -> Result<Preparation>;
+
+    /// The mask of a volume, in its own grid: [`Preparation::segment`] by the network.
+    ///
+    /// # Errors
+    /// As [`Segment::preparation`] and [`Preparation::segment`].
+    fn segment(&self, volume: &Volume) -> Result<Volume>;
+}
+
+impl Segment for Model {
+    fn preparation(&self) -> Result<Preparation> {
+        let json = self.preparation_json().ok_or_else(|| {
+            Error::argument("segment", "nobody said how images are prepared for this network")
+                .expected("a checkpoint with a preparation (Checkpoint::preparation), or Model::with_preparation")
+        })?;
+        Preparation::from_json(&json.to_string())
+    }
+
+    fn segment(&self, volume: &Volume) -> Result<Volume> {
+        self.preparation()?.segment(volume, |patches| self.predict(patches))
+    }
+}
+
+impl Preparation {
+    /// The mask of a volume in its own grid, its voxels the label values of the classes (u8, or i32 if one is above 255).
+    /// `predict` maps patches `(N, C, patch)`, f32, to logits `(N, K, patch)`.
+    ///
+    /// Where images are resampled, the logits are brought back linearly, and decided there: so a border between two classes
+    /// lies where their logits are equal, and not on the voxels of another grid. Turned axes alone change no bit.
+    ///
+    /// Memory, beside the volume and its prepared image: that of [`SlidingWindow::labels`](crate::SlidingWindow::labels), and
+    /// where images are resampled two planes of logits more, of the prepared image and of the volume.
+    ///
+    /// # Errors
+    /// Those of the predictor and of [`Preparation::image`], when there are more or fewer maps of logits than
+    /// [`Preparation::maps`], and when a logit is NaN; the error names its map and its voxel in the prepared image.
+    pub fn segment(&self, volume: &Volume, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Volume> {
+        self.check()?;
+        let turned = self.turned(self.accepted(Scan::of_volume(volume)?)?)?;
+        let image = self.input(&turned)?;
+        let (sizes, mut steps) = (grid_of(&turned)?, spacings(&turned)?);
+        drop(turned);
+        if self.patch.len() == 2 {
+            // A single plane has no neighbour that the step could lead to.
+            steps[0] = 1.0;
+        }
+        let labels = self.decided(&image, (sizes, steps), predict)?;
+        let own = volume.orientation();
+        let codes = self.orientation.as_ref().unwrap_or(&own);
+        // The letters alone say how axes are turned, so that turning back is the inverse whatever the affine is.
+        let mask = Volume::new(self.values(&labels)?, geometry::from_orientation(codes)?)?;
+        volume.with_voxels(mask.reorient(&own)?.voxels().clone())
+    }
+
+    /// The class numbers of a prepared image `(C, D, H, W)` or `(C, H, W)`, as [`Preparation::image`] and
+    /// [`Dataset::prepared`](crate::Dataset::prepared) give it, in its own grid: u8 `(D, H, W)` or `(H, W)`. For validation
+    /// while a network trains.
+    ///
+    /// # Errors
+    /// As [`Preparation::segment`].
+    pub fn labels(&self, image: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        self.check()?;
+        let scan = Scan { values: image.clone(), spacing: vec![1.0; image.rank().saturating_sub(1)], affine: None };
+        let own = (grid_of(&scan)?, spacings(&scan)?);
+        self.decided(&scan, own, predict)?.reshape(&image.shape()[1..])
+    }
+
+    /// The class numbers `(D, H, W)` of a prepared image in a grid of these sizes and spacings, post-processed.
+    fn decided(
+        &self,
+        image: &Scan,
+        own: ([usize; 3], [f64; 3]),
+        mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let maps = self.maps();
+        let fitting = |patches: &Tensor| {
+            let logits = predict(patches)?;
+            match logits.shape().get(1) {
+                Some(&found) if found != maps => Err(Error::shape("segment", format!("logits of {found} maps"))
+                    .expected(format!("{maps}, for {} classes and {:?}", self.classes.len(), self.activation))
+                    .shapes([logits.shape()])),
+                _ => Ok(logits),
+            }
+        };
+        let prepared = (grid_of(image)?, spacings(image)?);
+        let mut restore = if prepared == own { None } else { Some(Restore::new(maps, prepared, own)?) };
+        let plane = own.0[1] * own.0[2];
+        let mut result = Tensor::zeros(&own.0, DType::U8, Device::Cpu)?;
+        let labels = result.as_mut_slice::<u8>()?;
+        let independent = self.activation == Activation::Sigmoid;
+        let mut finished = |depth: usize, logits: &mut [f32]| {
+            decide(logits, &mut labels[depth * plane..(depth + 1) * plane], independent);
+        };
+        let spatial = &image.values.shape()[1..];
+        self.window()?.run(&image.values, fitting, |depth, logits| {
+            check_logits(logits, depth, spatial)?;
+            match &mut restore {
+                Some(restore) => restore.take(depth, logits, &mut finished)?,
+                None => finished(depth, logits),
+            }
+            Ok(())
+        })?;
+        for step in &self.postprocessing {
+            step.apply(labels, own.0, self.patch.len() == 2);
+        }
+        Ok(result)
+    }
+
+    /// The label values of class numbers.
+    fn values(&self, labels: &Tensor) -> Result<Tensor> {
+        let shape = labels.shape();
+        let numbers = labels.as_slice::<u8>()?;
+        let value = |number: &u8| self.classes.get(usize::from(*number)).map_or(0, |class| class.value);
+        if self.classes.iter().all(|class| class.value <= u16::from(u8::MAX)) {
+            return TensorBuilder::<u8>::new(OPERATION, shape, Device::Cpu)?
+                .fill_with(|at| numbers.get(at).map_or(0, |number| value(number) as u8));
+        }
+        TensorBuilder::<i32>::new(OPERATION, shape, Device::Cpu)?
+            .fill_with(|at| numbers.get(at).map_or(0, |number| i32::from(value(number))))
+    }
+}
+
+/// The sizes of a scan along all three axes.
+fn grid_of(scan: &Scan) -> Result<[usize; 3]> {
+    grid::image_dims(OPERATION, scan.values.shape()).map(|(_, sizes)| sizes)
+}
+
+/// The spacing of a scan along all three axes.
+fn spacings(scan: &Scan) -> Result<[f64; 3]> {
+    grid::spacings(OPERATION, &scan.spacing, scan.values.rank().saturating_sub(1))
+}
