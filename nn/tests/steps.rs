@@ -17,13 +17,13 @@ fn two() -> (Params, [Slot; 2]) {
 
 /// Gradients of 2 for the first weight and of 3 for the second one, if it has a part.
 fn update(params: &Params, slots: [Slot; 2], late: bool) -> Update {
-    let mut pass = Pass::train(params, Seed::new(0)).unwrap();
+    let pass = Pass::train(params, Seed::new(0)).unwrap();
     let [a, b] = slots.map(|slot| pass.parameter(slot).unwrap());
     let mut loss = a.mul_scalar(2.0).unwrap();
     if late {
         loss = loss.add(&b.mul_scalar(3.0).unwrap()).unwrap();
     }
-    pass.backward(&loss.sum().unwrap()).unwrap()
+    pass.backward(loss.sum().unwrap()).unwrap()
 }
 
 fn value(params: &Params, name: &str) -> f64 {
@@ -31,15 +31,15 @@ fn value(params: &Params, name: &str) -> f64 {
 }
 
 fn adamw(params: &Params) -> Box<dyn Optimizer> {
-    Box::new(AdamW::new(params, |_| Group::rate(0.1)).unwrap())
+    Box::new(AdamW::new(params, 0.1).unwrap())
 }
 
 fn sgd(params: &Params) -> Box<dyn Optimizer> {
-    Box::new(Sgd::new(params, 0.9, false, |_| Group::rate(0.1)).unwrap().dampening(0.5).unwrap())
+    Box::new(Sgd::new(params, 0.1).unwrap().momentum(0.9).unwrap().dampening(0.5).unwrap())
 }
 
 fn nesterov(params: &Params) -> Box<dyn Optimizer> {
-    Box::new(Sgd::new(params, 0.9, true, |_| Group::rate(0.1)).unwrap())
+    Box::new(Sgd::new(params, 0.1).unwrap().momentum(0.9).unwrap().nesterov().unwrap())
 }
 
 type Make = fn(&Params) -> Box<dyn Optimizer>;
@@ -193,12 +193,21 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
     };
     for kind in ["adamw", "sgd"] {
         let mut params = Params::new(Device::Cpu, Seed::new(5));
-        let conv = Conv::new(params.root().at("conv"), 1, 2, &[3, 3]).unwrap().build().unwrap();
-        let norm = Norm::new(params.root().at("norm"), NormKind::Batch, 2, None).unwrap();
-        let group = |_: &tomograd_nn::ParamInfo<'_>| Group::rate(0.1).decay(0.01);
+        let conv = Conv::new(params.root().at("conv"), 1, 2, [3, 3]).unwrap();
+        let norm = Norm::new(params.root().at("norm"), 2, NormKind::Batch).unwrap();
+        let group = Group::new().decay(0.01);
         let mut optimizer: Box<dyn Optimizer> = match kind {
-            "adamw" => Box::new(AdamW::new(&params, group).unwrap()),
-            _ => Box::new(Sgd::new(&params, 0.9, true, group).unwrap()),
+            "adamw" => Box::new(AdamW::new(&params, 0.1).unwrap().group(|_| true, group).unwrap()),
+            _ => Box::new(
+                Sgd::new(&params, 0.1)
+                    .unwrap()
+                    .momentum(0.9)
+                    .unwrap()
+                    .nesterov()
+                    .unwrap()
+                    .group(|_| true, group)
+                    .unwrap(),
+            ),
         };
         let mut before = golden(&format!("{kind}_3"));
         assert_eq!(before.text("tomograd.version").unwrap(), "1");
@@ -206,10 +215,10 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
         before.restore_optimizer(&mut *optimizer).unwrap();
         assert_eq!((optimizer.state().steps, optimizer.state().others.len()), (3, 0));
         let x = Tensor::normal(&[2, 1, 4, 5], 0.0, 1.0, Seed::new(2), tomograd_core::DType::F32, Device::Cpu).unwrap();
-        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
-        let y = conv.forward(&pass.input(&x), &mut pass).unwrap();
-        let loss = norm.forward(&y, &mut pass).unwrap().exp().unwrap().mean().unwrap();
-        let update = pass.backward(&loss).unwrap();
+        let pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let y = conv.forward(&pass.input(&x), &pass).unwrap();
+        let loss = norm.forward(&y, &pass).unwrap().exp().unwrap().mean().unwrap();
+        let update = pass.backward(loss).unwrap();
         optimizer.step(&mut params, update).unwrap();
         let after = golden(&format!("{kind}_4"));
         let mut moved = 0.0f64;
