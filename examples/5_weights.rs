@@ -2,7 +2,12 @@
 //!
 //!     cargo run --release --example 5_weights
 
-use tomograd::{io::safetensors, pipeline::evaluate_volumes, prelude::*};
+use std::path::Path;
+use tomograd::{
+    io::safetensors,
+    pipeline::{alignment, evaluate_volumes},
+    prelude::*,
+};
 
 /// MeshNet (Fedorov et al. 2017): convolutions of one width, more and more dilated. Names as in PyTorch's `nn.Sequential`.
 fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential> {
@@ -20,23 +25,27 @@ fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential>
     Ok(net.then(Conv::new(scope.at(5), width, classes, Kernel::d3(1))?))
 }
 
+/// The file's names begin with that of the attribute that holds the network.
+fn load(params: &mut Params, file: &Path) -> Result<()> {
+    let weights = safetensors::load(file)?.tensors.into_iter();
+    params.load(weights.map(|(name, value)| (name.replacen("model.", "", 1), value)))
+}
+
 fn main() -> Result<()> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
     let mut params = Params::new(Device::Cpu, Seed::new(0));
     let net = meshnet(params.root(), 8, 3)?;
-    // Lightning's names begin with that of the attribute that holds the network.
-    let weights = safetensors::load(format!("{folder}/meshnet.safetensors").as_ref())?.tensors.into_iter();
-    params.load(weights.map(|(name, value)| (name.replacen("model.", "", 1), value)))?;
+    load(&mut params, &data.join("meshnet.safetensors"))?;
 
     let preparation = Preparation::new([40, 56, 40], ["background", "anterior", "posterior"])?.orientation("RAS")?;
-    let scan = Volume::read(format!("{folder}/hippocampus/images/hippocampus_004.nii.gz"))?;
+    let scan = Volume::read(data.join("hippocampus/images/hippocampus_343.nii.gz"))?;
     let mask = preparation.segment(&scan, |patches| {
         let pass = Pass::eval(&params)?;
         Ok(net.forward(&pass.input(patches), &pass)?.into_value())
     })?;
-    let truth = Volume::read(format!("{folder}/hippocampus/labels/hippocampus_004.nii.gz"))?;
-    for class in evaluate_volumes(&mask, &truth, 3, 1e-3)? {
-        println!("{class:?}");
+    let truth = Volume::read(data.join("hippocampus/labels/hippocampus_343.nii.gz"))?;
+    for (class, metrics) in preparation.foreground().zip(evaluate_volumes(&mask, &truth, 3, alignment::TOLERANCE)?) {
+        println!("{class}: Dice {:.3}", metrics.dice);
     }
     Ok(())
 }

@@ -241,3 +241,37 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
         std::fs::remove_file(&file).unwrap();
     }
 }
+
+/// The values of a weight and a bias, 1 at first, after a step with gradients of 0: what the decay has left.
+fn decayed<O: Optimizer>(make: impl FnOnce(&Params) -> tomograd_core::Result<O>) -> [f64; 2] {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let mut scope = params.root();
+    let slots = [("head.weight", &[1, 1][..]), ("head.bias", &[1])]
+        .map(|(name, shape)| scope.parameter(name, shape, Init::Constant(1.0)).unwrap());
+    let mut optimizer = make(&params).unwrap();
+    let pass = Pass::train(&params, Seed::new(0)).unwrap();
+    let [weight, bias] = slots.map(|slot| pass.parameter(slot).unwrap().mul_scalar(0.0).unwrap());
+    let loss = weight.sum().unwrap().add(&bias.sum().unwrap()).unwrap();
+    let update = pass.backward(loss).unwrap();
+    optimizer.step(&mut params, update).unwrap();
+    ["head.weight", "head.bias"].map(|name| value(&params, name))
+}
+
+#[test]
+fn decay_is_for_weights_unless_a_group_says_otherwise() {
+    let close = |values: [f64; 2], expected: [f64; 2]| {
+        let near = values.iter().zip(expected).all(|(value, expected)| (value - expected).abs() < 1e-6);
+        assert!(near, "{values:?} but {expected:?}");
+    };
+    let all = |_: &tomograd_nn::ParamInfo<'_>| true;
+    let bias = |p: &tomograd_nn::ParamInfo<'_>| p.name.ends_with("bias");
+    // 1 − rate · decay, in either optimizer, as the gradient is 0.
+    close(decayed(|p| AdamW::new(p, 0.1)), [1.0, 1.0]);
+    close(decayed(|p| AdamW::new(p, 0.1)?.decay(0.5)), [0.95, 1.0]);
+    close(decayed(|p| Sgd::new(p, 0.1)?.decay(0.5)), [0.95, 1.0]);
+    close(decayed(|p| AdamW::new(p, 0.1)?.group(all, Group::new().decay(0.5))), [0.95, 0.95]);
+    // Whatever the order; the last group that says something counts, and what it doesn't say is the optimizer's.
+    close(decayed(|p| AdamW::new(p, 0.1)?.group(all, Group::new().rate(0.2))?.decay(0.5)), [0.9, 1.0]);
+    let groups = [Group::new().rate(0.2).decay(0.5), Group::new().decay(1.0)];
+    close(decayed(|p| Sgd::new(p, 0.1)?.group(all, groups[0])?.group(bias, groups[1])), [0.9, 0.8]);
+}
