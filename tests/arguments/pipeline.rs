@@ -11,7 +11,7 @@ use tomograd::{
     pipeline::{
         Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Preparation, Report, Sample, SlidingWindow,
         evaluate, evaluate_volumes,
-        preparation::{Channel, Clip, Intensity, Normalisation, Postprocess},
+        preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress,
         transforms::{
             Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomContrast, RandomGamma, RandomNoise,
@@ -204,6 +204,11 @@ cases! {
         segments(&preparation()?.spacing(spacing)?)
     };
     "pipeline::Preparation::overlap": (overlap: f64 = 0.25) => segments(&preparation()?.overlap(overlap)?);
+    "pipeline::Preparation::activation": (classes: usize = 3) => {
+        let names = (0..classes.min(300)).map(|class| class.to_string());
+        let preparation = Preparation::new([2, 3, 4], names)?.activation(Activation::Sigmoid);
+        Ok::<_, Error>(preparation.maps() + 1 == classes.min(300) && segments(&preparation)?)
+    };
     "pipeline::Preparation::channels": (
         percentiles: (f64, f64) = (1.0, 99.0),
         mean: f64 = 1.0,

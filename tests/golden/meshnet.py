@@ -56,17 +56,17 @@ def patch(image, label, rng):
 
 
 def main():
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 400
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 120
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     split = [line.split() for line in (DATA / "split.txt").read_text().splitlines()]
     cases = [case(name) for part, name in split if part == "train"]
     net = MeshNet()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-2, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=steps)
     for step in range(steps):
-        batch = [patch(*cases[i], rng) for i in rng.integers(0, len(cases), 2)]
+        batch = [patch(*cases[i], rng) for i in rng.integers(0, len(cases), 1)]
         x = torch.from_numpy(np.stack([image for image, _ in batch])[:, None])
         y = torch.from_numpy(np.stack([label for _, label in batch]))
         logits = net(x)
