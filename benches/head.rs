@@ -57,8 +57,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mut params = Params::new(Device::Cpu, Seed::new(0));
     let net = UNet3d::new(params.root(), &UNet3dConfig::new(arguments.classes))?;
     let predict = |patches: &Tensor| {
-        let mut pass = Pass::eval(&params)?;
-        Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
+        let pass = Pass::eval(&params)?;
+        Ok(net.forward(&pass.input(patches), &pass)?.into_value())
     };
 
     // What the network takes for one window, beside the window and its logits.

@@ -258,8 +258,8 @@ where
     let net = config.build(params.root())?;
     let image = random(shape, "x")?;
     Ok(Box::new(move || {
-        let mut pass = Pass::eval(&params)?;
-        black_box(net.forward(&pass.input(&image), &mut pass)?);
+        let pass = Pass::eval(&params)?;
+        black_box(net.forward(&pass.input(&image), &pass)?);
         Ok(())
     }))
 }
@@ -267,17 +267,17 @@ where
 fn train_unet(shape: [usize; 5]) -> Result<Step> {
     let mut params = Params::new(Device::Cpu, Seed::new(0));
     let net = UNet3d::new(params.root(), &UNet3dConfig::new(3))?;
-    let mut optimizer = Sgd::new(&params, 0.99, true, |_| Group::rate(1e-3).decay(3e-5))?;
+    let mut optimizer = Sgd::new(&params, 1e-3)?.momentum(0.99)?.nesterov()?.decay(3e-5)?;
     let image = random(&shape, "x")?;
     let mut draw = Seed::new(0).named("label").random();
     let labels: Vec<i64> = (0..image.count()).map(|_| draw.below(3) as i64).collect();
     let label = Tensor::from_slice(&labels, &[shape[0], shape[2], shape[3], shape[4]], Device::Cpu)?;
     Ok(Box::new(move || {
-        let mut pass = Pass::train(&params, Seed::new(0))?;
-        let logits = net.forward(&pass.input(&image), &mut pass)?;
+        let pass = Pass::train(&params, Seed::new(0))?;
+        let logits = net.forward(&pass.input(&image), &pass)?;
         let loss = DiceCe::default().forward(&logits, &label)?;
         drop(logits);
-        let update = pass.backward(&loss)?;
+        let update = pass.backward(loss)?;
         optimizer.step(&mut params, update)
     }))
 }

@@ -115,14 +115,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         .then(RandomBrightness::default())?
         .then(RandomNoise::default())?;
     let loader = Loader::new(Arc::new(train), BATCH, seed.named("loader"))?.transforms(augment).drop_last()?;
-    let steps = loader.steps() as u64;
+    let steps = loader.steps();
     let total = steps * arguments.epochs;
 
     let config = UNet3dConfig { widths: arguments.widths.clone(), ..UNet3dConfig::new(CLASSES) };
     let config_text = format!("{config:?}");
     let mut params = Params::new(device, seed.named("weights"));
     let net = UNet3d::new(params.root(), &config)?;
-    let mut optimizer = AdamW::new(&params, |p| Group::rate(RATE).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+    let mut optimizer = AdamW::new(&params, RATE)?.decay(1e-2)?;
     let (mut first_epoch, mut best) = (0, 0.0);
     if arguments.resume.is_none() {
         // The best weights of an earlier run would stay until this one has better ones.
@@ -178,11 +178,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     for epoch in first_epoch..arguments.epochs {
         let bar = progress::bar(steps, format!("epoch {}", epoch + 1));
         let (mut sum, begin) = (0.0, Instant::now());
-        for (index, batch) in loader.epoch(epoch as usize).enumerate() {
+        for (index, batch) in (0..).zip(loader.epoch(epoch)) {
             let batch = batch?;
-            let step = epoch * steps + index as u64;
-            let mut pass = Pass::train(&params, seed.at(step))?.precision(precision)?;
-            let logits = net.forward(&pass.input(&batch.image), &mut pass)?;
+            let step = epoch * steps + index;
+            let pass = Pass::train(&params, seed.at(step))?.precision(precision)?;
+            let logits = net.forward(&pass.input(&batch.image), &pass)?;
             let loss = DiceCe::default().forward(&logits, &batch.label)?;
             drop(logits);
             let value = loss.value().to_scalar()?;
@@ -192,7 +192,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                     .within(format!("cases {}", batch.names.join(", "))));
             }
             sum += value;
-            let update = pass.backward(&loss)?.clip_norm(12.0)?;
+            let update = pass.backward(loss)?.clip_norm(12.0)?;
             optimizer.set_rate_factor(schedule::one_cycle(step, total))?;
             optimizer.step(&mut params, update)?;
             bar.inc(1);
@@ -258,13 +258,12 @@ fn keep_weights(arguments: &Arguments) -> Result<()> {
 
 /// The network's logits for a batch of patches.
 fn logits(params: &Params, net: &UNet3d, patches: &Tensor) -> Result<Tensor> {
-    let mut pass = Pass::eval(params)?;
-    Ok(net.forward(&pass.input(patches), &mut pass)?.into_value())
+    let pass = Pass::eval(params)?;
+    Ok(net.forward(&pass.input(patches), &pass)?.into_value())
 }
 
 /// How well the network does on prepared cases, in their prepared grid.
 fn validate(params: &Params, net: &UNet3d, preparation: &Preparation, cases: &Dataset) -> Result<Report> {
-    use tomograd::pipeline::Cases;
     let mut report = Report::new(preparation.foreground());
     for index in 0..cases.len() {
         let sample = cases.sample(index)?;
@@ -280,7 +279,6 @@ fn validate(params: &Params, net: &UNet3d, preparation: &Preparation, cases: &Da
 
 /// Writes a mask of each validation case in the grid of its image, and the contact sheet.
 fn predict(params: &Params, net: &UNet3d, preparation: &Preparation, out: &Path, cases: &Dataset) -> Result<Report> {
-    use tomograd::pipeline::Cases;
     let mut report = Report::new(preparation.foreground());
     let mut sheet = ContactSheet::new(4, CLASSES)?;
     for (index, name) in cases.names().iter().enumerate() {

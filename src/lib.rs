@@ -8,14 +8,14 @@
 //!
 //! let mut params = Params::new(Device::Cpu, Seed::new(1));
 //! let net = UNet3d::new(params.root(), &UNet3dConfig { in_channels: 1, classes: 2, widths: vec![4, 8] })?;
-//! let mut optimizer = AdamW::new(&params, |p| Group::rate(3e-3).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+//! let mut optimizer = AdamW::new(&params, 3e-3)?.decay(1e-2)?;
 //! let image = Tensor::normal(&[1, 1, 8, 8, 8], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu)?;
 //! let label = Tensor::zeros(&[1, 8, 8, 8], DType::I64, Device::Cpu)?;
 //! for step in 0..2 {
-//!     let mut pass = Pass::train(&params, Seed::new(1).at(step))?;
-//!     let logits = net.forward(&pass.input(&image), &mut pass)?;
+//!     let pass = Pass::train(&params, Seed::new(1).at(step))?;
+//!     let logits = net.forward(&pass.input(&image), &pass)?;
 //!     let loss = DiceCe::default().forward(&logits, &label)?;
-//!     let update = pass.backward(&loss)?.clip_norm(12.0)?;
+//!     let update = pass.backward(loss)?.clip_norm(12.0)?;
 //!     optimizer.step(&mut params, update)?;
 //! }
 //! # Ok::<(), tomograd::Error>(())
@@ -41,10 +41,13 @@ pub mod prelude {
     };
     pub use tomograd_models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
     pub use tomograd_nn::{
-        AdamW, Checkpoint, Conv, ConvTranspose, DiceCe, Group, Loaded, Module, Norm, NormKind, Optimizer, Params, Pass,
-        Scope, Sgd, Update, gradcheck, schedule,
+        Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Checkpoint, Conv, ConvNormActivation,
+        ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Kernel, LayerNorm, LayerNormOptions, Linear,
+        LinearOptions, Loaded, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, PRelu,
+        Params, Pass, Scope, Sequential, Sgd, Softmax, Update, Upsample, UpsampleOptions, Window, gradcheck, losses,
+        schedule,
     };
     pub use tomograd_pipeline::{
-        ContactSheet, Dataset, Loader, Preparation, Report, Segment, SlidingWindow, Split, evaluate,
+        Cases, ContactSheet, Dataset, Loader, Preparation, Report, Segment, SlidingWindow, Split, evaluate, transforms,
     };
 }

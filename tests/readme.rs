@@ -1,18 +1,23 @@
-//! README.md shows `examples/quickstart.rs`, which runs, and saves what the registry and the program `tomograd` can load.
+//! README.md shows the first two examples, which run; what the first saves, the second, the registry and the program `tomograd`
+//! can load.
 
 use std::{fs, path::Path, process::Command};
 
 use tomograd::prelude::*;
 
+const SHOWN: [&str; 2] = ["1_train", "2_predict"];
+
 #[test]
-fn the_readme_shows_the_example() {
+fn the_readme_shows_the_examples() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let example = fs::read_to_string(root.join("examples/quickstart.rs")).unwrap();
-    let code = &example[example.find("use ").unwrap()..];
-    assert!(readme.contains(&format!("```rust\n{code}```\n")), "README.md has other code than examples/quickstart.rs");
+    for name in SHOWN {
+        let example = fs::read_to_string(root.join(format!("examples/{name}.rs"))).unwrap();
+        let code = &example[example.find("use ").unwrap()..];
+        assert!(readme.contains(&format!("```rust\n{code}```\n")), "README.md has other code than examples/{name}.rs");
+    }
     // All of its Rust code is that: nothing else is shown that nobody runs.
-    assert_eq!(readme.matches("```rust").count(), 1);
+    assert_eq!(readme.matches("```rust").count(), SHOWN.len());
 }
 
 #[test]
@@ -30,15 +35,18 @@ fn what_the_readme_saves_can_be_loaded() {
         }
     }
     let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("examples/quickstart");
-    assert!(program.exists(), "{} isn't there: cargo test builds it", program.display());
-    assert!(Command::new(program).current_dir(&folder).status().unwrap().success());
+    for name in SHOWN {
+        let program = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+        assert!(program.exists(), "{} isn't there: cargo test builds it", program.display());
+        assert!(Command::new(program).current_dir(&folder).status().unwrap().success());
+    }
+    assert!(Volume::read(folder.join("mask.nii.gz")).is_ok());
 
     let model = Model::load(folder.join("hippocampus.safetensors"), Device::Cpu).unwrap();
     assert_eq!(model.config()["network"], "unet3d");
     assert_eq!(model.config()["widths"], serde_json::json!([8, 16, 32]));
     let mut loaded = Loaded::read(folder.join("hippocampus.safetensors")).unwrap();
-    let mut optimizer = AdamW::new(model.params(), |_| Group::rate(1e-3)).unwrap();
+    let mut optimizer = AdamW::new(model.params(), 1e-3).unwrap();
     loaded.restore_optimizer(&mut optimizer).unwrap();
     assert_eq!(optimizer.state().steps, 4);
     fs::remove_dir_all(folder).unwrap();

@@ -78,9 +78,9 @@ pub fn fill(params: &mut Params) -> Result<()> {
 /// # Errors
 /// When the input's shape doesn't fit the network, or memory runs out.
 pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: bool) -> Result<Vec<(String, Tensor)>> {
-    let mut pass = Pass::new(params, Seed::new(0), training, true, Context::default())?;
+    let pass = Pass::new(params, Seed::new(0), training, true, Context::default())?;
     let x = pass.input_with_gradient(&signed("input", input, params.dtype())?)?;
-    let Outputs { main, aux } = network.outputs(&x, &mut pass)?;
+    let Outputs { main, aux } = network.outputs(&x, &pass)?;
     let mut results = Vec::new();
     let mut loss = None;
     for (k, output) in std::iter::once(main).chain(aux).enumerate() {
@@ -93,7 +93,7 @@ pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: b
         });
     }
     let Some(loss) = loss else { return Ok(results) };
-    let update = pass.backward(&loss)?;
+    let update = pass.backward(loss)?;
     results.extend(update.input_gradient(&x).map(|gradient| ("grad.input.0".to_owned(), gradient.clone())));
     for info in params.parameters() {
         if let Some(gradient) = update.gradient(info.name) {

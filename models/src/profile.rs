@@ -4,7 +4,7 @@ use serde::Serialize;
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, pool};
 use tomograd_kernels::trace;
-use tomograd_nn::{AdamW, DiceCe, Group, Optimizer, Pass};
+use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
 
 use crate::{Model, Outputs};
 
@@ -63,10 +63,10 @@ fn cost(body: impl FnOnce() -> Result<()>) -> Result<Cost> {
 
 /// One training step.
 fn train(mut model: Model, image: &Tensor) -> Result<()> {
-    let mut optimizer = AdamW::new(model.params(), |_| Group::rate(1e-3))?;
-    let mut pass = Pass::train(model.params(), Seed::new(0))?;
+    let mut optimizer = AdamW::new(model.params(), 1e-3)?;
+    let pass = Pass::train(model.params(), Seed::new(0))?;
     let x = pass.input(image);
-    let Outputs { main, aux } = model.network().outputs(&x, &mut pass)?;
+    let Outputs { main, aux } = model.network().outputs(&x, &pass)?;
     let mut loss: Option<Var> = None;
     // A batch holds its labels until the step is done.
     let mut batch_labels = Vec::new();
@@ -85,7 +85,7 @@ fn train(mut model: Model, image: &Tensor) -> Result<()> {
         });
     }
     let loss = loss.ok_or_else(|| Error::argument("profile", "the network has no output"))?;
-    let update = pass.backward(&loss)?.clip_norm(12.0)?;
+    let update = pass.backward(loss)?.clip_norm(12.0)?;
     optimizer.step(model.params_mut(), update)?;
     drop(batch_labels);
     Ok(())

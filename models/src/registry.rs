@@ -24,11 +24,11 @@ pub trait Network: Send + Sync {
     ///
     /// # Errors
     /// When the input doesn't fit.
-    fn outputs(&self, x: &Var, pass: &mut Pass) -> Result<Outputs>;
+    fn outputs(&self, x: &Var, pass: &Pass) -> Result<Outputs>;
 }
 
 impl<M: Module> Network for M {
-    fn outputs(&self, x: &Var, pass: &mut Pass) -> Result<Outputs> {
+    fn outputs(&self, x: &Var, pass: &Pass) -> Result<Outputs> {
         Ok(Outputs { main: self.forward(x, pass)?, aux: Vec::new() })
     }
 }
@@ -206,9 +206,9 @@ impl Model {
     /// # Errors
     /// When the image doesn't fit.
     pub fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        let mut pass = Pass::eval(&self.params)?;
+        let pass = Pass::eval(&self.params)?;
         let x = pass.input(image);
-        Ok(self.network.outputs(&x, &mut pass)?.main.into_value())
+        Ok(self.network.outputs(&x, &pass)?.main.into_value())
     }
 
     /// The parameters.

@@ -3,8 +3,10 @@
 
 use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
-use tomograd_kernels::elementwise::Function;
-use tomograd_nn::{Conv, ConvNormActivation, ConvTranspose, MaxPool, Module, Norm, NormKind, Pass, Scope};
+use tomograd_nn::{
+    Activation, Conv, ConvNormActivation, ConvTranspose, Kernel, MaxPool, Module, Norm, NormKind, NormOptions, Pass,
+    Scope,
+};
 
 /// How the U-Nets differ.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub(crate) struct Plan<'a> {
     /// Channels of each level, the finest first.
     pub widths: &'a [usize],
     pub norm: NormKind,
-    pub activation: Function,
+    pub activation: Activation,
     /// Whether the convolutions before norms have a bias.
     pub bias: bool,
     /// Whether levels are 2× maximum pooled, instead of a stride of the first convolution.
@@ -57,12 +59,11 @@ struct Block {
 
 impl Block {
     fn new(mut scope: Scope<'_>, plan: &Plan<'_>, in_channels: usize, channels: usize, stride: usize) -> Result<Self> {
-        let kernel = vec![3; plan.rank];
+        let norm = NormOptions::new(plan.norm).activation(plan.activation);
         let mut layer = |place: usize, in_channels: usize, stride: usize| -> Result<ConvNormActivation> {
-            let conv = Conv::new(scope.at(place), in_channels, channels, &kernel)?;
-            let conv = conv.stride(stride).padding(1).bias(plan.bias).build()?;
-            let norm = Norm::new(scope.at(place + 1), plan.norm, channels, Some(plan.activation))?;
-            ConvNormActivation::new(conv, norm)
+            let kernel = Kernel::new(plan.rank, 3).stride(stride).padding(1).bias(plan.bias);
+            let conv = Conv::new(scope.at(place), in_channels, channels, kernel)?;
+            ConvNormActivation::new(conv, Norm::new(scope.at(place + 1), channels, norm)?)
         };
         Ok(Self { first: layer(0, in_channels, stride)?, second: layer(3, channels, 1)? })
     }
@@ -98,20 +99,20 @@ impl UNet {
         let mut up = Vec::new();
         for (level, pair) in widths.windows(2).rev().enumerate() {
             let scope = scope.at(format!("up.{level}"));
-            up.push(ConvTranspose::new(scope, pair[1], pair[0], &vec![2; rank])?.stride(2).build()?);
+            up.push(ConvTranspose::new(scope, pair[1], pair[0], Kernel::new(rank, 2).stride(2))?);
         }
         let mut decoder = Vec::new();
         for (level, pair) in widths.windows(2).rev().enumerate() {
             decoder.push(Block::new(scope.at(format!("dec.{level}")), plan, 2 * pair[0], pair[0], 1)?);
         }
-        let head = Conv::new(scope.at("head"), finest, plan.classes, &vec![1; rank])?.build()?;
-        let pool = plan.pooled.then(|| MaxPool::new(&vec![2; rank])).transpose()?;
+        let head = Conv::new(scope.at("head"), finest, plan.classes, Kernel::new(rank, 1))?;
+        let pool = plan.pooled.then(|| MaxPool::new(2)).transpose()?;
         Ok(Self { name: plan.name, rank, skip_first: plan.skip_first, pool, encoder, up, decoder, head })
     }
 }
 
 impl Module for UNet {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let unit = 1usize << self.up.len();
         if x.rank() != self.rank + 2 || x.shape()[2..].iter().any(|size| !size.is_multiple_of(unit)) {
             return Err(Error::shape(self.name, "the input's size doesn't fit the levels")

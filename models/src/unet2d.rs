@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_kernels::elementwise::Function;
-use tomograd_nn::{Module, NormKind, Pass, Scope};
+use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
 use crate::{
     registry::Config,
@@ -60,7 +59,7 @@ impl UNet2d {
             classes: config.classes,
             widths: &config.widths,
             norm: NormKind::Batch,
-            activation: Function::Relu,
+            activation: Activation::Relu,
             bias: false,
             pooled: true,
             skip_first: true,
@@ -70,7 +69,7 @@ impl UNet2d {
 }
 
 impl Module for UNet2d {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         self.0.forward(x, pass)
     }
 }

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_kernels::elementwise::Function;
-use tomograd_nn::{Module, NormKind, Pass, Scope};
+use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
 use crate::{
     registry::Config,
@@ -60,7 +59,7 @@ impl UNet3d {
             classes: config.classes,
             widths: &config.widths,
             norm: NormKind::Instance,
-            activation: Function::LeakyRelu(0.01),
+            activation: Activation::LeakyRelu(0.01),
             bias: true,
             pooled: false,
             skip_first: false,
@@ -70,7 +69,7 @@ impl UNet3d {
 }
 
 impl Module for UNet3d {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         self.0.forward(x, pass)
     }
 }

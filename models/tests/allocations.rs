@@ -7,7 +7,7 @@ use std::{
 
 use tomograd_core::{DType, Device, Seed, Tensor};
 use tomograd_models::{UNet3d, UNet3dConfig};
-use tomograd_nn::{AdamW, DiceCe, Group, Module, Optimizer, Params, Pass};
+use tomograd_nn::{AdamW, DiceCe, Module, Optimizer, Params, Pass};
 
 /// Counts large blocks.
 struct Counting;
@@ -38,17 +38,17 @@ fn a_training_step_finds_its_memory() {
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![16, 32, 64] };
     let net = UNet3d::new(params.root(), &config).unwrap();
-    let mut optimizer = AdamW::new(&params, |_| Group::rate(1e-3)).unwrap();
+    let mut optimizer = AdamW::new(&params, 1e-3).unwrap();
     let image = Tensor::normal(&[2, 1, 40, 56, 40], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu).unwrap();
     let label = Tensor::zeros(&[2, 40, 56, 40], DType::I64, Device::Cpu).unwrap();
     let mut counts = Vec::new();
     for step in 0..4 {
         let before = LARGE.load(Ordering::Relaxed);
-        let mut pass = Pass::train(&params, Seed::new(3).at(step)).unwrap();
-        let logits = net.forward(&pass.input(&image), &mut pass).unwrap();
+        let pass = Pass::train(&params, Seed::new(3).at(step)).unwrap();
+        let logits = net.forward(&pass.input(&image), &pass).unwrap();
         let loss = DiceCe::default().forward(&logits, &label).unwrap();
         drop(logits);
-        let update = pass.backward(&loss).unwrap().clip_norm(12.0).unwrap();
+        let update = pass.backward(loss).unwrap().clip_norm(12.0).unwrap();
         optimizer.step(&mut params, update).unwrap();
         counts.push(LARGE.load(Ordering::Relaxed) - before);
     }

@@ -13,8 +13,9 @@ use tomograd_kernels::{
 use tomograd_models::formula;
 use tomograd_nn::{
     Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvTranspose, DiceCe, Group,
-    Interpolate, Interpolation, LayerNorm, Linear, LogSoftmax, MaxPool, Module, MultiHeadAttention, Norm, NormKind,
-    Optimizer, PRelu, Params, Pass, Scope, Sgd, Softmax, losses, schedule,
+    Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, LogSoftmax, MaxPool,
+    Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, PRelu, Params, Pass, Scope, Sgd, Softmax,
+    Window, losses, schedule,
 };
 
 fn cases(golden: &Value) -> impl Iterator<Item = (&str, &str, &Value, &Value)> {
@@ -52,7 +53,7 @@ fn losses() {
     let one_hot = labels.one_hot(classes, 1, DType::F64).unwrap();
     let mut compared = 0;
     for (name, _, attributes, case) in cases(&golden) {
-        let mut pass = Pass::train(&params(), Seed::new(0)).unwrap();
+        let pass = Pass::train(&params(), Seed::new(0)).unwrap();
         let x = pass.input_with_gradient(&input).unwrap();
         let other = pass.input(&other);
         let dice_ce = |mut loss: DiceCe| {
@@ -77,7 +78,7 @@ fn losses() {
         };
         let loss = loss.unwrap();
         assert_close(name, &[loss.value().to_scalar().unwrap()], &[number(&case["value"])], 1e-12);
-        let update = pass.backward(&loss).unwrap();
+        let update = pass.backward(loss).unwrap();
         let gradient = sampled(update.input_gradient(&x).unwrap(), size(&golden["samples"]));
         assert_close(name, &gradient, &numbers[&format!("{name}/grad.input")], 1e-10);
         compared += 1;
@@ -92,22 +93,25 @@ fn optimizers() {
         let mut params = params();
         let slot = params.root().parameter("weight", &[7], tomograd_nn::init::Init::Constant(0.0)).unwrap();
         formula::fill(&mut params).unwrap();
-        let group = Group::rate(number(&attributes["lr"])).decay(attributes["weight_decay"].as_f64().unwrap_or(0.0));
+        let rate = number(&attributes["lr"]);
+        // The parameter has one axis, so that decay must be asked for.
+        let decay = Group::new().decay(attributes["weight_decay"].as_f64().unwrap_or(0.0));
+        let adamw = || AdamW::new(&params, rate).unwrap().group(|_| true, decay).unwrap();
         let mut optimizer: Box<dyn Optimizer> = match kind {
             "SGD" => {
                 let momentum = attributes["momentum"].as_f64().unwrap_or(0.0);
-                Box::new(Sgd::new(&params, momentum, attributes["nesterov"] == true, |_| group).unwrap())
+                let sgd = Sgd::new(&params, rate).unwrap().momentum(momentum).unwrap().group(|_| true, decay).unwrap();
+                Box::new(if attributes["nesterov"] == true { sgd.nesterov().unwrap() } else { sgd })
             }
-            "Adam" => Box::new(AdamW::new(&params, |_| group).unwrap().coupled()),
-            _ => Box::new(AdamW::new(&params, |_| group).unwrap()),
+            "Adam" => Box::new(adamw().coupled()),
+            _ => Box::new(adamw()),
         };
         let mut values = Vec::new();
         for step in 1..=5 {
-            let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+            let pass = Pass::train(&params, Seed::new(0)).unwrap();
             let gradient = pass.input(&formula::signed(&format!("grad.{step}"), &[7], DType::F64).unwrap());
             let loss = pass.parameter(slot).unwrap().mul(&gradient).unwrap().sum(..).unwrap();
-            let update = pass.backward(&loss).unwrap();
-            drop(pass);
+            let update = pass.backward(loss).unwrap();
             optimizer.step(&mut params, update).unwrap();
             values.extend(params.get("weight").unwrap().to_vec_f64().unwrap());
         }
@@ -140,23 +144,19 @@ fn schedules() {
 /// The layer of a golden whose input has `rank` axes.
 fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn Module>> {
     let list = |key: &str| sizes(&a[key]);
-    let axes = |key: &str| list(key);
+    let window = || Window::new(list("kernel")).stride(list("stride")).padding(list("padding"));
+    let kernel = || {
+        let kernel = Kernel::from(list("kernel")).stride(list("stride")).padding(list("padding"));
+        kernel.dilation(list("dilation")).groups(size(&a["groups"])).bias(a["bias"] == true)
+    };
     let channels = a["channels"].as_u64().unwrap_or(0) as usize;
-    let unary = |function| -> Box<dyn Module> { Box::new(Activation(function)) };
+    let unary = |function: Activation| -> Box<dyn Module> { Box::new(function) };
     let axis = || a["axis"].as_i64().unwrap().rem_euclid(rank as i64) as usize;
     Ok(match kind {
-        "conv" => {
-            let builder = Conv::new(scope, size(&a["inputs"]), size(&a["outputs"]), &list("kernel"))?;
-            let builder = builder.stride(&axes("stride")[..]).padding(&axes("padding")[..]);
-            let builder = builder.dilation(&axes("dilation")[..]).groups(size(&a["groups"]));
-            Box::new(builder.bias(a["bias"] == true).build()?)
-        }
+        "conv" => Box::new(Conv::new(scope, size(&a["inputs"]), size(&a["outputs"]), kernel())?),
         "conv_transpose" => {
-            let builder = ConvTranspose::new(scope, size(&a["inputs"]), size(&a["outputs"]), &list("kernel"))?;
-            let builder = builder.stride(&axes("stride")[..]).padding(&axes("padding")[..]);
-            let builder = builder.dilation(&axes("dilation")[..]).groups(size(&a["groups"]));
-            let builder = builder.output_padding(&axes("output_padding")[..]);
-            Box::new(builder.bias(a["bias"] == true).build()?)
+            let kernel = kernel().output_padding(list("output_padding"));
+            Box::new(ConvTranspose::new(scope, size(&a["inputs"]), size(&a["outputs"]), kernel)?)
         }
         "batch_norm" | "instance_norm" | "group_norm" => {
             let kind = match kind {
@@ -164,25 +164,16 @@ fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn
                 "instance_norm" => NormKind::Instance,
                 _ => NormKind::Group(size(&a["groups"])),
             };
-            let make = if a["affine"] == false { Norm::plain } else { Norm::new };
-            let norm = make(scope, kind, channels, None)?.epsilon(number(&a["eps"]))?;
-            Box::new(norm.momentum(a["momentum"].as_f64().unwrap_or(0.1))?)
+            let options = NormOptions::new(kind).affine(a["affine"] != false).epsilon(number(&a["eps"]));
+            Box::new(Norm::new(scope, channels, options.momentum(a["momentum"].as_f64().unwrap_or(0.1)))?)
         }
-        "layer_norm" => Box::new(LayerNorm::new(scope, &list("shape"))?.epsilon(number(&a["eps"]))?),
-        "max_pool" => Box::new(MaxPool {
-            stride: list("stride"),
-            padding: list("padding"),
-            ceil_mode: a["ceil_mode"] == true,
-            ..MaxPool::new(&list("kernel"))?
-        }),
-        "avg_pool" => Box::new(AveragePool {
-            stride: list("stride"),
-            padding: list("padding"),
-            count_include_pad: a["count_include_pad"] == true,
-            ..AveragePool::new(&list("kernel"))?
-        }),
-        "adaptive_avg_pool" => Box::new(AdaptiveAveragePool { output: list("size") }),
-        "adaptive_max_pool" => Box::new(AdaptiveMaxPool { output: list("size") }),
+        "layer_norm" => {
+            Box::new(LayerNorm::new(scope, LayerNormOptions::new(list("shape")).epsilon(number(&a["eps"])))?)
+        }
+        "max_pool" => Box::new(MaxPool::new(window().ceil_mode(a["ceil_mode"] == true))?),
+        "avg_pool" => Box::new(AveragePool::new(window().count_padding(a["count_include_pad"] == true))?),
+        "adaptive_avg_pool" => Box::new(AdaptiveAveragePool::new(list("size"))?),
+        "adaptive_max_pool" => Box::new(AdaptiveMaxPool::new(list("size"))?),
         "interpolate" => {
             let mode = match (a["mode"].as_str(), a["align_corners"] == true) {
                 (Some("nearest"), _) => Interpolation::Nearest,
@@ -191,25 +182,28 @@ fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn
             };
             Box::new(Interpolate { size: list("size"), mode })
         }
-        "linear" => Box::new(Linear::new(scope, size(&a["inputs"]), size(&a["outputs"]), a["bias"] == true)?),
+        "linear" => Box::new({
+            let outputs = LinearOptions::new(size(&a["outputs"])).bias(a["bias"] == true);
+            Linear::new(scope, size(&a["inputs"]), outputs)?
+        }),
         "multi_head_attention" => Box::new(MultiHeadAttention::new(scope, size(&a["size"]), size(&a["heads"]))?),
         "prelu" => Box::new(PRelu::new(scope, channels)?),
         "softmax" => Box::new(Softmax { axis: axis() }),
         "log_softmax" => Box::new(LogSoftmax { axis: axis() }),
-        "relu" => unary(Function::Relu),
-        "relu6" => unary(Function::Clamp(0.0, 6.0)),
-        "leaky_relu" => unary(Function::LeakyRelu(number(&a["slope"]))),
-        "elu" => unary(Function::Elu(number(&a["alpha"]))),
-        "gelu" if a["approximate"] == "tanh" => unary(Function::GeluTanh),
-        "gelu" => unary(Function::Gelu),
-        "silu" => unary(Function::Silu),
-        "sigmoid" => unary(Function::Sigmoid),
-        "tanh" => unary(Function::Tanh),
-        "softplus" => unary(Function::Softplus),
-        "mish" => unary(Function::Mish),
-        "hardswish" => unary(Function::Hardswish),
+        "relu" => unary(Activation::Relu),
+        "relu6" => unary(Activation::Clamp(0.0, 6.0)),
+        "leaky_relu" => unary(Activation::LeakyRelu(number(&a["slope"]))),
+        "elu" => unary(Activation::Elu(number(&a["alpha"]))),
+        "gelu" if a["approximate"] == "tanh" => unary(Activation::GeluTanh),
+        "gelu" => unary(Activation::Gelu),
+        "silu" => unary(Activation::Silu),
+        "sigmoid" => unary(Activation::Sigmoid),
+        "tanh" => unary(Activation::Tanh),
+        "softplus" => unary(Activation::Softplus),
+        "mish" => unary(Activation::Mish),
+        "hardswish" => unary(Activation::Hardswish),
         "hardsigmoid" => Box::new(
-            Chain::unary(Function::Add(3.0))
+            Chain::unary(Activation::Add(3.0))
                 .then(Step::Unary(Function::Clamp(0.0, 6.0)))
                 .then(Step::Unary(Function::Multiply(1.0 / 6.0))),
         ),
@@ -232,12 +226,12 @@ fn layers() {
         let scaled: Vec<f64> = input.to_vec_f64().unwrap().iter().map(|x| x * scale).collect();
         let input = Tensor::from_slice(&scaled, input.shape(), Device::Cpu).unwrap();
         let training = attributes["train"] != false;
-        let mut pass = Pass::new(&params, Seed::new(0), training, true, Context::default()).unwrap();
+        let pass = Pass::new(&params, Seed::new(0), training, true, Context::default()).unwrap();
         let x = pass.input_with_gradient(&input).unwrap();
-        let output = layer.forward(&x, &mut pass).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let output = layer.forward(&x, &pass).unwrap_or_else(|error| panic!("{name}: {error}"));
         let cotangent = pass.input(&formula::signed("cotangent.0", output.shape(), DType::F64).unwrap());
         let loss = output.mul(&cotangent).unwrap().mean(..).unwrap();
-        let update = pass.backward(&loss).unwrap();
+        let update = pass.backward(loss).unwrap();
         let mut place = 0;
         for result in case["results"].as_array().unwrap() {
             let key = result[0].as_str().unwrap();
@@ -265,7 +259,7 @@ fn attention() {
     let samples = size(&golden["samples"]);
     for (name, _, attributes, case) in cases(&golden) {
         let params = params();
-        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let pass = Pass::train(&params, Seed::new(0)).unwrap();
         let mut names = vec!["q".to_owned(), "k".to_owned(), "v".to_owned()];
         let mut inputs = Vec::new();
         for (i, shape) in case["inputs"].as_array().unwrap().iter().enumerate() {
@@ -284,7 +278,7 @@ fn attention() {
         assert_close(name, &sampled(y.value(), samples), &numbers[&format!("{name}/output")], 1e-12);
         let cotangent = pass.input(&formula::signed("cotangent", y.shape(), DType::F64).unwrap());
         let loss = y.mul(&cotangent).unwrap().mean(..).unwrap();
-        let update = pass.backward(&loss).unwrap();
+        let update = pass.backward(loss).unwrap();
         for (input, of) in inputs.iter().zip(&names) {
             let gradient = sampled(update.input_gradient(input).unwrap(), samples);
             assert_close(&format!("{name} {of}"), &gradient, &numbers[&format!("{name}/grad.{of}")], 1e-10);
@@ -367,15 +361,13 @@ fn initial_values() {
         let module: Box<dyn Module> = match name {
             "conv3d" | "conv3d_grouped" | "conv2d" => {
                 let groups = if name == "conv3d_grouped" { 4 } else { 1 };
-                let conv = Conv::new(root, weight[1] * groups, weight[0], &weight[2..]).unwrap();
-                Box::new(conv.groups(groups).build().unwrap())
+                let kernel = Kernel::from(&weight[2..]).groups(groups);
+                Box::new(Conv::new(root, weight[1] * groups, weight[0], kernel).unwrap())
             }
-            "conv_transpose3d" => {
-                Box::new(ConvTranspose::new(root, weight[0], weight[1], &weight[2..]).unwrap().build().unwrap())
-            }
-            "linear" => Box::new(Linear::new(root, weight[1], weight[0], true).unwrap()),
+            "conv_transpose3d" => Box::new(ConvTranspose::new(root, weight[0], weight[1], &weight[2..]).unwrap()),
+            "linear" => Box::new(Linear::new(root, weight[1], weight[0]).unwrap()),
             "layer_norm" => Box::new(LayerNorm::new(root, &weight).unwrap()),
-            _ => Box::new(Norm::new(root, NormKind::Instance, weight[0], None).unwrap()),
+            _ => Box::new(Norm::new(root, weight[0], NormKind::Instance).unwrap()),
         };
         drop(module);
         for (parameter, expected) in case["values"].as_object().unwrap() {

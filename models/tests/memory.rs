@@ -27,14 +27,14 @@ fn a_training_step_holds_little_more_than_it_keeps() {
         let peak = || pool::statistics(Device::Cpu).unwrap().peak as f64 / activation;
 
         restart();
-        let mut pass = Pass::train(&params, Seed::new(3)).unwrap();
-        let logits = net.forward(&pass.input(&image), &mut pass).unwrap();
+        let pass = Pass::train(&params, Seed::new(3)).unwrap();
+        let logits = net.forward(&pass.input(&image), &pass).unwrap();
         let loss = DiceCe::default().forward(&logits, &label).unwrap();
         drop(logits);
         assert!(peak() <= 8.0, "forward: {} activations", peak());
 
         restart();
-        let update = pass.backward(&loss).unwrap();
+        let update = pass.backward(loss).unwrap();
         assert!(peak() <= 9.0, "backward: {} activations", peak());
         drop(update);
     });

@@ -3,17 +3,17 @@
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
 use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{Model, UNet2dConfig, UNet3dConfig, profile, registry::families};
-use tomograd_nn::{AdamW, DiceCe, Group, Optimizer, Pass};
+use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
 
 /// A training step of a network without auxiliary outputs, as a user writes it.
 fn step(model: &mut Model, image: &Tensor) -> Result<()> {
     let labels = Tensor::zeros(&[&image.shape()[..1], &image.shape()[2..]].concat(), DType::I64, image.device())?;
-    let mut optimizer = AdamW::new(model.params(), |_| Group::rate(1e-3))?;
-    let mut pass = Pass::train(model.params(), Seed::new(1))?;
-    let logits = model.network().outputs(&pass.input(image), &mut pass)?.main;
+    let mut optimizer = AdamW::new(model.params(), 1e-3)?;
+    let pass = Pass::train(model.params(), Seed::new(1))?;
+    let logits = model.network().outputs(&pass.input(image), &pass)?.main;
     let loss = DiceCe::default().forward(&logits, &labels)?;
-    let update = pass.backward(&loss)?.clip_norm(12.0)?;
     assert_eq!(loss.value().device(), image.device());
+    let update = pass.backward(loss)?.clip_norm(12.0)?;
     optimizer.step(model.params_mut(), update)
 }
 

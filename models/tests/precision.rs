@@ -21,11 +21,11 @@ fn results(dtype: DType, precision: Precision) -> Result<Vec<Vec<f64>>> {
         let value = params.get(name).expect("the name is from the list").converted(DType::F32)?.converted(dtype)?;
         params.set(name, value)?;
     }
-    let mut pass = Pass::train(&params, Seed::new(0))?.precision(precision)?;
-    let logits = net.forward(&pass.input(&image), &mut pass)?;
+    let pass = Pass::train(&params, Seed::new(0))?.precision(precision)?;
+    let logits = net.forward(&pass.input(&image), &pass)?;
     let loss = DiceCe::default().forward(&logits, &labels)?;
     let mut results = vec![logits.value().to_vec_f64()?];
-    let update = pass.backward(&loss)?;
+    let update = pass.backward(loss)?;
     for name in names {
         if let Some(gradient) = update.gradient(&name) {
             results.push(gradient.to_vec_f64()?);

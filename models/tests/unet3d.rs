@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Device, Result, Seed, Tensor, copies_on_write};
 use tomograd_kernels::parallel::{Order, Settings, reset_workers_seen, with_settings, workers_seen};
 use tomograd_models::{UNet3d, UNet3dConfig};
-use tomograd_nn::{AdamW, DiceCe, Group, Module, Optimizer, Params, Pass};
+use tomograd_nn::{AdamW, DiceCe, Module, Optimizer, Params, Pass};
 
 fn small() -> UNet3dConfig {
     UNet3dConfig { in_channels: 1, classes: 3, widths: vec![8, 16, 32] }
@@ -22,15 +22,15 @@ fn train(config: &UNet3dConfig, shape: &[usize], steps: u64) -> Result<(Params, 
     let seed = Seed::new(7);
     let mut params = Params::new(Device::Cpu, seed);
     let net = UNet3d::new(params.root(), config)?;
-    let mut optimizer = AdamW::new(&params, |p| Group::rate(3e-3).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+    let mut optimizer = AdamW::new(&params, 3e-3)?.decay(1e-2)?;
     let (image, label) = batch(shape);
     let mut losses = Vec::new();
     for step in 0..steps {
-        let mut pass = Pass::train(&params, seed.at(step))?;
-        let logits = net.forward(&pass.input(&image), &mut pass)?;
+        let pass = Pass::train(&params, seed.at(step))?;
+        let logits = net.forward(&pass.input(&image), &pass)?;
         let loss = DiceCe::default().forward(&logits, &label)?;
         losses.push(loss.value().to_scalar()?);
-        let update = pass.backward(&loss)?.clip_norm(12.0)?;
+        let update = pass.backward(loss)?.clip_norm(12.0)?;
         optimizer.step(&mut params, update)?;
     }
     Ok((params, losses))
@@ -97,8 +97,7 @@ fn inference_gives_what_training_computes() {
     let mut params = Params::new(Device::Cpu, Seed::new(5));
     let net = UNet3d::new(params.root(), &small()).unwrap();
     let (image, _) = batch(&[1, 1, 8, 8, 8]);
-    let forward =
-        |mut pass: Pass| net.forward(&pass.input(&image), &mut pass).unwrap().value().to_vec::<f32>().unwrap();
+    let forward = |pass: Pass| net.forward(&pass.input(&image), &pass).unwrap().value().to_vec::<f32>().unwrap();
     assert_eq!(forward(Pass::train(&params, Seed::new(0)).unwrap()), forward(Pass::eval(&params).unwrap()));
 }
 
@@ -106,8 +105,8 @@ fn inference_gives_what_training_computes() {
 fn a_size_that_doesnt_fit_is_an_error() {
     let mut params = Params::new(Device::Cpu, Seed::new(5));
     let net = UNet3d::new(params.root(), &small()).unwrap();
-    let mut pass = Pass::eval(&params).unwrap();
+    let pass = Pass::eval(&params).unwrap();
     let image = Tensor::zeros(&[1, 1, 6, 8, 8], DType::F32, Device::Cpu).unwrap();
-    let error = net.forward(&pass.input(&image), &mut pass).unwrap_err();
+    let error = net.forward(&pass.input(&image), &pass).unwrap_err();
     assert!(error.to_string().contains("multiples of 4"), "{error}");
 }

@@ -27,10 +27,10 @@ const OTHERS: &str = "tomograd.steps.others";
 ///
 /// ```
 /// # use tomograd_core::{Device, Seed};
-/// # use tomograd_nn::{AdamW, Checkpoint, Conv, Group, Loaded, Params};
+/// # use tomograd_nn::{AdamW, Checkpoint, Conv, Loaded, Params};
 /// # let mut params = Params::new(Device::Cpu, Seed::new(1));
-/// # Conv::new(params.root(), 1, 2, &[3, 3])?.build()?;
-/// # let mut optimizer = AdamW::new(&params, |_| Group::rate(1e-3))?;
+/// # Conv::new(params.root(), 1, 2, [3, 3])?;
+/// # let mut optimizer = AdamW::new(&params, 1e-3)?;
 /// # let path = std::env::temp_dir().join(format!("tomograd-checkpoint-doc-{}", std::process::id()));
 /// Checkpoint::new(&params).config(&[32, 64])?.preparation(&"as it is")?.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
 /// let mut loaded = Loaded::read(&path)?;

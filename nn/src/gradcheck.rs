@@ -11,10 +11,10 @@ pub use tomograd_autodiff::gradcheck::*;
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
-/// use tomograd_nn::{Conv, gradcheck};
+/// use tomograd_nn::{Conv, Kernel, gradcheck};
 ///
 /// let x = Tensor::normal(&[1, 2, 4, 5], 0.0, 1.0, Seed::new(2), DType::F64, Device::Cpu)?;
-/// gradcheck::module(|scope| Conv::new(scope, 2, 3, &[3, 3])?.padding(1).build(), &x)?;
+/// gradcheck::module(|scope| Conv::new(scope, 2, 3, Kernel::d2(3).padding(1)), &x)?;
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 ///
@@ -27,5 +27,5 @@ pub fn module<M: Module>(build: impl FnOnce(Scope<'_>) -> Result<M>, input: &Ten
     let pass = Pass::new(&params, Seed::new(0), true, false, Context::default())?;
     let learned = params.entries.iter().filter(|entry| !entry.is_buffer && !entry.frozen);
     let inputs: Vec<Tensor> = std::iter::once(input).chain(learned.map(|entry| &entry.value)).cloned().collect();
-    check(|vars| module.forward(&vars[0], &mut pass.with_learned(vars[0].tape(), &vars[1..])), &inputs)
+    check(|vars| module.forward(&vars[0], &pass.with_learned(vars[0].tape(), &vars[1..])), &inputs)
 }

@@ -6,15 +6,15 @@
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};
 //! use tomograd_kernels::methods::*;
-//! use tomograd_nn::{AdamW, Conv, Group, Module, Optimizer, Params, Pass};
+//! use tomograd_nn::{AdamW, Conv, Module, Optimizer, Params, Pass};
 //! let mut params = Params::new(Device::Cpu, Seed::new(1));
-//! let conv = Conv::new(params.root().at("conv"), 1, 2, &[3, 3])?.build()?;
-//! let mut optimizer = AdamW::new(&params, |p| Group::rate(1e-2).decay(if p.is_matrix() { 1e-2 } else { 0.0 }))?;
+//! let conv = Conv::new(params.root().at("conv"), 1, 2, [3, 3])?;
+//! let mut optimizer = AdamW::new(&params, 1e-2)?.decay(1e-2)?; // of weights alone
 //! let image = Tensor::ones(&[1, 1, 4, 4], DType::F32, Device::Cpu)?;
 //! for step in 0..3 {
-//!     let mut pass = Pass::train(&params, Seed::new(1).at(step))?;
-//!     let loss = conv.forward(&pass.input(&image), &mut pass)?.square()?.mean(..)?;
-//!     let update = pass.backward(&loss)?.clip_norm(12.0)?;
+//!     let pass = Pass::train(&params, Seed::new(1).at(step))?;
+//!     let loss = conv.forward(&pass.input(&image), &pass)?.square()?.mean(..)?;
+//!     let update = pass.backward(loss)?.clip_norm(12.0)?;
 //!     optimizer.step(&mut params, update)?;
 //! }
 //! # Ok::<(), tomograd_core::Error>(())
@@ -37,8 +37,9 @@ mod update;
 pub use buffers::BufferChange;
 pub use checkpoint::{Checkpoint, Loaded};
 pub use layers::{
-    Activation, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, Dropout, LayerNorm, Linear, MultiHeadAttention,
-    Norm, NormKind, PRelu, PerAxis, Upsample,
+    AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
+    DropoutOptions, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, MaxPool, MultiHeadAttention, Norm,
+    NormKind, NormOptions, PRelu, PerAxis, Upsample, UpsampleOptions, Window,
 };
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};
@@ -46,7 +47,7 @@ pub use optimizers::{AdamW, Group, Optimizer, OptimizerState, Sgd};
 pub use params::{ParamInfo, Params, Scope, Slot};
 pub use pass::Pass;
 pub use tomograd_kernels::{
-    pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
+    elementwise::Function as Activation,
     resample::{Interpolate, Interpolation},
     softmax::{LogSoftmax, Softmax},
 };

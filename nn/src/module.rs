@@ -11,20 +11,50 @@ pub trait Module: Send + Sync {
     ///
     /// # Errors
     /// When the input doesn't fit.
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var>;
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var>;
 }
 
 impl<M: Module + ?Sized> Module for Box<M> {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         (**self).forward(x, pass)
     }
 }
 
 /// Modules one after the other.
-pub struct Sequential(pub Vec<Box<dyn Module>>);
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Activation, Conv, Kernel, MaxPool, Module, Params, Pass, Sequential};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let net = Sequential::new()
+///     .then(Conv::new(scope.at("conv1"), 1, 8, Kernel::d2(3).padding(1))?)
+///     .then(Activation::Relu)
+///     .then(MaxPool::new(2)?);
+/// let pass = Pass::eval(&params)?;
+/// let y = net.forward(&pass.input(&Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?), &pass)?;
+/// assert_eq!(y.shape(), [1, 8, 3, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Sequential(Vec<Box<dyn Module>>);
+
+impl Sequential {
+    /// No module yet: gives its input.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With `module` behind the others.
+    #[must_use]
+    pub fn then(mut self, module: impl Module + 'static) -> Self {
+        self.0.push(Box::new(module));
+        self
+    }
+}
 
 impl Module for Sequential {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         self.0.iter().try_fold(x.clone(), |x, module| module.forward(&x, pass))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tomograd_core::{Error, ErrorKind, Result, Tensor};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::optim::{self, AdamParameter, SgdParameter};
 
 use crate::{
@@ -11,26 +11,54 @@ use crate::{
     params::Entry,
 };
 
-/// What a group of parameters has of its own. The optimizer's constructor checks both numbers.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a group of parameters has of its own; the rest is the optimizer's. The optimizer's `group` checks the numbers.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{AdamW, Group, Linear, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let (body, head) = (Linear::new(scope.at("body"), 8, 8)?, Linear::new(scope.at("head"), 8, 2)?);
+/// let optimizer = AdamW::new(&params, 1e-4)?
+///     .decay(1e-2)?
+///     .group(|p| p.name.starts_with("head."), Group::new().rate(1e-3).decay(0.0))?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Group {
+    rate: Option<f64>,
+    decay: Option<f64>,
+}
+
+impl Group {
+    /// A group that has nothing of its own yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this learning rate.
+    #[must_use]
+    pub fn rate(mut self, rate: f64) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// With this weight decay, for all parameters of the group, whatever their rank.
+    #[must_use]
+    pub fn decay(mut self, decay: f64) -> Self {
+        self.decay = Some(decay);
+        self
+    }
+}
+
+/// The numbers of one parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Numbers {
     rate: f64,
     decay: f64,
 }
 
-impl Group {
-    /// A learning rate, without weight decay.
-    pub fn rate(rate: f64) -> Self {
-        Self { rate, decay: 0.0 }
-    }
-
-    /// With this weight decay.
-    #[must_use]
-    pub fn decay(mut self, decay: f64) -> Self {
-        self.decay = decay;
-        self
-    }
-
+impl Numbers {
     /// That rate, decay and their product make sense when the rate is multiplied by `factor`.
     fn check(&self, factor: f64) -> Result<()> {
         check::number("optimizer", "the learning rate", self.rate, 0.0..=LARGEST)?;
@@ -90,14 +118,27 @@ struct State {
     moments: Vec<(&'static str, Vec<Option<Tensor>>)>,
 }
 
-/// Groups and numbers of steps.
+/// Rates, decays and numbers of steps.
 struct Plan {
     store: u64,
-    /// `None` for buffers.
-    groups: Vec<Option<Group>>,
+    /// What the optimizer has for all parameters that are in no group that says otherwise. The decay is that of weights.
+    common: Numbers,
     names: Vec<String>,
+    /// `None` for buffers.
+    parameters: Vec<Option<Parameter>>,
     steps: Vec<u64>,
     factor: f64,
+}
+
+/// What an optimizer knows of one parameter.
+#[derive(Debug, Clone)]
+struct Parameter {
+    shape: Vec<usize>,
+    dtype: DType,
+    device: Device,
+    frozen: bool,
+    /// What the last groups that it is in have said.
+    group: Group,
 }
 
 /// A parameter that makes a step.
@@ -113,25 +154,37 @@ struct Active<'a> {
 }
 
 impl State {
-    fn new(params: &Params, group: impl Fn(&ParamInfo<'_>) -> Group, kinds: &[&'static str]) -> Result<Self> {
-        let group = |index: usize| match params.entries[index].is_buffer {
-            true => Ok(None),
-            false => {
-                let group = group(&params.info(index));
-                group.check(1.0).map_err(|error| error.within(params.entries[index].name.clone()))?;
-                Ok(Some(group))
+    fn new(params: &Params, rate: f64) -> Result<Self> {
+        let parameter = |entry: &Entry| {
+            let value = &entry.value;
+            let (shape, dtype, device) = (value.shape().to_vec(), value.dtype(), value.device());
+            (!entry.is_buffer).then(|| Parameter { shape, dtype, device, frozen: entry.frozen, group: Group::new() })
+        };
+        let parameters: Vec<Option<Parameter>> = params.entries.iter().map(parameter).collect();
+        let names: Vec<String> = params.entries.iter().map(|entry| entry.name.clone()).collect();
+        for (name, parameter) in names.iter().zip(&parameters) {
+            // A step is often smaller than half a digit of such a number, and then changes nothing.
+            if let Some(dtype) = parameter.as_ref().map(|parameter| parameter.dtype).filter(|dtype| dtype.size() < 4) {
+                return Err(Error::new(ErrorKind::DType, "optimizer", format!("{name} is {dtype}")).expected(
+                    "f32 or f64: train in f32, and load the weights into a store of half precision afterwards",
+                ));
             }
+        }
+        let common = Numbers { rate, decay: 0.0 };
+        common.check(1.0)?;
+        let (store, steps) = (params.store(), vec![0; names.len()]);
+        Ok(Self { plan: Plan { store, common, names, parameters, steps, factor: 1.0 }, moments: Vec::new() })
+    }
+
+    /// With moments of these kinds, and no others.
+    fn moments(&mut self, kinds: &[&'static str]) -> Result<()> {
+        let zeros = |parameter: &Option<Parameter>| {
+            let zeros = |p: &Parameter| Tensor::zeros(&p.shape, p.dtype, p.device);
+            parameter.as_ref().map(zeros).transpose()
         };
-        let groups = (0..params.entries.len()).map(group).collect::<Result<_>>()?;
-        let moment = |entry: &Entry| match entry.is_buffer {
-            true => Ok(None),
-            false => Tensor::zeros(entry.value.shape(), entry.value.dtype(), entry.value.device()).map(Some),
-        };
-        let moments = |&kind| Ok((kind, params.entries.iter().map(moment).collect::<Result<_>>()?));
-        let moments = kinds.iter().map(moments).collect::<Result<_>>()?;
-        let names = params.entries.iter().map(|entry| entry.name.clone()).collect();
-        let (store, steps) = (params.store(), vec![0; params.entries.len()]);
-        Ok(Self { plan: Plan { store, groups, names, steps, factor: 1.0 }, moments })
+        let moments = |&kind| Ok((kind, self.plan.parameters.iter().map(zeros).collect::<Result<_>>()?));
+        self.moments = kinds.iter().map(moments).collect::<Result<_>>()?;
+        Ok(())
     }
 
     fn export(&self) -> OptimizerState {
@@ -142,10 +195,10 @@ impl State {
             }
         }
         let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-        self.plan.parameters().for_each(|(index, _)| *counts.entry(self.plan.steps[index]).or_default() += 1);
+        self.plan.named().for_each(|(index, _)| *counts.entry(self.plan.steps[index]).or_default() += 1);
         // What most parameters have is written once; of equally frequent numbers the largest.
         let steps = counts.iter().max_by_key(|&(_, count)| count).map_or(0, |(&steps, _)| steps);
-        let others = self.plan.parameters().filter(|&(index, _)| self.plan.steps[index] != steps);
+        let others = self.plan.named().filter(|&(index, _)| self.plan.steps[index] != steps);
         let others = others.map(|(index, name)| (name.clone(), self.plan.steps[index])).collect();
         OptimizerState { tensors, steps, others }
     }
@@ -177,7 +230,7 @@ impl State {
             loaded.push(self.plan.names.iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?);
         }
         let mut counts = vec![0; self.plan.steps.len()];
-        for (index, name) in self.plan.parameters() {
+        for (index, name) in self.plan.named() {
             counts[index] = others.remove(name).unwrap_or(steps);
         }
         if let Some(name) = by_name.keys().chain(others.keys()).next() {
@@ -193,7 +246,7 @@ impl State {
 
 impl Plan {
     fn check(&self, params: &Params, update: &Update) -> Result<()> {
-        if params.store() != self.store || params.entries.len() != self.groups.len() {
+        if params.store() != self.store || params.entries.len() != self.names.len() {
             return Err(Error::new(ErrorKind::Name, "optimizer", "the parameters are of another store")
                 .expected("those that the optimizer was made for"));
         }
@@ -201,11 +254,53 @@ impl Plan {
         update.check_used()
     }
 
+    /// The numbers of a parameter: its groups', else the optimizer's, whose decay is for weights.
+    fn numbers(&self, parameter: &Parameter) -> Numbers {
+        let decay = if parameter.shape.len() > 1 { self.common.decay } else { 0.0 };
+        let Group { rate, decay: own } = parameter.group;
+        Numbers { rate: rate.unwrap_or(self.common.rate), decay: own.unwrap_or(decay) }
+    }
+
+    /// That the numbers of all parameters make sense, with this factor.
+    fn check_numbers(&self, factor: f64) -> Result<()> {
+        // Without parameters too.
+        self.common.check(factor)?;
+        let mut all = self.names.iter().zip(&self.parameters);
+        all.try_for_each(|(name, parameter)| match parameter {
+            Some(parameter) => self.numbers(parameter).check(factor).map_err(|error| error.within(name.clone())),
+            None => Ok(()),
+        })
+    }
+
+    fn decay(&mut self, decay: f64) -> Result<()> {
+        self.common.decay = decay;
+        self.check_numbers(self.factor)
+    }
+
+    fn group(&mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<()> {
+        let mut any = false;
+        for (name, parameter) in self.names.iter().zip(&mut self.parameters) {
+            let Some(parameter) = parameter else { continue };
+            if choose(&ParamInfo { name, shape: &parameter.shape, frozen: parameter.frozen }) {
+                let Group { rate, decay } = parameter.group;
+                parameter.group = Group { rate: group.rate.or(rate), decay: group.decay.or(decay) };
+                any = true;
+            }
+        }
+        if !any {
+            // A misspelt name would otherwise be passed over in silence.
+            return Err(
+                Error::argument("optimizer", "a group that no parameter is in").expected("one parameter at least")
+            );
+        }
+        self.check_numbers(self.factor)
+    }
+
     fn active<'a>(&self, params: &'a mut Params, update: &'a Update) -> Vec<Active<'a>> {
-        let mut all = Vec::with_capacity(self.groups.len());
+        let mut all = Vec::with_capacity(self.names.len());
         for (place, (entry, gradient)) in params.entries.iter_mut().zip(&update.gradients).enumerate() {
-            if let (Some(gradient), &Some(Group { rate, decay }), false) = (gradient, &self.groups[place], entry.frozen)
-            {
+            if let (Some(gradient), Some(parameter), false) = (gradient, &self.parameters[place], entry.frozen) {
+                let Numbers { rate, decay } = self.numbers(parameter);
                 let (value, rate, steps) = (&mut entry.value, rate * self.factor, self.steps[place]);
                 all.push(Active { place, value, gradient, rate, decay, steps });
             }
@@ -214,9 +309,7 @@ impl Plan {
     }
 
     fn set_factor(&mut self, factor: f64) -> Result<()> {
-        // Without parameters there is no group that checks it.
-        Group::rate(0.0).check(factor)?;
-        self.groups.iter().flatten().try_for_each(|group| group.check(factor))?;
+        self.check_numbers(factor)?;
         self.factor = factor;
         Ok(())
     }
@@ -232,35 +325,64 @@ impl Plan {
     }
 
     /// Names and places of the parameters.
-    fn parameters(&self) -> impl Iterator<Item = (usize, &String)> {
-        self.names.iter().enumerate().filter(|(index, _)| self.groups[*index].is_some())
+    fn named(&self) -> impl Iterator<Item = (usize, &String)> {
+        self.names.iter().enumerate().filter(|(index, _)| self.parameters[*index].is_some())
     }
 }
 
-/// Stochastic gradient descent with momentum, as PyTorch's.
+/// Stochastic gradient descent, with momentum if asked for, as PyTorch's.
 pub struct Sgd {
     state: State,
     config: optim::Sgd,
 }
 
 impl Sgd {
-    /// An optimizer of all parameters with the groups that `group` gives, with this momentum (0: none).
+    /// An optimizer of all parameters with this learning rate, without momentum and weight decay.
     ///
     /// # Errors
-    /// When a rate or decay is negative or no number, the momentum likewise, `nesterov` is asked for without momentum, or
-    /// memory runs out.
-    pub fn new(
-        params: &Params,
-        momentum: f64,
-        nesterov: bool,
-        group: impl Fn(&ParamInfo<'_>) -> Group,
-    ) -> Result<Self> {
+    /// When the rate is negative or no number, or a parameter is of half precision.
+    pub fn new(params: &Params, rate: f64) -> Result<Self> {
+        let config = optim::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
+        Ok(Self { state: State::new(params, rate)?, config })
+    }
+
+    /// With a weight decay of the weights, that is of parameters with two axes or more, those aside whose
+    /// [`group`](Self::group) says otherwise. Without it there is none.
+    ///
+    /// # Errors
+    /// When it is negative or no number.
+    pub fn decay(mut self, decay: f64) -> Result<Self> {
+        self.state.plan.decay(decay)?;
+        Ok(self)
+    }
+
+    /// With what this group says for the parameters that `choose` takes; of several groups the last one counts.
+    ///
+    /// # Errors
+    /// When a rate or decay is negative or no number, or no parameter is taken.
+    pub fn group(mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<Self> {
+        self.state.plan.group(choose, group)?;
+        Ok(self)
+    }
+
+    /// With this momentum; 0 is none.
+    ///
+    /// # Errors
+    /// When it is negative or no number, or memory runs out.
+    pub fn momentum(mut self, momentum: f64) -> Result<Self> {
         check::number("sgd", "the momentum", momentum, 0.0..=LARGEST)?;
-        if nesterov && momentum == 0.0 {
-            return Err(Error::argument("sgd", "Nesterov's step without momentum").expected("a momentum above 0"));
-        }
-        let kinds: &[&str] = if momentum == 0.0 { &[] } else { &["momentum"] };
-        Ok(Self { state: State::new(params, group, kinds)?, config: optim::Sgd { momentum, dampening: 0.0, nesterov } })
+        self.state.moments(if momentum == 0.0 { &[] } else { &["momentum"] })?;
+        self.config.momentum = momentum;
+        self.checked()
+    }
+
+    /// With Nesterov's step, which looks ahead.
+    ///
+    /// # Errors
+    /// When there is no [`momentum`](Self::momentum), or dampening.
+    pub fn nesterov(mut self) -> Result<Self> {
+        self.config.nesterov = true;
+        self.checked()
     }
 
     /// With this share of a new gradient kept out of the momentum; a parameter's first gradient enters whole.
@@ -269,10 +391,20 @@ impl Sgd {
     /// When the dampening isn't in [0, 1], or Nesterov's step is asked for, which has none.
     pub fn dampening(mut self, dampening: f64) -> Result<Self> {
         check::number("sgd", "the dampening", dampening, 0.0..=1.0)?;
-        if self.config.nesterov && dampening != 0.0 {
+        self.config.dampening = dampening;
+        self.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        let optim::Sgd { momentum, dampening, nesterov } = self.config;
+        if nesterov && momentum == 0.0 {
+            return Err(
+                Error::argument("sgd", "Nesterov's step without momentum").expected("a momentum above 0 before it")
+            );
+        }
+        if nesterov && dampening != 0.0 {
             return Err(Error::argument("sgd", "Nesterov's step with dampening").expected("no dampening"));
         }
-        self.config.dampening = dampening;
         Ok(self)
     }
 }
@@ -322,13 +454,33 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// An optimizer of all parameters with the groups that `group` gives; β = (0.9, 0.999), ε = 10⁻⁸.
+    /// An optimizer of all parameters with this learning rate, without weight decay; β = (0.9, 0.999), ε = 10⁻⁸.
     ///
     /// # Errors
-    /// When a rate or decay is negative or no number, or memory runs out.
-    pub fn new(params: &Params, group: impl Fn(&ParamInfo<'_>) -> Group) -> Result<Self> {
-        let config = optim::Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true };
-        Ok(Self { state: State::new(params, group, &["first_moment", "second_moment"])?, config })
+    /// When the rate is negative or no number, a parameter is of half precision, or memory runs out.
+    pub fn new(params: &Params, rate: f64) -> Result<Self> {
+        let mut state = State::new(params, rate)?;
+        state.moments(&["first_moment", "second_moment"])?;
+        Ok(Self { state, config: optim::Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true } })
+    }
+
+    /// With a weight decay of the weights, that is of parameters with two axes or more, those aside whose
+    /// [`group`](Self::group) says otherwise. Without it there is none.
+    ///
+    /// # Errors
+    /// When it is negative or no number.
+    pub fn decay(mut self, decay: f64) -> Result<Self> {
+        self.state.plan.decay(decay)?;
+        Ok(self)
+    }
+
+    /// With what this group says for the parameters that `choose` takes; of several groups the last one counts.
+    ///
+    /// # Errors
+    /// When a rate or decay is negative or no number, or no parameter is taken.
+    pub fn group(mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<Self> {
+        self.state.plan.group(choose, group)?;
+        Ok(self)
     }
 
     /// With these β₁ and β₂.

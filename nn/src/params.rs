@@ -377,6 +377,16 @@ impl Scope<'_> {
         made
     }
 
+    /// As [`whole`](Self::whole), for a layer that is made of parameters: an error says which layer it is.
+    pub(crate) fn layer<T>(mut self, make: impl FnOnce(&mut Scope<'_>) -> Result<T>) -> Result<T> {
+        self.whole(make).map_err(|error| self.place(error))
+    }
+
+    /// An error with the path of the layer that it is about.
+    pub(crate) fn place(&self, error: Error) -> Error {
+        if self.prefix.is_empty() { error } else { error.within(self.prefix.clone()) }
+    }
+
     fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }

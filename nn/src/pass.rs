@@ -1,6 +1,10 @@
 //! One run through a network.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    cell::Cell,
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tomograd_autodiff::{Tape, Var};
 use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
@@ -23,6 +27,15 @@ use crate::{
 /// A [`fork`](Self::fork) sees what its pass had changed when it was forked off, and what it changes itself; passes don't see
 /// what their forks change, so that forks can run at the same time. The update has the changes of a fork at the place where it
 /// was forked off, and forks between two changes of their pass in the order of their indices.
+///
+/// # Threads
+/// A pass counts how often each layer asked it for random numbers, and lists the changes of buffers in their order: it goes from
+/// one thread to another, but no two threads use it at a time, so that neither depends on which was faster. Each takes a fork.
+///
+/// ```compile_fail,E0277
+/// fn shared_between_threads<T: Sync>() {}
+/// shared_between_threads::<tomograd_nn::Pass>();
+/// ```
 pub struct Pass {
     tape: Tape,
     /// A variable for each parameter and buffer: leaves, or constants where nothing is to be learned.
@@ -35,6 +48,8 @@ pub struct Pass {
     root: Shared,
     /// Whether this pass, and not one that it was forked from, owns the tape.
     owns_tape: bool,
+    /// Not `Sync`.
+    one_thread: PhantomData<Cell<()>>,
 }
 
 impl Pass {
@@ -48,7 +63,7 @@ impl Pass {
         let values = variables(&tape, params.entries.iter().map(|entry| &entry.value), &outline.constant)?;
         let branch = Shared::default();
         let (outline, root) = (Arc::new(outline), branch.clone());
-        Ok(Self { tape, values, outline, training, seed, branch, root, owns_tape: true })
+        Ok(Self { tape, values, outline, training, seed, branch, root, owns_tape: true, one_thread: PhantomData })
     }
 
     /// A training pass: training mode, recording.
@@ -132,14 +147,14 @@ impl Pass {
 
     /// A random stream for the layer called `path`. Each call gives another one, which follows from the pass's seed, the path
     /// and the number of the call for this path; a [`checkpoint`](Self::checkpoint) that is computed again gets the same ones.
-    pub fn random(&mut self, path: &str) -> Seed {
+    pub fn random(&self, path: &str) -> Seed {
         numbered(self.seed.named(path), lock(&self.branch).call(path))
     }
 
     /// The parameter in `slot`, or the buffer as the pass has changed it so far.
     ///
     /// # Errors
-    /// When the slot is of another store, the pass was used up, or memory runs out.
+    /// When the slot is of another store, the graph was used up, or memory runs out.
     pub fn parameter(&self, slot: Slot) -> Result<Var> {
         let value = self.value(slot)?;
         if !self.outline.buffers[slot.index] {
@@ -165,8 +180,8 @@ impl Pass {
     fn value(&self, slot: Slot) -> Result<&Var> {
         check_slot(self.outline.structure, slot)?;
         self.values.get(slot.index).ok_or_else(|| {
-            Error::new(ErrorKind::Graph, "pass", "the pass was already used by a backward run")
-                .expected("a new pass for each step")
+            Error::new(ErrorKind::Name, "pass", "the parameter was made after the pass")
+                .expected("a pass that begins when the network is whole")
         })
     }
 
@@ -174,7 +189,7 @@ impl Pass {
     ///
     /// # Errors
     /// When the slot is of another store or isn't a buffer's, or the change doesn't fit the buffer.
-    pub fn update_buffer(&mut self, slot: Slot, change: BufferChange) -> Result<()> {
+    pub fn update_buffer(&self, slot: Slot, change: BufferChange) -> Result<()> {
         let value = self.value(slot)?.value();
         let name = &self.outline.names[slot.index];
         if !self.outline.buffers[slot.index] {
@@ -231,6 +246,7 @@ impl Pass {
             branch,
             root,
             owns_tape: false,
+            one_thread: PhantomData,
         }
     }
 
@@ -239,14 +255,15 @@ impl Pass {
     ///
     /// # Errors
     /// When the module fails.
-    pub fn checkpoint(&mut self, module: &Arc<dyn Module>, x: &Var) -> Result<Var> {
-        let (module, start) = (module.clone(), self.copy_on(&self.tape));
+    pub fn checkpoint(&self, module: &Arc<dyn Module>, x: &Var) -> Result<Var> {
+        // The lock is for the tape, which may be shared; the segment runs on one thread at a time.
+        let (module, start) = (module.clone(), Mutex::new(self.copy_on(&self.tape)));
         // Where the first run leaves what it did. That of the second run is known already.
         let end: Arc<Mutex<Option<Branch>>> = Arc::default();
         let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
-            let mut pass = start.copy_on(tape);
-            let y = module.forward(&inputs[0], &mut pass)?;
+            let pass = start.lock().unwrap_or_else(PoisonError::into_inner).copy_on(tape);
+            let y = module.forward(&inputs[0], &pass)?;
             *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::mem::take(&mut *lock(&pass.branch)));
             Ok(vec![y])
         })?;
@@ -256,16 +273,28 @@ impl Pass {
         outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))
     }
 
-    /// The gradients of `loss` and the changes of buffers. Frees the graph and lets go of the parameters, so that an
-    /// optimizer changes them in place; the pass is used up.
+    /// The gradients of `loss` and the changes of buffers. Takes the pass, frees its graph and lets go of the parameters, so that
+    /// an optimizer changes them in place. A second backward run of one pass doesn't compile:
+    ///
+    /// ```compile_fail,E0382
+    /// # use tomograd_core::{Device, Seed};
+    /// # use tomograd_nn::{Params, Pass, init::Init};
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let weight = params.root().parameter("w", &[3], Init::Normal(1.0))?;
+    /// let pass = Pass::train(&params, Seed::new(2))?;
+    /// let loss = pass.parameter(weight)?.sum(..)?;
+    /// let first = pass.backward(loss.clone())?;
+    /// let second = pass.backward(loss)?; // use of moved value: `pass`
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When the loss isn't one number of this pass, or the pass was used before.
-    pub fn backward(&mut self, loss: &Var) -> Result<Update> {
-        let mut gradients = self.tape.backward(loss)?;
+    /// When the loss isn't one number of this pass, or a fork of the pass has run backward before.
+    pub fn backward(self, loss: Var) -> Result<Update> {
+        let mut gradients = self.tape.backward(&loss)?;
         let taken: Vec<Option<Tensor>> = self.values.iter().map(|value| gradients.take(value)).collect();
-        self.values = Arc::default();
-        Ok(Update::new(self.outline.clone(), taken, lock(&self.root).changes(), gradients))
+        let changes = lock(&self.root).changes();
+        Ok(Update::new(self.outline.clone(), taken, changes, gradients))
     }
 }
 

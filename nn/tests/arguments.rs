@@ -3,9 +3,9 @@
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_kernels::{elementwise::Function, methods::*};
 use tomograd_nn::{
-    AdamW, Checkpoint, Conv, ConvNormActivation, ConvTranspose, Dropout, Group, Interpolation, LayerNorm, Linear,
-    Module, MultiHeadAttention, Norm, NormKind, Optimizer, PRelu, Params, Pass, Scope, Sgd, Upsample, gradcheck,
-    init::Init, losses,
+    AdamW, Checkpoint, Conv, ConvNormActivation, ConvTranspose, Dropout, Group, Kernel, LayerNorm, LayerNormOptions,
+    Linear, LinearOptions, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, PRelu, Params, Pass,
+    Scope, Sgd, Upsample, gradcheck, init::Init, losses,
 };
 
 const NUMBERS: [f64; 5] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, f64::MAX];
@@ -34,34 +34,34 @@ fn convolutions() {
     let cases: [(&str, Change); 23] = [
         ("no axes", |s| Conv::new(s, 1, 1, &[]).map(drop)),
         ("four axes", |s| Conv::new(s, 1, 1, &[1; 4]).map(drop)),
-        ("no input channels", |s| Conv::new(s, 0, 1, &[3])?.build().map(drop)),
-        ("no output channels", |s| Conv::new(s, 1, 0, &[3])?.build().map(drop)),
-        ("a kernel of 0", |s| Conv::new(s, 1, 1, &[3, 0])?.build().map(drop)),
-        ("a huge kernel", |s| Conv::new(s, 1, 1, &[HUGE])?.build().map(drop)),
-        ("weights that overflow", |s| Conv::new(s, 1 << 40, 1 << 40, &[3])?.build().map(drop)),
-        ("stride 0", |s| Conv::new(s, 1, 1, &[3, 3])?.stride([1, 0]).build().map(drop)),
-        ("dilation 0", |s| Conv::new(s, 1, 1, &[3, 3])?.dilation(0).build().map(drop)),
-        ("a huge dilation", |s| Conv::new(s, 1, 1, &[3, 3])?.dilation(HUGE).build().map(drop)),
-        ("a huge padding", |s| Conv::new(s, 1, 1, &[3, 3])?.padding(HUGE).build().map(drop)),
-        ("a half huge padding", |s| Conv::new(s, 1, 1, &[3, 3])?.padding(HUGE / 2).build().map(drop)),
-        ("stride 2^40", |s| Conv::new(s, 1, 1, &[3])?.stride(1 << 40).build().map(drop)),
-        ("a stride too few", |s| Conv::new(s, 1, 1, &[3, 3])?.stride([2]).build().map(drop)),
-        ("a padding too many", |s| Conv::new(s, 1, 1, &[3])?.padding([1, 1]).build().map(drop)),
-        ("no groups", |s| Conv::new(s, 4, 4, &[3])?.groups(0).build().map(drop)),
-        ("3 groups of 4 channels", |s| Conv::new(s, 4, 3, &[3])?.groups(3).build().map(drop)),
-        ("3 groups of 4 output channels", |s| Conv::new(s, 3, 4, &[3])?.groups(3).build().map(drop)),
-        ("transposed, stride 0", |s| ConvTranspose::new(s, 1, 1, &[3])?.stride(0).build().map(drop)),
+        ("no input channels", |s| Conv::new(s, 0, 1, [3]).map(drop)),
+        ("no output channels", |s| Conv::new(s, 1, 0, [3]).map(drop)),
+        ("a kernel of 0", |s| Conv::new(s, 1, 1, [3, 0]).map(drop)),
+        ("a huge kernel", |s| Conv::new(s, 1, 1, [HUGE]).map(drop)),
+        ("weights that overflow", |s| Conv::new(s, 1 << 40, 1 << 40, [3]).map(drop)),
+        ("stride 0", |s| Conv::new(s, 1, 1, Kernel::d2(3).stride([1, 0])).map(drop)),
+        ("dilation 0", |s| Conv::new(s, 1, 1, Kernel::d2(3).dilation(0)).map(drop)),
+        ("a huge dilation", |s| Conv::new(s, 1, 1, Kernel::d2(3).dilation(HUGE)).map(drop)),
+        ("a huge padding", |s| Conv::new(s, 1, 1, Kernel::d2(3).padding(HUGE)).map(drop)),
+        ("a half huge padding", |s| Conv::new(s, 1, 1, Kernel::d2(3).padding(HUGE / 2)).map(drop)),
+        ("stride 2^40", |s| Conv::new(s, 1, 1, Kernel::d1(3).stride(1 << 40)).map(drop)),
+        ("a stride too few", |s| Conv::new(s, 1, 1, Kernel::d2(3).stride([2])).map(drop)),
+        ("a padding too many", |s| Conv::new(s, 1, 1, Kernel::d1(3).padding([1, 1])).map(drop)),
+        ("no groups", |s| Conv::new(s, 4, 4, Kernel::d1(3).groups(0)).map(drop)),
+        ("3 groups of 4 channels", |s| Conv::new(s, 4, 3, Kernel::d1(3).groups(3)).map(drop)),
+        ("3 groups of 4 output channels", |s| Conv::new(s, 3, 4, Kernel::d1(3).groups(3)).map(drop)),
+        ("transposed, stride 0", |s| ConvTranspose::new(s, 1, 1, Kernel::d1(3).stride(0)).map(drop)),
         ("transposed, output padding as stride", |s| {
-            ConvTranspose::new(s, 1, 1, &[3])?.stride(2).output_padding(2).build().map(drop)
+            ConvTranspose::new(s, 1, 1, Kernel::d1(3).stride(2).output_padding(2)).map(drop)
         }),
-        ("transposed, a huge padding", |s| ConvTranspose::new(s, 1, 1, &[3])?.padding(HUGE).build().map(drop)),
+        ("transposed, a huge padding", |s| ConvTranspose::new(s, 1, 1, Kernel::d1(3).padding(HUGE)).map(drop)),
         ("transposed, a huge stride", |s| {
-            ConvTranspose::new(s, 1, 1, &[3])?.stride(HUGE).padding(HUGE / 2).build().map(drop)
+            ConvTranspose::new(s, 1, 1, Kernel::d1(3).stride(HUGE).padding(HUGE / 2)).map(drop)
         }),
         ("a norm of other channels", |mut s| {
             s.whole(|s| {
-                let conv = Conv::new(s.at("conv"), 1, 4, &[3])?.build()?;
-                ConvNormActivation::new(conv, Norm::new(s.at("norm"), NormKind::Batch, 3, None)?).map(drop)
+                let conv = Conv::new(s.at("conv"), 1, 4, [3])?;
+                ConvNormActivation::new(conv, Norm::new(s.at("norm"), 3, NormKind::Batch)?).map(drop)
             })
         }),
     ];
@@ -70,62 +70,71 @@ fn convolutions() {
     }
     // Numbers that are unusual and right.
     let mut params = params();
-    Conv::new(params.root().at("a"), 4, 4, &[3]).unwrap().stride((1 << 40) - 1).groups(4).build().unwrap();
-    Conv::new(params.root().at("b"), 1, 1, &[2, 5]).unwrap().padding(1 << 20).dilation([1, 1 << 20]).build().unwrap();
-    ConvTranspose::new(params.root().at("c"), 2, 2, &[1]).unwrap().padding(7).build().unwrap();
+    Conv::new(params.root().at("a"), 4, 4, Kernel::d1(3).stride((1 << 40) - 1).groups(4)).unwrap();
+    Conv::new(params.root().at("b"), 1, 1, Kernel::from([2, 5]).padding(1 << 20).dilation([1, 1 << 20])).unwrap();
+    ConvTranspose::new(params.root().at("c"), 2, 2, Kernel::d1(1).padding(7)).unwrap();
 }
 
 #[test]
 fn other_layers() {
-    refused("3 groups of 4 channels", |s| Norm::new(s, NormKind::Group(3), 4, None));
-    refused("no groups", |s| Norm::plain(s, NormKind::Group(0), 4, None));
+    refused("3 groups of 4 channels", |s| Norm::new(s, 4, NormKind::Group(3)));
+    refused("no groups", |s| Norm::new(s, 4, NormOptions::new(NormKind::Group(0)).affine(false)));
     for kind in [NormKind::Batch, NormKind::Instance, NormKind::Group(1)] {
-        refused("no channels", |s| Norm::new(s, kind, 0, None));
-        refused("no channels", |s| Norm::plain(s, kind, 0, None));
-        refused("too many channels", |s| Norm::new(s, kind, HUGE, None));
+        refused("no channels", |s| Norm::new(s, 0, kind));
+        refused("no channels", |s| Norm::new(s, 0, NormOptions::new(kind).affine(false)));
+        refused("too many channels", |s| Norm::new(s, HUGE, kind));
     }
-    refused("a layer norm of nothing", |s| LayerNorm::new(s, &[]));
+    refused("a layer norm of nothing", |s| LayerNorm::new(s, []));
     refused("a layer norm of an axis of 0", |s| LayerNorm::new(s, &[3, 0]));
-    refused("no inputs", |s| Linear::new(s, 0, 3, true));
-    refused("no outputs", |s| Linear::new(s, 3, 0, true));
-    refused("weights that overflow", |s| Linear::new(s, HUGE, 2, false));
-    refused("a bias that isn't a number", |s| Linear::filled(s, 2, 2, Init::FanIn(2), Some(Init::Constant(f64::NAN))));
+    refused("no inputs", |s| Linear::new(s, 0, 3));
+    refused("no outputs", |s| Linear::new(s, 3, 0));
+    refused("weights that overflow", |s| Linear::new(s, HUGE, LinearOptions::new(2).bias(false)));
+    refused("a bias that isn't a number", |s| {
+        Linear::new(s, 2, LinearOptions::new(2).bias_filled(Init::Constant(f64::NAN)))
+    });
+    refused("a weight that isn't a number", |s| {
+        Linear::new(s, 2, LinearOptions::new(2).weight(Init::Uniform(f64::NAN)))
+    });
     refused("no channels", |s| PRelu::new(s, 0));
     for (size, heads) in [(0, 1), (6, 0), (6, 4), (HUGE, 1), (1 << 40, 1)] {
         refused("heads", |s| MultiHeadAttention::new(s, size, heads));
     }
-    refused("no factors", |_| Upsample::new(&[], Interpolation::Nearest));
-    refused("a factor of 0", |_| Upsample::new(&[2, 0], Interpolation::Nearest));
-    refused("four factors", |_| Upsample::new(&[1; 4], Interpolation::Nearest));
+    refused("no factors", |_| Upsample::new([]));
+    refused("a factor of 0", |_| Upsample::new([2, 0]));
+    refused("four factors", |_| Upsample::new([1; 4]));
     for bad in NUMBERS.into_iter().chain([1.0]) {
-        refused("a probability", |s| Dropout::new(&s, bad));
+        refused("a probability", |s| Dropout::new(s, bad));
     }
     for bad in NUMBERS.into_iter().chain([0.0]) {
-        let norm = || Norm::plain(params().root(), NormKind::Batch, 2, None).unwrap();
-        assert!(norm().epsilon(bad).is_err(), "{bad}");
-        assert!(bad == 0.0 || norm().momentum(bad).is_err(), "{bad}");
-        assert!(LayerNorm::new(params().root(), &[2]).unwrap().epsilon(bad).is_err(), "{bad}");
+        let norm = NormOptions::new(NormKind::Batch).affine(false);
+        refused("an epsilon", |s| Norm::new(s, 2, norm.epsilon(bad)));
+        if bad != 0.0 {
+            refused("a momentum", |s| Norm::new(s, 2, norm.momentum(bad)));
+        }
+        refused("an epsilon", |s| LayerNorm::new(s, LayerNormOptions::new(2).epsilon(bad)));
     }
     for bad in [f64::NAN, f64::INFINITY, f64::MAX] {
         for function in [Function::LeakyRelu(bad), Function::Elu(bad), Function::Multiply(bad), Function::Add(bad)] {
-            refused("an activation", |s| Norm::new(s, NormKind::Instance, 2, Some(function)));
+            refused("an activation", |s| Norm::new(s, 2, NormOptions::new(NormKind::Instance).activation(function)));
         }
     }
-    refused("bounds", |s| Norm::new(s, NormKind::Instance, 2, Some(Function::Clamp(1.0, -1.0))));
-    refused("bounds", |s| Norm::new(s, NormKind::Instance, 2, Some(Function::Clamp(f64::NAN, 1.0))));
+    refused("bounds", |s| Norm::new(s, 2, NormOptions::new(NormKind::Instance).activation(Function::Clamp(1.0, -1.0))));
+    refused("bounds", |s| {
+        Norm::new(s, 2, NormOptions::new(NormKind::Instance).activation(Function::Clamp(f64::NAN, 1.0)))
+    });
 }
 
 #[test]
 fn upsampling_and_prelu_refuse_inputs_that_do_not_fit() {
     let mut params = params();
     let prelu = PRelu::new(params.root(), 3).unwrap();
-    let mut pass = Pass::eval(&params).unwrap();
+    let pass = Pass::eval(&params).unwrap();
     let x = pass.input(&Tensor::ones(&[2, 1, 4], DType::F32, Device::Cpu).unwrap());
     // It would broadcast to three channels.
-    assert!(prelu.forward(&x, &mut pass).unwrap_err().to_string().contains("(N, 3, ...)"));
+    assert!(prelu.forward(&x, &pass).unwrap_err().to_string().contains("(N, 3, ...)"));
     for factor in [HUGE, 1 << 60] {
-        let layer = Upsample::new(&[factor], Interpolation::Nearest).unwrap();
-        assert!(layer.forward(&x, &mut pass).is_err());
+        let layer = Upsample::new(factor).unwrap();
+        assert!(layer.forward(&x, &pass).is_err());
     }
 }
 
@@ -154,25 +163,43 @@ fn optimizers() {
     let mut params = params();
     params.root().parameter("w", &[1], Init::Constant(1.0)).unwrap();
     for bad in NUMBERS {
-        for group in [Group::rate(bad), Group::rate(0.1).decay(bad)] {
-            let errors = [AdamW::new(&params, |_| group).err(), Sgd::new(&params, 0.9, true, |_| group).err()];
-            for error in errors {
-                assert!(error.unwrap().to_string().contains("expected a number from 0"));
-            }
+        let sgd = || Sgd::new(&params, 0.1).unwrap();
+        let errors = [
+            AdamW::new(&params, bad).err(),
+            Sgd::new(&params, bad).err(),
+            AdamW::new(&params, 0.1).unwrap().decay(bad).err(),
+            sgd().decay(bad).err(),
+            sgd().group(|_| true, Group::new().rate(bad)).err(),
+            sgd().group(|_| true, Group::new().decay(bad)).err(),
+        ];
+        for error in errors {
+            assert!(error.unwrap().to_string().contains("expected a number from 0"));
         }
-        let adamw = || AdamW::new(&params, |_| Group::rate(0.1)).unwrap();
+        let adamw = || AdamW::new(&params, 0.1).unwrap();
         assert!(adamw().betas([bad, 0.9]).is_err() && adamw().betas([0.9, bad]).is_err());
         assert!(adamw().epsilon(bad).is_err() && adamw().set_rate_factor(bad).is_err());
-        assert!(Sgd::new(&params, bad, false, |_| Group::rate(0.1)).is_err());
-        assert!(Sgd::new(&params, 0.9, false, |_| Group::rate(0.1)).unwrap().dampening(bad).is_err());
+        assert!(sgd().momentum(bad).is_err());
+        assert!(sgd().momentum(0.9).unwrap().dampening(bad).is_err());
     }
-    let adamw = || AdamW::new(&params, |_| Group::rate(0.1)).unwrap();
+    let adamw = || AdamW::new(&params, 0.1).unwrap();
     assert!(adamw().betas([1.0, 0.9]).is_err() && adamw().betas([0.0, 0.0]).is_ok());
     assert!(adamw().epsilon(0.0).is_err());
-    assert!(Sgd::new(&params, 0.0, true, |_| Group::rate(0.1)).is_err());
-    assert!(Sgd::new(&params, 0.9, true, |_| Group::rate(0.1)).unwrap().dampening(0.1).is_err());
+    assert!(Sgd::new(&params, 0.1).unwrap().nesterov().is_err());
+    assert!(Sgd::new(&params, 0.1).unwrap().momentum(0.9).unwrap().nesterov().unwrap().momentum(0.0).is_err());
+    assert!(Sgd::new(&params, 0.1).unwrap().momentum(0.9).unwrap().nesterov().unwrap().dampening(0.1).is_err());
     // Two numbers that make sense alone.
-    assert!(AdamW::new(&params, |_| Group::rate(1e20).decay(1e20)).is_err());
+    let both = AdamW::new(&params, 1e20).unwrap().group(|_| true, Group::new().decay(1e20));
+    assert!(both.err().unwrap().to_string().starts_with("w: optimizer: rate times decay"));
+    // A name that no parameter has.
+    assert!(AdamW::new(&params, 0.1).unwrap().group(|p| p.name == "v", Group::new()).is_err());
+    // What has too few digits to be trained.
+    for dtype in [DType::F16, DType::BF16] {
+        let mut half = self::params().with_dtype(dtype);
+        half.root().parameter("w", &[1], Init::Constant(1.0)).unwrap();
+        for error in [AdamW::new(&half, 0.1).err(), Sgd::new(&half, 0.1).err()] {
+            assert!(error.unwrap().to_string().contains("train in f32"));
+        }
+    }
 }
 
 #[test]
@@ -180,11 +207,11 @@ fn updates_and_averages() {
     let mut params = params();
     let slot = params.root().parameter("w", &[2], Init::Constant(3.0)).unwrap();
     let update = |factor: f64| {
-        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let pass = Pass::train(&params, Seed::new(0)).unwrap();
         // As a tensor: an operation's own number is never NaN.
         let factor = pass.input(&Tensor::scalar(factor as f32, Device::Cpu).unwrap());
         let loss = pass.parameter(slot).unwrap().sum(..).unwrap().mul(&factor).unwrap();
-        pass.backward(&loss).unwrap()
+        pass.backward(loss).unwrap()
     };
     for bad in [f64::NAN, -1.0, f64::NEG_INFINITY] {
         assert!(update(1.0).clip_norm(bad).unwrap_err().to_string().contains("expected a number from 0"));
@@ -270,9 +297,9 @@ fn a_layer_that_fails_half_way_leaves_no_parameters() {
     params.root().at("x").parameter("bias", &[1], Init::Constant(0.0)).unwrap();
     let before: Vec<String> = params.state().map(|(name, _)| name.to_owned()).collect();
     // The weight could be made; the bias's name is taken.
-    assert!(Conv::new(params.root().at("x"), 1, 2, &[3]).unwrap().build().is_err());
-    assert!(Linear::new(params.root().at("x"), 1, 2, true).is_err());
-    assert!(Norm::new(params.root().at("x"), NormKind::Batch, 2, None).is_err());
+    assert!(Conv::new(params.root().at("x"), 1, 2, [3]).is_err());
+    assert!(Linear::new(params.root().at("x"), 1, 2).is_err());
+    assert!(Norm::new(params.root().at("x"), 2, NormKind::Batch).is_err());
     assert!(LayerNorm::new(params.root().at("x"), &[2]).is_err());
     params.root().parameter("out_proj.bias", &[1], Init::Constant(0.0)).unwrap();
     assert!(MultiHeadAttention::new(params.root(), 4, 2).is_err());
@@ -280,5 +307,5 @@ fn a_layer_that_fails_half_way_leaves_no_parameters() {
     assert_eq!(after[..before.len()], before);
     assert_eq!(after.len(), before.len() + 1);
     assert!(params.get("x.weight").is_err() && params.get("in_proj_weight").is_err());
-    Conv::new(params.root().at("y"), 1, 2, &[3]).unwrap().build().unwrap();
+    Conv::new(params.root().at("y"), 1, 2, [3]).unwrap();
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor};
 use tomograd_nn::{
-    BufferChange, Group, Module, Norm, NormKind, Optimizer, Params, Pass, Scope, Sgd, Slot, Update, init::Init,
+    BufferChange, Module, Norm, NormKind, Optimizer, Params, Pass, Scope, Sgd, Slot, Update, init::Init,
 };
 
 fn params() -> Params {
@@ -18,11 +18,11 @@ fn column(values: &[f32]) -> Tensor {
 }
 
 fn norm(params: &mut Params) -> Norm {
-    Norm::new(params.root().at("n"), NormKind::Batch, 1, None).unwrap()
+    Norm::new(params.root().at("n"), 1, NormKind::Batch).unwrap()
 }
 
 fn sgd(params: &Params) -> Sgd {
-    Sgd::new(params, 0.0, false, |_| Group::rate(0.0)).unwrap()
+    Sgd::new(params, 0.0).unwrap()
 }
 
 /// Mean, variance and count.
@@ -37,10 +37,10 @@ fn assert_statistics(params: &Params, expected: [f64; 3]) {
     }
 }
 
-fn update(params: &Params, run: impl FnOnce(&mut Pass) -> Result<Var>) -> Update {
-    let mut pass = Pass::train(params, Seed::new(0)).unwrap();
-    let loss = run(&mut pass).unwrap();
-    pass.backward(&loss).unwrap()
+fn update(params: &Params, run: impl FnOnce(&Pass) -> Result<Var>) -> Update {
+    let pass = Pass::train(params, Seed::new(0)).unwrap();
+    let loss = run(&pass).unwrap();
+    pass.backward(loss).unwrap()
 }
 
 const FIRST: [f32; 2] = [1.0, 3.0];
@@ -89,7 +89,7 @@ fn a_segment_that_is_computed_again_changes_nothing_again() {
     for checkpointed in [[true, false], [false, true], [true, true]] {
         let mut params = params.replica();
         let update = update(&params, |pass| {
-            let mut run = |x: &[f32], checkpointed: bool| {
+            let run = |x: &[f32], checkpointed: bool| {
                 let x = pass.input(&column(x));
                 if checkpointed { pass.checkpoint(&norm, &x) } else { norm.forward(&x, pass) }
             };
@@ -115,16 +115,17 @@ fn forks_come_where_they_were_forked_off() {
     // other order, and run in another one, on threads of their own.
     let result = update(&params, |pass| {
         let mut sum = norm.forward(&pass.input(&column(&batches[0])), pass)?.sum(..)?;
-        let (mut second, mut first) = (pass.fork(8), pass.fork(7));
+        let (second, first) = (pass.fork(8), pass.fork(7));
         sum = sum.add(&norm.forward(&pass.input(&column(&batches[4])), pass)?.sum(..)?)?;
         let parts = std::thread::scope(|scope| {
-            let inner = scope.spawn(|| {
-                let y = norm.forward(&second.input(&column(&batches[2])), &mut second)?.sum(..)?;
-                let mut third = second.fork(0);
-                y.add(&norm.forward(&third.input(&column(&batches[3])), &mut third)?.sum(..)?)
+            let (norm, batches) = (&norm, &batches);
+            let inner = scope.spawn(move || {
+                let y = norm.forward(&second.input(&column(&batches[2])), &second)?.sum(..)?;
+                let third = second.fork(0);
+                y.add(&norm.forward(&third.input(&column(&batches[3])), &third)?.sum(..)?)
             });
             let inner = inner.join().unwrap();
-            let outer = scope.spawn(|| norm.forward(&first.input(&column(&batches[1])), &mut first)?.sum(..));
+            let outer = scope.spawn(move || norm.forward(&first.input(&column(&batches[1])), &first)?.sum(..));
             [inner, outer.join().unwrap()]
         });
         for part in parts {
@@ -159,7 +160,7 @@ impl Counter {
 }
 
 impl Module for Counter {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let uses = pass.parameter(self.0)?;
         let more = uses.add_scalar(1.0)?;
         pass.update_buffer(self.0, BufferChange::Set(more.into_value()))?;
@@ -171,20 +172,20 @@ impl Module for Counter {
 fn a_layer_reads_what_the_pass_wrote() {
     let mut params = params();
     let counter: Arc<dyn Module> = Arc::new(Counter::new(params.root().at("c")));
-    let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+    let pass = Pass::train(&params, Seed::new(0)).unwrap();
     let x = pass.input(&column(&[0.0]));
-    let run = |pass: &mut Pass, checkpointed: bool| {
+    let run = |pass: &Pass, checkpointed: bool| {
         let y = if checkpointed { pass.checkpoint(&counter, &x) } else { counter.forward(&x, pass) };
         y.unwrap()
     };
-    let outputs = [run(&mut pass, false), run(&mut pass, true), run(&mut pass, true), run(&mut pass, false)];
-    let fork = run(&mut pass.fork(0), false);
-    let last = run(&mut pass, false);
+    let outputs = [run(&pass, false), run(&pass, true), run(&pass, true), run(&pass, false)];
+    let fork = run(&pass.fork(0), false);
+    let last = run(&pass, false);
     let values: Vec<f64> = outputs.iter().chain([&fork, &last]).map(|y| y.value().to_scalar().unwrap()).collect();
     // The fork sees what its pass had written; the pass doesn't see what its fork writes.
     assert_eq!(values, [0.0, 1.0, 2.0, 3.0, 4.0, 4.0]);
     let loss = outputs.iter().skip(1).try_fold(outputs[0].clone(), |sum, y| sum.add(y)).unwrap().sum(..).unwrap();
-    let update = pass.backward(&loss).unwrap();
+    let update = pass.backward(loss).unwrap();
     // What is computed again sees what was there the first time: the weight's gradient is 0 + 1 + 2 + 3.
     assert_eq!(update.gradient("c.weight").unwrap().to_vec::<f32>().unwrap(), [6.0]);
     sgd(&params).step(&mut params, update).unwrap();
@@ -200,7 +201,7 @@ fn a_change_that_doesnt_fit_is_refused_at_once() {
     let count = scope.buffer("count", Tensor::scalar(i64::MAX, Device::Cpu).unwrap()).unwrap();
     let value = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, Device::Cpu).unwrap();
     let blend = |value, weight| BufferChange::Blend { value, weight };
-    let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
+    let pass = Pass::train(&params, Seed::new(0)).unwrap();
     for (slot, change, kind) in [
         (weight, BufferChange::Set(value(&[2], DType::F32)), ErrorKind::Name),
         (buffer, BufferChange::Set(value(&[3], DType::F32)), ErrorKind::Shape),
@@ -218,8 +219,8 @@ fn a_change_that_doesnt_fit_is_refused_at_once() {
     pass.update_buffer(buffer, BufferChange::Set(value(&[2], DType::F32))).unwrap();
     pass.update_buffer(count, BufferChange::Count(1)).unwrap();
     let loss = pass.parameter(weight).unwrap().sum(..).unwrap();
-    let update = pass.backward(&loss).unwrap();
-    let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(1.0)).unwrap();
+    let update = pass.backward(loss).unwrap();
+    let mut optimizer = Sgd::new(&params, 1.0).unwrap();
     assert!(optimizer.step(&mut params, update).unwrap_err().to_string().contains("i64"));
     assert_eq!(params.get("buffer").unwrap().to_vec::<f32>().unwrap(), [1.0; 2]);
     assert_eq!(params.get("weight").unwrap().to_vec::<f32>().unwrap(), [1.0; 2]);

@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
-use tomograd_kernels::{elementwise::Function, methods::*};
+use tomograd_kernels::methods::*;
 use tomograd_nn::{
     Activation, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
-    Interpolate, Interpolation, LayerNorm, Linear, LogSoftmax, MaxPool, Module, Norm, NormKind, PRelu, Scope,
-    Sequential, Softmax, Upsample, gradcheck,
+    Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LogSoftmax, MaxPool, Module, Norm,
+    NormKind, NormOptions, PRelu, Scope, Sequential, Softmax, Upsample, UpsampleOptions, Window, gradcheck,
 };
 
 /// Layers that take (N, 4, spatial...), by name.
@@ -37,38 +37,46 @@ fn layer(name: &str, scope: Scope<'_>, x: &Tensor) -> Result<Box<dyn Module>> {
     let (rank, last) = (x.rank() - 2, x.shape()[x.rank() - 1]);
     let (three, two) = (vec![3; rank], vec![2; rank]);
     Ok(match name {
-        "conv" => Box::new(Conv::new(scope, 4, 3, &three)?.padding(1).build()?),
+        "conv" => Box::new(Conv::new(scope, 4, 3, Kernel::new(rank, 3).padding(1))?),
         "conv, strided groups" => {
-            Box::new(Conv::new(scope, 4, 6, &two)?.stride(2).padding(1).groups(2).bias(false).build()?)
+            Box::new(Conv::new(scope, 4, 6, Kernel::new(rank, 2).stride(2).padding(1).groups(2).bias(false))?)
         }
-        "conv, transposed" => Box::new(ConvTranspose::new(scope, 4, 3, &two)?.stride(2).build()?),
+        "conv, transposed" => Box::new(ConvTranspose::new(scope, 4, 3, Kernel::new(rank, 2).stride(2))?),
         "conv, norm, activation" => {
-            let conv = Conv::new(scope.at("conv"), 4, 6, &three)?.padding(1).build()?;
-            let norm = Norm::new(scope.at("norm"), NormKind::Group(3), 6, Some(Function::Silu))?.epsilon(0.1)?;
+            let conv = Conv::new(scope.at("conv"), 4, 6, Kernel::new(rank, 3).padding(1))?;
+            let norm = Norm::new(
+                scope.at("norm"),
+                6,
+                NormOptions::new(NormKind::Group(3)).activation(Activation::Silu).epsilon(0.1),
+            )?;
             Box::new(ConvNormActivation::new(conv, norm)?)
         }
-        "batch norm" => Box::new(Norm::new(scope, NormKind::Batch, 4, None)?.epsilon(0.1)?),
-        "instance norm" => Box::new(Norm::new(scope, NormKind::Instance, 4, Some(Function::Gelu))?.epsilon(0.1)?),
-        "group norm" => Box::new(Norm::new(scope, NormKind::Group(2), 4, None)?.epsilon(0.1)?),
-        "layer norm" => Box::new(LayerNorm::new(scope, &[last])?.epsilon(0.1)?),
-        "linear" => Box::new(Linear::new(scope, last, 3, true)?),
+        "batch norm" => Box::new(Norm::new(scope, 4, NormOptions::new(NormKind::Batch).epsilon(0.1))?),
+        "instance norm" => Box::new(Norm::new(
+            scope,
+            4,
+            NormOptions::new(NormKind::Instance).activation(Activation::Gelu).epsilon(0.1),
+        )?),
+        "group norm" => Box::new(Norm::new(scope, 4, NormOptions::new(NormKind::Group(2)).epsilon(0.1))?),
+        "layer norm" => Box::new(LayerNorm::new(scope, LayerNormOptions::new(last).epsilon(0.1))?),
+        "linear" => Box::new(Linear::new(scope, last, 3)?),
         "prelu" => Box::new(PRelu::new(scope, 4)?),
-        "activation" => Box::new(Activation(Function::Mish)),
-        "dropout" => Box::new(Dropout::new(&scope, 0.3)?),
-        "max pool" => Box::new(MaxPool { padding: vec![1; rank], ceil_mode: true, ..MaxPool::new(&two)? }),
-        "average pool" => Box::new(AveragePool { padding: vec![1; rank], ..AveragePool::new(&two)? }),
-        "adaptive pools" => Box::new(Sequential(vec![
-            Box::new(AdaptiveMaxPool { output: three }),
-            Box::new(AdaptiveAveragePool { output: two }),
-        ])),
+        "activation" => Box::new(Activation::Mish),
+        "dropout" => Box::new(Dropout::new(scope, 0.3)?),
+        "max pool" => Box::new(MaxPool::new(Window::new(2).padding(1).ceil_mode(true))?),
+        "average pool" => Box::new(AveragePool::new(Window::new(two).padding(1))?),
+        "adaptive pools" => {
+            Box::new(Sequential::new().then(AdaptiveMaxPool::new(three)?).then(AdaptiveAveragePool::new(2)?))
+        }
         "interpolate" => Box::new(Interpolate { size: vec![4; rank], mode: Interpolation::LinearCorners }),
-        "upsample" => Box::new(Upsample::new(&two, Interpolation::Linear)?),
-        "softmax" => Box::new(Sequential(vec![Box::new(Softmax { axis: 1 }), Box::new(LogSoftmax { axis: rank + 1 })])),
-        "sequential" => Box::new(Sequential(vec![
-            Box::new(Conv::new(scope.at("0"), 4, 2, &three)?.padding(1).build()?),
-            Box::new(Activation(Function::Softplus)),
-            Box::new(Conv::new(scope.at("1"), 2, 1, &vec![1; rank])?.build()?),
-        ])),
+        "upsample" => Box::new(Upsample::new(UpsampleOptions::new(2).mode(Interpolation::Linear))?),
+        "softmax" => Box::new(Sequential::new().then(Softmax { axis: 1 }).then(LogSoftmax { axis: rank + 1 })),
+        "sequential" => Box::new(
+            Sequential::new()
+                .then(Conv::new(scope.at("0"), 4, 2, Kernel::new(rank, 3).padding(1))?)
+                .then(Activation::Softplus)
+                .then(Conv::new(scope.at("1"), 2, 1, Kernel::new(rank, 1))?),
+        ),
         _ => unreachable!("{name} is in the list"),
     })
 }
@@ -108,10 +116,10 @@ fn a_wrong_gradient_is_found() {
     /// A layer that takes its scale out of the graph.
     struct Detached(Linear);
     impl Module for Detached {
-        fn forward(&self, x: &tomograd_autodiff::Var, pass: &mut tomograd_nn::Pass) -> Result<tomograd_autodiff::Var> {
+        fn forward(&self, x: &tomograd_autodiff::Var, pass: &tomograd_nn::Pass) -> Result<tomograd_autodiff::Var> {
             self.0.forward(x, pass)?.mul(&x.detach())
         }
     }
     let x = Tensor::normal(&[2, 3], 0.0, 1.0, Seed::new(2), DType::F64, Device::Cpu).unwrap();
-    assert!(gradcheck::module(|scope| Ok(Detached(Linear::new(scope, 3, 3, true)?)), &x).is_err());
+    assert!(gradcheck::module(|scope| Ok(Detached(Linear::new(scope, 3, 3)?)), &x).is_err());
 }

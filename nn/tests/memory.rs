@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
 use tomograd_kernels::methods::*;
 use tomograd_nn::{
-    AdamW, Group, Linear, Module, Norm, NormKind, Optimizer, OptimizerState, Params, Pass, Sequential, Sgd, Update,
+    AdamW, Linear, Module, Norm, NormKind, Optimizer, OptimizerState, Params, Pass, Sequential, Sgd, Update,
 };
 
 fn values<'a>(state: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Vec<(String, Vec<f64>)> {
@@ -37,18 +37,17 @@ fn with_more_and_more(
 
 fn network(params: &mut Params) -> Result<Sequential> {
     let mut scope = params.root();
-    Ok(Sequential(vec![
-        Box::new(Linear::new(scope.at("a"), 40, 50, true)?),
-        Box::new(Norm::new(scope.at("n"), NormKind::Batch, 50, None)?),
-        Box::new(Linear::new(scope.at("b"), 50, 60, true)?),
-    ]))
+    Ok(Sequential::new()
+        .then(Linear::new(scope.at("a"), 40, 50)?)
+        .then(Norm::new(scope.at("n"), 50, NormKind::Batch)?)
+        .then(Linear::new(scope.at("b"), 50, 60)?))
 }
 
 fn update(net: &dyn Module, params: &Params) -> Update {
     let x = Tensor::normal(&[8, 40], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu).unwrap();
-    let mut pass = Pass::train(params, Seed::new(0)).unwrap();
-    let loss = net.forward(&pass.input(&x), &mut pass).unwrap().square().unwrap().mean(..).unwrap();
-    pass.backward(&loss).unwrap()
+    let pass = Pass::train(params, Seed::new(0)).unwrap();
+    let loss = net.forward(&pass.input(&x), &pass).unwrap().square().unwrap().mean(..).unwrap();
+    pass.backward(loss).unwrap()
 }
 
 #[test]
@@ -56,8 +55,8 @@ fn a_failure_for_want_of_memory_changes_nothing() {
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let net = network(&mut params).unwrap();
     let optimizers: [Box<dyn Optimizer>; 2] = [
-        Box::new(AdamW::new(&params, |_| Group::rate(0.1)).unwrap()),
-        Box::new(Sgd::new(&params, 0.9, true, |_| Group::rate(0.1)).unwrap()),
+        Box::new(AdamW::new(&params, 0.1).unwrap()),
+        Box::new(Sgd::new(&params, 0.1).unwrap().momentum(0.9).unwrap().nesterov().unwrap()),
     ];
     for mut optimizer in optimizers {
         let before = values(params.state());
@@ -94,7 +93,7 @@ fn a_failure_for_want_of_memory_changes_nothing() {
 
     let mut store = Params::new(Device::Cpu, Seed::new(3));
     let failures = with_more_and_more(|limited| {
-        let result = limited(&mut || Linear::new(store.root(), 40, 50, true).map(drop));
+        let result = limited(&mut || Linear::new(store.root(), 40, 50).map(drop));
         assert_eq!(store.state().count(), if result.is_err() { 0 } else { 2 });
         result
     });

@@ -12,7 +12,7 @@ fn ones(count: usize) -> Tensor {
 }
 
 fn dropout(params: &mut Params) -> Dropout {
-    Dropout::new(&params.root().at("d"), 0.5).unwrap()
+    Dropout::new(params.root().at("d"), 0.5).unwrap()
 }
 
 fn drawn(y: &Var) -> Vec<f32> {
@@ -29,20 +29,19 @@ fn assert_independent(a: &[f32], b: &[f32]) {
 fn every_use_in_a_pass_drops_others() {
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let dropout = dropout(&mut params);
-    let other = Dropout::new(&params.root().at("e"), 0.5).unwrap();
+    let other = Dropout::new(params.root().at("e"), 0.5).unwrap();
     // A second layer at the same place in the tree of names.
     let twin = dropout.clone();
     let run = |threads: usize| {
         with_settings(Settings::default().threads(threads), || {
-            let mut pass = Pass::train(&params, Seed::new(3)).unwrap();
+            let pass = Pass::train(&params, Seed::new(3)).unwrap();
             let x = pass.input(&ones(1000));
             let mut masks: Vec<Vec<f32>> = Vec::new();
             for layer in [&dropout, &dropout, &other, &twin, &dropout] {
-                masks.push(drawn(&layer.forward(&x, &mut pass).unwrap()));
+                masks.push(drawn(&layer.forward(&x, &pass).unwrap()));
             }
             for (fork, uses) in [(pass.fork(0), 2), (pass.fork(1), 1), (pass.fork(0), 1), (pass.fork(0).fork(0), 1)] {
-                let mut fork = fork;
-                (0..uses).for_each(|_| masks.push(drawn(&dropout.forward(&x, &mut fork).unwrap())));
+                (0..uses).for_each(|_| masks.push(drawn(&dropout.forward(&x, &fork).unwrap())));
             }
             masks
         })
@@ -62,7 +61,7 @@ fn every_use_in_a_pass_drops_others() {
 struct Twice(Dropout, tomograd_nn::Slot);
 
 impl Module for Twice {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let once = self.0.forward(x, pass)?.add(x)?;
         self.0.forward(&once, pass)?.mul(&pass.parameter(self.1)?)
     }
@@ -74,12 +73,12 @@ fn what_is_computed_again_drops_the_same() {
     let weight = params.root().parameter("w", &[1000], Init::Constant(1.0)).unwrap();
     let module: Arc<dyn Module> = Arc::new(Twice(dropout(&mut params), weight));
     let run = |checkpointed: bool| {
-        let mut pass = Pass::train(&params, Seed::new(3)).unwrap();
+        let pass = Pass::train(&params, Seed::new(3)).unwrap();
         let x = pass.input(&ones(1000));
         let outputs: Vec<Var> = (0..3)
             .map(|_| match checkpointed {
                 true => pass.checkpoint(&module, &x).unwrap(),
-                false => module.forward(&x, &mut pass).unwrap(),
+                false => module.forward(&x, &pass).unwrap(),
             })
             .collect();
         let values: Vec<Vec<f32>> = outputs.iter().map(drawn).collect();
@@ -87,7 +86,7 @@ fn what_is_computed_again_drops_the_same() {
         for (weight, y) in [10.0, 100.0].into_iter().zip(&outputs[1..]) {
             loss = loss.add(&y.sum(..).unwrap().mul_scalar(weight).unwrap()).unwrap();
         }
-        let update = pass.backward(&loss).unwrap();
+        let update = pass.backward(loss).unwrap();
         (values, update.gradient("w").unwrap().to_vec::<f32>().unwrap())
     };
     let (values, gradient) = run(false);
@@ -101,7 +100,7 @@ fn a_gradient_check_draws_the_same_each_time() {
     gradcheck::module(
         |mut scope| {
             let weight = scope.parameter("w", &[5], Init::Normal(1.0))?;
-            Ok(Twice(Dropout::new(&scope.at("d"), 0.5)?, weight))
+            Ok(Twice(Dropout::new(scope.at("d"), 0.5)?, weight))
         },
         &x,
     )

@@ -18,13 +18,13 @@ fn two() -> (Params, [Slot; 2]) {
 
 /// Gradients of 2 for the first weight and of 3 for the second one, if it has a part.
 fn update(params: &Params, slots: [Slot; 2], late: bool) -> Update {
-    let mut pass = Pass::train(params, Seed::new(0)).unwrap();
+    let pass = Pass::train(params, Seed::new(0)).unwrap();
     let [a, b] = slots.map(|slot| pass.parameter(slot).unwrap());
     let mut loss = a.mul_scalar(2.0).unwrap();
     if late {
         loss = loss.add(&b.mul_scalar(3.0).unwrap()).unwrap();
     }
-    pass.backward(&loss.sum(..).unwrap()).unwrap()
+    pass.backward(loss.sum(..).unwrap()).unwrap()
 }
 
 fn value(params: &Params, name: &str) -> f64 {
@@ -32,15 +32,15 @@ fn value(params: &Params, name: &str) -> f64 {
 }
 
 fn adamw(params: &Params) -> Box<dyn Optimizer> {
-    Box::new(AdamW::new(params, |_| Group::rate(0.1)).unwrap())
+    Box::new(AdamW::new(params, 0.1).unwrap())
 }
 
 fn sgd(params: &Params) -> Box<dyn Optimizer> {
-    Box::new(Sgd::new(params, 0.9, false, |_| Group::rate(0.1)).unwrap().dampening(0.5).unwrap())
+    Box::new(Sgd::new(params, 0.1).unwrap().momentum(0.9).unwrap().dampening(0.5).unwrap())
 }
 
 fn nesterov(params: &Params) -> Box<dyn Optimizer> {
-    Box::new(Sgd::new(params, 0.9, true, |_| Group::rate(0.1)).unwrap())
+    Box::new(Sgd::new(params, 0.1).unwrap().momentum(0.9).unwrap().nesterov().unwrap())
 }
 
 type Make = fn(&Params) -> Box<dyn Optimizer>;
@@ -194,12 +194,21 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
     };
     for kind in ["adamw", "sgd"] {
         let mut params = Params::new(Device::Cpu, Seed::new(5));
-        let conv = Conv::new(params.root().at("conv"), 1, 2, &[3, 3]).unwrap().build().unwrap();
-        let norm = Norm::new(params.root().at("norm"), NormKind::Batch, 2, None).unwrap();
-        let group = |_: &tomograd_nn::ParamInfo<'_>| Group::rate(0.1).decay(0.01);
+        let conv = Conv::new(params.root().at("conv"), 1, 2, [3, 3]).unwrap();
+        let norm = Norm::new(params.root().at("norm"), 2, NormKind::Batch).unwrap();
+        let group = Group::new().decay(0.01);
         let mut optimizer: Box<dyn Optimizer> = match kind {
-            "adamw" => Box::new(AdamW::new(&params, group).unwrap()),
-            _ => Box::new(Sgd::new(&params, 0.9, true, group).unwrap()),
+            "adamw" => Box::new(AdamW::new(&params, 0.1).unwrap().group(|_| true, group).unwrap()),
+            _ => Box::new(
+                Sgd::new(&params, 0.1)
+                    .unwrap()
+                    .momentum(0.9)
+                    .unwrap()
+                    .nesterov()
+                    .unwrap()
+                    .group(|_| true, group)
+                    .unwrap(),
+            ),
         };
         let mut before = golden(&format!("{kind}_3"));
         assert_eq!(before.text("tomograd.version").unwrap(), "1");
@@ -207,10 +216,10 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
         before.restore_optimizer(&mut *optimizer).unwrap();
         assert_eq!((optimizer.state().steps, optimizer.state().others.len()), (3, 0));
         let x = Tensor::normal(&[2, 1, 4, 5], 0.0, 1.0, Seed::new(2), tomograd_core::DType::F32, Device::Cpu).unwrap();
-        let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
-        let y = conv.forward(&pass.input(&x), &mut pass).unwrap();
-        let loss = norm.forward(&y, &mut pass).unwrap().exp().unwrap().mean(..).unwrap();
-        let update = pass.backward(&loss).unwrap();
+        let pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let y = conv.forward(&pass.input(&x), &pass).unwrap();
+        let loss = norm.forward(&y, &pass).unwrap().exp().unwrap().mean(..).unwrap();
+        let update = pass.backward(loss).unwrap();
         optimizer.step(&mut params, update).unwrap();
         let after = golden(&format!("{kind}_4"));
         let mut moved = 0.0f64;
@@ -232,4 +241,38 @@ fn checkpoints_with_one_number_of_steps_are_taken_up() {
         assert_eq!(Loaded::read(&file).unwrap().text("tomograd.version").unwrap(), "1");
         std::fs::remove_file(&file).unwrap();
     }
+}
+
+/// The values of a weight and a bias, 1 at first, after a step with gradients of 0: what the decay has left.
+fn decayed<O: Optimizer>(make: impl FnOnce(&Params) -> tomograd_core::Result<O>) -> [f64; 2] {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let mut scope = params.root();
+    let slots = [("head.weight", &[1, 1][..]), ("head.bias", &[1])]
+        .map(|(name, shape)| scope.parameter(name, shape, Init::Constant(1.0)).unwrap());
+    let mut optimizer = make(&params).unwrap();
+    let pass = Pass::train(&params, Seed::new(0)).unwrap();
+    let [weight, bias] = slots.map(|slot| pass.parameter(slot).unwrap().mul_scalar(0.0).unwrap());
+    let loss = weight.sum(..).unwrap().add(&bias.sum(..).unwrap()).unwrap();
+    let update = pass.backward(loss).unwrap();
+    optimizer.step(&mut params, update).unwrap();
+    ["head.weight", "head.bias"].map(|name| value(&params, name))
+}
+
+#[test]
+fn decay_is_for_weights_unless_a_group_says_otherwise() {
+    let close = |values: [f64; 2], expected: [f64; 2]| {
+        let near = values.iter().zip(expected).all(|(value, expected)| (value - expected).abs() < 1e-6);
+        assert!(near, "{values:?} but {expected:?}");
+    };
+    let all = |_: &tomograd_nn::ParamInfo<'_>| true;
+    let bias = |p: &tomograd_nn::ParamInfo<'_>| p.name.ends_with("bias");
+    // 1 − rate · decay, in either optimizer, as the gradient is 0.
+    close(decayed(|p| AdamW::new(p, 0.1)), [1.0, 1.0]);
+    close(decayed(|p| AdamW::new(p, 0.1)?.decay(0.5)), [0.95, 1.0]);
+    close(decayed(|p| Sgd::new(p, 0.1)?.decay(0.5)), [0.95, 1.0]);
+    close(decayed(|p| AdamW::new(p, 0.1)?.group(all, Group::new().decay(0.5))), [0.95, 0.95]);
+    // Whatever the order; the last group that says something counts, and what it doesn't say is the optimizer's.
+    close(decayed(|p| AdamW::new(p, 0.1)?.group(all, Group::new().rate(0.2))?.decay(0.5)), [0.9, 1.0]);
+    let groups = [Group::new().rate(0.2).decay(0.5), Group::new().decay(1.0)];
+    close(decayed(|p| Sgd::new(p, 0.1)?.group(all, groups[0])?.group(bias, groups[1])), [0.9, 0.8]);
 }

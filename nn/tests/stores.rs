@@ -2,9 +2,7 @@
 
 use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
 use tomograd_kernels::methods::*;
-use tomograd_nn::{
-    AdamW, Checkpoint, Conv, Dropout, Group, Loaded, Module, Optimizer, Params, Pass, Sgd, Update, init::Init,
-};
+use tomograd_nn::{AdamW, Checkpoint, Conv, Dropout, Loaded, Module, Optimizer, Params, Pass, Sgd, Update, init::Init};
 
 fn params() -> Params {
     Params::new(Device::Cpu, Seed::new(1))
@@ -15,13 +13,13 @@ fn image() -> Tensor {
 }
 
 fn conv(params: &mut Params) -> Conv {
-    Conv::new(params.root().at("c"), 1, 2, &[3, 3]).unwrap().build().unwrap()
+    Conv::new(params.root().at("c"), 1, 2, [3, 3]).unwrap()
 }
 
 fn update(module: &dyn Module, params: &Params) -> Update {
-    let mut pass = Pass::train(params, Seed::new(0)).unwrap();
-    let loss = module.forward(&pass.input(&image()), &mut pass).unwrap().square().unwrap().mean(..).unwrap();
-    pass.backward(&loss).unwrap()
+    let pass = Pass::train(params, Seed::new(0)).unwrap();
+    let loss = module.forward(&pass.input(&image()), &pass).unwrap().square().unwrap().mean(..).unwrap();
+    pass.backward(loss).unwrap()
 }
 
 fn step(optimizer: &mut dyn Optimizer, module: &dyn Module, params: &mut Params) {
@@ -39,14 +37,14 @@ fn an_average_follows_and_runs_on_the_same_layers() {
     let conv = conv(&mut params);
     let mut average = params.replica();
     let before = weight(&params);
-    let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(0.5)).unwrap();
+    let mut optimizer = Sgd::new(&params, 0.5).unwrap();
     step(&mut optimizer, &conv, &mut params);
     average.ema_update(&params, 0.75).unwrap();
     for ((average, before), after) in weight(&average).into_iter().zip(before).zip(weight(&params)) {
         assert!((average - (0.75 * before + 0.25 * after)).abs() < 1e-6);
     }
-    let mut pass = Pass::eval(&average).unwrap();
-    conv.forward(&pass.input(&image()), &mut pass).unwrap();
+    let pass = Pass::eval(&average).unwrap();
+    conv.forward(&pass.input(&image()), &pass).unwrap();
     assert_eq!(average.root().parameter("new", &[1], Init::Constant(0.0)).unwrap_err().kind(), ErrorKind::Name);
     assert_eq!(average.ema_update(&self::params(), 0.5).unwrap_err().kind(), ErrorKind::Name);
     let summed = update(&conv, &params).add(update(&conv, &average)).unwrap();
@@ -72,29 +70,29 @@ fn variables_of_two_passes_are_not_mixed() {
     let conv = conv(&mut params);
     let other = Pass::train(&params, Seed::new(0)).unwrap();
     let x = other.input_with_gradient(&image()).unwrap();
-    let mut pass = Pass::train(&params, Seed::new(0)).unwrap();
-    assert_eq!(conv.forward(&x, &mut pass).unwrap_err().kind(), ErrorKind::Graph);
+    let pass = Pass::train(&params, Seed::new(0)).unwrap();
+    assert_eq!(conv.forward(&x, &pass).unwrap_err().kind(), ErrorKind::Graph);
 }
 
 #[test]
 fn modes_are_independent() {
     let mut params = params();
     let conv = conv(&mut params);
-    let dropout = Dropout::new(&params.root().at("d"), 0.5).unwrap();
-    assert!(Dropout::new(&params.root(), 1.0).is_err());
+    let dropout = Dropout::new(params.root().at("d"), 0.5).unwrap();
+    assert!(Dropout::new(params.root(), 1.0).is_err());
     // Saliency: gradients of the input without training mode.
-    let mut pass = Pass::eval(&params).unwrap().recording(true).unwrap();
+    let pass = Pass::eval(&params).unwrap().recording(true).unwrap();
     let x = pass.input_with_gradient(&image()).unwrap();
-    let y = dropout.forward(&x, &mut pass).unwrap();
+    let y = dropout.forward(&x, &pass).unwrap();
     assert_eq!(y.value().to_vec::<f32>().unwrap(), image().to_vec::<f32>().unwrap());
-    let loss = conv.forward(&y, &mut pass).unwrap().sum(..).unwrap();
-    let update = pass.backward(&loss).unwrap();
+    let loss = conv.forward(&y, &pass).unwrap().sum(..).unwrap();
+    let update = pass.backward(loss).unwrap();
     assert_eq!(update.input_gradient(&x).unwrap().shape(), image().shape());
     // Dropout at inference: training mode without recording.
     let drop = |seed: u64| {
-        let mut pass = Pass::eval(&params).unwrap().training(true).seed(Seed::new(seed));
+        let pass = Pass::eval(&params).unwrap().training(true).seed(Seed::new(seed));
         let ones = Tensor::ones(&[1000], DType::F32, Device::Cpu).unwrap();
-        dropout.forward(&pass.input(&ones), &mut pass).unwrap().value().to_vec::<f32>().unwrap()
+        dropout.forward(&pass.input(&ones), &pass).unwrap().value().to_vec::<f32>().unwrap()
     };
     let kept = drop(3).iter().filter(|&&x| x == 2.0).count();
     assert!((400..600).contains(&kept) && drop(3).iter().all(|&x| x == 0.0 || x == 2.0), "{kept}");
@@ -108,7 +106,7 @@ fn a_resumed_run_gives_the_same_weights_and_bytes() {
     let make = |seed| {
         let mut params = Params::new(Device::Cpu, Seed::new(seed));
         let conv = conv(&mut params);
-        let optimizer = AdamW::new(&params, |_| Group::rate(0.1).decay(0.01)).unwrap();
+        let optimizer = AdamW::new(&params, 0.1).unwrap().decay(0.01).unwrap();
         (params, conv, optimizer)
     };
     let (mut params, conv, mut optimizer) = make(1);
@@ -125,7 +123,7 @@ fn a_resumed_run_gives_the_same_weights_and_bytes() {
         let mut loaded = Loaded::read(&first).unwrap();
         loaded.restore(&mut resumed).unwrap();
         loaded.restore_average(&mut average).unwrap();
-        let mut other = Sgd::new(&resumed, 0.9, true, |_| Group::rate(0.1)).unwrap();
+        let mut other = Sgd::new(&resumed, 0.1).unwrap().momentum(0.9).unwrap().nesterov().unwrap();
         assert_eq!(loaded.restore_optimizer(&mut other).unwrap_err().kind(), ErrorKind::Argument);
         loaded.restore_optimizer(&mut resumed_optimizer).unwrap();
         assert_eq!((loaded.random().unwrap(), loaded.text("epoch").unwrap()), (Seed::new(9).at(4), "3"));

@@ -178,17 +178,18 @@ impl Loader {
     }
 
     /// How many batches an epoch has.
-    pub fn steps(&self) -> usize {
-        if self.drop_last { self.cases.len() / self.batch } else { self.cases.len().div_ceil(self.batch) }
+    pub fn steps(&self) -> u64 {
+        let cases = self.cases.len();
+        (if self.drop_last { cases / self.batch } else { cases.div_ceil(self.batch) }) as u64
     }
 
     /// The batches of one epoch.
-    pub fn epoch(&self, epoch: usize) -> Epoch {
+    pub fn epoch(&self, epoch: u64) -> Epoch {
         self.resume(epoch, 0)
     }
 
     /// The batches of one epoch from number `step` on: for a run that goes on where another stopped.
-    pub fn resume(&self, epoch: usize, step: usize) -> Epoch {
+    pub fn resume(&self, epoch: u64, step: u64) -> Epoch {
         let loader = self.clone();
         let (sender, receiver) = sync_channel(QUEUE);
         let name = format!("tomograd-loader-{epoch}");
@@ -203,7 +204,7 @@ impl Loader {
     }
 
     /// Sends each batch until there are no more, one fails, or nobody listens.
-    fn work(&self, epoch: usize, first: usize, sender: &SyncSender<Result<Batch>>) {
+    fn work(&self, epoch: u64, first: u64, sender: &SyncSender<Result<Batch>>) {
         let order = match self.order(epoch) {
             Ok(order) => order,
             Err(error) => {
@@ -214,7 +215,8 @@ impl Loader {
         };
         let mut uses = Uses::default();
         for step in first..self.steps() {
-            let start = step * self.batch;
+            // Less than the number of cases.
+            let start = step as usize * self.batch;
             let cases = &order[start..start.saturating_add(self.batch).min(order.len())];
             let passed = if step == first { &order[..start] } else { &[] };
             let batch = catch_unwind(AssertUnwindSafe(|| self.prepare(epoch, passed, cases, &mut uses)))
@@ -227,17 +229,17 @@ impl Loader {
         }
     }
 
-    fn order(&self, epoch: usize) -> Result<Vec<usize>> {
+    fn order(&self, epoch: u64) -> Result<Vec<usize>> {
         if self.shuffle {
-            self.seed.at(epoch as u64).named("order").random().permutation(self.cases.len())
+            self.seed.at(epoch).named("order").random().permutation(self.cases.len())
         } else {
             Ok((0..self.cases.len()).collect())
         }
     }
 
     /// The batch of `cases`; `passed` are those that come before in the epoch and that `uses` hasn't counted.
-    fn prepare(&self, epoch: usize, passed: &[usize], cases: &[usize], uses: &mut Uses) -> Result<Batch> {
-        let seed = self.seed.at(epoch as u64).named("case");
+    fn prepare(&self, epoch: u64, passed: &[usize], cases: &[usize], uses: &mut Uses) -> Result<Batch> {
+        let seed = self.seed.at(epoch).named("case");
         for &case in passed {
             uses.count(&self.cases.name(case)?);
         }

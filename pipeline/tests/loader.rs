@@ -38,7 +38,7 @@ fn the_pace_of_the_consumer_changes_nothing() {
     let fast = contents(loader.epoch(4));
     let slow = contents(loader.epoch(4).inspect(|_| sleep(Duration::from_millis(5))));
     assert_eq!(fast, slow);
-    assert_eq!(fast.len(), loader.steps());
+    assert_eq!(fast.len() as u64, loader.steps());
     let mut names: Vec<&String> = fast.iter().flat_map(|batch| &batch.0).collect();
     names.sort();
     names.dedup();
@@ -52,7 +52,7 @@ fn a_resumed_epoch_is_the_rest_of_it() {
     let loader = loader(10);
     let whole = contents(loader.epoch(2));
     for step in 0..=5 {
-        assert_eq!(contents(loader.resume(2, step)), whole[step.min(4)..]);
+        assert_eq!(contents(loader.resume(2, step)), whole[step.min(4) as usize..]);
     }
 }
 
@@ -85,7 +85,7 @@ fn a_case_that_comes_twice_is_drawn_twice() {
     }
     assert_eq!(images(noisy(twins(6), 3).epoch(1)), whole, "the size of a batch is no part of the key");
     for step in 0..3 {
-        assert_eq!(images(loader.resume(1, step)), whole[2 * step..]);
+        assert_eq!(images(loader.resume(1, step)), whole[2 * step as usize..]);
     }
     // The first use of each name draws what it would draw alone.
     let alone = images(noisy(twins(2), 2).epoch(1));
@@ -113,7 +113,7 @@ fn patches_of_one_case_differ_and_resume() {
         whole.iter().map(|image| image.iter().map(|v| v.to_bits()).collect()).collect();
     assert_eq!((whole.len(), distinct.len()), (6, 6));
     for step in 0..6 {
-        assert_eq!(images(loader.resume(0, step)), whole[step..]);
+        assert_eq!(images(loader.resume(0, step)), whole[step as usize..]);
     }
 }
 
@@ -122,8 +122,8 @@ fn an_epoch_without_a_batch_is_an_error() {
     assert!(Loader::new(cases(2), 3, Seed::new(0)).unwrap().drop_last().err().unwrap().to_string().contains("2 cases"));
     assert!(Loader::new(cases(2), 0, Seed::new(0)).is_err());
     let all = Loader::new(cases(2), usize::MAX, Seed::new(0)).unwrap();
-    assert_eq!(contents(all.epoch(usize::MAX)).len(), 1);
-    assert_eq!(all.resume(0, usize::MAX).count(), 0);
+    assert_eq!(contents(all.epoch(u64::MAX)).len(), 1);
+    assert_eq!(all.resume(0, u64::MAX).count(), 0);
 }
 
 #[test]

@@ -19,9 +19,9 @@ fn finite(tensor: &Tensor) -> Result<bool> {
 /// Whether the network that was made gives finite logits for an image that fits it.
 fn predicts(module: &dyn Module, params: &Params, shape: &[usize], classes: usize) -> Result<bool> {
     let predict = || {
-        let mut pass = Pass::eval(params)?;
+        let pass = Pass::eval(params)?;
         let x = pass.input(&formula::signed("x", shape, DType::F32)?);
-        let y = module.forward(&x, &mut pass)?;
+        let y = module.forward(&x, &pass)?;
         Ok::<_, Error>(y.shape()[1] == classes && finite(y.value())?)
     };
     predict().or(Ok(false))

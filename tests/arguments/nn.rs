@@ -2,11 +2,13 @@
 
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
-    kernels::{elementwise::Function, methods::*, resample::Interpolation},
+    kernels::{methods::*, resample::Interpolation},
     nn::{
-        Activation, AdamW, BufferChange, Conv, ConvBuilder, ConvNormActivation, ConvTranspose, DiceCe, Dropout, Group,
-        LayerNorm, Linear, Module, MultiHeadAttention, Norm, NormKind, Optimizer, OptimizerState, PRelu, ParamInfo,
-        Params, Pass, Scope, Sgd, Update, Upsample, gradcheck, init::Init, losses, schedule,
+        Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
+        ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Kernel, LayerNorm, LayerNormOptions, Linear,
+        LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
+        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck,
+        init::Init, losses, schedule,
     },
 };
 
@@ -32,11 +34,11 @@ fn layer<M: Module>(x: &[usize], make: impl FnOnce(Scope<'_>) -> Result<M>) -> R
     let mut params = store();
     let module = make(params.root())?;
     let works = || {
-        let mut pass = Pass::train(&params, Seed::new(2))?;
+        let pass = Pass::train(&params, Seed::new(2))?;
         let x = pass.input(&values(x)?);
-        let y = module.forward(&x, &mut pass)?;
+        let y = module.forward(&x, &pass)?;
         let right = finite(y.value())?;
-        let update = pass.backward(&y.square()?.mean(..)?)?;
+        let update = pass.backward(y.square()?.mean(..)?)?;
         Ok::<_, Error>(right && update.norm()?.is_finite())
     };
     works().or(Ok(false))
@@ -45,20 +47,22 @@ fn layer<M: Module>(x: &[usize], make: impl FnOnce(Scope<'_>) -> Result<M>) -> R
 /// As [`layer`]; a layer that has no parameters.
 fn function<M: Module>(x: &[usize], module: M) -> Result<bool> {
     let params = store();
-    let mut pass = Pass::train(&params, Seed::new(2))?;
+    let pass = Pass::train(&params, Seed::new(2))?;
     let x = pass.input(&values(x)?);
-    finite(module.forward(&x, &mut pass)?.value())
+    finite(module.forward(&x, &pass)?.value())
 }
 
-type OfConv<'a> = ConvBuilder<'a, Conv>;
-type OfTransposed<'a> = ConvBuilder<'a, ConvTranspose>;
-
-fn conv(x: &[usize], change: impl for<'a> FnOnce(OfConv<'a>) -> Result<OfConv<'a>>) -> Result<bool> {
-    layer(x, |scope| change(Conv::new(scope, 4, 4, &[3, 3])?)?.build())
+/// As [`function`]; a layer that could be made may be for other images than this.
+fn pooled<M: Module>(x: &[usize], module: M) -> Result<bool> {
+    function(x, module).or(Ok(true))
 }
 
-fn transposed(change: impl for<'a> FnOnce(OfTransposed<'a>) -> Result<OfTransposed<'a>>) -> Result<bool> {
-    layer(&[1, 4, 7, 8], |scope| change(ConvTranspose::new(scope, 4, 4, &[3, 3])?)?.build())
+fn conv(kernel: Kernel) -> Result<bool> {
+    layer(&[1, 4, 7, 8], |scope| Conv::new(scope, 4, 4, kernel))
+}
+
+fn transposed(kernel: Kernel) -> Result<bool> {
+    layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, 4, 4, kernel))
 }
 
 /// A list is one number for each axis, so that another length can't be meant.
@@ -70,9 +74,9 @@ fn list<const N: usize>(numbers: &[usize]) -> Result<[usize; N]> {
 fn learned() -> Result<(Params, Update)> {
     let mut params = store();
     let slot = params.root().parameter("w", &[3], Init::Constant(1.0))?;
-    let mut pass = Pass::train(&params, Seed::new(1))?;
+    let pass = Pass::train(&params, Seed::new(1))?;
     let loss = pass.parameter(slot)?.sum(..)?;
-    let update = pass.backward(&loss)?;
+    let update = pass.backward(loss)?;
     Ok((params, update))
 }
 
@@ -102,38 +106,50 @@ fn is_factor(factor: f64, number: f64) -> bool {
 }
 
 cases! {
-    "nn::Activation {}": (slope: f64 = 0.1) => {
-        Ok::<_, Error>(function(&[2, 3], Activation(Function::LeakyRelu(slope)))? || slope.abs() > 1e37)
+    "nn::AdamW::new": (rate: f64 = 0.1) => {
+        Ok::<_, Error>(stepped(|params| AdamW::new(params, rate))? || rate > 1e37)
     };
     "nn::AdamW::betas": (betas: [f64; 2] = [0.9, 0.999]) => {
-        {
-            stepped(|params| {
-                made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.betas(betas))
-            })
-        }
+        stepped(|params| AdamW::new(params, 0.1)?.betas(betas))
+    };
+    "nn::AdamW::decay": (decay: f64 = 0.1) => {
+        Ok::<_, Error>(stepped(|params| AdamW::new(params, 0.1)?.decay(decay))? || decay > 1e37)
+    };
+    "nn::AdamW::group": (rate: f64 = 0.1, decay: f64 = 0.1) => {
+        let group = Group::new().rate(rate).decay(decay);
+        Ok::<_, Error>(stepped(|params| AdamW::new(params, 0.1)?.group(|_| true, group))? || rate > 1e37)
     };
     "nn::AdamW::epsilon": (epsilon: f64 = 1e-8) => {
-        stepped(|params| {
-            made::<AdamW>(AdamW::new(params, |_| made::<Group>(Group::rate(0.1)).unwrap())?.epsilon(epsilon))
-        })
+        stepped(|params| AdamW::new(params, 0.1)?.epsilon(epsilon))
     };
     "nn::Group::rate": (rate: f64 = 0.1) => {
-        // The group is made within the optimizer's constructor, which hands its error on or finds it.
-        Ok::<_, Error>(stepped(|params| AdamW::new(params, |_| Group::rate(rate)))? || rate > 1e37)
+        Ok::<_, Error>(stepped(|params| AdamW::new(params, 0.1)?.group(|_| true, Group::new().rate(rate)))? || rate > 1e37)
     };
     "nn::Group::decay": (decay: f64 = 0.1) => {
-        Ok::<_, Error>(stepped(|params| AdamW::new(params, |_| Group::rate(0.1).decay(decay)))? || decay > 1e37)
+        let stepped = stepped(|params| AdamW::new(params, 0.1)?.group(|_| true, Group::new().decay(decay)));
+        Ok::<_, Error>(stepped? || decay > 1e37)
     };
-    "nn::Sgd::new": (momentum: f64 = 0.9, rate: f64 = 0.1) => {
-        Ok::<_, Error>(stepped(|params| Sgd::new(params, momentum, false, |_| Group::rate(rate)))? || rate > 1e37)
+    "nn::Sgd::new": (rate: f64 = 0.1) => {
+        Ok::<_, Error>(stepped(|params| Sgd::new(params, rate))? || rate > 1e37)
+    };
+    "nn::Sgd::decay": (decay: f64 = 0.1) => {
+        Ok::<_, Error>(stepped(|params| Sgd::new(params, 0.1)?.decay(decay))? || decay > 1e37)
+    };
+    "nn::Sgd::group": (rate: f64 = 0.1, decay: f64 = 0.1) => {
+        let group = Group::new().rate(rate).decay(decay);
+        Ok::<_, Error>(stepped(|params| Sgd::new(params, 0.1)?.group(|_| true, group))? || rate > 1e37)
+    };
+    "nn::Sgd::momentum": (momentum: f64 = 0.9) => {
+        stepped(|params| Sgd::new(params, 0.1)?.momentum(momentum)?.nesterov())
+            .or_else(|_| stepped(|params| Sgd::new(params, 0.1)?.momentum(momentum)))
     };
     "nn::Sgd::dampening": (dampening: f64 = 0.1) => {
-        stepped(|params| Sgd::new(params, 0.9, false, |_| Group::rate(0.1))?.dampening(dampening))
+        stepped(|params| Sgd::new(params, 0.1)?.momentum(0.9)?.dampening(dampening))
     };
     "nn::Optimizer::set_rate_factor": (factor: f64 = 0.5) => {
         // A schedule's factor is handed on as it is: the step says what is wrong with it, and changes nothing.
         let (mut params, update) = learned()?;
-        let mut optimizer = AdamW::new(&params, |_| Group::rate(0.1))?;
+        let mut optimizer = AdamW::new(&params, 0.1)?;
         made::<()>(optimizer.set_rate_factor(factor))?;
         let stepped = optimizer.step(&mut params, update);
         let value = params.get("w")?.to_vec_f64()?;
@@ -145,7 +161,7 @@ cases! {
     };
     "nn::Optimizer::load_state": (steps: u64 = 3, other: Option<u64> = Some(2), size: usize = 3) => {
         let (mut params, update) = learned()?;
-        let mut optimizer = AdamW::new(&params, |_| Group::rate(0.1))?;
+        let mut optimizer = AdamW::new(&params, 0.1)?;
         let moment = Tensor::ones(&[size], DType::F32, Device::Cpu)?;
         let tensors = ["first_moment.w", "second_moment.w"].map(|name| (name.to_owned(), moment.clone())).to_vec();
         let others = other.map(|steps| ("w".to_owned(), steps)).into_iter().collect();
@@ -154,53 +170,85 @@ cases! {
         finite(params.get("w")?)
     };
     "nn::Conv::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
-        layer(&[1, 4, 7, 8], |scope| Conv::new(scope, inputs, outputs, &kernel)?.build()).map(|right| {
+        layer(&[1, 4, 7, 8], |scope| Conv::new(scope, inputs, outputs, &kernel)).map(|right| {
             // A layer of other sizes than the test's input is a layer all the same.
             right || inputs != 4 || kernel.len() != 2 || outputs == 0
         })
     };
     "nn::ConvTranspose::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
-        layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel)?.build())
+        layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel))
             .map(|right| right || inputs != 4 || kernel.len() != 2 || outputs == 0)
     };
-    "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2], one: usize = 2) => {
+    "nn::Kernel::new": (rank: usize = 2, size: usize = 3) => {
+        // A kernel that doesn't fit the input is one for other inputs.
+        Ok::<_, Error>(conv(Kernel::new(rank, size))? || rank != 2)
+    };
+    "nn::Kernel::d1": (size: usize = 3) => {
+        layer(&[1, 4, 7], |scope| Conv::new(scope, 4, 4, Kernel::d1(size)))
+    };
+    "nn::Kernel::d2": (size: Vec<usize> = vec![3, 2]) => conv(Kernel::d2(&size));
+    "nn::Kernel::d3": (size: Vec<usize> = vec![3, 2, 1]) => {
+        layer(&[1, 4, 4, 5, 3], |scope| Conv::new(scope, 4, 4, Kernel::d3(&size[..])))
+    };
+    "nn::Kernel::stride": (stride: Vec<usize> = vec![1, 2], one: usize = 2) => {
         let numbers = list::<2>(&stride)?;
-        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.stride(numbers)))? && transposed(|c| made(c.stride(one)))?)
+        Ok::<_, Error>(conv(Kernel::d2(3).stride(numbers))? && transposed(Kernel::d2(3).stride(one))?)
     };
-    "nn::ConvBuilder::stride": (stride: Vec<usize> = vec![1, 2]) => {
-        conv(&[1, 4, 7, 8], |c| made(c.stride(&stride[..])))
-    };
-    "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
+    "nn::Kernel::stride": (stride: Vec<usize> = vec![1, 2]) => conv(Kernel::d2(3).stride(stride));
+    "nn::Kernel::padding": (padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
         let numbers = list::<2>(&padding)?;
-        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.padding(numbers)))? && transposed(|c| made(c.padding(one)))?)
+        Ok::<_, Error>(conv(Kernel::d2(3).padding(numbers))? && transposed(Kernel::d2(3).padding(one))?)
     };
-    "nn::ConvBuilder::padding": (padding: Vec<usize> = vec![1, 0]) => {
-        conv(&[1, 4, 7, 8], |c| made(c.padding(&padding[..])))
-    };
-    "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2], one: usize = 2) => {
+    "nn::Kernel::padding": (padding: Vec<usize> = vec![1, 0]) => conv(Kernel::d2(3).padding(padding));
+    "nn::Kernel::dilation": (dilation: Vec<usize> = vec![1, 2], one: usize = 2) => {
         let numbers = list::<2>(&dilation)?;
-        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.dilation(numbers)))? && transposed(|c| made(c.dilation(one)))?)
+        Ok::<_, Error>(conv(Kernel::d2(3).dilation(numbers))? && transposed(Kernel::d2(3).dilation(one))?)
     };
-    "nn::ConvBuilder::dilation": (dilation: Vec<usize> = vec![1, 2]) => {
-        conv(&[1, 4, 7, 8], |c| made(c.dilation(&dilation[..])))
+    "nn::Kernel::dilation": (dilation: Vec<usize> = vec![1, 2]) => conv(Kernel::d2(3).dilation(dilation));
+    "nn::Kernel::groups": (groups: usize = 2) => {
+        Ok::<_, Error>(conv(Kernel::d2(3).groups(groups))? && transposed(Kernel::d2(3).groups(groups))?)
     };
-    "nn::ConvBuilder::groups": (groups: usize = 2) => {
-        Ok::<_, Error>(conv(&[1, 4, 7, 8], |c| made(c.groups(groups)))? && transposed(|c| made(c.groups(groups)))?)
-    };
-    "nn::ConvBuilder::output_padding": (output_padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
+    "nn::Kernel::output_padding": (output_padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
+        let kernel = Kernel::d2(3).stride(2);
         let numbers = list::<2>(&output_padding)?;
         Ok::<_, Error>(
-            transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(numbers)))?
-                && transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(one)))?,
+            transposed(kernel.clone().output_padding(numbers))? && transposed(kernel.output_padding(one))?,
         )
     };
-    "nn::ConvBuilder::output_padding": (output_padding: Vec<usize> = vec![1, 0]) => {
-        transposed(|c| made(made::<OfTransposed>(c.stride(2))?.output_padding(&output_padding[..])))
+    "nn::Kernel::output_padding": (output_padding: Vec<usize> = vec![1, 0]) => {
+        transposed(Kernel::d2(3).stride(2).output_padding(output_padding))
+    };
+    "nn::PerAxis {}": (sizes: Vec<usize> = vec![3, 2]) => conv(Kernel::d2(PerAxis::Each(sizes)));
+    "nn::MaxPool::new": (sizes: Vec<usize> = vec![2, 3], one: usize = 2) => {
+        Ok::<_, Error>(pooled(&[1, 2, 4, 5], MaxPool::new(sizes)?)? && pooled(&[1, 2, 4, 5], MaxPool::new(one)?)?)
+    };
+    "nn::AveragePool::new": (sizes: Vec<usize> = vec![2, 3], one: usize = 2) => {
+        Ok::<_, Error>(pooled(&[1, 2, 4, 5], AveragePool::new(sizes)?)? && pooled(&[1, 2, 4, 5], AveragePool::new(one)?)?)
+    };
+    "nn::AdaptiveMaxPool::new": (sizes: Vec<usize> = vec![2, 3], one: usize = 2) => {
+        let layers = (AdaptiveMaxPool::new(sizes)?, AdaptiveMaxPool::new(one)?);
+        Ok::<_, Error>(pooled(&[1, 2, 4, 5], layers.0)? && pooled(&[1, 2, 4, 5], layers.1)?)
+    };
+    "nn::AdaptiveAveragePool::new": (sizes: Vec<usize> = vec![2, 3], one: usize = 2) => {
+        let layers = (AdaptiveAveragePool::new(sizes)?, AdaptiveAveragePool::new(one)?);
+        Ok::<_, Error>(pooled(&[1, 2, 4, 5], layers.0)? && pooled(&[1, 2, 4, 5], layers.1)?)
+    };
+    "nn::Window::new": (sizes: Vec<usize> = vec![2, 3]) => {
+        pooled(&[1, 2, 4, 5], MaxPool::new(Window::new(sizes))?)
+    };
+    "nn::Window::stride": (stride: Vec<usize> = vec![2, 1]) => {
+        pooled(&[1, 2, 4, 5], MaxPool::new(Window::new(2).stride(stride))?)
+    };
+    "nn::Window::padding": (padding: Vec<usize> = vec![1, 0]) => {
+        pooled(&[1, 2, 4, 5], AveragePool::new(Window::new(2).padding(padding))?)
+    };
+    "nn::Window::dilation": (dilation: Vec<usize> = vec![2, 1]) => {
+        pooled(&[1, 2, 4, 5], MaxPool::new(Window::new(2).dilation(dilation))?)
     };
     "nn::ConvNormActivation::new": (channels: usize = 4, groups: usize = 2) => {
         layer(&[1, 4, 7, 8], |mut scope| {
-            let conv = Conv::new(scope.at("0"), 4, 4, &[3, 3])?.build()?;
-            let norm = Norm::new(scope.at("1"), NormKind::Group(groups), channels, None)?;
+            let conv = Conv::new(scope.at("0"), 4, 4, [3, 3])?;
+            let norm = Norm::new(scope.at("1"), channels, NormKind::Group(groups))?;
             made::<ConvNormActivation>(ConvNormActivation::new(conv, norm))
         })
     };
@@ -212,61 +260,76 @@ cases! {
         loss.forward(&pass.input(&values(&[2, 3, 4])?), &labels)?.value().to_scalar()
     };
     "nn::Dropout::new": (probability: f64 = 0.5) => {
-        layer(&[2, 3], |scope| {
-            Ok::<_, Error>(Both(Dropout::new(&scope, probability)?, Linear::new(scope, 3, 3, true)?))
+        layer(&[2, 3], |mut scope| {
+            Ok::<_, Error>(Both(Dropout::new(scope.at("drop"), probability)?, Linear::new(scope, 3, 3)?))
+        })
+    };
+    "nn::DropoutOptions::new": (probability: f64 = 0.5) => {
+        let options = DropoutOptions::new(probability).whole_channels(true);
+        layer(&[2, 3, 3], |mut scope| {
+            Ok::<_, Error>(Both(Dropout::new(scope.at("drop"), options)?, Linear::new(scope, 3, 3)?))
         })
     };
     "nn::LayerNorm::new": (shape: Vec<usize> = vec![3, 4]) => {
         layer(&[&[2], &shape[..]].concat(), |scope| LayerNorm::new(scope, &shape))
     };
-    "nn::LayerNorm::epsilon": (epsilon: f64 = 1e-5) => {
-        layer(&[2, 3], |scope| made::<LayerNorm>(LayerNorm::new(scope, &[3])?.epsilon(epsilon)))
+    "nn::LayerNormOptions::new": (size: usize = 3) => {
+        layer(&[2, size], |scope| LayerNorm::new(scope, LayerNormOptions::new(size)))
+    };
+    "nn::LayerNormOptions::epsilon": (epsilon: f64 = 1e-5) => {
+        layer(&[2, 3], |scope| LayerNorm::new(scope, LayerNormOptions::new(3).epsilon(epsilon)))
     };
     "nn::Linear::new": (inputs: usize = 3, outputs: usize = 2) => {
-        layer(&[2, inputs], |scope| Linear::new(scope, inputs, outputs, true)).map(|right| right || outputs == 0)
+        layer(&[2, inputs], |scope| Linear::new(scope, inputs, outputs)).map(|right| right || outputs == 0)
     };
-    "nn::Linear::filled": (inputs: usize = 3, outputs: usize = 2, bound: f64 = 0.5, bias: f64 = 0.1) => {
-        let made = layer(&[2, inputs], |scope| {
-            Linear::filled(scope, inputs, outputs, Init::Uniform(bound), Some(Init::Constant(bias)))
-        });
+    "nn::LinearOptions::new": (outputs: usize = 2) => {
+        layer(&[2, 3], |scope| Linear::new(scope, 3, LinearOptions::new(outputs).bias(false)))
+            .map(|right| right || outputs == 0)
+    };
+    "nn::LinearOptions::weight": (bound: f64 = 0.5) => {
+        let made = layer(&[2, 3], |scope| Linear::new(scope, 3, LinearOptions::new(2).weight(Init::Uniform(bound))));
         // Numbers beyond f32 make what they make in arithmetic.
-        made.map(|right| right || outputs == 0 || bound > 1e15 || bias.abs() > 1e15)
+        made.map(|right| right || bound > 1e15)
+    };
+    "nn::LinearOptions::bias_filled": (bias: f64 = 0.1) => {
+        let options = LinearOptions::new(2).bias_filled(Init::Constant(bias));
+        layer(&[2, 3], |scope| Linear::new(scope, 3, options)).map(|right| right || bias.abs() > 1e15)
     };
     "nn::MultiHeadAttention::new": (size: usize = 6, heads: usize = 3) => {
         layer(&[2, 5, size], |scope| MultiHeadAttention::new(scope, size, heads))
     };
     "nn::Norm::new": (channels: usize = 4, groups: usize = 2) => {
         Ok::<_, Error>(
-            layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Group(groups), channels, None))?
-                && layer(&[2, channels, 3], |scope| Norm::new(scope, NormKind::Batch, channels, None))?,
+            layer(&[2, channels, 3], |scope| Norm::new(scope, channels, NormKind::Group(groups)))?
+                && layer(&[2, channels, 3], |scope| Norm::new(scope, channels, NormKind::Batch))?,
         )
     };
-    "nn::Norm::plain": (channels: usize = 4, groups: usize = 2, slope: f64 = 0.1) => {
-        let activation = Some(Function::LeakyRelu(slope));
+    "nn::NormOptions::new": (channels: usize = 4, groups: usize = 2) => {
         let right = |kind| {
             layer(&[2, channels, 3], |mut scope| {
-                Ok::<_, Error>(Both(
-                    Norm::plain(scope.at("norm"), kind, channels, activation)?,
-                    Linear::new(scope, 3, 3, true)?,
-                ))
+                let options = NormOptions::new(kind).affine(false);
+                Ok::<_, Error>(Both(Norm::new(scope.at("norm"), channels, options)?, Linear::new(scope, 3, 3)?))
             })
         };
         // Without parameters a layer may be for more channels than an image can have here.
-        let large = slope.abs() > 1e15 || channels >= 1 << 40;
-        Ok::<_, Error>(right(NormKind::Group(groups))? && right(NormKind::Instance)? || large)
+        Ok::<_, Error>(right(NormKind::Group(groups))? && right(NormKind::Instance)? || channels >= 1 << 40)
     };
-    "nn::Norm::epsilon": (epsilon: f64 = 1e-5) => {
-        layer(&[2, 4, 3], |scope| made::<Norm>(Norm::new(scope, NormKind::Instance, 4, None)?.epsilon(epsilon)))
+    "nn::NormOptions::activation": (slope: f64 = 0.1) => {
+        let options = NormOptions::new(NormKind::Instance).activation(Activation::LeakyRelu(slope));
+        layer(&[2, 4, 3], |scope| Norm::new(scope, 4, options)).map(|right| right || slope.abs() > 1e15)
     };
-    "nn::Norm::momentum": (momentum: f64 = 0.1) => {
+    "nn::NormOptions::epsilon": (epsilon: f64 = 1e-5) => {
+        layer(&[2, 4, 3], |scope| Norm::new(scope, 4, NormOptions::new(NormKind::Instance).epsilon(epsilon)))
+    };
+    "nn::NormOptions::momentum": (momentum: f64 = 0.1) => {
         // The running statistics too must stay what they say.
         let mut params = store();
-        let norm = made::<Norm>(Norm::new(params.root(), NormKind::Batch, 2, None)?.momentum(momentum))?;
-        let mut optimizer = Sgd::new(&params, 0.0, false, |_| Group::rate(0.1))?;
-        let mut pass = Pass::train(&params, Seed::new(1))?;
+        let norm = Norm::new(params.root(), 2, NormOptions::new(NormKind::Batch).momentum(momentum))?;
+        let mut optimizer = Sgd::new(&params, 0.1)?;
+        let pass = Pass::train(&params, Seed::new(1))?;
         let x = pass.input(&values(&[2, 2, 3])?);
-        let loss = norm.forward(&x, &mut pass)?.square()?.mean(..)?;
-        let update = pass.backward(&loss)?;
+        let loss = norm.forward(&x, &pass)?.square()?.mean(..)?;
+        let update = pass.backward(loss)?;
         optimizer.step(&mut params, update)?;
         let variance = params.get("running_var")?.to_vec_f64()?;
         Ok::<_, Error>(variance.iter().all(|x| x.is_finite() && *x >= 0.0) && finite(params.get("running_mean")?)?)
@@ -301,11 +364,11 @@ cases! {
     };
     "nn::Pass::fork": (index: u64 = 1) => {
         let mut params = store();
-        let dropout = Dropout::new(&params.root().at("drop"), 0.5)?;
-        let mut pass = Pass::train(&params, Seed::new(1))?;
-        let mut fork = pass.fork(index);
+        let dropout = Dropout::new(params.root().at("drop"), 0.5)?;
+        let pass = Pass::train(&params, Seed::new(1))?;
+        let fork = pass.fork(index);
         let x = pass.input(&Tensor::ones(&[64], DType::F32, Device::Cpu)?);
-        let (a, b) = (dropout.forward(&x, &mut pass)?, dropout.forward(&x, &mut fork)?);
+        let (a, b) = (dropout.forward(&x, &pass)?, dropout.forward(&x, &fork)?);
         // A stream of its own for every number.
         let [a, b] = [a, b].map(|y| y.value().to_vec_f64());
         Ok::<_, Error>(a? != b?)
@@ -315,12 +378,12 @@ cases! {
         let slot = params.root().parameter("w", &[3], Init::Constant(1.0))?;
         let average = params.root().buffer("average", Tensor::zeros(&[2], DType::F32, Device::Cpu)?)?;
         let steps = params.root().buffer("steps", Tensor::from_slice(&[1i64], &[], Device::Cpu)?)?;
-        let mut pass = Pass::train(&params, Seed::new(1))?;
+        let pass = Pass::train(&params, Seed::new(1))?;
         let value = Tensor::ones(&[2], DType::F32, Device::Cpu)?;
         pass.update_buffer(average, BufferChange::Blend { value, weight })?;
         pass.update_buffer(steps, BufferChange::Count(count))?;
         let loss = pass.parameter(slot)?.sum(..)?;
-        let update = pass.backward(&loss)?;
+        let update = pass.backward(loss)?;
         let changed = |name| {
             update.buffer(&params, name)?.ok_or_else(|| Error::argument("test", "a buffer that changed isn't there"))
         };
@@ -367,7 +430,10 @@ cases! {
         Ok::<_, Error>(gradient.iter().all(|x| *x == factor as f32))
     };
     "nn::Upsample::new": (factors: Vec<usize> = vec![2, 3]) => {
-        function(&[1, 2, 3, 4], Upsample::new(&factors, Interpolation::Linear)?)
+        function(&[1, 2, 3, 4], Upsample::new(&factors)?)
+    };
+    "nn::UpsampleOptions::new": (factor: usize = 2) => {
+        function(&[1, 2, 3, 4], Upsample::new(UpsampleOptions::new(factor).mode(Interpolation::Linear))?)
     };
     "nn::gradcheck::check_with": (
         step: f64 = 1e-5,
@@ -434,7 +500,7 @@ cases! {
 struct Both<A, B>(A, B);
 
 impl<A: Module, B: Module> Module for Both<A, B> {
-    fn forward(&self, x: &tomograd::autodiff::Var, pass: &mut Pass) -> Result<tomograd::autodiff::Var> {
+    fn forward(&self, x: &tomograd::autodiff::Var, pass: &Pass) -> Result<tomograd::autodiff::Var> {
         let x = self.0.forward(x, pass)?;
         self.1.forward(&x, pass)
     }

@@ -185,12 +185,12 @@ cases! {
     "pipeline::Loader::new": (batch: usize = 2) => {
         Ok::<_, Error>(batches(Loader::new(cases_of(3)?, batch, Seed::new(1))?.epoch(0))? == 3)
     };
-    "pipeline::Loader::epoch": (epoch: usize = 1) => {
+    "pipeline::Loader::epoch": (epoch: u64 = 1) => {
         Ok::<_, Error>(batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.epoch(epoch))? == 3)
     };
-    "pipeline::Loader::resume": (epoch: usize = 1, step: usize = 1) => {
+    "pipeline::Loader::resume": (epoch: u64 = 1, step: u64 = 1) => {
         let left = batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.resume(epoch, step))?;
-        Ok::<_, Error>(left == [3, 1].get(step).copied().unwrap_or(0))
+        Ok::<_, Error>(left == [3, 1].get(step as usize).copied().unwrap_or(0))
     };
     "pipeline::Preparation::new": (patch: Vec<usize> = vec![2, 3, 4], classes: usize = 2) => {
         let preparation = Preparation::new(patch, (0..classes.min(300)).map(|class| class.to_string()))?;
@@ -208,6 +208,11 @@ cases! {
         segments(&preparation()?.spacing(spacing)?)
     };
     "pipeline::Preparation::overlap": (overlap: f64 = 0.25) => segments(&preparation()?.overlap(overlap)?);
+    "pipeline::Preparation::activation": (classes: usize = 3) => {
+        let names = (0..classes.min(300)).map(|class| class.to_string());
+        let preparation = Preparation::new([2, 3, 4], names)?.activation(Activation::Sigmoid);
+        Ok::<_, Error>(preparation.maps() + 1 == classes.min(300) && segments(&preparation)?)
+    };
     "pipeline::Preparation::channels": (
         percentiles: (f64, f64) = (1.0, 99.0),
         mean: f64 = 1.0,

@@ -4,7 +4,7 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::matmul;
 
-use super::Linear;
+use super::{Linear, LinearOptions};
 use crate::{Module, Pass, Scope, Slot, init::Init};
 
 /// Self-attention of a sequence: queries, keys and values are linear in x, are cut into heads, each of which attends
@@ -29,18 +29,18 @@ impl MultiHeadAttention {
     /// When the size is 0 or overflows, the heads don't divide it, a name is taken, or memory runs out.
     pub fn new(mut scope: Scope<'_>, size: usize, heads: usize) -> Result<Self> {
         if size == 0 || heads == 0 || !size.is_multiple_of(heads) {
-            return Err(Error::argument("multi_head_attention", format!("{heads} heads of {size} numbers"))
-                .expected("a number of heads that divides them"));
+            let error = Error::argument("multi_head_attention", format!("{heads} heads of {size} numbers"));
+            return Err(scope.place(error.expected("a number of heads that divides them")));
         }
         let three = size.saturating_mul(3);
-        element_count("multi_head_attention", &[three, size])?;
+        element_count("multi_head_attention", &[three, size]).map_err(|error| scope.place(error))?;
         // Xavier's bound for (3E, E): √(6 / (fan in + fan out)) (Glorot and Bengio 2010).
         let init = Init::Uniform((6.0 / (4.0 * size as f64)).sqrt());
         scope.whole(|scope| {
             let weight = scope.parameter("in_proj_weight", &[three, size], init)?;
             let bias = scope.parameter("in_proj_bias", &[three], Init::Constant(0.0))?;
-            let (init, zero) = (Init::FanIn(size), Init::Constant(0.0));
-            let output = Linear::filled(scope.at("out_proj"), size, size, init, Some(zero))?;
+            let options = LinearOptions::new(size).bias_filled(Init::Constant(0.0));
+            let output = Linear::new(scope.at("out_proj"), size, options)?;
             Ok(Self { heads, size, weight, bias, output })
         })
     }
@@ -50,7 +50,7 @@ impl MultiHeadAttention {
     ///
     /// # Errors
     /// When x isn't (N, L, E), a bias doesn't broadcast, or memory runs out.
-    pub fn attend(&self, x: &Var, biases: &[&Var], pass: &mut Pass) -> Result<Var> {
+    pub fn attend(&self, x: &Var, biases: &[&Var], pass: &Pass) -> Result<Var> {
         let &[batch, length, size] = x.shape() else {
             return Err(Error::shape("multi_head_attention", format!("an input of {} axes", x.rank()))
                 .expected(format!("(N, L, {})", self.size))
@@ -68,7 +68,7 @@ impl MultiHeadAttention {
 }
 
 impl Module for MultiHeadAttention {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         self.attend(x, &[], pass)
     }
 }
@@ -92,9 +92,9 @@ mod tests {
         let error = MultiHeadAttention::new(params.root(), 6, 4).unwrap_err().to_string();
         assert!(error.contains("4 heads of 6 numbers"), "{error}");
         let layer = MultiHeadAttention::new(params.root(), 6, 2).unwrap();
-        let mut pass = Pass::eval(&params).unwrap();
+        let pass = Pass::eval(&params).unwrap();
         let x = pass.input(&Tensor::ones(&[5, 6], DType::F32, Device::Cpu).unwrap());
-        let error = layer.forward(&x, &mut pass).unwrap_err().to_string();
+        let error = layer.forward(&x, &pass).unwrap_err().to_string();
         assert!(error.contains("(N, L, 6)"), "{error}");
     }
 }

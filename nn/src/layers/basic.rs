@@ -1,13 +1,12 @@
-//! Layers of one operation: linear, activations, dropout, pooling, upsampling.
+//! Layers of one operation: linear, activations, dropout.
 
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result, element_count};
+use tomograd_core::{Error, Result};
 use tomograd_kernels::{
     dropout,
     elementwise::{Chain, Function},
     matmul,
-    pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
-    resample::{Interpolate, Interpolation},
+    resample::Interpolate,
     softmax::{LogSoftmax, Softmax},
 };
 
@@ -17,22 +16,19 @@ use crate::{Module, Pass, Scope, Slot, check, init::Init};
 macro_rules! modules {
     ($($op:ty),*) => {$(
         impl Module for $op {
-            fn forward(&self, x: &Var, _: &mut Pass) -> Result<Var> {
+            fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
                 Var::apply(self.clone(), &[x])
             }
         }
     )*};
 }
 
-modules!(Chain, Softmax, LogSoftmax, MaxPool, AveragePool, AdaptiveMaxPool, AdaptiveAveragePool, Interpolate);
+modules!(Chain, Softmax, LogSoftmax, Interpolate);
 
-/// An elementwise function as a layer.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Activation(pub Function);
-
-impl Module for Activation {
-    fn forward(&self, x: &Var, _: &mut Pass) -> Result<Var> {
-        Var::apply(Chain::unary(self.0), &[x])
+/// An elementwise function is a layer as it is: `Activation::Relu`.
+impl Module for Function {
+    fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
+        Var::apply(Chain::unary(*self), &[x])
     }
 }
 
@@ -48,14 +44,16 @@ impl PRelu {
     ///
     /// # Errors
     /// When there are no channels, the name is taken, or memory runs out.
-    pub fn new(mut scope: Scope<'_>, channels: usize) -> Result<Self> {
-        check::sizes("prelu", "channels", &[channels])?;
-        Ok(Self { weight: scope.parameter("weight", &[channels], Init::Constant(0.25))?, channels })
+    pub fn new(scope: Scope<'_>, channels: usize) -> Result<Self> {
+        scope.layer(|scope| {
+            check::sizes("prelu", "channels", &[channels])?;
+            Ok(Self { weight: scope.parameter("weight", &[channels], Init::Constant(0.25))?, channels })
+        })
     }
 }
 
 impl Module for PRelu {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         if self.channels != 1 && x.shape().get(1) != Some(&self.channels) {
             return Err(Error::shape("prelu", "the input has another number of channels")
                 .expected(format!("(N, {}, ...)", self.channels))
@@ -68,7 +66,59 @@ impl Module for PRelu {
     }
 }
 
+/// The outputs of a [`Linear`] layer: with a bias and filled as PyTorch fills them, unless told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearOptions {
+    outputs: usize,
+    weight: Option<Init>,
+    bias: Option<Option<Init>>,
+}
+
+impl From<usize> for LinearOptions {
+    fn from(outputs: usize) -> Self {
+        Self::new(outputs)
+    }
+}
+
+impl LinearOptions {
+    /// So many outputs.
+    pub fn new(outputs: usize) -> Self {
+        Self { outputs, weight: None, bias: Some(None) }
+    }
+
+    /// How the weight is filled at first.
+    #[must_use]
+    pub fn weight(mut self, init: Init) -> Self {
+        self.weight = Some(init);
+        self
+    }
+
+    /// Whether there is a bias.
+    #[must_use]
+    pub fn bias(mut self, bias: bool) -> Self {
+        self.bias = bias.then_some(self.bias.flatten());
+        self
+    }
+
+    /// A bias that is filled like this at first.
+    #[must_use]
+    pub fn bias_filled(mut self, init: Init) -> Self {
+        self.bias = Some(Some(init));
+        self
+    }
+}
+
 /// y = x Wᵀ + b over the last axis: (..., in) to (..., out). Parameters: `weight` (out, in), `bias` (out).
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Linear, LinearOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let hidden = Linear::new(scope.at("hidden"), 784, 100)?;
+/// let output = Linear::new(scope.at("output"), 100, LinearOptions::new(10).bias(false))?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Slot,
@@ -76,42 +126,56 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer with a bias, or without, filled as PyTorch fills it.
+    /// A layer with these [`LinearOptions`], or with so many outputs.
     ///
     /// # Errors
-    /// When there are no inputs or outputs or their product overflows, a name is taken, or memory runs out.
-    pub fn new(scope: Scope<'_>, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
-        check::sizes("linear", "inputs", &[inputs])?;
-        let init = Init::FanIn(inputs);
-        Self::filled(scope, inputs, outputs, init, bias.then_some(init))
-    }
-
-    /// A layer filled otherwise; without a bias when there is nothing to fill it.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new), and when an [`Init`] refuses its number.
-    pub fn filled(
-        mut scope: Scope<'_>,
-        inputs: usize,
-        outputs: usize,
-        weight: Init,
-        bias: Option<Init>,
-    ) -> Result<Self> {
-        check::sizes("linear", "inputs and outputs", &[inputs, outputs])?;
-        scope.whole(|scope| {
-            let weight = scope.parameter("weight", &[outputs, inputs], weight)?;
-            let bias = bias.map(|init| scope.parameter("bias", &[outputs], init)).transpose()?;
+    /// When there are no inputs or outputs or their product overflows, an [`Init`] refuses its number, a name is taken, or
+    /// memory runs out.
+    pub fn new(scope: Scope<'_>, inputs: usize, outputs: impl Into<LinearOptions>) -> Result<Self> {
+        let LinearOptions { outputs, weight, bias } = outputs.into();
+        scope.layer(|scope| {
+            check::sizes("linear", "inputs and outputs", &[inputs, outputs])?;
+            let default = Init::FanIn(inputs);
+            let weight = scope.parameter("weight", &[outputs, inputs], weight.unwrap_or(default))?;
+            let bias = bias.map(|init| scope.parameter("bias", &[outputs], init.unwrap_or(default))).transpose()?;
             Ok(Self { weight, bias })
         })
     }
 }
 
 impl Module for Linear {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let weight = pass.parameter(self.weight)?;
         let bias = self.bias.map(|bias| pass.parameter(bias)).transpose()?;
         let inputs: Vec<&Var> = [x, &weight].into_iter().chain(&bias).collect();
         Var::apply(matmul::Linear { bias: bias.is_some() }, &inputs).map_err(|error| pass.within(self.weight, error))
+    }
+}
+
+/// How a [`Dropout`] drops: single elements, unless told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DropoutOptions {
+    probability: f64,
+    whole_channels: bool,
+}
+
+impl From<f64> for DropoutOptions {
+    fn from(probability: f64) -> Self {
+        Self::new(probability)
+    }
+}
+
+impl DropoutOptions {
+    /// With this probability.
+    pub fn new(probability: f64) -> Self {
+        Self { probability, whole_channels: false }
+    }
+
+    /// Whether whole channels of (N, C, ...) are dropped (Tompson et al. 2015).
+    #[must_use]
+    pub fn whole_channels(mut self, whole_channels: bool) -> Self {
+        self.whole_channels = whole_channels;
+        self
     }
 }
 
@@ -126,69 +190,30 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// A layer that drops single elements.
+    /// A layer with these [`DropoutOptions`], or with this probability of single elements.
     ///
     /// # Errors
     /// When the probability isn't in [0, 1).
-    pub fn new(scope: &Scope<'_>, probability: f64) -> Result<Self> {
-        if !(0.0..1.0).contains(&probability) {
-            return Err(Error::argument("dropout", format!("a probability of {probability}")).expected("one in [0, 1)"));
-        }
-        Ok(Self { path: scope.path().to_owned(), probability, whole_channels: false })
-    }
-
-    /// The same, dropping whole channels of (N, C, ...) (Tompson et al. 2015).
-    #[must_use]
-    pub fn whole_channels(mut self) -> Self {
-        self.whole_channels = true;
-        self
+    pub fn new(scope: Scope<'_>, options: impl Into<DropoutOptions>) -> Result<Self> {
+        let DropoutOptions { probability, whole_channels } = options.into();
+        scope.layer(|scope| {
+            if !(0.0..1.0).contains(&probability) {
+                return Err(
+                    Error::argument("dropout", format!("a probability of {probability}")).expected("one in [0, 1)")
+                );
+            }
+            Ok(Self { path: scope.path().to_owned(), probability, whole_channels })
+        })
     }
 }
 
 impl Module for Dropout {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         if !pass.is_training() || self.probability == 0.0 {
             return Ok(x.clone());
         }
         let Self { probability, whole_channels, .. } = *self;
         Var::apply(dropout::Dropout { seed: pass.random(&self.path), probability, whole_channels }, &[x])
             .map_err(|error| error.within(self.path.clone()))
-    }
-}
-
-/// Interpolates (N, C, spatial...) to a multiple of its spatial size. [`Interpolate`] is the layer for a given size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upsample {
-    factors: Vec<usize>,
-    mode: Interpolation,
-}
-
-impl Upsample {
-    /// A layer with the multiple of each spatial axis, and how values between voxels are found.
-    ///
-    /// # Errors
-    /// When there isn't one factor to three, or one is 0.
-    pub fn new(factors: &[usize], mode: Interpolation) -> Result<Self> {
-        if !(1..=3).contains(&factors.len()) {
-            let what = format!("{} factors", factors.len());
-            return Err(Error::argument("upsample", what).expected("one for each of one to three axes"));
-        }
-        check::sizes("upsample", "the factors", factors)?;
-        Ok(Self { factors: factors.to_vec(), mode })
-    }
-}
-
-impl Module for Upsample {
-    fn forward(&self, x: &Var, _: &mut Pass) -> Result<Var> {
-        let spatial = x.shape().get(2..).unwrap_or_default();
-        if spatial.len() != self.factors.len() {
-            return Err(Error::shape("upsample", format!("{} factors", self.factors.len()))
-                .expected("one for each spatial axis of (N, C, spatial...)")
-                .shapes([x.shape()]));
-        }
-        let size: Vec<usize> =
-            spatial.iter().zip(&self.factors).map(|(size, factor)| size.saturating_mul(*factor)).collect();
-        element_count("upsample", &[&x.shape()[..2], &size].concat())?;
-        Var::apply(Interpolate { size, mode: self.mode }, &[x])
     }
 }

@@ -8,7 +8,7 @@ use tomograd_kernels::{
     norm::{self, Statistics},
 };
 
-use super::Conv;
+use super::{Conv, PerAxis, per_axis::from_lists};
 use crate::{BufferChange, Module, Pass, Scope, Slot, check, init::Init};
 
 /// Over which elements a norm takes mean and variance.
@@ -22,84 +22,120 @@ pub enum NormKind {
     Batch,
 }
 
+/// Which [`Norm`] it is: with γ and β, no activation, ε = 10⁻⁵, and a share of 0.1 of a new batch in the running statistics,
+/// unless told otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormOptions {
+    kind: NormKind,
+    activation: Option<Function>,
+    affine: bool,
+    epsilon: f64,
+    momentum: f64,
+}
+
+impl From<NormKind> for NormOptions {
+    fn from(kind: NormKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl NormOptions {
+    /// A norm of this kind.
+    pub fn new(kind: NormKind) -> Self {
+        Self { kind, activation: None, affine: true, epsilon: 1e-5, momentum: 0.1 }
+    }
+
+    /// With an activation behind the norm, in one operation with it.
+    #[must_use]
+    pub fn activation(mut self, activation: Function) -> Self {
+        self.activation = Some(activation);
+        self
+    }
+
+    /// Whether there are γ and β.
+    #[must_use]
+    pub fn affine(mut self, affine: bool) -> Self {
+        self.affine = affine;
+        self
+    }
+
+    /// With this ε.
+    #[must_use]
+    pub fn epsilon(mut self, epsilon: f64) -> Self {
+        self.epsilon = epsilon;
+        self
+    }
+
+    /// With this share of a new batch in the running statistics.
+    #[must_use]
+    pub fn momentum(mut self, momentum: f64) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    fn check(&self, channels: usize) -> Result<()> {
+        let groups = if let NormKind::Group(groups) = self.kind { groups } else { 1 };
+        check::groups("norm", groups, &[channels])?;
+        self.activation.map_or(Ok(()), |function| check::function("norm", function))?;
+        check::number("norm", "epsilon", self.epsilon, check::SMALLEST..=check::LARGEST)?;
+        check::number("norm", "the momentum", self.momentum, 0.0..=1.0)
+    }
+}
+
 /// A norm with γ and β, and an activation fused with it. Parameters: `weight`, `bias` (C); for [`NormKind::Batch`] the buffers
 /// `running_mean`, `running_var` (C) and `num_batches_tracked`, which a batch of no voxel leaves as they are.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Activation, Norm, NormKind, NormOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let batch = Norm::new(scope.at("bn"), 16, NormKind::Batch)?;
+/// let instance = NormOptions::new(NormKind::Instance).activation(Activation::LeakyRelu(0.01));
+/// let instance = Norm::new(scope.at("in"), 16, instance)?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Norm {
     channels: usize,
-    kind: NormKind,
-    activation: Option<Function>,
-    epsilon: f64,
-    momentum: f64,
+    options: NormOptions,
     /// γ and β.
     affine: Option<[Slot; 2]>,
     running: Option<[Slot; 3]>,
 }
 
 impl Norm {
-    /// A norm of `channels` channels, followed by `activation`.
+    /// A norm of `channels` channels with these [`NormOptions`], or of this [`NormKind`].
     ///
     /// # Errors
-    /// When there are no channels, the groups don't divide them, a number of the activation makes no sense, a name is taken,
-    /// or memory runs out.
-    pub fn new(mut scope: Scope<'_>, kind: NormKind, channels: usize, activation: Option<Function>) -> Result<Self> {
-        scope.whole(|scope| {
-            check_norm(kind, channels, activation)?;
-            let weight = scope.parameter("weight", &[channels], Init::Constant(1.0))?;
-            let bias = scope.parameter("bias", &[channels], Init::Constant(0.0))?;
-            Ok(Self { affine: Some([weight, bias]), ..Self::make(scope, kind, channels, activation)? })
+    /// When there are no channels, the groups don't divide them, a number of the activation makes no sense, ε isn't from 10⁻³⁰
+    /// to 10³⁰, the momentum isn't in [0, 1], a name is taken, or memory runs out.
+    pub fn new(scope: Scope<'_>, channels: usize, options: impl Into<NormOptions>) -> Result<Self> {
+        let options = options.into();
+        scope.layer(|scope| {
+            options.check(channels)?;
+            let mut parameter = |name, value| scope.parameter(name, &[channels], Init::Constant(value));
+            let affine = if options.affine { Some([parameter("weight", 1.0)?, parameter("bias", 0.0)?]) } else { None };
+            let running = match options.kind {
+                NormKind::Batch => {
+                    let device = scope.device();
+                    Some([
+                        scope.constant_buffer("running_mean", &[channels], 0.0)?,
+                        scope.constant_buffer("running_var", &[channels], 1.0)?,
+                        scope.buffer("num_batches_tracked", Tensor::zeros(&[], DType::I64, device)?)?,
+                    ])
+                }
+                _ => None,
+            };
+            Ok(Self { channels, options, affine, running })
         })
-    }
-
-    /// The same without γ and β.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn plain(mut scope: Scope<'_>, kind: NormKind, channels: usize, activation: Option<Function>) -> Result<Self> {
-        check_norm(kind, channels, activation)?;
-        scope.whole(|scope| Self::make(scope, kind, channels, activation))
-    }
-
-    fn make(scope: &mut Scope<'_>, kind: NormKind, channels: usize, activation: Option<Function>) -> Result<Self> {
-        let running = match kind {
-            NormKind::Batch => {
-                let device = scope.device();
-                Some([
-                    scope.constant_buffer("running_mean", &[channels], 0.0)?,
-                    scope.constant_buffer("running_var", &[channels], 1.0)?,
-                    scope.buffer("num_batches_tracked", Tensor::zeros(&[], DType::I64, device)?)?,
-                ])
-            }
-            _ => None,
-        };
-        Ok(Self { channels, kind, activation, epsilon: 1e-5, momentum: 0.1, affine: None, running })
-    }
-
-    /// With another ε than 10⁻⁵.
-    ///
-    /// # Errors
-    /// When it isn't from 10⁻³⁰ to 10³⁰.
-    pub fn epsilon(mut self, epsilon: f64) -> Result<Self> {
-        check::number("norm", "epsilon", epsilon, check::SMALLEST..=check::LARGEST)?;
-        self.epsilon = epsilon;
-        Ok(self)
-    }
-
-    /// With another share of a new batch in the running statistics than 0.1.
-    ///
-    /// # Errors
-    /// When it isn't in [0, 1].
-    pub fn momentum(mut self, momentum: f64) -> Result<Self> {
-        check::number("norm", "the momentum", momentum, 0.0..=1.0)?;
-        self.momentum = momentum;
-        Ok(self)
     }
 
     /// The operation, and its inputs after x.
     fn op(&self, pass: &Pass) -> Result<(norm::Norm, Vec<Var>)> {
         let affine = self.affine.iter().flatten();
         let mut inputs = affine.map(|&slot| pass.parameter(slot)).collect::<Result<Vec<_>>>()?;
-        let statistics = match (self.kind, self.running) {
+        let statistics = match (self.options.kind, self.running) {
             (NormKind::Instance, _) => Statistics::Instance,
             (NormKind::Group(groups), _) => Statistics::Group(groups),
             (NormKind::Batch, Some([mean, variance, _])) if !pass.is_training() => {
@@ -111,21 +147,21 @@ impl Norm {
         Ok((
             norm::Norm {
                 statistics,
-                epsilon: self.epsilon,
+                epsilon: self.options.epsilon,
                 affine: self.affine.is_some(),
-                activation: self.activation,
+                activation: self.options.activation,
             },
             inputs,
         ))
     }
 
     /// Takes the batch's statistics up into the running ones; gives y.
-    fn finish(&self, mut outputs: Vec<Var>, pass: &mut Pass) -> Result<Var> {
+    fn finish(&self, mut outputs: Vec<Var>, pass: &Pass) -> Result<Var> {
         if let (Some([mean, variance, batches]), [_, batch_mean, batch_variance]) = (self.running, &outputs[..]) {
             // A batch of nothing has no statistics.
             if outputs[0].value().count() > 0 {
                 for (slot, batch) in [(mean, batch_mean), (variance, batch_variance)] {
-                    let change = BufferChange::Blend { value: batch.value().clone(), weight: self.momentum };
+                    let change = BufferChange::Blend { value: batch.value().clone(), weight: self.options.momentum };
                     pass.update_buffer(slot, change)?;
                 }
                 pass.update_buffer(batches, BufferChange::Count(1))?;
@@ -135,14 +171,8 @@ impl Norm {
     }
 }
 
-fn check_norm(kind: NormKind, channels: usize, activation: Option<Function>) -> Result<()> {
-    let groups = if let NormKind::Group(groups) = kind { groups } else { 1 };
-    check::groups("norm", groups, &[channels])?;
-    activation.map_or(Ok(()), |function| check::function("norm", function))
-}
-
 impl Module for Norm {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let (op, rest) = self.op(pass)?;
         let inputs: Vec<&Var> = std::iter::once(x).chain(&rest).collect();
         let outputs = Var::apply_all(op, &inputs).map_err(|error| match self.affine {
@@ -150,6 +180,35 @@ impl Module for Norm {
             None => error,
         })?;
         self.finish(outputs, pass)
+    }
+}
+
+/// The axes of a [`LayerNorm`], and its ε: 10⁻⁵ unless told otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerNormOptions {
+    shape: Vec<usize>,
+    epsilon: f64,
+}
+
+impl From<usize> for LayerNormOptions {
+    fn from(size: usize) -> Self {
+        Self::new(size)
+    }
+}
+
+from_lists!(LayerNormOptions: shape => LayerNormOptions::new(shape));
+
+impl LayerNormOptions {
+    /// Last axes of this shape: a number is that of the last axis, a list one for each.
+    pub fn new(shape: impl Into<PerAxis>) -> Self {
+        Self { shape: shape.into().given().to_vec(), epsilon: 1e-5 }
+    }
+
+    /// With this ε.
+    #[must_use]
+    pub fn epsilon(mut self, epsilon: f64) -> Self {
+        self.epsilon = epsilon;
+        self
     }
 }
 
@@ -162,37 +221,29 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// A norm over last axes of this shape, ε being 10⁻⁵.
+    /// A norm with these [`LayerNormOptions`], or over last axes of this shape.
     ///
     /// # Errors
-    /// When there is no axis, or one of size 0, a name is taken, or memory runs out.
-    pub fn new(mut scope: Scope<'_>, shape: &[usize]) -> Result<Self> {
-        if shape.is_empty() {
-            return Err(Error::argument("layer_norm", "a shape of no axes").expected("one axis at least"));
-        }
-        check::sizes("layer_norm", "the sizes of the axes", shape)?;
-        scope.whole(|scope| {
+    /// When there is no axis, or one of size 0, ε isn't from 10⁻³⁰ to 10³⁰, a name is taken, or memory runs out.
+    pub fn new(scope: Scope<'_>, options: impl Into<LayerNormOptions>) -> Result<Self> {
+        let LayerNormOptions { shape, epsilon } = options.into();
+        scope.layer(|scope| {
+            if shape.is_empty() {
+                return Err(Error::argument("layer_norm", "a shape of no axes").expected("one axis at least"));
+            }
+            check::sizes("layer_norm", "the sizes of the axes", &shape)?;
+            check::number("layer_norm", "epsilon", epsilon, check::SMALLEST..=check::LARGEST)?;
             Ok(Self {
-                op: norm::LayerNorm { axes: shape.len(), epsilon: 1e-5, affine: true },
-                weight: scope.parameter("weight", shape, Init::Constant(1.0))?,
-                bias: scope.parameter("bias", shape, Init::Constant(0.0))?,
+                op: norm::LayerNorm { axes: shape.len(), epsilon, affine: true },
+                weight: scope.parameter("weight", &shape, Init::Constant(1.0))?,
+                bias: scope.parameter("bias", &shape, Init::Constant(0.0))?,
             })
         })
-    }
-
-    /// With another ε.
-    ///
-    /// # Errors
-    /// When it isn't from 10⁻³⁰ to 10³⁰.
-    pub fn epsilon(mut self, epsilon: f64) -> Result<Self> {
-        check::number("layer_norm", "epsilon", epsilon, check::SMALLEST..=check::LARGEST)?;
-        self.op.epsilon = epsilon;
-        Ok(self)
     }
 }
 
 impl Module for LayerNorm {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         Var::apply(self.op.clone(), &[x, &pass.parameter(self.weight)?, &pass.parameter(self.bias)?])
             .map_err(|error| pass.within(self.weight, error))
     }
@@ -224,7 +275,7 @@ impl ConvNormActivation {
     ///
     /// # Errors
     /// When the inputs don't fit.
-    pub fn forward_two(&self, first: &Var, second: &Var, pass: &mut Pass) -> Result<Var> {
+    pub fn forward_two(&self, first: &Var, second: &Var, pass: &Pass) -> Result<Var> {
         self.run(&[first, second], pass)
     }
 
@@ -233,7 +284,7 @@ impl ConvNormActivation {
         self.conv.out_channels()
     }
 
-    fn run(&self, x: &[&Var], pass: &mut Pass) -> Result<Var> {
+    fn run(&self, x: &[&Var], pass: &Pass) -> Result<Var> {
         let (conv, mut inputs) = self.conv.inputs(x, pass)?;
         let (norm, rest) = self.norm.op(pass)?;
         inputs.extend(rest);
@@ -244,7 +295,7 @@ impl ConvNormActivation {
 }
 
 impl Module for ConvNormActivation {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         self.run(&[x], pass)
     }
 }

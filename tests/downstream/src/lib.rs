@@ -17,14 +17,14 @@ impl SqueezeExcite {
         let kernel = vec![1; rank];
         let squeezed = (channels / 2).max(1);
         Ok(Self {
-            reduce: Conv::new(scope.at("fc1"), channels, squeezed, &kernel)?.build()?,
-            expand: Conv::new(scope.at("fc2"), squeezed, channels, &kernel)?.build()?,
+            reduce: Conv::new(scope.at("fc1"), channels, squeezed, &kernel)?,
+            expand: Conv::new(scope.at("fc2"), squeezed, channels, &kernel)?,
         })
     }
 }
 
 impl Module for SqueezeExcite {
-    fn forward(&self, x: &Var, pass: &mut Pass) -> Result<Var> {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let gate = self.reduce.forward(&x.mean_spatial()?, pass)?.silu()?;
         x.mul(&self.expand.forward(&gate, pass)?.sigmoid()?)
     }

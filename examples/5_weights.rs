@@ -1,0 +1,51 @@
+//! Fifth job: the weights of another program. A MeshNet that PyTorch trained and wrote (`tests/golden/meshnet.py`) segments a scan.
+//!
+//!     cargo run --release --example 5_weights
+
+use std::path::Path;
+use tomograd::{
+    io::safetensors,
+    pipeline::{alignment, evaluate_volumes},
+    prelude::*,
+};
+
+/// MeshNet (Fedorov et al. 2017): convolutions of one width, more and more dilated. Names as in PyTorch's `nn.Sequential`.
+fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential> {
+    let (mut net, mut channels) = (Sequential::new(), 1);
+    for (block, dilation) in [1, 2, 4, 2, 1].into_iter().enumerate() {
+        let kernel = Kernel::d3(3).padding(dilation).dilation(dilation);
+        let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu);
+        net = net.then(Conv::new(scope.at(block).at(0), channels, width, kernel)?).then(Norm::new(
+            scope.at(block).at(1),
+            width,
+            norm,
+        )?);
+        channels = width;
+    }
+    Ok(net.then(Conv::new(scope.at(5), width, classes, Kernel::d3(1))?))
+}
+
+/// The file's names begin with that of the attribute that holds the network.
+fn load(params: &mut Params, file: &Path) -> Result<()> {
+    let weights = safetensors::load(file)?.tensors.into_iter();
+    params.load(weights.map(|(name, value)| (name.replacen("model.", "", 1), value)))
+}
+
+fn main() -> Result<()> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
+    let mut params = Params::new(Device::Cpu, Seed::new(0));
+    let net = meshnet(params.root(), 8, 3)?;
+    load(&mut params, &data.join("meshnet.safetensors"))?;
+
+    let preparation = Preparation::new([40, 56, 40], ["background", "anterior", "posterior"])?.orientation("RAS")?;
+    let scan = Volume::read(data.join("hippocampus/images/hippocampus_343.nii.gz"))?;
+    let mask = preparation.segment(&scan, |patches| {
+        let pass = Pass::eval(&params)?;
+        Ok(net.forward(&pass.input(patches), &pass)?.into_value())
+    })?;
+    let truth = Volume::read(data.join("hippocampus/labels/hippocampus_343.nii.gz"))?;
+    for (class, metrics) in preparation.foreground().zip(evaluate_volumes(&mask, &truth, 3, alignment::TOLERANCE)?) {
+        println!("{class}: Dice {:.3}", metrics.dice);
+    }
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! Pooling and upsampling: layers without parameters, for any number of spatial axes.
+
+use tomograd_autodiff::Var;
+use tomograd_core::{Error, Result, element_count};
+use tomograd_kernels::{
+    Meta, Op, pool,
+    resample::{Interpolate, Interpolation},
+};
+
+use super::{PerAxis, per_axis::from_lists};
+use crate::{Module, Pass, check};
+
+/// The window of a pooling layer and how it moves: side by side, no padding, unless told otherwise. A number is for all
+/// spatial axes, as many as the input has; a list is one for each.
+///
+/// ```
+/// use tomograd_nn::{MaxPool, Window};
+/// let halved = MaxPool::new(2)?;
+/// let overlapping = MaxPool::new(Window::new(3).stride(2).padding(1))?;
+/// let in_plane = MaxPool::new([1, 2, 2])?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    size: PerAxis,
+    stride: Option<PerAxis>,
+    padding: PerAxis,
+    dilation: PerAxis,
+    ceil_mode: bool,
+    count_padding: bool,
+}
+
+impl From<usize> for Window {
+    fn from(size: usize) -> Self {
+        Self::new(size)
+    }
+}
+
+from_lists!(Window: sizes => Window::new(sizes));
+
+impl Window {
+    /// Windows of this size, side by side.
+    pub fn new(size: impl Into<PerAxis>) -> Self {
+        Self {
+            size: size.into(),
+            stride: None,
+            padding: PerAxis::All(0),
+            dilation: PerAxis::All(1),
+            ceil_mode: false,
+            count_padding: true,
+        }
+    }
+
+    /// From one window to the next; without it the size.
+    #[must_use]
+    pub fn stride(mut self, stride: impl Into<PerAxis>) -> Self {
+        self.stride = Some(stride.into());
+        self
+    }
+
+    /// Places on both sides that hold nothing (of an average: zeros); at most half a window.
+    #[must_use]
+    pub fn padding(mut self, padding: impl Into<PerAxis>) -> Self {
+        self.padding = padding.into();
+        self
+    }
+
+    /// From one voxel of a window to the next, for [`MaxPool`].
+    #[must_use]
+    pub fn dilation(mut self, dilation: impl Into<PerAxis>) -> Self {
+        self.dilation = dilation.into();
+        self
+    }
+
+    /// Whether windows may reach beyond the end.
+    #[must_use]
+    pub fn ceil_mode(mut self, ceil_mode: bool) -> Self {
+        self.ceil_mode = ceil_mode;
+        self
+    }
+
+    /// Whether the zeros of the padding count in the mean, as they do unless told otherwise; for [`AveragePool`].
+    #[must_use]
+    pub fn count_padding(mut self, count_padding: bool) -> Self {
+        self.count_padding = count_padding;
+        self
+    }
+
+    /// The numbers for `rank` spatial axes: size, stride, padding, dilation.
+    fn axes(&self, operation: &str, rank: usize) -> Result<[Vec<usize>; 4]> {
+        let numbers = |name, numbers: &PerAxis| numbers.numbers(operation, name, rank);
+        Ok([
+            numbers("window", &self.size)?,
+            numbers("stride", self.stride.as_ref().unwrap_or(&self.size))?,
+            numbers("padding", &self.padding)?,
+            numbers("dilation", &self.dilation)?,
+        ])
+    }
+
+    /// Checks all that doesn't depend on the input, with the operation for a number of axes.
+    fn check<O: Op>(&self, operation: &str, op: impl Fn(usize) -> Result<O>) -> Result<()> {
+        let lists = [Some(&self.size), self.stride.as_ref(), Some(&self.padding), Some(&self.dilation)];
+        let mut rank = 1;
+        for list in lists.into_iter().flatten() {
+            list.check_length(operation, "a window")?;
+            if let PerAxis::Each(numbers) = list {
+                rank = numbers.len();
+            }
+        }
+        let [size, stride, _, dilation] = self.axes(operation, rank)?;
+        // No size beyond this makes sense, and none below it overflows.
+        let most = 1 << 20;
+        for (name, numbers) in [("the window", &size), ("the stride", &stride), ("the dilation", &dilation)] {
+            if numbers.iter().any(|number| !(1..=most).contains(number)) {
+                return Err(
+                    Error::argument(operation, format!("{name}: {numbers:?}")).expected("numbers from 1 to 2^20")
+                );
+            }
+        }
+        // An image that a window fills.
+        let spans = size.iter().zip(&dilation).map(|(size, dilation)| dilation * (size - 1) + 1);
+        let shape = [1, 1].into_iter().chain(spans).collect();
+        let x = Meta { shape, dtype: tomograd_core::DType::F32, device: tomograd_core::Device::Cpu };
+        op(rank)?.infer(&[x]).map(drop)
+    }
+}
+
+fn spatial_rank(x: &Var) -> usize {
+    x.rank().saturating_sub(2)
+}
+
+/// The maximum of each window of (N, C, spatial...); padding never wins, a NaN does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaxPool {
+    window: Window,
+}
+
+impl MaxPool {
+    /// A layer with this [`Window`], or with its size: a number or a list.
+    ///
+    /// # Errors
+    /// When a number is 0 or beyond 2²⁰, the padding more than half a window, lists differ in length or are for more than three
+    /// axes, or `count_padding` was turned off, since nothing is counted.
+    pub fn new(window: impl Into<Window>) -> Result<Self> {
+        let layer = Self { window: window.into() };
+        if !layer.window.count_padding {
+            return Err(Error::argument("max_pool", "padding that doesn't count").expected("a window of an average"));
+        }
+        layer.window.check("max_pool", |rank| layer.op(rank))?;
+        Ok(layer)
+    }
+
+    fn op(&self, rank: usize) -> Result<pool::MaxPool> {
+        let [kernel, stride, padding, dilation] = self.window.axes("max_pool", rank)?;
+        Ok(pool::MaxPool { kernel, stride, padding, dilation, ceil_mode: self.window.ceil_mode })
+    }
+}
+
+impl Module for MaxPool {
+    fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
+        Var::apply(self.op(spatial_rank(x))?, &[x])
+    }
+}
+
+/// The mean of each window of (N, C, spatial...).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AveragePool {
+    window: Window,
+}
+
+impl AveragePool {
+    /// A layer with this [`Window`], or with its size: a number or a list.
+    ///
+    /// # Errors
+    /// When a number is 0 or beyond 2²⁰, the padding more than half a window, lists differ in length or are for more than three
+    /// axes, or there is a dilation.
+    pub fn new(window: impl Into<Window>) -> Result<Self> {
+        let layer = Self { window: window.into() };
+        if layer.window.dilation.given().iter().any(|&dilation| dilation != 1) {
+            return Err(Error::argument("average_pool", format!("a dilation of {:?}", layer.window.dilation.given()))
+                .expected("none: only maxima have one"));
+        }
+        layer.window.check("average_pool", |rank| layer.op(rank))?;
+        Ok(layer)
+    }
+
+    fn op(&self, rank: usize) -> Result<pool::AveragePool> {
+        let [kernel, stride, padding, _] = self.window.axes("average_pool", rank)?;
+        let (ceil_mode, count_include_pad) = (self.window.ceil_mode, self.window.count_padding);
+        Ok(pool::AveragePool { kernel, stride, padding, ceil_mode, count_include_pad })
+    }
+}
+
+impl Module for AveragePool {
+    fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
+        Var::apply(self.op(spatial_rank(x))?, &[x])
+    }
+}
+
+/// The output of an adaptive layer, if it can be one.
+fn checked_output(operation: &str, output: PerAxis) -> Result<PerAxis> {
+    output.check_length(operation, "an output")?;
+    check::sizes(operation, "the output", output.given())?;
+    Ok(output)
+}
+
+/// The maxima of equal shares of (N, C, spatial...), which overlap where the sizes don't divide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdaptiveMaxPool {
+    output: PerAxis,
+}
+
+impl AdaptiveMaxPool {
+    /// A layer whose output has this spatial size: a number for all axes, or a list.
+    ///
+    /// # Errors
+    /// When a number is 0, or the list is for more than three axes.
+    pub fn new(output: impl Into<PerAxis>) -> Result<Self> {
+        Ok(Self { output: checked_output("adaptive_max_pool", output.into())? })
+    }
+}
+
+impl Module for AdaptiveMaxPool {
+    fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
+        let output = self.output.numbers("adaptive_max_pool", "output", spatial_rank(x))?;
+        Var::apply(pool::AdaptiveMaxPool { output }, &[x])
+    }
+}
+
+/// The means of equal shares of (N, C, spatial...), which overlap where the sizes don't divide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdaptiveAveragePool {
+    output: PerAxis,
+}
+
+impl AdaptiveAveragePool {
+    /// A layer whose output has this spatial size: a number for all axes, or a list.
+    ///
+    /// # Errors
+    /// When a number is 0, or the list is for more than three axes.
+    pub fn new(output: impl Into<PerAxis>) -> Result<Self> {
+        Ok(Self { output: checked_output("adaptive_average_pool", output.into())? })
+    }
+}
+
+impl Module for AdaptiveAveragePool {
+    fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
+        let output = self.output.numbers("adaptive_average_pool", "output", spatial_rank(x))?;
+        Var::apply(pool::AdaptiveAveragePool { output }, &[x])
+    }
+}
+
+/// How much larger an [`Upsample`] makes its input, and how values between voxels are found: the nearest one's, unless told
+/// otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpsampleOptions {
+    factors: PerAxis,
+    mode: Interpolation,
+}
+
+impl From<usize> for UpsampleOptions {
+    fn from(factor: usize) -> Self {
+        Self::new(factor)
+    }
+}
+
+from_lists!(UpsampleOptions: factors => UpsampleOptions::new(factors));
+
+impl UpsampleOptions {
+    /// This multiple of each spatial axis.
+    pub fn new(factors: impl Into<PerAxis>) -> Self {
+        Self { factors: factors.into(), mode: Interpolation::Nearest }
+    }
+
+    /// How values between voxels are found.
+    #[must_use]
+    pub fn mode(mut self, mode: Interpolation) -> Self {
+        self.mode = mode;
+        self
+    }
+}
+
+/// Interpolates (N, C, spatial...) to a multiple of its spatial size. [`Interpolate`] is the layer for a given size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upsample {
+    options: UpsampleOptions,
+}
+
+impl Upsample {
+    /// A layer with these [`UpsampleOptions`], or with the factor: a number or a list.
+    ///
+    /// # Errors
+    /// When a list isn't of one to three factors, or one is 0.
+    pub fn new(options: impl Into<UpsampleOptions>) -> Result<Self> {
+        let options = options.into();
+        options.factors.check_length("upsample", "factors")?;
+        check::sizes("upsample", "the factors", options.factors.given())?;
+        Ok(Self { options })
+    }
+}
+
+impl Module for Upsample {
+    fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
+        let spatial = x.shape().get(2..).unwrap_or_default();
+        let factors = self.options.factors.numbers("upsample", "factors", spatial.len())?;
+        let size: Vec<usize> = spatial.iter().zip(factors).map(|(size, factor)| size.saturating_mul(factor)).collect();
+        element_count("upsample", &[&x.shape()[..x.rank() - spatial.len()], &size].concat())?;
+        Var::apply(Interpolate { size, mode: self.options.mode }, &[x])
+    }
+}
