@@ -49,7 +49,8 @@ fn corner_shape(random: &mut Random) -> (usize, ConvShape) {
         let (shape, most) = match random.below(8) {
             0 => (channel_corner(random, rank), 400_000),
             1..=3 if rank > 1 => (winograd_corner(random, rank), 4_000_000),
-            _ => (axis_corner(random, rank), 400_000),
+            4 if rank > 1 => (tall_corner(random, rank), 100_000),
+            _ => (axis_corner(random, rank), 100_000),
         };
         if shape.multiply_adds() <= most {
             return (rank, shape);
@@ -100,20 +101,28 @@ fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
         if plain {
             // Nothing but a kernel that keeps the size.
             let tall = registry::around(random, &TAP_BLOCKS[1..]);
-            // Along columns, where taps are in groups, mostly a tall one.
-            let kernels = match axis {
-                axis if axis == long => [1, 3, 5],
-                1 => [3, tall | 1, tall | 1],
-                _ => [1, 3, if rank == 2 { tall | 1 } else { 5 }],
-            };
-            let kernel = pick(random, &kernels);
-            // Of a tall kernel the first and the last taps see voxels too.
-            let size = if kernel > 5 { size.max(kernel / 2 + 1) } else { size };
+            let kernel = if axis == long { pick(random, &[1, 3, 5]) } else { pick(random, &[3, 5, tall]) | 1 };
             (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
             continue;
         }
         let blocks = [(); 2].map(|()| registry::around(random, &TAP_BLOCKS));
         tap_corner(random, &mut shape, axis, size, &[1, 2, 3, 3, 3, blocks[0], blocks[1]]);
+    }
+    shape
+}
+
+/// As many groups as channels, and columns of so many taps that their weights are in registers in groups; all taps see voxels.
+fn tall_corner(random: &mut Random, rank: usize) -> ConvShape {
+    let (groups, outputs) = (pick(random, &[2, 3]), pick(random, &[1, 1, 2]));
+    let mut shape = unit_shape(random, groups, 1, outputs);
+    for axis in 3 - rank..3 {
+        let (size, kernel) = if axis == 1 {
+            let kernel = registry::around(random, &TAP_BLOCKS[1..]).max(3);
+            (pick(random, &[kernel / 2 + 1, kernel, 17]), kernel)
+        } else {
+            (pick(random, &[1, 2, 5, 17]), pick(random, &[1, 3]))
+        };
+        (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
     }
     shape
 }
