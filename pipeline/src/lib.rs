@@ -13,6 +13,7 @@ pub mod dataset;
 pub mod loader;
 pub mod metrics;
 pub mod preparation;
+#[cfg(feature = "progress")]
 pub mod progress;
 pub mod report;
 pub mod sliding_window;

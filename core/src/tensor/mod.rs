@@ -1,5 +1,6 @@
 //! The tensor: a value of a run-time dtype on a device.
 
+#[cfg(feature = "ndarray")]
 mod convert;
 mod create;
 mod display;
