@@ -74,9 +74,9 @@ fn prints_so_that_a_person_can_read_it() {
     let turned = iota(&[2, 4]).transpose(0, 1).unwrap();
     assert_eq!(
         format!("{turned:?}"),
-        "Tensor(f64 (4, 2) cpu, strides [1, 4]: 0.0000, 4.0000, 1.0000, 5.0000, 2.0000, 6.0000, ...)"
+        "Tensor(f32 (4, 2) cpu, strides [1, 4]: 0.0000, 4.0000, 1.0000, 5.0000, 2.0000, 6.0000, ...)"
     );
-    assert_eq!(format!("{:?}", iota(&[0])), "Tensor(f64 (0,) cpu, strides [1]:)");
+    assert_eq!(format!("{:?}", iota(&[0])), "Tensor(f32 (0,) cpu, strides [1]:)");
 }
 
 #[test]
