@@ -30,7 +30,7 @@ impl Op for Custom {
         Ok(vec![self.output.clone()])
     }
 
-    fn forward_cpu(&self, _: &Context, _: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+    fn forward(&self, _: &Context, _: &[&Tensor], _: &[Meta]) -> Result<Forward> {
         Err(Error::new(ErrorKind::Graph, "custom", "the function has run already"))
     }
 
@@ -42,7 +42,7 @@ impl Op for Custom {
         true
     }
 
-    fn backward_cpu(
+    fn backward(
         &self,
         _: &Context,
         saved: Saved,

@@ -134,8 +134,8 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
             #[inline(always)]
             |r, distance| sums[r] = sums[r].add(distance),
         );
-        for r in 0..R {
-            centers[r] = T::from_f64(centers[r].to_f64() + sums[r].horizontal_sum().to_f64() / count);
+        for (center, sum) in centers.iter_mut().zip(sums) {
+            *center = T::from_f64(center.to_f64() + sum.horizontal_sum().to_f64() / count);
         }
         // From the mean, as rounded: their sum gives what rounding lost.
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
