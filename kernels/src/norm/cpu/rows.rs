@@ -159,6 +159,7 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
 
 /// Takes the distances of blocks of one length from a center each, sixteen of one block after sixteen of another.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // Of several rows at once, whose numbers have the same place.
 fn distances<S: Simd, T: Real, const R: usize>(
     blocks: [&[T]; R],
     centers: [T; R],
