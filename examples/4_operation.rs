@@ -53,7 +53,7 @@ impl Op for Isru {
 
 fn main() -> Result<()> {
     let x = Tensor::normal(&[3, 4], 0.0, 1.0, Seed::new(1), DType::F64, Device::Cpu)?;
-    gradcheck::operation(Isru, &[x.clone()])?;
+    gradcheck::operation(Isru, std::slice::from_ref(&x))?;
     let tape = Tape::recording(Context::default());
     println!("{:?}", Var::apply(Isru, &[&tape.leaf(x)?])?.value().to_vec::<f64>()?);
     Ok(())

@@ -10,7 +10,7 @@ use tomograd::{
 };
 
 /// MeshNet (Fedorov et al. 2017): convolutions of one width, more and more dilated. Names as in PyTorch's `nn.Sequential`.
-fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential> {
+pub fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential> {
     let (mut net, mut channels) = (Sequential::new(), 1);
     for (block, dilation) in [1, 2, 4, 2, 1].into_iter().enumerate() {
         let kernel = Kernel::d3(3).padding(dilation).dilation(dilation);
@@ -26,7 +26,7 @@ fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential>
 }
 
 /// The file's names begin with that of the attribute that holds the network.
-fn load(params: &mut Params, file: &Path) -> Result<()> {
+pub fn load(params: &mut Params, file: &Path) -> Result<()> {
     let weights = safetensors::load(file)?.tensors.into_iter();
     params.load(weights.map(|(name, value)| (name.replacen("model.", "", 1), value)))
 }

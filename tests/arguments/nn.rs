@@ -7,8 +7,8 @@ use tomograd::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Kernel, LayerNorm, LayerNormOptions, Linear,
         LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
-        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck,
-        init::Init, losses, schedule,
+        PRelu, ParamInfo, Params, Pass, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck, init::Init,
+        losses, schedule,
     },
 };
 
@@ -115,10 +115,6 @@ cases! {
     "nn::AdamW::decay": (decay: f64 = 0.1) => {
         Ok::<_, Error>(stepped(|params| AdamW::new(params, 0.1)?.decay(decay))? || decay > 1e37)
     };
-    "nn::AdamW::group": (rate: f64 = 0.1, decay: f64 = 0.1) => {
-        let group = Group::new().rate(rate).decay(decay);
-        Ok::<_, Error>(stepped(|params| AdamW::new(params, 0.1)?.group(|_| true, group))? || rate > 1e37)
-    };
     "nn::AdamW::epsilon": (epsilon: f64 = 1e-8) => {
         stepped(|params| AdamW::new(params, 0.1)?.epsilon(epsilon))
     };
@@ -134,10 +130,6 @@ cases! {
     };
     "nn::Sgd::decay": (decay: f64 = 0.1) => {
         Ok::<_, Error>(stepped(|params| Sgd::new(params, 0.1)?.decay(decay))? || decay > 1e37)
-    };
-    "nn::Sgd::group": (rate: f64 = 0.1, decay: f64 = 0.1) => {
-        let group = Group::new().rate(rate).decay(decay);
-        Ok::<_, Error>(stepped(|params| Sgd::new(params, 0.1)?.group(|_| true, group))? || rate > 1e37)
     };
     "nn::Sgd::momentum": (momentum: f64 = 0.9) => {
         stepped(|params| Sgd::new(params, 0.1)?.momentum(momentum)?.nesterov())
@@ -218,7 +210,6 @@ cases! {
     "nn::Kernel::output_padding": (output_padding: Vec<usize> = vec![1, 0]) => {
         transposed(Kernel::d2(3).stride(2).output_padding(output_padding))
     };
-    "nn::PerAxis {}": (sizes: Vec<usize> = vec![3, 2]) => conv(Kernel::d2(PerAxis::Each(sizes)));
     "nn::MaxPool::new": (sizes: Vec<usize> = vec![2, 3], one: usize = 2) => {
         Ok::<_, Error>(pooled(&[1, 2, 4, 5], MaxPool::new(sizes)?)? && pooled(&[1, 2, 4, 5], MaxPool::new(one)?)?)
     };

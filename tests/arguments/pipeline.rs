@@ -208,11 +208,6 @@ cases! {
         segments(&preparation()?.spacing(spacing)?)
     };
     "pipeline::Preparation::overlap": (overlap: f64 = 0.25) => segments(&preparation()?.overlap(overlap)?);
-    "pipeline::Preparation::activation": (classes: usize = 3) => {
-        let names = (0..classes.min(300)).map(|class| class.to_string());
-        let preparation = Preparation::new([2, 3, 4], names)?.activation(Activation::Sigmoid);
-        Ok::<_, Error>(preparation.maps() + 1 == classes.min(300) && segments(&preparation)?)
-    };
     "pipeline::Preparation::channels": (
         percentiles: (f64, f64) = (1.0, 99.0),
         mean: f64 = 1.0,
