@@ -32,8 +32,8 @@ fn refused<T>(what: &str, make: impl FnOnce(Scope<'_>) -> Result<T>) {
 fn convolutions() {
     type Change = fn(Scope<'_>) -> Result<()>;
     let cases: [(&str, Change); 23] = [
-        ("no axes", |s| Conv::new(s, 1, 1, &[]).map(drop)),
-        ("four axes", |s| Conv::new(s, 1, 1, &[1; 4]).map(drop)),
+        ("no axes", |s| Conv::new(s, 1, 1, []).map(drop)),
+        ("four axes", |s| Conv::new(s, 1, 1, [1; 4]).map(drop)),
         ("no input channels", |s| Conv::new(s, 0, 1, [3]).map(drop)),
         ("no output channels", |s| Conv::new(s, 1, 0, [3]).map(drop)),
         ("a kernel of 0", |s| Conv::new(s, 1, 1, [3, 0]).map(drop)),
@@ -85,7 +85,7 @@ fn other_layers() {
         refused("too many channels", |s| Norm::new(s, HUGE, kind));
     }
     refused("a layer norm of nothing", |s| LayerNorm::new(s, []));
-    refused("a layer norm of an axis of 0", |s| LayerNorm::new(s, &[3, 0]));
+    refused("a layer norm of an axis of 0", |s| LayerNorm::new(s, [3, 0]));
     refused("no inputs", |s| Linear::new(s, 0, 3));
     refused("no outputs", |s| Linear::new(s, 3, 0));
     refused("weights that overflow", |s| Linear::new(s, HUGE, LinearOptions::new(2).bias(false)));
@@ -300,7 +300,7 @@ fn a_layer_that_fails_half_way_leaves_no_parameters() {
     assert!(Conv::new(params.root().at("x"), 1, 2, [3]).is_err());
     assert!(Linear::new(params.root().at("x"), 1, 2).is_err());
     assert!(Norm::new(params.root().at("x"), 2, NormKind::Batch).is_err());
-    assert!(LayerNorm::new(params.root().at("x"), &[2]).is_err());
+    assert!(LayerNorm::new(params.root().at("x"), [2]).is_err());
     params.root().parameter("out_proj.bias", &[1], Init::Constant(0.0)).unwrap();
     assert!(MultiHeadAttention::new(params.root(), 4, 2).is_err());
     let after: Vec<String> = params.state().map(|(name, _)| name.to_owned()).collect();
