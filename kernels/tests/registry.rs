@@ -508,7 +508,7 @@ fn every_way_to_write_in_place_gives_the_same_bits() {
         ways.extend([1, 2, 5].map(|threads| Settings::default().threads(threads)));
         ways.push(Settings::default().order(Order::Shuffled(3)));
         for settings in ways {
-            assert_eq!(with_settings(settings.clone(), run)?, expected, "{settings:?}");
+            assert_eq!(with_settings(settings, run)?, expected, "{settings:?}");
         }
         let (before, _, after) = in_place(case, DType::F32, Device::Meta)?;
         assert_eq!(metas(&before), metas(&after), "on the meta device");

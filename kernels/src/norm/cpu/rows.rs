@@ -134,8 +134,8 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
             #[inline(always)]
             |r, distance| sums[r] = sums[r].add(distance),
         );
-        for r in 0..R {
-            centers[r] = T::from_f64(centers[r].to_f64() + sums[r].horizontal_sum().to_f64() / count);
+        for (center, sum) in centers.iter_mut().zip(sums) {
+            *center = T::from_f64(center.to_f64() + sum.horizontal_sum().to_f64() / count);
         }
         // From the mean, as rounded: their sum gives what rounding lost.
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
@@ -159,6 +159,7 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
 
 /// Takes the distances of blocks of one length from a center each, sixteen of one block after sixteen of another.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // Of several rows at once, whose numbers have the same place.
 fn distances<S: Simd, T: Real, const R: usize>(
     blocks: [&[T]; R],
     centers: [T; R],
