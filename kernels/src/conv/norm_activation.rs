@@ -10,7 +10,7 @@ use crate::{Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, Saved
 /// operation that follows needs it ([`Op::recompute`]).
 ///
 /// Inputs: those of the convolution, then those of the norm after its x. With statistics that are given
-/// ([`Statistics::Running`]) the norm is folded into the convolution's store.
+/// ([`Statistics::Running`](crate::norm::Statistics::Running)) the norm is folded into the convolution's store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvNormActivation {
     /// The convolution.
