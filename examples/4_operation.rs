@@ -8,11 +8,7 @@ use tomograd::prelude::*;
 /// (1 + x²)^(−3/2).
 fn isru(x: &Var) -> Result<Var> {
     let power = |x: &Tensor, exponent| x.square()?.add(1.0)?.pow(exponent);
-    Var::custom(
-        &[x],
-        move |x| x[0].mul(&power(&x[0], -0.5)?),
-        move |x, _, dy| Ok(vec![dy.mul(&power(&x[0], -1.5)?)?]),
-    )
+    Var::custom(&[x], move |x| x[0].mul(&power(&x[0], -0.5)?), move |x, _, dy| Ok(vec![dy.mul(&power(&x[0], -1.5)?)?]))
 }
 
 fn main() -> Result<()> {
