@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{Context, Saved, methods::*, run_backward, run_recompute};
+use tomograd_kernels::{Context, methods::*, run_backward, run_recompute};
 
 use crate::{
     Tape, Var,
@@ -171,7 +171,7 @@ impl Walk {
     }
 
     fn operation(&mut self, id: usize, record: Record, mut gradients: Vec<Option<Tensor>>) -> Result<()> {
-        gradients.resize(record.output_metas.len(), None);
+        gradients.resize(record.kept.output_metas.len(), None);
         let needed: Vec<bool> = record.inputs.iter().map(Option::is_some).collect();
         let recomputed: Vec<usize> = record.recomputed_inputs().collect();
         let inputs = record
@@ -189,10 +189,7 @@ impl Walk {
                 self.recomputed.remove(&node);
             }
         }
-        let mut saved = Saved::default();
-        (saved.inputs, saved.outputs, saved.state) = (inputs, record.saved_outputs, record.state);
-        (saved.metas, saved.output_metas) = (record.metas, record.output_metas);
-        let results = run_backward(&*record.op, saved, gradients, &needed, &self.context)?;
+        let results = run_backward(&*record.op, record.kept.with_inputs(inputs), gradients, &needed, &self.context)?;
         for (place, gradient) in record.inputs.iter().zip(results) {
             if let (Some(place), Some(gradient)) = (place, gradient) {
                 self.add(*place, gradient)?;
@@ -231,10 +228,7 @@ impl Walk {
             if wanted.len() > before {
                 continue;
             }
-            let mut saved = Saved::default();
-            (saved.inputs, saved.outputs, saved.state) = (inputs, record.saved_outputs.clone(), record.state.clone());
-            (saved.metas, saved.output_metas) = (record.metas.clone(), record.output_metas.clone());
-            let value = run_recompute(op, &saved, &self.context)?;
+            let value = run_recompute(op, &record.kept.clone().with_inputs(inputs), &self.context)?;
             self.recomputed.insert(id, value);
             wanted.pop();
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{Context, Forward, Meta, Op};
+use tomograd_kernels::{Context, Forward, Meta, Op, Saved};
 
 use crate::{Var, checkpoint::Segment};
 
@@ -72,10 +72,26 @@ pub(crate) struct Record {
     /// The place of each input that has a history.
     pub(crate) inputs: Vec<Option<Place>>,
     pub(crate) saved_inputs: Vec<SavedInput>,
-    pub(crate) saved_outputs: Vec<Option<Tensor>>,
-    pub(crate) state: Vec<Tensor>,
-    pub(crate) metas: Vec<Meta>,
+    pub(crate) kept: Kept,
+}
+
+/// What the backward run gets beside the saved inputs.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    outputs: Vec<Option<Tensor>>,
+    state: Vec<Tensor>,
+    metas: Vec<Meta>,
     pub(crate) output_metas: Vec<Meta>,
+}
+
+impl Kept {
+    pub(crate) fn with_inputs(self, inputs: Vec<Option<Tensor>>) -> Saved {
+        let Kept { outputs, state, metas, output_metas } = self;
+        let mut saved = Saved::default();
+        (saved.inputs, saved.outputs, saved.state) = (inputs, outputs, state);
+        (saved.metas, saved.output_metas) = (metas, output_metas);
+        saved
+    }
 }
 
 /// How an input is kept for the backward run.
@@ -271,15 +287,17 @@ impl Tape {
         let record = Record {
             inputs: inputs.iter().map(|var| var.place).collect(),
             saved_inputs,
-            saved_outputs: forward
-                .outputs
-                .iter()
-                .enumerate()
-                .map(|(k, value)| op.saves_output(k).then(|| value.clone()))
-                .collect(),
-            state: forward.state,
-            metas: inputs.iter().map(|var| Meta::from(&var.value)).collect(),
-            output_metas: forward.outputs.iter().map(Meta::from).collect(),
+            kept: Kept {
+                outputs: forward
+                    .outputs
+                    .iter()
+                    .enumerate()
+                    .map(|(k, value)| op.saves_output(k).then(|| value.clone()))
+                    .collect(),
+                state: forward.state,
+                metas: inputs.iter().map(|var| Meta::from(&var.value)).collect(),
+                output_metas: forward.outputs.iter().map(Meta::from).collect(),
+            },
             op,
         };
         arena.nodes.push(Node::Operation(Box::new(record)));

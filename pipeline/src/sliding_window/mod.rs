@@ -17,7 +17,10 @@ mod tests;
 use tomograd_core::{DType, Device, Error, Result, Tensor, shape_text};
 
 use self::{axis::Axis, slab::Slab};
-use crate::{grid, sample::voxel};
+use crate::{
+    grid,
+    sample::{MOST_CLASSES, voxel},
+};
 
 /// How windows are laid over an image and blended.
 ///
@@ -291,8 +294,10 @@ impl SlidingWindow {
 pub(crate) fn check_logits(logits: &[f32], depth: usize, spatial: &[usize]) -> Result<()> {
     let plane = spatial.iter().rev().take(2).product::<usize>();
     let maps = logits.len() / plane;
-    if maps > 256 {
-        return Err(Error::shape("sliding_window", format!("{maps} classes")).expected("at most 256"));
+    if maps > MOST_CLASSES {
+        return Err(
+            Error::shape("sliding_window", format!("{maps} classes")).expected(format!("at most {MOST_CLASSES}"))
+        );
     }
     let Some(at) = logits.iter().position(|logit| logit.is_nan()) else { return Ok(()) };
     let place = voxel(depth * plane + at % plane, spatial);
