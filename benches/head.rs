@@ -11,7 +11,7 @@ use clap::Parser;
 use serde_json::json;
 use tomograd::{
     core::pool,
-    kernels::parallel::{Settings, with_settings},
+    kernels::settings::{Settings, with_settings},
     pipeline::{
         Sample,
         transforms::{Compose, ZScore},

@@ -2,10 +2,13 @@
 //!
 //! Each operation has a folder: its contract (`mod.rs`), the plainest loops that can be right (`reference.rs`), its CPU
 //! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through one door, [`run`]. The
-//! [`registry`] lists them all, each with its reference and random cases, so that one test proves every one of them.
+//! `registry` lists them all, each with its reference and random cases, so that one test proves every one of them.
 //!
-//! What kernels are made of (`simd`, `parallel`, the paths in `conv::cpu`) is visible to tests and benchmarks, but isn't part of
-//! what is promised: it may change with any version.
+//! The feature `testing` adds the registry with its references, and makes what kernels are made of (`simd`, `parallel`, the paths
+//! in `conv::cpu`) visible to tests and benchmarks; that isn't part of what is promised: it may change with any version.
+
+// What only tests and benchmarks use is left over without them.
+#![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
 
 mod door;
 mod in_place;
@@ -24,14 +27,19 @@ pub mod matmul;
 pub mod methods;
 pub mod norm;
 pub mod optim;
-#[doc(hidden)]
+#[cfg(not(feature = "testing"))]
+mod parallel;
+#[cfg(feature = "testing")]
 pub mod parallel;
 pub mod pool;
 pub mod reduce;
+#[cfg(feature = "testing")]
 pub mod registry;
 pub mod resample;
 pub mod scan;
-#[doc(hidden)]
+#[cfg(not(feature = "testing"))]
+mod simd;
+#[cfg(feature = "testing")]
 pub mod simd;
 pub mod softmax;
 pub mod sort;

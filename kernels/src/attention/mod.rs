@@ -1,7 +1,9 @@
 //! Attention: a softmax over products of queries and keys weighs the values.
 
 mod cpu;
+#[cfg(feature = "testing")]
 mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 
 #[cfg(test)]

@@ -7,11 +7,15 @@
 //! where `x` is zero outside of itself and `g(o)` is the group of the output channel. The transposed convolution is the
 //! backward pass with respect to `x`, so it has no kernels of its own.
 
-#[doc(hidden)]
+#[cfg(not(feature = "testing"))]
+pub(crate) mod cpu;
+#[cfg(feature = "testing")]
 pub mod cpu;
 mod norm_activation;
 mod op;
+#[cfg(feature = "testing")]
 mod proofs;
+#[cfg(feature = "testing")]
 pub mod reference;
 mod transposed;
 

@@ -1,11 +1,14 @@
 //! Dropout: elements, or whole channels, set to zero at random.
 
 mod cpu;
+#[cfg(feature = "testing")]
+mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 
-use tomograd_core::{Error, Random, Result, Seed, Tensor};
+use tomograd_core::{Error, Result, Seed, Tensor};
 
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, registry, registry::Proven};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check};
 
 /// y = x · m, m being 0 with probability p and 1 / (1 − p) otherwise (Srivastava et al. 2014); with `whole_channels` one m for
 /// each channel of (N, C, ...) (Tompson et al. 2015). Draw i of the seed's stream belongs to element, or channel, i in row-major
@@ -60,18 +63,5 @@ impl Op for Dropout {
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(inputs[0].count() as f64, inputs, outputs)
-    }
-}
-
-impl Proven for Dropout {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::dropout(self, &inputs[0])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 4);
-        let probability = [0.0, 0.1, 0.5, 0.9][random.below(4) as usize];
-        let op = Self { seed: Seed::new(random.next_u64()), probability, whole_channels: random.bernoulli(0.4) };
-        Ok((op, vec![registry::values(random, &shape)?]))
     }
 }

@@ -1,8 +1,8 @@
 //! A number added to counts.
 
-use tomograd_core::{DType, Device, Error, ErrorKind, Random, Result, Tensor, TensorBuilder};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, TensorBuilder};
 
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, registry, registry::Proven};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check};
 
 /// x + number for x of i64: how often something happened. A sum beyond i64 is an error. It has no gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,22 +46,5 @@ impl Op for Increment {
 
     fn half_policy(&self) -> HalfPolicy {
         HalfPolicy::Keep
-    }
-}
-
-impl Proven for Increment {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        Ok(vec![registry::map(&inputs[0], |x| x + self.0 as f64)?])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 3);
-        let counts: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(1 << 40) as i64).collect();
-        let number = random.below(100) as i64 - 50;
-        Ok((Self(number), vec![Tensor::from_slice(&counts, &shape, Device::Cpu)?]))
-    }
-
-    fn is_differentiable(&self, _: usize) -> bool {
-        false
     }
 }

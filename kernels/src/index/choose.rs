@@ -1,11 +1,9 @@
 //! A choice between two tensors.
 
-use tomograd_core::{DType, Random, Result, Tensor, broadcast_shapes};
+use tomograd_core::{DType, Result, Tensor, broadcast_shapes};
 
-use super::{check_dtype, check_same_dtype, cpu, reference, shape_of_case};
-use crate::{
-    Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, reduce, registry, registry::Proven,
-};
+use super::{check_dtype, check_same_dtype, cpu};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, reduce};
 
 /// a where the condition holds, else b. Inputs: condition, bool; a and b of one dtype. They are broadcast as in NumPy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,23 +54,5 @@ impl Op for Where {
 
     fn half_policy(&self) -> HalfPolicy {
         HalfPolicy::Keep
-    }
-}
-
-impl Proven for Where {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::choose(&inputs[0], &inputs[1], &inputs[2])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = shape_of_case(random, 0, 3, 1);
-        let condition = registry::map(&registry::values(random, &shape)?, |x| f64::from(x > 0.0))?;
-        let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
-        let (a, b) = (registry::values(random, &shape)?, registry::values(random, &narrow)?);
-        Ok((Self, vec![condition.converted(DType::Bool)?, a, b]))
-    }
-
-    fn is_differentiable(&self, index: usize) -> bool {
-        index > 0
     }
 }

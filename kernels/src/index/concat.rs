@@ -1,9 +1,9 @@
 //! Concatenation.
 
-use tomograd_core::{Error, Random, Result, Tensor};
+use tomograd_core::{Error, Result, Tensor};
 
-use super::{check_same_dtype, check_shapes, cpu, reference, shape_of_case};
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry, registry::Proven};
+use super::{check_same_dtype, check_shapes, cpu};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
 /// The inputs one after the other along `axis`: one or more tensors of one dtype whose shapes differ along it only. The
 /// gradients are views of the output's.
@@ -59,29 +59,5 @@ impl Op for Concat {
 
     fn half_policy(&self) -> HalfPolicy {
         HalfPolicy::Keep
-    }
-}
-
-impl Proven for Concat {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::concat(inputs, self.axis)
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape = shape_of_case(random, 1, 4, 1);
-        let axis = random.below(shape.len() as u64) as usize;
-        let count = 1 + random.below(3) as usize;
-        let whole = shape[axis];
-        let mut input = || {
-            // Of an axis that was long, some inputs are as long, and some are parts.
-            shape[axis] = match whole {
-                ..10 => random.below(6) as usize,
-                _ if random.bernoulli(0.5) => whole,
-                _ => whole.div_ceil(count),
-            };
-            registry::values(random, &shape)
-        };
-        let inputs = [input()?, input()?, input()?];
-        Ok((Self { axis }, inputs[..count].to_vec()))
     }
 }

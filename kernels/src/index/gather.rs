@@ -1,15 +1,13 @@
 //! Elements by index, and their sums into an index.
 
-use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 
-use super::{check_dtype, check_same_dtype, check_shapes, cpu, length_of_case, reference, shape_of_case, split};
+use super::{check_dtype, check_same_dtype, check_shapes, cpu};
 use crate::{
     Context, Forward, HalfPolicy, Meta, Op, Saved,
     cast::cast,
     check,
     op::{with_element, with_real},
-    registry,
-    registry::Proven,
 };
 
 /// `output[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`. Inputs: x of any dtype, and index, i64, whose shape is x's
@@ -177,85 +175,5 @@ impl Op for ScatterAdd {
             None
         };
         Ok(vec![needed[0].then(|| gradient.clone()), None, source])
-    }
-}
-
-/// A shape, an axis of it that isn't empty, and `count` random indices along it.
-fn indexed(random: &mut Random) -> (Vec<usize>, usize) {
-    let mut shape = shape_of_case(random, 1, 4, 1);
-    let axis = random.below(shape.len() as u64) as usize;
-    shape[axis] = shape[axis].max(1);
-    (shape, axis)
-}
-
-fn indices(random: &mut Random, shape: &[usize], size: usize) -> Result<Tensor> {
-    let values: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(size as u64) as i64).collect();
-    Tensor::from_slice(&values, shape, Device::Cpu)
-}
-
-impl Proven for Gather {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::gather(&inputs[0], &inputs[1], self.axis)
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let (mut shape, axis) = indexed(random);
-        let x = registry::values(random, &shape)?;
-        let length = length_of_case(random, &shape);
-        let size = std::mem::replace(&mut shape[axis], length);
-        Ok((Self { axis }, vec![x, indices(random, &shape, size)?]))
-    }
-
-    fn is_differentiable(&self, index: usize) -> bool {
-        index == 0
-    }
-}
-
-impl Proven for IndexSelect {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let (x, index) = (&inputs[0], &inputs[1]);
-        let mut shape = vec![1; x.rank()];
-        shape[self.axis] = index.count();
-        let index = index.reshape(&shape)?;
-        shape = x.shape().to_vec();
-        shape[self.axis] = index.count();
-        reference::gather(x, &index.expand(&shape)?, self.axis)
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let (shape, axis) = indexed(random);
-        let count = length_of_case(random, &shape);
-        Ok((Self { axis }, vec![registry::values(random, &shape)?, indices(random, &[count], shape[axis])?]))
-    }
-
-    fn is_differentiable(&self, index: usize) -> bool {
-        index == 0
-    }
-}
-
-impl Proven for ScatterAdd {
-    /// Sums of up to 65 terms.
-    const TOLERANCE: f64 = 128.0;
-
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let (outer, size, inner) = split(inputs[0].shape(), self.axis);
-        reference::scatter_add(&inputs[0], &inputs[1], &inputs[2], [outer, size, inner])
-    }
-
-    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
-        let magnitude = |x: &Tensor| registry::map(x, f64::abs);
-        self.reference(&[magnitude(&inputs[0])?, inputs[1].clone(), magnitude(&inputs[2])?])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let (mut shape, axis) = indexed(random);
-        let x = registry::values(random, &shape)?;
-        let length = length_of_case(random, &shape);
-        let size = std::mem::replace(&mut shape[axis], length);
-        Ok((Self { axis }, vec![x, indices(random, &shape, size)?, registry::values(random, &shape)?]))
-    }
-
-    fn is_differentiable(&self, index: usize) -> bool {
-        index != 1
     }
 }

@@ -6,6 +6,9 @@ mod cpu;
 mod gather;
 mod one_hot;
 mod pad;
+#[cfg(feature = "testing")]
+mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 
 pub use choose::Where;
@@ -14,9 +17,9 @@ pub use gather::{Gather, IndexSelect, ScatterAdd};
 pub use one_hot::OneHot;
 pub use pad::{Pad, PadMode};
 
-use tomograd_core::{DType, Error, ErrorKind, Random, Result};
+use tomograd_core::{DType, Error, ErrorKind, Result};
 
-use crate::{Meta, registry};
+use crate::Meta;
 
 /// That input `index` holds `dtype`.
 fn check_dtype(operation: &str, inputs: &[Meta], index: usize, dtype: DType) -> Result<()> {
@@ -42,25 +45,6 @@ fn check_shapes(operation: &str, first: &[usize], second: &[usize], axis: usize)
     Err(Error::shape(operation, "the inputs' shapes don't fit")
         .expected(format!("equal sizes of all axes but {axis}"))
         .shapes([first, second]))
-}
-
-/// A random shape of `least` to `most` axes for a case whose output has `each` elements for each of it. Now and then a parallel
-/// chunk ends within one of its rows.
-fn shape_of_case(random: &mut Random, least: usize, most: usize, each: usize) -> Vec<usize> {
-    if random.bernoulli(0.05) && most > 1 {
-        let rows = 2 + random.below(3) as usize;
-        return vec![rows, cpu::GRAIN / (rows * each) + 1 + random.below(9) as usize];
-    }
-    registry::shape(random, least, most)
-}
-
-/// How many indices along an axis a case has for x of `shape`: few, or around some vectors.
-fn length_of_case(random: &mut Random, shape: &[usize]) -> usize {
-    match shape.iter().product::<usize>() {
-        4096.. => random.below(5) as usize,
-        _ if random.bernoulli(0.2) => registry::around(random, &registry::VECTORS),
-        _ => random.below(12) as usize,
-    }
 }
 
 /// The sizes before `axis`, of it, and after it.

@@ -1,9 +1,9 @@
 //! One-hot encoding.
 
-use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 
-use super::{check_dtype, cpu, reference, shape_of_case};
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, registry::Proven};
+use super::{check_dtype, cpu};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
 /// A new axis of `classes` elements: 1 at the label, 0 elsewhere. Input: labels, i64; a label outside of 0 to classes − 1 is an
 /// error that names it and its position. It has no gradient.
@@ -52,24 +52,5 @@ impl Op for OneHot {
 
     fn half_policy(&self) -> HalfPolicy {
         HalfPolicy::Keep
-    }
-}
-
-impl Proven for OneHot {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::one_hot(&inputs[0], self.classes, self.axis)
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let classes = if random.bernoulli(0.2) { 17 } else { 1 + random.below(5) as usize };
-        let shape = shape_of_case(random, 0, 3, classes);
-        let labels: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(classes as u64) as i64).collect();
-        let dtype = [DType::F32, DType::F64, DType::F16, DType::U8, DType::Bool][random.below(5) as usize];
-        let axis = random.below(shape.len() as u64 + 1) as usize;
-        Ok((Self { classes, axis, dtype }, vec![Tensor::from_slice(&labels, &shape, Device::Cpu)?]))
-    }
-
-    fn is_differentiable(&self, _: usize) -> bool {
-        false
     }
 }

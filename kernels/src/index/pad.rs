@@ -1,15 +1,13 @@
 //! Borders.
 
-use tomograd_core::{Error, Random, Result, Tensor};
+use tomograd_core::{Error, Result, Tensor};
 
-use super::{cpu, reference, shape_of_case};
+use super::cpu;
 use crate::{
     Context, Forward, HalfPolicy, Meta, Op, Saved,
     cast::cast,
     check,
     op::{with_element, with_real},
-    registry,
-    registry::Proven,
 };
 
 /// What a border holds.
@@ -112,26 +110,5 @@ impl Op for Pad {
 
     fn half_policy(&self) -> HalfPolicy {
         HalfPolicy::Keep
-    }
-}
-
-impl Proven for Pad {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::pad(self, &inputs[0])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = shape_of_case(random, 0, 4, 1);
-        let mode = [PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate][random.below(3) as usize];
-        let mut widths = || -> Vec<usize> {
-            let most = |size: usize| match mode {
-                PadMode::Constant(_) => 3,
-                PadMode::Reflect => size.saturating_sub(1).min(4),
-                PadMode::Replicate => 3 * size.min(1),
-            };
-            shape.iter().map(|&size| random.below(most(size) as u64 + 1) as usize).collect()
-        };
-        let (before, after) = (widths(), widths());
-        Ok((Self { before, after, mode }, vec![registry::values(random, &shape)?]))
     }
 }

@@ -3,12 +3,16 @@
 //! [`Matmul`] is the batched product with broadcast batch axes, [`Linear`] the product with a stored matrix and a bias that
 //! networks are made of. Operands are read where they lie: a transposed or permuted view costs no copy.
 
-#[doc(hidden)]
+#[cfg(not(feature = "testing"))]
+pub(crate) mod cpu;
+#[cfg(feature = "testing")]
 pub mod cpu;
 mod linear;
 mod op;
 mod product;
+#[cfg(feature = "testing")]
 mod proofs;
+#[cfg(feature = "testing")]
 pub mod reference;
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 
 mod cpu;
 mod layer;
+#[cfg(feature = "testing")]
 mod proofs;
 mod scaling;
 #[cfg(test)]
 mod tests;
 
 pub use layer::LayerNorm;
+#[cfg(feature = "testing")]
 pub(crate) use proofs::largest;
 
 use tomograd_core::{DType, Error, Result, Tensor};

@@ -4,6 +4,7 @@
 
 mod cpu;
 mod numbers;
+#[cfg(feature = "testing")]
 mod proofs;
 
 use tomograd_core::{Error, Result, Tensor};

@@ -8,6 +8,7 @@
 mod average;
 mod cpu;
 mod maximum;
+#[cfg(feature = "testing")]
 mod proofs;
 mod window;
 

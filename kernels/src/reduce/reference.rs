@@ -2,8 +2,16 @@
 
 use tomograd_core::{Result, Tensor, contiguous_strides};
 
-use super::{Combine, Reduce, output_strides};
+use super::{Combine, Reduce};
 use crate::elementwise::reference::larger;
+
+/// The strides of the output over the input's axes (0 where reduced).
+fn output_strides(shape: &[usize], axes: &[usize]) -> Vec<usize> {
+    let kept: Vec<usize> =
+        shape.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();
+    let strides = contiguous_strides(&kept);
+    (0..shape.len()).map(|axis| if axes.contains(&axis) { 0 } else { strides[axis] }).collect()
+}
 
 pub(super) fn reduce(reduce: &Reduce, x: &Tensor) -> Result<Vec<Tensor>> {
     let (shape, strides) = (x.shape(), contiguous_strides(x.shape()));

@@ -2,11 +2,14 @@
 
 pub(crate) mod axis;
 pub(crate) mod cpu;
+#[cfg(feature = "testing")]
+mod proofs;
+#[cfg(feature = "testing")]
 pub(crate) mod reference;
 
-use tomograd_core::{Error, Random, Result, Tensor};
+use tomograd_core::{Error, Result, Tensor};
 
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, registry, registry::Proven};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 use axis::AxisMap;
 
 /// How values between voxels are found.
@@ -126,42 +129,5 @@ impl Op for Interpolate {
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         let taps = if self.mode == Interpolation::Nearest { 1 } else { 2usize.pow(self.size.len() as u32) };
         Cost::of(2.0 * taps as f64 * outputs[0].count() as f64, inputs, outputs)
-    }
-}
-
-impl Proven for Interpolate {
-    /// A position is rounded before its weights are taken, so the weights are less exact than a product.
-    const TOLERANCE: f64 = 32.0;
-
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let weight = |axis: usize, o: usize, i: usize| {
-            let position = self.mode.position(o, inputs[0].shape()[axis + 2], self.size[axis]);
-            (1.0 - (position - i as f64).abs()).max(0.0)
-        };
-        Ok(vec![reference::separable(&inputs[0], &self.size, weight)?])
-    }
-
-    fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
-        let largest = inputs[0].to_vec_f64()?.into_iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-        let size = self.size.iter().chain(inputs[0].shape()).fold(1, |m, &size| m.max(size)) as f64;
-        let shape = [&inputs[0].shape()[..2], &self.size].concat();
-        Ok(vec![Tensor::full(&shape, largest * size, tomograd_core::DType::F64, inputs[0].device())?])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = reference::image(random);
-        let mode = [Interpolation::Nearest, Interpolation::Linear, Interpolation::LinearCorners];
-        let size = shape[2..].iter().map(|&input| match random.below(6) {
-            0 => 2 * input,
-            1 => (input / 2).max(1),
-            2 => input,
-            3 => 1,
-            // So many that rows are mapped before they are summed.
-            4 => (3 * input).min(70),
-            _ => 1 + random.below(9) as usize,
-        });
-        let size = size.collect();
-        let op = Self { size, mode: mode[random.below(3) as usize] };
-        Ok((op, vec![registry::values(random, &shape)?]))
     }
 }

@@ -1,7 +1,9 @@
 //! The selective scan: the recurrence of Mamba.
 
 mod cpu;
+#[cfg(feature = "testing")]
 mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 #[cfg(test)]
 mod tests;

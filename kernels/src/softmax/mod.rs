@@ -1,11 +1,14 @@
 //! Softmax and its logarithm along an axis.
 
 mod cpu;
+#[cfg(feature = "testing")]
+mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 
-use tomograd_core::{Random, Result, Tensor};
+use tomograd_core::{Result, Tensor};
 
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, registry, registry::Proven};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check};
 
 /// y_i = exp(x_i) / Σ_j exp(x_j) along `axis`, computed from x − max x, so that nothing overflows. NaN where an element is
 /// NaN or +∞, or all are −∞, as in PyTorch. The output has the input's shape.
@@ -61,46 +64,10 @@ macro_rules! operation {
     };
 }
 
-macro_rules! proof {
-    ($logarithm:literal) => {
-        /// An exponential, and a sum of up to 65 of them; see the scale for longer ones.
-        const TOLERANCE: f64 = 64.0;
-
-        fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
-            let longer = (inputs[0].shape()[self.axis] as f64 / 64.0).max(1.0);
-            reference.iter().map(|output| registry::map(output, |y| longer * (1.0 + y.abs()))).collect()
-        }
-
-        fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-            reference::softmax(&inputs[0], self.axis, $logarithm)
-        }
-
-        fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-            if random.bernoulli(0.08) {
-                // Several tiles of columns, or long rows.
-                let shape = [cpu::LONG, cpu::COLUMNS].map(|block| registry::around(random, &[block, block + 2]));
-                let axis = usize::from(random.bernoulli(0.3));
-                return Ok((Self { axis }, vec![registry::values(random, &shape)?]));
-            }
-            let shape = registry::shape(random, 1, 4);
-            let axis = random.below(shape.len() as u64) as usize;
-            Ok((Self { axis }, vec![registry::values(random, &shape)?]))
-        }
-    };
-}
-
 impl Op for Softmax {
     operation!("softmax", false);
 }
 
 impl Op for LogSoftmax {
     operation!("log_softmax", true);
-}
-
-impl Proven for Softmax {
-    proof!(false);
-}
-
-impl Proven for LogSoftmax {
-    proof!(true);
 }

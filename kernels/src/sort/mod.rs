@@ -1,13 +1,14 @@
 //! Sorting along an axis, and the largest elements of it.
 
 mod cpu;
+#[cfg(feature = "testing")]
+mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 
-use tomograd_core::{DType, Device, Error, Random, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 
-use crate::{
-    Context, Cost, Forward, Meta, Op, Saved, check, index::ScatterAdd, op::with_real, registry, registry::Proven, run,
-};
+use crate::{Context, Cost, Forward, Meta, Op, Saved, check, index::ScatterAdd, op::with_real, run};
 
 /// The elements along `axis` in rising or falling order, the first `count` of them, or all. Input: x, floating point. Outputs:
 /// the values, and their positions in x, i64, both of x's shape but along the axis. Equal elements keep their order; a NaN
@@ -74,26 +75,5 @@ impl Op for Sort {
         // Comparisons.
         let size = inputs[0].shape.get(self.axis).map_or(1.0, |&size| size as f64);
         Cost::of(inputs[0].count() as f64 * size.max(2.0).log2(), inputs, outputs)
-    }
-}
-
-impl Proven for Sort {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::sort(self, &inputs[0])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = match random.below(20) {
-            // Several chunks of lines.
-            0 => vec![2 + random.below(3) as usize, cpu::GRAIN / 3 + random.below(9) as usize],
-            _ => registry::shape(random, 1, 4),
-        };
-        let axis = random.below(shape.len() as u64) as usize;
-        let count = random.bernoulli(0.5).then(|| random.below(shape[axis] as u64 + 1) as usize);
-        let order = random.permutation(shape.iter().product())?;
-        // All apart by 1/32, since the order of two that are equal has no derivative; positive and negative.
-        let values: Vec<f64> = order.iter().map(|&i| (i as f64 - order.len() as f64 / 2.0) / 32.0).collect();
-        let x = Tensor::from_slice(&values, &shape, Device::Cpu)?;
-        Ok((Self { axis, descending: random.bernoulli(0.5), count }, vec![x]))
     }
 }

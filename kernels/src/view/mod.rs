@@ -1,11 +1,14 @@
 //! Views as operations: other layouts of the same memory, with gradients.
 
 mod cpu;
+#[cfg(feature = "testing")]
+mod proofs;
+#[cfg(feature = "testing")]
 mod reference;
 
-use tomograd_core::{Device, Layout, Random, Result, Tensor};
+use tomograd_core::{Device, Layout, Result, Tensor};
 
-use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel, registry, registry::Proven};
+use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel};
 
 /// A view of the input: no element is moved, but where [`Reshape`](View::Reshape) can't be expressed by strides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,44 +102,5 @@ impl Op for View {
 
     fn half_policy(&self) -> HalfPolicy {
         HalfPolicy::Keep
-    }
-}
-
-impl Proven for View {
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        reference::view(self, &inputs[0])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 1, 4);
-        let x = registry::values(random, &shape)?;
-        let axis = random.below(shape.len() as u64) as usize;
-        let view = match random.below(4) {
-            0 => View::Permute(random.permutation(shape.len())?),
-            1 => {
-                let (size, step) = (shape[axis], 1 + random.below(3) as usize);
-                let start = random.below(size as u64 + 1) as usize;
-                let most = (size - start).div_ceil(step);
-                View::Slice { axis, start, length: random.below(most as u64 + 1) as usize, step }
-            }
-            2 => {
-                let mut narrow = shape.clone();
-                narrow[axis] = 1;
-                let mut wide = narrow.clone();
-                wide[axis] = random.below(4) as usize;
-                wide.insert(0, 1 + random.below(2) as usize);
-                return Ok((View::Expand(wide), vec![registry::values(random, &narrow)?]));
-            }
-            _ => {
-                let mut shape = shape.clone();
-                let last = shape.pop().unwrap_or(1);
-                match shape.last_mut() {
-                    Some(size) => *size *= last,
-                    None => shape.extend([1, last]),
-                }
-                View::Reshape(shape)
-            }
-        };
-        Ok((view, vec![x]))
     }
 }

@@ -1,11 +1,12 @@
 //! Layer norm: over the last axes, with parameters for each of their elements.
 
 mod cpu;
+#[cfg(feature = "testing")]
+mod proofs;
 
-use tomograd_core::{Error, Random, Result, Tensor};
+use tomograd_core::{Error, Result, Tensor};
 
-use super::proofs::Plain;
-use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, check, op::with_real, registry, registry::Proven};
+use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, check, op::with_real};
 
 /// y = γ (x − mean) / √(variance + ε) + β, mean and (biased) variance being those of the last `axes` axes of x; γ and β,
 /// inputs 1 and 2 when `affine`, have the shape of these axes. Ba et al. 2016.
@@ -122,50 +123,5 @@ impl Recompute for LayerNorm {
     fn output_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
         let inputs: Vec<&Tensor> = (0..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
         Ok(self.apply(&inputs, Some(saved.state(0)?))?.0)
-    }
-}
-
-impl Proven for LayerNorm {
-    /// Sums over a row, a square root and a division follow one another.
-    const TOLERANCE: f64 = 64.0;
-
-    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let parameters: Vec<Vec<f64>> = inputs[1..].iter().map(Tensor::to_vec::<f64>).collect::<Result<_>>()?;
-        let length = self.length(inputs[0].shape());
-        let mut values = inputs[0].to_vec::<f64>()?;
-        for row in values.chunks_mut(length.max(1)) {
-            let plain = Plain::of(row);
-            for (i, value) in row.iter_mut().enumerate() {
-                let normal = plain.normal(*value, self.epsilon);
-                *value = if self.affine { parameters[0][i] * normal + parameters[1][i] } else { normal };
-            }
-        }
-        Ok(vec![Tensor::from_slice(&values, inputs[0].shape(), inputs[0].device())?])
-    }
-
-    fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
-        // As for `Norm`.
-        let length = self.length(inputs[0].shape());
-        let gamma = if self.affine { inputs[1].to_vec::<f64>()? } else { vec![1.0; length] };
-        let y = reference[0].to_vec::<f64>()?;
-        let bound = |(i, y): (usize, &f64)| (1.0 + gamma[i % length].abs()) * (1.0 + y.abs());
-        let bounds: Vec<f64> = y.iter().enumerate().map(bound).collect();
-        Ok(vec![Tensor::from_slice(&bounds, inputs[0].shape(), inputs[0].device())?])
-    }
-
-    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape = registry::shape(random, 1, 4);
-        if random.bernoulli(0.1) {
-            // Several chunks of rows.
-            shape = vec![2100, 17];
-        }
-        let axes = 1 + random.below(shape.len() as u64) as usize;
-        // A large ε keeps the statistics of few values smooth, for differences; `norm::tests` draws small ones.
-        let norm = Self { axes, epsilon: 0.1, affine: random.bernoulli(0.7) };
-        let mut inputs = vec![registry::values(random, &shape)?];
-        for _ in 1..norm.input_count() {
-            inputs.push(registry::values(random, &shape[shape.len() - axes..])?);
-        }
-        Ok((norm, inputs))
     }
 }

@@ -47,7 +47,7 @@ struct Sources {
 pub fn entries() -> BTreeSet<String> {
     let mut sources = Sources { modules: BTreeMap::new(), carriers: BTreeSet::new() };
     for name in CRATES {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(name).join("src/lib.rs");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name).join("src/lib.rs");
         sources.read(vec![name.to_owned()], &file);
     }
     sources.find_carriers();
