@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use tomograd_core::{Error, ErrorKind, Result, Tensor};
+use tomograd_core::{Device, Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::{Context, Forward, HalfPolicy, Meta, Op, Saved};
 
 use crate::{Tape, Var};
@@ -77,7 +77,7 @@ impl Op for Custom {
         Ok(all)
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

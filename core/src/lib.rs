@@ -12,16 +12,19 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+mod backend;
 mod cpu;
 mod device;
 mod dtype;
 mod error;
 mod layout;
+mod meta;
 pub mod pool;
 pub mod random;
 mod storage;
 mod tensor;
 
+pub use backend::{Work, set_hook};
 pub use cpu::{Scratch, copies_on_write, room_for};
 pub use device::Device;
 pub use dtype::{DType, Element};

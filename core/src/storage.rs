@@ -3,8 +3,8 @@
 use std::{mem::MaybeUninit, ptr::NonNull, slice};
 
 use crate::{
-    Device, Element, Error, ErrorKind, Result,
-    pool::{Block, Charge, Fit},
+    Device, Element,
+    pool::{Block, Charge},
 };
 
 /// `bytes` bytes on a device, shared by the tensors that view them.
@@ -24,18 +24,14 @@ enum Memory {
 }
 
 impl Storage {
-    /// Uninitialised memory for `count` elements of `T`.
-    pub(crate) fn uninit<T: Element>(operation: &str, count: usize, device: Device, fit: Fit) -> Result<Self> {
-        let bytes = count.saturating_mul(size_of::<T>());
-        let memory = match device {
-            Device::Cpu => Memory::Host(Block::take(operation, bytes, fit)?),
-            Device::Meta => Memory::Meta { _charge: Charge::take(operation, bytes)? },
-            Device::Cuda(_) => {
-                device.check(operation)?;
-                return Err(Error::new(ErrorKind::Device, operation, format!("no memory on {device}")));
-            }
-        };
-        Ok(Self { memory, bytes })
+    /// A block of the host's pool that is at least `bytes` long.
+    pub(crate) fn of_host(block: Block, bytes: usize) -> Self {
+        Self { memory: Memory::Host(block), bytes }
+    }
+
+    /// Bytes that are only counted.
+    pub(crate) fn of_meta(charge: Charge, bytes: usize) -> Self {
+        Self { memory: Memory::Meta { _charge: charge }, bytes }
     }
 
     /// The device that holds the memory.

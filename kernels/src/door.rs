@@ -1,6 +1,6 @@
 //! The one door: every operation, forward and backward, runs through here.
 
-use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 use crate::{
     Context, Forward, HalfPolicy, InPlace, Meta, Op, Recompute, Saved,
@@ -203,7 +203,8 @@ fn common_device<'a>(operation: &str, inputs: impl Iterator<Item = &'a Meta>) ->
 
 /// The half dtype that the door has to widen for this operation, if any.
 fn half_dtype(op: &dyn Op, metas: &[Meta]) -> Option<DType> {
-    if op.half_policy() == HalfPolicy::Keep {
+    let device = metas.first().map_or(Device::Cpu, |meta| meta.device);
+    if op.half_policy(device) == HalfPolicy::Keep {
         return None;
     }
     metas.iter().map(|meta| meta.dtype).find(|dtype| matches!(dtype, DType::F16 | DType::BF16))

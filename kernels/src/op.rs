@@ -313,8 +313,10 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         None
     }
 
-    /// What happens to f16 and bf16 inputs.
-    fn half_policy(&self) -> HalfPolicy {
+    /// What happens to f16 and bf16 inputs on `device`: a device whose kernels compute in half precision keeps them. On
+    /// [`Device::Meta`] it should be what the device has that it stands for.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        let _ = device;
         HalfPolicy::Widen
     }
 

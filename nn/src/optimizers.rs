@@ -219,13 +219,12 @@ impl State {
                 let Some(tensor) = tensor else { return Ok(None) };
                 let name = format!("{kind}.{name}");
                 let loaded = by_name.remove(&name).ok_or_else(|| fail(format!("the state lacks {name}")))?;
-                let (shape, dtype, device) = (loaded.shape(), loaded.dtype(), loaded.device());
-                if shape != tensor.shape() || dtype != tensor.dtype() || device != tensor.device() {
+                if loaded.shape() != tensor.shape() || loaded.dtype() != tensor.dtype() {
                     return Err(
                         Error::shape("optimizer", format!("{name} is {loaded:?}")).expected(format!("{tensor:?}"))
                     );
                 }
-                Ok(Some(loaded))
+                loaded.to(tensor.device()).map(Some)
             };
             loaded.push(self.plan.names.iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?);
         }
@@ -251,7 +250,8 @@ impl Plan {
                 .expected("those that the optimizer was made for"));
         }
         update.check_store(params)?;
-        update.check_used()
+        update.check_used()?;
+        update.check_finite()
     }
 
     /// The numbers of a parameter: its groups', else the optimizer's, whose decay is for weights.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tomograd_autodiff::{Gradients, Var};
-use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{InPlace, methods::*, optim, run_in_place};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
+use tomograd_kernels::{methods::*, optim, run_in_place};
 
 use crate::{
     Params,
@@ -21,6 +21,8 @@ pub struct Update {
     pub(crate) gradients: Vec<Option<Tensor>>,
     changes: Vec<Change>,
     inputs: Gradients,
+    /// What [`Update::clip_norm`] found, on the gradients' device: the step reports one that isn't finite.
+    norms: Vec<Tensor>,
     allow_unused: bool,
 }
 
@@ -31,7 +33,7 @@ impl Update {
         changes: Vec<Change>,
         inputs: Gradients,
     ) -> Self {
-        Self { outline, gradients, changes, inputs, allow_unused: false }
+        Self { outline, gradients, changes, inputs, norms: Vec::new(), allow_unused: false }
     }
 
     /// The gradient of an input made by [`Pass::input_with_gradient`](crate::Pass::input_with_gradient); `None` when it had no
@@ -90,14 +92,36 @@ impl Update {
     }
 
     /// Scales all gradients down so that their norm is at most `max` (as PyTorch: by max / (norm + 10⁻⁶)). An infinite `max`
-    /// asks only that the gradients be finite.
+    /// asks only that the gradients be finite. Gradients whose norm isn't finite stay as they are, and the optimizer's step
+    /// refuses them: so nothing waits for the norm here.
     ///
     /// # Errors
-    /// When `max` is negative or NaN, the norm isn't finite, or memory runs out.
+    /// When `max` is negative or NaN, or memory runs out.
     pub fn clip_norm(mut self, max: f64) -> Result<Self> {
         check::number("clip_norm", "the largest norm", max, 0.0..=f64::INFINITY)?;
-        self.in_place(&optim::ClipNorm { max })?;
+        if let Some(gradient) = self.gradients.iter().flatten().next() {
+            let mut norm = Tensor::zeros(&[], DType::F64, gradient.device())?;
+            let gradients = self.gradients.iter_mut().flatten();
+            run_in_place(
+                &optim::ClipNorm { max },
+                &mut std::iter::once(&mut norm).chain(gradients).collect::<Vec<_>>(),
+                &[],
+            )?;
+            self.norms.push(norm);
+        }
         Ok(self)
+    }
+
+    /// Fails when a norm that was to be bounded isn't finite. It is what a step reads on the host: one number.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        for norm in self.norms.iter().filter(|norm| norm.device() != Device::Meta) {
+            let norm = norm.to(Device::Cpu)?.to_scalar()?;
+            if !norm.is_finite() {
+                return Err(Error::argument("clip_norm", format!("the gradients' norm is {norm}"))
+                    .expected("finite gradients (a smaller learning rate?)"));
+            }
+        }
+        Ok(())
     }
 
     /// Multiplies all gradients; the changes of buffers stay as they are.
@@ -106,14 +130,9 @@ impl Update {
     /// When the factor is NaN or beyond ±10³⁰, or memory runs out.
     pub fn scale(mut self, factor: f64) -> Result<Self> {
         check::number("scale", "the factor", factor, -check::LARGEST..=check::LARGEST)?;
-        self.in_place(&optim::Scale { factor })?;
-        Ok(self)
-    }
-
-    /// Writes over all gradients.
-    fn in_place(&mut self, op: &dyn InPlace) -> Result<()> {
         let mut gradients: Vec<&mut Tensor> = self.gradients.iter_mut().flatten().collect();
-        run_in_place(op, &mut gradients, &[])
+        run_in_place(&optim::Scale { factor }, &mut gradients, &[])?;
+        Ok(self)
     }
 
     /// Adds another update's gradients, for accumulation and replicas. Its changes of buffers come after those that are here,
@@ -133,6 +152,7 @@ impl Update {
             };
         }
         self.changes.extend(other.changes);
+        self.norms.extend(other.norms);
         Ok(self)
     }
 

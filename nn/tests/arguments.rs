@@ -220,7 +220,12 @@ fn updates_and_averages() {
         assert!(update(1.0).scale(bad).is_err());
     }
     for gradient in [f64::NAN, f64::INFINITY] {
-        assert!(update(gradient).clip_norm(1.0).unwrap_err().to_string().contains("finite gradients"));
+        // The step says so, also when updates were added, and leaves all as it is.
+        let update = update(1.0).add(update(gradient).clip_norm(1.0).unwrap()).unwrap();
+        let mut replica = params.replica();
+        let mut optimizer = Sgd::new(&replica, 0.1).unwrap();
+        assert!(optimizer.step(&mut replica, update).unwrap_err().to_string().contains("finite gradients"));
+        assert_eq!(replica.get("w").unwrap().to_vec::<f32>().unwrap(), [3.0; 2]);
     }
     let norm = |update: tomograd_nn::Update| update.norm().unwrap();
     assert_eq!(norm(update(1.0).clip_norm(f64::INFINITY).unwrap()), 2f64.sqrt());

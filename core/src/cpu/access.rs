@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{DType, Device, Element, Error, ErrorKind, Layout, Result, Tensor, tensor::with_element};
+use crate::{DType, Element, Error, ErrorKind, Result, Tensor, backend, tensor::with_element};
 
 static COPIES_ON_WRITE: AtomicU64 = AtomicU64::new(0);
 
@@ -149,16 +149,6 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        if self.device() == Device::Meta {
-            return Tensor::meta("converted", self.shape(), dtype);
-        }
-        let layout = Layout::contiguous(self.shape());
-        with_element!(self.dtype(), S => {
-            let values = self.to_vec::<S>()?;
-            with_element!(dtype, T => {
-                crate::TensorBuilder::<T>::new("converted", layout.shape(), self.device())?
-                    .fill_with(|i| T::from_f64(values[i].to_f64()))
-            })
-        })
+        backend::convert(self, dtype)
     }
 }

@@ -5,7 +5,7 @@ use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
 use half::{bf16, f16};
 
 use super::{Tensor, with_element};
-use crate::{DType, Device, Element, Error, Layout, Result, Seed, element_count, pool::Fit, storage::Storage};
+use crate::{DType, Device, Element, Error, Layout, Result, Seed, backend, element_count, pool::Fit, storage::Storage};
 
 /// Memory of a tensor to come, to be filled by a kernel.
 ///
@@ -34,7 +34,7 @@ impl<T: Element> TensorBuilder<T> {
     pub fn new(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
         let count = element_count(operation, shape)?;
         Ok(Self {
-            storage: Storage::uninit::<T>(operation, count, device, Fit::Close)?,
+            storage: backend::allocate::<T>(operation, count, device, Fit::Close)?,
             layout: Layout::contiguous(shape),
             element: PhantomData,
         })
@@ -161,10 +161,7 @@ impl Tensor {
     /// # Errors
     /// When the size overflows, memory runs out, or the device can't be used.
     pub fn full(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Tensor> {
-        with_element!(dtype, T => {
-            let value = T::from_f64(value);
-            TensorBuilder::<T>::new("full", shape, device)?.fill_with(|_| value)
-        })
+        backend::fill(shape, value, dtype, device)
     }
 
     /// A tensor of zeros.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use create::TensorBuilder;
 
-use crate::{DType, Device, Error, ErrorKind, Layout, Result, storage::Storage};
+use crate::{DType, Device, Error, ErrorKind, Layout, Result, backend, storage::Storage};
 
 /// An n-dimensional array of one dtype on one device.
 ///
@@ -86,11 +86,7 @@ impl Tensor {
     /// # Errors
     /// When memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
-        match self.device() {
-            Device::Cpu => crate::cpu::copy(self),
-            Device::Meta => Tensor::meta("copy", self.shape(), self.dtype),
-            device => Err(Error::new(ErrorKind::Device, "copy", format!("no copies on {device}"))),
-        }
+        backend::copy(self)
     }
 
     /// The tensor on `device`: itself where it is there already, a row-major copy otherwise. On [`Device::Meta`] it has no

@@ -54,7 +54,7 @@ impl Op for Cast {
         Ok(vec![gradients[0].as_ref().map(|gradient| cast(gradient, saved.metas[0].dtype)).transpose()?])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

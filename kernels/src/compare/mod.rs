@@ -6,7 +6,7 @@ mod proofs;
 #[cfg(feature = "testing")]
 mod reference;
 
-use tomograd_core::{DType, Error, ErrorKind, Result, Tensor, broadcast_shapes};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, broadcast_shapes};
 
 use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
@@ -68,7 +68,7 @@ impl Op for Compare {
         Ok(vec![None; needed.len()])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 

@@ -44,7 +44,7 @@ impl Op for Increment {
         Ok(vec![None; needed.len()])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

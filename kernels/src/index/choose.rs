@@ -1,6 +1,6 @@
 //! A choice between two tensors.
 
-use tomograd_core::{DType, Result, Tensor, broadcast_shapes};
+use tomograd_core::{DType, Device, Result, Tensor, broadcast_shapes};
 
 use super::{check_dtype, check_same_dtype, cpu};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, reduce};
@@ -52,7 +52,7 @@ impl Op for Where {
         Ok(vec![None, part(1, gradient, &zero)?, part(2, &zero, gradient)?])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

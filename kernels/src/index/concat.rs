@@ -1,6 +1,6 @@
 //! Concatenation.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::{check_same_dtype, check_shapes, cpu};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
@@ -57,7 +57,7 @@ impl Op for Concat {
         saved.metas.iter().zip(needed).map(part).collect()
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

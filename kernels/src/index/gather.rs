@@ -1,6 +1,6 @@
 //! Elements by index, and their sums into an index.
 
-use tomograd_core::{DType, Error, Result, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use super::{check_dtype, check_same_dtype, check_shapes, cpu};
 use crate::{
@@ -83,7 +83,7 @@ impl Op for Gather {
         adjoint("gather", &saved, &gradients, needed, self.axis)
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }
@@ -125,7 +125,7 @@ impl Op for IndexSelect {
         adjoint("index_select", &saved, &gradients, needed, self.axis)
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

@@ -1,6 +1,6 @@
 //! One-hot encoding.
 
-use tomograd_core::{DType, Error, Result, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use super::{check_dtype, cpu};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
@@ -50,7 +50,7 @@ impl Op for OneHot {
         Ok(vec![None; needed.len()])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

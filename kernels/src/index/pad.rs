@@ -1,6 +1,6 @@
 //! Borders.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::cpu;
 use crate::{
@@ -108,7 +108,7 @@ impl Op for Pad {
         Ok(vec![Some(cast(&gradient, dtype)?)])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }

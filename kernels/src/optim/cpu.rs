@@ -281,6 +281,18 @@ pub(super) fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
     Ok(slots.sum().first().copied().unwrap_or(0.0).sqrt())
 }
 
+/// The first target becomes the norm of the others, which are scaled down to `max` where it is finite.
+pub(super) fn clip(max: f64, targets: &mut [&mut Tensor]) -> Result<()> {
+    let Some((number, gradients)) = targets.split_first_mut() else { return Ok(()) };
+    let norm = global_norm(&gradients.iter().map(|gradient| &**gradient).collect::<Vec<_>>())?;
+    with_real!("clip_norm", number.dtype(), T => number.as_mut_slice::<T>().map(|number| number[0] = T::from_f64(norm)))?;
+    let factor = max / (norm + 1e-6);
+    match norm.is_finite() && factor < 1.0 {
+        true => gradients.iter_mut().try_for_each(|gradient| scale(gradient, factor)),
+        false => Ok(()),
+    }
+}
+
 /// x ← factor · x.
 pub(super) fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
     with_real!("scale", tensor.dtype(), T => {

@@ -232,9 +232,9 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
     cpu::global_norm(tensors)
 }
 
-/// Scales all targets, f32 or f64, by one factor, so that √Σ x² over all of them is at most `max` (as PyTorch: by
-/// max / (norm + 10⁻⁶)); an infinite `max` asks only that the norm be finite, and else it is an error. The norm doesn't leave
-/// the device.
+/// Scales gradients by one factor, so that √Σ x² over all of them is at most `max` (as PyTorch: by max / (norm + 10⁻⁶)).
+/// Targets: a number that becomes the norm before, then the gradients; f32 or f64. A norm that isn't finite leaves the gradients
+/// as they are, so that whoever reads it decides. Neither norm nor factor leaves the device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClipNorm {
     /// The largest norm.
@@ -248,18 +248,17 @@ impl InPlace for ClipNorm {
 
     fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()> {
         numbers::largest_norm(self.max)?;
-        counts("clip_norm", targets, inputs, [targets.len(), 0])?;
+        counts("clip_norm", targets, inputs, [targets.len().max(1), 0])?;
+        if targets[0].count() != 1 {
+            return Err(Error::shape("clip_norm", "the first target becomes the norm")
+                .expected("one number, and then the gradients")
+                .shapes([&targets[0].shape[..]]));
+        }
         targets.iter().try_for_each(|target| real("clip_norm", target))
     }
 
     fn apply_cpu(&self, targets: &mut [&mut Tensor], _: &[&Tensor]) -> Result<()> {
-        let norm = cpu::global_norm(&targets.iter().map(|target| &**target).collect::<Vec<_>>())?;
-        if !norm.is_finite() {
-            return Err(Error::argument("clip_norm", format!("the gradients' norm is {norm}"))
-                .expected("finite gradients (a smaller learning rate?)"));
-        }
-        let factor = self.max / (norm + 1e-6);
-        if factor < 1.0 { targets.iter_mut().try_for_each(|target| cpu::scale(target, factor)) } else { Ok(()) }
+        cpu::clip(self.max, targets)
     }
 
     fn cost(&self, targets: &[Meta], _: &[Meta]) -> Cost {

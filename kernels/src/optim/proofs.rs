@@ -108,16 +108,18 @@ impl ProvenInPlace for AdamStep {
 impl ProvenInPlace for ClipNorm {
     fn reference(&self, targets: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut lists = lists(targets)?;
-        let norm = lists.iter().flatten().map(|x| x * x).sum::<f64>().sqrt();
+        let norm = lists[1..].iter().flatten().map(|x| x * x).sum::<f64>().sqrt();
+        lists[0] = vec![norm];
         let factor = (self.max / (norm + 1e-6)).min(1.0);
-        lists.iter_mut().flatten().for_each(|x| *x *= factor);
+        lists[1..].iter_mut().flatten().for_each(|x| *x *= factor);
         tensors(&lists, targets)
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>, Vec<Tensor>)> {
         let shapes = shapes(random);
         let max = [0.0, 1.0, 20.0, f64::INFINITY][random.below(4) as usize];
-        Ok((Self { max }, values(random, &shapes)?, Vec::new()))
+        let number = registry::values(random, &[])?;
+        Ok((Self { max }, [vec![number], values(random, &shapes)?].concat(), Vec::new()))
     }
 }
 

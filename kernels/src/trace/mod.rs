@@ -8,11 +8,11 @@ pub use peaks::Peaks;
 
 use std::{
     cell::RefCell,
-    sync::OnceLock,
+    sync::{Once, OnceLock},
     time::{Duration, Instant},
 };
 
-use tomograd_core::shape_text;
+use tomograd_core::{Work, set_hook, shape_text};
 
 use crate::{Cost, Meta};
 
@@ -28,6 +28,8 @@ pub enum Direction {
     Recompute,
     /// Tensors were written over.
     InPlace,
+    /// A tensor was filled, copied or converted without an operation, maybe within one, whose time then holds this one's.
+    Memory,
 }
 
 /// One run of an operation.
@@ -96,7 +98,29 @@ fn prints() -> bool {
 }
 
 fn is_on() -> bool {
-    prints() || chrome::Writer::of_process().is_some() || COLLECTED.with_borrow(Option::is_some)
+    static HOOK: Once = Once::new();
+    let on = prints() || chrome::Writer::of_process().is_some() || COLLECTED.with_borrow(Option::is_some);
+    if on {
+        HOOK.call_once(|| {
+            set_hook(memory);
+        });
+    }
+    on
+}
+
+/// Records what core did without an operation.
+fn memory(work: &Work) {
+    if is_on() {
+        emit(Event {
+            operation: work.name,
+            direction: Direction::Memory,
+            paths: Vec::new(),
+            estimates: Vec::new(),
+            shapes: vec![work.shape.clone()],
+            time: work.time,
+            cost: Cost { flops: 0.0, bytes: work.bytes as f64 },
+        });
+    }
 }
 
 pub(crate) fn record(
@@ -110,7 +134,7 @@ pub(crate) fn record(
     if !is_on() {
         return;
     }
-    let event = Event {
+    emit(Event {
         operation,
         direction,
         paths: PATHS.with_borrow_mut(std::mem::take),
@@ -118,7 +142,11 @@ pub(crate) fn record(
         shapes: metas.iter().map(|meta| meta.shape.clone()).collect(),
         time,
         cost: cost(),
-    };
+    });
+}
+
+/// Prints, writes and keeps an event, as was asked for.
+fn emit(event: Event) {
     if prints() {
         eprintln!("{}", line(&event));
     }

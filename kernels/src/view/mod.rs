@@ -100,7 +100,7 @@ impl Op for View {
         })])
     }
 
-    fn half_policy(&self) -> HalfPolicy {
+    fn half_policy(&self, _: Device) -> HalfPolicy {
         HalfPolicy::Keep
     }
 }
