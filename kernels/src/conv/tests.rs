@@ -1,8 +1,9 @@
 //! Convolutions of all shapes against the reference, on every instruction set, thread count and order, with equal bits.
 
-use super::cpu::{Activation, Epilogue, Inputs, Moments, Outputs, Path, backward_bias, forward, transposed_forward};
+use super::cpu::{Activation, Epilogue, Inputs, Outputs, Path, backward_bias, forward, transposed_forward};
 use super::{ConvShape, proofs::random_shape, reference};
 use crate::Precision;
+use crate::norm::Moments;
 use crate::parallel::{Order, Settings, as_uninit, with_settings};
 use crate::simd::{Isa, Real};
 use proptest::prelude::*;

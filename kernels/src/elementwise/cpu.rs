@@ -16,6 +16,18 @@ const GRAIN: usize = 1 << 16;
 /// Elements of a block; a multiple of every vector's lanes.
 pub(super) const BLOCK: usize = 1024;
 
+/// x + number.
+pub(super) fn increment(x: &Tensor, number: i64) -> Result<Tensor> {
+    let counts = x.contiguous()?;
+    let mut builder = TensorBuilder::<i64>::new("increment", x.shape(), x.device())?;
+    for (to, count) in builder.uninit()?.iter_mut().zip(counts.as_slice::<i64>()?) {
+        let sum = count.checked_add(number);
+        to.write(sum.ok_or_else(|| Error::argument("increment", "a count leaves the range of i64"))?);
+    }
+    // SAFETY: the loop wrote every element.
+    Ok(unsafe { builder.assume_init() })
+}
+
 pub(super) fn forward(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Result<Tensor> {
     match output.dtype {
         DType::F32 => forward_of::<f32>(steps, inputs, output),

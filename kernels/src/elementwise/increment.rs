@@ -1,7 +1,8 @@
 //! A number added to counts.
 
-use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, TensorBuilder};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
+use super::cpu;
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check};
 
 /// x + number for x of i64: how often something happened. A sum beyond i64 is an error. It has no gradient.
@@ -23,15 +24,8 @@ impl Op for Increment {
         Ok(inputs.to_vec())
     }
 
-    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
-        let counts = inputs[0].contiguous()?;
-        let mut builder = TensorBuilder::<i64>::new("increment", &outputs[0].shape, Device::Cpu)?;
-        for (to, count) in builder.uninit()?.iter_mut().zip(counts.as_slice::<i64>()?) {
-            let sum = count.checked_add(self.0);
-            to.write(sum.ok_or_else(|| Error::argument("increment", "a count leaves the range of i64"))?);
-        }
-        // SAFETY: the loop wrote every element.
-        Ok(Forward::one(unsafe { builder.assume_init() }))
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cpu::increment(inputs[0], self.0)?))
     }
 
     fn backward_cpu(

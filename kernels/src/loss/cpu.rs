@@ -4,6 +4,7 @@ use tomograd_core::{Error, Result, Scratch, Tensor, TensorBuilder};
 
 use super::{DiceCe, Sums, total_weight};
 use crate::{
+    Forward, Saved,
     parallel::{Grid, PartialSlots, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math},
 };
@@ -101,8 +102,28 @@ fn for_each_block<T: Real>(
     Ok(())
 }
 
+/// The loss, and as state the sums of each group.
+pub(super) fn forward<T: Real>(op: &DiceCe, logits: &Tensor, labels: &Tensor) -> Result<Forward> {
+    let (logits, labels) = (logits.contiguous()?, labels.contiguous()?);
+    let sums = sums::<T>(op, &logits, labels.as_slice::<i64>()?)?;
+    let width = 3 * logits.shape()[1] + 2;
+    let loss = op.value(&sums.chunks(width).map(Sums::from_slice).collect::<Vec<_>>());
+    Ok(Forward {
+        outputs: vec![Tensor::full(&[], loss, logits.dtype(), logits.device())?],
+        state: vec![Tensor::from_slice(&sums, &[sums.len() / width, width], logits.device())?],
+    })
+}
+
+/// gradient · ∂loss/∂logits.
+pub(super) fn backward<T: Real>(op: &DiceCe, saved: &Saved, gradient: &Tensor) -> Result<Tensor> {
+    let (logits, labels) = (saved.input(0)?.contiguous()?, saved.input(1)?.contiguous()?);
+    let sums = saved.state(0)?;
+    let sums: Vec<Sums> = sums.as_slice::<f64>()?.chunks(sums.shape()[1]).map(Sums::from_slice).collect();
+    self::gradient::<T>(op, &logits, labels.as_slice::<i64>()?, &sums, gradient.to_scalar()?)
+}
+
 /// The sums of [`Sums`], one row for each group of images.
-pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Result<Vec<f64>> {
+fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Result<Vec<f64>> {
     let (batch, classes, voxels, chunks) = sizes(logits);
     check_labels(op, labels, classes)?;
     let width = 3 * classes + 2;
@@ -149,13 +170,7 @@ pub(super) fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Res
 }
 
 /// factor · ∂loss/∂logits.
-pub(super) fn gradient<T: Real>(
-    op: &DiceCe,
-    logits: &Tensor,
-    labels: &[i64],
-    groups: &[Sums],
-    factor: f64,
-) -> Result<Tensor> {
+fn gradient<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64], groups: &[Sums], factor: f64) -> Result<Tensor> {
     let (batch, classes, voxels, chunks) = sizes(logits);
     let real = |values: Vec<f64>| -> Vec<T> { values.into_iter().map(|value| T::from_f64(value * factor)).collect() };
     let dice: Vec<(Vec<T>, Vec<T>)> = groups

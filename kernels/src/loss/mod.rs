@@ -221,17 +221,7 @@ impl Op for DiceCe {
     }
 
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
-        let logits = inputs[0].contiguous()?;
-        let labels = inputs[1].contiguous()?;
-        with_real!("dice_ce", logits.dtype(), T => {
-            let sums = cpu::sums::<T>(self, &logits, labels.as_slice::<i64>()?)?;
-            let width = 3 * logits.shape()[1] + 2;
-            let loss = self.value(&sums.chunks(width).map(Sums::from_slice).collect::<Vec<_>>());
-            Ok(Forward {
-                outputs: vec![Tensor::full(&[], loss, outputs[0].dtype, outputs[0].device)?],
-                state: vec![Tensor::from_slice(&sums, &[sums.len() / width, width], outputs[0].device)?],
-            })
-        })
+        with_real!("dice_ce", outputs[0].dtype, T => cpu::forward::<T>(self, inputs[0], inputs[1]))
     }
 
     fn saves_input(&self, _: usize) -> bool {
@@ -246,14 +236,7 @@ impl Op for DiceCe {
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
-        let factor = gradient.to_scalar()?;
-        let logits = saved.input(0)?.contiguous()?;
-        let labels = saved.input(1)?.contiguous()?;
-        let sums = saved.state(0)?;
-        let sums: Vec<Sums> = sums.as_slice::<f64>()?.chunks(sums.shape()[1]).map(Sums::from_slice).collect();
-        with_real!("dice_ce", logits.dtype(), T => {
-            Ok(vec![Some(cpu::gradient::<T>(self, &logits, labels.as_slice::<i64>()?, &sums, factor)?), None])
-        })
+        with_real!("dice_ce", gradient.dtype(), T => Ok(vec![Some(cpu::backward::<T>(self, &saved, gradient)?), None]))
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

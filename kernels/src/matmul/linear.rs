@@ -2,7 +2,7 @@
 
 use tomograd_core::{Error, Result, Tensor};
 
-use super::product::{outer_sum, product};
+use super::cpu::product::{outer_sum, rows_times};
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
 
 /// `y[..., o] = bias[o] + Σ_i weight[o, i] x[..., i]`: inputs x (..., in), the weight (out, in) and, when `bias`, the bias
@@ -11,18 +11,6 @@ use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduc
 pub struct Linear {
     /// Whether there is a bias.
     pub bias: bool,
-}
-
-/// At least two axes.
-fn as_matrix(x: &Tensor) -> Result<Tensor> {
-    if x.rank() == 1 { x.unsqueeze(0) } else { Ok(x.clone()) }
-}
-
-/// `x · weight` for each row of x.
-fn rows_times<T: crate::simd::Real>(x: &Tensor, weight: &Tensor, bias: Option<&[T]>) -> Result<Tensor> {
-    let x = as_matrix(x)?;
-    let batch = &x.shape()[..x.rank() - 2];
-    product(&x, &weight.expand(&[batch, weight.shape()].concat())?, bias)
 }
 
 impl Op for Linear {
@@ -57,8 +45,7 @@ impl Op for Linear {
 
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         with_real!("linear", outputs[0].dtype, T => {
-            let bias = if self.bias { Some(inputs[2].contiguous()?) } else { None };
-            let bias = bias.as_ref().map(Tensor::as_slice::<T>).transpose()?;
+            let bias = self.bias.then(|| inputs[2]);
             let y = rows_times::<T>(inputs[0], &inputs[1].transpose(0, 1)?, bias)?;
             Ok(Forward::one(y.reshape(&outputs[0].shape)?))
         })

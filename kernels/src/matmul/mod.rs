@@ -9,7 +9,6 @@ pub(crate) mod cpu;
 pub mod cpu;
 mod linear;
 mod op;
-mod product;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Error, Result, Tensor};
 
-use super::product::{outer_sum, product};
+use super::cpu::product::{outer_sum, product};
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
 
 /// `y[..., i, j] = Σ_k a[..., i, k] b[..., k, j]`: inputs a (batch..., m, k) and b (batch..., k, n), output (batch..., m, n).

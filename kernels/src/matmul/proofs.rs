@@ -4,8 +4,8 @@ use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{
     Linear, Matmul,
+    cpu::product::SEGMENT,
     cpu::{COLUMN_BLOCK, K_BLOCK, ROW_BLOCK, tile::ROW_UNIT},
-    product::SEGMENT,
 };
 use crate::{Meta, Op, registry, registry::Proven};
 

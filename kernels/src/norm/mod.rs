@@ -2,13 +2,17 @@
 
 mod cpu;
 mod layer;
+mod moments;
 #[cfg(feature = "testing")]
 mod proofs;
-mod scaling;
 #[cfg(test)]
 mod tests;
 
 pub use layer::LayerNorm;
+#[cfg(not(feature = "testing"))]
+pub(crate) use moments::Moments;
+#[cfg(feature = "testing")]
+pub use moments::Moments;
 #[cfg(feature = "testing")]
 pub(crate) use proofs::largest;
 

@@ -10,7 +10,7 @@ use tomograd::{
         check,
         conv::{
             Conv, ConvNormActivation, ConvShape, ConvTranspose,
-            cpu::{self, Epilogue, Inputs, Moments, Outputs, Path},
+            cpu::{self, Epilogue, Inputs, Outputs, Path},
             reference,
         },
         cumulative::CumulativeSum,
@@ -20,7 +20,7 @@ use tomograd::{
         loss::DiceCe,
         matmul,
         matmul::cpu::{GemmShape, Start, View as Matrix},
-        norm::{LayerNorm, Norm, Statistics},
+        norm::{LayerNorm, Moments, Norm, Statistics},
         optim,
         parallel::{
             Grid, Order, PartialSlots, Partition, Settings, parallel_for, threads, with_settings, with_threads,
@@ -675,14 +675,14 @@ cases! {
     "kernels::conv::cpu::Inputs::two": (first: usize = 1) => with_channels([first, 2usize.wrapping_sub(first), 1, 2]);
     "kernels::conv::cpu::Outputs::two": (first: usize = 1, second: usize = 2) => with_channels([1, 1, first, second]);
     "kernels::conv::cpu::Outputs::two": (first: usize = 1) => with_channels([1, 1, first, 3usize.wrapping_sub(first)]);
-    "kernels::conv::cpu::Moments {}": (count: f64 = 3.0, mean: f64 = 1.0, rest: f64 = 1e-20, squares: f64 = 2.0) => {
+    "kernels::norm::Moments {}": (count: f64 = 3.0, mean: f64 = 1.0, rest: f64 = 1e-20, squares: f64 = 2.0) => {
         let moments = Moments { count, mean, rest, squares };
         // Nothing that is added changes nothing.
         moments.join(Moments::default()) == moments
             || [count, mean, rest, squares].iter().any(|x| x.is_nan())
             || count == 0.0
     };
-    "kernels::conv::cpu::Moments::join": (count: f64 = 3.0, mean: f64 = 1.0, squares: f64 = 2.0) => {
+    "kernels::norm::Moments::join": (count: f64 = 3.0, mean: f64 = 1.0, squares: f64 = 2.0) => {
         let joined = Moments { count: 2.0, mean: 0.5, rest: 0.0, squares: 0.25 }
             .join(Moments { count, mean, rest: 0.0, squares });
         let sound = (0.0..=u64::MAX as f64).contains(&count) && mean.abs() < 1e100 && squares.abs() < 1e100;

@@ -12,7 +12,7 @@ mod tensors;
 mod weights;
 mod winograd;
 
-pub use epilogue::{Activation, Epilogue, Moments};
+pub use epilogue::{Activation, Epilogue};
 pub use path::Path;
 pub use tensors::{Inputs, Outputs};
 

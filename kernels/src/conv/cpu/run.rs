@@ -4,11 +4,15 @@ use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
     super::{Conv, ConvNormActivation, ConvTranspose},
-    Activation, Epilogue, Inputs, Moments, Outputs, backward_bias, backward_data, backward_weights, forward,
-    transposed_forward,
+    Activation, Epilogue, Inputs, Outputs, backward_bias, backward_data, backward_weights, forward, transposed_forward,
 };
 use crate::{
-    Context, Forward, Meta, Op, Saved, elementwise::Function, norm::Statistics, op::with_real, reduce, simd::Real,
+    Context, Forward, Meta, Op, Saved,
+    elementwise::Function,
+    norm::{Moments, Statistics},
+    op::with_real,
+    reduce,
+    simd::Real,
 };
 
 /// One or two contiguous tensors as the input of a convolution.

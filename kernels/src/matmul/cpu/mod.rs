@@ -4,6 +4,7 @@
 //! blocking, nor the instruction set, nor the number of threads shows in the bits.
 
 pub(crate) mod pack;
+pub(super) mod product;
 pub(crate) mod tile;
 
 use crate::parallel::{Grid, Partition, as_uninit, or_give_up, parallel_for};

@@ -1,13 +1,15 @@
 //! A norm on the CPU: moments, joined in a fixed order into statistics, and passes over memory with them.
 
 mod rows;
+pub(super) mod scaling;
 
 pub(super) use rows::row_moments;
 
 use tomograd_core::{Element, Result, Tensor};
 
-use super::{Norm, Statistics, scaling::Scaling};
-use crate::{Context, Forward, Saved, conv::cpu::Moments, op::with_real, simd::Real};
+use super::{Moments, Norm, Statistics};
+use crate::{Context, Forward, Saved, op::with_real, simd::Real};
+use scaling::Scaling;
 
 impl Norm {
     /// Inputs `first` and `first + 1` of (C) numbers as f64, where `all` starts after x.

@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use crate::{
-    conv::cpu::Moments,
     elementwise::Function,
-    norm::scaling::{Line, Scaling},
+    norm::Moments,
+    norm::cpu::scaling::{Line, Scaling},
     parallel::{Partition, parallel_for},
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
 };

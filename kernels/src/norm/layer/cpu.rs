@@ -7,7 +7,7 @@ use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 use crate::{
     norm::{
         cpu::row_moments,
-        scaling::{Line, Scaling},
+        cpu::scaling::{Line, Scaling},
     },
     parallel::{PartialSlots, Partition, parallel_for},
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},

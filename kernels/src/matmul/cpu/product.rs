@@ -2,11 +2,11 @@
 
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
-use super::cpu::{GemmShape, Start, View, gemm, gemm_add};
+use super::{GemmShape, Start, View, gemm, gemm_add};
 use crate::{parallel::PartialSlots, simd::Real};
 
 /// Steps of one segment of a long sum, and the most segments.
-pub(super) const SEGMENT: usize = 512;
+pub(in crate::matmul) const SEGMENT: usize = 512;
 const SEGMENTS: usize = 8;
 
 /// A batch axis of the product: its size, and the stride of either operand along it.
@@ -22,8 +22,22 @@ fn elements<T: Real>(tensor: &Tensor) -> Result<&[T]> {
     Ok(&tensor.as_storage_slice::<T>()?[if tensor.count() == 0 { 0 } else { tensor.layout().offset() }..])
 }
 
+/// `x · weight` (+ `bias` for each column) for each row of x, (..., in).
+pub(in crate::matmul) fn rows_times<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let x = as_matrix(x)?;
+    let batch = &x.shape()[..x.rank() - 2];
+    let bias = bias.map(Tensor::contiguous).transpose()?;
+    let bias = bias.as_ref().map(Tensor::as_slice::<T>).transpose()?;
+    product(&x, &weight.expand(&[batch, weight.shape()].concat())?, bias)
+}
+
+/// At least two axes.
+fn as_matrix(x: &Tensor) -> Result<Tensor> {
+    if x.rank() == 1 { x.unsqueeze(0) } else { Ok(x.clone()) }
+}
+
 /// `a · b` (+ `bias` for each column) of `(batch..., m, k)` and `(batch..., k, n)`, of which both have the same batch axes.
-pub(super) fn product<T: Real>(a: &Tensor, b: &Tensor, bias: Option<&[T]>) -> Result<Tensor> {
+pub(in crate::matmul) fn product<T: Real>(a: &Tensor, b: &Tensor, bias: Option<&[T]>) -> Result<Tensor> {
     let rank = a.rank() - 2;
     let (batch, k, n) = (&a.shape()[..rank], a.shape()[rank + 1], b.shape()[rank + 1]);
     let mut m = a.shape()[rank];
@@ -89,7 +103,7 @@ fn tail<T>(elements: &[T], start: usize) -> &[T] {
 
 /// `Σ_r a[r, i] b[r, j]` of `(rows..., p)` and `(rows..., q)`: the gradient of a matrix that all rows share, as (p, q). Many
 /// rows are summed in segments side by side, so that a small matrix occupies all threads too.
-pub(super) fn outer_sum<T: Real>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub(in crate::matmul) fn outer_sum<T: Real>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (p, q) = (a.shape()[a.rank() - 1], b.shape()[b.rank() - 1]);
     let rows: usize = a.shape()[..a.rank() - 1].iter().product();
     let (a, b) = (a.reshape(&[rows, p])?, b.reshape(&[rows, q])?);

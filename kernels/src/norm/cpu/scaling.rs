@@ -5,13 +5,13 @@
 //! a shift that is no larger than β and γ.
 
 use crate::{
-    conv::cpu::Moments,
+    norm::Moments,
     simd::{Lanes16, Real, Vector},
 };
 
 /// Mean and √(variance + ε) of a set.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scaling {
+pub(in crate::norm) struct Scaling {
     /// The mean, `rest` being what its rounding lost.
     pub mean: f64,
     pub rest: f64,
@@ -21,7 +21,7 @@ pub(super) struct Scaling {
 
 /// (x − mean) / deviation · γ + β as kernels compute it: (x · power + center) · scale + shift.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Line<T> {
+pub(in crate::norm) struct Line<T> {
     /// A power of two: 1, unless the deviation is so large or small that its square would leave T.
     pub power: T,
     /// −power · the mean's high part.
