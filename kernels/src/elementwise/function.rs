@@ -114,6 +114,11 @@ impl Function {
     /// f(x).
     #[inline(always)]
     pub fn value<V: Vector>(self, x: V) -> V {
+        if V::CALLS { called(|x| self.inlined_value(x), x) } else { self.inlined_value(x) }
+    }
+
+    #[inline(always)]
+    fn inlined_value<V: Vector>(self, x: V) -> V {
         let (zero, one) = (V::zero(), splat::<V>(1.0));
         match self {
             Function::Neg => x.neg(),
@@ -151,6 +156,11 @@ impl Function {
     /// functions with kinks: there the NaN of the output is what reaches the loss, and the gradient through it.
     #[inline(always)]
     pub fn derivative<V: Vector>(self, x: V) -> V {
+        if V::CALLS { called(|x| self.inlined_derivative(x), x) } else { self.inlined_derivative(x) }
+    }
+
+    #[inline(always)]
+    fn inlined_derivative<V: Vector>(self, x: V) -> V {
         let (zero, one) = (V::zero(), splat::<V>(1.0));
         match self {
             Function::Neg => splat(-1.0),
@@ -202,6 +212,12 @@ impl Function {
             Function::Power(number) => power(x, number - 1.0).mul(splat(number)),
         }
     }
+}
+
+/// A function that the compiler makes no loop of its own for.
+#[inline(never)]
+fn called<V: Vector>(function: impl Fn(V) -> V, x: V) -> V {
+    function(x)
 }
 
 /// x to the power of a number.

@@ -144,6 +144,16 @@ impl Constants for f64 {
 /// `c[0] + c[1] x + c[2] x² + ...`, by Horner's rule.
 #[inline(always)]
 pub fn polynomial<V: Vector>(x: V, coefficients: &[V::Elem]) -> V {
+    if V::CALLS { called_polynomial(x, coefficients) } else { inlined_polynomial(x, coefficients) }
+}
+
+#[inline(never)]
+fn called_polynomial<V: Vector>(x: V, coefficients: &[V::Elem]) -> V {
+    inlined_polynomial(x, coefficients)
+}
+
+#[inline(always)]
+fn inlined_polynomial<V: Vector>(x: V, coefficients: &[V::Elem]) -> V {
     let mut sum = V::zero();
     for (i, &c) in coefficients.iter().rev().enumerate() {
         sum = if i == 0 { V::splat(c) } else { sum.mul_add(x, V::splat(c)) };

@@ -39,6 +39,9 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     const ISA: Isa;
     /// How many vector registers a register tile can count on.
     const REGISTERS: usize;
+    /// Whether tiles of several sizes, and loops made for each function, are worth what it takes to compile them. The bits don't
+    /// depend on it.
+    const TILES: bool = true;
     /// The vector of `f32`.
     type F32: Vector<Elem = f32>;
     /// The vector of `f64`.
@@ -77,6 +80,8 @@ pub fn prefetch_near<T>(address: *const T) {
 pub trait Vector: Copy + Send + Sync + Debug + 'static {
     /// The number in a lane.
     type Elem: Real;
+    /// Whether functions of vectors are called instead of inlined: less to compile, and slower.
+    const CALLS: bool = false;
     /// What a comparison gives: one truth value a lane.
     type Mask: Copy;
     /// How many numbers a register holds.

@@ -3,8 +3,8 @@
 //! They have the sizes of AVX2, so that tile shapes that suit AVX2 suit them. Without hardware FMA, `mul_add` calls the
 //! math library: this is for correctness, and for platforms that nobody has tuned yet.
 //!
-//! On x86-64, whose processors of the last ten years have AVX2, the arithmetic isn't inlined: in every kernel, lane by lane, it was
-//! nearly half of what the compiler had to do.
+//! On x86-64, whose processors of the last ten years have AVX2, the arithmetic isn't inlined, and there is one size of each register
+//! tile: in every kernel, lane by lane and size by size, it was nearly half of what the compiler had to do.
 
 use super::{Isa, Real, Simd, Vector};
 
@@ -21,6 +21,7 @@ impl Portable {
 impl Simd for Portable {
     const ISA: Isa = Isa::Portable;
     const REGISTERS: usize = 16;
+    const TILES: bool = !cfg!(target_arch = "x86_64");
     type F32 = Array<f32, 8>;
     type F64 = Array<f64, 4>;
 }
@@ -53,6 +54,7 @@ macro_rules! portable {
             type Elem = $t;
             type Mask = [bool; $lanes];
             const LANES: usize = $lanes;
+            const CALLS: bool = cfg!(target_arch = "x86_64");
 
             #[inline(always)]
             fn splat(x: $t) -> Self {

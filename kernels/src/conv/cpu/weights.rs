@@ -310,7 +310,9 @@ impl<T: Real> Positions<T> {
         let mut done = 0;
         // SAFETY: the caller's promise; each call takes the next offsets and their sums.
         unsafe {
-            if S::REGISTERS >= 32 {
+            if !S::TILES {
+                // One at a time, below.
+            } else if S::REGISTERS >= 32 {
                 if G == 3 {
                     while done + 4 <= offsets.len() {
                         self.some::<S, 4, G, V>(&offsets[done..], sums.add(done * G * pair));
@@ -328,7 +330,7 @@ impl<T: Real> Positions<T> {
                     done += 6;
                 }
             }
-            while done + 2 <= offsets.len() {
+            while S::TILES && done + 2 <= offsets.len() {
                 self.some::<S, 2, G, V>(&offsets[done..], sums.add(done * G * pair));
                 done += 2;
             }

@@ -99,6 +99,22 @@ pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     start: Option<Rows<T>>,
     c: Rows<T>,
 ) {
+    if !S::TILES {
+        let lanes = T::Vec::<S>::LANES;
+        let rows_from = |rows: Rows<T>, i: usize, j: usize| Rows {
+            first: rows.first.wrapping_add(i * rows.stride + j * lanes),
+            ..rows
+        };
+        for i in 0..rounded_rows::<S>(rows) {
+            let a = Left { first: a.first.wrapping_add(i * a.row), ..a };
+            for j in 0..vectors {
+                let start = start.map(|start| rows_from(start, i, j));
+                // SAFETY: the caller's promise, for this row and vector.
+                unsafe { fixed::<S, T, false, 1, 1>(a, b.wrapping_add(j * lanes), offsets, start, rows_from(c, i, j)) };
+            }
+        }
+        return;
+    }
     macro_rules! sized {
         ($rows:literal) => {
             // SAFETY: the caller's promise is the same.

@@ -256,7 +256,11 @@ impl<T: Real> Task<'_, T> {
             let borders = &self.borders[border * states * LANES..][..states * LANES];
             let (borders, _) = borders.as_chunks::<LANES>();
             for n in (0..states).step_by(TOGETHER) {
-                if n + TOGETHER <= states {
+                if V::CALLS {
+                    for n in n..states.min(n + TOGETHER) {
+                        self.states::<V, 1>(block, &steps, n, borders, &mut chunk, &mut carried);
+                    }
+                } else if n + TOGETHER <= states {
                     self.states::<V, TOGETHER>(block, &steps, n, borders, &mut chunk, &mut carried);
                 } else {
                     self.states::<V, 1>(block, &steps, n, borders, &mut chunk, &mut carried);

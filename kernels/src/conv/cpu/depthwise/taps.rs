@@ -87,6 +87,9 @@ impl<T: Real> Tile<'_, T> {
     pub unsafe fn run<S: Simd>(&self, from: usize, finish: &Finish<S, T>, ahead: &mut [Ahead<T>; 2]) -> [usize; 2] {
         // SAFETY: the caller's promise.
         unsafe {
+            if !S::TILES {
+                return self.sums::<S, 1, 1>(from, finish, ahead);
+            }
             match self.left {
                 [1, width] if width > VECTORS / 2 * T::Vec::<S>::LANES => {
                     self.sums::<S, 1, VECTORS>(from, finish, ahead)

@@ -122,8 +122,12 @@ impl<T: Real> Gradients<'_, T> {
         let mut column = 0;
         while column < self.taps.columns.len() {
             let left = self.taps.columns.len() - column;
-            let columns = if group.len() == 1 && left >= SINGLE { SINGLE } else { equal_blocks(left, COLUMNS) };
-            let size = equal_blocks(group.len(), ROWS);
+            let columns = match group.len() {
+                _ if !S::TILES => 1,
+                1 if left >= SINGLE => SINGLE,
+                _ => equal_blocks(left, COLUMNS),
+            };
+            let size = if S::TILES { equal_blocks(group.len(), ROWS) } else { 1 };
             for row in (0..group.len()).step_by(size) {
                 let totals = &mut totals[(column * group.len() + row) * 16..];
                 let columns_from = &self.taps.columns[column..][..columns];
@@ -140,7 +144,11 @@ impl<T: Real> Gradients<'_, T> {
                             }
                         };
                     }
-                    tile!(1 1, 1 2, 1 3, 1 8, 2 1, 2 2, 2 3, 3 1, 3 2, 3 3, 4 1, 4 2, 4 3);
+                    if S::TILES {
+                        tile!(1 1, 1 2, 1 3, 1 8, 2 1, 2 2, 2 3, 3 1, 3 2, 3 3, 4 1, 4 2, 4 3);
+                    } else {
+                        tile!(1 1);
+                    }
                 }
             }
             column += columns;

@@ -64,7 +64,9 @@ pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
     }
     // How few rows are left to a tile of `$rows`: what is added to would be added twice.
     let least = |tile: usize, few: usize| if accumulate || rows < tile { tile } else { few };
-    if S::REGISTERS >= 32 {
+    if !S::TILES {
+        // One row at a time, below.
+    } else if S::REGISTERS >= 32 {
         tiles!(12, least(12, 9));
         tiles!(8, least(8, 5));
         tiles!(4, least(4, 1));
@@ -72,7 +74,9 @@ pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
         tiles!(6, least(6, 5));
         tiles!(4, least(4, 1));
     }
-    tiles!(2, 2);
+    if S::TILES {
+        tiles!(2, 2);
+    }
     tiles!(1, 1);
 }
 
