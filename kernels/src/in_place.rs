@@ -11,7 +11,7 @@ use crate::{Cost, Meta, op::no_kernel};
 /// As with [`Op`](crate::Op), what it is ([`check`](InPlace::check), [`cost`](InPlace::cost)) is the same on every device, and
 /// each device has a function of its own; on [`Device::Meta`] there is nothing to write.
 pub trait InPlace: fmt::Debug + Send + Sync + Any {
-    /// The name in errors, traces and the registry.
+    /// The name in errors, traces and lists.
     fn name(&self) -> &'static str;
 
     /// Checks the operation's numbers, and that targets and inputs fit it and each other.

@@ -2,9 +2,9 @@
 //!
 //! Each operation has a folder: its contract (`mod.rs`), the plainest loops that can be right (`reference.rs`), its CPU
 //! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through one door, [`run`]. The
-//! `registry` lists them all, each with its reference and random cases, so that one test proves every one of them.
+//! `testing` lists them all, each with its reference and random cases, so that one test proves every one of them.
 //!
-//! The feature `testing` adds the registry with its references, and makes what kernels are made of (`simd`, `parallel`, the paths
+//! The feature `testing` adds the list of all operations with their references (`testing`), and makes what kernels are made of (`simd`, `parallel`, the paths
 //! in `conv::cpu`) visible to tests and benchmarks; that isn't part of what is promised: it may change with any version.
 
 // What only tests and benchmarks use is left over without them.
@@ -33,8 +33,6 @@ mod parallel;
 pub mod parallel;
 pub mod pool;
 pub mod reduce;
-#[cfg(feature = "testing")]
-pub mod registry;
 pub mod resample;
 pub mod scan;
 #[cfg(not(feature = "testing"))]
@@ -43,6 +41,8 @@ mod simd;
 pub mod simd;
 pub mod softmax;
 pub mod sort;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod trace;
 pub mod view;
 

@@ -214,7 +214,7 @@ pub enum HalfPolicy {
 /// are what the contract announces. Operations without a device of their own, such as views, override
 /// [`forward`](Op::forward) and [`backward`](Op::backward) instead.
 pub trait Op: fmt::Debug + Send + Sync + Any {
-    /// The name in errors, traces and the registry: `conv`, `softmax`.
+    /// The name in errors, traces and lists: `conv`, `softmax`.
     fn name(&self) -> &'static str;
 
     /// Checks the inputs' shapes and dtypes and gives those of the outputs. Every check lives here: the other functions are

@@ -1,4 +1,4 @@
-//! Values that are out of range, and what the registry's random cases don't reach: half storage, whole numbers, many chunks.
+//! Values that are out of range, and what the operations' random cases don't reach: half storage, whole numbers, many chunks.
 
 use tomograd_core::{DType, Device, Result, Tensor};
 use tomograd_kernels::{

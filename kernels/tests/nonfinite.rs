@@ -8,9 +8,9 @@ use tomograd_kernels::{
     elementwise::Function,
     norm::{LayerNorm, Norm, Statistics},
     parallel::{Settings, with_settings},
-    registry::{self, Case},
     run, run_backward,
     simd::Isa,
+    testing::{self, Case},
 };
 
 /// Where an operation may make NaN of more outputs than the reference does: it multiplies a number by a weight of zero that the
@@ -53,7 +53,7 @@ fn what_is_not_a_number_comes_through_in_every_instruction_set() {
     let chosen = std::env::var("TOMOGRAD_OPERATIONS").ok();
     let context = Context::default().precision(Precision::Strict);
     let mut failures: Vec<String> = Vec::new();
-    for entry in registry::all() {
+    for entry in testing::all() {
         if chosen.as_ref().is_some_and(|chosen| !chosen.split(',').any(|name| name == entry.name)) {
             continue;
         }

@@ -7,15 +7,15 @@ use super::{
     cpu::{ELEMENT_BLOCKS, KEY_BLOCKS, QUERY_BLOCKS},
     reference,
 };
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 /// A bias that broadcasts to `full` in some way: normal values, or now and then a mask of 0, −100 and −∞.
 fn bias(random: &mut Random, full: &[usize]) -> Result<Tensor> {
     let lead = random.below(full.len() as u64 + 1) as usize;
     let shape: Vec<usize> = full[lead..].iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
     let mask = random.bernoulli(0.4);
-    let values = registry::values(random, &shape)?;
-    registry::map(&values, |value| match value {
+    let values = testing::values(random, &shape)?;
+    testing::map(&values, |value| match value {
         value if !mask => value,
         ..-1.0 => f64::NEG_INFINITY,
         -1.0..-0.5 => -100.0,
@@ -35,8 +35,8 @@ impl Proven for Attention {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut batch = registry::shape(random, 0, 2);
-        let mut size = || registry::size(random);
+        let mut batch = testing::shape(random, 0, 2);
+        let mut size = || testing::size(random);
         let (mut queries, mut keys, mut size, mut value) = (size(), size(), size(), size());
         if random.bernoulli(0.15) {
             // Several blocks of queries and of keys, and several parts of these.
@@ -48,17 +48,17 @@ impl Proven for Attention {
             (queries, keys, value) =
                 (1 + random.below(120) as usize, 1 + random.below(128) as usize, 16 * value.min(4));
         }
-        if registry::at_corner(random) {
+        if testing::at_corner(random) {
             // One size at the end of a block, another 1, and now and then queries and keys both.
             batch = [vec![], vec![2], vec![1, 3]][random.below(3) as usize].clone();
             let blocks: [&[usize]; 4] = [&QUERY_BLOCKS, &KEY_BLOCKS, &ELEMENT_BLOCKS, &ELEMENT_BLOCKS];
             let (long, other) = (random.below(4) as usize, 1 + random.below(3) as usize);
             let mut sizes = [(); 4].map(|()| 1 + random.below(5) as usize);
-            sizes[long] = registry::around(random, blocks[long]);
+            sizes[long] = testing::around(random, blocks[long]);
             sizes[(long + other) % 4] = 1;
             if random.bernoulli(0.4) {
                 let further = 1 - long.min(1);
-                sizes[further] = registry::around(random, &blocks[further][..4]);
+                sizes[further] = testing::around(random, &blocks[further][..4]);
             }
             [queries, keys, size, value] = sizes;
         }
@@ -66,7 +66,7 @@ impl Proven for Attention {
         let op = Self { scale, causal: random.bernoulli(0.3) };
         let mut inputs = Vec::new();
         for matrix in [[queries, size], [keys, size], [keys, value]] {
-            inputs.push(registry::values(random, &[&batch[..], &matrix].concat())?);
+            inputs.push(testing::values(random, &[&batch[..], &matrix].concat())?);
         }
         let full = [&batch[..], &[queries, keys]].concat();
         for _ in 0..random.below(BIASES as u64 + 1) {

@@ -3,7 +3,7 @@
 use tomograd_core::{Random, Result, Tensor};
 
 use super::{Compare, cpu, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for Compare {
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -23,10 +23,10 @@ impl Proven for Compare {
         let shape = match random.below(20) {
             // A parallel chunk ends within a row.
             0 => vec![3, cpu::GRAIN / 3 + 1 + random.below(9) as usize],
-            _ => registry::shape(random, 0, 4),
+            _ => testing::shape(random, 0, 4),
         };
         // Whole numbers, many of them equal.
-        let mut values = |shape: &[usize]| registry::map(&registry::values(random, shape)?, f64::round);
+        let mut values = |shape: &[usize]| testing::map(&testing::values(random, shape)?, f64::round);
         let x = values(&shape)?;
         let y = if shape.len() % 2 == 1 { values(&[])? } else { values(&shape)? };
         if random.bernoulli(0.3) {
@@ -34,7 +34,7 @@ impl Proven for Compare {
         }
         let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
         let lead = random.below(narrow.len() as u64 + 1) as usize;
-        let broadcast = registry::map(&registry::values(random, &narrow[lead..])?, f64::round)?;
+        let broadcast = testing::map(&testing::values(random, &narrow[lead..])?, f64::round)?;
         Ok((compare, vec![x, if random.bernoulli(0.5) { broadcast } else { y }]))
     }
 

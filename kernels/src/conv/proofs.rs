@@ -10,8 +10,8 @@ use super::{
 use crate::{
     Meta, Precision,
     norm::{Norm, largest},
-    registry,
-    registry::Proven,
+    testing,
+    testing::Proven,
 };
 
 /// The values of one or two inputs, their channels put together.
@@ -97,15 +97,15 @@ fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
     let long = if random.bernoulli(0.5) { 2 } else { 3 - rank + random.below(rank as u64) as usize };
     let plain = random.bernoulli(0.5);
     for axis in 3 - rank..3 {
-        let size = if axis == long { registry::around(random, &AXIS_BLOCKS) } else { pick(random, &[1, 1, 1, 2, 5]) };
+        let size = if axis == long { testing::around(random, &AXIS_BLOCKS) } else { pick(random, &[1, 1, 1, 2, 5]) };
         if plain {
             // Nothing but a kernel that keeps the size.
-            let tall = registry::around(random, &TAP_BLOCKS[1..]);
+            let tall = testing::around(random, &TAP_BLOCKS[1..]);
             let kernel = if axis == long { pick(random, &[1, 3, 5]) } else { pick(random, &[3, 5, tall]) | 1 };
             (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
             continue;
         }
-        let blocks = [(); 2].map(|()| registry::around(random, &TAP_BLOCKS));
+        let blocks = [(); 2].map(|()| testing::around(random, &TAP_BLOCKS));
         tap_corner(random, &mut shape, axis, size, &[1, 2, 3, 3, 3, blocks[0], blocks[1]]);
     }
     shape
@@ -117,7 +117,7 @@ fn tall_corner(random: &mut Random, rank: usize) -> ConvShape {
     let mut shape = unit_shape(random, groups, 1, outputs);
     for axis in 3 - rank..3 {
         let (size, kernel) = if axis == 1 {
-            let kernel = registry::around(random, &TAP_BLOCKS[1..]).max(3);
+            let kernel = testing::around(random, &TAP_BLOCKS[1..]).max(3);
             (pick(random, &[kernel / 2 + 1, kernel, 17]), kernel)
         } else {
             (pick(random, &[1, 2, 5, 17]), pick(random, &[1, 3]))
@@ -130,7 +130,7 @@ fn tall_corner(random: &mut Random, rank: usize) -> ConvShape {
 /// Channels at the end of a block, on few voxels.
 fn channel_corner(random: &mut Random, rank: usize) -> ConvShape {
     let mut channels = [(); 2].map(|()| 1 + random.below(3) as usize);
-    channels[random.below(2) as usize] = registry::around(random, &CHANNEL_BLOCKS);
+    channels[random.below(2) as usize] = testing::around(random, &CHANNEL_BLOCKS);
     let groups = pick(random, &[1, 1, 2]);
     let mut shape = unit_shape(random, groups, channels[0], channels[1]);
     if random.bernoulli(0.2) {
@@ -148,16 +148,16 @@ fn channel_corner(random: &mut Random, rank: usize) -> ConvShape {
 /// What goes by Winograd's way in f32, with planes at the end of a tile.
 fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
     // Both around sixteen, or one around a strip.
-    let mut channels = [(); 2].map(|()| registry::around(random, &CHANNEL_BLOCKS[1..2]).max(16));
+    let mut channels = [(); 2].map(|()| testing::around(random, &CHANNEL_BLOCKS[1..2]).max(16));
     if random.bernoulli(0.3) {
-        channels[random.below(2) as usize] = registry::around(random, &CHANNEL_BLOCKS[2..3]);
+        channels[random.below(2) as usize] = testing::around(random, &CHANNEL_BLOCKS[2..3]);
     }
     let mut shape = unit_shape(random, 1, channels[0], channels[1]);
     // Of several planes smaller ones, which aren't too much work.
     let planes = if rank == 3 { &PLANE_BLOCKS[..2] } else { &PLANE_BLOCKS[..] };
     for axis in 1..3 {
         let padding = pick(random, &[0, 1, 1, 2]);
-        let output = registry::around(random, planes);
+        let output = testing::around(random, planes);
         (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (output + 2 - 2 * padding, 3, padding);
     }
     if rank == 3 {
@@ -223,12 +223,12 @@ impl Conv {
         let mut inputs = Vec::new();
         for channels in [first, shape.in_channels - first].into_iter().take(1 + usize::from(two_inputs)) {
             let size = [&[shape.batch, channels], &shape.input[from..]].concat();
-            inputs.push(registry::values(random, &size)?);
+            inputs.push(testing::values(random, &size)?);
         }
         let size = [&[shape.out_channels, shape.group_inputs()], &shape.kernel[from..]].concat();
-        inputs.push(registry::values(random, &size)?);
+        inputs.push(testing::values(random, &size)?);
         if op.bias {
-            inputs.push(registry::values(random, &[shape.out_channels])?);
+            inputs.push(testing::values(random, &[shape.out_channels])?);
         }
         Ok((op, inputs))
     }
@@ -239,13 +239,13 @@ impl Conv {
         let x = concatenated(&inputs[..self.weight()])?;
         let (sums, magnitudes) = reference::forward(&shape, &x, &inputs[self.weight()].to_vec::<f64>()?)?;
         let bias = self.bias.then(|| &inputs[self.weight() + 1]);
-        let absolute = bias.map(|bias| registry::map(bias, f64::abs)).transpose()?;
+        let absolute = bias.map(|bias| testing::map(bias, f64::abs)).transpose()?;
         let size = self.output(&metas, &shape).shape;
         let voxels = shape.output_voxels();
         let y = Tensor::from_slice(&with_bias(sums, bias, voxels)?, &size, Device::Cpu)?;
         let magnitude = Tensor::from_slice(&with_bias(magnitudes, absolute.as_ref(), voxels)?, &size, Device::Cpu)?;
         let terms = (shape.group_inputs() * shape.taps() + 1) as f64;
-        Ok([y, registry::map(&magnitude, |sum| sum * terms)?])
+        Ok([y, testing::map(&magnitude, |sum| sum * terms)?])
     }
 }
 
@@ -272,13 +272,13 @@ impl ConvTranspose {
         let (sums, magnitudes) =
             reference::backward_data(&shape, &inputs[0].to_vec::<f64>()?, &inputs[1].to_vec::<f64>()?)?;
         let bias = self.bias.then(|| &inputs[2]);
-        let absolute = bias.map(|bias| registry::map(bias, f64::abs)).transpose()?;
+        let absolute = bias.map(|bias| testing::map(bias, f64::abs)).transpose()?;
         let size = crate::Op::infer(self, &metas)?.remove(0).shape;
         let voxels = shape.input_voxels();
         let y = Tensor::from_slice(&with_bias(sums, bias, voxels)?, &size, Device::Cpu)?;
         let magnitude = Tensor::from_slice(&with_bias(magnitudes, absolute.as_ref(), voxels)?, &size, Device::Cpu)?;
         let terms = (shape.group_outputs() * shape.taps() + 1) as f64;
-        Ok([y, registry::map(&magnitude, |sum| sum * terms)?])
+        Ok([y, testing::map(&magnitude, |sum| sum * terms)?])
     }
 }
 
@@ -313,9 +313,9 @@ impl Proven for ConvTranspose {
         };
         let size = [&[shape.batch, shape.in_channels], &shape.input[from..]].concat();
         let weight = [&[shape.in_channels, shape.group_outputs()], &shape.kernel[from..]].concat();
-        let mut inputs = vec![registry::values(random, &size)?, registry::values(random, &weight)?];
+        let mut inputs = vec![testing::values(random, &size)?, testing::values(random, &weight)?];
         if op.bias {
-            inputs.push(registry::values(random, &[shape.out_channels])?);
+            inputs.push(testing::values(random, &[shape.out_channels])?);
         }
         Ok((op, inputs))
     }

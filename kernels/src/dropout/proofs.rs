@@ -3,7 +3,7 @@
 use tomograd_core::{Random, Result, Seed, Tensor};
 
 use super::{Dropout, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for Dropout {
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -11,9 +11,9 @@ impl Proven for Dropout {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 4);
+        let shape = testing::shape(random, 0, 4);
         let probability = [0.0, 0.1, 0.5, 0.9][random.below(4) as usize];
         let op = Self { seed: Seed::new(random.next_u64()), probability, whole_channels: random.bernoulli(0.4) };
-        Ok((op, vec![registry::values(random, &shape)?]))
+        Ok((op, vec![testing::values(random, &shape)?]))
     }
 }

@@ -3,7 +3,7 @@
 use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{BinaryFunction, Chain, Function, Increment, Step, cpu, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for Chain {
     /// Some functions chain several roundings (GELU: an exponential of a square), and chains add theirs up.
@@ -51,17 +51,17 @@ impl Proven for Chain {
             BinaryFunction::Max,
             BinaryFunction::Min,
         ];
-        let mut shape = registry::shape(random, 0, 4);
+        let mut shape = testing::shape(random, 0, 4);
         if random.bernoulli(0.15) {
-            shape = registry::corner(random, 1, 3, &[cpu::BLOCK]);
+            shape = testing::corner(random, 1, 3, &[cpu::BLOCK]);
         }
         // Away from every kink by 0.01, and from the poles of division and logarithm.
         let kinks = [-3.0, -0.5, 0.0, 0.8, 3.0];
         let apart = |x: f64| kinks.iter().fold(x, |x, kink| if (x - kink).abs() < 0.01 { kink + 0.02 } else { x });
-        let mut values = registry::map(&registry::values(random, &shape)?, apart)?;
+        let mut values = testing::map(&testing::values(random, &shape)?, apart)?;
         let first = functions[random.below(functions.len() as u64) as usize];
         if matches!(first, F::Log | F::Sqrt | F::Reciprocal | F::Power(_)) {
-            values = registry::map(&values, |x| x.abs() + 0.5)?;
+            values = testing::map(&values, |x| x.abs() + 0.5)?;
         }
         if random.bernoulli(0.4) {
             return Ok((Self::unary(first), vec![values]));
@@ -69,14 +69,14 @@ impl Proven for Chain {
         // The second input is broadcast along some axes; it lies outside of the first one's range, so that no maximum ties.
         let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
         let lead = random.below(narrow.len() as u64 + 1) as usize;
-        let mut other = registry::map(&registry::values(random, &narrow[lead..])?, |y| y.signum() * (y.abs() + 0.5))?;
+        let mut other = testing::map(&testing::values(random, &narrow[lead..])?, |y| y.signum() * (y.abs() + 0.5))?;
         let binary = binaries[random.below(8) as usize];
         if matches!(binary, BinaryFunction::Max | BinaryFunction::Min) {
-            other = registry::map(&other, |y| (y * 8.0).round() / 8.0 + 0.0625)?;
-            values = registry::map(&values, |x| (x * 8.0).round() / 8.0)?;
+            other = testing::map(&other, |y| (y * 8.0).round() / 8.0 + 0.0625)?;
+            values = testing::map(&values, |x| (x * 8.0).round() / 8.0)?;
         }
         if binary == BinaryFunction::ReverseDiv {
-            values = registry::map(&values, |x| x.signum() * (x.abs() + 0.5))?;
+            values = testing::map(&values, |x| x.signum() * (x.abs() + 0.5))?;
         }
         let mut chain = Self::binary(binary);
         if random.bernoulli(0.5) {
@@ -89,11 +89,11 @@ impl Proven for Chain {
 
 impl Proven for Increment {
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        Ok(vec![registry::map(&inputs[0], |x| x + self.0 as f64)?])
+        Ok(vec![testing::map(&inputs[0], |x| x + self.0 as f64)?])
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 0, 3);
+        let shape = testing::shape(random, 0, 3);
         let counts: Vec<i64> = (0..shape.iter().product()).map(|_| random.below(1 << 40) as i64).collect();
         let number = random.below(100) as i64 - 50;
         Ok((Self(number), vec![Tensor::from_slice(&counts, &shape, Device::Cpu)?]))

@@ -1,6 +1,5 @@
 //! Operations that move elements: along an axis, by index, into a border.
 
-mod choose;
 mod concat;
 mod cpu;
 mod gather;
@@ -10,12 +9,13 @@ mod pad;
 mod proofs;
 #[cfg(feature = "testing")]
 mod reference;
+mod where_;
 
-pub use choose::Where;
 pub use concat::Concat;
 pub use gather::{Gather, IndexSelect, ScatterAdd};
 pub use one_hot::OneHot;
 pub use pad::{Pad, PadMode};
+pub use where_::Where;
 
 use tomograd_core::{DType, Error, ErrorKind, Result};
 

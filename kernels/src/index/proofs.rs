@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Device, Random, Result, Tensor};
 
 use super::{Concat, Gather, IndexSelect, OneHot, Pad, PadMode, ScatterAdd, Where, cpu, reference, split};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 /// A random shape of `least` to `most` axes for a case whose output has `each` elements for each of it. Now and then a parallel
 /// chunk ends within one of its rows.
@@ -12,14 +12,14 @@ fn shape_of_case(random: &mut Random, least: usize, most: usize, each: usize) ->
         let rows = 2 + random.below(3) as usize;
         return vec![rows, cpu::GRAIN / (rows * each) + 1 + random.below(9) as usize];
     }
-    registry::shape(random, least, most)
+    testing::shape(random, least, most)
 }
 
 /// How many indices along an axis a case has for x of `shape`: few, or around some vectors.
 fn length_of_case(random: &mut Random, shape: &[usize]) -> usize {
     match shape.iter().product::<usize>() {
         4096.. => random.below(5) as usize,
-        _ if random.bernoulli(0.2) => registry::around(random, &registry::VECTORS),
+        _ if random.bernoulli(0.2) => testing::around(random, &testing::VECTORS),
         _ => random.below(12) as usize,
     }
 }
@@ -44,7 +44,7 @@ impl Proven for Gather {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let (mut shape, axis) = indexed(random);
-        let x = registry::values(random, &shape)?;
+        let x = testing::values(random, &shape)?;
         let length = length_of_case(random, &shape);
         let size = std::mem::replace(&mut shape[axis], length);
         Ok((Self { axis }, vec![x, indices(random, &shape, size)?]))
@@ -69,7 +69,7 @@ impl Proven for IndexSelect {
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let (shape, axis) = indexed(random);
         let count = length_of_case(random, &shape);
-        Ok((Self { axis }, vec![registry::values(random, &shape)?, indices(random, &[count], shape[axis])?]))
+        Ok((Self { axis }, vec![testing::values(random, &shape)?, indices(random, &[count], shape[axis])?]))
     }
 
     fn is_differentiable(&self, index: usize) -> bool {
@@ -87,16 +87,16 @@ impl Proven for ScatterAdd {
     }
 
     fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
-        let magnitude = |x: &Tensor| registry::map(x, f64::abs);
+        let magnitude = |x: &Tensor| testing::map(x, f64::abs);
         self.reference(&[magnitude(&inputs[0])?, inputs[1].clone(), magnitude(&inputs[2])?])
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let (mut shape, axis) = indexed(random);
-        let x = registry::values(random, &shape)?;
+        let x = testing::values(random, &shape)?;
         let length = length_of_case(random, &shape);
         let size = std::mem::replace(&mut shape[axis], length);
-        Ok((Self { axis }, vec![x, indices(random, &shape, size)?, registry::values(random, &shape)?]))
+        Ok((Self { axis }, vec![x, indices(random, &shape, size)?, testing::values(random, &shape)?]))
     }
 
     fn is_differentiable(&self, index: usize) -> bool {
@@ -111,9 +111,9 @@ impl Proven for Where {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let shape = shape_of_case(random, 0, 3, 1);
-        let condition = registry::map(&registry::values(random, &shape)?, |x| f64::from(x > 0.0))?;
+        let condition = testing::map(&testing::values(random, &shape)?, |x| f64::from(x > 0.0))?;
         let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
-        let (a, b) = (registry::values(random, &shape)?, registry::values(random, &narrow)?);
+        let (a, b) = (testing::values(random, &shape)?, testing::values(random, &narrow)?);
         Ok((Self, vec![condition.converted(DType::Bool)?, a, b]))
     }
 
@@ -158,7 +158,7 @@ impl Proven for Concat {
                 _ if random.bernoulli(0.5) => whole,
                 _ => whole.div_ceil(count),
             };
-            registry::values(random, &shape)
+            testing::values(random, &shape)
         };
         let inputs = [input()?, input()?, input()?];
         Ok((Self { axis }, inputs[..count].to_vec()))
@@ -182,6 +182,6 @@ impl Proven for Pad {
             shape.iter().map(|&size| random.below(most(size) as u64 + 1) as usize).collect()
         };
         let (before, after) = (widths(), widths());
-        Ok((Self { before, after, mode }, vec![registry::values(random, &shape)?]))
+        Ok((Self { before, after, mode }, vec![testing::values(random, &shape)?]))
     }
 }

@@ -3,7 +3,7 @@
 use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{DiceCe, cpu, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for DiceCe {
     /// An exponential, a logarithm and quotients of sums of f32 probabilities.
@@ -14,9 +14,9 @@ impl Proven for DiceCe {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape: Vec<usize> = registry::shape(random, 2, 4).iter().map(|&size| size.max(1)).collect();
+        let mut shape: Vec<usize> = testing::shape(random, 2, 4).iter().map(|&size| size.max(1)).collect();
         if random.bernoulli(0.15) {
-            shape = registry::corner(random, 3, 4, &[cpu::BLOCK]);
+            shape = testing::corner(random, 3, 4, &[cpu::BLOCK]);
         }
         shape[1] = 2 + random.below(4) as usize;
         let classes = shape[1];
@@ -41,7 +41,7 @@ impl Proven for DiceCe {
             })
             .collect();
         let labels = Tensor::from_slice(&labels, &labels_shape, Device::Cpu)?;
-        Ok((op, vec![registry::values(random, &shape)?, labels]))
+        Ok((op, vec![testing::values(random, &shape)?, labels]))
     }
 
     fn is_differentiable(&self, index: usize) -> bool {

@@ -7,15 +7,15 @@ use super::{
     cpu::product::SEGMENT,
     cpu::{COLUMN_BLOCK, K_BLOCK, ROW_BLOCK, tile::ROW_UNIT},
 };
-use crate::{Meta, Op, registry, registry::Proven};
+use crate::{Meta, Op, testing, testing::Proven};
 
 fn absolute(inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-    inputs.iter().map(|x| registry::map(x, f64::abs)).collect()
+    inputs.iter().map(|x| testing::map(x, f64::abs)).collect()
 }
 
 /// `terms` times the result for absolute values: what the rounding error of a sum of products is measured in.
 fn scale_of(op: &impl Proven, inputs: &[Tensor], terms: usize) -> Result<Vec<Tensor>> {
-    op.reference(&absolute(inputs)?)?.iter().map(|y| registry::map(y, |y| (terms + 1) as f64 * y)).collect()
+    op.reference(&absolute(inputs)?)?.iter().map(|y| testing::map(y, |y| (terms + 1) as f64 * y)).collect()
 }
 
 /// Where the kernel's tiles and blocks end, along any of m, n and k.
@@ -24,9 +24,9 @@ const BLOCKS: [usize; 8] = [8, 16, ROW_UNIT, 48, K_BLOCK, ROW_BLOCK, 2 * K_BLOCK
 /// m, n and k at a corner: one or two around blocks, the others small.
 fn corner(random: &mut Random) -> [usize; 3] {
     let mut sizes = [(); 3].map(|()| 1 + random.below(3) as usize);
-    sizes[random.below(3) as usize] = registry::around(random, &BLOCKS);
+    sizes[random.below(3) as usize] = testing::around(random, &BLOCKS);
     if random.bernoulli(0.3) {
-        sizes[random.below(3) as usize] = registry::around(random, &BLOCKS[..4]);
+        sizes[random.below(3) as usize] = testing::around(random, &BLOCKS[..4]);
     }
     sizes
 }
@@ -52,8 +52,8 @@ impl Proven for Matmul {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let mut batch: Vec<usize> = (0..random.below(4)).map(|_| random.below(4) as usize).collect();
-        let mut sizes = [registry::size(random), registry::size(random), registry::size(random)];
-        if registry::at_corner(random) {
+        let mut sizes = [testing::size(random), testing::size(random), testing::size(random)];
+        if testing::at_corner(random) {
             batch.truncate(1);
             sizes = corner(random);
         }
@@ -63,7 +63,7 @@ impl Proven for Matmul {
             let mut shape: Vec<usize> =
                 batch[skipped..].iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
             shape.extend(matrix);
-            registry::values(random, &shape)
+            testing::values(random, &shape)
         };
         Ok((Self, vec![operand([m, k])?, operand([k, n])?]))
     }
@@ -90,23 +90,23 @@ impl Proven for Linear {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape = registry::shape(random, 1, 3);
+        let mut shape = testing::shape(random, 1, 3);
         if random.bernoulli(0.1) {
             // Many rows: the weight's gradient is summed in segments.
             shape = vec![1100, 1 + random.below(3) as usize];
         }
-        let (mut out, bias) = (registry::size(random), random.bernoulli(0.5));
-        if registry::at_corner(random) {
+        let (mut out, bias) = (testing::size(random), random.bernoulli(0.5));
+        if testing::at_corner(random) {
             let [rows, features, outputs] = corner(random);
             (shape, out) = (vec![rows, features], outputs);
             if random.bernoulli(0.2) {
-                shape[0] = registry::around(random, &[2 * SEGMENT]);
+                shape[0] = testing::around(random, &[2 * SEGMENT]);
             }
         }
-        let weight = registry::values(random, &[out, shape[shape.len() - 1]])?;
-        let mut inputs = vec![registry::values(random, &shape)?, weight];
+        let weight = testing::values(random, &[out, shape[shape.len() - 1]])?;
+        let mut inputs = vec![testing::values(random, &shape)?, weight];
         if bias {
-            inputs.push(registry::values(random, &[out])?);
+            inputs.push(testing::values(random, &[out])?);
         }
         Ok((Self { bias }, inputs))
     }

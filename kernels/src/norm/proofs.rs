@@ -5,8 +5,8 @@ use tomograd_core::{Device, Random, Result, Tensor};
 use super::{Norm, Statistics};
 use crate::{
     elementwise::{Chain, Function, reference::larger},
-    registry,
-    registry::Proven,
+    testing,
+    testing::Proven,
 };
 
 /// The largest magnitude.
@@ -86,12 +86,12 @@ impl Norm {
         let norm = Self { statistics, epsilon: 0.1, affine: random.bernoulli(0.7), activation };
         let mut inputs = Vec::new();
         for _ in 1..norm.input_count() {
-            inputs.push(registry::values(random, &[channels])?);
+            inputs.push(testing::values(random, &[channels])?);
         }
         if statistics == Statistics::Running
             && let Some(variance) = inputs.last_mut()
         {
-            *variance = registry::map(variance, |v| v.abs() + 0.5)?;
+            *variance = testing::map(variance, |v| v.abs() + 0.5)?;
         }
         Ok((norm, inputs))
     }
@@ -153,19 +153,19 @@ impl Proven for Norm {
         // Mean and variance of a batch: a mean of numbers that cancel is as exact as these are.
         let sizes = [largest(&inputs[0])?, 0.0];
         for (output, size) in reference[1..].iter().zip(sizes) {
-            scales.push(registry::map(output, |y| 1.0 + y.abs() + size)?);
+            scales.push(testing::map(output, |y| 1.0 + y.abs() + size)?);
         }
         Ok(scales)
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 3, 5);
+        let shape = testing::shape(random, 3, 5);
         let many = shape.len() == 5 && shape.iter().product::<usize>() > 600;
         let shape: Vec<usize> = shape.iter().map(|&size| if many { size.min(5) } else { size }).collect();
         let channels = shape[1];
         let values = shape.iter().product::<usize>() / channels.max(1);
         let (norm, rest) = Self::random(random, channels, values)?;
-        let mut inputs = vec![registry::values(random, &shape)?];
+        let mut inputs = vec![testing::values(random, &shape)?];
         inputs.extend(rest);
         Ok((norm, inputs))
     }

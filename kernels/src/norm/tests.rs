@@ -1,4 +1,4 @@
-//! What random cases of the registry, whose statistics are smooth enough for differences, don't reach: means far larger than
+//! What the operations' random cases, whose statistics are smooth enough for differences, don't reach: means far larger than
 //! the spread, constant sets, magnitudes near the ends of the number types, a small ε.
 
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
@@ -10,9 +10,9 @@ use crate::{
     conv::{Conv, ConvNormActivation},
     elementwise::Function,
     parallel::{Settings, with_settings},
-    registry::{self, Proven},
     run, run_backward, run_recompute,
     simd::Isa,
+    testing::{self, Proven},
 };
 
 /// Numbers (`rows`, `length`), each row around a mean of its own and with a spread of its own.
@@ -83,7 +83,7 @@ fn check<O: Proven + Recompute + Clone>(
     if dtype == DType::F64 {
         return;
     }
-    let dy = registry::values(random, reference[0].shape()).unwrap();
+    let dy = testing::values(random, reference[0].shape()).unwrap();
     let gradient = |inputs: &[Tensor], dy: Tensor| {
         let references: Vec<&Tensor> = inputs.iter().collect();
         let forward = run(op, &references, &Context::default()).unwrap();
@@ -145,7 +145,7 @@ fn norms_are_exact_at_any_mean_and_magnitude() {
             }
             let mut inputs = vec![Tensor::from_slice(&values, &[batch, channels, length], Device::Cpu).unwrap()];
             for _ in 1..norm.input_count() {
-                inputs.push(registry::values(&mut random, &[channels]).unwrap());
+                inputs.push(testing::values(&mut random, &[channels]).unwrap());
             }
             check(&norm, &inputs, dtype, &mut random, deviation);
         }
@@ -166,7 +166,7 @@ fn given_statistics_are_exact_at_any_mean_and_magnitude() {
         };
         let mut inputs = vec![Tensor::from_slice(&values, &[1, channels, length], Device::Cpu).unwrap()];
         for _ in 0..2 * usize::from(norm.affine) {
-            inputs.push(registry::values(&mut random, &[channels]).unwrap());
+            inputs.push(testing::values(&mut random, &[channels]).unwrap());
         }
         // Near those of the values; both are numbers of f32.
         let row = |c: usize| &values[c * length..(c + 1) * length];
@@ -196,7 +196,7 @@ fn layer_norms_are_exact_at_any_mean_and_magnitude() {
             let values = hard_rows(&mut random, rows, length, dtype);
             let mut inputs = vec![Tensor::from_slice(&values, &[1, rows, length], Device::Cpu).unwrap()];
             for _ in 0..2 * usize::from(norm.affine) {
-                inputs.push(registry::values(&mut random, &[length]).unwrap());
+                inputs.push(testing::values(&mut random, &[length]).unwrap());
             }
             check(&norm, &inputs, dtype, &mut random, deviation);
         }
@@ -271,7 +271,7 @@ fn a_folded_norm_has_the_bits_of_one_that_follows() {
         let activation = Some(Function::LeakyRelu(0.01));
         let norm = Norm { statistics: Statistics::Running, epsilon: EPSILON, affine: true, activation };
         let values = |random: &mut Random, shape: &[usize], mean: f64| {
-            cast(&registry::map(&registry::values(random, shape).unwrap(), |x| x + mean).unwrap(), DType::F32).unwrap()
+            cast(&testing::map(&testing::values(random, shape).unwrap(), |x| x + mean).unwrap(), DType::F32).unwrap()
         };
         let mut inputs = vec![values(&mut random, &[1, 3, 9, 21], 0.0), values(&mut random, &[5, 3, 3, 3], 0.0)];
         inputs.extend([mean, 0.0, 0.0, mean, 10.0].map(|mean| values(&mut random, &[5], mean)));
@@ -302,7 +302,7 @@ fn a_fused_convolution_keeps_the_spread_next_to_a_large_mean() {
             };
             let norm = Norm { statistics: Statistics::Instance, epsilon: EPSILON, affine: false, activation: None };
             let shape = [&[1, channels], spatial].concat();
-            let x = registry::map(&registry::values(&mut random, &shape).unwrap(), |x| 1e4 + 1e-3 * x).unwrap();
+            let x = testing::map(&testing::values(&mut random, &shape).unwrap(), |x| 1e4 + 1e-3 * x).unwrap();
             let size = [&[channels, channels / groups], &vec![kernel; rank][..]].concat();
             let taps = kernel.pow(rank as u32);
             let (inputs, middle) = (channels / groups * taps, taps / 2);

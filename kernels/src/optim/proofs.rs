@@ -3,11 +3,11 @@
 use tomograd_core::{Random, Result, Tensor};
 
 use super::{Adam, AdamNumbers, AdamStep, ClipNorm, EmaStep, Scale, Sgd, SgdNumbers, SgdStep, cpu::GRAIN};
-use crate::registry::{self, ProvenInPlace};
+use crate::testing::{self, ProvenInPlace};
 
 /// Shapes of some parameters, of which now and then one takes several chunks.
 fn shapes(random: &mut Random) -> Vec<Vec<usize>> {
-    let mut shapes: Vec<Vec<usize>> = (0..random.below(4)).map(|_| registry::shape(random, 0, 3)).collect();
+    let mut shapes: Vec<Vec<usize>> = (0..random.below(4)).map(|_| testing::shape(random, 0, 3)).collect();
     if random.bernoulli(0.1) {
         shapes.push(vec![GRAIN + random.below(3) as usize - 1]);
     }
@@ -15,7 +15,7 @@ fn shapes(random: &mut Random) -> Vec<Vec<usize>> {
 }
 
 fn values(random: &mut Random, shapes: &[Vec<usize>]) -> Result<Vec<Tensor>> {
-    shapes.iter().map(|shape| registry::values(random, shape)).collect()
+    shapes.iter().map(|shape| testing::values(random, shape)).collect()
 }
 
 /// The elements of each tensor.
@@ -97,9 +97,9 @@ impl ProvenInPlace for AdamStep {
                 weight_decay: random.uniform(),
                 step: 1 + random.below(20),
             });
-            targets.extend([registry::values(random, shape)?, registry::values(random, shape)?]);
+            targets.extend([testing::values(random, shape)?, testing::values(random, shape)?]);
             // A second moment is no less than 0; far from it, the quotient doesn't enlarge rounding.
-            targets.push(registry::map(&registry::values(random, shape)?, |x| x * x + 0.1)?);
+            targets.push(testing::map(&testing::values(random, shape)?, |x| x * x + 0.1)?);
         }
         Ok((Self { adam, parameters }, targets, values(random, &shapes)?))
     }
@@ -118,14 +118,14 @@ impl ProvenInPlace for ClipNorm {
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>, Vec<Tensor>)> {
         let shapes = shapes(random);
         let max = [0.0, 1.0, 20.0, f64::INFINITY][random.below(4) as usize];
-        let number = registry::values(random, &[])?;
+        let number = testing::values(random, &[])?;
         Ok((Self { max }, [vec![number], values(random, &shapes)?].concat(), Vec::new()))
     }
 }
 
 impl ProvenInPlace for Scale {
     fn reference(&self, targets: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
-        targets.iter().map(|x| registry::map(x, |x| self.factor * x)).collect()
+        targets.iter().map(|x| testing::map(x, |x| self.factor * x)).collect()
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>, Vec<Tensor>)> {

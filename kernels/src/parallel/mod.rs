@@ -5,13 +5,13 @@
 //! summed in a fixed tree. So the bits of a result don't depend on how many threads there are or which of them ran what.
 
 mod partition;
-mod pool;
 mod settings;
+mod threads;
 
 #[cfg(test)]
 mod tests;
 
 pub use partition::{Grid, PartialSlots, Partition, Tile, as_uninit};
-pub(crate) use pool::or_give_up;
-pub use pool::{parallel_for, reset_workers_seen, threads, with_threads, workers_seen};
 pub use settings::{Order, Settings, current_isa, with_settings};
+pub(crate) use threads::or_give_up;
+pub use threads::{parallel_for, reset_workers_seen, threads, with_threads, workers_seen};

@@ -6,9 +6,9 @@ use super::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool, window::
 use crate::{
     Meta, Op,
     elementwise::reference::larger,
-    registry,
-    registry::Proven,
     resample::reference::{image, separable},
+    testing,
+    testing::Proven,
 };
 
 /// Whether voxel `i` of an axis lies in window `o`.
@@ -83,7 +83,7 @@ fn attributes(random: &mut Random, input: &[usize], most_dilation: u64) -> [Vec<
 fn sum_scale(inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
     let largest = inputs[0].to_vec_f64()?.into_iter().fold(0.0, |m: f64, x| m.max(x.abs()));
     let voxels: usize = inputs[0].shape()[2..].iter().product();
-    reference.iter().map(|y| registry::map(y, |_| largest * (voxels + 3) as f64)).collect()
+    reference.iter().map(|y| testing::map(y, |_| largest * (voxels + 3) as f64)).collect()
 }
 
 impl Proven for MaxPool {
@@ -122,7 +122,7 @@ impl Proven for AveragePool {
         let [kernel, stride, padding, _] = attributes(random, &shape[2..], 1);
         let (ceil_mode, count_include_pad) = (random.bernoulli(0.4), random.bernoulli(0.5));
         let op = Self { kernel, stride, padding, ceil_mode, count_include_pad };
-        Ok((op, vec![registry::values(random, &shape)?]))
+        Ok((op, vec![testing::values(random, &shape)?]))
     }
 }
 
@@ -146,7 +146,7 @@ impl Proven for AdaptiveMaxPool {
         if random.bernoulli(0.1) {
             // One window of more voxels than a byte counts.
             shape =
-                vec![1, 1 + random.below(2) as usize, registry::around(random, &[24]), registry::around(random, &[32])];
+                vec![1, 1 + random.below(2) as usize, testing::around(random, &[24]), testing::around(random, &[32])];
             output = vec![1, 1];
         }
         Ok((Self { output }, vec![distinct(random, &shape)?]))
@@ -170,6 +170,6 @@ impl Proven for AdaptiveAveragePool {
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let shape = image(random);
-        Ok((Self { output: shares(random, &shape[2..]) }, vec![registry::values(random, &shape)?]))
+        Ok((Self { output: shares(random, &shape[2..]) }, vec![testing::values(random, &shape)?]))
     }
 }

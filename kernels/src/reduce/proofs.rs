@@ -3,15 +3,15 @@
 use tomograd_core::{Random, Result, Tensor};
 
 use super::{ArgMax, Combine, Reduce, cpu, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 /// A random shape of `least` to four axes: now and then around a block of columns, or several segments of rows.
 fn blocks(random: &mut Random, least: usize) -> Vec<usize> {
     let segment = cpu::GRAIN / cpu::BLOCK;
     match random.below(16) {
-        0 | 1 => registry::corner(random, least, 3, &[cpu::BLOCK]),
-        2 => vec![registry::around(random, &[segment]), registry::around(random, &[cpu::BLOCK])],
-        _ => registry::shape(random, least, 4),
+        0 | 1 => testing::corner(random, least, 3, &[cpu::BLOCK]),
+        2 => vec![testing::around(random, &[segment]), testing::around(random, &[cpu::BLOCK])],
+        _ => testing::shape(random, least, 4),
     }
 }
 
@@ -27,17 +27,17 @@ impl Proven for Reduce {
         let all = [Combine::Sum, Combine::Mean, Combine::Max, Combine::Min];
         let combine = if empty { Combine::Sum } else { all[random.below(4) as usize] };
         let keep_axes = random.bernoulli(0.5);
-        Ok((Self { combine, axes, keep_axes }, vec![registry::values(random, &shape)?]))
+        Ok((Self { combine, axes, keep_axes }, vec![testing::values(random, &shape)?]))
     }
 
     /// The sum of n terms is made in f64 for f32 (one rounding) and in f64 for f64 (n roundings at most).
     fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
         if self.is_extreme() {
-            return Ok(vec![registry::map(&self.reference(inputs)?[0], f64::abs)?]);
+            return Ok(vec![testing::map(&self.reference(inputs)?[0], f64::abs)?]);
         }
-        let magnitude = self.reference(&[registry::map(&inputs[0], f64::abs)?])?;
+        let magnitude = self.reference(&[testing::map(&inputs[0], f64::abs)?])?;
         let terms = self.axes.iter().map(|&axis| inputs[0].shape()[axis]).product::<usize>() as f64;
-        Ok(vec![registry::map(&magnitude[0], |sum| sum * terms.max(1.0))?])
+        Ok(vec![testing::map(&magnitude[0], |sum| sum * terms.max(1.0))?])
     }
 }
 
@@ -51,7 +51,7 @@ impl Proven for ArgMax {
         let axis = random.below(shape.len() as u64) as usize;
         shape[axis] = shape[axis].max(1);
         // Ties, of which the first counts.
-        Ok((Self { axis }, vec![registry::map(&registry::values(random, &shape)?, |x| (2.0 * x).round() / 2.0)?]))
+        Ok((Self { axis }, vec![testing::map(&testing::values(random, &shape)?, |x| (2.0 * x).round() / 2.0)?]))
     }
 
     fn is_differentiable(&self, _: usize) -> bool {

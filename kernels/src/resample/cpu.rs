@@ -41,7 +41,7 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
     let grain = (GRAIN / work.max(1)).max(1);
     let total = width.weights.iter().map(Vec::len).sum();
     let plain = width.is_identity();
-    let plan = Plan {
+    let plan = SeparableMap {
         x: x.as_slice::<T>()?,
         axes,
         plain,
@@ -74,7 +74,7 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
     Ok(unsafe { builder.assume_init() })
 }
 
-struct Plan<'a, T> {
+struct SeparableMap<'a, T> {
     x: &'a [T],
     axes: &'a [AxisMap; 3],
     /// Nothing happens along the rows.
@@ -87,7 +87,7 @@ struct Plan<'a, T> {
     weights: Vec<T>,
 }
 
-impl<T> Plan<'_, T> {
+impl<T> SeparableMap<'_, T> {
     /// The weights of output `o` of the last axis.
     #[inline(always)]
     fn taps(&self, o: usize) -> &[T] {
@@ -97,7 +97,7 @@ impl<T> Plan<'_, T> {
 
 /// Some rows of the output.
 struct Rows<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a SeparableMap<'a, T>,
     first: usize,
     /// A row of the input's width, and slack.
     sum: &'a mut [T],
@@ -112,7 +112,7 @@ impl<T: Real> Kernel for Rows<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
-        let Plan { x, axes: [depth, height, width], plain, planes, .. } = *self.plan;
+        let SeparableMap { x, axes: [depth, height, width], plain, planes, .. } = *self.plan;
         let mut rows: Vec<(*const T, T)> = Vec::new();
         let mut of_depth: Vec<(*const T, f64)> = Vec::new();
         let mut index = self.first;
@@ -248,7 +248,7 @@ unsafe fn vectors<S: Simd, T: Real, const V: usize>(
 
 /// The map along a row; `sum` has slack behind it.
 #[inline(always)]
-fn along<S: Simd, T: Real>(plan: &Plan<'_, T>, sum: &[T], out: &mut [MaybeUninit<T>]) {
+fn along<S: Simd, T: Real>(plan: &SeparableMap<'_, T>, sum: &[T], out: &mut [MaybeUninit<T>]) {
     let lanes = T::Vec::<S>::LANES;
     let starts = &plan.axes[2].starts;
     let mut done = 0..0;

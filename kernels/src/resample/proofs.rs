@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Random, Result, Tensor};
 
 use super::{Interpolate, Interpolation, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for Interpolate {
     /// A position is rounded before its weights are taken, so the weights are less exact than a product.
@@ -38,6 +38,6 @@ impl Proven for Interpolate {
         });
         let size = size.collect();
         let op = Self { size, mode: mode[random.below(3) as usize] };
-        Ok((op, vec![registry::values(random, &shape)?]))
+        Ok((op, vec![testing::values(random, &shape)?]))
     }
 }

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Random, Result, Tensor};
 
-use crate::registry;
+use crate::testing;
 
 /// A shape (N, C, spatial...) of at most some hundred elements, rows of up to 70 among them. One in three is a corner: one
 /// spatial axis around some vectors, another 1.
@@ -10,9 +10,9 @@ pub(crate) fn image(random: &mut Random) -> Vec<usize> {
     let rank = 1 + random.below(3) as usize;
     let images = [0, 1, 1, 2, 2][random.below(5) as usize];
     let mut shape = vec![images, 1 + random.below(3) as usize];
-    if registry::at_corner(random) {
+    if testing::at_corner(random) {
         shape[0] = shape[0].max(1);
-        shape.extend(registry::corner(random, rank, rank, &registry::VECTORS));
+        shape.extend(testing::corner(random, rank, rank, &testing::VECTORS));
         return shape;
     }
     shape.extend((0..rank).map(|_| 1 + random.below(if rank == 3 { 5 } else { 6 }) as usize));

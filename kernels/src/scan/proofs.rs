@@ -1,4 +1,4 @@
-//! What the registry proves of the scan.
+//! Reference and random cases of the scan.
 
 use tomograd_core::{Random, Result, Tensor};
 
@@ -7,7 +7,7 @@ use super::{
     cpu::{PART_CHANNELS, STEPS},
     reference,
 };
-use crate::registry::{self, Proven};
+use crate::testing::{self, Proven};
 
 impl Proven for SelectiveScan {
     /// The reference follows the rounding errors step by step; this covers what it leaves out (products of errors, and the
@@ -21,7 +21,7 @@ impl Proven for SelectiveScan {
 
     fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
         let [_, bound] = reference::scan(self, inputs)?;
-        Ok(vec![registry::map(&bound, |bound| 1e-30 + bound)?])
+        Ok(vec![testing::map(&bound, |bound| 1e-30 + bound)?])
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
@@ -32,17 +32,17 @@ impl Proven for SelectiveScan {
         let mut length = match random.below(4) {
             // Around the borders of chunks.
             0 => [0, 63, 64, 65, 80, 131][random.below(6) as usize],
-            _ => registry::size(random),
+            _ => testing::size(random),
         };
-        if registry::at_corner(random) {
+        if testing::at_corner(random) {
             // One size at the end of a block, another 1: channels of the backward run's parts, states, chunks of steps.
             (batch, groups) = (1 + random.below(2) as usize, 1);
             let small = [(); 2].map(|()| 1 + random.below(3) as usize);
             [rows, states, length] = match random.below(4) {
-                0 => [registry::around(random, &[16, 32, PART_CHANNELS]), small[0], 1],
-                1 => [1, registry::around(random, &[2, 16, 64]), small[1]],
-                2 => [small[0], 1, registry::around(random, &[16, STEPS, 2 * STEPS])],
-                _ => [1, small[0], registry::around(random, &[16, STEPS, 2 * STEPS])],
+                0 => [testing::around(random, &[16, 32, PART_CHANNELS]), small[0], 1],
+                1 => [1, testing::around(random, &[2, 16, 64]), small[1]],
+                2 => [small[0], 1, testing::around(random, &[16, STEPS, 2 * STEPS])],
+                _ => [1, small[0], testing::around(random, &[16, STEPS, 2 * STEPS])],
             };
             if random.bernoulli(0.3) {
                 groups = std::mem::replace(&mut rows, 1);
@@ -61,22 +61,22 @@ impl Proven for SelectiveScan {
         };
         let over_time = [batch, channels, length];
         // Without softplus, Δ is positive as it stands: a state that grows with every step would lose all digits.
-        let delta = registry::values(random, &over_time)?;
-        let delta = if op.delta_softplus { delta } else { registry::map(&delta, |delta| 0.1 + 0.5 * delta.abs())? };
+        let delta = testing::values(random, &over_time)?;
+        let delta = if op.delta_softplus { delta } else { testing::map(&delta, |delta| 0.1 + 0.5 * delta.abs())? };
         // Now and then so fast a decay that exp(Δ a) is no normal number.
         let rate = if random.bernoulli(0.2) { 300.0 } else { 1.0 };
-        let a = registry::map(&registry::values(random, &[channels, states])?, |a| -0.05 - rate * a.abs())?;
-        let mut inputs = vec![registry::values(random, &over_time)?, delta, a];
-        inputs.extend([registry::values(random, &over_states)?, registry::values(random, &over_states)?]);
+        let a = testing::map(&testing::values(random, &[channels, states])?, |a| -0.05 - rate * a.abs())?;
+        let mut inputs = vec![testing::values(random, &over_time)?, delta, a];
+        inputs.extend([testing::values(random, &over_states)?, testing::values(random, &over_states)?]);
         if op.skip {
-            inputs.push(registry::values(random, &[channels])?);
+            inputs.push(testing::values(random, &[channels])?);
         }
         if op.gate {
-            inputs.push(registry::values(random, &over_time)?);
+            inputs.push(testing::values(random, &over_time)?);
         }
         if op.delta_bias {
-            let bias = registry::values(random, &[channels])?;
-            inputs.push(if op.delta_softplus { bias } else { registry::map(&bias, f64::abs)? });
+            let bias = testing::values(random, &[channels])?;
+            inputs.push(if op.delta_softplus { bias } else { testing::map(&bias, f64::abs)? });
         }
         Ok((op, inputs))
     }

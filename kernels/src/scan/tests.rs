@@ -1,4 +1,4 @@
-//! Errors, and what lies beyond the registry's cases.
+//! Errors, and what lies beyond the random cases.
 
 use tomograd_core::{DType, Device, Result, Tensor};
 

@@ -3,7 +3,7 @@
 use tomograd_core::{Random, Result, Tensor};
 
 use super::{LogSoftmax, Softmax, cpu, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 macro_rules! proof {
     ($logarithm:literal) => {
@@ -12,7 +12,7 @@ macro_rules! proof {
 
         fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
             let longer = (inputs[0].shape()[self.axis] as f64 / 64.0).max(1.0);
-            reference.iter().map(|output| registry::map(output, |y| longer * (1.0 + y.abs()))).collect()
+            reference.iter().map(|output| testing::map(output, |y| longer * (1.0 + y.abs()))).collect()
         }
 
         fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -22,13 +22,13 @@ macro_rules! proof {
         fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
             if random.bernoulli(0.08) {
                 // Several tiles of columns, or long rows.
-                let shape = [cpu::LONG, cpu::COLUMNS].map(|block| registry::around(random, &[block, block + 2]));
+                let shape = [cpu::LONG, cpu::COLUMNS].map(|block| testing::around(random, &[block, block + 2]));
                 let axis = usize::from(random.bernoulli(0.3));
-                return Ok((Self { axis }, vec![registry::values(random, &shape)?]));
+                return Ok((Self { axis }, vec![testing::values(random, &shape)?]));
             }
-            let shape = registry::shape(random, 1, 4);
+            let shape = testing::shape(random, 1, 4);
             let axis = random.below(shape.len() as u64) as usize;
-            Ok((Self { axis }, vec![registry::values(random, &shape)?]))
+            Ok((Self { axis }, vec![testing::values(random, &shape)?]))
         }
     };
 }

@@ -3,7 +3,7 @@
 use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{Sort, cpu, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for Sort {
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -14,7 +14,7 @@ impl Proven for Sort {
         let shape = match random.below(20) {
             // Several chunks of lines.
             0 => vec![2 + random.below(3) as usize, cpu::GRAIN / 3 + random.below(9) as usize],
-            _ => registry::shape(random, 1, 4),
+            _ => testing::shape(random, 1, 4),
         };
         let axis = random.below(shape.len() as u64) as usize;
         let count = random.bernoulli(0.5).then(|| random.below(shape[axis] as u64 + 1) as usize);

@@ -3,7 +3,7 @@
 use tomograd_core::{Random, Result, Tensor};
 
 use super::{View, reference};
-use crate::{registry, registry::Proven};
+use crate::{testing, testing::Proven};
 
 impl Proven for View {
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -11,8 +11,8 @@ impl Proven for View {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let shape = registry::shape(random, 1, 4);
-        let x = registry::values(random, &shape)?;
+        let shape = testing::shape(random, 1, 4);
+        let x = testing::values(random, &shape)?;
         let axis = random.below(shape.len() as u64) as usize;
         let view = match random.below(4) {
             0 => View::Permute(random.permutation(shape.len())?),
@@ -28,7 +28,7 @@ impl Proven for View {
                 let mut wide = narrow.clone();
                 wide[axis] = random.below(4) as usize;
                 wide.insert(0, 1 + random.below(2) as usize);
-                return Ok((View::Expand(wide), vec![registry::values(random, &narrow)?]));
+                return Ok((View::Expand(wide), vec![testing::values(random, &narrow)?]));
             }
             _ => {
                 let mut shape = shape.clone();

@@ -27,13 +27,12 @@ use tomograd::{
         },
         pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool},
         reduce::{self, ArgMax, Combine, Reduce},
-        registry,
         resample::{Interpolate, Interpolation},
         run, run_backward, run_in_place, run_recompute,
         simd::{Isa, Kernel, Lanes16, Real, Simd, Vector, dispatch, dot, math, sum},
         softmax::{LogSoftmax, Softmax},
         sort::Sort,
-        trace,
+        testing, trace,
         view::View,
     },
 };
@@ -202,7 +201,7 @@ fn with_channels(channels: [usize; 4]) -> Result<bool> {
 
 /// A value of every registered operation, with inputs that fit it.
 fn for_every_operation(mut check: impl FnMut(&dyn Op, &[Tensor]) -> Result<bool>) -> Result<bool> {
-    for entry in registry::all() {
+    for entry in testing::all() {
         for number in 0..3 {
             let case = entry.case(&mut Seed::new(5).named(entry.name).at(number).random())?;
             if !check(&*case.op, &case.inputs).map_err(|error| error.within(entry.name))? {
@@ -728,7 +727,7 @@ cases! {
         )
     };
     "kernels::elementwise::Function {}": (power: f64 = 1.5) => {
-        let x = registry::map(&values(&[3, 5])?, |x| 1.0 + 0.25 * x.abs())?;
+        let x = testing::map(&values(&[3, 5])?, |x| 1.0 + 0.25 * x.abs())?;
         let (y, dx) = both(&Chain::unary(Function::Power(power)), &[x])?;
         Ok::<_, Error>(finite(&y)? && finite(&dx)? || power.abs() > 1e3)
     };
@@ -884,7 +883,7 @@ cases! {
     };
     "kernels::norm::Norm {}": (epsilon: f64 = 1e-5) => {
         let norm = Norm { statistics: Statistics::Running, epsilon, affine: false, activation: None };
-        let positive = registry::map(&values(&[4])?, |x| x.abs() + 0.1)?.converted(DType::F32)?;
+        let positive = testing::map(&values(&[4])?, |x| x.abs() + 0.1)?.converted(DType::F32)?;
         gives(&norm, &[values(&[2, 4, 5])?, values(&[4])?, positive], &[2, 4, 5])
     };
 
@@ -1190,32 +1189,32 @@ cases! {
         let fits = shape.iter().rev().zip([3, 2]).all(|(&size, full)| size == full || size == 1);
         Ok::<_, Error>(sum.shape() == shape && fits && finite(&[sum])?)
     };
-    "kernels::registry::Proven::is_differentiable": (index: usize = 0) => {
-        use registry::Proven;
+    "kernels::testing::Proven::is_differentiable": (index: usize = 0) => {
+        use testing::Proven;
         Gather { axis: 0 }.is_differentiable(index) == (index == 0) && Softmax { axis: 0 }.is_differentiable(index)
     };
-    "kernels::registry::around": (blocks: Vec<usize> = vec![4, 8]) => {
-        let size = registry::around(&mut Seed::new(1).random(), &blocks);
+    "kernels::testing::around": (blocks: Vec<usize> = vec![4, 8]) => {
+        let size = testing::around(&mut Seed::new(1).random(), &blocks);
         blocks.iter().any(|block| block.abs_diff(size) <= 1) || blocks.is_empty() && size <= 2
     };
-    "kernels::registry::corner": (least: usize = 2, most: usize = 4, blocks: Vec<usize> = vec![4, 8]) => {
+    "kernels::testing::corner": (least: usize = 2, most: usize = 4, blocks: Vec<usize> = vec![4, 8]) => {
         // Eight axes at the most, and one alone around a block.
-        let shape = registry::corner(&mut Seed::new(1).random(), least, most, &blocks);
+        let shape = testing::corner(&mut Seed::new(1).random(), least, most, &blocks);
         let most = most.min(8);
         (least.max(2).min(most)..=most).contains(&shape.len())
             && shape.iter().filter(|size| !(1..=3).contains(*size)).count() <= 1
     };
-    "kernels::registry::map": (value: f64 = 2.0) => {
-        let mapped = registry::map(&values(&[3])?, |_| value)?.to_vec_f64()?;
+    "kernels::testing::map": (value: f64 = 2.0) => {
+        let mapped = testing::map(&values(&[3])?, |_| value)?.to_vec_f64()?;
         Ok::<_, Error>(mapped.iter().all(|x| x.to_bits() == value.to_bits()))
     };
-    "kernels::registry::shape": (least: usize = 1, most: usize = 4) => {
+    "kernels::testing::shape": (least: usize = 1, most: usize = 4) => {
         // Eight axes at the most, and as many as asked for before that.
-        let shape = registry::shape(&mut Seed::new(1).random(), least, most);
+        let shape = testing::shape(&mut Seed::new(1).random(), least, most);
         (least.min(8)..=most.clamp(least.min(8), 8)).contains(&shape.len())
     };
-    "kernels::registry::values": (shape: Vec<usize> = vec![2, 3]) => {
-        registry::values(&mut Seed::new(1).random(), &shape)
+    "kernels::testing::values": (shape: Vec<usize> = vec![2, 3]) => {
+        testing::values(&mut Seed::new(1).random(), &shape)
     };
 
     "kernels::simd::Vector::bits_shl": (count: u32 = 1) => {

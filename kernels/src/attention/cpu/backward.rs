@@ -8,7 +8,9 @@ use std::{mem::MaybeUninit, ops::Range};
 
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
-use super::{CHUNK_WORK, Plan, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms, scale, strip};
+use super::{
+    CHUNK_WORK, Operands, Steps, Strip, add_biases, pack_rows, pack_strip, padded, product, rooms, scale, strip,
+};
 use crate::{
     attention::Attention,
     matmul::cpu::{
@@ -62,7 +64,7 @@ pub(in crate::attention) fn backward<T: Real>(
         let mut sliced: Vec<Tensor> = tensors.iter().map(|x| part(x, true)).collect::<Result<_>>()?;
         let dy = sliced.split_off(3);
         sliced.extend(inputs[3..].iter().map(|x| part(x, own(x))).collect::<Result<Vec<_>>>()?);
-        let plan = Plan::<T>::new(op, &sliced.iter().collect::<Vec<_>>())?;
+        let plan = Operands::<T>::new(op, &sliced.iter().collect::<Vec<_>>())?;
         let mut shape = [sliced[0].shape(), &[keys]].concat();
         shape.remove(shape.len() - 2);
         let scores = || TensorBuilder::<T>::new("attention", &shape, dy[0].device());
@@ -101,12 +103,12 @@ pub(in crate::attention) fn backward<T: Real>(
 
 /// The gradients of q, k and v, and with `scores` those of the scores, from y, its gradient and the logarithms.
 fn gradients<T: Real>(
-    plan: &Plan<'_, T>,
+    plan: &Operands<'_, T>,
     [y, dy, logarithms]: [&[T]; 3],
     [dq, dk, dv]: [&mut [MaybeUninit<T>]; 3],
     scores: Option<&mut [MaybeUninit<T>]>,
 ) -> Result<()> {
-    let Plan { batch, queries, keys, size, value, .. } = *plan;
+    let Operands { batch, queries, keys, size, value, .. } = *plan;
     let parts = (keys / PART).min(MATRICES.div_ceil(batch)).max(1);
     let part = block_size(keys, keys.div_ceil(parts), 8);
     let parts = keys.div_ceil(part);
@@ -142,7 +144,7 @@ struct Targets<'a, T> {
 }
 
 struct Chunks<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a Operands<'a, T>,
     /// Parts of the keys, numbered over all matrices.
     range: Range<usize>,
     part: usize,
@@ -193,7 +195,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { queries, keys, size, value, .. } = *self.plan;
+        let Operands { queries, keys, size, value, .. } = *self.plan;
         let key_block = block_size(self.part.min(keys), KEY_BLOCK, STRIP);
         let (columns, q_width) = (key_block.min(self.part).next_multiple_of(16), size.next_multiple_of(16));
         let tile = QUERY_BLOCK * STRIP;
@@ -272,7 +274,7 @@ impl<T: Real> Chunks<'_, T> {
     /// The rooms hold as many.
     #[inline(always)]
     unsafe fn pack_queries<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize) {
-        let Plan { ref q, queries, size, value, .. } = *self.plan;
+        let Operands { ref q, queries, size, value, .. } = *self.plan;
         let rows = matrix * queries * value..(matrix + 1) * queries * value;
         let (y, dy) = (&self.y[rows.clone()], &self.dy[rows]);
         // SAFETY: by the caller's promise.
@@ -303,7 +305,7 @@ impl<T: Real> Chunks<'_, T> {
         keys: Range<usize>,
         out: &mut Outputs<'_, T>,
     ) {
-        let Plan { ref k, ref v, queries, size, value, causal, .. } = *self.plan;
+        let Operands { ref k, ref v, queries, size, value, causal, .. } = *self.plan;
         let (key, count, height) = (keys.start, keys.len(), panel_rows::<S>());
         // SAFETY: by the caller's promise.
         unsafe {
@@ -409,7 +411,7 @@ impl<T: Real> Chunks<'_, T> {
         rows: usize,
         strip: Strip,
     ) {
-        let Plan { queries, size, value, causal, .. } = *self.plan;
+        let Operands { queries, size, value, causal, .. } = *self.plan;
         let (height, Strip { first, vectors, width, .. }) = (panel_rows::<S>(), strip);
         // SAFETY: by the caller's promise.
         unsafe {

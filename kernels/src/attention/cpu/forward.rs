@@ -5,9 +5,9 @@ use std::{mem::MaybeUninit, ops::Range};
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
-    CHUNK_WORK, Matrices, Plan, QUERY_GROUP, Steps, Strip, add_biases,
-    ahead::{Ahead, Piece},
-    pack_rows, pack_strip, padded, product, rooms, scale, strip,
+    CHUNK_WORK, Matrices, Operands, QUERY_GROUP, Steps, Strip, add_biases, pack_rows, pack_strip, padded,
+    prefetch::{Ahead, Piece},
+    product, rooms, scale, strip,
 };
 use crate::{
     attention::Attention,
@@ -26,8 +26,8 @@ pub(super) const PACKED_QUERIES: usize = 192;
 
 /// y, and for each query the logarithm of the sum, in units of ln 2: log₂ Σ_j 2^score; 0 where the query sees no key.
 pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
-    let plan = Plan::<T>::new(op, inputs)?;
-    let Plan { batch, queries, keys, value, .. } = plan;
+    let plan = Operands::<T>::new(op, inputs)?;
+    let Operands { batch, queries, keys, value, .. } = plan;
     let lead = &inputs[0].shape()[..inputs[0].rank() - 2];
     let (shape, device) = ([lead, &[queries, value]].concat(), inputs[0].device());
     if batch * queries * keys * value == 0 {
@@ -50,7 +50,7 @@ pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor])
 }
 
 struct Chunks<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a Operands<'a, T>,
     /// Chunks of queries, numbered over all matrices.
     range: Range<usize>,
     chunk: usize,
@@ -112,7 +112,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { keys, size, value, .. } = *self.plan;
+        let Operands { keys, size, value, .. } = *self.plan;
         let (key_block, values) = (self.plan.key_block(), padded(value));
         let columns = self.chunk.min(self.plan.queries).next_multiple_of(16);
         let strip_room = padded(key_block) * QUERY_GROUP;
@@ -173,7 +173,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 impl<T: Real> Chunks<'_, T> {
     /// What comes after the block of keys that ends before `key`: the next block; or the output, and the next matrix.
     fn pieces_ahead(&self, item: usize, key: usize, (y, queries): (*const T, usize)) -> [Piece<T>; 4] {
-        let Plan { ref q, ref k, ref v, keys, size, value, .. } = *self.plan;
+        let Operands { ref q, ref k, ref v, keys, size, value, .. } = *self.plan;
         let part = |x: &Matrices<'_, T>, matrix, first, count, length| {
             // Numbers that aren't contiguous aren't asked for.
             let count = if x.column == 1 { count } else { 0 };
@@ -201,7 +201,7 @@ impl<T: Real> Chunks<'_, T> {
     /// The keys are there, and the room holds as many.
     #[inline(always)]
     unsafe fn key_panels<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first: usize, count: usize) -> Panels<T> {
-        let Plan { ref k, keys, size, queries, .. } = *self.plan;
+        let Operands { ref k, keys, size, queries, .. } = *self.plan;
         let (height, from) = (panel_rows::<S>(), k.at(matrix, first, 0));
         let last = (count - 1) / height * height;
         let readable = first + last + rounded_rows::<S>(count - last) <= keys;
@@ -219,7 +219,7 @@ impl<T: Real> Chunks<'_, T> {
     /// As for [`key_panels`](Self::key_panels).
     #[inline(always)]
     unsafe fn value_panels<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first: usize, count: usize) -> Panels<T> {
-        let Plan { ref v, value, queries, .. } = *self.plan;
+        let Operands { ref v, value, queries, .. } = *self.plan;
         let (height, from) = (panel_rows::<S>(), v.at(matrix, first, 0));
         let last = (value - 1) / height * height;
         if queries < PACKED_QUERIES && v.column == 1 && rounded_rows::<S>(value - last) == value - last {
@@ -267,7 +267,7 @@ impl<T: Real> Chunks<'_, T> {
     /// The queries are there, and the rooms hold as many.
     #[inline(always)]
     unsafe fn pack_queries<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first_query: usize, queries: usize) {
-        let Plan { q, size, scale_2, .. } = self.plan;
+        let Operands { q, size, scale_2, .. } = self.plan;
         let mut next = 0;
         while let Some((strip, _)) = next_strip::<S, T>(&mut next, queries) {
             // SAFETY: by the caller's promise.

@@ -6,9 +6,9 @@
 //! `b` for the product with the values. The backward run computes them as queries by keys, for two of its three sums
 //! over weights go over queries. Scores are in units of ln 2, for 2ˣ is cheaper than eˣ.
 
-mod ahead;
 mod backward;
 mod forward;
+mod prefetch;
 
 use tomograd_core::{Result, Scratch, Tensor};
 
@@ -85,7 +85,7 @@ impl<'a, T: Real> Matrices<'a, T> {
 }
 
 /// The operands and sizes of a run.
-struct Plan<'a, T> {
+struct Operands<'a, T> {
     q: Matrices<'a, T>,
     k: Matrices<'a, T>,
     v: Matrices<'a, T>,
@@ -104,7 +104,7 @@ struct Plan<'a, T> {
     causal: bool,
 }
 
-impl<'a, T: Real> Plan<'a, T> {
+impl<'a, T: Real> Operands<'a, T> {
     fn new(op: &Attention, inputs: &[&'a Tensor]) -> Result<Self> {
         let rank = inputs[0].rank() - 2;
         let (batch, matrix) = inputs[0].shape().split_at(rank);
@@ -267,7 +267,7 @@ unsafe fn scale<T: Real>(numbers: *mut T, count: usize, factor: T) {
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn add_biases<S: Simd, T: Real>(
-    plan: &Plan<'_, T>,
+    plan: &Operands<'_, T>,
     matrix: usize,
     [query, key]: [usize; 2],
     by_key: bool,

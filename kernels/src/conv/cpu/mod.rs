@@ -4,12 +4,12 @@
 mod dense;
 mod depthwise;
 mod epilogue;
+mod pack;
 mod path;
 mod pointwise;
 pub(super) mod run;
-mod source;
 mod tensors;
-mod weights;
+mod weight_gradient;
 mod winograd;
 
 pub use epilogue::{Activation, Epilogue};
@@ -35,7 +35,7 @@ pub(super) const AXIS_BLOCKS: [usize; 6] = [
 pub(super) const PLANE_BLOCKS: [usize; 3] = [winograd::OUT, 2 * winograd::OUT, 4 * winograd::OUT];
 /// Along the channels: panels, vectors, strips, and what a chunk of the weights' gradient has.
 pub(super) const CHANNEL_BLOCKS: [usize; 5] =
-    [8, dense::VECTOR, winograd::STRIP, weights::OUTPUTS[1], weights::OUTPUTS[0]];
+    [8, dense::VECTOR, winograd::STRIP, weight_gradient::OUTPUTS[1], weight_gradient::OUTPUTS[0]];
 /// Along the taps of a depthwise kernel: those whose weights, or sums, are in registers together.
 pub(super) const TAP_BLOCKS: [usize; 3] = [depthwise::ROWS, depthwise::GROUP, depthwise::SINGLE];
 
@@ -108,5 +108,5 @@ pub fn backward_bias<T: Real>(shape: &ConvShape, dy: &[T], db: &mut [MaybeUninit
             Error::shape("conv", format!("a gradient of {} biases", db.len())).expected(shape.out_channels.to_string())
         );
     }
-    weights::backward_bias(shape, dy, db)
+    weight_gradient::backward_bias(shape, dy, db)
 }

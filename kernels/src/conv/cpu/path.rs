@@ -2,7 +2,7 @@
 
 use super::epilogue::Epilogue;
 use super::tensors::{Inputs, Outputs, check_weights};
-use super::{dense, depthwise, pointwise, weights, winograd};
+use super::{dense, depthwise, pointwise, weight_gradient, winograd};
 use crate::conv::ConvShape;
 use crate::simd::Real;
 use std::fmt;
@@ -201,7 +201,7 @@ impl Path {
                     unsafe { std::slice::from_raw_parts_mut(dw.as_mut_ptr().cast::<MaybeUninit<f32>>(), dw.len()) };
                 winograd::backward_weights(shape, x.cast(), bytemuck::cast_slice::<T, f32>(dy), dw)
             }
-            _ => weights::backward_weights(shape, x, dy, dw),
+            _ => weight_gradient::backward_weights(shape, x, dy, dw),
         }
     }
 }

@@ -178,7 +178,7 @@ pub(crate) fn block_size(size: usize, most: usize, unit: usize) -> usize {
 }
 
 /// The blocks of a product, and where everything lies.
-struct Plan<'a, T> {
+struct Product<'a, T> {
     shape: GemmShape,
     a: View<'a, T>,
     b: View<'a, T>,
@@ -223,7 +223,7 @@ fn run<T: Real>(
     let column_block = block_size(n, COLUMN_BLOCK, 16);
     let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
     let packed_b = PackedB { data: None, k_block: block_size(k, K_BLOCK, 1), columns: n.next_multiple_of(16) };
-    let mut plan = Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None, packed_b };
+    let mut plan = Product { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None, packed_b };
     // Several blocks of columns would each pack the left matrix again, and several blocks of rows the right one, and so would
     // products that share one: then it's done once, beforehand.
     let grain = |numbers: usize| (CHUNK_WORK / 16 / numbers.max(1)).max(1);
@@ -264,7 +264,7 @@ fn run<T: Real>(
 
 /// Packs the left matrices, a part of `ROW_UNIT` rows at a time.
 struct PackA<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a Product<'a, T>,
     range: std::ops::Range<usize>,
     panels: usize,
     parts: &'a Partition<'a, MaybeUninit<T>>,
@@ -274,7 +274,7 @@ impl<T: Real> Kernel for PackA<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { shape, a, .. } = self.plan;
+        let Product { shape, a, .. } = self.plan;
         for i in self.range {
             let (matrix, row) = (i / self.panels, i % self.panels * ROW_UNIT);
             let to = self.parts.block(i);
@@ -286,7 +286,7 @@ impl<T: Real> Kernel for PackA<'_, T> {
 
 /// Packs the right matrices, a part of some rows at a time.
 struct PackB<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a Product<'a, T>,
     range: std::ops::Range<usize>,
     blocks: usize,
     parts: &'a Partition<'a, MaybeUninit<T>>,
@@ -296,7 +296,7 @@ impl<T: Real> Kernel for PackB<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { shape, b, column_block, packed_b: PackedB { k_block, .. }, .. } = self.plan;
+        let Product { shape, b, column_block, packed_b: PackedB { k_block, .. }, .. } = self.plan;
         for i in self.range {
             let (matrix, row) = (i / self.blocks, i % self.blocks * k_block);
             let to = self.parts.block(i).as_mut_ptr().cast::<T>();
@@ -343,7 +343,7 @@ unsafe fn pack_rows<S: Simd, T: Real>(
 
 /// Computes some blocks of the output.
 struct Blocks<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a Product<'a, T>,
     range: std::ops::Range<usize>,
     rows: usize,
     columns: usize,
@@ -354,7 +354,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { shape, a, b, swapped, accumulate, row_block, column_block, packed_a, ref packed_b } = *self.plan;
+        let Product { shape, a, b, swapped, accumulate, row_block, column_block, packed_a, ref packed_b } = *self.plan;
         let GemmShape { m, n, k, .. } = shape;
         let width = tile_columns::<S, T>();
         let lanes = T::Vec::<S>::LANES;

@@ -3,7 +3,7 @@
 use tomograd_core::{Random, Result, Tensor};
 
 use super::LayerNorm;
-use crate::{norm::proofs::Plain, registry, registry::Proven};
+use crate::{norm::proofs::Plain, testing, testing::Proven};
 
 impl Proven for LayerNorm {
     /// Sums over a row, a square root and a division follow one another.
@@ -34,7 +34,7 @@ impl Proven for LayerNorm {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        let mut shape = registry::shape(random, 1, 4);
+        let mut shape = testing::shape(random, 1, 4);
         if random.bernoulli(0.1) {
             // Several chunks of rows.
             shape = vec![2100, 17];
@@ -42,9 +42,9 @@ impl Proven for LayerNorm {
         let axes = 1 + random.below(shape.len() as u64) as usize;
         // A large ε keeps the statistics of few values smooth, for differences; `norm::tests` draws small ones.
         let norm = Self { axes, epsilon: 0.1, affine: random.bernoulli(0.7) };
-        let mut inputs = vec![registry::values(random, &shape)?];
+        let mut inputs = vec![testing::values(random, &shape)?];
         for _ in 1..norm.input_count() {
-            inputs.push(registry::values(random, &shape[shape.len() - axes..])?);
+            inputs.push(testing::values(random, &shape[shape.len() - axes..])?);
         }
         Ok((norm, inputs))
     }

@@ -1,6 +1,6 @@
 //! The blocks that a convolution is cut into: of some candidates those that a small model of a chunk's time finds cheapest.
 
-use crate::conv::cpu::source::{Reading, equal_blocks};
+use crate::conv::cpu::pack::{Reading, equal_blocks};
 
 /// Positions of a chunk at the most, numbers of a packed block of the input, and (channel, tap) rows that are copied together.
 pub(in crate::conv::cpu) const POSITIONS: usize = 2048;

@@ -1,6 +1,6 @@
 //! A chunk of a convolution: packing, the tiles, and storing.
 
-use super::plan::{Line, Plan};
+use super::conv::{DenseConv, Line};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::matmul::cpu::tile::{Left, Rows, panel_rows, rows_of_panel, tile, tile_columns};
@@ -11,7 +11,7 @@ use tomograd_core::Scratch;
 
 /// Computes some chunks.
 pub(super) struct Boxes<'a, T> {
-    pub plan: &'a Plan<'a, T>,
+    pub plan: &'a DenseConv<'a, T>,
     pub range: Range<usize>,
     pub source: Inputs<'a, T>,
     pub weights: &'a [T],

@@ -10,7 +10,7 @@
 
 mod blocks;
 mod boxes;
-mod plan;
+mod conv;
 
 pub(super) use blocks::{POSITIONS, TILE, VECTOR};
-pub(super) use plan::{backward_data, estimate, forward};
+pub(super) use conv::{backward_data, estimate, forward};

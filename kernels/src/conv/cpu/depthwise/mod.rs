@@ -6,14 +6,14 @@
 
 mod ring;
 mod taps;
-mod weights;
+mod weight_gradient;
 
 pub(super) use taps::{GROUP, MOST_ROWS, SLACK};
-pub(super) use weights::{ROWS, SINGLE, backward_weights};
+pub(super) use weight_gradient::{ROWS, SINGLE, backward_weights};
 
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
-use crate::conv::cpu::source::{Reading, Tap};
+use crate::conv::cpu::pack::{Reading, Tap};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::parallel::{or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
@@ -37,7 +37,7 @@ const CHUNK_WORK: usize = 1 << 20;
 /// Blocks of planes that there are at least, over all channels, if there are as many planes.
 const BLOCKS: usize = 64;
 
-struct Plan<'a, T> {
+struct DepthwiseConv<'a, T> {
     batch: usize,
     channels: usize,
     /// Outputs of a channel.
@@ -60,7 +60,7 @@ struct Plan<'a, T> {
     blocks: usize,
 }
 
-impl<'a, T: Real> Plan<'a, T> {
+impl<'a, T: Real> DepthwiseConv<'a, T> {
     fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
         let low = |axis: usize, at: usize| (at * shape.dilation[axis]) as isize - shape.padding[axis] as isize;
         Self::new(shape, shape.stride, low, [shape.input, shape.output()], weights)
@@ -96,7 +96,7 @@ impl<'a, T: Real> Plan<'a, T> {
         }
         let channels = (shape.batch * shape.groups).max(1);
         let deep = positions[0].div_ceil(BLOCKS.div_ceil(channels)).max(1);
-        Plan {
+        DepthwiseConv {
             batch: shape.batch,
             channels: shape.groups,
             outputs: shape.group_outputs(),
@@ -166,7 +166,7 @@ pub(in crate::conv::cpu) fn forward<T: Real>(
     epilogue: Epilogue<'_, T>,
     out: &Outputs<'_, T>,
 ) -> Result<()> {
-    Plan::forward(shape, weights).run(x, epilogue, out)
+    DepthwiseConv::forward(shape, weights).run(x, epilogue, out)
 }
 
 /// The backward pass with respect to the input.
@@ -177,11 +177,11 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
     epilogue: Epilogue<'_, T>,
     out: &Outputs<'_, T>,
 ) -> Result<()> {
-    Plan::backward_data(shape, weights).run(dy, epilogue, out)
+    DepthwiseConv::backward_data(shape, weights).run(dy, epilogue, out)
 }
 
 struct Channels<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a DepthwiseConv<'a, T>,
     taps: &'a Taps,
     range: Range<usize>,
     source: Inputs<'a, T>,

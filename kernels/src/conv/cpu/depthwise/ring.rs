@@ -1,6 +1,6 @@
 //! The planes of the source that are in use.
 
-use super::Plan;
+use super::DepthwiseConv;
 use super::taps::{MOST_ROWS, SLACK};
 use crate::conv::cpu::tensors::Inputs;
 use crate::simd::{Real, Simd};
@@ -9,7 +9,7 @@ use std::ops::Range;
 /// The packed planes that a plane of positions reads. Each is packed once, over one that isn't read any more; what lies
 /// outside of the source is zero from the beginning.
 pub(super) struct Ring<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a DepthwiseConv<'a, T>,
     source: Inputs<'a, T>,
     memory: &'a mut [T],
     /// Numbers of a packed plane, and how many there are.
@@ -23,13 +23,13 @@ pub(super) struct Ring<'a, T> {
 
 impl<'a, T: Real> Ring<'a, T> {
     /// How many numbers it takes, with what tiles may read beyond their rows.
-    pub fn room(plan: &Plan<'_, T>) -> usize {
+    pub fn room(plan: &DepthwiseConv<'_, T>) -> usize {
         let (reading, [_, _, pitch]) = (&plan.reading, plan.reading.extent(plan.plane()));
         reading.lead() + plan.span() * reading.channel_size(plan.plane()) + MOST_ROWS * pitch + SLACK
     }
 
     /// `memory` is zero, and holds [`room`](Self::room) numbers.
-    pub fn new(plan: &'a Plan<'a, T>, source: Inputs<'a, T>, memory: &'a mut [T]) -> Self {
+    pub fn new(plan: &'a DepthwiseConv<'a, T>, source: Inputs<'a, T>, memory: &'a mut [T]) -> Self {
         assert!(memory.len() >= Self::room(plan), "room for the planes of a channel");
         let size = plan.reading.channel_size(plan.plane());
         let planes = Vec::with_capacity(plan.shifts.len());
@@ -44,7 +44,7 @@ impl<'a, T: Real> Ring<'a, T> {
     /// Packs what plane `z` of positions reads; the planes must go up.
     #[inline(always)]
     pub fn turn<S: Simd>(&mut self, n: usize, channel: usize, z: usize) {
-        let Plan { source_size: size, shifts, reading, .. } = self.plan;
+        let DepthwiseConv { source_size: size, shifts, reading, .. } = self.plan;
         let inside = |shift: isize| ((z * self.plan.step) as isize + shift).clamp(0, size[0] as isize) as usize;
         let read = inside(shifts[0])..inside(shifts[shifts.len() - 1] + 1);
         for plane in read.start.max(self.packed.end)..read.end {

@@ -1,7 +1,7 @@
 //! Register tiles of sums over taps.
 
 use crate::conv::cpu::epilogue::Finish;
-use crate::conv::cpu::source::equal_blocks;
+use crate::conv::cpu::pack::equal_blocks;
 use crate::simd::{Real, Simd, Vector, prefetch};
 use std::ops::Range;
 

@@ -5,7 +5,7 @@ use super::transform::{self, OUT, POINTS};
 use super::{Boxes, CHUNKS, spaced};
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, Shifted};
-use crate::conv::cpu::source::equal_blocks;
+use crate::conv::cpu::pack::equal_blocks;
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::parallel::{Partition, or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch, gather, prefetch, transpose};
@@ -41,7 +41,7 @@ struct Weights<'a, T> {
     turned: bool,
 }
 
-struct Plan<'a, T> {
+struct WinogradForward<'a, T> {
     groups: usize,
     inputs: usize,
     outputs: usize,
@@ -58,7 +58,7 @@ pub(in crate::conv::cpu) fn forward<T: Real>(
     out: &Outputs<'_, T>,
 ) -> Result<()> {
     let low = shape.padding.map(|padding| -(padding as isize));
-    let plan = Plan {
+    let plan = WinogradForward {
         groups: shape.groups,
         inputs: shape.group_inputs(),
         outputs: shape.group_outputs(),
@@ -90,7 +90,7 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
     out: &Outputs<'_, T>,
 ) -> Result<()> {
     let low = std::array::from_fn(|axis| shape.padding[axis] as isize - (shape.kernel[axis] as isize - 1));
-    let plan = Plan {
+    let plan = WinogradForward {
         groups: shape.groups,
         inputs: shape.group_outputs(),
         outputs: shape.group_inputs(),
@@ -113,7 +113,7 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
     plan.run(dy, epilogue, out)
 }
 
-impl<T: Real> Plan<'_, T> {
+impl<T: Real> WinogradForward<'_, T> {
     /// Output channels, rounded up to vectors of any instruction set.
     fn padded_outputs(&self) -> usize {
         self.outputs.next_multiple_of(16)
@@ -174,7 +174,7 @@ impl<T: Real> Plan<'_, T> {
 
 /// Transforms the weights of up to 32 output channels: `[strip][point][plane][channel in][channel out of the strip]`.
 struct TransformWeights<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a WinogradForward<'a, T>,
     group: usize,
     first: usize,
     to: &'a mut [MaybeUninit<T>],
@@ -222,7 +222,7 @@ impl<T: Real> Kernel for TransformWeights<'_, T> {
 }
 
 struct Chunks<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a WinogradForward<'a, T>,
     range: Range<usize>,
     source: Inputs<'a, T>,
     weights: &'a [T],

@@ -15,13 +15,13 @@
 mod forward;
 mod product;
 mod transform;
-mod weights;
+mod weight_gradient;
 
 pub(super) use forward::{COLUMNS, backward_data, forward};
 pub(super) use transform::OUT;
-pub(super) use weights::{STRIP, backward_weights};
+pub(super) use weight_gradient::{STRIP, backward_weights};
 
-use super::source::equal_blocks;
+use super::pack::equal_blocks;
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::simd::{Real, Simd, Vector, transpose};

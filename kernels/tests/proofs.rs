@@ -1,4 +1,4 @@
-//! Every operation of the registry, proven: against its reference, in every instruction set, with several thread counts and
+//! Every operation of `testing::all`, proven: against its reference, in every instruction set, with several thread counts and
 //! chunk orders, on views, in half precision, and its gradients against differences.
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -8,9 +8,9 @@ use tomograd_kernels::{
     Context, Forward, HalfPolicy, Meta, Op, Precision, Saved,
     cast::cast,
     parallel::{Order, Settings, with_settings},
-    registry::{self, Case, Entry, InPlaceCase},
     run, run_backward, run_in_place, run_recompute,
     simd::Isa,
+    testing::{self, Case, Entry, InPlaceCase},
 };
 
 /// Random cases of each operation and test; `TOMOGRAD_CASES` asks for more.
@@ -23,7 +23,7 @@ fn operations() -> impl Iterator<Item = Entry> {
     let chosen = std::env::var("TOMOGRAD_OPERATIONS").ok();
     let named =
         move |entry: &Entry| chosen.as_ref().is_none_or(|names| names.split(',').any(|name| name == entry.name));
-    registry::all().into_iter().filter(named)
+    testing::all().into_iter().filter(named)
 }
 
 /// Where case `number` of an operation comes from, in a test.
@@ -91,7 +91,7 @@ fn saved_of(op: &dyn Op, inputs: &[Tensor], forward: &Forward) -> Saved {
 
 /// A random cotangent of each floating-point output.
 fn cotangents_of(forward: &Forward, random: &mut Random) -> Result<Vec<Option<Tensor>>> {
-    let mut cotangent = |y: &Tensor| cast(&registry::values(random, y.shape())?, y.dtype());
+    let mut cotangent = |y: &Tensor| cast(&testing::values(random, y.shape())?, y.dtype());
     forward.outputs.iter().map(|y| y.dtype().is_float().then(|| cotangent(y)).transpose()).collect()
 }
 
@@ -126,11 +126,11 @@ fn written(contract: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_operation_in_the_sources_is_in_the_registry() {
-    let listed: BTreeSet<String> = registry::all().iter().map(|entry| entry.name.to_owned()).collect();
-    assert_eq!(written("Op"), listed, "left: operations in kernels/src, right: operations of the registry");
-    let in_place: BTreeSet<String> = registry::in_place().iter().map(|entry| entry.name.to_owned()).collect();
-    assert_eq!(written("InPlace"), in_place, "left: in kernels/src, right: in the registry");
+fn every_operation_in_the_sources_is_listed() {
+    let listed: BTreeSet<String> = testing::all().iter().map(|entry| entry.name.to_owned()).collect();
+    assert_eq!(written("Op"), listed, "left: operations in kernels/src, right: operations of testing::all");
+    let in_place: BTreeSet<String> = testing::in_place().iter().map(|entry| entry.name.to_owned()).collect();
+    assert_eq!(written("InPlace"), in_place, "left: in kernels/src, right: in testing::in_place");
     assert!(!listed.is_empty() && !in_place.is_empty());
 }
 
@@ -261,7 +261,7 @@ fn gradients_equal_differences() {
             assert_eq!(gradient.is_some(), case.differentiable[i], "whether input {i} has a gradient");
             let Some(gradient) = gradient else { continue };
             let x = &case.inputs[i];
-            let direction = registry::values(random, x.shape())?;
+            let direction = testing::values(random, x.shape())?;
             let step = 1e-5;
             let moved = |sign: f64| -> Result<f64> {
                 let values: Vec<f64> = x
@@ -460,7 +460,7 @@ fn in_place(case: &InPlaceCase, dtype: DType, device: Device) -> Result<(Vec<Ten
 }
 
 fn for_every_case_in_place(test: &str, check: impl Fn(&InPlaceCase) -> Result<()>) {
-    for entry in registry::in_place() {
+    for entry in testing::in_place() {
         for number in 0..cases() {
             let mut random = Seed::new(2026).named(test).named(entry.name).at(number).random();
             let case = entry.case(&mut random).unwrap();

@@ -4,7 +4,7 @@ use super::blocks::Job;
 use super::boxes::Boxes;
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, PartialMoments};
-use crate::conv::cpu::source::{Reading, Tap};
+use crate::conv::cpu::pack::{Reading, Tap};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::matmul::cpu::tile::{panel_rows, rows_of_panel};
 use crate::parallel::{Partition, parallel_for};
@@ -35,7 +35,7 @@ pub(super) struct WeightStrides {
 }
 
 /// A convolution that is ready to run.
-pub(super) struct Plan<'a, T> {
+pub(super) struct DenseConv<'a, T> {
     pub batch: usize,
     pub groups: usize,
     /// Channels of a group: read and written.
@@ -75,7 +75,7 @@ pub(in crate::conv::cpu) fn forward<T: Real>(
     epilogue: Epilogue<'_, T>,
     out: &Outputs<'_, T>,
 ) -> Result<()> {
-    Plan::forward(shape, weights).run(x, epilogue, out)
+    DenseConv::forward(shape, weights).run(x, epilogue, out)
 }
 
 /// The backward pass with respect to the input; also the transposed convolution, which has an epilogue.
@@ -122,13 +122,13 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
             inp: shape.group_inputs() * count,
         },
     };
-    Plan::new(shape, grid, weights).run(dy, epilogue, out)
+    DenseConv::new(shape, grid, weights).run(dy, epilogue, out)
 }
 
 /// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
 pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
     // The chunks, the packing of the weights, and what any call takes.
-    1.54e-7 * Plan::<f32>::forward(shape, &[]).cycles + 3e-7 * shape.weight_count() as f64 + 5e-3
+    1.54e-7 * DenseConv::<f32>::forward(shape, &[]).cycles + 3e-7 * shape.weight_count() as f64 + 5e-3
 }
 
 /// What forward and backward-data say of a plan.
@@ -156,7 +156,7 @@ fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
     }
 }
 
-impl<'a, T: Real> Plan<'a, T> {
+impl<'a, T: Real> DenseConv<'a, T> {
     fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
         let mut taps = Vec::with_capacity(shape.taps());
         for_each_tap(shape.kernel, |index, at| {
@@ -180,7 +180,7 @@ impl<'a, T: Real> Plan<'a, T> {
             spread: [1; 3],
             strides,
         };
-        Plan::new(shape, grid, weights)
+        DenseConv::new(shape, grid, weights)
     }
 
     fn new(shape: &ConvShape, grid: Grid, weights: &'a [T]) -> Self {
@@ -200,7 +200,7 @@ impl<'a, T: Real> Plan<'a, T> {
             most_taps,
         }
         .blocks();
-        Plan {
+        DenseConv {
             batch: shape.batch,
             groups: shape.groups,
             inputs,
@@ -270,7 +270,7 @@ impl<'a, T: Real> Plan<'a, T> {
 
 /// Packs the weights of some blocks of output channels: for each residue panels of [input channel][tap][panel row].
 struct PackWeights<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a DenseConv<'a, T>,
     range: Range<usize>,
     partition: &'a Partition<'a, MaybeUninit<T>>,
 }
@@ -279,7 +279,7 @@ impl<T: Real> Kernel for PackWeights<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Plan { inputs, outputs, output_block, output_blocks, strides, weights, .. } = *self.plan;
+        let DenseConv { inputs, outputs, output_block, output_blocks, strides, weights, .. } = *self.plan;
         let height = panel_rows::<S>();
         for block in self.range {
             let (group, first) = (block / output_blocks, block % output_blocks * output_block);

@@ -1,6 +1,6 @@
 //! All operations, each with what proves it: a reference, random cases, and a bound of its rounding error.
 //!
-//! `tests/registry.rs` runs every entry through every instruction set, thread count and view, compares it with its
+//! `tests/proofs.rs` runs every entry through every instruction set, thread count and view, compares it with its
 //! reference, and checks its gradients; it also reads the sources and fails when an operation isn't listed here.
 //!
 //! A fault of a kernel mostly sits at a corner: an axis of 1 beside a long one, a kernel larger than its axis, as many groups
@@ -91,7 +91,7 @@ impl InPlaceCase {
     }
 }
 
-/// One operation of the registry that writes over its targets.
+/// One operation of the list that writes over its targets.
 pub struct InPlaceEntry {
     /// The Rust type's name, as in `impl InPlace for NAME`.
     pub name: &'static str,
@@ -171,7 +171,7 @@ impl Case {
     }
 }
 
-/// One operation of the registry.
+/// One operation of the list.
 pub struct Entry {
     /// The Rust type's name, as in `impl Op for NAME`.
     pub name: &'static str,
@@ -201,7 +201,7 @@ fn case_of<O: Proven + Clone>(random: &mut Random) -> Result<Case> {
     })
 }
 
-macro_rules! registry {
+macro_rules! operations {
     ($($path:ident :: $name:ident),* $(,)?) => {
         /// Every operation of this crate.
         pub fn all() -> Vec<Entry> {
@@ -210,7 +210,7 @@ macro_rules! registry {
     };
 }
 
-registry! {
+operations! {
     attention::Attention,
     cast::Cast,
     compare::Compare,

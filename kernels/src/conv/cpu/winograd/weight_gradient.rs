@@ -21,7 +21,7 @@ const ENOUGH: usize = 96;
 /// Chunks that are enough to keep the threads busy.
 const CHUNKS: usize = 8;
 
-struct Plan<'a, T> {
+struct WinogradWeightGradient<'a, T> {
     shape: &'a ConvShape,
     x: Inputs<'a, T>,
     dy: Inputs<'a, T>,
@@ -52,7 +52,8 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
         dw.fill(MaybeUninit::new(T::ZERO));
         return Ok(());
     }
-    let plan = Plan { shape, x, dy: Inputs::one(dy, shape.out_channels), boxes, outputs, strips, slabs };
+    let plan =
+        WinogradWeightGradient { shape, x, dy: Inputs::one(dy, shape.out_channels), boxes, outputs, strips, slabs };
     if slabs == 1 {
         return plan.run(dw, chunks);
     }
@@ -67,7 +68,7 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
     Ok(())
 }
 
-impl<T: Real> Plan<'_, T> {
+impl<T: Real> WinogradWeightGradient<'_, T> {
     fn run(&self, slots: &mut [MaybeUninit<T>], chunks: usize) -> Result<()> {
         let partition = Partition::new(slots, self.shape.group_inputs() * self.shape.taps());
         parallel_for(chunks * self.slabs, 1, |range| dispatch(Chunks { plan: self, range, partition: &partition }))
@@ -75,7 +76,7 @@ impl<T: Real> Plan<'_, T> {
 }
 
 struct Chunks<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a WinogradWeightGradient<'a, T>,
     range: Range<usize>,
     partition: &'a Partition<'a, MaybeUninit<T>>,
 }

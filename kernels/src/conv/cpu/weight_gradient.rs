@@ -4,7 +4,7 @@
 //! a register tile multiplies them with single numbers of x, one for each of some (channel, tap) pairs. Each weight is a
 //! chain of fused multiply-adds over the positions of a box; boxes are added in order, and slabs of boxes in a fixed tree.
 
-use super::source::{Reading, Tap, equal_blocks};
+use super::pack::{Reading, Tap, equal_blocks};
 use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::parallel::{PartialSlots, Partition, or_give_up, parallel_for};
@@ -24,7 +24,7 @@ const CHUNKS: usize = 8;
 /// Multiply-adds that a parallel chunk is worth.
 const CHUNK_WORK: usize = 4 << 20;
 
-struct Plan<'a, T> {
+struct WeightGradient<'a, T> {
     shape: &'a ConvShape,
     x: Inputs<'a, T>,
     dy: &'a [T],
@@ -84,7 +84,7 @@ pub(super) fn backward_weights<T: Real>(
     let chunks = shape.groups * output_blocks;
     let slabs = CHUNKS.div_ceil(chunks).min(boxes);
     let most = (PACKED / reading.channel_size(block).max(1)).max(1);
-    let plan = Plan {
+    let plan = WeightGradient {
         shape,
         x,
         dy,
@@ -113,7 +113,7 @@ pub(super) fn backward_weights<T: Real>(
     Ok(())
 }
 
-impl<T: Real> Plan<'_, T> {
+impl<T: Real> WeightGradient<'_, T> {
     /// Fills a whole gradient for each slab.
     fn run(&self, slots: &mut [MaybeUninit<T>], chunks: usize, grain: usize) -> Result<()> {
         // A chunk's channels are consecutive, but groups need not be whole blocks: parts are single channels.
@@ -123,7 +123,7 @@ impl<T: Real> Plan<'_, T> {
 }
 
 struct Chunks<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a WeightGradient<'a, T>,
     range: Range<usize>,
     partition: &'a Partition<'a, MaybeUninit<T>>,
 }

@@ -1,8 +1,8 @@
 //! The gradient of the weights: vectors run over positions, in sixteen virtual lanes.
 
-use super::{Plan, Ring, Taps};
+use super::{DepthwiseConv, Ring, Taps};
 use crate::conv::ConvShape;
-use crate::conv::cpu::source::equal_blocks;
+use crate::conv::cpu::pack::equal_blocks;
 use crate::conv::cpu::tensors::Inputs;
 use crate::parallel::{Partition, or_give_up, parallel_for};
 use crate::simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch};
@@ -23,7 +23,7 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
     dy: &[T],
     dw: &mut [MaybeUninit<T>],
 ) -> Result<()> {
-    let plan = Plan::forward(shape, &[]);
+    let plan = DepthwiseConv::forward(shape, &[]);
     if plan.batch == 0 || plan.positions.contains(&0) {
         dw.fill(MaybeUninit::new(T::ZERO));
         return Ok(());
@@ -35,7 +35,7 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
 }
 
 struct Gradients<'a, T> {
-    plan: &'a Plan<'a, T>,
+    plan: &'a DepthwiseConv<'a, T>,
     taps: &'a Taps,
     range: Range<usize>,
     x: Inputs<'a, T>,
