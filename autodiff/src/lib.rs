@@ -1,6 +1,6 @@
 //! Reverse-mode automatic differentiation for tomograd.
 //!
-//! A [`Var`] is a tensor together with its place on a [`Tape`]. Every operation on a `Var` goes through the one door of
+//! A [`Var`] is a tensor together with its place on a [`Tape`]. Every operation on a `Var` goes through the dispatch of
 //! `tomograd-kernels`; the tape writes down what passed, with what the backward run needs, and [`Tape::backward`] walks it
 //! from the end, freeing as it goes.
 //!

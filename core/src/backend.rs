@@ -36,7 +36,7 @@ fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
     }
 }
 
-/// What core did on a device by itself; operations have traces of their own. Memory that is taken is in the books of
+/// What core did on a device by itself; operations have traces of their own. Memory that is taken is in the statistics of
 /// [`pool`](crate::pool).
 #[derive(Debug, Clone)]
 #[non_exhaustive]

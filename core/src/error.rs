@@ -135,7 +135,7 @@ impl Error {
     }
 }
 
-/// Writes a shape as the field does: `(2, 1, 64, 64)`.
+/// Writes a shape as NumPy does: `(2, 1, 64, 64)`.
 pub fn shape_text(shape: &[usize]) -> String {
     let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
     if sizes.len() == 1 { format!("({},)", sizes[0]) } else { format!("({})", sizes.join(", ")) }

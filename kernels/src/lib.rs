@@ -1,7 +1,7 @@
 //! The operations of tomograd, forward and backward, as functions of tensors.
 //!
 //! Each operation has a folder: its contract (`mod.rs`), the plainest loops that can be right (`reference.rs`), its CPU
-//! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through one door, [`run`]. The
+//! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through [`run`] alone. The
 //! `testing` lists them all, each with its reference and random cases, so that one test proves every one of them.
 //!
 //! The feature `testing` adds the list of all operations with their references (`testing`), and makes what kernels are made of (`simd`, `parallel`, the paths
@@ -10,7 +10,7 @@
 // What only tests and benchmarks use is left over without them.
 #![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
 
-mod door;
+mod dispatch;
 mod in_place;
 mod op;
 
@@ -59,6 +59,6 @@ pub mod settings {
     };
 }
 
-pub use door::{run, run_backward, run_in_place, run_recompute};
+pub use dispatch::{run, run_backward, run_in_place, run_recompute};
 pub use in_place::InPlace;
 pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Recompute, Saved, SavedUntil, check};

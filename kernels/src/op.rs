@@ -205,7 +205,7 @@ pub enum HalfPolicy {
 
 /// An operation: a small struct of its attributes (stride, padding, ...), run through [`run`](crate::run) only.
 ///
-/// The door checks devices, calls [`infer`](Op::infer), applies the precision rules, traces, and verifies what the operation
+/// [`run`](crate::run) checks devices, calls [`infer`](Op::infer), applies the precision rules, traces, and verifies what the operation
 /// gives; autodiff records exactly what passes through it. A user's operation is one `impl` of this trait, as the built-in ones
 /// are.
 ///
@@ -302,7 +302,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// How long the backward run holds what was saved, for the books of [`Device::Meta`].
+    /// How long the backward run holds what was saved, for the memory statistics of [`Device::Meta`].
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheEnd
     }

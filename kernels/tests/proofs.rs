@@ -406,7 +406,7 @@ fn metas(tensors: &[Tensor]) -> Vec<Meta> {
 }
 
 /// What runs on the meta device has the shapes and dtypes that the CPU gives: outputs, states and gradients, in training and
-/// inference, in half precision too. The door checks on both devices that they are those announced.
+/// inference, in half precision too. `run` checks on both devices that they are those announced.
 #[test]
 fn meta_runs_give_the_shapes_of_cpu_runs() {
     for_every_case("meta", |case, random| {

@@ -1,4 +1,4 @@
-//! The books of [`Device::Meta`](crate::Device::Meta): what its tensors would take, were there memory.
+//! Memory statistics of [`Device::Meta`](crate::Device::Meta): what its tensors would take, were there memory.
 
 use std::{
     cell::RefCell,
@@ -10,9 +10,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// Statistics that tensors hold on to, so that each is taken off where it was put down.
 #[derive(Debug)]
-pub(super) struct Book(Mutex<Statistics>);
+pub(super) struct Shared(Mutex<Statistics>);
 
-impl Book {
+impl Shared {
     fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(Statistics::EMPTY)))
     }
@@ -23,14 +23,14 @@ impl Book {
     }
 }
 
-static PROCESS: LazyLock<Arc<Book>> = LazyLock::new(Book::new);
+static PROCESS: LazyLock<Arc<Shared>> = LazyLock::new(Shared::new);
 
 thread_local! {
-    static OPEN: RefCell<Option<Arc<Book>>> = const { RefCell::new(None) };
+    static OPEN: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
-/// The book that this thread writes in: that of the [`meter`] around, or the process's.
-pub(super) fn current() -> Arc<Book> {
+/// The statistics that this thread counts in: those of the [`meter`] around, or those of the process.
+pub(super) fn current() -> Arc<Shared> {
     OPEN.with_borrow(Clone::clone).unwrap_or_else(|| PROCESS.clone())
 }
 
@@ -48,24 +48,24 @@ pub(super) fn current() -> Arc<Book> {
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub fn meter<R>(body: impl FnOnce() -> R) -> (R, Statistics) {
-    /// Opens the former book again, also after a panic.
-    struct Restore(Option<Arc<Book>>);
+    /// Counts in the former statistics again, also after a panic.
+    struct Restore(Option<Arc<Shared>>);
     impl Drop for Restore {
         fn drop(&mut self) {
             OPEN.set(self.0.take());
         }
     }
-    let book = Book::new();
-    let restore = Restore(OPEN.replace(Some(book.clone())));
+    let shared = Shared::new();
+    let restore = Restore(OPEN.replace(Some(shared.clone())));
     let result = body();
     drop(restore);
-    (result, book.with(|statistics| *statistics))
+    (result, shared.with(|statistics| *statistics))
 }
 
-/// Bytes of a meta tensor, as large as a block of the host's pool would be; taken off the book when dropped.
+/// Bytes of a meta tensor, as large as a block of the host's pool would be; taken off the statistics when dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
-    book: Arc<Book>,
+    shared: Arc<Shared>,
     bytes: usize,
 }
 
@@ -75,8 +75,8 @@ impl Charge {
         let overflow =
             || Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"));
         let capacity = capacity_for(bytes).ok_or_else(overflow)?;
-        let book = current();
-        book.with(|statistics| {
+        let shared = current();
+        shared.with(|statistics| {
             let live = statistics.live.checked_add(capacity).ok_or_else(overflow)?;
             if let Some(limit) = statistics.limit.filter(|&limit| live > limit) {
                 return Err(too_much(operation, bytes, statistics.live, limit));
@@ -84,12 +84,12 @@ impl Charge {
             statistics.add(capacity, false);
             Ok(())
         })?;
-        Ok(Self { book, bytes: capacity })
+        Ok(Self { shared, bytes: capacity })
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.book.with(|statistics| statistics.remove(self.bytes, false));
+        self.shared.with(|statistics| statistics.remove(self.bytes, false));
     }
 }

@@ -166,7 +166,7 @@ fn meta_tensors_have_shapes_and_views_but_no_elements() {
 }
 
 #[test]
-fn the_books_of_meta_tensors_are_those_of_blocks() {
+fn the_statistics_of_meta_tensors_are_those_of_blocks() {
     let sizes = |device: Device| {
         let before = pool::statistics(device).unwrap().live;
         let mut x = Tensor::zeros(&[1000, 1000], DType::F32, device).unwrap();

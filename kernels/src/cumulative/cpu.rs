@@ -1,5 +1,5 @@
 //! Cumulative sums on the CPU: a chunk owns whole planes (the axis and what lies behind it), and goes through each by blocks of
-//! columns whose sums stay in the first cache.
+//! columns whose sums stay in the L1 cache.
 
 use tomograd_core::{Result, Tensor, TensorBuilder};
 

@@ -1,4 +1,4 @@
-//! Chains on the CPU: blocks that stay in the first cache, one pass over memory.
+//! Chains on the CPU: blocks that stay in the L1 cache, one pass over memory.
 
 use std::{mem::MaybeUninit, ops::Range};
 

@@ -1,4 +1,4 @@
-//! Dice and cross-entropy on the CPU: blocks of voxels, softmax in the first cache, sums in f64.
+//! Dice and cross-entropy on the CPU: blocks of voxels, softmax in the L1 cache, sums in f64.
 
 use tomograd_core::{Error, Result, Scratch, Tensor, TensorBuilder};
 

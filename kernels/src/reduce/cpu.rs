@@ -17,7 +17,7 @@ use crate::{
 
 /// Elements of one chunk or segment: about 50 µs of work.
 pub(super) const GRAIN: usize = 1 << 16;
-/// Columns whose results stay in the first cache.
+/// Columns whose results stay in the L1 cache.
 pub(super) const BLOCK: usize = 1024;
 
 /// How two partial results become one.

@@ -48,7 +48,7 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     type F64: Vector<Elem = f64>;
 }
 
-/// Asks for the cache line of an address, into the second cache, ahead of its use; nothing happens for a bad address. The
+/// Asks for the cache line of an address, into the L2 cache, ahead of its use; nothing happens for a bad address. The
 /// processor's own prefetchers see rows within a page; rows of many channels, a page or more apart, are for this.
 #[inline(always)]
 pub fn prefetch<T>(address: *const T) {
@@ -61,7 +61,7 @@ pub fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// [`prefetch`] into the first cache.
+/// [`prefetch`] into the L1 cache.
 #[inline(always)]
 pub fn prefetch_near<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! Softmax on the CPU. The tensor is seen as (outer, size, inner) with the axis in the middle.
 //!
 //! Along the last axis (inner = 1) a row is reduced in sixteen virtual lanes; otherwise vectors span neighbouring columns,
-//! and the axis is walked in sequence, a few columns at a time, so that its second and third walk find the first cache.
+//! and the axis is walked in sequence, a few columns at a time, so that its second and third walk find the L1 cache.
 
 use std::{mem::MaybeUninit, ops::Range};
 

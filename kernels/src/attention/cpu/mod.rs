@@ -25,7 +25,7 @@ use crate::{
 pub(super) use backward::backward;
 pub(super) use forward::forward;
 
-/// Keys of a block: a block's scores of one tile of queries fit the first cache. The blocks show in the bits of the
+/// Keys of a block: a block's scores of one tile of queries fit the L1 cache. The blocks show in the bits of the
 /// forward run, for the running maximum is that of the blocks so far.
 const KEY_BLOCK: usize = 128;
 /// Queries that a causal mask treats alike: whole tiles for every instruction set.

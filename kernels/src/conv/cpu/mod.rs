@@ -65,7 +65,7 @@ pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], dx: Ou
 
 /// The transposed convolution whose backward pass is the convolution `shape`: it goes from `shape`'s output to its input,
 /// so `x` has `shape.out_channels` channels, and the epilogue is one of `shape.in_channels`. `weights` are `shape`'s:
-/// (channels of `x`, channels of `y` in a group, kernel), as the field stores them.
+/// (channels of `x`, channels of `y` in a group, kernel), as PyTorch stores them.
 ///
 /// Its backward passes are [`forward`] for the data, and [`backward_weights`] with the two tensors changing places.
 ///

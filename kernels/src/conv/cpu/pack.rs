@@ -1,4 +1,4 @@
-//! A piece of the input as the dense kernels read it: zero-padded, and with strides taken apart.
+//! A piece of the input as the dense kernels read it: zero-padded, and with strides deinterleaved.
 
 use super::Inputs;
 use crate::simd::{Real, Simd, Vector};
@@ -54,7 +54,7 @@ impl Reading {
         let [left, right] = [-self.low[2], self.low[2] + self.halo[2] as isize].map(|reach| reach.max(0) as usize);
         let mut pitch = (positions + right).max(source.div_ceil(self.step[2]) + left).next_multiple_of(16);
         if pitch.is_multiple_of(128) {
-            // The rows of a tile would share few sets of the first cache.
+            // The rows of a tile would share few sets of the L1 cache.
             pitch += 16;
         }
         (self.lead, self.low[2], self.halo[2]) = (left.next_multiple_of(16), 0, pitch - positions);
@@ -138,7 +138,7 @@ impl Reading {
             let from = source.channel(n, channel, size.iter().product());
             let mut phases = &self.phases[..];
             while let [phase, rest @ ..] = phases {
-                // With a stride of 2, the two phases of a row are taken apart together: taps list them one after the other.
+                // With a stride of 2, the two phases of a row are deinterleaved together: taps list them one after the other.
                 let pair = self.step[2] == 2 && rest.first().is_some_and(|next| next[..2] == phase[..2]);
                 let coordinate = |axis: usize, at: usize, phase: usize| {
                     (base[axis] + at as isize) * self.step[axis] as isize + phase as isize

@@ -161,12 +161,12 @@ pub(super) fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, o
 /// How much of k is packed at a time.
 pub(super) const K_BLOCK: usize = 256;
 /// How many such blocks a tile takes at a time if the right matrix was packed beforehand. Its panels then stream from the
-/// second cache; those that a worker packs for itself, one block at a time, stay in the first.
+/// L2 cache; those that a worker packs for itself, one block at a time, stay in the L1 cache.
 #[inline(always)]
 const fn long_k_blocks<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 4 } else { 2 }
 }
-/// About how many rows and columns of the output are a block: the rows' part of the left matrix fits the second cache.
+/// About how many rows and columns of the output are a block: the rows' part of the left matrix fits the L2 cache.
 pub(super) const ROW_BLOCK: usize = 264;
 pub(super) const COLUMN_BLOCK: usize = 528;
 /// Multiply-adds that a parallel chunk is worth.

@@ -1,7 +1,7 @@
 //! The scan on the CPU: sixteen channels side by side in the lanes of vectors, one state of each after the other.
 //!
 //! So the state is a register, b_t and c_t are broadcast, the sum over the states is a sequence of fused multiply-adds, and
-//! no step needs a sum over lanes. Time is cut into chunks whose rows of sixteen channels stay in the first cache: u, Δ and
+//! no step needs a sum over lanes. Time is cut into chunks whose rows of sixteen channels stay in the L1 cache: u, Δ and
 //! the output are transposed chunk by chunk. Only the gradients of b and c are sums over channels; sixteen steps' sums are
 //! folded at once.
 
@@ -22,7 +22,7 @@ use rows::{LANES, Row, expect, gather};
 /// So many channels of a group fill its parts, of a block each, in a backward run of one pair.
 pub(super) const PART_CHANNELS: usize = backward::PARTS * LANES;
 
-/// Steps of a chunk: ten arrays of so many rows fit the first cache in f32.
+/// Steps of a chunk: ten arrays of so many rows fit the L1 cache in f32.
 pub(super) const STEPS: usize = 64;
 
 /// The elements of the inputs.

@@ -1,7 +1,7 @@
 //! Depthwise convolution: each group has one input channel, and few outputs.
 //!
 //! There is nothing to block over channels. A channel goes by plane after plane: the planes of the source that a plane of
-//! positions reads lie in a [`Ring`], zero-padded and with strides taken apart, and a register tile of some rows of vectors
+//! positions reads lie in a [`Ring`], zero-padded and with strides deinterleaved, and a register tile of some rows of vectors
 //! stays in registers while all taps go by ([`Taps`]). For the gradient of the weights, the sums of some taps do.
 
 mod ring;

@@ -70,7 +70,7 @@ const APART: usize = 12;
 const CHUNKS: usize = 16;
 
 /// A distance of at least `count` numbers, an odd number of cache lines: a transform writes to all points at once, and at
-/// distances that are multiples of a page they would drive each other out of the first cache.
+/// distances that are multiples of a page they would drive each other out of the L1 cache.
 fn spaced(count: usize) -> usize {
     (count.div_ceil(16) | 1) * 16
 }
@@ -122,7 +122,7 @@ impl Boxes {
         let tile_rows = output[1].div_ceil(OUT);
         let tiles = TRANSFORMED / (POINTS * padded);
         // The weights of a strip are read anew for each step, which many channels make worse than a transformed input that
-        // outgrows the second cache.
+        // outgrows the L2 cache.
         let least = enough.div_ceil((across * output[0]).max(1)).min(tile_rows);
         let down = |step: usize| equal_blocks(tile_rows, (tiles / (across * (step + planes - 1)).max(1)).max(least));
         let enough = |&step: &usize| step * across * down(step) >= enough;

@@ -100,7 +100,7 @@ unsafe fn tile<S: Simd, T: Real, const CONTIGUOUS: bool, const R: usize, const V
             let mut a = left.a.add(segment);
             for step in 0..left.k {
                 if CONTIGUOUS {
-                    // The next rows, and what the strip has further on: both lie in the second cache.
+                    // The next rows, and what the strip has further on: both lie in the L2 cache.
                     prefetch_near(left.a.wrapping_add(segment + R * left.row + step * R));
                     for j in 0..V {
                         prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));

@@ -14,7 +14,7 @@ use tomograd_core::{Result, Scratch};
 
 /// Output channels of the widest strip there is.
 pub(in crate::conv::cpu) const STRIP: usize = 32;
-/// Numbers of a chunk's sums, as far as strips allow: they are to stay in the second cache.
+/// Numbers of a chunk's sums, as far as strips allow: they are to stay in the L2 cache.
 const SUMS: usize = 512 << 10;
 /// Tiles of a step: sums are read and written once for each.
 const ENOUGH: usize = 96;

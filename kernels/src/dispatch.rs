@@ -1,4 +1,4 @@
-//! The one door: every operation, forward and backward, runs through here.
+//! Dispatch: every operation, forward and backward, runs through here.
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
@@ -201,7 +201,7 @@ fn common_device<'a>(operation: &str, inputs: impl Iterator<Item = &'a Meta>) ->
     Ok(())
 }
 
-/// The half dtype that the door has to widen for this operation, if any.
+/// The half dtype that is converted to f32 for this operation, if any.
 fn half_dtype(op: &dyn Op, metas: &[Meta]) -> Option<DType> {
     let device = metas.first().map_or(Device::Cpu, |meta| meta.device);
     if op.half_policy(device) == HalfPolicy::Keep {
