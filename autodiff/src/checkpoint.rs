@@ -5,19 +5,8 @@ use tomograd_core::{Error, ErrorKind, Result, Tensor};
 
 use crate::{
     Tape, Var,
-    tape::{Mode, Node, Place},
+    tape::{Mode, Node, Place, Segment},
 };
-
-type Run = dyn Fn(&Tape, &[Var]) -> Result<Vec<Var>> + Send + Sync;
-
-/// A segment on the tape.
-pub(crate) struct Segment {
-    run: Box<Run>,
-    /// The segment's own inputs: values and places, since a variable would keep its tape, and so itself, alive.
-    inputs: Vec<(Tensor, Option<Place>)>,
-    /// What it uses of the outer tape: its inputs, and parameters that the closure brings along.
-    used: Vec<Place>,
-}
 
 impl Segment {
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> + '_ {

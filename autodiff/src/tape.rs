@@ -12,7 +12,7 @@ use std::{
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::{Context, Forward, Meta, Op, Saved};
 
-use crate::{Var, checkpoint::Segment};
+use crate::Var;
 
 /// The history of one pass. A handle: clones share the history.
 ///
@@ -57,6 +57,17 @@ pub(crate) struct Arena {
 }
 
 pub(crate) type Hook = Box<dyn FnMut(&Tensor) -> Result<()> + Send>;
+
+type Run = dyn Fn(&Tape, &[Var]) -> Result<Vec<Var>> + Send + Sync;
+
+/// A checkpointed segment on the tape.
+pub(crate) struct Segment {
+    pub run: Box<Run>,
+    /// The segment's own inputs: values and places, since a variable would keep its tape, and so itself, alive.
+    pub inputs: Vec<(Tensor, Option<Place>)>,
+    /// What it uses of the outer tape: its inputs, and parameters that the closure brings along.
+    pub used: Vec<Place>,
+}
 
 pub(crate) enum Node {
     /// A variable that gets a gradient and has no history.

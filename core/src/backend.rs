@@ -1,33 +1,32 @@
 //! What core asks of a device: memory, and the little that a tensor does without an operation. Each runs through a function of
-//! this file, which tells the [hook](set_hook) about it.
+//! this file, which calls the [hook](set_hook) afterwards.
 
 use std::{
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
-use crate::{DType, Device, Element, Error, ErrorKind, Result, Tensor, pool::Fit, storage::Storage};
+use crate::{DType, Device, Element, Error, ErrorKind, Layout, Result, element_count, pool::Fit, storage::Storage};
 
-/// A device as core sees it. A new device implements this and is listed in [`of`]; nothing else in core knows which devices
-/// there are.
+/// A device as core sees it. A new device implements this and is listed in [`of`].
 pub(crate) trait Backend: Sync {
     /// Uninitialised memory of `bytes` bytes.
     fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage>;
 
-    /// A tensor whose elements are all `value`, converted to `dtype`.
-    fn fill(&self, shape: &[usize], value: f64, dtype: DType) -> Result<Tensor>;
+    /// `count` elements of `dtype` that are all `value`.
+    fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Storage>;
 
-    /// A row-major copy of a view, in memory of its own.
-    fn copy(&self, tensor: &Tensor) -> Result<Tensor>;
+    /// The elements of a view in row-major order.
+    fn copy(&self, from: &Storage, layout: &Layout, dtype: DType) -> Result<Storage>;
 
-    /// A row-major copy in another dtype.
-    fn convert(&self, tensor: &Tensor, dtype: DType) -> Result<Tensor>;
+    /// The elements of a view in row-major order, converted from one dtype to another.
+    fn convert(&self, from: &Storage, layout: &Layout, dtypes: [DType; 2]) -> Result<Storage>;
 }
 
 /// The backend of a device.
 fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
     match device {
-        Device::Cpu => Ok(&crate::cpu::Cpu),
+        Device::Cpu => Ok(&crate::cpu::backend::Cpu),
         Device::Meta => Ok(&crate::meta::Meta),
         Device::Cuda(_) => {
             device.check(operation)?;
@@ -61,19 +60,19 @@ pub fn set_hook(hook: fn(&Work)) -> bool {
     HOOK.set(hook).is_ok()
 }
 
-/// Runs `body` and tells the hook, if there is one.
-fn observed(name: &'static str, device: Device, read: usize, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+/// Runs `body` and calls the hook, if there is one.
+fn observed(
+    name: &'static str,
+    device: Device,
+    shape: &[usize],
+    bytes: usize,
+    body: impl FnOnce() -> Result<Storage>,
+) -> Result<Storage> {
     let Some(hook) = HOOK.get() else { return body() };
     let start = Instant::now();
-    let result = body()?;
-    let written = result.count().saturating_mul(result.dtype().size());
-    let (shape, bytes) = (result.shape().to_vec(), read.saturating_add(written));
-    hook(&Work { name, device, shape, bytes, time: start.elapsed() });
-    Ok(result)
-}
-
-fn bytes(tensor: &Tensor) -> usize {
-    tensor.count().saturating_mul(tensor.dtype().size())
+    let storage = body()?;
+    hook(&Work { name, device, shape: shape.to_vec(), bytes, time: start.elapsed() });
+    Ok(storage)
 }
 
 /// Uninitialised memory for `count` elements of `T`.
@@ -82,19 +81,21 @@ pub(crate) fn allocate<T: Element>(operation: &str, count: usize, device: Device
 }
 
 /// See [`Backend::fill`].
-pub(crate) fn fill(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Tensor> {
-    let backend = of(device, "full")?;
-    observed("fill", device, 0, || backend.fill(shape, value, dtype))
+pub(crate) fn fill(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Storage> {
+    let (backend, count) = (of(device, "full")?, element_count("full", shape)?);
+    observed("fill", device, shape, count.saturating_mul(dtype.size()), || backend.fill(count, value, dtype))
 }
 
 /// See [`Backend::copy`].
-pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor> {
-    let backend = of(tensor.device(), "copy")?;
-    observed("copy", tensor.device(), bytes(tensor), || backend.copy(tensor))
+pub(crate) fn copy(from: &Storage, layout: &Layout, dtype: DType) -> Result<Storage> {
+    let backend = of(from.device(), "copy")?;
+    let bytes = layout.count().saturating_mul(2 * dtype.size());
+    observed("copy", from.device(), layout.shape(), bytes, || backend.copy(from, layout, dtype))
 }
 
 /// See [`Backend::convert`].
-pub(crate) fn convert(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
-    let backend = of(tensor.device(), "converted")?;
-    observed("convert", tensor.device(), bytes(tensor), || backend.convert(tensor, dtype))
+pub(crate) fn convert(from: &Storage, layout: &Layout, dtypes: [DType; 2]) -> Result<Storage> {
+    let backend = of(from.device(), "converted")?;
+    let bytes = layout.count().saturating_mul(dtypes[0].size() + dtypes[1].size());
+    observed("convert", from.device(), layout.shape(), bytes, || backend.convert(from, layout, dtypes))
 }

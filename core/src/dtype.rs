@@ -112,3 +112,44 @@ element! {
     u8 => U8, |x| x as f64, |v| v as u8;
     bool => Bool, |x| x as u8 as f64, |v| v != 0.0;
 }
+
+/// Runs `$body` with `$type` standing for the Rust type of the run-time dtype `$dtype`.
+macro_rules! with_element {
+    ($dtype:expr, $type:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $type = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $type = f64;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $type = half::f16;
+                $body
+            }
+            $crate::DType::BF16 => {
+                type $type = half::bf16;
+                $body
+            }
+            $crate::DType::I64 => {
+                type $type = i64;
+                $body
+            }
+            $crate::DType::I32 => {
+                type $type = i32;
+                $body
+            }
+            $crate::DType::U8 => {
+                type $type = u8;
+                $body
+            }
+            $crate::DType::Bool => {
+                type $type = bool;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_element;

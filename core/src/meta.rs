@@ -1,7 +1,7 @@
 //! [`Device::Meta`](crate::Device::Meta): memory is counted, and nothing is computed.
 
 use crate::{
-    DType, Result, Tensor,
+    DType, Layout, Result,
     backend::Backend,
     pool::{Charge, Fit},
     storage::Storage,
@@ -10,20 +10,26 @@ use crate::{
 /// The device without memory.
 pub(crate) struct Meta;
 
+impl Meta {
+    fn elements(operation: &str, count: usize, dtype: DType) -> Result<Storage> {
+        Meta.allocate(operation, count.saturating_mul(dtype.size()), Fit::Close)
+    }
+}
+
 impl Backend for Meta {
     fn allocate(&self, operation: &str, bytes: usize, _: Fit) -> Result<Storage> {
         Ok(Storage::of_meta(Charge::take(operation, bytes)?, bytes))
     }
 
-    fn fill(&self, shape: &[usize], _: f64, dtype: DType) -> Result<Tensor> {
-        Tensor::meta("full", shape, dtype)
+    fn fill(&self, count: usize, _: f64, dtype: DType) -> Result<Storage> {
+        Self::elements("full", count, dtype)
     }
 
-    fn copy(&self, tensor: &Tensor) -> Result<Tensor> {
-        Tensor::meta("copy", tensor.shape(), tensor.dtype())
+    fn copy(&self, _: &Storage, layout: &Layout, dtype: DType) -> Result<Storage> {
+        Self::elements("copy", layout.count(), dtype)
     }
 
-    fn convert(&self, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
-        Tensor::meta("converted", tensor.shape(), dtype)
+    fn convert(&self, _: &Storage, layout: &Layout, [_, to]: [DType; 2]) -> Result<Storage> {
+        Self::elements("converted", layout.count(), to)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{DType, Element, Error, ErrorKind, Result, Tensor, backend, tensor::with_element};
+use crate::{DType, Element, Error, ErrorKind, Layout, Result, Tensor, backend, dtype::with_element};
 
 static COPIES_ON_WRITE: AtomicU64 = AtomicU64::new(0);
 
@@ -106,7 +106,7 @@ impl Tensor {
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         let elements = self.as_storage_slice::<T>()?;
         let mut values = room_for("to_vec", self.count())?;
-        super::copy::for_each_row(&self.layout, |start, stride, length| {
+        super::rows::for_each_row(&self.layout, |start, stride, length| {
             values.extend((0..length).map(|i| elements[start + i * stride]));
         });
         Ok(values)
@@ -149,6 +149,7 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        backend::convert(self, dtype)
+        let storage = backend::convert(&self.storage, &self.layout, [self.dtype(), dtype])?;
+        Ok(Tensor { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype })
     }
 }

@@ -4,8 +4,11 @@ use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
 
 use half::{bf16, f16};
 
-use super::{Tensor, with_element};
-use crate::{DType, Device, Element, Error, Layout, Result, Seed, backend, element_count, pool::Fit, storage::Storage};
+use super::Tensor;
+use crate::{
+    DType, Device, Element, Error, Layout, Result, Seed, backend, dtype::with_element, element_count, pool::Fit,
+    storage::Storage,
+};
 
 /// Memory of a tensor to come, to be filled by a kernel.
 ///
@@ -161,7 +164,8 @@ impl Tensor {
     /// # Errors
     /// When the size overflows, memory runs out, or the device can't be used.
     pub fn full(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Tensor> {
-        backend::fill(shape, value, dtype, device)
+        let storage = backend::fill(shape, value, dtype, device)?;
+        Ok(Tensor { storage: Arc::new(storage), layout: Layout::contiguous(shape), dtype })
     }
 
     /// A tensor of zeros.

@@ -86,7 +86,8 @@ impl Tensor {
     /// # Errors
     /// When memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
-        backend::copy(self)
+        let storage = backend::copy(&self.storage, &self.layout, self.dtype)?;
+        Ok(Self { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype: self.dtype })
     }
 
     /// The tensor on `device`: itself where it is there already, a row-major copy otherwise. On [`Device::Meta`] it has no
@@ -115,44 +116,3 @@ impl Tensor {
         }
     }
 }
-
-/// Runs `$body` with `$type` standing for the Rust type of the run-time dtype `$dtype`.
-macro_rules! with_element {
-    ($dtype:expr, $type:ident => $body:expr) => {
-        match $dtype {
-            $crate::DType::F32 => {
-                type $type = f32;
-                $body
-            }
-            $crate::DType::F64 => {
-                type $type = f64;
-                $body
-            }
-            $crate::DType::F16 => {
-                type $type = half::f16;
-                $body
-            }
-            $crate::DType::BF16 => {
-                type $type = half::bf16;
-                $body
-            }
-            $crate::DType::I64 => {
-                type $type = i64;
-                $body
-            }
-            $crate::DType::I32 => {
-                type $type = i32;
-                $body
-            }
-            $crate::DType::U8 => {
-                type $type = u8;
-                $body
-            }
-            $crate::DType::Bool => {
-                type $type = bool;
-                $body
-            }
-        }
-    };
-}
-pub(crate) use with_element;

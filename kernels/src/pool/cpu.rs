@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use tomograd_core::{DType, Element, Result, Tensor, TensorBuilder};
 
-use super::{maximum::winner_dtype, window::Windows};
+use super::window::{Windows, winner_dtype};
 use crate::{
     parallel::{Partition, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch},

@@ -1,10 +1,10 @@
 //! Maximum pooling.
 
-use tomograd_core::{DType, Error, Result, Tensor};
+use tomograd_core::{Error, Result, Tensor};
 
 use super::{
     cpu,
-    window::{Strided, Windows, infer_adaptive},
+    window::{Strided, Windows, infer_adaptive, winner_dtype},
 };
 use crate::{Context, Cost, Forward, Meta, Op, Saved, op::with_real};
 
@@ -38,11 +38,6 @@ fn three_windows(windows: Vec<Windows>) -> [Windows; 3] {
         *to = windows;
     }
     all
-}
-
-/// The type that numbers the voxels of a window: exact in the floating-point type that kernels count in.
-pub(super) fn winner_dtype(windows: &[Windows; 3]) -> DType {
-    if windows.iter().map(Windows::most).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
 }
 
 /// That the voxels of a window can be numbered exactly in f32.

@@ -1,6 +1,6 @@
 //! Where the windows of an axis lie: the one place for the rules that all pooling shares.
 
-use tomograd_core::{Error, Result};
+use tomograd_core::{DType, Error, Result};
 
 use crate::{Meta, check};
 
@@ -155,4 +155,9 @@ pub(super) fn infer_adaptive(operation: &str, output: &[usize], inputs: &[Meta])
     }
     check::lengths(operation, &x.shape[2..], output)?;
     Ok(x.with_shape([&x.shape[..2], output].concat()))
+}
+
+/// The type that numbers the voxels of a window: exact in the floating-point type that kernels count in.
+pub(super) fn winner_dtype(windows: &[Windows; 3]) -> DType {
+    if windows.iter().map(Windows::most).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
 }

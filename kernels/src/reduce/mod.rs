@@ -112,9 +112,12 @@ impl Op for Reduce {
         // Of a sum the gradient is a view, on every device.
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
         let shape = &saved.metas[0].shape;
-        let scale = crate::elementwise::Chain::unary(crate::elementwise::Function::Multiply(self.factor(shape)));
-        let scaled = crate::run(&scale, &[gradient], context)?.outputs;
-        Ok(vec![Some(scaled[0].reshape(&self.kept(shape))?.expand(shape)?)])
+        let mut scaled = gradient.clone();
+        let factor = self.factor(shape);
+        if factor != 1.0 {
+            crate::optim::scale(&mut scaled, factor)?;
+        }
+        Ok(vec![Some(scaled.reshape(&self.kept(shape))?.expand(shape)?)])
     }
 
     fn backward_cpu(

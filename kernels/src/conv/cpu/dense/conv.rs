@@ -1,20 +1,9 @@
 //! What a convolution reads and writes, its packed weights, and the run over all chunks.
 
 use super::blocks::Job;
-use super::boxes::Boxes;
 use crate::conv::ConvShape;
-use crate::conv::cpu::epilogue::{Epilogue, PartialMoments};
 use crate::conv::cpu::pack::{Reading, Tap};
-use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::matmul::cpu::tile::{panel_rows, rows_of_panel};
-use crate::parallel::{Partition, parallel_for};
-use crate::simd::{Kernel, Real, Simd, dispatch};
-use std::mem::MaybeUninit;
-use std::ops::Range;
-use tomograd_core::{Result, Scratch};
-
-/// Multiply-adds that a parallel section is worth.
-const CHUNK_WORK: usize = 4 << 20;
+use crate::simd::Real;
 
 /// What of the output a chunk writes beside each other. Forward there is one line. Backward-data has one for each residue of
 /// the stride along z and y, and each line one row of sums for each residue along x, put together when they are stored. All
@@ -62,73 +51,9 @@ pub(super) struct DenseConv<'a, T> {
     /// Whether a tile's positions are copied together.
     pub copied: bool,
     /// What the chunks cost, by the model that chose them.
-    cycles: f64,
+    pub cycles: f64,
     /// Input channels that are packed at a time.
     pub channel_block: usize,
-}
-
-/// The forward pass.
-pub(in crate::conv::cpu) fn forward<T: Real>(
-    shape: &ConvShape,
-    x: Inputs<'_, T>,
-    weights: &[T],
-    epilogue: Epilogue<'_, T>,
-    out: &Outputs<'_, T>,
-) -> Result<()> {
-    DenseConv::forward(shape, weights).run(x, epilogue, out)
-}
-
-/// The backward pass with respect to the input; also the transposed convolution, which has an epilogue.
-pub(in crate::conv::cpu) fn backward_data<T: Real>(
-    shape: &ConvShape,
-    dy: Inputs<'_, T>,
-    weights: &[T],
-    epilogue: Epilogue<'_, T>,
-    out: &Outputs<'_, T>,
-) -> Result<()> {
-    // Input coordinate i = q * stride + residue gets w[k] dy[p] where i + padding - k * dilation = p * stride.
-    let (mut taps, mut lines) = (Vec::new(), Vec::new());
-    // Residues beyond the input, as a large stride has, belong to no voxel.
-    let residues: [usize; 3] = std::array::from_fn(|axis| shape.stride[axis].min(shape.input[axis]));
-    for_each_tap([residues[0], residues[1], 1], |_, [z, y, _]| {
-        let mut columns = Vec::new();
-        for x in 0..residues[2] {
-            let before = taps.len();
-            for_each_tap(shape.kernel, |index, at| {
-                let distance: [isize; 3] = std::array::from_fn(|axis| {
-                    ([z, y, x][axis] + shape.padding[axis]) as isize - (at[axis] * shape.dilation[axis]) as isize
-                });
-                if (0..3).all(|axis| distance[axis].rem_euclid(shape.stride[axis] as isize) == 0) {
-                    let shift = std::array::from_fn(|axis| distance[axis].div_euclid(shape.stride[axis] as isize));
-                    taps.push(Tap { shift, index });
-                }
-            });
-            columns.push((before..taps.len()).collect());
-        }
-        lines.push(Line { start: [z, y], residues: columns });
-    });
-    let count = shape.taps();
-    let grid = Grid {
-        channels: [shape.group_outputs(), shape.group_inputs()],
-        source_size: shape.output(),
-        target_size: shape.input,
-        reading: Reading::new([1; 3], taps),
-        lines,
-        positions: std::array::from_fn(|axis| shape.input[axis].div_ceil(shape.stride[axis])),
-        spread: shape.stride,
-        strides: WeightStrides {
-            group: shape.weight_count() / shape.groups,
-            out: count,
-            inp: shape.group_inputs() * count,
-        },
-    };
-    DenseConv::new(shape, grid, weights).run(dy, epilogue, out)
-}
-
-/// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
-pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
-    // The chunks, the packing of the weights, and what any call takes.
-    1.54e-7 * DenseConv::<f32>::forward(shape, &[]).cycles + 3e-7 * shape.weight_count() as f64 + 5e-3
 }
 
 /// What forward and backward-data say of a plan.
@@ -157,7 +82,8 @@ fn for_each_tap(size: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
 }
 
 impl<'a, T: Real> DenseConv<'a, T> {
-    fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
+    /// The forward pass.
+    pub fn forward(shape: &ConvShape, weights: &'a [T]) -> Self {
         let mut taps = Vec::with_capacity(shape.taps());
         for_each_tap(shape.kernel, |index, at| {
             let shift =
@@ -181,6 +107,47 @@ impl<'a, T: Real> DenseConv<'a, T> {
             strides,
         };
         DenseConv::new(shape, grid, weights)
+    }
+
+    /// The backward pass with respect to the input; also the transposed convolution.
+    pub fn backward_data(shape: &ConvShape, weights: &'a [T]) -> Self {
+        // Input coordinate i = q * stride + residue gets w[k] dy[p] where i + padding - k * dilation = p * stride.
+        let (mut taps, mut lines) = (Vec::new(), Vec::new());
+        // Residues beyond the input, as a large stride has, belong to no voxel.
+        let residues: [usize; 3] = std::array::from_fn(|axis| shape.stride[axis].min(shape.input[axis]));
+        for_each_tap([residues[0], residues[1], 1], |_, [z, y, _]| {
+            let mut columns = Vec::new();
+            for x in 0..residues[2] {
+                let before = taps.len();
+                for_each_tap(shape.kernel, |index, at| {
+                    let distance: [isize; 3] = std::array::from_fn(|axis| {
+                        ([z, y, x][axis] + shape.padding[axis]) as isize - (at[axis] * shape.dilation[axis]) as isize
+                    });
+                    if (0..3).all(|axis| distance[axis].rem_euclid(shape.stride[axis] as isize) == 0) {
+                        let shift = std::array::from_fn(|axis| distance[axis].div_euclid(shape.stride[axis] as isize));
+                        taps.push(Tap { shift, index });
+                    }
+                });
+                columns.push((before..taps.len()).collect());
+            }
+            lines.push(Line { start: [z, y], residues: columns });
+        });
+        let count = shape.taps();
+        let grid = Grid {
+            channels: [shape.group_outputs(), shape.group_inputs()],
+            source_size: shape.output(),
+            target_size: shape.input,
+            reading: Reading::new([1; 3], taps),
+            lines,
+            positions: std::array::from_fn(|axis| shape.input[axis].div_ceil(shape.stride[axis])),
+            spread: shape.stride,
+            strides: WeightStrides {
+                group: shape.weight_count() / shape.groups,
+                out: count,
+                inp: shape.group_inputs() * count,
+            },
+        };
+        Self::new(shape, grid, weights)
     }
 
     fn new(shape: &ConvShape, grid: Grid, weights: &'a [T]) -> Self {
@@ -234,72 +201,5 @@ impl<'a, T: Real> DenseConv<'a, T> {
     pub fn weight_block(&self) -> usize {
         let padded = self.output_block.next_multiple_of(8).max(self.output_block.next_multiple_of(6));
         self.inputs * self.reading.taps.len() * padded
-    }
-
-    fn run(&self, source: Inputs<'_, T>, epilogue: Epilogue<'_, T>, out: &Outputs<'_, T>) -> Result<()> {
-        let count = self.groups * self.output_blocks;
-        let chunks = self.batch * count * self.boxes();
-        if chunks == 0 {
-            return Ok(());
-        }
-        let size = self.weight_block();
-        let mut packed = Scratch::<T>::new("conv", count * size)?;
-        let weights_start = packed.uninit().as_mut_ptr();
-        let partition = Partition::new(packed.uninit(), size);
-        let grain = (CHUNK_WORK / 16 / size.max(1)).max(1);
-        parallel_for(if size == 0 { 0 } else { count }, grain, |range| {
-            dispatch(PackWeights { plan: self, range, partition: &partition })
-        })?;
-        let mut partial = PartialMoments::new(&epilogue, self.boxes() * self.lines.len())?;
-        let slots = partial.as_mut().map(PartialMoments::slots);
-        let work = self.reading.taps.len() * self.positions.iter().product::<usize>();
-        let work = self.batch * self.groups * self.inputs * self.outputs * work / chunks;
-        // SAFETY: every block of the weights was packed above; padding inside of a block isn't read.
-        let weights = unsafe { std::slice::from_raw_parts(weights_start.cast::<T>(), count * size) };
-        parallel_for(chunks, (CHUNK_WORK / 2 / work.max(1)).max(1), |range| {
-            let moments = slots.as_ref();
-            dispatch(Boxes { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
-        })?;
-        drop(slots);
-        if let (Some(moments), Some(partial)) = (epilogue.moments, partial) {
-            partial.join(moments);
-        }
-        Ok(())
-    }
-}
-
-/// Packs the weights of some blocks of output channels: for each residue panels of [input channel][tap][panel row].
-struct PackWeights<'a, T> {
-    plan: &'a DenseConv<'a, T>,
-    range: Range<usize>,
-    partition: &'a Partition<'a, MaybeUninit<T>>,
-}
-
-impl<T: Real> Kernel for PackWeights<'_, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        let DenseConv { inputs, outputs, output_block, output_blocks, strides, weights, .. } = *self.plan;
-        let height = panel_rows::<S>();
-        for block in self.range {
-            let (group, first) = (block / output_blocks, block % output_blocks * output_block);
-            let rows = output_block.min(outputs - first);
-            let mut to = self.partition.block(block).chunks_exact_mut(height);
-            for residue in self.plan.lines.iter().flat_map(|line| &line.residues) {
-                let taps: Vec<usize> = residue.iter().map(|&tap| self.plan.reading.taps[tap].index).collect();
-                for panel in 0..rows.div_ceil(height) {
-                    let rows = rows_of_panel::<S>(panel, rows);
-                    let start = group * strides.group + (first + rows.start) * strides.out;
-                    for channel in 0..inputs {
-                        let from = &weights[start + channel * strides.inp..];
-                        for (&tap, to) in taps.iter().zip(&mut to) {
-                            for (row, to) in to.iter_mut().enumerate() {
-                                to.write(if row < rows.len() { from[row * strides.out + tap] } else { T::ZERO });
-                            }
-                        }
-                    }
-                }
-            }
-        }
     }
 }

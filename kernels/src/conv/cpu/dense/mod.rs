@@ -11,6 +11,7 @@
 mod blocks;
 mod boxes;
 mod conv;
+mod run;
 
 pub(super) use blocks::{POSITIONS, TILE, VECTOR};
-pub(super) use conv::{backward_data, estimate, forward};
+pub(super) use run::{backward_data, estimate, forward};
