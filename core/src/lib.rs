@@ -15,6 +15,7 @@
 mod backend;
 mod cpu;
 mod device;
+mod dispatch;
 mod dtype;
 mod error;
 mod layout;
@@ -24,9 +25,9 @@ pub mod random;
 mod storage;
 mod tensor;
 
-pub use backend::{Work, set_hook};
 pub use cpu::{Scratch, copies_on_write, room_for};
 pub use device::Device;
+pub use dispatch::{Work, set_hook};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result, shape_text};
 pub use half::{bf16, f16};

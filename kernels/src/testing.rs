@@ -136,6 +136,18 @@ pub fn map(tensor: &Tensor, function: impl Fn(f64) -> f64) -> Result<Tensor> {
     Tensor::from_slice(&values, tensor.shape(), tensor.device())
 }
 
+/// The sum with the rounding errors of all additions added at last (Neumaier 1974): a plain sum of many numbers is less exact
+/// than the kernels' sums, which a reference must not be.
+pub fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, lost) = values.fold((0.0f64, 0.0), |(sum, lost), value| {
+        let next = sum + value;
+        let rounded = if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
+        (next, lost + rounded)
+    });
+    // Of sums that aren't finite the errors are NaN.
+    if sum.is_finite() { sum + lost } else { sum }
+}
+
 type Outputs = Box<dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>>;
 
 /// A random case of an operation.

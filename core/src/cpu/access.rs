@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{DType, Element, Error, ErrorKind, Layout, Result, Tensor, backend, dtype::with_element};
+use crate::{DType, Element, Error, ErrorKind, Layout, Result, Tensor, dispatch, dtype::with_element};
 
 static COPIES_ON_WRITE: AtomicU64 = AtomicU64::new(0);
 
@@ -149,7 +149,7 @@ impl Tensor {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
-        let storage = backend::convert(&self.storage, &self.layout, [self.dtype(), dtype])?;
+        let storage = dispatch::convert(&self.storage, &self.layout, [self.dtype(), dtype])?;
         Ok(Tensor { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
-use crate::{Device, Element, Result, backend, pool::Fit, storage::Storage};
+use crate::{Device, Element, Result, dispatch, pool::Fit, storage::Storage};
 
 /// `count` elements of scratch memory from the CPU pool, 64-byte aligned, given back when dropped.
 ///
@@ -23,7 +23,7 @@ impl<T: Element> Scratch<T> {
     /// # Errors
     /// When memory runs out.
     pub fn new(operation: &str, count: usize) -> Result<Self> {
-        Ok(Self { storage: backend::allocate::<T>(operation, count, Device::Cpu, Fit::Any)?, element: PhantomData })
+        Ok(Self { storage: dispatch::allocate::<T>(operation, count, Device::Cpu, Fit::Any)?, element: PhantomData })
     }
 
     /// The memory as it comes, uninitialised.

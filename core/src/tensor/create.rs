@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::Tensor;
 use crate::{
-    DType, Device, Element, Error, Layout, Result, Seed, backend, dtype::with_element, element_count, pool::Fit,
+    DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, pool::Fit,
     storage::Storage,
 };
 
@@ -37,7 +37,7 @@ impl<T: Element> TensorBuilder<T> {
     pub fn new(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
         let count = element_count(operation, shape)?;
         Ok(Self {
-            storage: backend::allocate::<T>(operation, count, device, Fit::Close)?,
+            storage: dispatch::allocate::<T>(operation, count, device, Fit::Close)?,
             layout: Layout::contiguous(shape),
             element: PhantomData,
         })
@@ -164,7 +164,7 @@ impl Tensor {
     /// # Errors
     /// When the size overflows, memory runs out, or the device can't be used.
     pub fn full(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Tensor> {
-        let storage = backend::fill(shape, value, dtype, device)?;
+        let storage = dispatch::fill(shape, value, dtype, device)?;
         Ok(Tensor { storage: Arc::new(storage), layout: Layout::contiguous(shape), dtype })
     }
 

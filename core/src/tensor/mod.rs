@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use create::TensorBuilder;
 
-use crate::{DType, Device, Error, ErrorKind, Layout, Result, backend, storage::Storage};
+use crate::{DType, Device, Error, ErrorKind, Layout, Result, dispatch, storage::Storage};
 
 /// An n-dimensional array of one dtype on one device.
 ///
@@ -86,7 +86,7 @@ impl Tensor {
     /// # Errors
     /// When memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
-        let storage = backend::copy(&self.storage, &self.layout, self.dtype)?;
+        let storage = dispatch::copy(&self.storage, &self.layout, self.dtype)?;
         Ok(Self { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype: self.dtype })
     }
 

@@ -32,8 +32,9 @@ impl Plain {
         let unit = if unit == 0.0 { 1.0 } else { unit };
         let mut set = Self { first, unit, count, shift: 0.0, variance: 0.0 };
         let terms = count.max(1.0);
-        set.shift = exact_sum(values.iter().map(|&value| set.distance(value))) / terms;
-        set.variance = exact_sum(values.iter().map(|&value| (set.distance(value) - set.shift).powi(2))) / terms;
+        set.shift = testing::exact_sum(values.iter().map(|&value| set.distance(value))) / terms;
+        set.variance =
+            testing::exact_sum(values.iter().map(|&value| (set.distance(value) - set.shift).powi(2))) / terms;
         set
     }
 
@@ -55,18 +56,6 @@ impl Plain {
     pub fn normal(&self, value: f64, epsilon: f64) -> f64 {
         (self.distance(value) - self.shift) / (self.variance + epsilon / self.unit / self.unit / 4.0).sqrt()
     }
-}
-
-/// The sum with the rounding errors of all additions added at last (Neumaier 1974): a plain sum of many numbers is less exact
-/// than the kernels' sums, which a reference must not be.
-fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, lost) = values.fold((0.0f64, 0.0), |(sum, lost), value| {
-        let next = sum + value;
-        let rounded = if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
-        (next, lost + rounded)
-    });
-    // Of sums that aren't finite the errors are NaN.
-    if sum.is_finite() { sum + lost } else { sum }
 }
 
 impl Norm {

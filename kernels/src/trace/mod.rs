@@ -61,6 +61,8 @@ thread_local! {
 /// Runs `body` and returns what it gives together with every operation that it ran on this thread.
 pub fn collect<R>(body: impl FnOnce() -> R) -> (R, Vec<Event>) {
     let outer = COLLECTED.with_borrow_mut(|collected| collected.replace(Vec::new()));
+    // From the first fill on, before any operation asks.
+    is_on();
     let result = body();
     let events = COLLECTED.with_borrow_mut(|collected| std::mem::replace(collected, outer)).unwrap_or_default();
     (result, events)

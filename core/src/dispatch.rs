@@ -1,0 +1,88 @@
+//! What tensors do without an operation, by the [`Backend`] of their device; the [hook](set_hook) hears of it.
+
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    DType, Device, Element, Error, ErrorKind, Layout, Result, backend::Backend, element_count, pool::Fit,
+    storage::Storage,
+};
+
+/// The backend of a device.
+fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
+    match device {
+        Device::Cpu => Ok(&crate::cpu::backend::Cpu),
+        Device::Meta => Ok(&crate::meta::Meta),
+        Device::Cuda(_) => {
+            device.check(operation)?;
+            Err(Error::new(ErrorKind::Device, operation, format!("no memory on {device}")))
+        }
+    }
+}
+
+/// What core did on a device by itself; operations have traces of their own. Memory that is taken is in the statistics of
+/// [`pool`](crate::pool).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Work {
+    /// `fill`, `copy` or `convert`.
+    pub name: &'static str,
+    /// The device that did it.
+    pub device: Device,
+    /// The shape of the result.
+    pub shape: Vec<usize>,
+    /// Bytes read and written.
+    pub bytes: usize,
+    /// How long it took the host.
+    pub time: Duration,
+}
+
+static HOOK: OnceLock<fn(&Work)> = OnceLock::new();
+
+/// Has `hook` called, on the thread that did it, after each fill, strided copy and conversion of this process from now on.
+/// Only the first hook counts; whether this was it is the result.
+pub fn set_hook(hook: fn(&Work)) -> bool {
+    HOOK.set(hook).is_ok()
+}
+
+/// Runs `body` and calls the hook, if there is one.
+fn observed(
+    name: &'static str,
+    device: Device,
+    shape: &[usize],
+    bytes: usize,
+    body: impl FnOnce() -> Result<Storage>,
+) -> Result<Storage> {
+    let Some(hook) = HOOK.get() else { return body() };
+    let start = Instant::now();
+    let storage = body()?;
+    hook(&Work { name, device, shape: shape.to_vec(), bytes, time: start.elapsed() });
+    Ok(storage)
+}
+
+/// Uninitialised memory for `count` elements of `T`.
+pub(crate) fn allocate<T: Element>(operation: &str, count: usize, device: Device, fit: Fit) -> Result<Storage> {
+    of(device, operation)?.allocate(operation, count.saturating_mul(size_of::<T>()), fit)
+}
+
+/// See [`Backend::fill`].
+pub(crate) fn fill(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Storage> {
+    let (backend, count) = (of(device, "full")?, element_count("full", shape)?);
+    observed("fill", device, shape, count.saturating_mul(dtype.size()), || backend.fill(count, value, dtype))
+}
+
+/// See [`Backend::copy`].
+pub(crate) fn copy(from: &Storage, layout: &Layout, dtype: DType) -> Result<Storage> {
+    let backend = of(from.device(), "copy")?;
+    let bytes = layout.count().saturating_mul(2 * dtype.size());
+    observed("copy", from.device(), layout.shape(), bytes, || backend.copy(from, layout, dtype))
+}
+
+/// See [`Backend::convert`].
+pub(crate) fn convert(from: &Storage, layout: &Layout, dtypes: [DType; 2]) -> Result<Storage> {
+    let backend = of(from.device(), "converted")?;
+    let bytes = layout.count().saturating_mul(dtypes[0].size() + dtypes[1].size());
+    observed("convert", from.device(), layout.shape(), bytes, || backend.convert(from, layout, dtypes))
+}
