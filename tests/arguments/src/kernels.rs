@@ -1204,6 +1204,10 @@ cases! {
         (least.max(2).min(most)..=most).contains(&shape.len())
             && shape.iter().filter(|size| !(1..=3).contains(*size)).count() <= 1
     };
+    "kernels::testing::exact_sum": (value: f64 = 2.0) => {
+        let (sum, expected) = (testing::exact_sum([value, 1.0].into_iter()), value + 1.0);
+        Ok::<_, Error>(sum == expected || sum.is_nan() && expected.is_nan())
+    };
     "kernels::testing::map": (value: f64 = 2.0) => {
         let mapped = testing::map(&values(&[3])?, |_| value)?.to_vec_f64()?;
         Ok::<_, Error>(mapped.iter().all(|x| x.to_bits() == value.to_bits()))
