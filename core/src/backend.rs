@@ -1,5 +1,5 @@
-//! What core asks of a device: memory, and the little that a tensor does without an operation. Each runs through a function of
-//! this file, which tells the [hook](set_hook) about it.
+//! What core asks of a device: allocation, and the few operations that a tensor needs without the dispatcher (fill, copy,
+//! convert). Fill, copy and convert report each call to the [hook](set_hook).
 
 use std::{
     sync::OnceLock,
@@ -8,8 +8,7 @@ use std::{
 
 use crate::{DType, Device, Element, Error, ErrorKind, Result, Tensor, pool::Fit, storage::Storage};
 
-/// A device as core sees it. A new device implements this and is listed in [`of`]; nothing else in core knows which devices
-/// there are.
+/// A device as core sees it. A new device implements this trait and is added to [`of`]; no other code in core lists devices.
 pub(crate) trait Backend: Sync {
     /// Uninitialised memory of `bytes` bytes.
     fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage>;
@@ -36,8 +35,8 @@ fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
     }
 }
 
-/// What core did on a device by itself; operations have traces of their own. Memory that is taken is in the statistics of
-/// [`pool`](crate::pool).
+/// One fill, copy or conversion that core ran on a device (operations are traced by the dispatcher instead). Memory is
+/// counted in the statistics of [`pool`](crate::pool).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Work {
@@ -55,13 +54,13 @@ pub struct Work {
 
 static HOOK: OnceLock<fn(&Work)> = OnceLock::new();
 
-/// Has `hook` called, on the thread that did it, after each fill, strided copy and conversion of this process from now on.
-/// Only the first hook counts; whether this was it is the result.
+/// Registers `hook`, to be called after each fill, strided copy and conversion of this process, on the thread that ran it.
+/// Only the first hook is kept; returns whether this one was.
 pub fn set_hook(hook: fn(&Work)) -> bool {
     HOOK.set(hook).is_ok()
 }
 
-/// Runs `body` and tells the hook, if there is one.
+/// Runs `body` and reports it to the hook, if one is set.
 fn observed(name: &'static str, device: Device, read: usize, body: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     let Some(hook) = HOOK.get() else { return body() };
     let start = Instant::now();

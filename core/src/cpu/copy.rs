@@ -2,7 +2,7 @@
 
 use crate::{Element, Layout, Result, Tensor, TensorBuilder, tensor::with_element};
 
-/// Calls `row(start, stride, length)` for each run along the last axis, in row-major order; a contiguous layout is one run.
+/// Calls `row(start, stride, length)` for each row along the last axis, in row-major order. A contiguous layout is one row.
 pub(crate) fn for_each_row(layout: &Layout, mut row: impl FnMut(usize, usize, usize)) {
     if layout.count() == 0 {
         return;
@@ -52,7 +52,7 @@ pub(crate) fn copy(tensor: &Tensor) -> Result<Tensor> {
             written += length;
         });
         assert_eq!(written, tensor.count());
-        // SAFETY: the rows of a layout cover each of its elements once, as the assertion repeats.
+        // SAFETY: the rows of a layout cover each of its elements once, as the assertion checks.
         Ok(unsafe { builder.assume_init() })
     }
     with_element!(tensor.dtype(), T => copy_elements::<T>(tensor))

@@ -1,4 +1,4 @@
-//! Host access to tensors in the CPU's memory. Code outside of a `cpu` folder never reads a tensor's memory itself.
+//! Host access to tensors in CPU memory. Only code in `cpu` folders reads a tensor's memory directly.
 
 mod access;
 mod copy;
