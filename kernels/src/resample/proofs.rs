@@ -6,7 +6,7 @@ use super::{Interpolate, Interpolation, reference};
 use crate::{testing, testing::Proven};
 
 impl Proven for Interpolate {
-    /// A position is rounded before its weights are taken, so the weights are less exact than a product.
+    /// A position is rounded before its weights are computed, so the weights are less exact than a product.
     const TOLERANCE: f64 = 32.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
