@@ -1,4 +1,4 @@
-//! Dispatch: every operation, forward and backward, runs through here.
+//! The dispatcher: every operation runs through the functions of this file, forward and backward.
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 

@@ -140,9 +140,9 @@ impl Forward {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The inputs that [`Op::saves_input`] asked for; `None` for the others.
+    /// The inputs for which [`Op::saves_input`] is true; `None` for the others.
     pub inputs: Vec<Option<Tensor>>,
-    /// The outputs that [`Op::saves_output`] asked for; `None` for the others.
+    /// The outputs for which [`Op::saves_output`] is true; `None` for the others.
     pub outputs: Vec<Option<Tensor>>,
     /// The state of the forward run.
     pub state: Vec<Tensor>,
@@ -168,7 +168,7 @@ impl Saved {
     /// The saved input `index`.
     ///
     /// # Errors
-    /// When the operation didn't ask for it in [`Op::saves_input`].
+    /// When [`Op::saves_input`] is false for it.
     pub fn input(&self, index: usize) -> Result<&Tensor> {
         self.inputs.get(index).and_then(Option::as_ref).ok_or_else(|| missing("input", index))
     }
@@ -176,7 +176,7 @@ impl Saved {
     /// The saved output `index`.
     ///
     /// # Errors
-    /// When the operation didn't ask for it in [`Op::saves_output`].
+    /// When [`Op::saves_output`] is false for it.
     pub fn output(&self, index: usize) -> Result<&Tensor> {
         self.outputs.get(index).and_then(Option::as_ref).ok_or_else(|| missing("output", index))
     }

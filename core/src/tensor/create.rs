@@ -226,8 +226,8 @@ impl Tensor {
     /// Values drawn from the normal distribution with this mean and standard deviation.
     ///
     /// # Errors
-    /// When the mean isn't finite, the deviation isn't finite and at least 0, the size overflows, memory runs out, or the device
-    /// can't be used.
+    /// When the mean isn't finite, the deviation isn't finite and at least 0, the size overflows, memory runs out, or the
+    /// device can't be used.
     pub fn normal(
         shape: &[usize],
         mean: f64,

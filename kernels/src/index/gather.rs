@@ -18,8 +18,8 @@ pub struct Gather {
     pub axis: usize,
 }
 
-/// `output[.., i, ..] = x[.., index[i], ..]` along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside of
-/// the axis is an error that names it.
+/// `output[.., i, ..] = x[.., index[i], ..]` along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside
+/// of the axis is an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexSelect {
     /// The axis along which the indices select.

@@ -39,9 +39,9 @@ impl PadMode {
 /// The padded input: axis `a` gets `before[a]` elements in front and `after[a]` elements behind. Any dtype.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pad {
-    /// The width in front, for every axis.
+    /// The number of elements in front, for every axis.
     pub before: Vec<usize>,
-    /// The width behind, for every axis.
+    /// The number of elements behind, for every axis.
     pub after: Vec<usize>,
     /// How the border is filled.
     pub mode: PadMode,

@@ -86,14 +86,14 @@ fn tasks(counts: &[usize]) -> Vec<(usize, usize, usize)> {
     counts.iter().enumerate().flat_map(chunks).collect()
 }
 
-/// The number of chunks that one task runs: several small parameters together are worth a parallel chunk. The memory of all
-/// parameters of one dtype, prepared for writing. Everything that can fail has been done, and no value has changed.
+/// The number of chunks that one task runs: several small parameters together are worth a parallel chunk.
 fn grain(tasks: &[(usize, usize, usize)]) -> usize {
     let elements: usize = tasks.iter().map(|(_, start, end)| end - start).sum();
     (GRAIN * tasks.len()).div_ceil(elements.max(1)).max(1)
 }
 
-/// The memory of all parameters of one dtype, ready to be written: what can fail has been done, and no value has changed.
+/// The memory of all parameters of one dtype, prepared for writing. Everything that can fail has been done, and no value has
+/// changed.
 struct Work<'a, T, N, const STATES: usize> {
     gradients: Vec<Tensor>,
     values: Vec<Partition<'a, T>>,

@@ -85,7 +85,7 @@ impl Strided<'_> {
         Ok(())
     }
 
-    /// The shape of the output of `x`.
+    /// The metadata of the output, after checking the input.
     ///
     /// # Errors
     /// When the attributes don't fit the axes, or a window doesn't fit into the padded input.

@@ -32,7 +32,7 @@ impl Proven for Interpolate {
             1 => (input / 2).max(1),
             2 => input,
             3 => 1,
-            // So many that rows are mapped before they are summed.
+            // So large that rows are mapped before they are summed.
             4 => (3 * input).min(70),
             _ => 1 + random.below(9) as usize,
         });

@@ -193,8 +193,8 @@ impl<V: Vector> Lanes16<V> {
     pub fn horizontal_sums(rows: &[[V::Elem; 16]; 16]) -> Self {
         let mut sums = Self::zero();
         for (part, rows) in rows.chunks_exact(V::LANES).enumerate() {
-            // Each step halves the count of numbers of a row: first the registers of a row are added, then two rows at a time
-            // are interleaved, which brings their lower and upper halves together, and added.
+            // Each step halves the number of values of each row: first the registers of a row are added; then two rows at a
+            // time are interleaved, which brings their lower and upper halves together, and added.
             let mut folded = [V::zero(); 16];
             for (folded, row) in folded.iter_mut().zip(rows) {
                 *folded = Self::load(row).halved();

@@ -240,7 +240,7 @@ pub fn vectors<V: Vector, const N: usize>(make: impl Fn(usize) -> V) -> [V; N] {
 
 /// A computation that is written once for all instruction sets.
 pub trait Kernel {
-    /// What it returns.
+    /// The type of the result.
     type Output;
     /// The kernel's body. Mark every implementation `#[inline(always)]`: it is compiled once for each instruction set, inside
     /// a function with its target features.

@@ -92,7 +92,7 @@ struct Operands<'a, T> {
     biases: Vec<Matrices<'a, T>>,
     /// The number of matrices.
     batch: usize,
-    /// L, S, E and V.
+    /// L, S, E and V, as in the shapes of [`Attention`].
     queries: usize,
     keys: usize,
     size: usize,

@@ -10,7 +10,7 @@ use tomograd_core::{Error, Result, Scratch};
 /// The activation at the end of a fused convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Activation {
-    /// None.
+    /// No activation.
     #[default]
     Identity,
     /// `max(0, x)`

@@ -24,7 +24,7 @@ impl Proven for LayerNorm {
     }
 
     fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
-        // As for `Norm`.
+        // The same bound as for `Norm`.
         let length = self.length(inputs[0].shape());
         let gamma = if self.affine { inputs[1].to_vec::<f64>()? } else { vec![1.0; length] };
         let y = reference[0].to_vec::<f64>()?;
