@@ -152,8 +152,8 @@ impl Function {
         }
     }
 
-    /// f'(x). At a kink it is the same one-sided derivative as PyTorch's (0 at zero for ReLU and |x|). For functions with
-    /// kinks it isn't necessarily NaN at NaN: there the NaN output makes the loss NaN, and so the gradient that arrives here.
+    /// f'(x). At a kink it has the same value as in PyTorch (0 at zero for ReLU and |x|). For functions with kinks it isn't
+    /// necessarily NaN at NaN: there the NaN output makes the loss NaN, and so the gradient that arrives here.
     #[inline(always)]
     pub fn derivative<V: Vector>(self, x: V) -> V {
         if V::CALLS { called(|x| self.inlined_derivative(x), x) } else { self.inlined_derivative(x) }

@@ -21,8 +21,8 @@ pub(crate) fn rows_of_panel<S: Simd>(panel: usize, rows: usize) -> Range<usize> 
     start(panel)..if panel == last { rows } else { start(panel + 1) }
 }
 
-/// The width of a tile in vectors: 8 × 3 takes 24 of 32 registers for accumulators, 6 × 2 takes 12 of 16. (4 × 3 would leave
-/// too few of 16 registers, so that the compiler moves accumulators between registers and memory.)
+/// The width of a tile in vectors: 8 × 3 takes 24 of 32 registers for accumulators, 6 × 2 takes 12 of 16. (4 × 3 would need
+/// all 16 registers in its inner loop, and compilers then move values between registers.)
 #[inline(always)]
 pub(crate) const fn tile_vectors<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 3 } else { 2 }
