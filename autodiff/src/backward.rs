@@ -1,4 +1,4 @@
-//! The backward run: visits the tape's nodes from last to first and frees each one when it is done.
+//! The backward pass: visits the tape's nodes from last to first and frees each one when it is done.
 
 use std::collections::BTreeMap;
 

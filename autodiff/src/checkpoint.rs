@@ -1,5 +1,5 @@
 //! Activation checkpointing (Chen et al., *Training deep nets with sublinear memory cost*, 2016): a segment keeps only its
-//! inputs and is run again during the backward run.
+//! inputs and is run again during the backward pass.
 
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
 
@@ -56,7 +56,7 @@ impl Segment {
 }
 
 impl Tape {
-    /// Runs `segment` without keeping its intermediate values, which the backward run computes again. `segment` receives the
+    /// Runs `segment` without keeping its intermediate values, which the backward pass computes again. `segment` receives the
     /// tape to work on and `inputs` on that tape. Variables of this tape that it captures (parameters) must be brought onto
     /// the inner tape with [`Tape::adopt`]; they get gradients too. Both runs must compute the same values.
     ///

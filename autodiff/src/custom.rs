@@ -88,7 +88,7 @@ impl Var {
     /// the inputs' order and with their shapes and dtypes. Tensor methods that the functions call run on the device of the
     /// tensors.
     ///
-    /// The tape keeps the inputs and the output until the backward run. An operation that saves less, or has its own kernels,
+    /// The tape keeps the inputs and the output until the backward pass. An operation that saves less, or has its own kernels,
     /// implements [`Op`] instead and is applied with [`Var::apply`].
     ///
     /// ```
@@ -112,7 +112,7 @@ impl Var {
     /// ```
     ///
     /// # Errors
-    /// When a function fails, there is no input, or the variables are of different passes. The backward run fails when
+    /// When a function fails, there is no input, or the variables are of different passes. The backward pass fails when
     /// `backward` doesn't return one gradient for each floating-point input, of the input's shape and dtype.
     pub fn custom(
         inputs: &[&Var],

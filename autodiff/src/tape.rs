@@ -16,8 +16,8 @@ use crate::{Var, checkpoint::Segment};
 
 /// The recorded history of one pass. Clones are handles of the same history.
 ///
-/// The nodes are stored in an arena, which is dropped without recursion even for a deep graph. A backward run consumes the
-/// history; a second run, or a later operation on the tape's variables, is an error.
+/// The nodes are stored in an arena, which is dropped without recursion even for a deep graph. A backward pass consumes the
+/// history; a second backward pass, or a later operation on the tape's variables, is an error.
 #[derive(Clone)]
 pub struct Tape(pub(crate) Arc<Shared>);
 
@@ -64,7 +64,7 @@ pub(crate) enum Node {
     Leaf,
     /// An operation and what its backward function needs.
     Operation(Box<Record>),
-    /// A checkpointed segment, which the backward run runs again.
+    /// A checkpointed segment, which the backward pass runs again.
     Segment(Box<Segment>),
 }
 
@@ -95,7 +95,7 @@ impl Kept {
     }
 }
 
-/// How the tape keeps an input for the backward run.
+/// How the tape keeps an input for the backward pass.
 pub(crate) enum SavedInput {
     Unneeded,
     Value(Tensor),
@@ -140,7 +140,7 @@ impl Tape {
         self.arena().nodes.len()
     }
 
-    /// Frees the history without a backward run. The tape can't be used afterwards.
+    /// Frees the history without a backward pass. The tape can't be used afterwards.
     pub fn clear(&self) {
         let (nodes, hooks) = {
             let mut arena = self.arena();
@@ -169,7 +169,7 @@ impl Tape {
     /// A variable that gets a gradient if the tape records: a parameter, or an input whose gradient is wanted.
     ///
     /// # Errors
-    /// When a backward run has consumed the tape, or the value isn't floating point.
+    /// When a backward pass has consumed the tape, or the value isn't floating point.
     pub fn leaf(&self, value: Tensor) -> Result<Var> {
         if !value.dtype().is_float() {
             return Err(Error::new(ErrorKind::DType, "leaf", format!("{} has no gradient", value.dtype()))
@@ -182,7 +182,7 @@ impl Tape {
         Ok(Var { value, tape: self.clone(), place: Some(place) })
     }
 
-    /// Registers `hook`, which the backward run calls with the gradient of `leaf` as soon as that is complete. The order of
+    /// Registers `hook`, which the backward pass calls with the gradient of `leaf` as soon as that is complete. The order of
     /// hooks depends only on the graph.
     ///
     /// # Errors

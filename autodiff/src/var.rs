@@ -61,7 +61,7 @@ impl Var {
     /// Applies an operation with one output to variables; for built-in and user-defined operations alike.
     ///
     /// # Errors
-    /// When the operation fails, the variables are of different passes, or a backward run has consumed their graph.
+    /// When the operation fails, the variables are of different passes, or a backward pass has consumed their graph.
     pub fn apply(op: impl Op, inputs: &[&Var]) -> Result<Var> {
         <Self as Operand>::apply(op, inputs)
     }
@@ -69,7 +69,7 @@ impl Var {
     /// Applies an operation to variables and returns all its outputs.
     ///
     /// # Errors
-    /// When the operation fails, the variables are of different passes, or a backward run has consumed their graph.
+    /// When the operation fails, the variables are of different passes, or a backward pass has consumed their graph.
     pub fn apply_all(op: impl Op, inputs: &[&Var]) -> Result<Vec<Var>> {
         let Some(tape) = Tape::innermost(inputs) else {
             return Err(Error::argument(op.name(), "an operation needs an input"));

@@ -67,7 +67,7 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward
 ///
 /// # Errors
 /// When a gradient's shape isn't that of its output, `gradients` hasn't one entry (which may be `None`) for each output,
-/// `needed` hasn't one flag for each input, a saved tensor doesn't match the metadata of the forward run, or the operation
+/// `needed` hasn't one flag for each input, a saved tensor doesn't match the metadata of the forward pass, or the operation
 /// fails.
 pub fn run_backward(
     op: &dyn Op,
@@ -171,7 +171,7 @@ pub fn run_in_place(op: &dyn InPlace, targets: &mut [&mut Tensor], inputs: &[&Te
     Ok(())
 }
 
-/// Checks that the saved tensors match the metadata of the forward run's inputs and outputs.
+/// Checks that the saved tensors match the metadata of the forward pass's inputs and outputs.
 fn check_saved(op: &dyn Op, saved: &Saved) -> Result<()> {
     let kinds = [("input", &saved.inputs, &saved.metas), ("output", &saved.outputs, &saved.output_metas)];
     for (what, tensors, metas) in kinds {

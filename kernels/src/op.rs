@@ -113,13 +113,13 @@ pub enum Precision {
     Strict,
 }
 
-/// The result of a forward run.
+/// The result of a forward pass.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Forward {
     /// The outputs, with the metadata that [`Op::infer`] announced.
     pub outputs: Vec<Tensor>,
-    /// Values that only the backward run needs (statistics, positions of maxima), as [`Op::state`] announced. Empty in
+    /// Values that only the backward pass needs (statistics, positions of maxima), as [`Op::state`] announced. Empty in
     /// inference.
     pub state: Vec<Tensor>,
 }
@@ -136,7 +136,7 @@ impl Forward {
     }
 }
 
-/// The saved values for a backward run.
+/// The saved values for a backward pass.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Saved {
@@ -144,7 +144,7 @@ pub struct Saved {
     pub inputs: Vec<Option<Tensor>>,
     /// The outputs for which [`Op::saves_output`] is true; `None` for the others.
     pub outputs: Vec<Option<Tensor>>,
-    /// The state of the forward run.
+    /// The state of the forward pass.
     pub state: Vec<Tensor>,
     /// Shape, dtype and device of every input.
     pub metas: Vec<Meta>,
@@ -153,7 +153,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// The values that `op` saves of its `inputs` and of the result of its forward run.
+    /// The values that `op` saves of its `inputs` and of the result of its forward pass.
     pub fn new(op: &dyn Op, inputs: &[&Tensor], forward: &Forward) -> Self {
         let kept = |keep: bool, tensor: &Tensor| keep.then(|| tensor.clone());
         Self {
@@ -184,7 +184,7 @@ impl Saved {
     /// Tensor `index` of the state.
     ///
     /// # Errors
-    /// When the forward run returned no such state.
+    /// When the forward pass returned no such state.
     pub fn state(&self, index: usize) -> Result<&Tensor> {
         self.state.get(index).ok_or_else(|| missing("state", index))
     }
@@ -226,7 +226,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     /// When something doesn't fit; the error says what, and what was expected.
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>>;
 
-    /// The metadata of [`Forward::state`], which the forward run leaves for the backward run besides saved inputs and
+    /// The metadata of [`Forward::state`], which the forward pass leaves for the backward pass besides saved inputs and
     /// outputs, given the metadata of inputs and outputs.
     fn state(&self, inputs: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
         let _ = (inputs, outputs);
@@ -258,13 +258,13 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// Whether the backward run reads input `index`. Inputs that aren't saved can be freed.
+    /// Whether the backward pass reads input `index`. Inputs that aren't saved can be freed.
     fn saves_input(&self, index: usize) -> bool {
         let _ = index;
         false
     }
 
-    /// Whether the backward run reads output `index`.
+    /// Whether the backward pass reads output `index`.
     fn saves_output(&self, index: usize) -> bool {
         let _ = index;
         false
@@ -304,7 +304,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// When the backward run frees the saved values, for the memory statistics of [`Device::Meta`].
+    /// When the backward pass frees the saved values, for the memory statistics of [`Device::Meta`].
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheEnd
     }
@@ -322,7 +322,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         HalfPolicy::Widen
     }
 
-    /// The cost of a forward run, for traces and rooflines.
+    /// The cost of a forward pass, for traces and rooflines.
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(0.0, inputs, outputs)
     }
@@ -343,7 +343,7 @@ pub(crate) fn backward_by_device<O: Op + ?Sized>(
     }
 }
 
-/// When a backward run frees the saved values.
+/// When a backward pass frees the saved values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SavedUntil {
     /// After all gradients have been computed.
@@ -352,7 +352,7 @@ pub enum SavedUntil {
     TheGradients,
 }
 
-/// An operation whose output 0 can be recomputed from what its backward run saves.
+/// An operation whose output 0 can be recomputed from what its backward pass saves.
 pub trait Recompute: Op {
     /// Whether [`output`](Recompute::output) reads saved input `index`. An input that is itself recomputed is only recomputed
     /// in that case.
