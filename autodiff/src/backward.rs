@@ -1,4 +1,4 @@
-//! The backward run: from the last node to the first, freeing as it goes.
+//! The backward pass: visits the tape's nodes from last to first and frees each one when it is done.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// The gradient of `leaf`; `None` when it had no part in the loss, or isn't a leaf of the tape.
+    /// The gradient of `leaf`; `None` when the loss doesn't depend on it, or it isn't a leaf of the tape.
     pub fn get(&self, leaf: &Var) -> Option<&Tensor> {
         self.by_leaf.get(&self.node(leaf)?)
     }
 
-    /// The gradient of `leaf`, moved out.
+    /// The gradient of `leaf`, moved out of this collection.
     pub fn take(&mut self, leaf: &Var) -> Option<Tensor> {
         self.by_leaf.remove(&self.node(leaf)?)
     }
@@ -38,10 +38,10 @@ impl Gradients {
 }
 
 impl Tape {
-    /// The gradients of `loss`, which must have one element, with respect to all leaves. Uses the tape up.
+    /// The gradients of `loss`, which must have one element, with respect to all leaves. Consumes the tape's history.
     ///
     /// # Errors
-    /// When the loss has more elements or no history here, the tape was used before, or an operation fails.
+    /// When the loss has more than one element or no history on this tape, the tape was used before, or an operation fails.
     pub fn backward(&self, loss: &Var) -> Result<Gradients> {
         if loss.value.count() != 1 {
             return Err(Error::shape("backward", "the loss isn't a single number")
@@ -52,10 +52,10 @@ impl Tape {
         self.backward_with(&[(loss, one)])
     }
 
-    /// The gradients of Σ ⟨output, cotangent⟩ with respect to all leaves. Uses the tape up.
+    /// The gradients of Σ ⟨output, cotangent⟩ with respect to all leaves. Consumes the tape's history.
     ///
     /// # Errors
-    /// When an output has no history here, the tape was used before, or an operation fails.
+    /// When an output has no history on this tape, the tape was used before, or an operation fails.
     pub fn backward_with(&self, outputs: &[(&Var, Tensor)]) -> Result<Gradients> {
         let start = |(output, cotangent): &(&Var, Tensor)| Ok((self.place_of(output)?, cotangent.clone()));
         self.backward_from(outputs.iter().map(start).collect::<Result<_>>()?)
@@ -68,7 +68,7 @@ impl Tape {
         })
     }
 
-    /// [`backward_with`](Tape::backward_with) of cotangents that are handed over.
+    /// [`backward_with`](Tape::backward_with), taking the cotangents by value.
     pub(crate) fn backward_from(&self, starts: Vec<(Place, Tensor)>) -> Result<Gradients> {
         let (nodes, hooks) = {
             let mut arena = self.arena();
@@ -89,13 +89,14 @@ impl Tape {
 struct Walk {
     context: Context,
     nodes: Vec<Option<Node>>,
-    /// The gradients of each node's outputs, as far as they are known.
+    /// The gradients of each node's outputs, as accumulated so far.
     gradients: Vec<Vec<Option<Tensor>>>,
-    /// Recomputed outputs, kept while a reader is to come.
+    /// Recomputed outputs, kept until the last operation that reads them has run.
     recomputed: BTreeMap<usize, Tensor>,
-    /// For a node whose output is recomputed: the first operation on the tape that saved it, and so the last to read it.
+    /// For a node whose output is recomputed: the first operation on the tape that saved it, which reads it last in reverse
+    /// order.
     last_reader: BTreeMap<usize, usize>,
-    /// For a leaf with a hook: how many operations that use it are still to come.
+    /// For a leaf with a hook: how many operations that use the leaf haven't run backward yet.
     pending: BTreeMap<usize, usize>,
     hooks: BTreeMap<usize, Hook>,
     leaves: BTreeMap<usize, Tensor>,
@@ -127,7 +128,7 @@ impl Walk {
         }
     }
 
-    /// Adds to the gradient of an output. Called in node order, so that the order of the sum is that of the graph.
+    /// Adds to the gradient of an output. Called in node order, so the order of summation depends only on the graph.
     fn add(&mut self, place: Place, gradient: Tensor) -> Result<()> {
         let slots = &mut self.gradients[place.node];
         if slots.len() <= place.output {
@@ -146,7 +147,7 @@ impl Walk {
             let Some(node) = self.nodes[id].take() else { continue };
             let mut gradients = std::mem::take(&mut self.gradients[id]);
             let inputs: Vec<Place> = node.inputs().collect();
-            // All that read this node's output came later on the tape and are done.
+            // All operations that read this node's output come later on the tape and have run backward already.
             self.recomputed.remove(&id);
             match node {
                 Node::Leaf => {
@@ -183,7 +184,7 @@ impl Walk {
                 SavedInput::Recomputed(node) => self.recompute(node).map(Some),
             })
             .collect::<Result<_>>()?;
-        // From here on the operation alone holds what nobody else will read.
+        // From here on, recomputed outputs that no other operation reads are owned by this operation alone.
         for node in recomputed {
             if self.last_reader.get(&node) == Some(&id) {
                 self.recomputed.remove(&node);
@@ -198,9 +199,10 @@ impl Walk {
         Ok(())
     }
 
-    /// Output 0 of `id`, made again from what that node saved.
+    /// Recomputes output 0 of `id` from what that node saved.
     fn recompute(&mut self, id: usize) -> Result<Tensor> {
-        // A chain of recomputations is followed without recursion, so that its length can't overflow the stack.
+        // A chain of recomputations is followed with an explicit stack: recursion could overflow the call stack on a long
+        // chain.
         let mut wanted = vec![id];
         while let Some(&id) = wanted.last() {
             if self.recomputed.contains_key(&id) {
@@ -238,7 +240,7 @@ impl Walk {
             .ok_or_else(|| Error::new(ErrorKind::Graph, "backward", "a value couldn't be recomputed"))
     }
 
-    /// Fires a leaf's hook once the last operation that uses it is done.
+    /// Calls a leaf's hook once the last operation that uses the leaf has run backward.
     fn finished_one_use(&mut self, leaf: usize) -> Result<()> {
         let Some(count) = self.pending.get_mut(&leaf) else { return Ok(()) };
         *count -= 1;
@@ -247,7 +249,7 @@ impl Walk {
         }
         if let Some(gradient) = self.gradients[leaf].first_mut().and_then(Option::take) {
             self.leaves.insert(leaf, gradient);
-            // The node is done: its own turn must not come again.
+            // The leaf is finished: the main loop must not process it again.
             self.nodes[leaf] = None;
         }
         self.fire(leaf)
@@ -266,7 +268,7 @@ impl Walk {
 }
 
 impl Record {
-    /// The nodes whose outputs are made again for this operation.
+    /// The nodes whose outputs are recomputed for this operation.
     fn recomputed_inputs(&self) -> impl Iterator<Item = usize> + '_ {
         self.saved_inputs.iter().filter_map(|input| match input {
             SavedInput::Recomputed(node) => Some(*node),
@@ -284,7 +286,7 @@ impl Node {
         record.into_iter().flat_map(|record| record.recomputed_inputs())
     }
 
-    /// The places whose gradient this node adds to.
+    /// The outputs of other nodes to whose gradients this node adds.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = Place> + '_ {
         let (record, segment) = match self {
             Node::Leaf => (None, None),

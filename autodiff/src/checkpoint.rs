@@ -1,5 +1,5 @@
 //! Activation checkpointing (Chen et al., *Training deep nets with sublinear memory cost*, 2016): a segment keeps only its
-//! inputs and runs a second time in the backward run.
+//! inputs and is run again during the backward pass.
 
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
 
@@ -13,7 +13,8 @@ impl Segment {
         self.used.iter().copied()
     }
 
-    /// Runs the segment again, recording, and backward; gives the gradients of what it used of the outer tape.
+    /// Runs the segment again on a recording tape and then backward; returns the gradients of the outer tape's outputs it
+    /// used.
     pub(crate) fn backward(self, outer: &Tape, gradients: Vec<Option<Tensor>>) -> Result<Vec<(Place, Tensor)>> {
         let tape = outer.child(Mode::Record);
         let inputs: Vec<Var> = self
@@ -44,9 +45,9 @@ impl Segment {
 }
 
 impl Tape {
-    /// Runs `segment` without keeping its intermediate values; the backward run computes them again. `segment` gets the
-    /// tape to work on and `inputs` on that tape; variables of this tape that it brings along (parameters) must be taken
-    /// over with [`Tape::adopt`], and get their gradients too. It must compute the same both times.
+    /// Runs `segment` without keeping its intermediate values, which the backward pass computes again. `segment` receives the
+    /// tape to work on and `inputs` on that tape. Variables of this tape that it captures (parameters) must be brought onto
+    /// the inner tape with [`Tape::adopt`]; they get gradients too. Both runs must compute the same values.
     ///
     /// # Errors
     /// When the segment fails.

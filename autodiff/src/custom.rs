@@ -1,4 +1,4 @@
-//! An operation of one's own by two functions of tensors.
+//! User-defined operations from two functions of tensors.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{Tape, Var};
 
 type Backward = dyn Fn(&[Tensor], &Tensor, &Tensor) -> Result<Vec<Tensor>> + Send + Sync;
 
-/// What the tape keeps of [`Var::custom`]: the forward function has run, so only its result's meta is needed.
+/// What the tape keeps of [`Var::custom`]. The forward function has run already, so only its result's metadata is needed.
 struct Custom {
     output: Meta,
     backward: Box<Backward>,
@@ -83,12 +83,13 @@ impl Op for Custom {
 }
 
 impl Var {
-    /// An operation of one's own by two functions of tensors. `forward` makes the output of the inputs. `backward` gets the inputs,
-    /// the output and the output's gradient, and gives the gradient of each floating-point input, in their order, in its
-    /// shape and dtype. What the functions compute with the methods of tensors runs on whatever device the tensors are on.
+    /// A user-defined operation from two functions of tensors. `forward` computes the output from the inputs. `backward`
+    /// receives the inputs, the output and the output's gradient, and returns the gradient of each floating-point input, in
+    /// the inputs' order and with their shapes and dtypes. Tensor methods that the functions call run on the device of the
+    /// tensors.
     ///
-    /// It keeps its inputs and its output until the backward run. An operation that saves less, or has kernels of its own, is
-    /// an `impl` of [`Op`] instead, applied by [`Var::apply`].
+    /// The tape keeps the inputs and the output until the backward pass. An operation that saves less, or has its own kernels,
+    /// implements [`Op`] instead and is applied with [`Var::apply`].
     ///
     /// ```
     /// use tomograd_autodiff::{Tape, Var, gradcheck, methods::*};
@@ -104,15 +105,15 @@ impl Var {
     /// let gradients = tape.backward(&gentle_exp(&x)?.sum(..)?)?;
     /// assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>()?, [1.0, 1.0]);
     ///
-    /// // Where the gradient is the true one, differences agree.
+    /// // Where the custom gradient equals the true one, the check against finite differences passes.
     /// let x = Tensor::from_slice(&[-0.5f64, -2.0], &[2], Device::Cpu)?;
     /// gradcheck::check(|vars| gentle_exp(&vars[0]), &[x])?;
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// When a function fails, there is no input, or variables are of different passes; in the backward run, when the gradients
-    /// aren't one for each floating-point input, like it.
+    /// When a function fails, there is no input, or the variables are of different passes. The backward pass fails when
+    /// `backward` doesn't return one gradient for each floating-point input, of the input's shape and dtype.
     pub fn custom(
         inputs: &[&Var],
         forward: impl FnOnce(&[Tensor]) -> Result<Tensor>,

@@ -1,8 +1,8 @@
 //! Reverse-mode automatic differentiation for tomograd.
 //!
-//! A [`Var`] is a tensor together with its place on a [`Tape`]. Every operation on a `Var` goes through the dispatch of
-//! `tomograd-kernels`; the tape writes down what passed, with what the backward run needs, and [`Tape::backward`] walks it
-//! from the end, freeing as it goes.
+//! A [`Var`] is a tensor together with its place on a [`Tape`]. Every operation on a `Var` goes through the dispatcher of
+//! `tomograd-kernels`. The tape records each operation with what its backward function needs, and [`Tape::backward`] visits
+//! the records in reverse order and frees each one when it is done.
 //!
 //! ```
 //! use tomograd_autodiff::{Tape, methods::*};

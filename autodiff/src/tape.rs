@@ -1,4 +1,4 @@
-//! The tape: an arena of the operations that ran, in their order.
+//! The tape: an arena of the recorded operations, in the order in which they ran.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +14,10 @@ use tomograd_kernels::{Context, Forward, Meta, Op, Saved};
 
 use crate::Var;
 
-/// The history of one pass. A handle: clones share the history.
+/// The recorded history of one pass. Clones are handles of the same history.
 ///
-/// The nodes lie in an arena that is dropped without recursion, however deep the graph. A tape is used up by its backward
-/// run; a second run, or an operation on its variables afterwards, is an error.
+/// The nodes are stored in an arena, which is dropped without recursion even for a deep graph. A backward pass consumes the
+/// history; a second backward pass, or a later operation on the tape's variables, is an error.
 #[derive(Clone)]
 pub struct Tape(pub(crate) Arc<Shared>);
 
@@ -29,18 +29,18 @@ pub(crate) struct Shared {
     arena: Mutex<Arena>,
 }
 
-/// What a tape does with the operations that pass.
+/// How a tape treats the operations that run on its variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Nothing: inference.
+    /// Nothing is recorded: inference.
     Off,
-    /// Writes them down.
+    /// Operations are recorded.
     Record,
-    /// Only notes which variables of outer tapes are used: the first run of a checkpointed segment.
+    /// Only the variables of outer tapes that are used are noted: the first run of a checkpointed segment.
     Discover,
 }
 
-/// Output `output` of node `node`.
+/// A reference to output `output` of node `node`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) node: usize,
@@ -52,7 +52,8 @@ pub(crate) struct Arena {
     pub(crate) nodes: Vec<Node>,
     pub(crate) used: bool,
     pub(crate) hooks: BTreeMap<usize, Hook>,
-    /// Variables of outer tapes, by tape and place, and the leaf that stands for each here (none while discovering).
+    /// Variables of outer tapes that were adopted, each with the leaf that represents it on this tape (none in mode
+    /// `Discover`).
     pub(crate) adopted: Vec<(Var, Option<Place>)>,
 }
 
@@ -60,33 +61,33 @@ pub(crate) type Hook = Box<dyn FnMut(&Tensor) -> Result<()> + Send>;
 
 type Run = dyn Fn(&Tape, &[Var]) -> Result<Vec<Var>> + Send + Sync;
 
-/// A checkpointed segment on the tape.
+/// A checkpointed segment as a node of the tape.
 pub(crate) struct Segment {
     pub run: Box<Run>,
-    /// The segment's own inputs: values and places, since a variable would keep its tape, and so itself, alive.
+    /// The segment's own inputs as values and places. A `Var` would hold its tape, which holds this node: a reference cycle.
     pub inputs: Vec<(Tensor, Option<Place>)>,
-    /// What it uses of the outer tape: its inputs, and parameters that the closure brings along.
+    /// The outputs of the outer tape that the segment uses: its inputs, and parameters that the closure captures.
     pub used: Vec<Place>,
 }
 
 pub(crate) enum Node {
-    /// A variable that gets a gradient and has no history.
+    /// A variable without history whose gradient is wanted.
     Leaf,
-    /// An operation and what its backward run needs.
+    /// An operation and what its backward function needs.
     Operation(Box<Record>),
-    /// A checkpointed segment, to be run again.
+    /// A checkpointed segment, which the backward pass runs again.
     Segment(Box<Segment>),
 }
 
 pub(crate) struct Record {
     pub(crate) op: Arc<dyn Op>,
-    /// The place of each input that has a history.
+    /// The place of each input, where it has a history.
     pub(crate) inputs: Vec<Option<Place>>,
     pub(crate) saved_inputs: Vec<SavedInput>,
     pub(crate) kept: Kept,
 }
 
-/// What the backward run gets beside the saved inputs.
+/// What an operation's backward function gets besides the saved inputs.
 #[derive(Clone)]
 pub(crate) struct Kept {
     outputs: Vec<Option<Tensor>>,
@@ -105,11 +106,11 @@ impl Kept {
     }
 }
 
-/// How an input is kept for the backward run.
+/// How the tape keeps an input for the backward pass.
 pub(crate) enum SavedInput {
     Unneeded,
     Value(Tensor),
-    /// Output 0 of this node, which can be recomputed.
+    /// The input is output 0 of this node and is recomputed when needed.
     Recomputed(usize),
 }
 
@@ -121,12 +122,12 @@ impl Tape {
         Self(Arc::new(Shared { id, context, mode, parent, arena: Mutex::default() }))
     }
 
-    /// A tape that keeps the history of what runs on its variables.
+    /// A tape that records the operations on its variables.
     pub fn recording(context: Context) -> Self {
         Self::new(context, Mode::Record, None)
     }
 
-    /// A tape that keeps nothing: for inference.
+    /// A tape that records nothing: for inference.
     pub fn off(context: Context) -> Self {
         Self::new(context.inference(true), Mode::Off, None)
     }
@@ -135,39 +136,39 @@ impl Tape {
         Self::new(self.0.context, mode, Some(self.clone()))
     }
 
-    /// Whether a history is kept.
+    /// Whether operations are recorded.
     pub fn is_recording(&self) -> bool {
         self.0.mode == Mode::Record
     }
 
-    /// How operations on this tape's variables are carried out.
+    /// The execution options of operations on this tape's variables.
     pub fn context(&self) -> &Context {
         &self.0.context
     }
 
-    /// How many leaves and operations were written down.
+    /// The number of leaves and operations recorded so far.
     pub fn node_count(&self) -> usize {
         self.arena().nodes.len()
     }
 
-    /// Frees the history without a backward run; the tape is used up.
+    /// Frees the history without a backward pass. The tape can't be used afterwards.
     pub fn clear(&self) {
         let (nodes, hooks) = {
             let mut arena = self.arena();
             arena.used = true;
             (std::mem::take(&mut arena.nodes), std::mem::take(&mut arena.hooks))
         };
-        // Outside of the lock, since a checkpointed segment may hold variables whose drop asks for it.
+        // The drop happens outside of the lock: dropping variables that a checkpointed segment holds may take the same lock.
         drop((nodes, hooks));
     }
 
-    /// Whether both are handles of one tape.
+    /// Whether both are handles of the same tape.
     pub fn is(&self, other: &Tape) -> bool {
         self.0.id == other.0.id
     }
 
     pub(crate) fn arena(&self) -> MutexGuard<'_, Arena> {
-        // Every change of the arena is one push or take, so it is whole even after a panic elsewhere.
+        // Every change of the arena is a single push or take, so it is consistent even after a panic in another thread.
         self.0.arena.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -176,10 +177,10 @@ impl Tape {
         Var { value, tape: self.clone(), place: None }
     }
 
-    /// A variable that gets a gradient (when the tape records): a parameter, or an input whose gradient is wanted.
+    /// A variable that gets a gradient if the tape records: a parameter, or an input whose gradient is wanted.
     ///
     /// # Errors
-    /// When the tape was used by a backward run, or the value isn't floating point.
+    /// When a backward pass has consumed the tape, or the value isn't floating point.
     pub fn leaf(&self, value: Tensor) -> Result<Var> {
         if !value.dtype().is_float() {
             return Err(Error::new(ErrorKind::DType, "leaf", format!("{} has no gradient", value.dtype()))
@@ -192,8 +193,8 @@ impl Tape {
         Ok(Var { value, tape: self.clone(), place: Some(place) })
     }
 
-    /// Calls `hook` with the gradient of `leaf` in the backward run, as soon as it is complete. Hooks fire in an order
-    /// that depends on the graph alone.
+    /// Registers `hook`, which the backward pass calls with the gradient of `leaf` as soon as that is complete. The order of
+    /// hooks depends only on the graph.
     ///
     /// # Errors
     /// When `leaf` isn't a leaf of this tape.
@@ -217,10 +218,10 @@ impl Tape {
         Ok(Place { node: arena.nodes.len() - 1, output: 0 })
     }
 
-    /// The variable on this tape that stands for `var` of an outer tape (or `var` itself, if it is of this tape).
+    /// The variable on this tape that represents `var` of an outer tape (`var` itself if it is on this tape).
     ///
     /// # Errors
-    /// When `var` is of a tape that has nothing to do with this one.
+    /// When `var` is neither on this tape nor on one of its outer tapes.
     pub fn adopt(&self, var: &Var) -> Result<Var> {
         if var.tape.is(self) {
             return Ok(var.clone());
@@ -257,7 +258,7 @@ impl Tape {
         false
     }
 
-    /// The innermost tape of `vars`; none without variables.
+    /// The innermost tape of `vars`; `None` if `vars` is empty.
     pub(crate) fn innermost(vars: &[&Var]) -> Option<Tape> {
         let mut tape = &vars.first()?.tape;
         for var in vars {
@@ -268,7 +269,7 @@ impl Tape {
         Some(tape.clone())
     }
 
-    /// Writes `op` down and wraps its outputs.
+    /// Records `op`, if this tape records and an input has a history, and wraps its outputs in variables.
     pub(crate) fn record(&self, op: Arc<dyn Op>, inputs: &[Var], forward: Forward) -> Result<Vec<Var>> {
         let wrap = |place: Option<usize>| {
             move |(output, value): (usize, Tensor)| {

@@ -1,4 +1,4 @@
-//! A tensor and its history.
+//! Tensors with a history.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,8 @@ use tomograd_kernels::{Op, methods::Operand, run};
 
 use crate::{Tape, tape::Place};
 
-/// A tensor and its place on a [`Tape`]. Cloning is cheap and shares both. Its methods are those of tensors: [`methods`](crate::methods).
+/// A tensor and its place on a [`Tape`]. A clone is cheap and shares both. Its [`methods`](crate::methods) are those of
+/// tensors.
 #[derive(Clone)]
 pub struct Var {
     pub(crate) value: Tensor,
@@ -41,12 +42,12 @@ impl Var {
         self.value.dtype()
     }
 
-    /// The tape that it is on.
+    /// The tape of this variable.
     pub fn tape(&self) -> &Tape {
         &self.tape
     }
 
-    /// Whether a gradient flows through it.
+    /// Whether gradients flow through this variable.
     pub fn has_gradient(&self) -> bool {
         self.place.is_some()
     }
@@ -57,18 +58,18 @@ impl Var {
         self.tape.constant(self.value.clone())
     }
 
-    /// Runs an operation with one output on variables: the built-in ones and those of one's own alike.
+    /// Applies an operation with one output to variables; for built-in and user-defined operations alike.
     ///
     /// # Errors
-    /// When the operation fails, the variables are of different passes, or their graph was used up.
+    /// When the operation fails, the variables are of different passes, or a backward pass has consumed their graph.
     pub fn apply(op: impl Op, inputs: &[&Var]) -> Result<Var> {
         <Self as Operand>::apply(op, inputs)
     }
 
-    /// Runs an operation on variables and gives all its outputs.
+    /// Applies an operation to variables and returns all its outputs.
     ///
     /// # Errors
-    /// When the operation fails, the variables are of different passes, or their graph was used up.
+    /// When the operation fails, the variables are of different passes, or a backward pass has consumed their graph.
     pub fn apply_all(op: impl Op, inputs: &[&Var]) -> Result<Vec<Var>> {
         let Some(tape) = Tape::innermost(inputs) else {
             return Err(Error::argument(op.name(), "an operation needs an input"));
@@ -95,7 +96,7 @@ impl Operand for Var {
     }
 }
 
-/// The values, as a tensor's.
+/// Prints the value, as `Tensor` does.
 impl fmt::Display for Var {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.value, f)

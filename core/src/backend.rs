@@ -1,4 +1,5 @@
-//! What core asks of a device: memory, and the little that a tensor does without an operation.
+//! What core asks of a device: allocation, and the few operations that a tensor needs without the dispatcher (fill, copy,
+//! convert).
 
 use crate::{DType, Layout, Result, pool::Fit, storage::Storage};
 

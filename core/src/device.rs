@@ -1,4 +1,4 @@
-//! Where a tensor's memory lies and its operations run.
+//! The devices that hold tensors and run operations.
 
 use std::{fmt, str::FromStr};
 
@@ -20,16 +20,16 @@ pub enum Device {
     /// The host's processor and memory.
     #[default]
     Cpu,
-    /// No processor and no memory: tensors have shape and dtype, and operations only say what they would give and cost. A
-    /// network that runs here gives its numbers of parameters and operations and its peak memory in milliseconds, at any
-    /// size. Reading an element is an error.
+    /// No processor and no memory: tensors have only shape and dtype, and operations only infer the shapes and costs of their
+    /// results. Running a network here gives its number of parameters, its operation count and its peak memory within
+    /// milliseconds, at any input size. Reading an element is an error.
     Meta,
-    /// The CUDA device of this number. This version has no CUDA kernels, so every use of it is an error that says so.
+    /// The CUDA device with this index. This version has no CUDA kernels, so every use is an error that says so.
     Cuda(usize),
 }
 
 impl Device {
-    /// Checks that this device can hold tensors here.
+    /// Checks that this build supports the device.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] for every CUDA device.

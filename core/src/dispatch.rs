@@ -1,4 +1,5 @@
-//! What tensors do without an operation, by the [`Backend`] of their device; the [hook](set_hook) hears of it.
+//! Chooses the [`Backend`] of a device for allocation, fill, copy and conversion. All but allocation are reported to the
+//! [hook](set_hook).
 
 use std::{
     sync::OnceLock,
@@ -22,8 +23,8 @@ fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
     }
 }
 
-/// What core did on a device by itself; operations have traces of their own. Memory that is taken is in the statistics of
-/// [`pool`](crate::pool).
+/// One fill, copy or conversion that core ran on a device (operations are traced by the dispatcher instead). Memory is
+/// counted in the statistics of [`pool`](crate::pool).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Work {
@@ -41,13 +42,13 @@ pub struct Work {
 
 static HOOK: OnceLock<fn(&Work)> = OnceLock::new();
 
-/// Has `hook` called, on the thread that did it, after each fill, strided copy and conversion of this process from now on.
-/// Only the first hook counts; whether this was it is the result.
+/// Registers `hook`, to be called after each fill, strided copy and conversion of this process, on the thread that ran it.
+/// Only the first hook is kept; returns whether this one was.
 pub fn set_hook(hook: fn(&Work)) -> bool {
     HOOK.set(hook).is_ok()
 }
 
-/// Runs `body` and calls the hook, if there is one.
+/// Runs `body` and reports it to the hook, if one is set.
 fn observed(
     name: &'static str,
     device: Device,

@@ -26,7 +26,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// All of them, widest floating-point types first.
+    /// All dtypes, floating-point types first.
     pub const ALL: [DType; 8] =
         [DType::F32, DType::F64, DType::F16, DType::BF16, DType::I64, DType::I32, DType::U8, DType::Bool];
 
@@ -40,7 +40,7 @@ impl DType {
         }
     }
 
-    /// Whether it is one of the floating-point types, which can have gradients.
+    /// Whether the dtype is a floating-point type, which can have gradients.
     pub const fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::F64 | DType::F16 | DType::BF16)
     }
@@ -74,12 +74,12 @@ mod sealed {
 ///
 /// Every implementor is plain data without padding, whose zero bytes are a valid value.
 pub trait Element: sealed::Sealed + Copy + PartialEq + fmt::Debug + Default + Send + Sync + 'static {
-    /// The run-time name of this type.
+    /// The dtype that corresponds to this type.
     const DTYPE: DType;
-    /// The value as f64 (i64 beyond 2⁵³ is rounded; `true` is 1).
+    /// The value as f64 (an i64 beyond 2⁵³ is rounded; `true` is 1).
     fn to_f64(self) -> f64;
-    /// The value nearest to `value`: rounded to even for the half types, truncated and saturated for integers (NaN gives
-    /// 0), `value != 0` for bool.
+    /// `value` converted to this type: rounded to nearest, ties to even, for floating-point types; truncated and saturated
+    /// for integers (NaN gives 0); `value != 0` for bool.
     fn from_f64(value: f64) -> Self;
 }
 
@@ -113,7 +113,7 @@ element! {
     bool => Bool, |x| x as u8 as f64, |v| v != 0.0;
 }
 
-/// Runs `$body` with `$type` standing for the Rust type of the run-time dtype `$dtype`.
+/// Runs `$body` with `$type` as an alias of the Rust type that corresponds to the run-time dtype `$dtype`.
 macro_rules! with_element {
     ($dtype:expr, $type:ident => $body:expr) => {
         match $dtype {

@@ -5,7 +5,7 @@ use std::fmt;
 /// The result of every call that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of thing went wrong; for callers that react to it.
+/// The category of an error, for callers that handle some categories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -96,7 +96,7 @@ impl Error {
         Self::new(ErrorKind::Io, operation, format!("{what}: {source}")).source(source)
     }
 
-    /// Adds what would have been right.
+    /// Adds what was expected.
     #[must_use]
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
         self.0.expected = Some(expected.into());
@@ -110,7 +110,7 @@ impl Error {
         self
     }
 
-    /// Adds where it happened: the layer, the file, the case. The outermost place is printed first.
+    /// Adds where the error occurred: the layer, the file, the case. The outermost place is printed first.
     #[must_use]
     pub fn within(mut self, place: impl Into<String>) -> Self {
         self.0.context.push(place.into());
@@ -124,7 +124,7 @@ impl Error {
         self
     }
 
-    /// What sort of error this is.
+    /// The category of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }

@@ -1,4 +1,4 @@
-//! How the elements of a shape lie in a block of memory.
+//! How the elements of a tensor are arranged in memory.
 
 use crate::{Error, Result};
 
@@ -10,8 +10,8 @@ pub struct Layout {
     offset: usize,
 }
 
-/// The number of elements of `shape`, checked: the product, and the bytes of 8-byte elements, must fit an `isize`. An axis of
-/// size 0 doesn't excuse the others, so that the product of any axes fits too.
+/// The number of elements of `shape`. The product of the sizes, and its bytes at 8 bytes an element, must fit an `isize`. An
+/// axis of size 0 counts as 1 in this check, so that the product of any subset of the axes fits too.
 ///
 /// # Errors
 /// A shape error when it overflows.
@@ -24,7 +24,7 @@ pub fn element_count(operation: &str, shape: &[usize]) -> Result<usize> {
     Ok(if shape.contains(&0) { 0 } else { count })
 }
 
-/// Row-major strides, in elements, of `shape`; `usize::MAX` where they overflow, which [`element_count`] refuses.
+/// Row-major strides of `shape`, in elements; `usize::MAX` where they overflow (shapes that [`element_count`] refuses).
 pub fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
@@ -55,8 +55,8 @@ pub fn broadcast_shapes(operation: &str, shapes: &[&[usize]]) -> Result<Vec<usiz
 }
 
 impl Layout {
-    /// The row-major layout of `shape` from the start of a storage. No storage is large enough for a shape that
-    /// [`element_count`] refuses; its strides and count are `usize::MAX` where they overflow.
+    /// The row-major layout of `shape` at offset 0. For a shape that [`element_count`] refuses, strides and count saturate at
+    /// `usize::MAX`, so that no storage is large enough for it.
     pub fn contiguous(shape: &[usize]) -> Self {
         Self { strides: contiguous_strides(shape), shape: shape.to_vec(), offset: 0 }
     }
@@ -66,12 +66,12 @@ impl Layout {
         &self.shape
     }
 
-    /// Elements between neighbours along each axis; 0 along an expanded one.
+    /// The distance in elements between neighbours along each axis; 0 along an expanded axis.
     pub fn strides(&self) -> &[usize] {
         &self.strides
     }
 
-    /// The first element's place in the storage.
+    /// The index of the first element in the storage.
     pub fn offset(&self) -> usize {
         self.offset
     }
@@ -98,7 +98,8 @@ impl Layout {
         true
     }
 
-    /// Whether no two elements share a place: a write through an overlapping layout would hit several elements.
+    /// Whether all elements have different positions in memory. In an overlapping layout one write would change several
+    /// elements.
     pub fn is_injective(&self) -> bool {
         if self.count() == 0 {
             return true;
@@ -116,7 +117,7 @@ impl Layout {
         true
     }
 
-    /// One past the last place that the layout reaches.
+    /// One past the largest storage index of the layout.
     pub fn end(&self) -> usize {
         if self.count() == 0 {
             return self.offset;
@@ -177,7 +178,7 @@ impl Layout {
         }
         let mut view = self.clone();
         view.shape[axis] = length;
-        // Between fewer than two elements there is no step, and one that leads outside could overflow.
+        // The stride of an axis of fewer than two elements is never used, and with a large step the product could overflow.
         if length > 1 {
             view.strides[axis] = self.strides[axis] * step;
         }
@@ -187,7 +188,7 @@ impl Layout {
         Ok(view)
     }
 
-    /// Repeats axes of size 1, and new axes in front, to `shape` without copying.
+    /// Repeats axes of size 1 and adds leading axes, up to `shape`, without copying (stride 0).
     ///
     /// # Errors
     /// When an axis that isn't 1 would change.
@@ -209,7 +210,7 @@ impl Layout {
         Ok(Self { shape: shape.to_vec(), strides, offset: self.offset })
     }
 
-    /// The same elements in the same order as `shape`, if strides can express it (`None` otherwise).
+    /// The layout that shows the same elements in the same order as `shape`, or `None` when strides can't express it.
     ///
     /// # Errors
     /// When the number of elements differs.
@@ -220,8 +221,8 @@ impl Layout {
         if self.is_contiguous() {
             return Ok(Some(Self { strides: contiguous_strides(shape), shape: shape.to_vec(), offset: self.offset }));
         }
-        // Old axes of size 1 say nothing about memory; the others are matched group by group with new axes of the same
-        // product, and a group of several old axes must lie evenly spaced.
+        // Old axes of size 1 don't affect the memory order and are dropped. The others are matched with new axes in groups of
+        // equal product; a group of several old axes must be evenly spaced in memory, as a single axis is.
         let old: Vec<(usize, usize)> =
             self.shape.iter().copied().zip(self.strides.iter().copied()).filter(|&(size, _)| size != 1).collect();
         let mut strides = vec![1; shape.len()];

@@ -1,7 +1,7 @@
 //! The tensor core of tomograd: tensors, storage, layout, dtypes, devices, memory pools, random numbers and errors.
 //!
-//! This crate holds no mathematics. A [`Tensor`] is a value: a shared block of memory (its storage), and a [`Layout`] that
-//! says how the elements of a shape lie in it. Views share storage; a write needs storage of its own and copies otherwise.
+//! This crate has no mathematical operations. A [`Tensor`] is a shared block of memory (its storage) and a [`Layout`] that
+//! maps the elements of a shape to that block. Views share storage; writing to a shared storage copies it first.
 //!
 //! ```
 //! use tomograd_core::{Device, Tensor};

@@ -1,4 +1,4 @@
-//! [`Device::Meta`](crate::Device::Meta): memory is counted, and nothing is computed.
+//! [`Device::Meta`](crate::Device::Meta): memory is only counted, and nothing is computed.
 
 use crate::{
     DType, Layout, Result,

@@ -1,11 +1,11 @@
 //! Counter-based random numbers: Philox 4×32-10 (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011).
 //!
-//! A [`Seed`] is a value that other seeds are derived from, by step, by name, by index; a number depends on its seed and its
-//! place alone. So threads, loader workers and recomputation can't shift anybody's numbers.
+//! A [`Seed`] is a plain value from which other seeds are derived, by step, name or index. A random number depends only on
+//! its seed and its index in the stream, so neither threads, loader workers nor recomputation change any other numbers.
 
 use crate::{Result, cpu::room_for};
 
-/// A place in the tree of random streams.
+/// The key of a stream of random numbers, from which the seeds of further streams can be derived.
 ///
 /// ```
 /// use tomograd_core::Seed;
@@ -20,7 +20,7 @@ pub struct Seed {
     stream: u64,
 }
 
-/// The finalizer of splitmix64: a bijection that spreads every bit.
+/// The finalizer of splitmix64: a bijection in which every input bit affects all output bits.
 fn spread(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -28,7 +28,7 @@ fn spread(mut value: u64) -> u64 {
 }
 
 impl Seed {
-    /// The root of the streams of `seed`.
+    /// The root seed that belongs to the number `seed`.
     pub fn new(seed: u64) -> Self {
         Self { key: seed, stream: 0 }
     }
@@ -37,13 +37,13 @@ impl Seed {
         Self { key: self.key, stream: spread(self.stream.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ spread(tag)) }
     }
 
-    /// The seed of step, epoch or item `index`.
+    /// The derived seed of step, epoch or item `index`.
     #[must_use]
     pub fn at(self, index: u64) -> Self {
         self.derive(index.wrapping_mul(2).wrapping_add(1))
     }
 
-    /// The seed of the layer or transform called `name`.
+    /// The derived seed of the layer or transform called `name`.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         let hash = name
@@ -52,17 +52,17 @@ impl Seed {
         self.derive(hash & !1)
     }
 
-    /// The stream of numbers of this seed, from its start.
+    /// The stream of random numbers of this seed, from its start.
     pub fn random(self) -> Random {
         Random { seed: self, next: 0, block: [0; 4], spare: None }
     }
 
-    /// Both words, to be kept in a checkpoint.
+    /// Both words of the seed, as a checkpoint stores them.
     pub fn to_words(self) -> [u64; 2] {
         [self.key, self.stream]
     }
 
-    /// The seed whose words these are.
+    /// The seed made of the words of [`to_words`](Self::to_words).
     pub fn from_words([key, stream]: [u64; 2]) -> Self {
         Self { key, stream }
     }
@@ -117,8 +117,8 @@ impl Random {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A number in `low..high`, never `high` itself; `low` if both are equal. For bounds in the wrong order or not finite it is
-    /// what the formula gives.
+    /// A number in `low..high`, never `high` itself; `low` if both are equal. Bounds in the wrong order or not finite aren't
+    /// refused; the result is then that of the formula.
     pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
         let part = self.uniform();
         let value = low + (high - low) * part;
@@ -126,10 +126,10 @@ impl Random {
             return value;
         }
         if (high - low).is_infinite() && low.is_finite() && high.is_finite() {
-            // The width alone is too large for a number.
+            // `high - low` overflows although both bounds are finite.
             return (low * (1.0 - part) + high * part).min(high.next_down());
         }
-        // The sum was rounded up to `high`, or something is NaN.
+        // The sum was rounded up to `high`, or one of the values is NaN.
         if value == high { high.next_down() } else { value }
     }
 
@@ -147,7 +147,7 @@ impl Random {
         }
     }
 
-    /// `true` with this probability.
+    /// `true` with the given probability.
     pub fn bernoulli(&mut self, probability: f64) -> bool {
         self.uniform() < probability
     }
@@ -164,8 +164,8 @@ impl Random {
         radius * cosine
     }
 
-    /// A number of the standard normal distribution, drawn anew until it lies in `low..=high`; the nearer bound when the
-    /// interval is too unlikely to be met, and NaN when `low..=high` holds no number.
+    /// A number of the standard normal distribution, redrawn until it lies in `low..=high`. After 1000 failed draws it is
+    /// `low` if that is positive, `high` otherwise. It is NaN when `low..=high` is empty.
     pub fn truncated_normal(&mut self, low: f64, high: f64) -> f64 {
         if low > high || low.is_nan() || high.is_nan() {
             return f64::NAN;
@@ -197,7 +197,7 @@ impl Random {
 mod tests {
     use super::*;
 
-    /// The known answers of the authors' Random123 test suite.
+    /// Known answers from the authors' Random123 test suite.
     #[test]
     fn philox_gives_the_known_answers() {
         assert_eq!(philox(0, [0, 0]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
@@ -214,7 +214,7 @@ mod tests {
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             (mean, values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64)
         };
-        // Six standard errors of each estimate.
+        // The bounds are six standard errors of each estimate.
         let uniform: Vec<f64> = (0..count).map(|_| random.uniform()).collect();
         let (mean, variance) = moments(&uniform);
         assert!((mean - 0.5).abs() < 0.006 && (variance - 1.0 / 12.0).abs() < 0.002);
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn half_open_ranges_leave_the_end_out() {
         let mut random = Seed::new(5).random();
-        // Between these lie four numbers, so that most draws would be rounded to an end.
+        // Only four representable numbers lie in the range, so that most draws would be rounded to one of its ends.
         let (low, high) = (1.0, 1.0 + 4.0 * f64::EPSILON);
         let drawn: Vec<f64> = (0..1000).map(|_| random.uniform_in(low, high)).collect();
         assert!(drawn.iter().all(|value| (low..high).contains(value)));

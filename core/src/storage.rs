@@ -1,4 +1,4 @@
-//! A tensor's memory, shared between its views.
+//! The memory of a tensor, shared between its views.
 
 use std::{mem::MaybeUninit, ptr::NonNull, slice};
 
@@ -14,22 +14,22 @@ pub(crate) struct Storage {
     bytes: usize,
 }
 
-/// What holds the bytes.
+/// The owner of the bytes.
 #[derive(Debug)]
 enum Memory {
     /// A block of the host's pool.
     Host(Block),
-    /// Nothing: the bytes are only counted.
+    /// No memory: the bytes are only counted.
     Meta { _charge: Charge },
 }
 
 impl Storage {
-    /// A block of the host's pool that is at least `bytes` long.
+    /// Storage of `bytes` bytes in a block of the host's pool, which is at least that long.
     pub(crate) fn of_host(block: Block, bytes: usize) -> Self {
         Self { memory: Memory::Host(block), bytes }
     }
 
-    /// Bytes that are only counted.
+    /// Storage without memory, whose bytes are only counted.
     pub(crate) fn of_meta(charge: Charge, bytes: usize) -> Self {
         Self { memory: Memory::Meta { _charge: charge }, bytes }
     }
@@ -42,7 +42,7 @@ impl Storage {
         }
     }
 
-    /// Where the host finds the elements, and how many: none of another device's memory.
+    /// The address and number of the elements in host memory; no elements for the memory of another device.
     fn host<T: Element>(&self) -> (NonNull<T>, usize) {
         match &self.memory {
             Memory::Host(block) => (block.pointer().cast(), self.bytes / size_of::<T>()),
@@ -53,8 +53,8 @@ impl Storage {
     /// The host's memory as elements that may be uninitialised.
     pub(crate) fn uninit_slice_mut<T: Element>(&mut self) -> &mut [MaybeUninit<T>] {
         let (pointer, count) = self.host::<T>();
-        // SAFETY: a block is at least `bytes` long, aligned to 64 bytes, borrowed exclusively, and `MaybeUninit` makes no
-        // claim about its content; no elements may lie at any aligned place.
+        // SAFETY: a block is at least `bytes` long, aligned to 64 bytes and borrowed exclusively, and `MaybeUninit` allows
+        // any content; an empty slice may be at any aligned address.
         unsafe { slice::from_raw_parts_mut(pointer.as_ptr().cast(), count) }
     }
 
@@ -64,8 +64,8 @@ impl Storage {
     /// The storage must have been filled with elements of `T`.
     pub(crate) unsafe fn slice<T: Element>(&self) -> &[T] {
         let (pointer, count) = self.host::<T>();
-        // SAFETY: length and alignment as above; the caller answers for the content. Nobody writes while a shared borrow
-        // lives: a write needs `&mut Storage`.
+        // SAFETY: length and alignment as above; the caller guarantees the content. Nobody writes during a shared borrow,
+        // since a write needs `&mut Storage`.
         unsafe { slice::from_raw_parts(pointer.as_ptr(), count) }
     }
 

@@ -1,4 +1,4 @@
-//! Dispatch: every operation, forward and backward, runs through here.
+//! The dispatcher: every operation runs through the functions of this file, forward and backward.
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
@@ -9,7 +9,7 @@ use crate::{
     trace::{self, Direction},
 };
 
-/// Runs `op` forward: checks the inputs, applies the precision rules, traces, and dispatches on the device.
+/// Runs `op` forward: checks the inputs, applies the half-precision policy, traces, and dispatches on the device.
 ///
 /// ```
 /// use tomograd_core::{Device, Tensor};
@@ -21,7 +21,7 @@ use crate::{
 /// ```
 ///
 /// # Errors
-/// When the inputs don't fit the operation or lie on different devices, or the operation fails.
+/// When the inputs don't fit the operation or are on different devices, or the operation fails.
 pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward> {
     let metas: Vec<Meta> = inputs.iter().map(|&tensor| Meta::from(tensor)).collect();
     common_device(op.name(), metas.iter())?;
@@ -62,12 +62,13 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor], context: &Context) -> Result<Forward
     Ok(result)
 }
 
-/// Runs `op` backward: the gradients of the inputs for which `needed` is true. A tensor that the caller keeps no clone of is
-/// freed, or written over, as soon as the operation can.
+/// Runs `op` backward and returns the gradients of the inputs for which `needed` is true. A tensor to which the caller holds
+/// no other reference is freed or overwritten as soon as the operation can do so.
 ///
 /// # Errors
-/// When a gradient's shape isn't that of its output, there isn't one gradient (or `None`) an output and one flag an input, a
-/// saved tensor doesn't fit the forward run's inputs, or the operation fails.
+/// When a gradient's shape isn't that of its output, `gradients` hasn't one entry (which may be `None`) for each output,
+/// `needed` hasn't one flag for each input, a saved tensor doesn't match the metadata of the forward pass, or the operation
+/// fails.
 pub fn run_backward(
     op: &dyn Op,
     saved: Saved,
@@ -122,7 +123,7 @@ pub fn run_backward(
     Ok(results)
 }
 
-/// Makes output 0 of `op` again from what it saved (see [`Op::recompute`]).
+/// Recomputes output 0 of `op` from what it saved (see [`Op::recompute`]).
 ///
 /// # Errors
 /// When the operation fails.
@@ -137,8 +138,8 @@ pub fn run_recompute(op: &dyn Recompute, saved: &Saved, context: &Context) -> Re
     Ok(output)
 }
 
-/// Runs `op`, which writes over `targets`: checks devices and what the operation asks for, gives each target memory of its own,
-/// traces, and dispatches on the device.
+/// Runs `op`, which writes `targets` in place: checks devices and the operation's own conditions, makes each target's memory
+/// unique, traces, and dispatches on the device.
 ///
 /// ```
 /// use tomograd_core::{Device, Tensor};
@@ -150,8 +151,8 @@ pub fn run_recompute(op: &dyn Recompute, saved: &Saved, context: &Context) -> Re
 /// ```
 ///
 /// # Errors
-/// When the tensors don't fit the operation or lie on different devices, memory runs out, or the operation fails; then no value
-/// has changed.
+/// When the tensors don't fit the operation or are on different devices, memory runs out, or the operation fails. In that
+/// case no value has changed.
 pub fn run_in_place(op: &dyn InPlace, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
     let before: Vec<Meta> = targets.iter().map(|target| Meta::from(&**target)).collect();
     let metas: Vec<Meta> = inputs.iter().map(|&tensor| Meta::from(tensor)).collect();
@@ -170,7 +171,7 @@ pub fn run_in_place(op: &dyn InPlace, targets: &mut [&mut Tensor], inputs: &[&Te
     Ok(())
 }
 
-/// That what was saved is what these inputs and outputs would have left.
+/// Checks that the saved tensors match the metadata of the forward pass's inputs and outputs.
 fn check_saved(op: &dyn Op, saved: &Saved) -> Result<()> {
     let kinds = [("input", &saved.inputs, &saved.metas), ("output", &saved.outputs, &saved.output_metas)];
     for (what, tensors, metas) in kinds {
@@ -188,7 +189,7 @@ fn check_saved(op: &dyn Op, saved: &Saved) -> Result<()> {
     Ok(())
 }
 
-/// The device of all inputs.
+/// The device of all inputs; an error if they are on several.
 fn common_device<'a>(operation: &str, inputs: impl Iterator<Item = &'a Meta>) -> Result<()> {
     let mut device = None;
     for input in inputs {
@@ -201,7 +202,7 @@ fn common_device<'a>(operation: &str, inputs: impl Iterator<Item = &'a Meta>) ->
     Ok(())
 }
 
-/// The half dtype that is converted to f32 for this operation, if any.
+/// The half-precision dtype that is converted to f32 for this operation, if any.
 fn half_dtype(op: &dyn Op, metas: &[Meta]) -> Option<DType> {
     let device = metas.first().map_or(Device::Cpu, |meta| meta.device);
     if op.half_policy(device) == HalfPolicy::Keep {
@@ -238,7 +239,7 @@ fn widen_saved(saved: &Saved) -> Result<Saved> {
     })
 }
 
-/// An operation that gives something else than it announced is a bug of the operation; a user's own is told so.
+/// Checks the results against the announced metadata. A difference is a bug of the operation, which may be user-defined.
 fn verify(op: &dyn Op, by: &str, announced: &[Meta], given: &[Tensor]) -> Result<()> {
     if announced.len() == given.len() && announced.iter().zip(given).all(|(meta, tensor)| *meta == Meta::from(tensor)) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The contract of operations that write over tensors: optimizer steps, scaling, averages.
+//! The trait of operations that write tensors in place: optimizer steps, scaling, averages.
 
 use std::{any::Any, fmt};
 
@@ -6,24 +6,26 @@ use tomograd_core::{Device, Error, ErrorKind, Result, Tensor};
 
 use crate::{Cost, Meta, op::no_kernel};
 
-/// An operation that writes over its targets, run through [`run_in_place`](crate::run_in_place) only. It has no gradient.
+/// An operation that writes its targets in place. It runs only through [`run_in_place`](crate::run_in_place), and has no
+/// gradient.
 ///
-/// As with [`Op`](crate::Op), what it is ([`check`](InPlace::check), [`cost`](InPlace::cost)) is the same on every device, and
-/// each device has a function of its own; on [`Device::Meta`] there is nothing to write.
+/// As with [`Op`](crate::Op), the device-independent part ([`check`](InPlace::check), [`cost`](InPlace::cost)) is separate
+/// from the functions for each device. On [`Device::Meta`] nothing is written.
 pub trait InPlace: fmt::Debug + Send + Sync + Any {
     /// The name in errors, traces and lists.
     fn name(&self) -> &'static str;
 
-    /// Checks the operation's numbers, and that targets and inputs fit it and each other.
+    /// Checks the operation's attributes, and that targets and inputs fit the operation and each other.
     ///
     /// # Errors
-    /// Says what doesn't fit and what was expected.
+    /// When something doesn't fit; the error says what, and what was expected.
     fn check(&self, targets: &[Meta], inputs: &[Meta]) -> Result<()>;
 
-    /// Writes over the targets on their device; each is contiguous and has memory of its own.
+    /// Writes the targets on their device. Each target is contiguous and shares its memory with no other tensor.
     ///
     /// # Errors
-    /// When memory runs out, a value is out of range, or the operation has no kernel for the device; then no value has changed.
+    /// When memory runs out, a value is out of range, or the operation has no kernel for the device. In that case no value
+    /// has changed.
     fn apply(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
         match targets.first().map_or(Device::Cpu, |target| target.device()) {
             Device::Cpu => self.apply_cpu(targets, inputs),
@@ -35,13 +37,14 @@ pub trait InPlace: fmt::Debug + Send + Sync + Any {
     /// [`apply`](InPlace::apply) on the CPU.
     ///
     /// # Errors
-    /// When memory runs out, a value is out of range, or the operation has no kernel for the CPU; then no value has changed.
+    /// When memory runs out, a value is out of range, or the operation has no kernel for the CPU. In that case no value has
+    /// changed.
     fn apply_cpu(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
         let _ = (targets, inputs);
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// Work and traffic, for traces: by default the targets read and written, and the inputs read.
+    /// Operations and memory traffic, for traces; by default, targets are read and written and inputs are read.
     fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {
         Cost::of(0.0, &[targets, inputs].concat(), targets)
     }
@@ -51,7 +54,7 @@ pub trait InPlace: fmt::Debug + Send + Sync + Any {
 pub(crate) mod check {
     use super::{Error, ErrorKind, Meta, Result};
 
-    /// That a target is of a dtype that kernels compute in.
+    /// Checks that kernels compute in the dtype of a target.
     pub(crate) fn real(operation: &str, target: &Meta) -> Result<()> {
         if matches!(target.dtype, tomograd_core::DType::F32 | tomograd_core::DType::F64) {
             return Ok(());
@@ -60,7 +63,7 @@ pub(crate) mod check {
             .expected("f32 or f64"))
     }
 
-    /// That a gradient, state or value is like its target.
+    /// Checks that a gradient, state or value has the metadata of its target.
     pub(crate) fn like(operation: &str, target: &Meta, other: &Meta) -> Result<()> {
         if other == target {
             return Ok(());
@@ -73,7 +76,7 @@ pub(crate) mod check {
         .shapes([&other.shape[..], &target.shape]))
     }
 
-    /// That there are so many targets and inputs.
+    /// Checks the numbers of targets and inputs.
     pub(crate) fn counts(operation: &str, targets: &[Meta], inputs: &[Meta], expected: [usize; 2]) -> Result<()> {
         if [targets.len(), inputs.len()] == expected {
             return Ok(());

@@ -1,13 +1,14 @@
 //! The operations of tomograd, forward and backward, as functions of tensors.
 //!
-//! Each operation has a folder: its contract (`mod.rs`), the plainest loops that can be right (`reference.rs`), its CPU
-//! kernels (`cpu`). An operation is a small struct that implements [`Op`] and runs through [`run`] alone. The
-//! `testing` lists them all, each with its reference and random cases, so that one test proves every one of them.
+//! Each operation has a folder with its definition (`mod.rs`), a simple reference implementation (`reference.rs`) and its CPU
+//! kernels (`cpu`). An operation is a small struct that implements [`Op`] and is run only through [`run`]. `testing` lists
+//! all operations with their references and random cases, so that one test verifies them all.
 //!
-//! The feature `testing` adds the list of all operations with their references (`testing`), and makes what kernels are made of (`simd`, `parallel`, the paths
-//! in `conv::cpu`) visible to tests and benchmarks; that isn't part of what is promised: it may change with any version.
+//! The feature `testing` adds the list of all operations with their references (`testing`), and makes internals of the
+//! kernels (`simd`, `parallel`, the paths in `conv::cpu`) visible to tests and benchmarks. These aren't part of the stable
+//! interface: they may change in any version.
 
-// What only tests and benchmarks use is left over without them.
+// Without the feature, code that only tests and benchmarks use is unused.
 #![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
 
 mod dispatch;
@@ -46,7 +47,7 @@ pub mod testing;
 pub mod trace;
 pub mod view;
 
-/// With how many threads, and which instruction set, kernels run. Neither changes a result's bits.
+/// The number of threads and the instruction set of kernels. Neither affects the bits of a result.
 ///
 /// ```
 /// use tomograd_kernels::settings::{Settings, threads, with_settings};

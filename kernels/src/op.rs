@@ -1,10 +1,10 @@
-//! The contract that every operation fulfils, built-in or a user's own.
+//! The trait of all operations, built-in and user-defined.
 
 use std::{any::Any, fmt};
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, element_count};
 
-/// What is known of a tensor without its elements.
+/// The metadata of a tensor: everything except its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     /// The sizes of the axes.
@@ -33,7 +33,7 @@ impl Meta {
         self.shape.len()
     }
 
-    /// The number of elements; `usize::MAX` where it overflows, which no tensor's does.
+    /// The number of elements; saturates at `usize::MAX`, which no actual tensor has.
     pub fn count(&self) -> usize {
         if self.shape.contains(&0) { 0 } else { self.shape.iter().fold(1, |count, &size| count.saturating_mul(size)) }
     }
@@ -45,25 +45,25 @@ impl From<&Tensor> for Meta {
     }
 }
 
-/// What an operation costs, from its shapes alone.
+/// The cost of an operation, computed from its shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Cost {
-    /// Floating-point operations, a fused multiply-add being two.
+    /// Floating-point operations; an FMA counts as two.
     pub flops: f64,
-    /// Bytes of inputs read and outputs written, each once.
+    /// Bytes of the inputs read and the outputs written, each counted once.
     pub bytes: f64,
 }
 
 impl Cost {
-    /// `flops`, and the bytes of all inputs and outputs.
+    /// A cost of `flops`, with the bytes of all inputs and outputs.
     pub fn of(flops: f64, inputs: &[Meta], outputs: &[Meta]) -> Self {
         let bytes = inputs.iter().chain(outputs).map(|meta| meta.count() as f64 * meta.dtype.size() as f64).sum();
         Self { flops, bytes }
     }
 }
 
-/// How a run is to be carried out; a pass holds one.
+/// The execution options of operations; a pass holds one context.
 ///
 /// ```
 /// use tomograd_kernels::{Context, Precision};
@@ -73,58 +73,59 @@ impl Cost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Context {
-    /// How exact the kernels must be.
+    /// The required accuracy of the kernels.
     pub precision: Precision,
-    /// Whether no backward run will follow, so that an operation may reuse memory that it would have kept.
+    /// Whether no backward pass will follow, so that operations may reuse memory that they would have saved for it.
     pub inference: bool,
 }
 
 impl Context {
-    /// The same, with kernels as exact as this.
+    /// The same context with this precision.
     #[must_use]
     pub fn precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// The same, with or without a backward run to come.
+    /// The same context with this value of `inference`.
     #[must_use]
     pub fn inference(self, inference: bool) -> Self {
         Self { inference, ..self }
     }
 }
 
-/// How exact the kernels must be.
+/// The required accuracy of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// Algorithms with fewer multiplications and a slightly larger rounding error (Winograd) may be used.
     ///
-    /// Winograd's algorithm computes convolutions with kernels of 3 × 3 in a plane, stride 1, many channels, in f32. It takes 6 × 6
-    /// voxels to 4 × 4 outputs, and a voxel's rounding error reaches all of them: of a voxel x, outputs that are up to three
-    /// voxels away from it along H and W (one along D, as far as the kernel reaches) and don't see it are off by up to
-    /// 32 · 2⁻²⁴ |x| max|w| ≈ 2·10⁻⁶ |x| max|w|, w being the weights of x's channel; nothing is farther off. So among voxels
-    /// of one magnitude the error is a few roundings. Next to a voxel that is R times as large as its neighbours, those
-    /// outputs lose up to 2·10⁻⁶ R of the size of one of their products: a hundredth from R = 5·10³ on, all digits from
-    /// R = 5·10⁵ on. One NaN or infinity makes NaN of the outputs of its tile, up to three voxels away, in every output channel.
-    /// Images whose intensities are clipped or standardised stay far below
-    /// such ratios; for others use [`Strict`](Self::Strict).
+    /// Winograd's algorithm computes convolutions in f32 with 3 × 3 kernels in a plane, stride 1 and many channels. It
+    /// transforms 6 × 6 voxels into 4 × 4 outputs, and the rounding error of a voxel affects all of these outputs, also those
+    /// whose kernel window doesn't contain the voxel. Such outputs are up to three voxels away from voxel x along H and W
+    /// (along D within the reach of the kernel), and their error is up to 32 · 2⁻²⁴ |x| max|w| ≈ 2·10⁻⁶ |x| max|w|, where w
+    /// are the weights of x's channel. Outputs further away aren't affected. So among voxels of similar magnitude, the error
+    /// is a few roundings. Beside a voxel that is R times as large as its neighbours, these outputs have errors of up to
+    /// 2·10⁻⁶ R times one of their products: one percent at R = 5·10³, and no correct digits from R = 5·10⁵ on. A NaN or
+    /// infinity makes all outputs of its tile NaN, up to three voxels away, in every output channel. Images with clipped or
+    /// standardised intensities stay far below such ratios; for others use [`Strict`](Self::Strict).
     #[default]
     Fast,
-    /// Only algorithms that sum the products as they are: a voxel has a part in the outputs that see it alone.
+    /// Only algorithms that sum the products directly: a voxel affects only the outputs whose kernel window contains it.
     Strict,
 }
 
-/// What a forward run gives.
+/// The result of a forward pass.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Forward {
-    /// The results, as [`Op::infer`] announced them.
+    /// The outputs, with the metadata that [`Op::infer`] announced.
     pub outputs: Vec<Tensor>,
-    /// What only the backward run needs, as [`Op::state`] announced it: statistics, positions of maxima. None in inference.
+    /// Values that only the backward pass needs (statistics, positions of maxima), as [`Op::state`] announced. Empty in
+    /// inference.
     pub state: Vec<Tensor>,
 }
 
 impl Forward {
-    /// Outputs, and what only the backward run needs.
+    /// Outputs and state.
     pub fn new(outputs: Vec<Tensor>, state: Vec<Tensor>) -> Self {
         Self { outputs, state }
     }
@@ -135,15 +136,15 @@ impl Forward {
     }
 }
 
-/// What a backward run gets to work with.
+/// The saved values for a backward pass.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Saved {
-    /// The inputs that [`Op::saves_input`] asked for; `None` for the others.
+    /// The inputs for which [`Op::saves_input`] is true; `None` for the others.
     pub inputs: Vec<Option<Tensor>>,
-    /// The outputs that [`Op::saves_output`] asked for; `None` for the others.
+    /// The outputs for which [`Op::saves_output`] is true; `None` for the others.
     pub outputs: Vec<Option<Tensor>>,
-    /// The state of the forward run.
+    /// The state of the forward pass.
     pub state: Vec<Tensor>,
     /// Shape, dtype and device of every input.
     pub metas: Vec<Meta>,
@@ -152,7 +153,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// What `op` keeps of its `inputs` and of what they gave.
+    /// The values that `op` saves of its `inputs` and of the result of its forward pass.
     pub fn new(op: &dyn Op, inputs: &[&Tensor], forward: &Forward) -> Self {
         let kept = |keep: bool, tensor: &Tensor| keep.then(|| tensor.clone());
         Self {
@@ -167,7 +168,7 @@ impl Saved {
     /// The saved input `index`.
     ///
     /// # Errors
-    /// When the operation didn't ask for it in [`Op::saves_input`].
+    /// When [`Op::saves_input`] is false for it.
     pub fn input(&self, index: usize) -> Result<&Tensor> {
         self.inputs.get(index).and_then(Option::as_ref).ok_or_else(|| missing("input", index))
     }
@@ -175,7 +176,7 @@ impl Saved {
     /// The saved output `index`.
     ///
     /// # Errors
-    /// When the operation didn't ask for it in [`Op::saves_output`].
+    /// When [`Op::saves_output`] is false for it.
     pub fn output(&self, index: usize) -> Result<&Tensor> {
         self.outputs.get(index).and_then(Option::as_ref).ok_or_else(|| missing("output", index))
     }
@@ -183,7 +184,7 @@ impl Saved {
     /// Tensor `index` of the state.
     ///
     /// # Errors
-    /// When the forward run left no such state.
+    /// When the forward pass returned no such state.
     pub fn state(&self, index: usize) -> Result<&Tensor> {
         self.state.get(index).ok_or_else(|| missing("state", index))
     }
@@ -194,44 +195,45 @@ fn missing(what: &str, index: usize) -> Error {
     Error::new(ErrorKind::Graph, "backward", format!("{what} {index} wasn't saved by the forward run"))
 }
 
-/// What happens to f16 and bf16 inputs.
+/// How f16 and bf16 inputs are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HalfPolicy {
-    /// They are converted to f32, computed so, and the outputs converted back: every arithmetic operation.
+    /// Inputs are converted to f32, the operation computes in f32, and the outputs are converted back: all arithmetic
+    /// operations.
     Widen,
-    /// The operation moves elements of any dtype, or converts them itself.
+    /// The operation handles half precision itself: it only moves elements, or does its own conversions.
     Keep,
 }
 
-/// An operation: a small struct of its attributes (stride, padding, ...), run through [`run`](crate::run) only.
+/// An operation: a small struct of its attributes (stride, padding, ...), which is run only through [`run`](crate::run).
 ///
-/// [`run`](crate::run) checks devices, calls [`infer`](Op::infer), applies the precision rules, traces, and verifies what the operation
-/// gives; autodiff records exactly what passes through it. A user's operation is one `impl` of this trait, as the built-in ones
-/// are.
+/// [`run`](crate::run) checks devices, calls [`infer`](Op::infer), applies the half-precision policy, traces, and verifies
+/// the results; autodiff records exactly the operations that it runs. A user-defined operation implements this trait, as the
+/// built-in ones do.
 ///
-/// What an operation is (`infer`, `state`, what it saves, `cost`) is the same on every device. How it is computed is a pair of
-/// functions a device: `forward_cpu` and `backward_cpu`. [`Device::Meta`] needs none: there the outputs, states and gradients
-/// are what the contract announces. Operations without a device of their own, such as views, override
+/// The definition of an operation (`infer`, `state`, what it saves, `cost`) is the same on every device. Its computation is a
+/// pair of functions for each device: `forward_cpu` and `backward_cpu`. [`Device::Meta`] needs none: there, outputs, states
+/// and gradients follow from the announced metadata. Device-independent operations, such as views, override
 /// [`forward`](Op::forward) and [`backward`](Op::backward) instead.
 pub trait Op: fmt::Debug + Send + Sync + Any {
     /// The name in errors, traces and lists: `conv`, `softmax`.
     fn name(&self) -> &'static str;
 
-    /// Checks the inputs' shapes and dtypes and gives those of the outputs. Every check lives here: the other functions are
-    /// called with inputs that passed.
+    /// Checks the inputs' shapes and dtypes and returns the metadata of the outputs. All checks belong here: the other
+    /// functions are only called with inputs that have passed.
     ///
     /// # Errors
-    /// Says what doesn't fit and what was expected.
+    /// When something doesn't fit; the error says what, and what was expected.
     fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>>;
 
-    /// What a forward run leaves for the backward run besides saved inputs and outputs: shapes and dtypes of
-    /// [`Forward::state`], from those of the inputs and outputs.
+    /// The metadata of [`Forward::state`], which the forward pass leaves for the backward pass besides saved inputs and
+    /// outputs, given the metadata of inputs and outputs.
     fn state(&self, inputs: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
         let _ = (inputs, outputs);
         Vec::new()
     }
 
-    /// Computes the outputs on the device of the inputs. `outputs` is what `infer` gave.
+    /// Computes the outputs on the device of the inputs. `outputs` is the result of `infer`.
     ///
     /// # Errors
     /// When memory runs out, a value (an index, a label) is out of range, or the operation has no kernel for the device.
@@ -247,7 +249,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         }
     }
 
-    /// Computes the outputs on the CPU. `outputs` is what `infer` gave.
+    /// Computes the outputs on the CPU. `outputs` is the result of `infer`.
     ///
     /// # Errors
     /// When memory runs out, a value (an index, a label) is out of range, or the operation has no kernel for the CPU.
@@ -256,24 +258,24 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// Whether the backward run reads input `index`. What isn't saved can be freed.
+    /// Whether the backward pass reads input `index`. Inputs that aren't saved can be freed.
     fn saves_input(&self, index: usize) -> bool {
         let _ = index;
         false
     }
 
-    /// Whether the backward run reads output `index`.
+    /// Whether the backward pass reads output `index`.
     fn saves_output(&self, index: usize) -> bool {
         let _ = index;
         false
     }
 
-    /// The gradients of the inputs, on their device: for input `i`, Σ over outputs `k` of the product of `gradients[k]` (`None`
-    /// where an output had no part in the loss) with the derivative of output `k` with respect to input `i`. `None` where
-    /// `needed[i]` is false.
+    /// The gradients of the inputs, on their device. That of input `i` is the sum over outputs `k` of `gradients[k]` (`None`
+    /// if the loss doesn't depend on that output) times the derivative of output `k` with respect to input `i`. It is `None`
+    /// where `needed[i]` is false.
     ///
-    /// What was saved and the gradients are handed over: an operation frees a tensor that it needs no more by dropping it
-    /// before it makes the next, and may write over one that [is unique](Tensor::is_unique).
+    /// Saved values and gradients are passed by value: an operation frees a tensor that it no longer needs by dropping it
+    /// before it allocates the next one, and may overwrite a tensor that [is unique](Tensor::is_unique).
     ///
     /// # Errors
     /// When memory runs out, or the operation has no kernel for the device.
@@ -302,31 +304,31 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
-    /// How long the backward run holds what was saved, for the memory statistics of [`Device::Meta`].
+    /// When the backward pass frees the saved values, for the memory statistics of [`Device::Meta`].
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheEnd
     }
 
-    /// The operation as one whose output 0 can be had again from what was saved, for far less than the whole operation. Then
-    /// operations that save that output don't keep it in memory: it is made again when they need it.
+    /// `Some` if output 0 can be recomputed from the saved values at far lower cost than the operation itself. Later
+    /// operations that would save this output then don't keep it in memory: it is recomputed when they need it.
     fn recompute(&self) -> Option<&dyn Recompute> {
         None
     }
 
-    /// What happens to f16 and bf16 inputs on `device`: a device whose kernels compute in half precision keeps them. On
-    /// [`Device::Meta`] it should be what the device has that it stands for.
+    /// How f16 and bf16 inputs are treated on `device`. A device whose kernels compute in half precision keeps them. On
+    /// [`Device::Meta`] this should be the policy of the device that is simulated.
     fn half_policy(&self, device: Device) -> HalfPolicy {
         let _ = device;
         HalfPolicy::Widen
     }
 
-    /// Work and traffic of a forward run, for traces and rooflines.
+    /// The cost of a forward pass, for traces and rooflines.
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(0.0, inputs, outputs)
     }
 }
 
-/// [`Op::backward`] of an operation that has kernels.
+/// [`Op::backward`] for operations with kernels.
 pub(crate) fn backward_by_device<O: Op + ?Sized>(
     op: &O,
     context: &Context,
@@ -341,24 +343,24 @@ pub(crate) fn backward_by_device<O: Op + ?Sized>(
     }
 }
 
-/// When a backward run lets go of what was saved.
+/// When a backward pass frees the saved values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SavedUntil {
-    /// When all gradients are there.
+    /// After all gradients have been computed.
     TheEnd,
-    /// Before the largest gradient is made, so that it can have the same memory.
+    /// Before the largest gradient is allocated, so that it can reuse the memory.
     TheGradients,
 }
 
-/// An operation whose output 0 can be made again from what its backward run saves.
+/// An operation whose output 0 can be recomputed from what its backward pass saves.
 pub trait Recompute: Op {
-    /// Whether [`output`](Recompute::output) reads saved input `index`. An input that is itself recomputed is made again only
-    /// when it does.
+    /// Whether [`output`](Recompute::output) reads saved input `index`. An input that is itself recomputed is only recomputed
+    /// in that case.
     fn reads_input(&self, index: usize) -> bool {
         self.saves_input(index)
     }
 
-    /// Output 0 again, the same bits, from what was saved.
+    /// Recomputes output 0 from the saved values, with the same bits.
     ///
     /// # Errors
     /// When memory runs out, or the operation has no kernel for the device.
@@ -377,7 +379,7 @@ pub trait Recompute: Op {
     fn output_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor>;
 }
 
-/// That `operation` can't run on `device`: the device can't be used at all, or has no kernel for it.
+/// The error for an operation that can't run on `device`: the device can't be used, or has no kernel for the operation.
 #[cold]
 pub(crate) fn no_kernel(operation: &str, device: Device) -> Error {
     match device.check(operation) {
@@ -387,7 +389,7 @@ pub(crate) fn no_kernel(operation: &str, device: Device) -> Error {
     }
 }
 
-/// What operations give on [`Device::Meta`].
+/// Results of operations on [`Device::Meta`].
 mod meta {
     use super::{Meta, Result, Saved, SavedUntil, Tensor};
 
@@ -399,7 +401,7 @@ mod meta {
         metas.iter().map(|meta| one(operation, meta)).collect()
     }
 
-    /// Gradients like the inputs, made while what kernels hold meanwhile is held.
+    /// Gradients with the metadata of the inputs, allocated while the values that real kernels would hold are still held.
     pub(super) fn backward(
         operation: &str,
         until: SavedUntil,
@@ -423,10 +425,10 @@ mod meta {
 pub mod check {
     use super::{Error, ErrorKind, Meta, Result, check_outputs};
 
-    /// That there are between `least` and `most` inputs, each of a shape that a tensor can have.
+    /// Checks that there are `least` to `most` inputs, each with a valid shape.
     ///
     /// # Errors
-    /// When there aren't.
+    /// When that isn't so.
     pub fn inputs(operation: &str, inputs: &[Meta], least: usize, most: usize) -> Result<()> {
         if (least..=most).contains(&inputs.len()) {
             return check_outputs(operation, inputs);
@@ -435,10 +437,10 @@ pub mod check {
         Err(Error::argument(operation, format!("{} inputs", inputs.len())).expected(expected))
     }
 
-    /// That all inputs hold one floating-point dtype.
+    /// Checks that all inputs have the same floating-point dtype.
     ///
     /// # Errors
-    /// When one doesn't.
+    /// When that isn't so.
     pub fn same_float(operation: &str, inputs: &[Meta]) -> Result<()> {
         for meta in inputs {
             if !meta.dtype.is_float() || meta.dtype != inputs[0].dtype {
@@ -451,7 +453,7 @@ pub mod check {
         Ok(())
     }
 
-    /// That ε, which is added to a variance, leaves it a variance.
+    /// Checks that ε, which is added to a variance, is finite and not negative.
     pub(crate) fn epsilon(operation: &str, epsilon: f64) -> Result<()> {
         if epsilon.is_finite() && epsilon >= 0.0 {
             return Ok(());
@@ -459,10 +461,11 @@ pub mod check {
         Err(Error::argument(operation, format!("ε is {epsilon}")).expected("a finite number of at least 0"))
     }
 
-    /// The longest spatial axis that positions are computed for: beyond it the tables of an axis are larger than any image.
+    /// The longest spatial axis for which positions are computed; for longer axes, the tables of positions would be too
+    /// large.
     const LONGEST: usize = 1 << 24;
 
-    /// That no spatial axis of an input or output is longer than what positions are computed for.
+    /// Checks that no spatial axis of an input or output is longer than [`LONGEST`].
     pub(crate) fn lengths(operation: &str, input: &[usize], output: &[usize]) -> Result<()> {
         match input.iter().chain(output).find(|&&size| size > LONGEST) {
             Some(size) => Err(Error::shape(operation, format!("a spatial axis of {size}"))
@@ -472,10 +475,10 @@ pub mod check {
         }
     }
 
-    /// That `axis` is one of the input's.
+    /// Checks that the input has axis `axis`.
     ///
     /// # Errors
-    /// When it isn't.
+    /// When it hasn't.
     pub fn axis(operation: &str, input: &Meta, axis: usize) -> Result<()> {
         if axis < input.rank() {
             return Ok(());
@@ -484,7 +487,7 @@ pub mod check {
             .shapes([&input.shape[..]]))
     }
 
-    /// That the input is `(N, C, spatial...)` with one to three spatial axes; returns how many.
+    /// Checks that the input is `(N, C, spatial...)` with one to three spatial axes, and returns their number.
     ///
     /// # Errors
     /// When it isn't.
@@ -498,7 +501,7 @@ pub mod check {
     }
 }
 
-/// Runs `$body` with `$type` standing for the Rust type of the floating-point dtype that kernels compute in.
+/// Runs `$body` with `$type` as an alias of the Rust type of a floating-point dtype in which kernels compute.
 macro_rules! with_real {
     ($operation:expr, $dtype:expr, $type:ident => $body:expr) => {
         match $dtype {
@@ -521,7 +524,7 @@ macro_rules! with_real {
 }
 pub(crate) use with_real;
 
-/// Runs `$body` with `$type` standing for the Rust type of any dtype, for operations that only move elements.
+/// Runs `$body` with `$type` as an alias of the Rust type of any dtype, for operations that only move elements.
 macro_rules! with_element {
     ($dtype:expr, $type:ident => $body:expr) => {
         match $dtype {

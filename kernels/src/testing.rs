@@ -1,35 +1,35 @@
-//! All operations, each with what proves it: a reference, random cases, and a bound of its rounding error.
+//! The list of all operations, each with a reference, random cases, and a bound of its rounding error.
 //!
-//! `tests/proofs.rs` runs every entry through every instruction set, thread count and view, compares it with its
-//! reference, and checks its gradients; it also reads the sources and fails when an operation isn't listed here.
+//! `tests/proofs.rs` runs every entry with every instruction set, thread count and kind of view, compares it with its
+//! reference, and checks its gradients. It also scans the sources and fails if an operation isn't listed here.
 //!
-//! A fault of a kernel mostly sits at a corner: an axis of 1 beside a long one, a kernel larger than its axis, as many groups
-//! as channels, one more than a block. Sizes that are merely random rarely meet there, so about a third of the cases of every
-//! operation are [corners](corner), drawn on purpose [around] the blocks of its kernels.
+//! Bugs in kernels are mostly in corner cases: an axis of 1 beside a long one, a kernel larger than its axis, depthwise
+//! groups, one element more than a block. Purely random sizes rarely hit these, so about a third of the cases of every
+//! operation are [corners](corner), with sizes [around] the blocks of its kernels.
 
 use tomograd_core::{Error, Random, Result, Tensor, TensorBuilder};
 
 use crate::{InPlace, Op};
 
-/// An operation that can be proven.
+/// An operation with a reference and random cases.
 pub trait Proven: Op + Sized {
-    /// The outputs by the plainest loops that can be right, for f64 (and integer) inputs.
+    /// The outputs for f64 (and integer) inputs, computed with simple loops that are easy to verify.
     ///
     /// # Errors
     /// When memory runs out.
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
 
-    /// A random operation and inputs that fit it: f64 where it takes floating point. Odd shapes belong here: sizes 0 and 1,
-    /// channels that don't fill a vector, several ranks, every attribute. Values keep away from kinks (a tie of a
-    /// maximum, the corner of a ReLU) by more than 1e-3, so that differences can check the gradients. About a third of the
-    /// cases are [corners](corner) of the operation's own kernels.
+    /// A random operation and inputs that fit it: f64 where it takes floating point. The shapes should include odd ones:
+    /// sizes 0 and 1, channels that don't fill a vector, several ranks, all attributes. Values keep a distance of more than
+    /// 1e-3 from kinks (a tie of a maximum, the kink of a ReLU), so that finite differences can check the gradients. About a
+    /// third of the cases are [corners](corner) of the operation's own kernels.
     ///
     /// # Errors
     /// When memory runs out.
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)>;
 
-    /// For every output element, what its rounding error is measured in: an element y computed with unit roundoff ε must
-    /// be within `tolerance · ε · scale` of the reference. A sum of K products gives K · Σ|a||b|; the default, 1 + |y|, fits
+    /// The scale of the rounding error of each output element: an element y computed with unit roundoff ε must be within
+    /// `TOLERANCE · ε · scale` of the reference. For a sum of K products it is K · Σ|a||b|; the default, 1 + |y|, suits
     /// operations without long sums.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ pub trait Proven: Op + Sized {
         reference.iter().map(|output| map(output, |y| 1.0 + y.abs())).collect()
     }
 
-    /// The constant c of the bound above.
+    /// The constant of the bound above.
     const TOLERANCE: f64 = 8.0;
 
     /// Whether input `index` has a gradient.
@@ -49,25 +49,25 @@ pub trait Proven: Op + Sized {
     }
 }
 
-/// An operation that writes over its targets, and that can be proven.
+/// An operation that writes its targets in place, with a reference and random cases.
 pub trait ProvenInPlace: InPlace + Sized {
-    /// The targets afterwards, by the plainest loops that can be right, for f64 targets and inputs.
+    /// The targets after the operation, for f64 targets and inputs, computed with simple loops that are easy to verify.
     ///
     /// # Errors
     /// When memory runs out.
     fn reference(&self, targets: &[Tensor], inputs: &[Tensor]) -> Result<Vec<Tensor>>;
 
-    /// A random operation, with targets and inputs in f64 that fit it.
+    /// A random operation, with f64 targets and inputs that fit it.
     ///
     /// # Errors
     /// When memory runs out.
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>, Vec<Tensor>)>;
 
-    /// The constant c of the bound c · ε · (1 + |y|) of the rounding error of an element y.
+    /// The constant c of the bound c · ε · (1 + |y|) for the rounding error of an element y.
     const TOLERANCE: f64 = 16.0;
 }
 
-/// A random case of an operation that writes over its targets.
+/// A random case of an operation that writes its targets in place.
 pub struct InPlaceCase {
     /// The operation.
     pub op: Box<dyn InPlace>,
@@ -91,7 +91,7 @@ impl InPlaceCase {
     }
 }
 
-/// One operation of the list that writes over its targets.
+/// An entry of the list of operations that write their targets in place.
 pub struct InPlaceEntry {
     /// The Rust type's name, as in `impl InPlace for NAME`.
     pub name: &'static str,
@@ -115,7 +115,7 @@ fn in_place_case_of<O: ProvenInPlace + Clone>(random: &mut Random) -> Result<InP
     Ok(InPlaceCase { targets, inputs, tolerance: O::TOLERANCE, reference: Box::new(reference), op: Box::new(op) })
 }
 
-/// Every operation of this crate that writes over its targets.
+/// Every operation of this crate that writes its targets in place.
 pub fn in_place() -> Vec<InPlaceEntry> {
     use crate::optim::{AdamStep, ClipNorm, EmaStep, Scale, SgdStep};
     vec![
@@ -127,7 +127,7 @@ pub fn in_place() -> Vec<InPlaceEntry> {
     ]
 }
 
-/// Applies `function` to every element of a floating-point tensor, giving f64.
+/// Applies `function` to every element of a floating-point tensor; the result is f64.
 ///
 /// # Errors
 /// When memory runs out.
@@ -136,15 +136,15 @@ pub fn map(tensor: &Tensor, function: impl Fn(f64) -> f64) -> Result<Tensor> {
     Tensor::from_slice(&values, tensor.shape(), tensor.device())
 }
 
-/// The sum with the rounding errors of all additions added at last (Neumaier 1974): a plain sum of many numbers is less exact
-/// than the kernels' sums, which a reference must not be.
+/// The sum, with the rounding errors of all additions added at the end (Neumaier 1974). A plain sum of many values would be
+/// less exact than the sums of the kernels, which a reference must not be.
 pub fn exact_sum(values: impl Iterator<Item = f64>) -> f64 {
     let (sum, lost) = values.fold((0.0f64, 0.0), |(sum, lost), value| {
         let next = sum + value;
         let rounded = if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
         (next, lost + rounded)
     });
-    // Of sums that aren't finite the errors are NaN.
+    // If the sum isn't finite, the rounding errors are NaN.
     if sum.is_finite() { sum + lost } else { sum }
 }
 
@@ -183,7 +183,7 @@ impl Case {
     }
 }
 
-/// One operation of the list.
+/// An entry of the list of operations.
 pub struct Entry {
     /// The Rust type's name, as in `impl Op for NAME`.
     pub name: &'static str,
@@ -259,22 +259,22 @@ operations! {
     view::View,
 }
 
-/// Sizes around which every kernel has something left over: vectors, and some of them.
+/// Sizes around which kernels have remainders: the lengths of vectors and of some multiples.
 pub const VECTORS: [usize; 4] = [16, 32, 64, 80];
 
-/// Whether a case is to be one at a corner: one in three is.
+/// Whether a case should have sizes around block boundaries: true for one case in three.
 pub fn at_corner(random: &mut Random) -> bool {
     random.below(3) == 0
 }
 
-/// A size around one of `blocks` (around 1 without any): one less, as many, or one more.
+/// A size around one of `blocks` (around 1 if it is empty): one less, equal, or one more.
 pub fn around(random: &mut Random, blocks: &[usize]) -> usize {
     let block = if blocks.is_empty() { 1 } else { blocks[random.below(blocks.len() as u64) as usize] };
     block.saturating_add(random.below(3) as usize).saturating_sub(1)
 }
 
-/// A shape of `least` to `most` axes at a corner: one axis lies [around] one of `blocks`, another (if there is one)
-/// is 1, the others are 1 to 3.
+/// A shape of `least` to `most` axes around block boundaries: one axis is [around] one of `blocks`, another (if there is one)
+/// is 1, and the others are 1 to 3.
 pub fn corner(random: &mut Random, least: usize, most: usize, blocks: &[usize]) -> Vec<usize> {
     let most = most.min(8);
     let least = least.max(2).min(most);
@@ -290,8 +290,8 @@ pub fn corner(random: &mut Random, least: usize, most: usize, blocks: &[usize]) 
     shape
 }
 
-/// A random shape of `least` to `most` axes, eight at the most; odd sizes and now and then 0 and 1 among them; one in three
-/// is a [corner] of vectors.
+/// A random shape of `least` to `most` axes, eight at most, with odd sizes and in some cases 0 and 1. One in three is a
+/// [corner] of vector lengths.
 pub fn shape(random: &mut Random, least: usize, most: usize) -> Vec<usize> {
     let least = least.min(8);
     let most = most.clamp(least, 8);

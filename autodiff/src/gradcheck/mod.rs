@@ -1,5 +1,5 @@
-//! Gradient checks for one's own layers and operations, to be run in CI. The random inputs for `proptest` (`tensors`, `images`) come
-//! with the feature `testing`.
+//! Gradient checks for user-defined layers and operations, suited for CI. The random inputs for `proptest` (`tensors`,
+//! `images`) need the feature `testing`.
 //!
 //! ```
 //! use proptest::prelude::*;
@@ -24,21 +24,21 @@ use tomograd_kernels::{Context, Op, Precision};
 
 use crate::{Tape, Var};
 
-/// The smallest step: with a smaller one, the bound that rounding asks for would let a wrong gradient pass.
+/// The smallest step allowed: below it, the bound for rounding errors would be so large that a wrong gradient passes.
 const LEAST_STEP: f64 = 1e-12;
 
-/// How a check is made.
+/// The settings of a check.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The step of the central differences, 10⁻¹² at least: what smaller ones give is rounding.
+    /// The step of the central differences, at least 10⁻¹²: with smaller steps rounding errors dominate.
     pub step: f64,
     /// A difference may be off by `tolerance · (1 + ‖gradient‖ · ‖direction‖)`.
     pub tolerance: f64,
     /// Inputs with at most this many elements are checked element by element; larger ones along random directions.
     pub elementwise: usize,
-    /// How many random directions.
+    /// The number of random directions for larger inputs.
     pub directions: u64,
-    /// Where the cotangent and the directions come from.
+    /// The seed of the cotangent and the directions.
     pub seed: Seed,
 }
 
@@ -67,16 +67,16 @@ impl Options {
     }
 }
 
-/// Checks the gradients of `function` at `inputs` (floating-point ones are differentiated, in f64) against central
-/// differences. `function` may give any shape; a random cotangent is used.
+/// Checks the gradients of `function` at `inputs` against central differences, in f64. Floating-point inputs are
+/// differentiated. The output may have any shape; it is weighted with a random cotangent.
 ///
 /// # Errors
-/// When a gradient is off, naming input, direction and both values; when an output is not finite; or when `function` fails.
+/// When a gradient is wrong (the error names input, direction and both values), an output isn't finite, or `function` fails.
 pub fn check(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor]) -> Result<()> {
     check_with(function, inputs, Options::default())
 }
 
-/// [`check`] for an operation that takes `inputs`.
+/// [`check`] for a single operation applied to `inputs`.
 ///
 /// # Errors
 /// As for [`check`].
@@ -90,7 +90,7 @@ pub fn operation(op: impl Op + Clone, inputs: &[Tensor]) -> Result<()> {
     )
 }
 
-/// [`check`] with options of one's own.
+/// [`check`] with the given options.
 ///
 /// # Errors
 /// As for [`check`], and when step or tolerance isn't positive, the step is below 10⁻¹², or there are no directions.
@@ -142,10 +142,10 @@ pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], o
             let difference = (above - below) / (2.0 * options.step);
             let product: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
             let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
-            // The differences lose about ε · |loss| / step to cancellation.
+            // Cancellation gives the difference quotient an error of about ε · |loss| / step.
             let cancellation = 8.0 * f64::EPSILON * (above.abs() + below.abs()) / options.step;
             let bound = options.tolerance * (1.0 + norm(&gradient) * norm(&direction)) + cancellation;
-            // Not `>`: a gradient that is NaN must fail.
+            // `<=` rather than a negated `>`, so that a NaN fails the check.
             if (difference - product).abs() <= bound {
                 continue;
             }
@@ -159,7 +159,7 @@ pub fn check_with(function: impl Fn(&[Var]) -> Result<Var>, inputs: &[Tensor], o
     Ok(())
 }
 
-/// Unit vectors for a small input, random ones for a large one.
+/// The unit vectors for a small input, random directions for a large one.
 fn directions(count: usize, index: usize, options: &Options) -> Box<dyn Iterator<Item = Vec<f64>>> {
     if count <= options.elementwise {
         return Box::new((0..count).map(move |element| {

@@ -5,13 +5,13 @@ use std::ops::RangeInclusive;
 use proptest::{collection::vec, prelude::*};
 use tomograd_core::{Device, Tensor, element_count};
 
-/// The largest tensor that [`tensors`] makes.
+/// The largest number of elements that [`tensors`] generates.
 const MOST: usize = 1 << 24;
 
-/// The most spatial axes of what [`images`] makes.
+/// The largest number of spatial axes that [`images`] generates.
 const MOST_AXES: usize = 8;
 
-/// f64 tensors of this shape with values of about unit size. A shape of more than 2²⁴ elements is rejected, as by a filter.
+/// f64 tensors of this shape with values in −2..2. A shape of more than 2²⁴ elements is rejected, as by `prop_filter`.
 pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
     let count = element_count("gradcheck", &shape).ok().filter(|&count| count <= MOST);
     let shape = if count.is_some() { shape } else { vec![0] };
@@ -22,13 +22,13 @@ pub fn tensors(shape: Vec<usize>) -> impl Strategy<Value = Tensor> {
     })
 }
 
-/// Small images and volumes `(N, C, spatial...)` with `ranks` spatial axes, odd sizes among them. A range that ends before it
-/// starts is its start alone. An image of more than eight spatial axes is rejected, as by a filter.
+/// Small images and volumes `(N, C, spatial...)` with `ranks` spatial axes and sizes that include odd ones. Of a range that
+/// ends before it starts, only the start is used. An image of more than eight spatial axes is rejected, as by `prop_filter`.
 pub fn images(ranks: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
     images_of(ranks, 1..=5)
 }
 
-/// [`images`] with this many channels.
+/// [`images`] with the given number of channels.
 pub fn images_of(ranks: RangeInclusive<usize>, channels: RangeInclusive<usize>) -> impl Strategy<Value = Tensor> {
     let whole = |range: RangeInclusive<usize>| *range.start()..=(*range.end()).max(*range.start());
     (whole(ranks), 1usize..=2, whole(channels))

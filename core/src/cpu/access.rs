@@ -9,13 +9,13 @@ use crate::{DType, Element, Error, ErrorKind, Layout, Result, Tensor, dispatch, 
 
 static COPIES_ON_WRITE: AtomicU64 = AtomicU64::new(0);
 
-/// How often, in this process, a write had to copy first because the memory was shared or the layout not plain.
+/// How many writes of this process had to copy first, because the memory was shared or the layout wasn't contiguous.
 pub fn copies_on_write() -> u64 {
     COPIES_ON_WRITE.load(Ordering::Relaxed)
 }
 
-/// An empty vector with room for `count` values, on behalf of `operation`: an error where `Vec::with_capacity` would end the
-/// process.
+/// An empty vector with capacity for `count` values, on behalf of `operation`. Returns an error where `Vec::with_capacity`
+/// would abort the process.
 ///
 /// # Errors
 /// When memory runs out.
@@ -38,13 +38,14 @@ impl Tensor {
         Ok(())
     }
 
-    /// Whether no other tensor shares the memory, so that a write needs no copy.
+    /// Whether a write needs no copy: no other tensor shares the memory, the layout is contiguous, and no two elements
+    /// overlap.
     pub fn is_unique(&self) -> bool {
         Arc::strong_count(&self.storage) == 1 && self.is_contiguous() && self.layout.is_injective()
     }
 
-    /// Makes the memory this tensor's own, in row-major order: copies, and counts it, when it [isn't so
-    /// already](Self::is_unique). What is about to write over a tensor of any device calls it.
+    /// Replaces the tensor by a row-major copy in its own memory unless it [is unique already](Self::is_unique), and counts
+    /// the copy. To be called before any tensor, on any device, is written in place.
     ///
     /// # Errors
     /// When memory runs out.
@@ -71,8 +72,8 @@ impl Tensor {
         Ok(&self.as_storage_slice::<T>()?[offset..offset + self.count()])
     }
 
-    /// The whole memory that the tensor views; element `(i, j, ...)` is at the layout's
-    /// `offset + i · stride₀ + j · stride₁ + ...`, which is always inside.
+    /// The whole memory that the tensor views. Element `(i, j, ...)` is at the layout's
+    /// `offset + i · stride₀ + j · stride₁ + ...`, which is always in bounds.
     ///
     /// # Errors
     /// When `T` isn't the tensor's dtype, or the memory isn't the host's.
@@ -82,8 +83,8 @@ impl Tensor {
         Ok(unsafe { self.storage.slice::<T>() })
     }
 
-    /// The elements of the tensor in row-major order, to write. Copies first, and counts it, when the memory is shared or the
-    /// layout isn't contiguous, so that no other tensor changes.
+    /// The elements of the tensor in row-major order, to write. When the memory is shared or the layout isn't contiguous, the
+    /// tensor is copied first (and the copy counted), so that no other tensor changes.
     ///
     /// # Errors
     /// When `T` isn't the tensor's dtype, memory runs out, or the memory isn't the host's.
@@ -140,8 +141,8 @@ impl Tensor {
         Ok(self.to_vec_f64()?[0])
     }
 
-    /// The same values in another dtype, converted on the host one by one: for files and labels. Inside a network the
-    /// `cast` operation does it.
+    /// The same values in another dtype, converted on the host one by one: for files and labels. Networks use the `cast`
+    /// operation instead.
     ///
     /// # Errors
     /// When memory runs out, or the memory isn't the host's.

@@ -1,5 +1,4 @@
-//! The host: its backend, and access to tensors in its memory. Code outside of a `cpu` folder never reads a tensor's memory
-//! itself.
+//! The CPU's backend, and host access to tensors in CPU memory. Only code in `cpu` folders reads a tensor's memory directly.
 
 mod access;
 pub(crate) mod backend;

@@ -1,10 +1,10 @@
-//! Memory that a kernel needs while it runs.
+//! Temporary memory of a running kernel.
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
 use crate::{Device, Element, Result, dispatch, pool::Fit, storage::Storage};
 
-/// `count` elements of scratch memory from the CPU pool, 64-byte aligned, given back when dropped.
+/// `count` elements of scratch memory from the CPU pool, aligned to 64 bytes, returned to the pool when dropped.
 ///
 /// ```
 /// let mut scratch = tomograd_core::Scratch::<f32>::new("example", 100)?;
@@ -18,7 +18,7 @@ pub struct Scratch<T: Element> {
 }
 
 impl<T: Element> Scratch<T> {
-    /// Takes uninitialised memory for `count` elements, on behalf of `operation`.
+    /// Allocates uninitialised memory for `count` elements, on behalf of `operation`.
     ///
     /// # Errors
     /// When memory runs out.
@@ -26,7 +26,7 @@ impl<T: Element> Scratch<T> {
         Ok(Self { storage: dispatch::allocate::<T>(operation, count, Device::Cpu, Fit::Any)?, element: PhantomData })
     }
 
-    /// The memory as it comes, uninitialised.
+    /// The memory, uninitialised.
     pub fn uninit(&mut self) -> &mut [MaybeUninit<T>] {
         self.storage.uninit_slice_mut()
     }
@@ -40,12 +40,12 @@ impl<T: Element> Scratch<T> {
         unsafe { self.storage.slice_mut::<T>() }
     }
 
-    /// The memory, filled earlier.
+    /// The memory, after all of it has been written.
     ///
     /// # Safety
     /// Every element must have been written since `new`.
     pub unsafe fn assume_init(&self) -> &[T] {
-        // SAFETY: the caller says so.
+        // SAFETY: the caller guarantees that every element was written.
         unsafe { self.storage.slice::<T>() }
     }
 }

@@ -1,4 +1,4 @@
-//! Memory statistics of [`Device::Meta`](crate::Device::Meta): what its tensors would take, were there memory.
+//! Memory statistics of [`Device::Meta`](crate::Device::Meta): the memory that its tensors would need on a real device.
 
 use std::{
     cell::RefCell,
@@ -8,7 +8,7 @@ use std::{
 use super::{Statistics, capacity_for, too_much};
 use crate::{Error, ErrorKind, Result};
 
-/// Statistics that tensors hold on to, so that each is taken off where it was put down.
+/// Statistics that every tensor counted in them refers to, so that its bytes are subtracted where they were added.
 #[derive(Debug)]
 pub(super) struct Shared(Mutex<Statistics>);
 
@@ -18,7 +18,7 @@ impl Shared {
     }
 
     pub(super) fn with<R>(&self, body: impl FnOnce(&mut Statistics) -> R) -> R {
-        // Every change is whole even after a panic elsewhere.
+        // Every change is complete even if another thread panicked, so a poisoned lock is safe to use.
         body(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -29,14 +29,14 @@ thread_local! {
     static OPEN: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
-/// The statistics that this thread counts in: those of the [`meter`] around, or those of the process.
+/// The statistics that this thread adds to: those of the innermost running [`meter`], otherwise those of the process.
 pub(super) fn current() -> Arc<Shared> {
     OPEN.with_borrow(Clone::clone).unwrap_or_else(|| PROCESS.clone())
 }
 
-/// Runs `body` and gives the statistics of the meta tensors that it made on this thread, whatever other threads do; within
-/// `body`, [`statistics`](super::statistics) of [`Device::Meta`](crate::Device::Meta) gives the same. A `meter` inside has
-/// statistics of its own.
+/// Runs `body` and returns its result with the statistics of the meta tensors that it made on this thread; other threads
+/// don't affect them. Within `body`, [`statistics`](super::statistics) of [`Device::Meta`](crate::Device::Meta) returns the
+/// same statistics. A nested `meter` counts separately.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Tensor, pool};
@@ -48,7 +48,7 @@ pub(super) fn current() -> Arc<Shared> {
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub fn meter<R>(body: impl FnOnce() -> R) -> (R, Statistics) {
-    /// Counts in the former statistics again, also after a panic.
+    /// Restores the previous statistics, also after a panic.
     struct Restore(Option<Arc<Shared>>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -62,7 +62,7 @@ pub fn meter<R>(body: impl FnOnce() -> R) -> (R, Statistics) {
     (result, shared.with(|statistics| *statistics))
 }
 
-/// Bytes of a meta tensor, as large as a block of the host's pool would be; taken off the statistics when dropped.
+/// The bytes of a meta tensor, rounded up as the host's pool would; subtracted from the statistics when dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     shared: Arc<Shared>,
@@ -70,7 +70,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Puts `bytes` down for `operation`.
+    /// Adds `bytes` to the current statistics, on behalf of `operation`.
     pub(crate) fn take(operation: &str, bytes: usize) -> Result<Self> {
         let overflow =
             || Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"));

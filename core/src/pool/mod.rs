@@ -1,7 +1,8 @@
-//! The memory of each device: statistics and a limit for all, and the host's pool of 64-byte aligned blocks kept for reuse.
+//! Memory of the devices: statistics and a limit for each, and the host's pool, which caches freed 64-byte aligned blocks.
 //!
-//! Fresh pages cost more than most elementwise kernels, so a freed block is kept and given to the next tensor of about its
-//! size. After the first training step every tensor finds a block, and the system isn't asked again.
+//! The page faults of fresh memory cost more than most elementwise kernels, so a freed block is cached and reused for the
+//! next tensor of about its size. After the first training step, every tensor reuses a block and the system allocates no
+//! more.
 
 use std::{
     alloc::{Layout, alloc, dealloc},
@@ -17,23 +18,23 @@ mod meta;
 pub(crate) use meta::Charge;
 pub use meta::meter;
 
-/// What a device's memory holds, in bytes. Blocks are counted as large as they are, a little more than was asked for.
+/// Memory statistics of a device, in bytes. Blocks are counted with their capacity, which is a little more than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Statistics {
     /// Bytes in use by tensors and scratch.
     pub live: usize,
-    /// The most that `live` has been since the start, or since [`reset_peak`].
+    /// The maximum of `live` since the start of the process or the last [`reset_peak`].
     pub peak: usize,
-    /// Bytes of `live` that are scratch: what a kernel needs while it runs.
+    /// The part of `live` that is scratch: temporary memory of running kernels.
     pub scratch: usize,
-    /// The most that `live − scratch`, the tensors' part, has been since the start, or since [`reset_peak`].
+    /// The maximum of `live − scratch`, the tensors' part, since the start of the process or the last [`reset_peak`].
     pub tensor_peak: usize,
-    /// Bytes that are free but kept for reuse.
+    /// Bytes that are free but cached for reuse.
     pub cached: usize,
-    /// How often the system was asked for a block.
+    /// How many blocks were allocated from the system.
     pub system_allocations: u64,
-    /// The most that `live + cached` may become.
+    /// The largest allowed value of `live + cached`.
     pub limit: Option<usize>,
 }
 
@@ -66,13 +67,13 @@ struct Free {
 }
 
 struct Address(NonNull<u8>);
-// SAFETY: an address in the free list is owned by the list alone; memory has no thread.
+// SAFETY: the free list alone owns the memory at its addresses, and memory isn't tied to a thread.
 unsafe impl Send for Address {}
 
 static CPU: Mutex<Free> = Mutex::new(Free { blocks: BTreeMap::new(), statistics: Statistics::EMPTY });
 
 fn cpu() -> MutexGuard<'static, Free> {
-    // The list is consistent at every point where a panic could happen, so a poisoned lock is as good as another.
+    // No panic can occur while the list is inconsistent, so a poisoned lock is safe to use.
     CPU.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -96,8 +97,8 @@ pub fn statistics(device: Device) -> Result<Statistics> {
     with_statistics(device, |statistics| *statistics)
 }
 
-/// Sets the most bytes, live and cached, that `device` may hold; `None` lifts the limit. If more is held, all cached blocks
-/// are given back to the system.
+/// Sets the most bytes, live and cached, that `device` may hold; `None` removes the limit. If more is held now, all cached
+/// blocks are returned to the system.
 ///
 /// # Errors
 /// When the device can't be used.
@@ -109,7 +110,7 @@ pub fn set_limit(device: Device, limit: Option<usize>) -> Result<()> {
     if beyond { trim(device) } else { Ok(()) }
 }
 
-/// Makes both peaks what is live now.
+/// Sets both peaks to the bytes that are in use now.
 ///
 /// # Errors
 /// When the device can't be used.
@@ -117,7 +118,7 @@ pub fn reset_peak(device: Device) -> Result<()> {
     with_statistics(device, Statistics::reset_peak)
 }
 
-/// Gives all cached blocks back to the system.
+/// Returns all cached blocks to the system.
 ///
 /// # Errors
 /// When the device can't be used.
@@ -129,36 +130,36 @@ pub fn trim(device: Device) -> Result<()> {
     Ok(())
 }
 
-/// That `bytes` more don't fit the limit of a device that holds `live` bytes.
+/// The error for a request of `bytes` bytes beyond the limit of a device that holds `live` bytes.
 fn too_much(operation: &str, bytes: usize, live: usize, limit: usize) -> Error {
     let what = format!("{bytes} bytes don't fit: {live} of the pool's limit {limit} are in use");
     Error::new(ErrorKind::OutOfMemory, operation, what).expected("a smaller batch or patch, or a higher limit")
 }
 
 const ALIGNMENT: usize = 64;
-/// Blocks of this size and more start at a huge-page boundary, so that a system with transparent huge pages can use them.
+/// Blocks of at least twice this size are aligned to it, so that a system with transparent huge pages can use them.
 const HUGE_PAGE: usize = 2 << 20;
 
 fn memory_layout(capacity: usize) -> Option<Layout> {
     Layout::from_size_align(capacity, if capacity >= 2 * HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }).ok()
 }
 
-/// Asks for huge pages under the part of a large block that whole ones fit in: fewer page faults at first, and far fewer
-/// misses of the address cache ever after, above all where a kernel reads rows that lie pages apart.
+/// Requests huge pages for the whole huge pages of a large block: fewer page faults at first use and far fewer TLB misses
+/// later, above all where a kernel reads rows that are several pages apart.
 fn ask_for_huge_pages(pointer: NonNull<u8>, layout: Layout) {
     #[cfg(target_os = "linux")]
     if layout.align() == HUGE_PAGE {
         let whole = layout.size() / HUGE_PAGE * HUGE_PAGE;
-        // SAFETY: the range lies in a block of ours, at a page's boundary, and the advice changes nothing but speed. A
-        // system that doesn't know it answers with an error, which needs no action.
+        // SAFETY: the range lies within our block and starts at a page boundary; the advice affects only performance. A
+        // system that doesn't support it returns an error, which can be ignored.
         unsafe { libc::madvise(pointer.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (pointer, layout);
 }
 
-/// The capacity of a block for `bytes`: four steps to each power of two, so that blocks of nearly the same size are shared
-/// and at most a fifth is unused.
+/// The capacity of a block for `bytes`: rounded up to one of four sizes per power of two, so that requests of nearly the same
+/// size share blocks and at most a fifth of a block is unused.
 fn capacity_for(bytes: usize) -> Option<usize> {
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.checked_next_power_of_two()? / 8).max(ALIGNMENT);
@@ -170,7 +171,7 @@ impl Free {
         for (capacity, addresses) in std::mem::take(&mut self.blocks) {
             for Address(pointer) in addresses {
                 if let Some(layout) = memory_layout(capacity) {
-                    // SAFETY: the block was allocated with this very layout and nobody else has its address.
+                    // SAFETY: the block was allocated with this layout, and the free list owned its only address.
                     unsafe { dealloc(pointer.as_ptr(), layout) };
                 }
             }
@@ -178,7 +179,7 @@ impl Free {
         self.statistics.cached = 0;
     }
 
-    /// A cached block of at least `capacity`: the smallest that fits as `fit` says.
+    /// The smallest cached block of at least `capacity` that `fit` allows.
     fn reuse(&mut self, capacity: usize, fit: Fit) -> Option<Block> {
         let most = match fit {
             Fit::Close => capacity + capacity / 4,
@@ -197,14 +198,14 @@ impl Free {
 /// How much larger a reused block may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// By a quarter at most: for tensors, which live long.
+    /// At most a quarter larger: for tensors, which live long.
     Close,
-    /// As large as it comes: for scratch of a moment. How many workers hold scratch of one size at once differs from step
-    /// to step, and a worker that finds none should borrow rather than ask the system.
+    /// Any size: for scratch, which is freed soon. The number of threads that hold scratch of one size at once varies from
+    /// step to step; a thread that finds no block of that size should take a larger one rather than ask the system.
     Any,
 }
 
-/// A block of the CPU pool, owned; it goes back to the pool when dropped. Its memory is uninitialised.
+/// An owned block of the CPU pool, returned to the pool when dropped. Its memory is uninitialised.
 #[derive(Debug)]
 pub(crate) struct Block {
     pointer: NonNull<u8>,
@@ -212,13 +213,13 @@ pub(crate) struct Block {
     scratch: bool,
 }
 
-// SAFETY: a block owns its memory alone, as a Vec does.
+// SAFETY: a block is the only owner of its memory, as a Vec is.
 unsafe impl Send for Block {}
-// SAFETY: a shared block gives out its address only; who reads or writes through it answers for that.
+// SAFETY: a shared block only gives out its address; code that dereferences it must ensure exclusive writes itself.
 unsafe impl Sync for Block {}
 
 impl Block {
-    /// Takes a block of at least `bytes` for `operation`.
+    /// Allocates a block of at least `bytes`, on behalf of `operation`.
     pub(crate) fn take(operation: &str, bytes: usize, fit: Fit) -> Result<Self> {
         let fail = |why: String| Error::new(ErrorKind::OutOfMemory, operation.to_owned(), why);
         let capacity = capacity_for(bytes).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;

@@ -1,4 +1,4 @@
-//! Making tensors: filled, from values, from random numbers, and piece by piece in a kernel.
+//! Creating tensors: filled with a value, from values, from random numbers, and from memory that a kernel fills.
 
 use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::{
     storage::Storage,
 };
 
-/// Memory of a tensor to come, to be filled by a kernel.
+/// The uninitialised memory of a new tensor, to be filled by a kernel.
 ///
 /// ```
 /// use tomograd_core::{Device, TensorBuilder};
@@ -30,7 +30,7 @@ pub struct TensorBuilder<T: Element> {
 }
 
 impl<T: Element> TensorBuilder<T> {
-    /// Takes memory for a tensor of `shape`, on behalf of `operation`.
+    /// Allocates memory for a tensor of `shape`, on behalf of `operation`.
     ///
     /// # Errors
     /// When the size overflows, memory runs out, or the device can't be used.
@@ -81,7 +81,7 @@ impl<T: Element> TensorBuilder<T> {
         Ok(unsafe { self.assume_init() })
     }
 
-    /// The finished tensor, element `i` (row-major) being `value(i)`, which isn't asked for a meta tensor.
+    /// The finished tensor, whose element `i` (row-major) is `value(i)`. For a meta tensor, `value` isn't called.
     ///
     /// # Errors
     /// When the memory isn't the host's.
@@ -96,18 +96,19 @@ impl<T: Element> TensorBuilder<T> {
     }
 }
 
-/// The number of a half type before `value`, a finite one that isn't the least, from and to bits.
+/// The bits of the next smaller number of a half type, given the bits of a finite number that isn't the smallest one.
 fn before(bits: u16) -> u16 {
     match bits {
-        // Of the zeros, and of negative numbers, whose bits count away from zero.
+        // From zero, the negative number nearest to zero; for negative numbers, whose magnitude grows with the bits, one
+        // more.
         0 => 0x8001,
         0x8000.. => bits + 1,
         _ => bits - 1,
     }
 }
 
-/// The largest number of `dtype` that isn't greater than `value`, a finite number (for the saturating types, which may have
-/// none, `value` rounded down).
+/// The largest number of `dtype` that isn't greater than the finite `value`. Integer conversion saturates, so for integers it
+/// is `value` rounded down, even where the dtype has no such number.
 fn largest_up_to(dtype: DType, value: f64) -> f64 {
     let stepped = |rounded: f64, below: f64| if rounded > value { below } else { rounded };
     match dtype {
@@ -125,7 +126,7 @@ fn largest_up_to(dtype: DType, value: f64) -> f64 {
     }
 }
 
-/// The largest number of `dtype` that is less than `value`, as [`largest_up_to`].
+/// The largest number of `dtype` that is less than `value`; see [`largest_up_to`].
 fn largest_below(dtype: DType, value: f64) -> f64 {
     largest_up_to(dtype, value.next_down())
 }
@@ -139,7 +140,7 @@ impl Tensor {
         TensorBuilder::<T>::new("from_slice", shape, device)?.copy_from_slice(values)
     }
 
-    /// A tensor of [`Device::Meta`], on behalf of `operation`: shape and dtype, without elements.
+    /// A tensor of [`Device::Meta`] with shape and dtype but no elements, on behalf of `operation`.
     ///
     /// # Errors
     /// When the size overflows, or is beyond the limit that was set for the device.
@@ -192,9 +193,9 @@ impl Tensor {
         with_element!(dtype, T => TensorBuilder::<T>::new("arange", &[count], device)?.fill_with(|i| T::from_f64(i as f64)))
     }
 
-    /// Values drawn evenly from `low..high`; element `i` depends on `seed` and `i` alone. What rounding to `dtype` would move
-    /// out of the range takes the nearest number of it, so `high` itself never comes; `low`, rounded, when `dtype` has no number
-    /// in the range. Integers are truncated; for `bool` all but 0 is true.
+    /// Values drawn uniformly from `low..high`; element `i` depends only on `seed` and `i`. A value that rounding to `dtype`
+    /// would move out of the range becomes the nearest number of `dtype` inside, so `high` never occurs. If `dtype` has no
+    /// number in the range, the values are `low`, rounded. Integers are truncated; for `bool`, any value but 0 is true.
     ///
     /// # Errors
     /// When `low..high` isn't a range of finite width, the size overflows, memory runs out, or the device can't be used.
@@ -226,11 +227,11 @@ impl Tensor {
         })
     }
 
-    /// Values drawn from the normal distribution of `mean` and `deviation`.
+    /// Values drawn from the normal distribution with this mean and standard deviation.
     ///
     /// # Errors
-    /// When the mean isn't finite, the deviation isn't finite and at least 0, the size overflows, memory runs out, or the device
-    /// can't be used.
+    /// When the mean isn't finite, the deviation isn't finite and at least 0, the size overflows, memory runs out, or the
+    /// device can't be used.
     pub fn normal(
         shape: &[usize],
         mean: f64,
@@ -239,7 +240,7 @@ impl Tensor {
         dtype: DType,
         device: Device,
     ) -> Result<Tensor> {
-        // No draw lies further out than nine deviations.
+        // Box and Muller's method never gives a value further than nine standard deviations from the mean.
         if !(mean.is_finite() && deviation >= 0.0 && (mean.abs() + 9.0 * deviation).is_finite()) {
             return Err(Error::argument("normal", format!("a mean of {mean} and a deviation of {deviation}"))
                 .expected("a finite mean and a finite deviation of at least 0"));

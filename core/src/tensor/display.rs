@@ -1,19 +1,19 @@
-//! How a tensor is printed.
+//! Printing tensors.
 
 use std::fmt;
 
 use super::Tensor;
 use crate::{DType, Device, contiguous_strides, shape_text};
 
-/// Longer axes are shown by this many elements at either end.
+/// Of an axis that is too long, this many elements are printed at either end.
 const EDGE: usize = 3;
 
-/// The elements that the debug format shows.
+/// How many elements the debug format prints.
 const FIRST: usize = 6;
 
 impl fmt::Display for Tensor {
-    /// The elements in nested brackets, long axes shortened, then dtype, shape and device; dots for elements that the host
-    /// can't read.
+    /// The elements in nested brackets with long axes shortened, then dtype, shape and device. Dots replace elements that the
+    /// host can't read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.device() {
             Device::Cpu => self.write_axis(f, 0)?,
@@ -24,7 +24,7 @@ impl fmt::Display for Tensor {
 }
 
 impl fmt::Debug for Tensor {
-    /// Dtype, shape, device and strides, and the first elements, in one line.
+    /// Dtype, shape, device, strides and the first elements, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

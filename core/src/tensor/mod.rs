@@ -17,8 +17,8 @@ use crate::{DType, Device, Error, ErrorKind, Layout, Result, dispatch, storage::
 
 /// An n-dimensional array of one dtype on one device.
 ///
-/// A tensor is a value: cloning and viewing share memory, and a write copies first when the memory is shared or when the
-/// layout's elements overlap (see [`copies_on_write`](crate::copies_on_write)), so that no other tensor ever changes.
+/// Clones and views share memory. Writing to a tensor whose memory is shared, or whose elements overlap, copies it first (see
+/// [`copies_on_write`](crate::copies_on_write)), so that no other tensor ever changes.
 /// Images are `(N, C, H, W)` and volumes `(N, C, D, H, W)`.
 #[derive(Clone)]
 pub struct Tensor {
@@ -33,7 +33,7 @@ impl Tensor {
         self.layout.shape()
     }
 
-    /// Elements between neighbours along each axis.
+    /// The distance in elements between neighbours along each axis.
     pub fn strides(&self) -> &[usize] {
         self.layout.strides()
     }
@@ -73,7 +73,7 @@ impl Tensor {
         Arc::ptr_eq(&self.storage, &other.storage)
     }
 
-    /// The same elements in row-major order: this tensor if it is so already, a copy otherwise.
+    /// The same elements in row-major order: the tensor itself if it is contiguous, otherwise a copy.
     ///
     /// # Errors
     /// When memory runs out.
@@ -90,8 +90,8 @@ impl Tensor {
         Ok(Self { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype: self.dtype })
     }
 
-    /// The tensor on `device`: itself where it is there already, a row-major copy otherwise. On [`Device::Meta`] it has no
-    /// elements any more, so nothing leads back.
+    /// The tensor on `device`: itself if it is there already, otherwise a row-major copy. A tensor on [`Device::Meta`] has
+    /// lost its elements, so it can't be moved back.
     ///
     /// ```
     /// use tomograd_core::{Device, Tensor};
@@ -103,7 +103,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// When a device can't be used, a meta tensor should get elements, or memory runs out.
+    /// When a device can't be used, a meta tensor is moved to a device with memory, or memory runs out.
     pub fn to(&self, device: Device) -> Result<Tensor> {
         match (self.device(), device) {
             (from, to) if from == to => Ok(self.clone()),

@@ -101,7 +101,7 @@ fn uniform_values_stay_inside_the_range_in_every_dtype() {
     let seed = Seed::new(9);
     for (low, high) in [(0.0, 1.0), (-1.0, 1.0), (0.3, 0.7), (-0.7, -0.3), (-2.5, -1.0), (1.0, 1.001), (60000.0, 1e6)] {
         for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64] {
-            // In f16, one of 4096 draws below 1 is nearest to 1.
+            // In f16, one of 4096 draws from 0..1 would be rounded to 1.
             let values = Tensor::uniform(&[40_000], low, high, seed, dtype, Device::Cpu).unwrap().to_vec_f64().unwrap();
             let narrow = Tensor::from_slice(&[low], &[1], Device::Cpu).unwrap().converted(dtype).unwrap();
             let narrow = narrow.to_vec_f64().unwrap()[0];
@@ -126,7 +126,7 @@ fn uniform_values_stay_inside_the_range_in_every_dtype() {
 
 #[test]
 fn the_pool_reuses_and_reports() {
-    // Other tests share the pool, so a size of its own is used.
+    // Other tests share the pool, so this test uses a size that no other test has.
     let shape = [3_000_017];
     drop(Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap());
     let before = pool::statistics(Device::Cpu).unwrap();

@@ -8,7 +8,7 @@ impl Tensor {
         Tensor { storage: self.storage.clone(), layout, dtype: self.dtype }
     }
 
-    /// The axes in the order of `axes`, without a copy.
+    /// The tensor with its axes permuted to the order of `axes`, without a copy.
     ///
     /// # Errors
     /// When `axes` isn't a permutation of all axes.
@@ -16,7 +16,7 @@ impl Tensor {
         Ok(self.view(self.layout.permute(axes)?))
     }
 
-    /// Axes `first` and `second` exchanged, without a copy.
+    /// The tensor with axes `first` and `second` exchanged, without a copy.
     ///
     /// # Errors
     /// When an axis is beyond the rank.
@@ -31,7 +31,7 @@ impl Tensor {
     /// Elements `start..start + length` of `axis`, without a copy.
     ///
     /// # Errors
-    /// When they leave the axis.
+    /// When the elements are outside of the axis.
     pub fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Tensor> {
         Ok(self.view(self.layout.slice(axis, start, length, 1)?))
     }
@@ -39,7 +39,7 @@ impl Tensor {
     /// `length` elements of `axis` from `start` in steps of `step`, without a copy.
     ///
     /// # Errors
-    /// When they leave the axis, or the step is 0.
+    /// When the elements are outside of the axis, or the step is 0.
     pub fn slice(&self, axis: usize, start: usize, length: usize, step: usize) -> Result<Tensor> {
         Ok(self.view(self.layout.slice(axis, start, length, step)?))
     }
@@ -47,12 +47,12 @@ impl Tensor {
     /// The tensor at `index` of `axis`, without that axis and without a copy.
     ///
     /// # Errors
-    /// When the index leaves the axis.
+    /// When the index is outside of the axis.
     pub fn select(&self, axis: usize, index: usize) -> Result<Tensor> {
         self.narrow(axis, index, 1)?.squeeze(axis)
     }
 
-    /// Axes of size 1, and new leading axes, repeated to `shape`, without a copy.
+    /// The tensor with axes of size 1 repeated, and leading axes added, up to `shape`, without a copy.
     ///
     /// # Errors
     /// When an axis that isn't 1 would change.
@@ -60,7 +60,7 @@ impl Tensor {
         Ok(self.view(self.layout.expand(shape)?))
     }
 
-    /// The same elements in row-major order as another shape; without a copy where strides can express it.
+    /// The same elements in row-major order with another shape, without a copy where strides can express it.
     ///
     /// # Errors
     /// When the number of elements differs, or memory runs out.
@@ -74,7 +74,7 @@ impl Tensor {
         }
     }
 
-    /// A new axis of size 1 before `axis`, without a copy.
+    /// The tensor with a new axis of size 1 before `axis`, without a copy.
     ///
     /// # Errors
     /// When `axis` is beyond the rank.
@@ -82,7 +82,7 @@ impl Tensor {
         Ok(self.view(self.layout.unsqueeze(axis)?))
     }
 
-    /// Without `axis`, which must have size 1; without a copy.
+    /// The tensor without `axis`, which must have size 1, without a copy.
     ///
     /// # Errors
     /// When it has another size.

@@ -1,4 +1,4 @@
-//! Attention: a softmax over products of queries and keys weighs the values.
+//! Scaled dot-product attention, with biases and a causal mask.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -13,38 +13,37 @@ use tomograd_core::{DType, Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 
-/// The most biases.
+/// The largest number of biases.
 const BIASES: usize = 3;
 
 /// `y[..., i, :] = Σ_j p[..., i, j] v[..., j, :]`, where row i of p is the softmax over j of `scale Σ_e q[..., i, e]
 /// k[..., j, e] + Σ_b bias_b[..., i, j]`: Vaswani et al. 2017.
 ///
-/// Inputs are the queries q (batch..., L, E), the keys k (batch..., S, E), the values v (batch..., S, V), and up to
-/// three biases, each of which broadcasts to (batch..., L, S): a relative position bias (heads, L, S), a mask of −∞ for
-/// keys that a query mustn't see, and so on; the output is (batch..., L, V). A query that sees no key (all its scores
-/// are −∞, or S = 0) gives zeros, and has no gradient. The output of a query is NaN if one of its
-/// scores is NaN or +∞, or a value of a key that it sees is NaN. A NaN in the value of a key with a score of −∞ may make it
-/// NaN too.
+/// Inputs are the queries q (batch..., L, E), the keys k (batch..., S, E), the values v (batch..., S, V), and up to three
+/// biases, each of which broadcasts to (batch..., L, S): a relative position bias (heads, L, S), a mask of −∞ for keys that a
+/// query must not see, and so on. The output is (batch..., L, V). A query that sees no key (all its scores are −∞, or S = 0)
+/// gives zeros and has no gradient. The output of a query is NaN if one of its scores is NaN or +∞, or if a key that it sees
+/// has a NaN in its value. A NaN in the value of a key with a score of −∞ may make the output NaN too.
 ///
-/// Neither run keeps a matrix of L × S: the forward run walks blocks of keys with a running maximum and sum, and saves
-/// the logarithm of the sum for each query; the backward run computes each block of p from it once more (Dao et al.
-/// 2022, "FlashAttention", arXiv 2205.14135). With D_i = Σ_c dy[i, c] y[i, c] and s = scale q kᵀ + biases,
+/// Neither pass stores an L × S matrix. The forward pass processes blocks of keys with a running maximum and sum, and saves
+/// the logarithm of the sum for each query; from that, the backward pass recomputes each block of p (Dao et al. 2022,
+/// "FlashAttention", arXiv 2205.14135). With D_i = Σ_c dy[i, c] y[i, c] and s = scale q kᵀ + biases,
 ///
 /// - dv = pᵀ dy, dp = dy vᵀ, ds[i, j] = p[i, j] (dp[i, j] − D_i),
 /// - dq = scale ds k, dk = scale dsᵀ q, and the gradient of a bias is the sum of ds over the axes along which it was
 ///   broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Attention {
-    /// The factor of the products; 1/√E when there is none.
+    /// The factor of the products; `None` means 1/√E.
     pub scale: Option<f64>,
-    /// Whether query i sees the keys j ≤ i only.
+    /// Whether query i sees only the keys j ≤ i.
     pub causal: bool,
 }
 
 impl Attention {
-    /// The factor for queries of `size` elements.
+    /// The factor of the scores for queries of `size` elements.
     fn factor(&self, size: usize) -> f64 {
-        // Without elements there is no product to scale.
+        // Avoids a division by zero; without elements there is no product to scale.
         self.scale.unwrap_or(1.0 / (size.max(1) as f64).sqrt())
     }
 }
@@ -61,7 +60,7 @@ impl Op for Attention {
             let shapes = inputs.iter().map(|meta| &meta.shape[..]);
             Err(Error::shape("attention", what).expected(expected).shapes(shapes))
         };
-        // Half types are computed in f32.
+        // Half-precision types are computed in f32.
         let finite =
             |scale: f64| if inputs[0].dtype == DType::F64 { scale.is_finite() } else { (scale as f32).is_finite() };
         if let Some(scale) = self.scale.filter(|&scale| !finite(scale)) {
@@ -95,7 +94,7 @@ impl Op for Attention {
         Ok(vec![inputs[0].with_shape([batch, &[queries[0], values[1]]].concat())])
     }
 
-    /// The logarithm of each query's sum.
+    /// The logarithm of the sum of each query.
     fn state(&self, _: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
         let [batch @ .., queries, _] = &outputs[0].shape[..] else { return Vec::new() };
         vec![outputs[0].with_shape([batch.iter().product(), *queries])]

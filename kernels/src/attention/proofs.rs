@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{testing, testing::Proven};
 
-/// A bias that broadcasts to `full` in some way: normal values, or now and then a mask of 0, −100 and −∞.
+/// A bias that broadcasts to `full` in some way: normal values, or in some cases a mask of 0, −100 and −∞.
 fn bias(random: &mut Random, full: &[usize]) -> Result<Tensor> {
     let lead = random.below(full.len() as u64 + 1) as usize;
     let shape: Vec<usize> = full[lead..].iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
@@ -39,17 +39,17 @@ impl Proven for Attention {
         let mut size = || testing::size(random);
         let (mut queries, mut keys, mut size, mut value) = (size(), size(), size(), size());
         if random.bernoulli(0.15) {
-            // Several blocks of queries and of keys, and several parts of these.
+            // Several blocks of queries and of keys, and several parts of the keys.
             batch = vec![1 + random.below(2) as usize];
             (queries, keys) = (1 + random.below(300) as usize, 1 + random.below(700) as usize);
         }
         if random.bernoulli(0.1) {
-            // Windows: a block of keys, and now and then a few queries behind whole vectors of them.
+            // Windowed attention: one block of keys, and in some cases a few queries after whole vectors of queries.
             (queries, keys, value) =
                 (1 + random.below(120) as usize, 1 + random.below(128) as usize, 16 * value.min(4));
         }
         if testing::at_corner(random) {
-            // One size at the end of a block, another 1, and now and then queries and keys both.
+            // One size around a block boundary, another 1, and in some cases both queries and keys around a boundary.
             batch = [vec![], vec![2], vec![1, 3]][random.below(3) as usize].clone();
             let blocks: [&[usize]; 4] = [&QUERY_BLOCKS, &KEY_BLOCKS, &ELEMENT_BLOCKS, &ELEMENT_BLOCKS];
             let (long, other) = (random.below(4) as usize, 1 + random.below(3) as usize);

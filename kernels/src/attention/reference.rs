@@ -1,12 +1,12 @@
-//! Reference: from the definition, with the whole matrix of scores.
+//! Reference: computed from the definition, with the whole matrix of scores.
 
 use tomograd_core::{Result, Tensor};
 
 use super::Attention;
 use crate::elementwise::reference::larger;
 
-/// The output, and for each of its elements what its rounding error is measured in: an error of the scores, relative to
-/// one of the exponentials, and the sum over the keys both show in Σ_j p_j |v_j|.
+/// The output, and for each element the scale of its rounding error: an error of the scores, which becomes a relative error
+/// of an exponential, and that of the sum over the keys are both proportional to Σ_j p_j |v_j|.
 pub(super) fn attention(op: &Attention, inputs: &[Tensor]) -> Result<[Tensor; 2]> {
     let (shape, value) = (inputs[0].shape(), inputs[2].shape()[inputs[2].rank() - 1]);
     let (batch, [queries, size]) = (&shape[..shape.len() - 2], [shape[shape.len() - 2], shape[shape.len() - 1]]);
@@ -43,7 +43,7 @@ pub(super) fn attention(op: &Attention, inputs: &[Tensor]) -> Result<[Tensor; 2]
             .collect();
         let total: f64 = weights.iter().sum();
         for c in 0..value {
-            // A key that isn't seen has no part, whatever its value is.
+            // A key that isn't seen doesn't contribute, whatever its value is.
             let seen = weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0);
             let terms = seen.map(|(j, weight)| weight * v[(matrix * keys + j) * value + c]);
             let terms: Vec<f64> = terms.collect();

@@ -20,7 +20,7 @@ fn forward_and_backward(inputs: &[Tensor], dy: &Tensor) -> (Tensor, Vec<Vec<f64>
     )
 }
 
-/// So many scores that their gradients are summed for the biases in several slices of the batch.
+/// With this many scores, their gradients are summed for the biases in several slices of the batch.
 #[test]
 fn slices_of_the_batch_give_what_its_matrices_give() {
     let (batch, queries, keys) = (3, 2100, 2100);
@@ -40,7 +40,7 @@ fn slices_of_the_batch_give_what_its_matrices_give() {
         for index in [0, 1, 2, 4] {
             let length = alone[index].len();
             let whole = &gradients[index][i * length..(i + 1) * length];
-            // One matrix alone has its keys in more parts.
+            // For a single matrix, the keys are divided into more parts.
             let close = whole.iter().zip(&alone[index]).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + a.abs()));
             assert!(close, "gradient {index} of matrix {i}");
         }

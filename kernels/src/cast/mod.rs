@@ -10,12 +10,12 @@ use tomograd_core::{DType, Device, Result, Tensor};
 
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel};
 
-/// The input's values in another dtype: rounded to the nearest (ties to even) into floating point, truncated and saturated
-/// into integers (NaN gives 0), `value != 0` into bool. The gradient is converted back.
+/// The input's values in another dtype: rounded to nearest (ties to even) for floating point; truncated and saturated for
+/// integers (NaN gives 0); `value != 0` for bool. The gradient is converted back.
 #[derive(Debug, Clone)]
 pub struct Cast(pub DType);
 
-/// `tensor` in `dtype`; the tensor itself when it is so already.
+/// `tensor` in `dtype`; the tensor itself if it has that dtype already.
 ///
 /// # Errors
 /// When memory runs out.

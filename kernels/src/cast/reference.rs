@@ -1,4 +1,4 @@
-//! Reference conversion: one element after the other.
+//! Reference conversion, element by element.
 
 use tomograd_core::{DType, Result, Tensor};
 

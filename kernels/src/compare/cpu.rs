@@ -1,4 +1,4 @@
-//! Comparisons on the CPU, in chunks of the output. A side of one element is read once, not repeated to the output's shape.
+//! Comparisons on the CPU, in chunks of the output. An operand of one element is read once instead of being expanded.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -25,7 +25,7 @@ pub(super) fn compare<T: Element + PartialOrd>(
     };
     let (x, y) = (side(x)?, side(y)?);
     let (x, y) = (x.as_slice::<T>()?, y.as_slice::<T>()?);
-    // Greater is less with the sides exchanged.
+    // x > y is y < x.
     let (x, y) = if matches!(compare, Compare::Greater | Compare::GreaterEqual) { (y, x) } else { (x, y) };
     let mut builder = TensorBuilder::<bool>::new("compare", &output.shape, output.device)?;
     let out = builder.uninit()?;
@@ -42,7 +42,7 @@ pub(super) fn compare<T: Element + PartialOrd>(
         }
     })?;
     drop(target);
-    // SAFETY: the chunks cover all elements, and each is written wholly.
+    // SAFETY: the chunks cover all elements, and each writes all of its own.
     Ok(unsafe { builder.assume_init() })
 }
 

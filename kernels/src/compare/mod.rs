@@ -1,4 +1,4 @@
-//! Comparisons of two tensors, element by element.
+//! Elementwise comparisons of two tensors.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -10,9 +10,10 @@ use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, broadcast_s
 
 use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
-/// What is asked of two elements. A NaN is unequal to everything, itself included, and neither less nor greater than anything.
+/// An elementwise comparison. A NaN is unequal to everything, itself included, and neither less nor greater than anything.
 ///
-/// Inputs: x and y of one dtype, any one; they are broadcast as in NumPy. The output is bool, and has no gradient.
+/// Inputs: x and y of the same dtype, which may be any; they are broadcast as in NumPy. The output is bool, and has no
+/// gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
     /// x = y.

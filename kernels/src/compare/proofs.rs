@@ -25,7 +25,7 @@ impl Proven for Compare {
             0 => vec![3, cpu::GRAIN / 3 + 1 + random.below(9) as usize],
             _ => testing::shape(random, 0, 4),
         };
-        // Whole numbers, many of them equal.
+        // Integers, many of them equal.
         let mut values = |shape: &[usize]| testing::map(&testing::values(random, shape)?, f64::round);
         let x = values(&shape)?;
         let y = if shape.len() % 2 == 1 { values(&[])? } else { values(&shape)? };

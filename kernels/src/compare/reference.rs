@@ -1,4 +1,4 @@
-//! Reference: one pair of numbers after the other.
+//! Reference, one pair of elements at a time.
 
 use tomograd_core::{Result, Tensor, broadcast_shapes};
 

@@ -1,10 +1,11 @@
 //! Convolution of images and volumes, `NC[D]HW`, of any spatial rank from 1 to 3.
 //!
-//! A lower rank is rank 3 with leading sizes of 1. With `C` input channels in `groups` groups of `Cg`, an output is
+//! A lower rank is treated as rank 3 with leading sizes of 1. With `C` input channels in `groups` groups of `Cg`, an output
+//! is
 //!
 //! `y[n, o, p] = bias[o] + Σ_{c < Cg} Σ_{k < kernel} w[o, c, k] · x[n, g(o) Cg + c, p · stride + k · dilation - padding]`
 //!
-//! where `x` is zero outside of itself and `g(o)` is the group of the output channel. The transposed convolution is the
+//! where `x` is zero outside of its bounds, and `g(o)` is the group of the output channel. The transposed convolution is the
 //! backward pass with respect to `x`, so it has no kernels of its own.
 
 #[cfg(not(feature = "testing"))]
@@ -30,13 +31,13 @@ use tomograd_core::{Error, Result, element_count};
 
 use crate::Precision;
 
-/// The sizes of a convolution. The output's spatial size follows from them: [`ConvShape::output`]. What is computed from them
-/// is right for sizes that pass [`check`](Self::check).
+/// The sizes of a convolution. The output's spatial size follows from them: [`ConvShape::output`]. The computed sizes are
+/// correct for shapes that pass [`check`](Self::check).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
-    /// How many images.
+    /// The number of images.
     pub batch: usize,
-    /// How many groups: a divisor of both numbers of channels.
+    /// The number of groups: a divisor of both numbers of channels.
     pub groups: usize,
     /// Channels of the input, all groups together.
     pub in_channels: usize,
@@ -44,27 +45,27 @@ pub struct ConvShape {
     pub out_channels: usize,
     /// Depth, height and width of the input.
     pub input: [usize; 3],
-    /// Those of the kernel.
+    /// Depth, height and width of the kernel.
     pub kernel: [usize; 3],
-    /// How far apart the outputs lie, in voxels of the input.
+    /// The distance of neighbouring outputs, in voxels of the input.
     pub stride: [usize; 3],
-    /// Zeros around the input, on each side.
+    /// The number of zeros added on each side of the input.
     pub padding: [usize; 3],
-    /// How far apart the kernel's taps lie.
+    /// The distance of neighbouring taps of the kernel.
     pub dilation: [usize; 3],
-    /// Whether a path with fewer multiplications and a larger rounding error (Winograd) may be chosen.
+    /// Whether an algorithm with fewer multiplications and a larger rounding error (Winograd) may be chosen.
     pub precision: Precision,
 }
 
-/// Padded sizes and strides are less, so that no place that is computed from them overflows.
+/// The limit of padded sizes and strides, below which no computed coordinate overflows.
 const MOST: usize = 1 << 40;
 
 impl ConvShape {
-    /// Checks that the sizes make sense: no zero kernel, stride, dilation or number of groups, groups that divide the
-    /// channels, a kernel that fits the padded input, and no size that overflows.
+    /// Checks the sizes: kernel, stride, dilation and the number of groups aren't zero, the groups divide the channels, the
+    /// kernel fits into the padded input, and no size overflows.
     ///
     /// # Errors
-    /// When they don't.
+    /// When one of these conditions isn't met.
     pub fn check(&self) -> Result<()> {
         let error = |what: String| Err(Error::shape("conv", what).shapes([&self.input[..], &self.kernel[..]]));
         let divides = |channels: usize| self.groups != 0 && channels.is_multiple_of(self.groups);
@@ -133,22 +134,22 @@ impl ConvShape {
         self.output().iter().product()
     }
 
-    /// Numbers in the input.
+    /// The number of elements of the input.
     pub fn input_count(&self) -> usize {
         self.batch * self.in_channels * self.input_voxels()
     }
 
-    /// Numbers in the output.
+    /// The number of elements of the output.
     pub fn output_count(&self) -> usize {
         self.batch * self.out_channels * self.output_voxels()
     }
 
-    /// Numbers in the weights: (out channels, in channels of a group, kernel).
+    /// The number of elements of the weights: (output channels, input channels of a group, kernel).
     pub fn weight_count(&self) -> usize {
         self.out_channels * self.group_inputs() * self.taps()
     }
 
-    /// Multiply-adds of the forward pass, padding included; each backward pass has as many. `usize::MAX` beyond that.
+    /// Multiply-adds of the forward pass, padding included; each backward pass has as many. Saturates at `usize::MAX`.
     pub fn multiply_adds(&self) -> usize {
         self.output_count().saturating_mul(self.group_inputs()).saturating_mul(self.taps())
     }

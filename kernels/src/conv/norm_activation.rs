@@ -5,12 +5,12 @@ use tomograd_core::{Result, Tensor};
 use super::{Conv, cpu};
 use crate::{Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, SavedUntil, check, norm::Norm};
 
-/// y = activation(norm(conv(x))) in one operation: the convolution's store takes the moments for the norm, and for the
-/// backward run only the convolution's inputs, its output and the statistics are kept. y is made again from these when an
-/// operation that follows needs it ([`Op::recompute`]).
+/// y = activation(norm(conv(x))) as one operation. The epilogue of the convolution computes the moments for the norm. For the
+/// backward pass, only the convolution's inputs, its output and the statistics are saved. If a later operation needs y in its
+/// backward pass, y is recomputed from these ([`Op::recompute`]).
 ///
-/// Inputs: those of the convolution, then those of the norm after its x. With statistics that are given
-/// ([`Statistics::Running`](crate::norm::Statistics::Running)) the norm is folded into the convolution's store.
+/// Inputs: those of the convolution, then those of the norm except its x. With given statistics
+/// ([`Statistics::Running`](crate::norm::Statistics::Running)), inference folds the norm into the convolution's epilogue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvNormActivation {
     /// The convolution.
@@ -24,7 +24,7 @@ impl ConvNormActivation {
         self.conv.input_count()
     }
 
-    /// The norm's inputs: z and what follows the convolution's.
+    /// The metadata of the norm's inputs: z, and the inputs after those of the convolution.
     fn norm_metas(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
         let conv_inputs = &inputs[..self.conv_inputs()];
         let z = self.conv.output(conv_inputs, &self.conv.shape(conv_inputs, Precision::Fast)?);
@@ -54,7 +54,7 @@ impl Op for ConvNormActivation {
     }
 
     fn saves_input(&self, index: usize) -> bool {
-        // The bias of the convolution isn't needed, everything else is.
+        // Everything is needed except the convolution's bias.
         index <= self.conv.weight() || index >= self.conv_inputs()
     }
 
@@ -68,7 +68,7 @@ impl Op for ConvNormActivation {
         cpu::run::fused_gradients(self, context, saved, gradients, needed)
     }
 
-    /// The convolution's x is freed before its gradient is made, z before that.
+    /// z is freed before the convolution's backward pass, and x before its gradient is computed.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
     }
@@ -94,7 +94,7 @@ impl Recompute for ConvNormActivation {
 }
 
 impl ConvNormActivation {
-    /// What the norm saved, its x being z of our state.
+    /// The saved values of the norm, whose x is z in this operation's state.
     pub(super) fn norm_saved(&self, saved: &Saved) -> Result<Saved> {
         let count = self.conv_inputs();
         let inputs = std::iter::once(Some(saved.state(0)?.clone())).chain(saved.inputs[count..].iter().cloned());

@@ -11,13 +11,13 @@ use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, chec
 /// (C_out, C_in / groups, kernel...), and a bias (C_out) when `bias`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conv {
-    /// Voxels between neighbouring outputs, for each spatial axis.
+    /// The distance of neighbouring outputs in voxels, for each spatial axis.
     pub stride: Vec<usize>,
-    /// Zeros on both sides, for each spatial axis.
+    /// The number of zeros on both sides, for each spatial axis.
     pub padding: Vec<usize>,
-    /// Voxels between neighbouring taps, for each spatial axis.
+    /// The distance of neighbouring taps in voxels, for each spatial axis.
     pub dilation: Vec<usize>,
-    /// Into how many groups the channels are divided.
+    /// The number of groups into which the channels are divided.
     pub groups: usize,
     /// Whether there is a second x.
     pub two_inputs: bool,
@@ -25,7 +25,7 @@ pub struct Conv {
     pub bias: bool,
 }
 
-/// The values of the spatial axes as those of three, leading axes filled up.
+/// The values of the spatial axes extended to three axes; missing leading axes get `fill`.
 pub(super) fn three(values: &[usize], fill: usize) -> [usize; 3] {
     let mut all = [fill; 3];
     for (to, from) in all.iter_mut().rev().zip(values.iter().rev()) {
@@ -34,7 +34,7 @@ pub(super) fn three(values: &[usize], fill: usize) -> [usize; 3] {
     all
 }
 
-/// That there are as many spatial axes as convolutions have.
+/// Checks that the number of spatial axes is one to three.
 pub(super) fn check_rank(operation: &str, rank: usize) -> Result<()> {
     if (1..=3).contains(&rank) {
         return Ok(());
@@ -62,7 +62,7 @@ impl Conv {
         Ok(Self { stride: ones.clone(), padding, dilation: ones, groups: 1, two_inputs: false, bias: false })
     }
 
-    /// How many inputs it takes.
+    /// The number of inputs.
     pub fn input_count(&self) -> usize {
         2 + usize::from(self.two_inputs) + usize::from(self.bias)
     }
@@ -71,7 +71,7 @@ impl Conv {
         1 + usize::from(self.two_inputs)
     }
 
-    /// The sizes for these inputs, all checked.
+    /// Checks the inputs and returns the sizes of the convolution.
     pub(super) fn shape(&self, inputs: &[Meta], precision: Precision) -> Result<ConvShape> {
         let x = &inputs[0];
         let weight = &inputs[self.weight()];
@@ -161,7 +161,7 @@ impl Op for Conv {
         }
     }
 
-    /// x is freed before its gradient is made.
+    /// x is freed before its gradient is computed.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
     }

@@ -14,7 +14,7 @@ use crate::{
     testing::Proven,
 };
 
-/// The values of one or two inputs, their channels put together.
+/// The values of one or two inputs, with their channels concatenated.
 fn concatenated(x: &[Tensor]) -> Result<Vec<f64>> {
     let parts: Vec<Vec<f64>> = x.iter().map(Tensor::to_vec::<f64>).collect::<Result<_>>()?;
     let mut all = Vec::new();
@@ -27,7 +27,7 @@ fn concatenated(x: &[Tensor]) -> Result<Vec<f64>> {
     Ok(all)
 }
 
-/// (N, C, voxels) with a number added to each channel.
+/// (N, C, voxels) plus the bias of each channel.
 fn with_bias(values: Vec<f64>, bias: Option<&Tensor>, voxels: usize) -> Result<Vec<f64>> {
     let Some(bias) = bias else { return Ok(values) };
     let bias = bias.to_vec::<f64>()?;
@@ -42,7 +42,7 @@ fn pick(random: &mut Random, values: &[usize]) -> usize {
     values[random.below(values.len() as u64) as usize]
 }
 
-/// A random convolution at a corner, and its rank.
+/// A random convolution with sizes around block boundaries, and its rank.
 fn corner_shape(random: &mut Random) -> (usize, ConvShape) {
     loop {
         let rank = pick(random, &[1, 2, 2, 3, 3, 3]);
@@ -58,7 +58,7 @@ fn corner_shape(random: &mut Random) -> (usize, ConvShape) {
     }
 }
 
-/// No axis yet.
+/// A shape whose spatial sizes are all 1.
 fn unit_shape(random: &mut Random, groups: usize, group_inputs: usize, group_outputs: usize) -> ConvShape {
     ConvShape {
         batch: pick(random, &[1, 1, 2]),
@@ -74,7 +74,7 @@ fn unit_shape(random: &mut Random, groups: usize, group_inputs: usize, group_out
     }
 }
 
-/// A kernel, and padding so that it fits an axis of `size`, on which it may be the larger one.
+/// Sets a kernel for an axis of `size`, which may be smaller than the kernel, and enough padding for the kernel to fit.
 fn tap_corner(random: &mut Random, shape: &mut ConvShape, axis: usize, size: usize, kernels: &[usize]) {
     let kernel = pick(random, kernels);
     let (stride, dilation) = (pick(random, &[1, 1, 2, 3]), pick(random, &[1, 1, 2]));
@@ -85,7 +85,7 @@ fn tap_corner(random: &mut Random, shape: &mut ConvShape, axis: usize, size: usi
     (shape.stride[axis], shape.dilation[axis]) = (stride, dilation);
 }
 
-/// One long axis and others of a few voxels, mostly 1, under a kernel that may be larger; few channels, or as many groups.
+/// One long axis and others of a few voxels, mostly 1, with a kernel that may be larger; few channels, or one for each group.
 fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
     let (groups, inputs, outputs) = match random.below(5) {
         0..3 => (pick(random, &[2, 3]), 1, pick(random, &[1, 1, 2, 4, 5])),
@@ -93,13 +93,13 @@ fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
         _ => (pick(random, &[1, 2]), pick(random, &[2, 3]), pick(random, &[1, 2, 3])),
     };
     let mut shape = unit_shape(random, groups, inputs, outputs);
-    // Mostly rows, along which vectors run.
+    // Mostly the last axis is long, along which vectors run.
     let long = if random.bernoulli(0.5) { 2 } else { 3 - rank + random.below(rank as u64) as usize };
     let plain = random.bernoulli(0.5);
     for axis in 3 - rank..3 {
         let size = if axis == long { testing::around(random, &AXIS_BLOCKS) } else { pick(random, &[1, 1, 1, 2, 5]) };
         if plain {
-            // Nothing but a kernel that keeps the size.
+            // Only a kernel, with the padding that keeps the size.
             let tall = testing::around(random, &TAP_BLOCKS[1..]);
             let kernel = if axis == long { pick(random, &[1, 3, 5]) } else { pick(random, &[3, 5, tall]) | 1 };
             (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (size, kernel, kernel / 2);
@@ -111,7 +111,8 @@ fn axis_corner(random: &mut Random, rank: usize) -> ConvShape {
     shape
 }
 
-/// As many groups as channels, and columns of so many taps that their weights are in registers in groups; all taps see voxels.
+/// One input channel in each group, and columns of so many taps that their weights are held in registers in several groups.
+/// Every tap reads some voxels.
 fn tall_corner(random: &mut Random, rank: usize) -> ConvShape {
     let (groups, outputs) = (pick(random, &[2, 3]), pick(random, &[1, 1, 2]));
     let mut shape = unit_shape(random, groups, 1, outputs);
@@ -127,14 +128,14 @@ fn tall_corner(random: &mut Random, rank: usize) -> ConvShape {
     shape
 }
 
-/// Channels at the end of a block, on few voxels.
+/// Numbers of channels around block boundaries, with few voxels.
 fn channel_corner(random: &mut Random, rank: usize) -> ConvShape {
     let mut channels = [(); 2].map(|()| 1 + random.below(3) as usize);
     channels[random.below(2) as usize] = testing::around(random, &CHANNEL_BLOCKS);
     let groups = pick(random, &[1, 1, 2]);
     let mut shape = unit_shape(random, groups, channels[0], channels[1]);
     if random.bernoulli(0.2) {
-        // As many groups as channels.
+        // One input channel in each group.
         shape.groups = shape.in_channels;
         shape.out_channels = pick(random, &[1, 2, 5]) * shape.groups;
     }
@@ -145,15 +146,15 @@ fn channel_corner(random: &mut Random, rank: usize) -> ConvShape {
     shape
 }
 
-/// What goes by Winograd's way in f32, with planes at the end of a tile.
+/// Shapes for which Winograd's path is possible in f32, with planes around tile boundaries.
 fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
-    // Both around sixteen, or one around a strip.
+    // Both numbers of channels around sixteen, or one around a strip.
     let mut channels = [(); 2].map(|()| testing::around(random, &CHANNEL_BLOCKS[1..2]).max(16));
     if random.bernoulli(0.3) {
         channels[random.below(2) as usize] = testing::around(random, &CHANNEL_BLOCKS[2..3]);
     }
     let mut shape = unit_shape(random, 1, channels[0], channels[1]);
-    // Of several planes smaller ones, which aren't too much work.
+    // With several planes, smaller ones, to limit the work.
     let planes = if rank == 3 { &PLANE_BLOCKS[..2] } else { &PLANE_BLOCKS[..] };
     for axis in 1..3 {
         let padding = pick(random, &[0, 1, 1, 2]);
@@ -169,8 +170,8 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
     shape
 }
 
-/// A random convolution that fits within a few thousand multiplications, and its rank. Every second is a corner: there are
-/// several paths to reach.
+/// A random convolution of at most a few thousand multiplications, and its rank. Every second one has sizes around block
+/// boundaries, since there are several paths to test.
 pub(super) fn random_shape(random: &mut Random) -> (usize, ConvShape) {
     if random.bernoulli(0.5) {
         return corner_shape(random);
@@ -299,7 +300,7 @@ impl Proven for ConvTranspose {
         let output_padding = (from..3).map(|axis| random.below(shape.stride[axis] as u64) as usize).collect();
         let op = Self {
             stride: shape.stride[from..].to_vec(),
-            // Much padding could leave nothing.
+            // Padding is limited so that the output isn't empty.
             padding: (from..3)
                 .map(|axis| {
                     let reach = shape.dilation[axis] * (shape.kernel[axis] - 1);
@@ -322,7 +323,7 @@ impl Proven for ConvTranspose {
 }
 
 impl Proven for ConvNormActivation {
-    /// As the norm; the convolution's own 8 are in the scale.
+    /// As for the norm; the convolution's own tolerance of 8 is part of the scale.
     const TOLERANCE: f64 = 64.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -331,8 +332,8 @@ impl Proven for ConvNormActivation {
         self.norm.reference(&[&z[..], &inputs[count..]].concat())
     }
 
-    /// The convolution's rounding comes first, δ at most for each z: it moves a mean by δ and, through the deviation, x̂ by
-    /// |x̂| δ / deviation more, the deviation being at least √ε. The norm adds its own.
+    /// The rounding error of the convolution comes first, at most δ for each z. It changes a mean by up to δ and, through the
+    /// deviation (at least √ε), x̂ by up to another |x̂| δ / deviation. The norm adds its own error.
     fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
         let count = self.conv.input_count();
         let z = self.conv.reference(&inputs[..count])?;
@@ -347,7 +348,7 @@ impl Proven for ConvNormActivation {
         let mut scales = Vec::new();
         for (k, (own, y)) in own.iter().zip([&plain[..1], &reference[1..]].concat()).enumerate() {
             let (own, y) = (own.to_vec::<f64>()?, y.to_vec::<f64>()?);
-            // The variance moves by 2 deviations times δ, twice for a count of 2.
+            // The variance changes by up to 2 deviations times δ, twice that for a count of 2.
             let moved = |y: f64| [through(y), delta, 4.0 * delta * y.max(0.0).sqrt() + delta * delta][k];
             let both: Vec<f64> = own.iter().zip(y).map(|(own, y)| own + moved(y)).collect();
             scales.push(Tensor::from_slice(&both, reference[k].shape(), Device::Cpu)?);
@@ -356,7 +357,7 @@ impl Proven for ConvNormActivation {
     }
 
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
-        // Not the longest axes: the norm's reference takes a set at a time.
+        // Long axes are excluded: the norm's reference is slow for large sets.
         let (conv, mut inputs, shape) = loop {
             let (conv, inputs) = Conv::random(random)?;
             let shape = conv.shape(&metas(&inputs), Precision::Strict)?;

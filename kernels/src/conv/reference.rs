@@ -1,19 +1,19 @@
-//! Convolution by the plainest loops, in f64; what the tests compare everything with.
+//! Convolution with simple loops in f64: the reference of all tests.
 //!
-//! Each function gives the result and beside it the same sum of absolute values, to which rounding errors are proportional.
+//! Each function returns the result and the same sum of absolute values, to which rounding errors are proportional.
 
 use tomograd_core::{Error, Result, room_for};
 
 use super::ConvShape;
 use crate::simd::Real;
 
-/// A sum and the same sum of absolute values, for each number.
+/// For each element: the sum, and the sum of the absolute values of its terms.
 type Sums = (Vec<f64>, Vec<f64>);
 
-/// How many numbers a tensor of a shape has.
+/// The function that gives the number of elements of a tensor of a shape.
 type Count = fn(&ConvShape) -> usize;
 
-/// Zeros for a shape that is sound, and for operands whose lengths fit it.
+/// Zeros for the output, after checking the shape and the lengths of the operands.
 fn zeros(shape: &ConvShape, count: Count, operands: [(usize, Count); 2]) -> Result<Sums> {
     shape.check()?;
     for (length, count) in operands {
@@ -35,7 +35,7 @@ fn products(shape: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
     let [od, oh, ow] = shape.output();
     let [kd, kh, kw] = shape.kernel;
     let (cg, og) = (shape.group_inputs(), shape.group_outputs());
-    // Where tap k of output position p reads along an axis, if that is inside the input.
+    // The source coordinate of tap k at output position p along an axis, or `None` outside of the input.
     let source = |axis: usize, p: usize, k: usize, size: usize| {
         (p * shape.stride[axis] + k * shape.dilation[axis]).checked_sub(shape.padding[axis]).filter(|&i| i < size)
     };
@@ -67,7 +67,7 @@ fn positions([d, h, w]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize
 /// The output, without bias.
 ///
 /// # Errors
-/// When the shape isn't sound, an operand doesn't fit it, or memory runs out.
+/// When the shape is invalid, an operand doesn't fit it, or memory runs out.
 pub fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T]) -> Result<Sums> {
     let operands = [(x.len(), ConvShape::input_count as Count), (w.len(), ConvShape::weight_count)];
     let mut out = zeros(shape, ConvShape::output_count, operands)?;
@@ -78,7 +78,7 @@ pub fn forward<T: Real>(shape: &ConvShape, x: &[T], w: &[T]) -> Result<Sums> {
 /// The gradient with respect to the input.
 ///
 /// # Errors
-/// When the shape isn't sound, an operand doesn't fit it, or memory runs out.
+/// When the shape is invalid, an operand doesn't fit it, or memory runs out.
 pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Result<Sums> {
     let operands = [(dy.len(), ConvShape::output_count as Count), (w.len(), ConvShape::weight_count)];
     let mut out = zeros(shape, ConvShape::input_count, operands)?;
@@ -89,7 +89,7 @@ pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], w: &[T]) -> Result<Su
 /// The gradient with respect to the weights.
 ///
 /// # Errors
-/// When the shape isn't sound, an operand doesn't fit it, or memory runs out.
+/// When the shape is invalid, an operand doesn't fit it, or memory runs out.
 pub fn backward_weights<T: Real>(shape: &ConvShape, x: &[T], dy: &[T]) -> Result<Sums> {
     let operands = [(x.len(), ConvShape::input_count as Count), (dy.len(), ConvShape::output_count)];
     let mut out = zeros(shape, ConvShape::weight_count, operands)?;

@@ -1,4 +1,4 @@
-//! Convolutions of all shapes against the reference, on every instruction set, thread count and order, with equal bits.
+//! Compares convolutions of all shapes with the reference, and their bits between instruction sets, thread counts and orders.
 
 use super::cpu::{Activation, Epilogue, Inputs, Outputs, Path, backward_bias, forward, transposed_forward};
 use super::{ConvShape, proofs::random_shape, reference};
@@ -14,7 +14,7 @@ fn numbers<T: Real>(count: usize, seed: u64) -> Vec<T> {
     (0..count).map(|_| T::from_f64(random.uniform_in(-1.0, 1.0))).collect()
 }
 
-/// Every way to run the same thing: the first is what the others must equal. Portable is slow; big shapes leave it out.
+/// The settings under which results must be bitwise equal. Portable code is slow, so large shapes leave it out.
 fn ways(portable: bool) -> Vec<Settings> {
     let mut ways = Vec::new();
     for isa in Isa::available().filter(|&isa| portable || isa != Isa::Portable) {
@@ -25,7 +25,7 @@ fn ways(portable: bool) -> Vec<Settings> {
     ways
 }
 
-/// Runs `f` in every way, checks that the bits are equal, and gives the result.
+/// Runs `f` under all settings, checks that the results are bitwise equal, and returns the result.
 fn in_all_ways<T: Real>(portable: bool, what: &str, f: impl Fn() -> Vec<T>) -> Vec<T> {
     let mut first: Option<Vec<T>> = None;
     for way in ways(portable) {
@@ -39,8 +39,8 @@ fn in_all_ways<T: Real>(portable: bool, what: &str, f: impl Fn() -> Vec<T>) -> V
     first.unwrap_or_default()
 }
 
-/// Sums of up to `length` products that are one chain, or some chains added up: |error| ≤ c length ε Σ|a||b|, with c = 0.51.
-/// `extra` is a number that was added.
+/// Checks sums of up to `length` products, computed as one chain or as a sum of chains: |error| ≤ c length ε Σ|a||b|, with
+/// c = 0.51. `extra` is a value that was added to the sum.
 fn assert_close<T: Real>(
     what: &str,
     got: &[T],
@@ -71,7 +71,7 @@ fn split<T: Copy>(data: &[T], batch: usize, channels: usize, first: usize, voxel
     (a, b)
 }
 
-/// By every path that suits, not only by the one that would be chosen.
+/// Checks every path that can compute the shape, not only the chosen one.
 fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
     for path in Path::ALL.into_iter().filter(|path| path.suits::<T>(&shape)) {
         check_path::<T>(path, shape, first, seed, portable);
@@ -80,7 +80,7 @@ fn check<T: Real>(shape: ConvShape, first: usize, seed: u64, portable: bool) {
 
 fn check_path<T: Real>(path: Path, shape: ConvShape, first: usize, seed: u64, portable: bool) {
     let name = format!("{} {path} {shape:?} first {first}", T::NAME);
-    // The transforms' own rounding, relative to the sum of absolute products.
+    // The rounding error of the transforms, relative to the sum of absolute products.
     let extra_length = if path == Path::Winograd { 60 } else { 0 };
     let x = numbers::<T>(shape.input_count(), seed);
     let w = numbers::<T>(shape.weight_count(), seed + 1);
@@ -137,7 +137,7 @@ fn check_path<T: Real>(path: Path, shape: ConvShape, first: usize, seed: u64, po
     assert_close(&name, &db, &exact, 4096, |_| 0.0);
 }
 
-/// The whole epilogue, and the moments, by every path that suits.
+/// Checks the whole epilogue and the moments, for every path that can compute the shape.
 fn check_epilogue<T: Real>(shape: ConvShape, seed: u64) {
     for path in Path::ALL.into_iter().filter(|path| path.suits::<T>(&shape)) {
         check_epilogue_path::<T>(path, shape, seed);
@@ -148,7 +148,7 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
     let x = numbers::<T>(shape.input_count(), seed);
     let w = numbers::<T>(shape.weight_count(), seed + 1);
     let c = shape.out_channels;
-    // A large bias: moments that subtract two large numbers would show it.
+    // A large bias reveals moments that are computed as a difference of two large numbers.
     let bias: Vec<T> = (0..c).map(|i| T::from_f64(100.0 + i as f64)).collect();
     let [center, scale, shift] = [2, 3, 4].map(|k| numbers::<T>(c, seed + k));
     let exact = reference::forward(&shape, &x, &w).unwrap();
@@ -210,7 +210,7 @@ fn shapes() -> impl Strategy<Value = (ConvShape, usize)> {
         |((batch, groups, inputs, outputs), z, y, x, [flat_z, flat_y], first)| {
             let flat = (1, 1, 1, 0, 1);
             let axes = [if flat_z { flat } else { z }, if flat_z && flat_y { flat } else { y }, x];
-            // Room for the kernel, so that the shape is valid.
+            // Large enough for the kernel, so that the shape is valid.
             let input = axes.map(|(size, kernel, _, padding, dilation)| {
                 size.max((dilation * (kernel - 1) + 1usize).saturating_sub(2 * padding))
             });
@@ -278,10 +278,10 @@ fn winograd_layers_are_right() {
         (padded(shape(1, [24, 20], [4, 6, 11], [2, 3, 3], 1), [0, 2, 0]), 5, false),
         (ConvShape { groups: 2, ..shape(1, [34, 36], [3, 6, 8], [3; 3], 1) }, 18, false),
         (shape(1, [130, 16], [3, 18, 8], [3; 3], 1), 0, false),
-        // A box of many planes: those that a step shares with the one before stay.
+        // Boxes of many planes: the planes that a step shares with the previous one are reused.
         (shape(1, [16, 16], [40, 16, 17], [3; 3], 1), 4, false),
         (shape(2, [16, 20], [19, 13, 14], [2, 3, 3], 1), 4, false),
-        // Output channels in parts.
+        // The output channels are divided into parts.
         (shape(1, [16, 130], [3, 4, 5], [3; 3], 1), 0, false),
     ];
     for (seed, (shape, first, portable)) in shapes.into_iter().enumerate() {
@@ -309,7 +309,7 @@ fn the_model_chooses_what_is_fast_and_what_is_allowed() {
     assert!(error.unwrap_err().to_string().contains("winograd"), "a path that doesn't suit is an error");
 }
 
-/// What the documentation of [`Precision::Fast`] says of one voxel that is far larger than its neighbours, or isn't a number.
+/// Verifies the documentation of [`Precision::Fast`] for a voxel that is far larger than its neighbours, or not finite.
 #[test]
 fn an_outlier_reaches_three_voxels_of_a_winograd_plane() {
     let shape = shape(1, [16, 16], [3, 19, 22], [3; 3], 1);
@@ -332,7 +332,7 @@ fn an_outlier_reaches_three_voxels_of_a_winograd_plane() {
         let mut x = noise.clone();
         x[flat] = size;
         let exact = reference::forward(&shape, &x, &w).unwrap().0;
-        // How far an output is from the outlier: along H and W, and along D.
+        // The distance of an output from the outlier: along D, and along H and W.
         let far = |i: usize| [i / 418 % 3, i / 22 % 19, i % 22].map(|v| v as isize);
         let distances = |i: usize| {
             let [z, y, x] = far(i);
@@ -366,7 +366,7 @@ fn an_outlier_reaches_three_voxels_of_a_winograd_plane() {
             x[flat] = size;
         }
     }
-    // The documentation isn't idle.
+    // The documented bound is tight.
     assert!(worst > bound / 32.0, "{worst} is far below {bound}");
     assert_eq!(farthest, 3);
 }
@@ -385,10 +385,10 @@ fn depthwise_layers_are_right() {
         deep(2, 1, shape(1, [1, 1], [1, 20, 40], [1, 7, 7], 1)),
         deep(2, 3, shape(2, [1, 1], [1, 1, 40], [1, 1, 5], 1)),
         deep(2, 1, ConvShape { dilation: [2; 3], padding: [2; 3], ..shape(1, [1, 1], [6, 5, 8], [3; 3], 1) }),
-        // More rows of taps than a group has, tiles of every size, a pitch that would be 128.
+        // More rows of taps than a group holds, tiles of every size, a pitch that would be 128.
         deep(2, 1, shape(1, [1, 1], [3, 25, 121], [1, 9, 5], 1)),
         deep(2, 1, shape(1, [1, 1], [1, 1, 300], [1, 1, 3], 1)),
-        // A source that is larger than the output, and planes of it that nothing reads.
+        // A source that is larger than the output, with planes that no tap reads.
         deep(3, 1, ConvShape { padding: [0; 3], ..shape(1, [1, 1], [5, 9, 20], [2, 4, 5], 1) }),
         deep(2, 1, ConvShape { stride: [4, 1, 3], ..shape(2, [1, 1], [9, 6, 20], [3; 3], 1) }),
     ];
@@ -401,7 +401,7 @@ fn depthwise_layers_are_right() {
     check::<f32>(deep(2, 1, shape(1, [1, 1], [60, 60, 60], [3; 3], 1)), 1, 9, false);
 }
 
-/// A single row of outputs that several rows of taps read: it can't be cut into pieces that lie below each other.
+/// A single row of outputs that several rows of taps read: it can't be cut into pieces that serve as rows of a strip.
 #[test]
 fn the_weights_of_a_depthwise_kernel_higher_than_its_output_are_right() {
     let base = shape(1, [2, 2], [1, 1, 17], [1, 3, 1], 1);
@@ -480,7 +480,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(run(&x, &w, None, 127).is_err());
 }
 
-/// Parts of the paths that only some kernels use: an operation's forty cases must come there.
+/// Some parts of the paths are used by few kernels only; the forty random cases of an operation must reach them.
 #[test]
 fn random_shapes_reach_all_parts_of_a_path() {
     let mut random = Seed::new(1).random();
@@ -489,7 +489,7 @@ fn random_shapes_reach_all_parts_of_a_path() {
         let shape = ConvShape { precision: Precision::Fast, ..random_shape(&mut random).1 };
         let path = Path::choose::<f32>(&shape);
         planes += usize::from(path == Path::Winograd && shape.kernel[0] == 3);
-        // Rows of taps in two groups, of which both see voxels.
+        // Rows of taps in two groups, both of which read voxels.
         let tall = shape.kernel[1] > 7 && shape.stride[1] == 1 && shape.dilation[1] == 1;
         groups += usize::from(path == Path::Depthwise && tall && shape.input[1] > shape.kernel[1] / 2);
     }

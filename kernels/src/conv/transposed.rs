@@ -14,15 +14,15 @@ use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, chec
 /// axis the output has (size − 1) · stride − 2 · padding + dilation · (kernel − 1) + output padding + 1 voxels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvTranspose {
-    /// Voxels between the places of neighbouring inputs, for each spatial axis.
+    /// The distance of neighbouring inputs in the output in voxels, for each spatial axis.
     pub stride: Vec<usize>,
-    /// Voxels cut off on both sides, for each spatial axis.
+    /// The number of voxels cut off on both sides, for each spatial axis.
     pub padding: Vec<usize>,
-    /// Voxels added at the end, for each spatial axis; fewer than the stride.
+    /// The number of voxels added at the end, for each spatial axis; less than the stride.
     pub output_padding: Vec<usize>,
-    /// Voxels between neighbouring taps, for each spatial axis.
+    /// The distance of neighbouring taps in voxels, for each spatial axis.
     pub dilation: Vec<usize>,
-    /// Into how many groups the channels are divided.
+    /// The number of groups into which the channels are divided.
     pub groups: usize,
     /// Whether there is a bias.
     pub bias: bool,
@@ -53,7 +53,7 @@ impl ConvTranspose {
         2 + usize::from(self.bias)
     }
 
-    /// The convolution whose backward pass this is: its input is our output.
+    /// The convolution whose backward pass this operation is: the input of the convolution is the output of this operation.
     pub(super) fn shape(&self, inputs: &[Meta], precision: Precision) -> Result<ConvShape> {
         let (x, weight) = (&inputs[0], &inputs[1]);
         let rank = check::spatial("conv_transpose", x)?;
@@ -134,7 +134,7 @@ impl Op for ConvTranspose {
         cpu::run::transposed_gradients(self, context, saved, &gradients, needed)
     }
 
-    /// x is freed before its gradient is made.
+    /// x is freed before its gradient is computed.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
     }

@@ -1,5 +1,5 @@
-//! Cumulative sums on the CPU: a chunk owns whole planes (the axis and what lies behind it), and goes through each by blocks of
-//! columns whose sums stay in the L1 cache.
+//! Cumulative sums on the CPU. A chunk owns whole planes (the axis and the axes after it), and processes each plane in blocks
+//! of columns whose running sums stay in the L1 cache.
 
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
@@ -8,7 +8,7 @@ use crate::{
     simd::Real,
 };
 
-/// Elements of a parallel chunk, about.
+/// The approximate number of elements of a parallel chunk.
 pub(super) const GRAIN: usize = 1 << 14;
 /// Columns of a block.
 pub(super) const BLOCK: usize = 256;
@@ -43,6 +43,6 @@ pub(super) fn sum<T: Real>(x: &Tensor, axis: usize, reverse: bool) -> Result<Ten
         }
     })?;
     drop(target);
-    // SAFETY: the chunks cover all planes, and of each every row and column is written.
+    // SAFETY: the chunks cover all planes, and every row and column of a plane is written.
     Ok(unsafe { builder.assume_init() })
 }

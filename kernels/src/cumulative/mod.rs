@@ -1,4 +1,4 @@
-//! Sums of all elements up to each.
+//! Cumulative sums.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -10,13 +10,13 @@ use tomograd_core::{Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 
-/// `y[.., i, ..] = Σ_{j ≤ i} x[.., j, ..]` along `axis`, or the sum over j ≥ i in reverse. Input: x, floating point. Sums are
-/// made in f64. Its gradient is the same sum the other way round.
+/// `y[.., i, ..] = Σ_{j ≤ i} x[.., j, ..]` along `axis`; in reverse, the sum over j ≥ i. Input: x, floating point. The sums
+/// are accumulated in f64. The gradient is the same sum in the other direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CumulativeSum {
     /// The axis along which the elements are added.
     pub axis: usize,
-    /// Whether the sum begins at the end of the axis.
+    /// Whether the sum starts at the end of the axis.
     pub reverse: bool,
 }
 

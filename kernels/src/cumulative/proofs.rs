@@ -21,7 +21,7 @@ impl Proven for CumulativeSum {
         Ok((Self { axis, reverse: random.bernoulli(0.5) }, vec![testing::values(random, &shape)?]))
     }
 
-    /// As for a sum: one rounding for f32, as many as there are terms for f64.
+    /// As for a sum: one rounding for f32, one for each term for f64.
     fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
         let magnitude = self.reference(&[testing::map(&inputs[0], f64::abs)?])?;
         let terms = inputs[0].shape()[self.axis].max(1) as f64;

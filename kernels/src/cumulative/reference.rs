@@ -1,4 +1,4 @@
-//! Reference: every sum from its first term on.
+//! Reference: each sum from the previous one.
 
 use tomograd_core::{Result, Tensor};
 
@@ -8,7 +8,7 @@ pub(super) fn sum(op: &CumulativeSum, x: &Tensor) -> Result<Vec<Tensor>> {
     let (size, inner) = (x.shape()[op.axis], x.shape()[op.axis + 1..].iter().product::<usize>());
     let mut values = x.to_vec::<f64>()?;
     for p in 0..values.len() {
-        // The element before it in the order of the sum is done when its own turn comes.
+        // The previous element in the order of summation is complete when an element is visited.
         let p = if op.reverse { values.len() - 1 - p } else { p };
         let i = p / inner % size;
         if op.reverse && i + 1 < size {

@@ -1,4 +1,4 @@
-//! Dropout on the CPU: the draws follow one another, since a stream is cheapest to read in sequence.
+//! Dropout on the CPU. The draws are sequential, since a random stream is cheapest to read in sequence.
 
 use tomograd_core::{Element, Result, Tensor, TensorBuilder};
 

@@ -1,4 +1,4 @@
-//! Dropout: elements, or whole channels, set to zero at random.
+//! Dropout: sets elements or whole channels to zero at random.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -10,21 +10,21 @@ use tomograd_core::{Error, Result, Seed, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check};
 
-/// y = x · m, m being 0 with probability p and 1 / (1 − p) otherwise (Srivastava et al. 2014); with `whole_channels` one m for
-/// each channel of (N, C, ...) (Tompson et al. 2015). Draw i of the seed's stream belongs to element, or channel, i in row-major
-/// order; the backward run draws again, so nothing is saved.
+/// y = x · m, where m is 0 with probability p and 1 / (1 − p) otherwise (Srivastava et al. 2014); with `whole_channels`, one
+/// m for each channel of (N, C, ...) (Tompson et al. 2015). Draw i of the seed's stream belongs to element or channel i in
+/// row-major order. The backward pass draws again, so nothing is saved.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
-    /// Where the draws come from.
+    /// The seed of the draws.
     pub seed: Seed,
-    /// p, from 0 to below 1.
+    /// p, at least 0 and less than 1.
     pub probability: f64,
     /// Whether the elements of a channel share a draw.
     pub whole_channels: bool,
 }
 
 impl Dropout {
-    /// How many draws there are, and how many elements in sequence share one.
+    /// The number of draws, and the number of consecutive elements that share a draw.
     fn draws(&self, shape: &[usize]) -> (usize, usize) {
         let leading = if self.whole_channels { shape.len().min(2) } else { shape.len() };
         (shape[..leading].iter().product(), shape[leading..].iter().product())

@@ -1,4 +1,4 @@
-//! Reference dropout: all draws first, then one product an element.
+//! Reference dropout: first all draws, then a product for each element.
 
 use tomograd_core::{Result, Tensor};
 

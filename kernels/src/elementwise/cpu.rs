@@ -1,4 +1,4 @@
-//! Chains on the CPU: blocks that stay in the L1 cache, one pass over memory.
+//! Chains on the CPU: a single pass over memory, in blocks that stay in the L1 cache.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -54,7 +54,7 @@ fn wrong(dtype: DType) -> Error {
     Error::new(ErrorKind::DType, "chain", format!("no kernel for {dtype}"))
 }
 
-/// An input, broadcast: a whole row-major slice, or strides over the common shape.
+/// A broadcast input: a contiguous slice, or strides over the common shape.
 struct Operand<'a, T> {
     elements: &'a [T],
     view: Tensor,
@@ -66,7 +66,8 @@ impl<'a, T: Real> Operand<'a, T> {
         Ok(Self { elements: tensor.as_storage_slice::<T>()?, view })
     }
 
-    /// The elements `range` of the common shape: in place where they lie so, gathered into `buffer` otherwise.
+    /// The elements `range` of the common shape: a slice of the input if they are contiguous, otherwise gathered into
+    /// `buffer`.
     fn block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [T]) -> &'b [T] {
         let layout = self.view.layout();
         if layout.is_contiguous() {
@@ -184,7 +185,7 @@ fn forward_of<T: Real>(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Res
             }
         }
     })?;
-    // SAFETY: the chunks cover all elements, and each writes its blocks wholly before the steps change them.
+    // SAFETY: the chunks cover all elements, and each block is written completely before the steps change it.
     Ok(unsafe { builder.assume_init() })
 }
 
@@ -215,7 +216,7 @@ fn backward_of<T: Real>(
     parallel_for(gradient.count(), GRAIN, |chunk| {
         let mut outs: Vec<Option<&mut [MaybeUninit<T>]>> =
             targets.iter().map(|target| target.as_ref().map(|target| target.take(chunk.clone()))).collect();
-        // Block k holds x before step k.
+        // Block k of the scratch holds the value of x before step k.
         let mut scratch = or_give_up(Scratch::<T>::new("chain", steps.len() * BLOCK));
         let before = scratch.zeroed();
         let (mut first, mut other, mut dx) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK], [T::ZERO; BLOCK]);
@@ -257,6 +258,6 @@ fn backward_of<T: Real>(
         }
     })?;
     drop(targets);
-    // SAFETY: the chunks cover all elements of every target, and each is written block by block.
+    // SAFETY: the chunks cover all elements of every target, and each chunk writes all of its blocks.
     Ok(builders.into_iter().map(|builder| builder.map(|builder| unsafe { builder.assume_init() })).collect())
 }

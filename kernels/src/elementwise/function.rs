@@ -1,10 +1,10 @@
-//! The functions of one and of two numbers that chains are made of.
+//! The functions of one and two numbers that are the steps of chains.
 
 use tomograd_core::{Element, Error, Result};
 
 use crate::simd::{Vector, math};
 
-/// A function of one number, applied element by element. NaN gives NaN, but for the power 0.
+/// A function of one number, applied elementwise. NaN gives NaN, except for the power 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Function {
     /// −x.
@@ -29,7 +29,7 @@ pub enum Function {
     Elu(f64),
     /// x · Φ(x) (Hendrycks and Gimpel 2016).
     Gelu,
-    /// The approximation of GELU by a hyperbolic tangent.
+    /// GELU, approximated with a hyperbolic tangent.
     GeluTanh,
     /// x · sigmoid(x).
     Silu,
@@ -47,10 +47,10 @@ pub enum Function {
     Add(f64),
     /// x · number.
     Multiply(f64),
-    /// x between two bounds.
+    /// x, limited to the range between two bounds.
     Clamp(f64, f64),
-    /// x to the power of a number: as repeated squares for a whole number of −64 to 64, as exp(number · log x) otherwise, which
-    /// is NaN for negative x.
+    /// x to the power of a number: by repeated squaring for an integer from −64 to 64, otherwise as exp(number · log x),
+    /// which is NaN for negative x.
     Power(f64),
 }
 
@@ -63,7 +63,7 @@ fn splat<V: Vector>(value: f64) -> V {
 }
 
 impl Function {
-    /// As the method is called.
+    /// The name of the method.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Function::Neg => "neg",
@@ -91,10 +91,10 @@ impl Function {
         }
     }
 
-    /// That the function's numbers are numbers. NaN is refused, since it would make every element NaN; infinities are allowed.
+    /// Checks that the function's numbers aren't NaN, which would make every element NaN; infinities are allowed.
     ///
     /// # Errors
-    /// When one is NaN, or the bounds of [`Clamp`](Function::Clamp) are in the wrong order.
+    /// When a number is NaN, or the bounds of [`Clamp`](Function::Clamp) are in the wrong order.
     pub(crate) fn check(self, operation: &str) -> Result<()> {
         let sound = match self {
             Function::LeakyRelu(number)
@@ -152,8 +152,8 @@ impl Function {
         }
     }
 
-    /// f'(x); at a kink, that of the right side as PyTorch has it (0 at the zero of ReLU and |x|). At NaN it is a number for
-    /// functions with kinks: there the NaN of the output is what reaches the loss, and the gradient through it.
+    /// f'(x). At a kink it has the same value as in PyTorch (0 at zero for ReLU and |x|). For functions with kinks it isn't
+    /// necessarily NaN at NaN: there the NaN output makes the loss NaN, and so the gradient that arrives here.
     #[inline(always)]
     pub fn derivative<V: Vector>(self, x: V) -> V {
         if V::CALLS { called(|x| self.inlined_derivative(x), x) } else { self.inlined_derivative(x) }
@@ -174,7 +174,7 @@ impl Function {
             Function::LeakyRelu(slope) => V::select(zero.lt(x), one, splat(slope)),
             Function::Elu(alpha) => V::select(zero.lt(x), one, math::exp(x).mul(splat(alpha))),
             Function::Gelu => {
-                // Φ(x) + x φ(x), φ being the normal density.
+                // Φ(x) + x φ(x), where φ is the normal density.
                 let density = math::exp(x.mul(x).mul(splat(-0.5))).mul(splat(0.398_942_280_401_432_7));
                 x.mul_add(density, normal_cdf(x))
             }
@@ -214,7 +214,7 @@ impl Function {
     }
 }
 
-/// A function that the compiler makes no loop of its own for.
+/// Calls a function without inlining it, so that the compiler doesn't make a separate loop for it.
 #[inline(never)]
 fn called<V: Vector>(function: impl Fn(V) -> V, x: V) -> V {
     function(x)
@@ -238,7 +238,7 @@ fn power<V: Vector>(x: V, number: f64) -> V {
     if number < 0.0 { one.div(result) } else { result }
 }
 
-/// The normal distribution function Φ.
+/// The cumulative distribution function Φ of the normal distribution.
 #[inline(always)]
 fn normal_cdf<V: Vector>(x: V) -> V {
     let half = splat::<V>(0.5);
@@ -250,7 +250,7 @@ fn gelu_argument<V: Vector>(x: V) -> V {
     x.mul(x).mul_add(splat(GELU_CUBIC), splat(1.0)).mul(x).mul(splat(SQRT_2_OVER_PI))
 }
 
-/// A function of two numbers, applied element by element.
+/// A function of two numbers, applied elementwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BinaryFunction {
     /// x + y.
@@ -265,14 +265,14 @@ pub enum BinaryFunction {
     ReverseSub,
     /// y / x.
     ReverseDiv,
-    /// The larger, or NaN if either is; at a tie both get half of the gradient.
+    /// The larger number, or NaN if either is; if both are equal, each gets half of the gradient.
     Max,
-    /// The smaller, or NaN if either is; at a tie both get half of the gradient.
+    /// The smaller number, or NaN if either is; if both are equal, each gets half of the gradient.
     Min,
 }
 
 impl BinaryFunction {
-    /// As the method is called.
+    /// The name of the method.
     pub(crate) fn name(self) -> &'static str {
         match self {
             BinaryFunction::Add => "add",
@@ -296,7 +296,8 @@ impl BinaryFunction {
             BinaryFunction::Div => x.div(y),
             BinaryFunction::ReverseSub => y.sub(x),
             BinaryFunction::ReverseDiv => y.div(x),
-            // The second operand comes through when it is NaN.
+            // `max` and `min` return the second operand if either is NaN, so a NaN in y is propagated; `select` propagates
+            // one in x.
             BinaryFunction::Max => V::select(x.eq(x), x.max(y), x),
             BinaryFunction::Min => V::select(x.eq(x), x.min(y), x),
         }

@@ -1,11 +1,11 @@
-//! A number added to counts.
+//! Adding a number to counts.
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 use super::cpu;
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check};
 
-/// x + number for x of i64: how often something happened. A sum beyond i64 is an error. It has no gradient.
+/// x + number for x of i64, for counters. Overflow is an error. It has no gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Increment(pub i64);
 

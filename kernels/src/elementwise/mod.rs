@@ -14,7 +14,7 @@ use crate::{Context, Cost, Forward, Meta, Op, Saved, check, reduce};
 pub use function::{BinaryFunction, Function};
 pub use increment::Increment;
 
-/// One step of a chain; x is the value so far.
+/// A step of a chain; x is the current value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Step {
     /// f(x).
@@ -23,9 +23,9 @@ pub enum Step {
     Binary(BinaryFunction, usize),
 }
 
-/// A chain of elementwise steps, computed in one pass over memory: x starts as input 0, and each step makes a new x of it,
-/// alone or with another input. Inputs are broadcast to a common shape as in NumPy. The backward run computes the
-/// intermediate values again, block by block, so nothing but the inputs is saved.
+/// A chain of elementwise steps, computed in one pass over memory. x starts as input 0, and each step computes a new x from
+/// it, alone or together with another input. Inputs are broadcast to a common shape as in NumPy. The backward pass recomputes
+/// the intermediate values block by block, so only the inputs are saved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chain {
     steps: Vec<Step>,
@@ -42,7 +42,7 @@ impl Chain {
         Self { steps: vec![Step::Binary(function, 1)] }
     }
 
-    /// This chain and then one more step.
+    /// This chain with one more step at the end.
     #[must_use]
     pub fn then(mut self, step: Step) -> Self {
         self.steps.push(step);
@@ -88,7 +88,7 @@ impl Op for Chain {
     }
 
     fn saves_input(&self, _: usize) -> bool {
-        // A sum's gradient doesn't depend on its terms.
+        // The gradient of a linear function doesn't depend on its inputs.
         let linear = |step: &Step| {
             matches!(
                 step,
@@ -110,7 +110,7 @@ impl Op for Chain {
         let inputs = if self.saves_input(0) {
             (0..needed.len()).map(|index| saved.input(index).cloned()).collect::<Result<Vec<_>>>()?
         } else {
-            // Stands for the inputs, whose values don't matter.
+            // Placeholders for the inputs, whose values aren't used.
             vec![gradient.clone(); needed.len()]
         };
         let full = cpu::backward(&self.steps, &inputs, gradient, needed)?;

@@ -6,7 +6,7 @@ use super::{BinaryFunction, Chain, Function, Increment, Step, cpu, reference};
 use crate::{testing, testing::Proven};
 
 impl Proven for Chain {
-    /// Some functions chain several roundings (GELU: an exponential of a square), and chains add theirs up.
+    /// Some functions have several roundings (GELU: the exponential of a square), and chains add them up.
     const TOLERANCE: f64 = 64.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -55,7 +55,7 @@ impl Proven for Chain {
         if random.bernoulli(0.15) {
             shape = testing::corner(random, 1, 3, &[cpu::BLOCK]);
         }
-        // Away from every kink by 0.01, and from the poles of division and logarithm.
+        // At least 0.01 away from every kink, and away from the poles of division and logarithm.
         let kinks = [-3.0, -0.5, 0.0, 0.8, 3.0];
         let apart = |x: f64| kinks.iter().fold(x, |x, kink| if (x - kink).abs() < 0.01 { kink + 0.02 } else { x });
         let mut values = testing::map(&testing::values(random, &shape)?, apart)?;
@@ -66,7 +66,8 @@ impl Proven for Chain {
         if random.bernoulli(0.4) {
             return Ok((Self::unary(first), vec![values]));
         }
-        // The second input is broadcast along some axes; it lies outside of the first one's range, so that no maximum ties.
+        // The second input is broadcast along some axes. Its values differ from all values of the first one, so that maxima
+        // have no ties.
         let narrow: Vec<usize> = shape.iter().map(|&size| if random.bernoulli(0.3) { 1 } else { size }).collect();
         let lead = random.below(narrow.len() as u64 + 1) as usize;
         let mut other = testing::map(&testing::values(random, &narrow[lead..])?, |y| y.signum() * (y.abs() + 0.5))?;

@@ -1,4 +1,4 @@
-//! Reference: one element after the other, with the standard library's functions.
+//! Reference: element by element, with the standard library's functions.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -6,7 +6,7 @@ use tomograd_core::{Result, Tensor, broadcast_shapes};
 
 use super::{BinaryFunction, Chain, Function, Step};
 
-/// erf(x) = 2/√π · e^(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (1·3·5···(2n+1)): all terms have one sign.
+/// erf(x) = 2/√π · e^(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (1·3·5···(2n+1)): all terms have the same sign.
 fn erf(x: f64) -> f64 {
     if x.is_nan() {
         return x;
@@ -23,7 +23,7 @@ fn erf(x: f64) -> f64 {
     2.0 / PI.sqrt() * (-x * x).exp() * sum
 }
 
-/// The larger number; NaN if either is (the standard library's `max` would drop it).
+/// The larger number; NaN if either is (the standard library's `max` would return the other number).
 pub(crate) fn larger(x: f64, y: f64) -> f64 {
     if x.is_nan() || x > y { x } else { y }
 }

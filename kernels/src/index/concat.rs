@@ -5,8 +5,8 @@ use tomograd_core::{Device, Error, Result, Tensor};
 use super::{check_same_dtype, check_shapes, cpu};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
-/// The inputs one after the other along `axis`: one or more tensors of one dtype whose shapes differ along it only. The
-/// gradients are views of the output's.
+/// The inputs concatenated along `axis`: one or more tensors of the same dtype whose shapes differ only along `axis`. The
+/// gradients are views of the output's gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Concat {
     /// The axis along which sizes add up.

@@ -1,4 +1,4 @@
-//! Moving elements on the CPU: chunks over the outputs, whole runs of elements where they lie together.
+//! Moving elements on the CPU: in chunks of the output, copying whole runs of contiguous elements.
 
 use tomograd_core::{DType, Element, Error, Result, Tensor, TensorBuilder};
 
@@ -12,7 +12,7 @@ use crate::{
 /// Elements of a parallel chunk.
 pub(super) const GRAIN: usize = 1 << 16;
 
-/// Indices that were checked to lie within an axis.
+/// Indices that have been checked to lie within an axis.
 pub(super) struct Indices(Tensor);
 
 impl Indices {
@@ -35,7 +35,7 @@ impl Indices {
     }
 }
 
-/// A gradient to be added up: f16 and bf16 in f32.
+/// A gradient in the dtype in which it is accumulated: f32 for f16 and bf16.
 pub(super) fn widened(gradient: &Tensor) -> Result<Tensor> {
     match gradient.dtype() {
         DType::F16 | DType::BF16 => crate::cast::cast(gradient, DType::F32),
@@ -43,8 +43,8 @@ pub(super) fn widened(gradient: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// An output like `like` whose chunks `fill` writes: it gets the first element's number and the chunk, which holds
-/// zeros.
+/// An output with the metadata of `like`, written in chunks by `fill`, which receives the index of a chunk's first element
+/// and the chunk, initialised with zeros.
 fn filled<T: Element>(like: &Meta, grain: usize, fill: impl Fn(usize, &mut [T]) + Sync) -> Result<Tensor> {
     let mut builder = TensorBuilder::<T>::new("index", &like.shape, like.device)?;
     let out = builder.uninit()?;
@@ -57,7 +57,7 @@ fn filled<T: Element>(like: &Meta, grain: usize, fill: impl Fn(usize, &mut [T]) 
         // SAFETY: the line above wrote every element of the chunk.
         fill(start, unsafe { out.assume_init_mut() });
     })?;
-    // SAFETY: the chunks cover all elements, and each is written wholly.
+    // SAFETY: the chunks cover all elements, and each writes all of its own.
     Ok(unsafe { builder.assume_init() })
 }
 
@@ -65,7 +65,7 @@ pub(super) fn concat<T: Element>(inputs: &[&Tensor], axis: usize, output: &Meta)
     let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
     let slices: Vec<&[T]> = inputs.iter().map(Tensor::as_slice::<T>).collect::<Result<_>>()?;
     let (_, size, inner) = split(&output.shape, axis);
-    // Elements of each input, and of the output, for one index of the axes before.
+    // The number of consecutive elements of each input, and of the output, for one index of the leading axes.
     let runs: Vec<usize> = inputs.iter().map(|x| x.shape()[axis] * inner).collect();
     let row = size * inner;
     filled::<T>(output, GRAIN, |start, mut out| {
@@ -98,7 +98,7 @@ pub(super) fn pad<T: Element>(pad: &Pad, x: &Tensor, output: &Meta) -> Result<Te
     let rows = (GRAIN / row.max(1)).max(1);
     filled::<T>(output, rows * row, |start, out| {
         for (r, out) in out.chunks_exact_mut(row).enumerate() {
-            // The row of the input that this row of the output shows.
+            // The row of the input that this row of the output copies.
             let (mut rest, mut from, mut stride) = (start / row + r, Some(0), 1);
             for axis in (0..last).rev() {
                 let source = pad.mode.source(rest % output.shape[axis], pad.before[axis], x.shape()[axis]);
@@ -119,7 +119,8 @@ pub(super) fn pad<T: Element>(pad: &Pad, x: &Tensor, output: &Meta) -> Result<Te
     })
 }
 
-/// The gradient of a border along one axis: each element of it is added to the element that it shows, in rising order.
+/// The gradient of padding along one axis: each element of the border is added to the element that it copied, in ascending
+/// order.
 pub(super) fn fold_border<T: Real>(
     mode: PadMode,
     gradient: &Tensor,
@@ -175,8 +176,8 @@ pub(super) fn select<T: Element>(x: &Tensor, indices: &Indices, axis: usize) -> 
     })
 }
 
-/// x with the source added at the indices, which have the source's shape or are one row for all (rank 1). A chunk owns
-/// whole planes of the axis, in which the source is added in its order.
+/// x plus the source added at the indices, which have the source's shape or are one row for all (rank 1). A chunk owns whole
+/// planes of the axis, in which the source is added in its order.
 pub(super) fn scatter_add<T: Real>(x: &Tensor, indices: &Indices, source: &Tensor, axis: usize) -> Result<Tensor> {
     let (x, source) = (x.contiguous()?, source.contiguous()?);
     let (values, added, index) = (x.as_slice::<T>()?, source.as_slice::<T>()?, indices.values()?);
@@ -211,7 +212,7 @@ pub(super) fn one_hot<T: Element>(labels: &Indices, axis: usize, output: &Meta) 
     filled::<T>(output, GRAIN, |start, mut out| {
         let mut flat = start;
         while !out.is_empty() {
-            // One class of neighbouring labels.
+            // A run of neighbouring labels for one class.
             let (row, column) = (flat / inner, flat % inner);
             let (class, first) = ((row % classes) as i64, row / classes * inner + column);
             let length = (inner - column).min(out.len());

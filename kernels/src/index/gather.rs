@@ -1,4 +1,4 @@
-//! Elements by index, and their sums into an index.
+//! Gathering elements by index, and adding elements at indices.
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
@@ -10,32 +10,33 @@ use crate::{
     op::{with_element, with_real},
 };
 
-/// `output[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`. Inputs: x of any dtype, and index, i64, whose shape is x's
-/// but along the axis; the output has the index's shape. An index outside of the axis is an error that names it.
+/// `output[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`. Inputs: x of any dtype, and index, i64, whose shape equals
+/// x's except along the axis. The output has the index's shape. An index outside of the axis is an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gather {
-    /// The axis that the index runs along.
+    /// The axis along which the indices select.
     pub axis: usize,
 }
 
-/// `output[.., i, ..] = x[.., index[i], ..]` along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside of
-/// the axis is an error that names it.
+/// `output[.., i, ..] = x[.., index[i], ..]` along `axis`. Inputs: x of any dtype, and index, i64 of rank 1. An index outside
+/// of the axis is an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexSelect {
-    /// The axis that the index runs along.
+    /// The axis along which the indices select.
     pub axis: usize,
 }
 
-/// `output = x`, and then `output[.., index[.., i, ..], ..] += source[.., i, ..]` along `axis`, i in rising order. Inputs: x,
-/// floating point; index, i64; source, of the index's shape, which is x's but along the axis. An index outside of the axis is
-/// an error that names it.
+/// `output = x`, then `output[.., index[.., i, ..], ..] += source[.., i, ..]` along `axis`, for ascending i. Inputs: x,
+/// floating point; index, i64; source, of the index's shape, which equals x's except along the axis. An index outside of the
+/// axis is an error that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScatterAdd {
-    /// The axis that the index runs along.
+    /// The axis along which the indices select.
     pub axis: usize,
 }
 
-/// The gradients of [`Gather`] and [`IndexSelect`]: for x the output's, added up at the indices; none for the index.
+/// The gradients of [`Gather`] and [`IndexSelect`]: that of x is the output's gradient added at the indices; the index has
+/// none.
 fn adjoint(
     operation: &str,
     saved: &Saved,

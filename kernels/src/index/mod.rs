@@ -1,4 +1,4 @@
-//! Operations that move elements: along an axis, by index, into a border.
+//! Operations that move elements: concatenation, indexing, padding.
 
 mod concat;
 mod cpu;
@@ -21,7 +21,7 @@ use tomograd_core::{DType, Error, ErrorKind, Result};
 
 use crate::Meta;
 
-/// That input `index` holds `dtype`.
+/// Checks that input `index` has this dtype.
 fn check_dtype(operation: &str, inputs: &[Meta], index: usize, dtype: DType) -> Result<()> {
     if inputs[index].dtype == dtype {
         return Ok(());
@@ -30,12 +30,12 @@ fn check_dtype(operation: &str, inputs: &[Meta], index: usize, dtype: DType) -> 
     Err(Error::new(ErrorKind::DType, operation, found).expected(dtype.name()))
 }
 
-/// That inputs `a` and `b` hold the same dtype.
+/// Checks that inputs `a` and `b` have the same dtype.
 fn check_same_dtype(operation: &str, inputs: &[Meta], a: usize, b: usize) -> Result<()> {
     check_dtype(operation, inputs, b, inputs[a].dtype)
 }
 
-/// That two shapes have one rank and differ along `axis` only.
+/// Checks that two shapes have the same rank and differ only along `axis`.
 fn check_shapes(operation: &str, first: &[usize], second: &[usize], axis: usize) -> Result<()> {
     let fits = first.len() == second.len()
         && first.iter().zip(second).enumerate().all(|(a, (first, second))| a == axis || first == second);
@@ -47,7 +47,7 @@ fn check_shapes(operation: &str, first: &[usize], second: &[usize], axis: usize)
         .shapes([first, second]))
 }
 
-/// The sizes before `axis`, of it, and after it.
+/// The product of the sizes before `axis`, its size, and the product of the sizes after it.
 fn split(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
 }

@@ -5,13 +5,13 @@ use tomograd_core::{DType, Device, Error, Result, Tensor};
 use super::{check_dtype, cpu};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
-/// A new axis of `classes` elements: 1 at the label, 0 elsewhere. Input: labels, i64; a label outside of 0 to classes − 1 is an
-/// error that names it and its position. It has no gradient.
+/// A new axis of `classes` elements: 1 at the label, 0 elsewhere. Input: labels, i64. A label outside of 0 to classes − 1 is
+/// an error that names it and its position. It has no gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OneHot {
     /// The size of the new axis.
     pub classes: usize,
-    /// Where the new axis goes in the output: 1 for labels (N, spatial...).
+    /// The position of the new axis in the output: 1 for labels (N, spatial...).
     pub axis: usize,
     /// The dtype of the output.
     pub dtype: DType,

@@ -1,4 +1,4 @@
-//! Borders.
+//! Padding.
 
 use tomograd_core::{Device, Error, Result, Tensor};
 
@@ -10,19 +10,20 @@ use crate::{
     op::{with_element, with_real},
 };
 
-/// What a border holds.
+/// How a border is filled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum PadMode {
-    /// One value, converted to the input's dtype.
+    /// A constant, converted to the input's dtype.
     Constant(f64),
-    /// The elements mirrored at the outermost one, which isn't repeated: c b | a b c | b a. A border is narrower than its axis.
+    /// The elements mirrored at the outermost one, which isn't repeated: c b | a b c | b a. A border must be narrower than
+    /// its axis.
     Reflect,
     /// The outermost element.
     Replicate,
 }
 
 impl PadMode {
-    /// The element of an axis of `size` that element `i` of the padded axis shows; `None` for a constant.
+    /// The element of an axis of `size` that element `i` of the padded axis copies; `None` for a constant.
     pub(super) fn source(self, i: usize, before: usize, size: usize) -> Option<usize> {
         match self {
             _ if (before..before + size).contains(&i) => Some(i - before),
@@ -35,14 +36,14 @@ impl PadMode {
     }
 }
 
-/// The input with a border: axis `a` grows by `before[a]` elements in front and `after[a]` behind. Any dtype.
+/// The padded input: axis `a` gets `before[a]` elements in front and `after[a]` elements behind. Any dtype.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pad {
-    /// The width in front, for every axis.
+    /// The number of elements in front, for every axis.
     pub before: Vec<usize>,
-    /// The width behind, for every axis.
+    /// The number of elements behind, for every axis.
     pub after: Vec<usize>,
-    /// What the border holds.
+    /// How the border is filled.
     pub mode: PadMode,
 }
 

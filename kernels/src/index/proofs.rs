@@ -5,8 +5,8 @@ use tomograd_core::{DType, Device, Random, Result, Tensor};
 use super::{Concat, Gather, IndexSelect, OneHot, Pad, PadMode, ScatterAdd, Where, cpu, reference, split};
 use crate::{testing, testing::Proven};
 
-/// A random shape of `least` to `most` axes for a case whose output has `each` elements for each of it. Now and then a parallel
-/// chunk ends within one of its rows.
+/// A random shape of `least` to `most` axes, for a case whose output has `each` elements for each of its elements. In some
+/// cases a parallel chunk ends within a row.
 fn shape_of_case(random: &mut Random, least: usize, most: usize, each: usize) -> Vec<usize> {
     if random.bernoulli(0.05) && most > 1 {
         let rows = 2 + random.below(3) as usize;
@@ -15,7 +15,7 @@ fn shape_of_case(random: &mut Random, least: usize, most: usize, each: usize) ->
     testing::shape(random, least, most)
 }
 
-/// How many indices along an axis a case has for x of `shape`: few, or around some vectors.
+/// The number of indices along an axis for x of `shape`: a few, or around the length of some vectors.
 fn length_of_case(random: &mut Random, shape: &[usize]) -> usize {
     match shape.iter().product::<usize>() {
         4096.. => random.below(5) as usize,
@@ -24,7 +24,7 @@ fn length_of_case(random: &mut Random, shape: &[usize]) -> usize {
     }
 }
 
-/// A shape, an axis of it that isn't empty, and `count` random indices along it.
+/// A random shape, and an axis of it that isn't empty.
 fn indexed(random: &mut Random) -> (Vec<usize>, usize) {
     let mut shape = shape_of_case(random, 1, 4, 1);
     let axis = random.below(shape.len() as u64) as usize;
@@ -152,7 +152,7 @@ impl Proven for Concat {
         let count = 1 + random.below(3) as usize;
         let whole = shape[axis];
         let mut input = || {
-            // Of an axis that was long, some inputs are as long, and some are parts.
+            // If the axis was long, some inputs keep its length, and others get a part of it.
             shape[axis] = match whole {
                 ..10 => random.below(6) as usize,
                 _ if random.bernoulli(0.5) => whole,

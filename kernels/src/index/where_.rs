@@ -1,11 +1,12 @@
-//! A choice between two tensors.
+//! Elementwise selection between two tensors.
 
 use tomograd_core::{DType, Device, Result, Tensor, broadcast_shapes};
 
 use super::{check_dtype, check_same_dtype, cpu};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element, reduce};
 
-/// a where the condition holds, else b. Inputs: condition, bool; a and b of one dtype. They are broadcast as in NumPy.
+/// a where the condition is true, otherwise b. Inputs: condition, bool; a and b of the same dtype. They are broadcast as in
+/// NumPy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Where;
 

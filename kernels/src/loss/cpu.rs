@@ -1,4 +1,4 @@
-//! Dice and cross-entropy on the CPU: blocks of voxels, softmax in the L1 cache, sums in f64.
+//! Dice and cross-entropy on the CPU: blocks of voxels with their softmax in the L1 cache, sums in f64.
 
 use tomograd_core::{Error, Result, Scratch, Tensor, TensorBuilder};
 
@@ -14,9 +14,9 @@ const GRAIN: usize = 1 << 14;
 /// Voxels of a block.
 pub(super) const BLOCK: usize = 256;
 
-/// The softmax of a block of voxels: `probabilities` is (classes, BLOCK), `logarithm` the log of the sum of exponentials.
+/// The softmax of a block of voxels: `probabilities` is (classes, BLOCK), `logarithm` is the log-sum-exp of each voxel.
 struct Softmax<'a, T> {
-    /// The logits of one image, (classes, voxels), from the block's first voxel on.
+    /// The logits of an image, (classes, voxels), starting with the block's first voxel.
     logits: &'a [T],
     voxels: usize,
     classes: usize,
@@ -55,7 +55,7 @@ impl<T: Real> Kernel for Softmax<'_, T> {
     }
 }
 
-/// The sizes (batch, classes, voxels), and how many chunks an image has.
+/// The sizes (batch, classes, voxels), and the number of chunks of an image.
 fn sizes(logits: &Tensor) -> (usize, usize, usize, usize) {
     let voxels: usize = logits.shape()[2..].iter().product();
     (logits.shape()[0], logits.shape()[1], voxels, voxels.div_ceil(GRAIN))
@@ -102,7 +102,7 @@ fn for_each_block<T: Real>(
     Ok(())
 }
 
-/// The loss, and as state the sums of each group.
+/// The loss, with the sums of each group as state.
 pub(super) fn forward<T: Real>(op: &DiceCe, logits: &Tensor, labels: &Tensor) -> Result<Forward> {
     let (logits, labels) = (logits.contiguous()?, labels.contiguous()?);
     let sums = sums::<T>(op, &logits, labels.as_slice::<i64>()?)?;
@@ -122,7 +122,7 @@ pub(super) fn backward<T: Real>(op: &DiceCe, saved: &Saved, gradient: &Tensor) -
     self::gradient::<T>(op, &logits, labels.as_slice::<i64>()?, &sums, gradient.to_scalar()?)
 }
 
-/// The sums of [`Sums`], one row for each group of images.
+/// The fields of [`Sums`] as a row for each group of images.
 fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Result<Vec<f64>> {
     let (batch, classes, voxels, chunks) = sizes(logits);
     check_labels(op, labels, classes)?;
@@ -159,7 +159,7 @@ fn sums<T: Real>(op: &DiceCe, logits: &Tensor, labels: &[i64]) -> Result<Vec<f64
     drop(parts);
     let groups = op.groups(batch);
     let mut rows = vec![0.0; groups * width];
-    // Images of a group lie together; without any voxel the sums stay zero.
+    // The images of a group are adjacent; without voxels the sums stay zero.
     let slots = batch * chunks / groups.max(1) * width;
     if slots > 0 {
         for (row, group) in rows.chunks_mut(width).zip(numbers.chunks_mut(slots)) {

@@ -12,35 +12,35 @@ use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 
-/// Soft Dice and cross-entropy of class logits in one pass:
+/// Soft Dice and cross-entropy of class logits, computed together:
 ///
 /// dice_weight · (1 − mean over classes c of (2 Σ p_c t_c + s) / (Σ (p_c + t_c) + s)) + ce_weight · Σ w_t (−log p_t) / Σ w_t
 ///
-/// with p the softmax over the class axis, t the one-hot label, and sums over all images and voxels whose label isn't
-/// ignored; without `batch_dice` the Dice part is instead the mean over the images, each with sums of its own. Inputs: logits
-/// (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
+/// where p is the softmax over the class axis, t the one-hot label, and the sums are over all images and voxels whose label
+/// isn't ignored. Without `batch_dice`, the Dice part is instead the mean over the images, each with its own sums. Inputs:
+/// logits (N, C, spatial...) and labels, i64 (N, spatial...). Output: the loss, of rank 0.
 ///
-/// Where nothing is there to be divided by, nothing is lost, and the gradient is zero: the cross-entropy part is 0 when Σ w_t is
-/// 0 (all voxels are ignored, or of classes of weight 0; PyTorch gives NaN), a class whose denominator is 0 (only without s)
-/// counts as 1 in the mean over the classes, and the Dice part of no images is 0. The logits of ignored voxels have no part in
-/// it, whatever they are; a NaN among the others makes the loss NaN.
+/// Where a divisor is zero, the loss and its gradient are zero: the cross-entropy part is 0 if Σ w_t is 0 (all voxels are
+/// ignored, or of classes of weight 0; PyTorch gives NaN); a class whose denominator is 0 (only possible without s) counts as
+/// 1 in the mean over the classes; and the Dice part of no images is 0. The logits of ignored voxels don't matter, whatever
+/// they are; a NaN in other logits makes the loss NaN.
 ///
 /// Milletari et al. 2016 (Dice); Isensee et al. 2021 (the sum of both).
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiceCe {
-    /// The weight of the Dice part; 0 leaves it out.
+    /// The weight of the Dice part; 0 disables it.
     pub dice_weight: f64,
-    /// The weight of the cross-entropy part; 0 leaves it out.
+    /// The weight of the cross-entropy part; 0 disables it.
     pub ce_weight: f64,
-    /// s, which keeps the quotient of an absent class defined.
+    /// s, which avoids 0/0 for an absent class.
     pub smooth: f64,
     /// Whether class 0 counts in the mean of the Dice part.
     pub include_background: bool,
-    /// Whether the Dice part sums over all images of the batch at once.
+    /// Whether the sums of the Dice part are over all images of the batch.
     pub batch_dice: bool,
-    /// Voxels with this label count in neither part.
+    /// Voxels with this label are ignored in both parts.
     pub ignore_index: Option<i64>,
-    /// w, a weight of at least 0 for each class in the cross-entropy, not all of them 0; all 1 without it.
+    /// w, the weight of each class in the cross-entropy: at least 0, and not all 0. `None` means 1 for all classes.
     pub class_weights: Option<Vec<f64>>,
 }
 
@@ -58,7 +58,7 @@ impl Default for DiceCe {
     }
 }
 
-/// The sums over all voxels, or those of one image, that the loss is made of.
+/// The sums of which the loss is computed, over all voxels or those of one image.
 #[derive(Debug, Clone)]
 struct Sums {
     /// Σ p t, Σ p and Σ t of each class.
@@ -85,12 +85,12 @@ impl Sums {
 }
 
 impl DiceCe {
-    /// That weights and s are numbers of at least 0 in f32's range, and not all classes have the weight 0.
+    /// Checks that the weights and s are at least 0 and in f32's range, and that not all classes have the weight 0.
     ///
     /// # Errors
-    /// When they aren't.
+    /// When one of these conditions isn't met.
     pub fn check_numbers(&self) -> Result<()> {
-        // Beyond f32's range, sums of weights may leave that of f64.
+        // With larger values, sums of weights could overflow f64.
         let fits = |number: f64| number >= 0.0 && (number as f32).is_finite();
         let numbers = [("dice_weight", self.dice_weight), ("ce_weight", self.ce_weight), ("smooth", self.smooth)];
         for (name, number) in numbers {
@@ -119,7 +119,7 @@ impl DiceCe {
         self.class_weights.as_ref().map_or(1.0, |weights| weights[class])
     }
 
-    /// How many groups of images have sums of their own.
+    /// The number of groups of images with separate sums.
     fn groups(&self, batch: usize) -> usize {
         if self.batch_dice { 1 } else { batch }
     }
@@ -141,7 +141,7 @@ impl DiceCe {
         if self.ce_weight != 0.0 {
             let entropy: f64 = groups.iter().map(|sums| sums.entropy).sum();
             loss += match total_weight(groups) {
-                // 0, or NaN if a logit is.
+                // The entropy is 0 here, or NaN if a logit is NaN.
                 0.0 => self.ce_weight * entropy,
                 weight => self.ce_weight * entropy / weight,
             };
@@ -149,12 +149,12 @@ impl DiceCe {
         loss
     }
 
-    /// What the Dice quotient of class `c` is divided by.
+    /// The denominator of the Dice quotient of class `c`.
     fn denominator(&self, sums: &Sums, c: usize) -> f64 {
         sums.probability[c] + sums.label[c] + self.smooth
     }
 
-    /// ∂loss/∂p of a voxel of a group is `slope[c]`, plus `bonus[c]` where c is its label.
+    /// ∂loss/∂p_c of a voxel of the group is `slope[c]`, plus `bonus[c]` if c is its label.
     fn dice_gradient(&self, sums: &Sums, groups: usize) -> (Vec<f64>, Vec<f64>) {
         let classes = sums.label.len();
         let count = ((classes - self.first_class()) * groups) as f64;
@@ -214,7 +214,7 @@ impl Op for DiceCe {
         Ok(vec![logits.with_shape([])])
     }
 
-    /// Of each group of images the sums that the loss is made of: three for each class, and two of the cross-entropy.
+    /// The sums of each group of images from which the loss is computed: three for each class, and two of the cross-entropy.
     fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
         let (batch, classes) = (inputs[0].shape[0], inputs[0].shape[1]);
         vec![inputs[0].with_shape([self.groups(batch), 3 * classes + 2]).with_dtype(DType::F64)]

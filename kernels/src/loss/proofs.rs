@@ -6,7 +6,7 @@ use super::{DiceCe, cpu, reference};
 use crate::{testing, testing::Proven};
 
 impl Proven for DiceCe {
-    /// An exponential, a logarithm and quotients of sums of f32 probabilities.
+    /// An exponential, a logarithm, and quotients of sums of f32 probabilities.
     const TOLERANCE: f64 = 64.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -35,7 +35,7 @@ impl Proven for DiceCe {
         let count = labels_shape.iter().product();
         let labels: Vec<i64> = (0..count)
             .map(|i| match ignore_index {
-                // The first stays, so that Σ w isn't zero.
+                // The first voxel isn't ignored, so that Σ w isn't zero.
                 Some(ignored) if i > 0 && random.bernoulli(0.3) => ignored,
                 _ => random.below(classes as u64) as i64,
             })

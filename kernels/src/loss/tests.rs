@@ -1,4 +1,4 @@
-//! Sums of zero: what nothing is divided by.
+//! Losses whose divisors are zero.
 
 use tomograd_core::{Device, Tensor};
 
@@ -31,7 +31,7 @@ fn classes_of_weight_zero_alone_have_no_cross_entropy() {
     for op in ways() {
         let weighted = DiceCe { class_weights: Some(vec![0.0, 1.0]), ..op.clone() };
         let dice = DiceCe { ce_weight: 0.0, ..op };
-        // Background alone.
+        // With background only, all weights are zero.
         assert_eq!(both(&weighted, &LOGITS, 2, &[0; 6], 2), both(&dice, &LOGITS, 2, &[0; 6], 2));
         let (loss, gradient) = both(&DiceCe { dice_weight: 0.0, ..weighted }, &LOGITS, 2, &[0; 6], 2);
         assert_eq!((loss, gradient), (0.0, vec![0.0; 12]));
@@ -42,9 +42,9 @@ fn classes_of_weight_zero_alone_have_no_cross_entropy() {
 fn nothing_is_lost_where_all_is_ignored() {
     for op in ways() {
         let op = DiceCe { ignore_index: Some(9), ..op };
-        // Nothing is there and nothing is predicted: every class is right.
+        // No class is present or predicted, so every class counts as correct.
         assert_eq!(both(&op, &LOGITS, 2, &[9; 6], 2), (0.0, vec![0.0; 12]), "{op:?}");
-        // Not even what isn't a number counts.
+        // A NaN in an ignored voxel doesn't matter either.
         let mut logits = LOGITS;
         logits[4] = f32::NAN;
         assert_eq!(both(&op, &logits, 2, &[9; 6], 2), (0.0, vec![0.0; 12]), "{op:?}");
@@ -55,13 +55,13 @@ fn nothing_is_lost_where_all_is_ignored() {
     }
 }
 
-/// Three classes of which one has a probability that underflows to 0 and no label, without smoothing.
+/// Three classes without smoothing; one has no label and a probability that underflows to 0.
 #[test]
 fn an_absent_class_counts_as_right() {
     let op = DiceCe { smooth: 0.0, ce_weight: 0.0, ..DiceCe::default() };
     let logits = [0.0, 0.0, 0.0, 0.0, -200.0, -200.0];
     let (loss, gradient) = both(&op, &logits, 3, &[0, 1], 1);
-    // Of classes 0 and 1: 2 · ½ / (1 + 1) each; class 2 is right.
+    // Classes 0 and 1 give 2 · ½ / (1 + 1) each; class 2 counts as 1.
     assert!((loss - (1.0 - (0.5 + 0.5 + 1.0) / 3.0)).abs() < 1e-6, "{loss}");
     assert!(gradient.iter().all(|value| value.is_finite()));
     assert_eq!(gradient[4..], [0.0, 0.0]);

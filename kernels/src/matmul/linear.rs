@@ -1,4 +1,4 @@
-//! The linear layer's product.
+//! The matrix product of a linear layer.
 
 use tomograd_core::{Error, Result, Tensor};
 

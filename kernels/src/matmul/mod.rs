@@ -1,7 +1,7 @@
 //! Matrix products.
 //!
-//! [`Matmul`] is the batched product with broadcast batch axes, [`Linear`] the product with a stored matrix and a bias that
-//! networks are made of. Operands are read where they lie: a transposed or permuted view costs no copy.
+//! [`Matmul`] is the batched product with broadcast batch axes; [`Linear`] is the product with a weight matrix, plus a bias.
+//! Operands are read in place by strides: a transposed or permuted view costs no copy.
 
 #[cfg(not(feature = "testing"))]
 pub(crate) mod cpu;

@@ -7,7 +7,7 @@ use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduc
 
 /// `y[..., i, j] = Σ_k a[..., i, k] b[..., k, j]`: inputs a (batch..., m, k) and b (batch..., k, n), output (batch..., m, n).
 ///
-/// The batch axes are broadcast as elementwise operations do it: aligned at the last one, sizes equal or 1.
+/// The batch axes are broadcast as in elementwise operations: aligned at the last one, with sizes that are equal or 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Matmul;
 
@@ -87,7 +87,7 @@ impl Op for Matmul {
             let db = if !needed[1] {
                 None
             } else if b.rank() == 2 {
-                // All batches share b, so their rows are one long sum.
+                // All batches share b, so its gradient is one long sum over the rows of all batches.
                 Some(outer_sum::<T>(&expanded(a, batch)?, dy)?)
             } else {
                 let full = product::<T>(&transposed(&expanded(a, batch)?)?, dy, None)?;

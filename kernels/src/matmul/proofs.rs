@@ -13,15 +13,15 @@ fn absolute(inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     inputs.iter().map(|x| testing::map(x, f64::abs)).collect()
 }
 
-/// `terms` times the result for absolute values: what the rounding error of a sum of products is measured in.
+/// `terms` times the result for absolute values: the scale of the rounding error of a sum of products.
 fn scale_of(op: &impl Proven, inputs: &[Tensor], terms: usize) -> Result<Vec<Tensor>> {
     op.reference(&absolute(inputs)?)?.iter().map(|y| testing::map(y, |y| (terms + 1) as f64 * y)).collect()
 }
 
-/// Where the kernel's tiles and blocks end, along any of m, n and k.
+/// Sizes of the kernel's tiles and blocks along m, n and k.
 const BLOCKS: [usize; 8] = [8, 16, ROW_UNIT, 48, K_BLOCK, ROW_BLOCK, 2 * K_BLOCK, COLUMN_BLOCK];
 
-/// m, n and k at a corner: one or two around blocks, the others small.
+/// m, n and k: one or two around block boundaries, the others small.
 fn corner(random: &mut Random) -> [usize; 3] {
     let mut sizes = [(); 3].map(|()| 1 + random.below(3) as usize);
     sizes[random.below(3) as usize] = testing::around(random, &BLOCKS);
@@ -92,7 +92,7 @@ impl Proven for Linear {
     fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
         let mut shape = testing::shape(random, 1, 3);
         if random.bernoulli(0.1) {
-            // Many rows: the weight's gradient is summed in segments.
+            // With many rows, the gradient of the weight is summed in segments.
             shape = vec![1100, 1 + random.below(3) as usize];
         }
         let (mut out, bias) = (testing::size(random), random.bernoulli(0.5));

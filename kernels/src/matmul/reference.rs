@@ -1,11 +1,11 @@
-//! Matrix multiplication by the plainest loops; what the tests compare everything with.
+//! Matrix multiplication with simple loops: the reference of all tests.
 
 use tomograd_core::{Error, Result, element_count, room_for};
 
 use super::cpu::{self, GemmShape, View};
 use crate::simd::Real;
 
-/// `out[b][i][j] = Σ_k a[b][i][k] b[b][k][j]`, in f64, and beside it `Σ_k |a| |b|`, to which rounding errors are proportional.
+/// `out[b][i][j] = Σ_k a[b][i][k] b[b][k][j]` in f64, and `Σ_k |a| |b|`, to which rounding errors are proportional.
 ///
 /// # Errors
 /// When a matrix doesn't fit the shape, or memory runs out.

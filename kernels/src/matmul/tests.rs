@@ -1,4 +1,4 @@
-//! Products of all shapes and strides against the reference, on every instruction set, with equal bits.
+//! Compares products of all shapes and strides with the reference, and their bits between instruction sets.
 
 use super::cpu::{GemmShape, Start, View, gemm, gemm_add};
 use super::reference;
@@ -11,7 +11,7 @@ fn numbers<T: Real>(count: usize, seed: u64) -> Vec<T> {
     (0..count).map(|_| T::from_f64(random.uniform_in(-1.0, 1.0))).collect()
 }
 
-/// Every way to run the same thing: the first is what the others must equal.
+/// The settings under which results must be bitwise equal.
 fn ways() -> Vec<Settings> {
     let mut ways = Vec::new();
     for isa in Isa::available() {
@@ -22,7 +22,7 @@ fn ways() -> Vec<Settings> {
     ways
 }
 
-/// What a product starts from.
+/// The starting value of a product.
 #[derive(Clone, Copy, Debug)]
 enum Case {
     Zero,
@@ -56,7 +56,7 @@ fn check<T: Real>(shape: GemmShape, [ta, tb, shared]: [bool; 3], case: Case, see
                 Case::Columns => columns[i % n].to_f64(),
                 Case::Existing => existing[i].to_f64(),
             };
-            // A chain of k fused multiply-adds: |error| ≤ (k + 1) ε/2 Σ|a||b|, to first order.
+            // A chain of k FMAs: |error| ≤ (k + 1) ε/2 Σ|a||b|, to first order.
             let bound = 0.51 * (k + 1) as f64 * T::EPSILON.to_f64() * (magnitude[i] + start.abs());
             let error = (y.to_f64() - exact[i] - start).abs();
             assert!(error <= bound, "{shape:?} {case:?} {way:?}: element {i} is {y}, off by {error}");

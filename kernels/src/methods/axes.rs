@@ -1,12 +1,12 @@
-//! Which axes a method works on.
+//! The axes on which a method works.
 
 use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo};
 
 use tomograd_core::{Error, Result};
 
-/// Axes of an operand, and whether they stay with size 1 when they are reduced ([`keep`]) or are left out of the shape.
+/// Axes of an operand, and whether they stay with size 1 after a reduction ([`keep`]) or are removed from the shape.
 ///
-/// Methods take whatever can be made into them: all axes (`..`), those from the third on (`2..`), one (`1`), or several
+/// Methods accept every type that converts to `Axes`: all axes (`..`), those from the third on (`2..`), one (`1`), or several
 /// (`[0, 2]`, a slice, a `Vec`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Axes {
@@ -17,17 +17,17 @@ pub struct Axes {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Which {
     These(Vec<usize>),
-    /// From here to there, or to the last axis.
+    /// From the first axis to the one before the second, or to the last axis.
     Range(usize, Option<usize>),
 }
 
-/// The axes, which stay with size 1: `x.mean(keep(2..))` of (N, C, D, H, W) is (N, C, 1, 1, 1).
+/// These axes, to be kept with size 1: `x.mean(keep(2..))` of (N, C, D, H, W) is (N, C, 1, 1, 1).
 pub fn keep(axes: impl Into<Axes>) -> Axes {
     Axes { kept: true, ..axes.into() }
 }
 
 impl Axes {
-    /// The axes of a shape of `rank` axes, each once.
+    /// The selected axes of a shape of `rank` axes, each once.
     pub(super) fn of(&self, operation: &str, rank: usize) -> Result<Vec<usize>> {
         let fail = |axis: usize| {
             Error::argument(operation, format!("axis {axis} of a tensor of rank {rank}"))

@@ -1,4 +1,4 @@
-//! Comparisons, element by element.
+//! Elementwise comparisons.
 
 use tomograd_core::{Result, Tensor};
 
@@ -10,11 +10,11 @@ fn compared<'a, T: Operand>(compare: Compare, x: &'a T, other: impl Into<Other<'
     Ok(T::apply(compare, &[x, &other])?.value().clone())
 }
 
-/// Comparisons of the elements of two operands, broadcast, or of an operand's with one number. They give a tensor of bool, for
-/// variables too, since it has no gradient; [`where_`](super::Indexing::where_) chooses by it.
+/// Elementwise comparisons of two broadcast operands, or of an operand with a number. The result is a bool tensor, for
+/// variables too, since it has no gradient; [`where_`](super::Indexing::where_) selects by it.
 ///
-/// Operands hold one dtype, whole numbers or bool as well; a number must be one that this dtype holds. A NaN is unequal to
-/// everything, and neither less nor greater than anything.
+/// Operands have the same dtype, which may be an integer or bool too; a number must be representable in that dtype. A NaN is
+/// unequal to everything, and neither less nor greater than anything.
 ///
 /// ```
 /// use tomograd_core::{Device, Tensor};
@@ -29,7 +29,7 @@ pub trait Comparisons: Operand {
     /// x = y.
     ///
     /// # Errors
-    /// When shapes don't broadcast, dtypes differ, or the dtype doesn't hold the number.
+    /// When shapes don't broadcast, dtypes differ, or the number isn't representable in the dtype.
     fn eq<'a>(&'a self, other: impl Into<Other<'a, Self>>) -> Result<Tensor> {
         compared(Compare::Equal, self, other)
     }

@@ -1,4 +1,4 @@
-//! Functions of one number, element by element.
+//! Elementwise functions of one number.
 
 use tomograd_core::{DType, Result};
 
@@ -8,7 +8,7 @@ use crate::{
     elementwise::{Chain, Function},
 };
 
-/// Those without numbers of their own.
+/// Defines the methods of functions without parameters.
 macro_rules! functions {
     ($($(#[$doc:meta])* $name:ident => $function:ident;)*) => {$(
         $(#[$doc])*
@@ -21,7 +21,7 @@ macro_rules! functions {
     )*};
 }
 
-/// Functions of one number, applied to every element. NaN gives NaN. Their derivatives are [`Function`]'s.
+/// Functions of one number, applied elementwise. NaN gives NaN. Their derivatives are those of [`Function`].
 pub trait Elementwise: Operand {
     functions! {
         /// −x.
@@ -74,7 +74,7 @@ pub trait Elementwise: Operand {
         Self::apply(Chain::unary(Function::Elu(alpha)), &[self])
     }
 
-    /// x between two bounds; the gradient is 0 outside of them.
+    /// x, limited to the range between two bounds; the gradient is 0 outside of it.
     ///
     /// ```
     /// use tomograd_core::{Device, Tensor};
@@ -86,12 +86,12 @@ pub trait Elementwise: Operand {
     /// ```
     ///
     /// # Errors
-    /// When the dtype isn't floating point, or the bounds aren't two numbers, the lower one first.
+    /// When the dtype isn't floating point, a bound is NaN, or the bounds are in the wrong order.
     fn clamp(&self, low: f64, high: f64) -> Result<Self> {
         Self::apply(Chain::unary(Function::Clamp(low, high)), &[self])
     }
 
-    /// x to the power of a number; NaN for a negative x and an exponent that isn't a whole number of −64 to 64.
+    /// x to the power of a number. NaN if x is negative and the exponent isn't an integer from −64 to 64.
     ///
     /// # Errors
     /// When the dtype isn't floating point, or the exponent is NaN.
@@ -115,7 +115,7 @@ pub trait Elementwise: Operand {
         Self::apply(Chain::unary(Function::Multiply(number)), &[self])
     }
 
-    /// The values in another dtype (see [`Cast`]); the operand itself when they are in it.
+    /// The values in another dtype (see [`Cast`]); the operand itself if it has that dtype already.
     ///
     /// # Errors
     /// When memory runs out.

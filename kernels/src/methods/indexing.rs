@@ -1,4 +1,4 @@
-//! Elements by their place, and the places of elements.
+//! Selecting elements by position, and finding the positions of elements.
 
 use tomograd_core::{DType, Result, Tensor};
 
@@ -10,8 +10,8 @@ use crate::{
     sort::Sort,
 };
 
-/// Elements by index or condition, and the places of the largest. An index is a tensor of i64, a condition one of bool: they have
-/// no gradient.
+/// Selecting elements by index or condition, sorting, and the positions of the largest elements. Indices are i64 tensors and
+/// conditions bool tensors; neither has a gradient.
 ///
 /// ```
 /// use tomograd_core::{Device, Tensor};
@@ -27,17 +27,18 @@ use crate::{
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub trait Indexing: Operand {
-    /// The element where the condition holds, that of `other` elsewhere; the three are broadcast. As torch.where, or
-    /// `x.where(condition, other)`.
+    /// The element where the condition is true, otherwise the element of `other`; all three are broadcast. Equivalent to
+    /// torch.where, written as `x.where_(condition, other)`.
     ///
     /// # Errors
-    /// When the condition isn't bool, shapes don't broadcast, dtypes differ, or the dtype doesn't hold the number.
+    /// When the condition isn't bool, shapes don't broadcast, dtypes differ, or the number isn't representable in the dtype.
     fn where_<'a>(&'a self, condition: &Tensor, other: impl Into<Other<'a, Self>>) -> Result<Self> {
         let other = other.into().beside("where", self)?;
         Self::apply(Where, &[&self.constant(condition.clone()), self, &other])
     }
 
-    /// `y[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`; `index` is an i64 tensor of x's shape but along the axis.
+    /// `y[.., i, ..] = x[.., index[.., i, ..], ..]` along `axis`. `index` is an i64 tensor whose shape equals x's except
+    /// along the axis.
     ///
     /// # Errors
     /// When an index is outside of the axis, or shapes don't fit.
@@ -45,7 +46,7 @@ pub trait Indexing: Operand {
         Self::apply(Gather { axis }, &[self, &self.constant(index.clone())])
     }
 
-    /// `y[.., i, ..] = x[.., index[i], ..]` along `axis`; `index` is an i64 tensor of rank 1.
+    /// `y[.., i, ..] = x[.., index[i], ..]` along `axis`. `index` is an i64 tensor of rank 1.
     ///
     /// # Errors
     /// As [`gather`](Self::gather).
@@ -53,8 +54,8 @@ pub trait Indexing: Operand {
         Self::apply(IndexSelect { axis }, &[self, &self.constant(index.clone())])
     }
 
-    /// x, and to its elements `[.., index[.., i, ..], ..]` along `axis` those of the source `[.., i, ..]` added, i rising; `index`
-    /// is an i64 tensor of the source's shape, which is x's but along the axis.
+    /// A copy of x to whose elements `[.., index[.., i, ..], ..]` along `axis` the source's elements `[.., i, ..]` are added,
+    /// for ascending i. `index` is an i64 tensor of the source's shape, which equals x's except along the axis.
     ///
     /// # Errors
     /// As [`gather`](Self::gather), and when the dtypes differ or aren't floating point.
@@ -62,7 +63,8 @@ pub trait Indexing: Operand {
         Self::apply(ScatterAdd { axis }, &[self, &self.constant(index.clone()), source])
     }
 
-    /// Labels, i64, as a new axis of `classes` elements of `dtype` before `axis`: 1 at the label, 0 elsewhere. It has no gradient.
+    /// One-hot encoding of i64 labels: a new axis of `classes` elements of `dtype` before `axis`, 1 at the label and 0
+    /// elsewhere. It has no gradient.
     ///
     /// # Errors
     /// When a label isn't below the number of classes, or the axis is beyond the rank.
@@ -70,8 +72,8 @@ pub trait Indexing: Operand {
         Ok(Self::apply(OneHot { classes, axis, dtype }, &[self])?.value().clone())
     }
 
-    /// The place of the largest element along `axis`, i64, which is left out of the shape: of the first one, and of the first
-    /// NaN if there is any.
+    /// The position (i64) of the largest element along `axis`, which is removed from the shape. Of several equal elements it
+    /// is the first one; if there is a NaN, it is the first NaN.
     ///
     /// # Errors
     /// When the axis is empty or beyond the rank, or the dtype isn't floating point.
@@ -79,17 +81,17 @@ pub trait Indexing: Operand {
         Ok(Self::apply(ArgMax { axis }, &[self])?.value().clone())
     }
 
-    /// The place of the smallest element along `axis`; otherwise as [`argmax`](Self::argmax).
+    /// The position of the smallest element along `axis`; otherwise like [`argmax`](Self::argmax).
     ///
     /// # Errors
     /// As [`argmax`](Self::argmax).
     fn argmin(&self, axis: usize) -> Result<Tensor> {
-        // What is least is largest with the other sign, and NaN stays NaN.
+        // The smallest element is the largest after negation, and NaN stays NaN.
         self.neg()?.argmax(axis)
     }
 
-    /// The elements along `axis` in rising order, and their places in x, i64. Equal ones keep their order, NaN comes last. The
-    /// gradient goes to where the elements came from.
+    /// The elements along `axis` in ascending order, and their positions in x (i64). The sort is stable, and NaN comes last.
+    /// The gradient of each element goes to its original position.
     ///
     /// # Errors
     /// When the axis is beyond the rank, or the dtype isn't floating point.
@@ -97,7 +99,7 @@ pub trait Indexing: Operand {
         sorted(self, Sort { axis, descending: false, count: None })
     }
 
-    /// The elements along `axis` in falling order, NaN first; otherwise as [`sort`](Self::sort).
+    /// The elements along `axis` in descending order, NaN first; otherwise like [`sort`](Self::sort).
     ///
     /// # Errors
     /// As [`sort`](Self::sort).
@@ -105,8 +107,8 @@ pub trait Indexing: Operand {
         sorted(self, Sort { axis, descending: true, count: None })
     }
 
-    /// The `count` largest elements along `axis` in falling order, and their places: the first of
-    /// [`sort_descending`](Self::sort_descending), without sorting the rest.
+    /// The `count` largest elements along `axis` in descending order, and their positions: the first elements of
+    /// [`sort_descending`](Self::sort_descending), without sorting the others.
     ///
     /// # Errors
     /// As [`sort`](Self::sort), and when the axis has fewer elements.
@@ -114,7 +116,7 @@ pub trait Indexing: Operand {
         sorted(self, Sort { axis, descending: true, count: Some(count) })
     }
 
-    /// The sum of all elements along `axis` up to each, added in f64.
+    /// The cumulative sum along `axis`, accumulated in f64.
     ///
     /// # Errors
     /// When the axis is beyond the rank, or the dtype isn't floating point.

@@ -1,8 +1,8 @@
-//! The operations as methods: one vocabulary for [`Tensor`] and for variables with a history (`Var` of `tomograd-autodiff`).
+//! The operations as methods, for [`Tensor`] and for variables with a history (`Var` of `tomograd-autodiff`) alike.
 //!
-//! What can be written with the one can be written with the other: both are an [`Operand`], and every operand has the methods of
-//! the families here. A method is a function of its operands and of what is written in the call: it has no parameters that
-//! are learned, no random numbers, and no mode. What has one of those is a layer (`tomograd-nn`).
+//! Both types are an [`Operand`], and every operand has the methods of all traits here, so the same code works on both. A
+//! method is a function of its operands and arguments: it has no learned parameters, no random numbers, and no mode.
+//! Functions with any of these are layers (`tomograd-nn`).
 //!
 //! ```
 //! use tomograd_core::{Device, Result, Tensor};
@@ -22,8 +22,9 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 //!
-//! What has no gradient (a comparison, a position) is a [`Tensor`] for both. A method that fails names its operation, the
-//! shapes and what was expected; all fail when memory runs out, and when variables of two passes are mixed.
+//! Results without a gradient (comparisons, positions) are [`Tensor`]s in both cases. The error of a method names the
+//! operation, the shapes and what was expected. All methods fail when memory runs out, and when variables of different passes
+//! are mixed.
 
 mod axes;
 mod comparisons;
@@ -47,22 +48,22 @@ use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use crate::{Context, Op, run};
 
-/// What operations are applied to: a tensor, or a variable with a history.
+/// A type to which operations are applied: a tensor, or a variable with a history.
 pub trait Operand: Clone + 'static {
     /// The tensor.
     fn value(&self) -> &Tensor;
 
-    /// A tensor as an operand that can stand beside this one; no gradient flows into it.
+    /// A tensor as an operand that can be combined with this one; no gradient flows into it.
     fn constant(&self, tensor: Tensor) -> Self;
 
-    /// Runs an operation, a built-in one or one's own, and gives all its outputs. On tensors it runs without a thought of a
-    /// backward run.
+    /// Applies a built-in or user-defined operation and returns all its outputs. On tensors, nothing is saved for a backward
+    /// pass.
     ///
     /// # Errors
-    /// When the operation fails, or variables are of different passes.
+    /// When the operation fails, or the variables are of different passes.
     fn apply_all(op: impl Op, inputs: &[&Self]) -> Result<Vec<Self>>;
 
-    /// Runs an operation, a built-in one or one's own, and gives its first output.
+    /// Applies a built-in or user-defined operation and returns its first output.
     ///
     /// # Errors
     /// As [`apply_all`](Self::apply_all), and when the operation has no output.
@@ -107,7 +108,7 @@ impl Operand for Tensor {
     }
 }
 
-/// All families: the bound of a function that takes tensors and variables alike.
+/// All method traits: the bound of a generic function of tensors and variables.
 pub trait Methods: Elementwise + Pairs + Comparisons + Reductions + Shapes + Indexing + Networks {}
 
 impl<T: Operand> Methods for T {}

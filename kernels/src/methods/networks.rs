@@ -1,4 +1,4 @@
-//! What networks are made of, as far as it has no parameters of its own.
+//! Building blocks of networks that have no parameters of their own.
 
 use tomograd_core::Result;
 
@@ -15,27 +15,27 @@ use crate::{
 /// The inputs of [`Networks::selective_scan`].
 #[derive(Debug, Clone, Copy)]
 pub struct ScanInputs<'a, T> {
-    /// What is scanned (B, D, L).
+    /// The input sequences (B, D, L).
     pub u: &'a T,
     /// The step sizes (B, D, L).
     pub delta: &'a T,
-    /// The rates of the states (D, N); negative ones decay.
+    /// The rates of the states (D, N); negative rates decay.
     pub a: &'a T,
-    /// How u enters the states (B, G, N, L), or (B, N, L).
+    /// The coefficients with which u enters the states: (B, G, N, L), or (B, N, L).
     pub b: &'a T,
-    /// How the states enter the output, like b.
+    /// The coefficients with which the states enter the output: shaped like b.
     pub c: &'a T,
     /// The factor of u in the output (D).
     pub skip: Option<&'a T>,
-    /// What the output is multiplied with, through silu (B, D, L).
+    /// The gate (B, D, L): the output is multiplied by silu of it.
     pub gate: Option<&'a T>,
-    /// What is added to delta (D).
+    /// The bias that is added to delta (D).
     pub delta_bias: Option<&'a T>,
-    /// Whether the step sizes are softplus of all that.
+    /// Whether softplus is applied to delta plus bias.
     pub delta_softplus: bool,
 }
 
-/// Products, normalised exponentials, attention, scans, and other sizes of images.
+/// Matrix products, softmax, attention, scans, interpolation and adaptive pooling.
 pub trait Networks: Operand {
     /// The matrix product of (..., m, k) and (..., k, n); leading axes are broadcast.
     ///
@@ -66,14 +66,14 @@ pub trait Networks: Operand {
     /// The logarithm of [`softmax`](Self::softmax).
     ///
     /// # Errors
-    /// As softmax.
+    /// As for [`softmax`](Self::softmax).
     fn log_softmax(&self, axis: usize) -> Result<Self> {
         Self::apply(LogSoftmax { axis }, &[self])
     }
 
-    /// softmax(scale · self · keysᵀ + biases) · values, self being the queries (..., L, E), keys (..., S, E), values
-    /// (..., S, V), and each of up to three biases broadcast to (..., L, S); 1/√E without a scale. When `causal`, query i sees
-    /// the keys j ≤ i only. A query that sees no key gives zeros. See [`Attention`].
+    /// softmax(scale · self · keysᵀ + biases) · values, where self holds the queries (..., L, E), with keys (..., S, E),
+    /// values (..., S, V), and up to three biases, each of which broadcasts to (..., L, S). The default scale is 1/√E. When
+    /// `causal`, query i sees only the keys j ≤ i. A query that sees no key gives zeros. See [`Attention`].
     ///
     /// # Errors
     /// When shapes don't fit, or dtypes differ.
@@ -88,23 +88,23 @@ pub trait Networks: Operand {
         Self::apply(Attention { scale, causal }, &[&[self, keys, values], biases].concat())
     }
 
-    /// (N, C, spatial...) interpolated to (N, C, size...).
+    /// Interpolates (N, C, spatial...) to (N, C, size...).
     ///
     /// # Errors
-    /// When `size` isn't one to three sizes of at least 1, one for each spatial axis.
+    /// When `size` doesn't have one size of at least 1 for each of one to three spatial axes.
     fn interpolate(&self, size: &[usize], mode: Interpolation) -> Result<Self> {
         Self::apply(Interpolate { size: size.to_vec(), mode }, &[self])
     }
 
-    /// The means of `output` shares of (N, C, spatial...).
+    /// Adaptive average pooling of (N, C, spatial...) to `output` positions along each spatial axis.
     ///
     /// # Errors
-    /// When `output` isn't one size for each spatial axis.
+    /// When `output` doesn't have one size for each spatial axis.
     fn adaptive_average_pool(&self, output: &[usize]) -> Result<Self> {
         Self::apply(AdaptiveAveragePool { output: output.to_vec() }, &[self])
     }
 
-    /// The maxima of `output` shares of (N, C, spatial...).
+    /// Adaptive max pooling of (N, C, spatial...) to `output` positions along each spatial axis.
     ///
     /// # Errors
     /// As [`adaptive_average_pool`](Self::adaptive_average_pool).

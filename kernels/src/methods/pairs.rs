@@ -1,4 +1,4 @@
-//! Functions of two numbers, element by element.
+//! Elementwise functions of two numbers.
 
 use std::borrow::Cow;
 
@@ -7,12 +7,12 @@ use tomograd_core::{Device, Error, Result, Tensor};
 use super::Operand;
 use crate::elementwise::{BinaryFunction, Chain, Function};
 
-/// The second operand of a method: an operand, or one number that stands beside every element of the first.
+/// The second operand of a method: an operand, or a number that is combined with every element of the first operand.
 #[derive(Debug, Clone, Copy)]
 pub enum Other<'a, T> {
-    /// `x.add(&y)`: sizes of 1 and missing leading axes of either are broadcast, as in NumPy.
+    /// `x.add(&y)`: axes of size 1 and missing leading axes are broadcast, as in NumPy.
     Operand(&'a T),
-    /// `x.add(0.5)`: in the dtype of the first operand.
+    /// `x.add(0.5)`: a number, in the dtype of the first operand.
     Number(f64),
 }
 
@@ -29,7 +29,7 @@ impl<T> From<f64> for Other<'_, T> {
 }
 
 impl<'a, T: Operand> Other<'a, T> {
-    /// The operand, or the number as one of rank 0 beside `first`.
+    /// The operand, or the number as an operand of rank 0 with the dtype and device of `first`.
     pub(super) fn beside(self, operation: &str, first: &T) -> Result<Cow<'a, T>> {
         let number = match self {
             Other::Operand(operand) => return Ok(Cow::Borrowed(operand)),
@@ -37,7 +37,7 @@ impl<'a, T: Operand> Other<'a, T> {
         };
         let dtype = first.dtype();
         let tensor = Tensor::full(&[], number, dtype, Device::Cpu)?;
-        // 0.5 isn't a label, 300 isn't a byte, and a sum with NaN isn't a sum.
+        // A number that the dtype can't represent (0.5 as a label, 300 as a byte) is an error, and so is NaN.
         if number.is_nan() || !dtype.is_float() && tensor.to_scalar()? != number {
             return Err(Error::argument(operation, format!("the number {number} beside {dtype}"))
                 .expected(format!("a number that {dtype} holds"))
@@ -60,10 +60,10 @@ fn pair<'a, T: Operand>(function: BinaryFunction, x: &'a T, other: impl Into<Oth
     T::apply(Chain::unary(unary), &[x])
 }
 
-/// Functions of two numbers: of the elements of two operands, broadcast, or of an operand's and one number. NaN gives NaN.
+/// Elementwise functions of two broadcast operands, or of an operand and a number. NaN gives NaN.
 ///
-/// Both operands have one floating-point dtype. There are no operators `+ − * /`: a sum can fail, and `(&(&a + &b)? * &c)?` reads
-/// worse than `a.add(&b)?.mul(&c)?`.
+/// Both operands have the same floating-point dtype. There are no operators `+ − * /`: an addition can fail, and
+/// `(&(&a + &b)? * &c)?` is less readable than `a.add(&b)?.mul(&c)?`.
 ///
 /// ```
 /// use tomograd_core::{Device, Tensor};
@@ -124,7 +124,8 @@ pub trait Pairs: Operand {
         pair(BinaryFunction::ReverseDiv, self, other)
     }
 
-    /// The larger of both; at a tie each gets half of the gradient. The largest element is [`max`](super::Reductions::max).
+    /// The larger of both; if they are equal, each gets half of the gradient. The largest element is
+    /// [`max`](super::Reductions::max).
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -132,7 +133,8 @@ pub trait Pairs: Operand {
         pair(BinaryFunction::Max, self, other)
     }
 
-    /// The smaller of both; at a tie each gets half of the gradient. The smallest element is [`min`](super::Reductions::min).
+    /// The smaller of both; if they are equal, each gets half of the gradient. The smallest element is
+    /// [`min`](super::Reductions::min).
     ///
     /// # Errors
     /// As [`add`](Self::add).

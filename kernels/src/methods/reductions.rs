@@ -1,4 +1,4 @@
-//! What is made of all elements along some axes.
+//! Reductions along axes.
 
 use tomograd_core::{Error, Result};
 
@@ -10,8 +10,8 @@ fn reduced<T: Operand>(combine: Combine, name: &str, x: &T, axes: impl Into<Axes
     T::apply(Reduce { combine, axes: axes.of(name, x.rank())?, keep_axes: axes.kept() }, &[x])
 }
 
-/// Reductions over chosen axes, which are left out of the shape, or stay with size 1 if they are to be [kept](keep). A NaN along
-/// them gives NaN. The axes are whatever can be made into [`Axes`].
+/// Reductions along the given axes, which are removed from the shape, or stay with size 1 if they are [kept](keep). A NaN
+/// among the reduced elements gives NaN. `axes` is any type that converts to [`Axes`].
 ///
 /// ```
 /// use tomograd_core::{Device, Tensor};
@@ -24,15 +24,15 @@ fn reduced<T: Operand>(combine: Combine, name: &str, x: &T, axes: impl Into<Axes
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub trait Reductions: Operand {
-    /// Σ x, added in f64 in an order that the shape alone determines; 0 of no elements.
+    /// Σ x, accumulated in f64 in an order that depends only on the shape; 0 if there are no elements.
     ///
     /// # Errors
-    /// When an axis is beyond the rank or named twice, or the dtype isn't floating point.
+    /// When an axis is beyond the rank or given twice, or the dtype isn't floating point.
     fn sum(&self, axes: impl Into<Axes>) -> Result<Self> {
         reduced(Combine::Sum, "sum", self, axes)
     }
 
-    /// Σ x / n; NaN of no elements.
+    /// Σ x / n; NaN if there are no elements.
     ///
     /// # Errors
     /// As [`sum`](Self::sum).
@@ -48,7 +48,7 @@ pub trait Reductions: Operand {
         self.mean(keep(2..))
     }
 
-    /// The largest element; the gradient goes to the first that equals it. The larger of two is
+    /// The largest element; the gradient goes to the first element that equals it. The larger of two operands is
     /// [`maximum`](super::Pairs::maximum).
     ///
     /// # Errors
@@ -57,7 +57,7 @@ pub trait Reductions: Operand {
         reduced(Combine::Max, "max", self, axes)
     }
 
-    /// The smallest element; the gradient goes to the first that equals it. The smaller of two is
+    /// The smallest element; the gradient goes to the first element that equals it. The smaller of two operands is
     /// [`minimum`](super::Pairs::minimum).
     ///
     /// # Errors
@@ -66,8 +66,8 @@ pub trait Reductions: Operand {
         reduced(Combine::Min, "min", self, axes)
     }
 
-    /// Σ (x − mean)² / (n − correction): with a correction of 0 the variance of these n elements, with 1 the estimate
-    /// for what they were drawn from (what torch.var gives unless told otherwise).
+    /// Σ (x − mean)² / (n − correction). A correction of 0 gives the variance of the n elements, and 1 the unbiased estimate
+    /// of the variance of their distribution (the default of torch.var).
     ///
     /// # Errors
     /// As [`sum`](Self::sum), and when n isn't greater than the correction.
@@ -93,7 +93,7 @@ pub trait Reductions: Operand {
     /// As [`sum`](Self::sum).
     fn norm(&self, axes: impl Into<Axes>) -> Result<Self> {
         let squares = self.square()?.sum(axes)?;
-        // The root has no derivative at 0: there it is taken of another number, of which nothing goes on.
+        // The square root has no derivative at 0, so it is taken of 1 instead, and the result is replaced by 0.
         let positive = squares.ne(0.0)?;
         squares.where_(&positive, 1.0)?.sqrt()?.where_(&positive, 0.0)
     }

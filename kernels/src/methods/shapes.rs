@@ -1,4 +1,4 @@
-//! Other shapes of the same elements, parts of them, and what is put together.
+//! Reshaping, views, slicing, concatenation and padding.
 
 use tomograd_core::{Error, Result};
 
@@ -8,7 +8,7 @@ use crate::{
     view::View,
 };
 
-/// That `axis` is one of an operand's.
+/// Checks that the operand has this axis.
 fn check_axis<T: Operand>(operation: &str, x: &T, axis: usize) -> Result<()> {
     if axis < x.rank() {
         return Ok(());
@@ -18,9 +18,9 @@ fn check_axis<T: Operand>(operation: &str, x: &T, axis: usize) -> Result<()> {
         .shapes([x.shape()]))
 }
 
-/// Views and concatenations. A view copies nothing, but for a [`reshape`](Self::reshape) that strides can't express.
+/// Views and concatenations. A view copies nothing, except for a [`reshape`](Self::reshape) that strides can't express.
 pub trait Shapes: Operand {
-    /// The same elements in row-major order as another shape.
+    /// The same elements in row-major order with another shape.
     ///
     /// # Errors
     /// When the number of elements differs.
@@ -28,7 +28,7 @@ pub trait Shapes: Operand {
         Self::apply(View::Reshape(shape.to_vec()), &[self])
     }
 
-    /// Neighbouring axes as one: `x.flatten(1..)` of (N, C, H, W) is (N, C·H·W), `x.flatten(..)` a list.
+    /// Merges adjacent axes: `x.flatten(1..)` of (N, C, H, W) is (N, C·H·W), and `x.flatten(..)` has rank 1.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Tensor};
@@ -41,11 +41,11 @@ pub trait Shapes: Operand {
     /// ```
     ///
     /// # Errors
-    /// When the axes don't follow one another, or are beyond the rank.
+    /// When the axes aren't adjacent and in order, or are beyond the rank.
     fn flatten(&self, axes: impl Into<Axes>) -> Result<Self> {
         let axes = axes.into().of("flatten", self.rank())?;
         let Some(&first) = axes.first() else {
-            // A number is a list of one.
+            // A tensor of rank 0 becomes one of rank 1 with one element.
             return match self.rank() {
                 0 => self.reshape(&[1]),
                 _ => Err(Error::argument("flatten", "no axes").expected("one at least").shapes([self.shape()])),
@@ -61,7 +61,7 @@ pub trait Shapes: Operand {
         self.reshape(&[before, &[flat.iter().product()], behind].concat())
     }
 
-    /// Without `axis`, which has size 1.
+    /// The operand without `axis`, which must have size 1.
     ///
     /// # Errors
     /// When it has another size, or is beyond the rank.
@@ -76,7 +76,7 @@ pub trait Shapes: Operand {
         self.reshape(&shape)
     }
 
-    /// A new axis of size 1 before `axis`.
+    /// The operand with a new axis of size 1 before `axis`.
     ///
     /// # Errors
     /// When `axis` is beyond the rank.
@@ -91,7 +91,7 @@ pub trait Shapes: Operand {
         self.reshape(&shape)
     }
 
-    /// The axes in the order of `axes`.
+    /// The operand with its axes permuted to the order of `axes`.
     ///
     /// # Errors
     /// When `axes` isn't a permutation of all axes.
@@ -99,7 +99,7 @@ pub trait Shapes: Operand {
         Self::apply(View::Permute(axes.to_vec()), &[self])
     }
 
-    /// Axes `first` and `second` exchanged.
+    /// The operand with axes `first` and `second` exchanged.
     ///
     /// # Errors
     /// When an axis is beyond the rank.
@@ -111,7 +111,7 @@ pub trait Shapes: Operand {
         self.permute(&axes)
     }
 
-    /// Axes of size 1, and new leading axes, repeated to `shape`.
+    /// The operand with axes of size 1 repeated, and leading axes added, up to `shape`.
     ///
     /// # Errors
     /// When an axis that isn't 1 would change.
@@ -122,7 +122,7 @@ pub trait Shapes: Operand {
     /// `length` elements of `axis` from `start` in steps of `step`.
     ///
     /// # Errors
-    /// When they leave the axis, or the step is 0.
+    /// When the elements are outside of the axis, or the step is 0.
     fn slice(&self, axis: usize, start: usize, length: usize, step: usize) -> Result<Self> {
         Self::apply(View::Slice { axis, start, length, step }, &[self])
     }
@@ -130,23 +130,23 @@ pub trait Shapes: Operand {
     /// Elements `start..start + length` of `axis`.
     ///
     /// # Errors
-    /// When they leave the axis.
+    /// When the elements are outside of the axis.
     fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
         Shapes::slice(self, axis, start, length, 1)
     }
 
-    /// What lies at `index` of `axis`, without that axis.
+    /// The operand at `index` of `axis`, without that axis.
     ///
     /// # Errors
-    /// When the index leaves the axis.
+    /// When the index is outside of the axis.
     fn select(&self, axis: usize, index: usize) -> Result<Self> {
         Shapes::squeeze(&Shapes::narrow(self, axis, index, 1)?, axis)
     }
 
-    /// Parts of the given sizes along `axis`: the reverse of [`concat`](Self::concat).
+    /// Parts of the given sizes along `axis`: the inverse of [`concat`](Self::concat).
     ///
     /// # Errors
-    /// When the axis is beyond the rank, or the sizes don't add up to its own.
+    /// When the axis is beyond the rank, or the sizes don't add up to the size of the axis.
     fn split(&self, sizes: &[usize], axis: usize) -> Result<Vec<Self>> {
         let whole = self.shape().get(axis).copied();
         if whole.is_none_or(|whole| sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(whole)) {
@@ -158,15 +158,15 @@ pub trait Shapes: Operand {
         starts.zip(sizes).map(|(start, &size)| self.narrow(axis, start, size)).collect()
     }
 
-    /// Operands one after the other along `axis`.
+    /// Concatenates operands along `axis`.
     ///
     /// # Errors
-    /// When there is none, their shapes differ along another axis, or their dtypes differ.
+    /// When `parts` is empty, shapes differ along another axis, or dtypes differ.
     fn concat(parts: &[&Self], axis: usize) -> Result<Self> {
         Self::apply(Concat { axis }, parts)
     }
 
-    /// Operands of one shape one after the other along a new axis before `axis`.
+    /// Stacks operands of the same shape along a new axis before `axis`.
     ///
     /// ```
     /// use tomograd_core::{Device, Tensor};
@@ -179,7 +179,7 @@ pub trait Shapes: Operand {
     /// ```
     ///
     /// # Errors
-    /// When there is none, shapes or dtypes differ, or the axis is beyond the rank.
+    /// When `parts` is empty, shapes or dtypes differ, or the axis is beyond the rank.
     fn stack(parts: &[&Self], axis: usize) -> Result<Self> {
         if let [first, others @ ..] = parts
             && let Some(other) = others.iter().find(|other| other.shape() != first.shape())
@@ -192,8 +192,8 @@ pub trait Shapes: Operand {
         Self::concat(&parts.iter().collect::<Vec<_>>(), axis)
     }
 
-    /// The elements moved on by `shift` places along `axis`; those that leave at the end come back at the start. A negative shift
-    /// moves them back.
+    /// The elements shifted by `shift` positions along `axis`. Elements shifted past the end reappear at the start. A
+    /// negative shift moves them backwards.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Tensor};
@@ -210,7 +210,7 @@ pub trait Shapes: Operand {
     fn roll(&self, axis: usize, shift: isize) -> Result<Self> {
         check_axis("roll", self, axis)?;
         let size = self.shape()[axis];
-        // The size of an axis of a tensor is far below the largest number.
+        // The size of an axis always fits into `isize`.
         let shift = shift.checked_rem_euclid(size as isize).unwrap_or(0) as usize;
         if shift == 0 {
             return Ok(self.clone());
@@ -219,7 +219,7 @@ pub trait Shapes: Operand {
         Self::concat(&[&end, &start], axis)
     }
 
-    /// A border of `before[a]` elements in front of axis `a` and `after[a]` behind.
+    /// The padded operand: `before[a]` elements in front of axis `a` and `after[a]` behind it.
     ///
     /// # Errors
     /// When there isn't one number for each axis, or a reflected border isn't narrower than its axis.

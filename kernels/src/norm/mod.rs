@@ -20,7 +20,7 @@ use tomograd_core::{DType, Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, SavedUntil, check, elementwise::Function};
 
-/// Over which elements mean and variance are taken.
+/// The sets of elements over which mean and variance are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Statistics {
     /// The voxels of one channel of one image.
@@ -29,35 +29,35 @@ pub enum Statistics {
     Group(usize),
     /// The voxels of one channel of all images.
     Batch,
-    /// None: they are given, as running statistics.
+    /// None: mean and variance are inputs, such as running statistics.
     Running,
 }
 
-/// y = activation(γ (x − mean) / √(variance + ε) + β) on (N, C, spatial...), the variance being the biased one.
+/// y = activation(γ (x − mean) / √(variance + ε) + β) on (N, C, spatial...), with the biased variance.
 ///
 /// Inputs: x; γ and β, each (C), when `affine`; mean and variance, each (C), for [`Statistics::Running`]. Outputs: y; for
-/// [`Statistics::Batch`] also the mean and the unbiased variance, each (C), for running statistics.
+/// [`Statistics::Batch`] also the mean and the unbiased variance, each (C), with which running statistics are updated.
 ///
 /// Ioffe and Szegedy 2015 (batch), Ulyanov et al. 2016 (instance), Wu and He 2018 (group).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Norm {
-    /// Over which elements mean and variance are taken.
+    /// The sets of elements over which mean and variance are computed.
     pub statistics: Statistics,
     /// ε.
     pub epsilon: f64,
-    /// Whether there are γ and β.
+    /// Whether there are inputs γ and β.
     pub affine: bool,
-    /// What is applied to the result.
+    /// The activation that is applied to the result.
     pub activation: Option<Function>,
 }
 
 impl Norm {
-    /// How many inputs it takes.
+    /// The number of inputs.
     pub fn input_count(&self) -> usize {
         1 + 2 * usize::from(self.affine) + 2 * usize::from(self.statistics == Statistics::Running)
     }
 
-    /// The sets of (image, channel) pairs whose moments are joined, as the set's number for each pair.
+    /// The index of the set to which an (image, channel) pair belongs; the moments of a set are combined.
     fn set_of(&self, n: usize, channel: usize, channels: usize) -> usize {
         match self.statistics {
             Statistics::Instance => n * channels + channel,
@@ -113,7 +113,7 @@ impl Op for Norm {
         Ok(outputs)
     }
 
-    /// Of each set, as f64: the mean, what its rounding lost, and √(variance + ε).
+    /// For each set, as f64: the mean, its rounding error, and √(variance + ε).
     fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
         let sets = self.set_count(inputs[0].shape[0], inputs[0].shape[1]);
         vec![inputs[0].with_shape([3, sets]).with_dtype(DType::F64)]
@@ -123,7 +123,7 @@ impl Op for Norm {
         let _ = outputs;
         let inputs: Vec<Tensor> = inputs.iter().map(|&x| x.clone()).collect();
         let mut forward = self.forward_with(context, inputs, None)?;
-        // x is saved as an input.
+        // x is already saved as an input.
         forward.state = forward.state.split_off(forward.state.len() - 1);
         Ok(forward)
     }
@@ -142,7 +142,7 @@ impl Op for Norm {
         self.gradients(saved, gradients, needed)
     }
 
-    /// dx takes the memory of the output's gradient.
+    /// dx reuses the memory of the output's gradient.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
     }

@@ -1,20 +1,20 @@
-//! Mean and variance of a set of numbers, to be joined with those of others.
+//! Mean and variance of a set of values, which can be combined with those of other sets.
 
-/// The mean of a channel of an image, and the sum of squared distances from it.
+/// The count and mean of a set of values, and the sum of squared differences from the mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Moments {
-    /// How many numbers.
+    /// The number of values.
     pub count: f64,
-    /// Their mean, `rest` being what its rounding lost.
+    /// The mean, rounded.
     pub mean: f64,
-    /// What is added to `mean`.
+    /// The rounding error of `mean`, to be added to it.
     pub rest: f64,
     /// Σ (x - mean)²
     pub squares: f64,
 }
 
 impl Moments {
-    /// Those of two sets together.
+    /// The moments of the union of two sets.
     pub fn join(self, other: Moments) -> Moments {
         let count = self.count + other.count;
         if other.count == 0.0 {
@@ -28,7 +28,7 @@ impl Moments {
         Moments { count, squares, ..self.moved(delta * (other.count / count)) }
     }
 
-    /// The mean moved by `distance`, without the rounding of a sum of one number.
+    /// The moments with the mean moved by `distance`; the rounding error of the addition goes to `rest`.
     pub(crate) fn moved(self, distance: f64) -> Moments {
         // Knuth's two-sum.
         let distance = self.rest + distance;
@@ -38,11 +38,11 @@ impl Moments {
         Moments { mean, rest, ..self }
     }
 
-    /// Those of `count` numbers from sums of their distances from `center`, and of the distances' squares.
+    /// The moments of `count` values from the sum of their differences from `center` and the sum of the squared differences.
     #[inline(always)]
     pub(crate) fn from_distances(count: f64, center: f64, sum: f64, squares: f64) -> Moments {
         let squares = squares - sum * (sum / count);
-        // Rounding may leave less than nothing; a NaN stays.
+        // Rounding may make it negative; a NaN is kept.
         let squares = if squares < 0.0 { 0.0 } else { squares };
         Moments { count, mean: center, rest: 0.0, squares }.moved(sum / count)
     }

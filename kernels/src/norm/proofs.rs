@@ -9,18 +9,18 @@ use crate::{
     testing::Proven,
 };
 
-/// The largest magnitude.
+/// The largest absolute value.
 pub(crate) fn largest(tensor: &Tensor) -> Result<f64> {
     Ok(tensor.to_vec_f64()?.into_iter().fold(0.0, |largest, value| larger(largest, value.abs())))
 }
 
-/// Statistics from the definition, of distances from the first number, divided by the largest distance: so they lose nothing
-/// next to a large mean, and no square overflows.
+/// Statistics from the definition, of differences from the first element divided by the largest difference. So a large mean
+/// costs no accuracy, and no square overflows.
 pub(super) struct Plain {
     first: f64,
     unit: f64,
     pub count: f64,
-    /// Of the distances, in units.
+    /// Mean and variance of the scaled differences.
     shift: f64,
     variance: f64,
 }
@@ -38,7 +38,7 @@ impl Plain {
         set
     }
 
-    /// Half the distance from the first number, which is always a number.
+    /// Half the difference from the first element, in units of `unit`; halved so that it is always finite.
     fn distance(&self, value: f64) -> f64 {
         (value / 2.0 - self.first / 2.0) / self.unit
     }
@@ -59,7 +59,7 @@ impl Plain {
 }
 
 impl Norm {
-    /// A random norm for `channels` channels, and its inputs after x. Batch statistics need more than one value a channel.
+    /// A random norm for `channels` channels, and its inputs after x. Batch statistics need more than one value per channel.
     pub(crate) fn random(random: &mut Random, channels: usize, values: usize) -> Result<(Self, Vec<Tensor>)> {
         let groups =
             (1..=channels).filter(|groups| channels.is_multiple_of(*groups)).max_by_key(|g| (*g < channels, *g));
@@ -69,9 +69,9 @@ impl Norm {
             2 => Statistics::Running,
             _ => Statistics::Instance,
         };
-        // A smooth activation, so that differences check its gradient wherever the values fall.
+        // A smooth activation, so that finite differences can check its gradient at any values.
         let activation = [None, Some(Function::Tanh), Some(Function::Silu)][random.below(3) as usize];
-        // A large ε keeps the statistics of few values smooth, for differences; `tests` draws small ones.
+        // A large ε makes the function smooth for few values, as finite differences need; `tests` uses small ones.
         let norm = Self { statistics, epsilon: 0.1, affine: random.bernoulli(0.7), activation };
         let mut inputs = Vec::new();
         for _ in 1..norm.input_count() {
@@ -87,7 +87,7 @@ impl Norm {
 }
 
 impl Proven for Norm {
-    /// Sums over a set, a square root and a division follow one another.
+    /// Sums over a set, a square root and a division in sequence.
     const TOLERANCE: f64 = 64.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -129,8 +129,8 @@ impl Proven for Norm {
         Ok(outputs)
     }
 
-    /// (1 + |γ|) (1 + |y|), however large the mean is: of elements near the mean the distance from it is exact, and those far
-    /// from it enlarge the deviation. (Where an activation is flat it makes |y| small, but the error more so.)
+    /// (1 + |γ|) (1 + |y|), however large the mean is: for elements near the mean, the difference from it is exact, and
+    /// elements far from it increase the deviation. (A flat activation reduces |y|, but the error even more.)
     fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
         let shape = inputs[0].shape();
         let voxels: usize = shape[2..].iter().product();
@@ -139,7 +139,7 @@ impl Proven for Norm {
         let bound = |(i, y): (usize, &f64)| (1.0 + gamma[i / voxels % shape[1]].abs()) * (1.0 + y.abs());
         let bounds: Vec<f64> = y.iter().enumerate().map(bound).collect();
         let mut scales = vec![Tensor::from_slice(&bounds, shape, Device::Cpu)?];
-        // Mean and variance of a batch: a mean of numbers that cancel is as exact as these are.
+        // Mean and variance of a batch; the error of a mean is proportional to the values, even if they cancel.
         let sizes = [largest(&inputs[0])?, 0.0];
         for (output, size) in reference[1..].iter().zip(sizes) {
             scales.push(testing::map(output, |y| 1.0 + y.abs() + size)?);

@@ -1,5 +1,5 @@
-//! What the operations' random cases, whose statistics are smooth enough for differences, don't reach: means far larger than
-//! the spread, constant sets, magnitudes near the ends of the number types, a small ε.
+//! Cases that the random cases of the operations can't cover, because finite differences need smooth statistics: means far
+//! larger than the spread, constant sets, magnitudes near the limits of the number types, a small ε.
 
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
 
@@ -15,14 +15,14 @@ use crate::{
     testing::{self, Proven},
 };
 
-/// Numbers (`rows`, `length`), each row around a mean of its own and with a spread of its own.
+/// Values of shape (`rows`, `length`), where each row has its own mean and spread.
 fn hard_rows(random: &mut Random, rows: usize, length: usize, dtype: DType) -> Vec<f64> {
     let mut values = Vec::new();
     for _ in 0..rows {
         let pick = |random: &mut Random, of: &[f64]| of[random.below(of.len() as u64) as usize];
         let mean = random.normal() * pick(random, &[0.0, 1.0, 1e4]);
         let spread = pick(random, &[0.0, 1e-3, 1e-2, 1.0]);
-        // Factors of all magnitudes: squares of f32 numbers of 1e25 aren't f32 numbers, nor are those of f64 numbers of 1e200.
+        // Factors of all magnitudes: the squares of 1e25 in f32 and of 1e200 in f64 overflow.
         let factor = match random.below(6) {
             0 => pick(random, if dtype == DType::F32 { &[1e19, 1e25, 1e33, 1e-25] } else { &[1e200, 1e300, 1e-200] }),
             _ => 1.0,
@@ -32,7 +32,7 @@ fn hard_rows(random: &mut Random, rows: usize, length: usize, dtype: DType) -> V
     values
 }
 
-/// The input in `dtype`, and as f64 for the reference.
+/// The inputs in `dtype`, and the same values as f64 for the reference.
 fn rounded(inputs: &[Tensor], dtype: DType) -> Result<[Vec<Tensor>; 2]> {
     let narrow: Vec<Tensor> = inputs.iter().map(|x| cast(x, dtype)).collect::<Result<_>>()?;
     let wide = narrow.iter().map(|x| cast(x, DType::F64)).collect::<Result<_>>()?;
@@ -43,8 +43,8 @@ fn bits(tensor: &Tensor) -> Vec<u64> {
     tensor.to_vec_f64().unwrap().into_iter().map(f64::to_bits).collect()
 }
 
-/// The forward run against the reference within the operation's own bound, by every instruction set with the same bits; the
-/// output made again; and the gradient of x against that of f64, whose statistics lose nothing at these means.
+/// Checks the forward pass against the reference within the operation's own bound, with bitwise equal results on all
+/// instruction sets; the recomputed output; and the gradient of x against that in f64, which is accurate at these means.
 fn check<O: Proven + Recompute + Clone>(
     op: &O,
     inputs: &[Tensor],
@@ -65,7 +65,7 @@ fn check<O: Proven + Recompute + Clone>(
         for (k, ((y, expected), scale)) in forward.outputs.iter().zip(&reference).zip(&scales).enumerate() {
             let all = [y, expected, scale].map(|tensor| tensor.to_vec_f64().unwrap());
             for (i, &y) in all[0].iter().enumerate() {
-                // What isn't a number of the type is infinite.
+                // Values beyond the range of the type become infinite.
                 let expected = if dtype == DType::F32 { f64::from(all[1][i] as f32) } else { all[1][i] };
                 let bound = O::TOLERANCE * unit * all[2][i];
                 let close = (y - all[1][i]).abs() <= bound || y == expected;
@@ -98,7 +98,7 @@ fn check<O: Proven + Recompute + Clone>(
     let dy = cast(&dy, DType::F32).unwrap();
     let got = gradient(&narrow, dy.clone());
     let exact = gradient(&wide, cast(&dy, DType::F64).unwrap());
-    // γ / deviation times dy, its mean and the part along x̂: numbers of a few units.
+    // γ / deviation times dy, its mean and its component along x̂, which are values of a few units.
     let length = got.len() / (inputs[0].shape()[0] * inputs[0].shape()[1]);
     let gamma = inputs.get(1).map_or(1.0, |gamma| largest(gamma).unwrap());
     for (row, (got, exact)) in got.chunks(length).zip(exact.chunks(length)).enumerate() {
@@ -137,7 +137,7 @@ fn norms_are_exact_at_any_mean_and_magnitude() {
                 .map(|i| if i < values.len() { values[i] } else { parts[i - values.len()] })
                 .collect();
             if statistics == Statistics::Batch {
-                // One mean for a channel: the second image repeats the first, in another order.
+                // The second image repeats the values of the first in another order, so that a channel has one mean.
                 for i in channels * length..values.len() {
                     let (channel, place) = (i / length % channels, i % length);
                     values[i] = values[channel * length + (place * 7 + 1) % length];
@@ -168,7 +168,7 @@ fn given_statistics_are_exact_at_any_mean_and_magnitude() {
         for _ in 0..2 * usize::from(norm.affine) {
             inputs.push(testing::values(&mut random, &[channels]).unwrap());
         }
-        // Near those of the values; both are numbers of f32.
+        // Statistics close to those of the values; both fit into f32.
         let row = |c: usize| &values[c * length..(c + 1) * length];
         let mean: Vec<f64> = (0..channels).map(|c| row(c).iter().map(|x| x / length as f64).sum()).collect();
         let spread = |c: usize| row(c).iter().fold(0.0f64, |most, x| most.max((x - mean[c]).abs()));
@@ -176,7 +176,7 @@ fn given_statistics_are_exact_at_any_mean_and_magnitude() {
         inputs.push(Tensor::from_slice(&mean, &[channels], Device::Cpu).unwrap());
         inputs.push(Tensor::from_slice(&variance, &[channels], Device::Cpu).unwrap());
         if values.iter().any(|x| x.abs() > 1e20) {
-            // A variance that isn't an f32 number can't be given.
+            // A variance that overflows f32 can't be an input.
             continue;
         }
         check(&norm, &inputs, DType::F32, &mut random, |row, inputs| {
@@ -203,7 +203,7 @@ fn layer_norms_are_exact_at_any_mean_and_magnitude() {
     }
 }
 
-/// y of one channel of these values.
+/// The normalised values of one channel.
 fn normalised(values: &[f32], epsilon: f64) -> Vec<f32> {
     let norm = Norm { statistics: Statistics::Instance, epsilon, affine: false, activation: None };
     let x = Tensor::from_slice(values, &[1, 1, values.len()], Device::Cpu).unwrap();
@@ -232,7 +232,7 @@ fn squares_do_not_overflow_or_vanish() {
         let y = normalised(&[-size, 0.0, size], 1e-5);
         assert!((y[0] + root).abs() < 1e-6 && y[1].abs() < 1e-6 && (y[2] - root).abs() < 1e-6, "{size}: {y:?}");
     }
-    // Squares of f32 overflow, the variance doesn't.
+    // The squares overflow f32, but the variance doesn't.
     let norm = Norm { statistics: Statistics::Batch, epsilon: EPSILON, affine: false, activation: None };
     let x = Tensor::from_slice(&[-1e19f32, 0.0, 1e19, -1e19, 0.0, 1e19], &[2, 1, 3], Device::Cpu).unwrap();
     let outputs = run(&norm, &[&x], &Context::default()).unwrap().outputs;
@@ -255,7 +255,7 @@ fn what_is_not_a_number_stays_in_its_set() {
     }
 }
 
-/// The norm that is folded into the convolution's store, and the one that follows it, round alike.
+/// A norm folded into the convolution's epilogue gives bitwise the same result as a separate norm.
 #[test]
 fn a_folded_norm_has_the_bits_of_one_that_follows() {
     for (number, mean) in [0.0, 1e4, 1e6].into_iter().enumerate() {
@@ -284,7 +284,8 @@ fn a_folded_norm_has_the_bits_of_one_that_follows() {
     }
 }
 
-/// Moments that the convolution's store takes, next to a large mean: a kernel of one tap hands the numbers through.
+/// The moments that the convolution's epilogue computes beside a large mean. A kernel with a single nonzero tap copies its
+/// input.
 #[test]
 fn a_fused_convolution_keeps_the_spread_next_to_a_large_mean() {
     for (rank, kernel) in [(1, 1), (2, 3), (3, 3)] {
@@ -306,7 +307,7 @@ fn a_fused_convolution_keeps_the_spread_next_to_a_large_mean() {
             let size = [&[channels, channels / groups], &vec![kernel; rank][..]].concat();
             let taps = kernel.pow(rank as u32);
             let (inputs, middle) = (channels / groups * taps, taps / 2);
-            // Each output channel is an input channel.
+            // Each output channel is a copy of an input channel.
             let weights: Vec<f64> = (0..channels * inputs)
                 .map(|i| {
                     let (to, from, tap) = (i / inputs, i % inputs / taps, i % taps);

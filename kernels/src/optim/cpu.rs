@@ -1,4 +1,4 @@
-//! Optimizer steps on the CPU, fused over all parameters: one parallel section a step.
+//! Optimizer steps on the CPU, fused over all parameters: a single parallel section for each step.
 
 use tomograd_core::{DType, Element, Result, Scratch, Tensor};
 
@@ -16,7 +16,7 @@ struct SgdChunk<'a, T> {
     value: &'a mut [T],
     gradient: &'a [T],
     momentum: Option<&'a mut [T]>,
-    /// rate, weight decay, momentum, 1 − dampening.
+    /// Learning rate, weight decay, momentum, 1 − dampening.
     numbers: [T; 4],
     nesterov: bool,
 }
@@ -86,13 +86,14 @@ fn tasks(counts: &[usize]) -> Vec<(usize, usize, usize)> {
     counts.iter().enumerate().flat_map(chunks).collect()
 }
 
-/// How many chunks run in one piece: small parameters together are worth a thread.
+/// The number of chunks that one task runs: several small parameters together are worth a parallel chunk.
 fn grain(tasks: &[(usize, usize, usize)]) -> usize {
     let elements: usize = tasks.iter().map(|(_, start, end)| end - start).sum();
     (GRAIN * tasks.len()).div_ceil(elements.max(1)).max(1)
 }
 
-/// The memory of all parameters of one dtype, ready to be written: what can fail has been done, and no value has changed.
+/// The memory of all parameters of one dtype, prepared for writing. Everything that can fail has been done, and no value has
+/// changed.
 struct Work<'a, T, N, const STATES: usize> {
     gradients: Vec<Tensor>,
     values: Vec<Partition<'a, T>>,
@@ -137,7 +138,7 @@ impl<'a, T: Real, N: Sync, const STATES: usize> Work<'a, T, N, STATES> {
     }
 }
 
-/// A parameter of a step: value, gradient, what else is changed with it, and its place in the operation.
+/// A parameter of a step: its value, its gradient, its optimizer states, and its index in the operation.
 struct Parameter<'a, const STATES: usize> {
     value: &'a mut Tensor,
     gradient: &'a Tensor,
@@ -147,7 +148,8 @@ struct Parameter<'a, const STATES: usize> {
 
 type Parameters<'a, const STATES: usize> = Vec<Parameter<'a, STATES>>;
 
-/// The parameters of f32, and the others, from targets (a value and then its states, those that `has` says it has) and gradients.
+/// The parameters of f32 and the others, from the targets (each value followed by the states that `has` says exist) and
+/// gradients.
 fn parameters<'a, const STATES: usize>(
     targets: &'a mut [&mut Tensor],
     gradients: &[&'a Tensor],
@@ -166,7 +168,7 @@ fn parameters<'a, const STATES: usize>(
 
 pub(super) fn sgd(step: &SgdStep, targets: &mut [&mut Tensor], gradients: &[&Tensor]) -> Result<()> {
     let (single, double) = parameters(targets, gradients, |place| [step.parameters[place].momentum]);
-    // What can fail is done for all before a value changes.
+    // Everything that can fail is done for all parameters before any value changes.
     let (single, double) = (sgd_work::<f32>(step, single)?, sgd_work::<f64>(step, double)?);
     run_sgd(single, &step.sgd)?;
     run_sgd(double, &step.sgd)
@@ -191,7 +193,7 @@ fn run_sgd<T: Real>(work: SgdWork<'_, T>, sgd: &Sgd) -> Result<()> {
     })
 }
 
-/// What differs between the parameters of Adam: see [`AdamChunk`].
+/// The numbers of Adam that differ between parameters; see [`AdamChunk`].
 struct AdamNumbers<T> {
     shrink: T,
     coupled: T,
@@ -281,7 +283,7 @@ pub(super) fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
     Ok(slots.sum().first().copied().unwrap_or(0.0).sqrt())
 }
 
-/// The first target becomes the norm of the others, which are scaled down to `max` where it is finite.
+/// Writes the norm of the other targets to the first, and scales them so that the norm is at most `max`, if it is finite.
 pub(super) fn clip(max: f64, targets: &mut [&mut Tensor]) -> Result<()> {
     let Some((number, gradients)) = targets.split_first_mut() else { return Ok(()) };
     let norm = global_norm(&gradients.iter().map(|gradient| &**gradient).collect::<Vec<_>>())?;

@@ -1,6 +1,6 @@
-//! Optimizer steps, scaling, clipping and averages: operations that write over their targets.
+//! Optimizer steps, scaling, clipping and averaging: operations that write their targets in place.
 //!
-//! The formulas are PyTorch's, rounding for rounding in their order.
+//! The formulas, and the order of their roundings, are PyTorch's.
 
 mod cpu;
 mod numbers;
@@ -22,9 +22,9 @@ mod tests;
 pub struct SgdParameter<'a> {
     /// The parameter.
     pub value: &'a mut Tensor,
-    /// Its gradient.
+    /// The gradient of the parameter.
     pub gradient: &'a Tensor,
-    /// Its momentum buffer, zeros before the first step; `None` without momentum.
+    /// The momentum buffer of the parameter, zeros before the first step; `None` without momentum.
     pub momentum: Option<&'a mut Tensor>,
     /// The learning rate.
     pub rate: f64,
@@ -34,14 +34,14 @@ pub struct SgdParameter<'a> {
     pub first_step: bool,
 }
 
-/// What all parameters of [`sgd_step`] share.
+/// The attributes that all parameters of [`sgd_step`] share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
     /// μ: buffer ← μ · buffer + (1 − dampening) · gradient.
     pub momentum: f64,
-    /// How much of a new gradient doesn't enter the buffer; the first one enters whole.
+    /// The fraction of a new gradient that doesn't enter the buffer; the first gradient enters it fully.
     pub dampening: f64,
-    /// Whether the step looks ahead (Nesterov).
+    /// Whether Nesterov momentum is used.
     pub nesterov: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Sgd {
 pub struct AdamParameter<'a> {
     /// The parameter.
     pub value: &'a mut Tensor,
-    /// Its gradient.
+    /// The gradient of the parameter.
     pub gradient: &'a Tensor,
     /// The first moment, zeros before the first step.
     pub first: &'a mut Tensor,
@@ -59,22 +59,22 @@ pub struct AdamParameter<'a> {
     pub rate: f64,
     /// λ.
     pub weight_decay: f64,
-    /// The number of this step among those of the parameter, from 1.
+    /// The number of this step, counted from 1 for each parameter.
     pub step: u64,
 }
 
-/// What all parameters of [`adam_step`] share.
+/// The attributes that all parameters of [`adam_step`] share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adam {
     /// β₁ and β₂.
     pub betas: [f64; 2],
     /// ε.
     pub epsilon: f64,
-    /// Whether the weight decay leaves the moments alone (AdamW, Loshchilov and Hutter 2019).
+    /// Whether weight decay is decoupled from the moments (AdamW, Loshchilov and Hutter 2019).
     pub decoupled: bool,
 }
 
-/// What a parameter of an [`SgdStep`] has of its own.
+/// The attributes of an [`SgdStep`] that differ between parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdNumbers {
     /// The learning rate.
@@ -83,17 +83,17 @@ pub struct SgdNumbers {
     pub weight_decay: f64,
     /// Whether this is the parameter's first step.
     pub first_step: bool,
-    /// Whether it has a momentum buffer.
+    /// Whether the parameter has a momentum buffer.
     pub momentum: bool,
 }
 
-/// One step of stochastic gradient descent. Targets: of each parameter the value and, if it has one, the momentum buffer;
-/// inputs: of each the gradient. f32 or f64.
+/// One step of stochastic gradient descent. Targets: for each parameter the value and, if it has one, the momentum buffer.
+/// Inputs: for each parameter the gradient. f32 or f64.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SgdStep {
-    /// What all parameters share.
+    /// The shared attributes.
     pub sgd: Sgd,
-    /// What each has of its own.
+    /// The attributes of each parameter.
     pub parameters: Vec<SgdNumbers>,
 }
 
@@ -124,7 +124,7 @@ impl InPlace for SgdStep {
     }
 }
 
-/// That the next target and its `states` are like its gradient.
+/// Checks that the next target and its `states` states have the metadata of the gradient.
 fn fits<'a>(
     operation: &str,
     targets: &mut impl Iterator<Item = &'a Meta>,
@@ -138,7 +138,7 @@ fn fits<'a>(
     Ok(())
 }
 
-/// Targets read and written, and so many operations for each element of the inputs.
+/// The cost of reading and writing the targets, with `each` operations for each element of the inputs.
 fn cost(each: f64, targets: &[Meta], inputs: &[Meta]) -> Cost {
     let elements: usize = inputs.iter().map(Meta::count).sum();
     Cost::of(each * elements as f64, &[targets, inputs].concat(), targets)
@@ -147,8 +147,8 @@ fn cost(each: f64, targets: &[Meta], inputs: &[Meta]) -> Cost {
 /// One step of stochastic gradient descent for all parameters, f32 or f64.
 ///
 /// # Errors
-/// When a number is out of its range, a gradient or buffer doesn't fit its parameter, a dtype is another, or memory runs out;
-/// then no value is changed.
+/// When a number is out of range, a gradient or buffer doesn't fit its parameter, a dtype isn't f32 or f64, or memory runs
+/// out. In that case no value has changed.
 pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd) -> Result<()> {
     let (mut targets, mut gradients, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     for SgdParameter { value, gradient, momentum, rate, weight_decay, first_step } in parameters {
@@ -162,24 +162,24 @@ pub fn sgd_step(parameters: &mut [SgdParameter<'_>], sgd: &Sgd) -> Result<()> {
     run_in_place(&SgdStep { sgd: *sgd, parameters: numbers }, &mut targets, &gradients)
 }
 
-/// What a parameter of an [`AdamStep`] has of its own.
+/// The attributes of an [`AdamStep`] that differ between parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamNumbers {
     /// The learning rate.
     pub rate: f64,
     /// λ.
     pub weight_decay: f64,
-    /// The number of this step among those of the parameter, from 1.
+    /// The number of this step, counted from 1 for each parameter.
     pub step: u64,
 }
 
-/// One step of Adam or AdamW. Targets: of each parameter the value, the first and the second moment; inputs: of each the
-/// gradient. f32 or f64.
+/// One step of Adam or AdamW. Targets: for each parameter the value, the first and the second moment. Inputs: for each
+/// parameter the gradient. f32 or f64.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdamStep {
-    /// What all parameters share.
+    /// The shared attributes.
     pub adam: Adam,
-    /// What each has of its own.
+    /// The attributes of each parameter.
     pub parameters: Vec<AdamNumbers>,
 }
 
@@ -212,8 +212,8 @@ impl InPlace for AdamStep {
 /// One step of Adam or AdamW for all parameters, f32 or f64.
 ///
 /// # Errors
-/// When a number is out of its range, a gradient or moment doesn't fit its parameter, a dtype is another, or memory runs out;
-/// then no value is changed.
+/// When a number is out of range, a gradient or moment doesn't fit its parameter, a dtype isn't f32 or f64, or memory runs
+/// out. In that case no value has changed.
 pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam) -> Result<()> {
     let (mut targets, mut gradients, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
     for AdamParameter { value, gradient, first, second, rate, weight_decay, step } in parameters {
@@ -224,7 +224,7 @@ pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam) -> Result<()
     run_in_place(&AdamStep { adam: *adam, parameters: numbers }, &mut targets, &gradients)
 }
 
-/// √Σ x² over all elements of all tensors, in f64 and in a fixed order: a number for the host.
+/// √Σ x² over all elements of all tensors, accumulated in f64 in a fixed order; returned to the host.
 ///
 /// # Errors
 /// When a tensor isn't f32 or f64, or not on the CPU, or memory runs out.
@@ -232,9 +232,9 @@ pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
     cpu::global_norm(tensors)
 }
 
-/// Scales gradients by one factor, so that √Σ x² over all of them is at most `max` (as PyTorch: by max / (norm + 10⁻⁶)).
-/// Targets: a number that becomes the norm before, then the gradients; f32 or f64. A norm that isn't finite leaves the gradients
-/// as they are, so that whoever reads it decides. Neither norm nor factor leaves the device.
+/// Scales gradients by a common factor so that √Σ x² over all of them is at most `max` (like PyTorch, by max / (norm +
+/// 10⁻⁶)). Targets: a scalar that receives the norm before scaling, then the gradients; f32 or f64. If the norm isn't finite,
+/// the gradients aren't changed, so that the caller can decide. Norm and factor stay on the device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClipNorm {
     /// The largest norm.
@@ -307,7 +307,7 @@ pub fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
 /// average ← decay · average + (1 − decay) · value: targets are averages, inputs their values. f32 or f64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EmaStep {
-    /// How much of an average stays.
+    /// The fraction of an average that is kept.
     pub decay: f64,
 }
 
@@ -324,7 +324,7 @@ impl InPlace for EmaStep {
     }
 
     fn apply_cpu(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
-        // What can fail is done before a value changes.
+        // Everything that can fail is done before any value changes.
         let values: Vec<Tensor> = inputs.iter().map(|value| value.contiguous()).collect::<Result<_>>()?;
         targets.iter_mut().zip(&values).try_for_each(|(average, value)| cpu::average(average, value, self.decay))
     }
@@ -334,11 +334,11 @@ impl InPlace for EmaStep {
     }
 }
 
-/// average ← decay · average + (1 − decay) · value, in place, for each pair (average, value): the exponential moving average
+/// average ← decay · average + (1 − decay) · value, in place, for each pair (average, value): an exponential moving average
 /// of a network's parameters.
 ///
 /// # Errors
-/// When the decay isn't from 0 to 1, a value doesn't fit its average, one isn't f32 or f64, or memory runs out.
+/// When the decay isn't between 0 and 1, a value doesn't fit its average, a tensor isn't f32 or f64, or memory runs out.
 pub fn ema_step(pairs: &mut [(&mut Tensor, &Tensor)], decay: f64) -> Result<()> {
     let (mut targets, values): (Vec<&mut Tensor>, Vec<&Tensor>) =
         pairs.iter_mut().map(|(average, value)| (&mut **average, *value)).unzip();

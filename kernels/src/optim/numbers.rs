@@ -1,4 +1,4 @@
-//! That the numbers of a step make sense, before anything changes.
+//! Checks of the numbers of a step, made before any value changes.
 
 use tomograd_core::{DType, Error, Result};
 
@@ -11,12 +11,12 @@ fn within(operation: &str, name: &str, value: f64, fits: bool, expected: &str) -
     Err(Error::argument(operation, format!("{name} is {value}")).expected(expected.to_owned()))
 }
 
-/// A number of f32 or f64 that is at least 0.
+/// Checks a number that must be finite in f32 and at least 0.
 fn magnitude(operation: &str, name: &str, value: f64) -> Result<()> {
     within(operation, name, value, value >= 0.0 && (value as f32).is_finite(), "a finite number of at least 0")
 }
 
-/// A learning rate and a weight decay.
+/// Checks a learning rate and a weight decay.
 pub(super) fn parameter(operation: &str, rate: f64, weight_decay: f64) -> Result<()> {
     magnitude(operation, "a learning rate", rate)?;
     magnitude(operation, "a weight decay", weight_decay)
@@ -29,13 +29,13 @@ pub(super) fn sgd(sgd: &Sgd) -> Result<()> {
 
 pub(super) fn adam(adam: &Adam) -> Result<()> {
     for beta in adam.betas {
-        // In f32, 1 is what a number just below it becomes.
+        // A number just below 1 would become 1 in f32.
         within("adam_step", "a β", beta, beta >= 0.0 && (beta as f32) < 1.0, "a number from 0 to below 1")?;
     }
     magnitude("adam_step", "ε", adam.epsilon)
 }
 
-/// The number of a step, from 1.
+/// Checks the number of a step, counted from 1.
 pub(super) fn step(step: u64) -> Result<()> {
     if step > 0 {
         return Ok(());
@@ -47,7 +47,7 @@ pub(super) fn decay(decay: f64) -> Result<()> {
     within("ema_step", "the decay", decay, (0.0..=1.0).contains(&decay), "a number from 0 to 1")
 }
 
-/// A factor that isn't finite, as `dtype` has it, would make NaN of zeros.
+/// Checks that a factor is finite in `dtype`; otherwise it would turn zeros into NaN.
 pub(super) fn factor(factor: f64, dtype: DType) -> Result<()> {
     let finite = if dtype == DType::F32 { (factor as f32).is_finite() } else { factor.is_finite() };
     within("scale", "the factor", factor, finite, "a finite number")

@@ -1,11 +1,11 @@
-//! References and random cases of what writes in place.
+//! References and random cases of operations that write in place.
 
 use tomograd_core::{Random, Result, Tensor};
 
 use super::{Adam, AdamNumbers, AdamStep, ClipNorm, EmaStep, Scale, Sgd, SgdNumbers, SgdStep, cpu::GRAIN};
 use crate::testing::{self, ProvenInPlace};
 
-/// Shapes of some parameters, of which now and then one takes several chunks.
+/// Shapes of some parameters; in some cases one of them takes several chunks.
 fn shapes(random: &mut Random) -> Vec<Vec<usize>> {
     let mut shapes: Vec<Vec<usize>> = (0..random.below(4)).map(|_| testing::shape(random, 0, 3)).collect();
     if random.bernoulli(0.1) {
@@ -23,7 +23,7 @@ fn lists(tensors: &[Tensor]) -> Result<Vec<Vec<f64>>> {
     tensors.iter().map(Tensor::to_vec::<f64>).collect()
 }
 
-/// Tensors like `like` with these elements.
+/// Tensors with these elements and the shapes of `like`.
 fn tensors(lists: &[Vec<f64>], like: &[Tensor]) -> Result<Vec<Tensor>> {
     lists.iter().zip(like).map(|(values, like)| Tensor::from_slice(values, like.shape(), like.device())).collect()
 }
@@ -98,7 +98,7 @@ impl ProvenInPlace for AdamStep {
                 step: 1 + random.below(20),
             });
             targets.extend([testing::values(random, shape)?, testing::values(random, shape)?]);
-            // A second moment is no less than 0; far from it, the quotient doesn't enlarge rounding.
+            // A second moment isn't negative. Well above zero, the division doesn't amplify rounding errors.
             targets.push(testing::map(&testing::values(random, shape)?, |x| x * x + 0.1)?);
         }
         Ok((Self { adam, parameters }, targets, values(random, &shapes)?))

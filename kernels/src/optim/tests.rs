@@ -86,7 +86,7 @@ fn a_gradient_that_doesnt_fit_is_an_error() {
 fn a_step_that_fails_changes_nothing() {
     let gradient = |dtype| Tensor::ones(&[2], dtype, Device::Cpu).unwrap();
     let adam = Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true };
-    // The first parameter could be changed; the second has a dtype that no step takes.
+    // The first parameter could be updated; the second has an unsupported dtype.
     let dtypes = [DType::F32, DType::F16];
     let gradients = dtypes.map(gradient);
     let [mut values, mut firsts, mut seconds] = [gradients.clone(), gradients.clone(), gradients.clone()];

@@ -1,8 +1,9 @@
-//! The only way to go parallel.
+//! Parallel execution; no other code starts threads for kernels.
 //!
-//! [`parallel_for`] cuts a range into chunks whose boundaries come from the range and the grain alone. Each chunk owns
-//! what it writes — a part of a [`Partition`] or a tile of a [`Grid`] — or one of the numbered [`PartialSlots`], which are
-//! summed in a fixed tree. So the bits of a result don't depend on how many threads there are or which of them ran what.
+//! [`parallel_for`] cuts a range into chunks, whose boundaries depend only on the range and the grain size. Each chunk has
+//! exclusive access to what it writes: a block of a [`Partition`], a tile of a [`Grid`], or one of the numbered
+//! [`PartialSlots`], which are summed in a fixed tree. So results are bitwise independent of the number of threads and of
+//! scheduling.
 
 mod partition;
 mod settings;

@@ -1,8 +1,8 @@
-//! Outputs that chunks share out among themselves, checked at run time.
+//! Outputs that are divided among chunks, checked at run time.
 //!
-//! A chunk of [`parallel_for`](super::parallel_for) gets `&` access to what it captures, so writing to one output from
-//! many chunks needs proof that no two of them write to the same place. Here the proof is a flag for each block of the
-//! output: a block is handed out once, and asking again panics (which `parallel_for` turns into an error).
+//! A chunk of [`parallel_for`](super::parallel_for) captures by `&`, so writing one output from many chunks needs a guarantee
+//! that no two chunks write the same element. Here it is a flag for each block of the output: a block is handed out once, and
+//! a second request panics (which `parallel_for` turns into an error).
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use std::ops::{AddAssign, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tomograd_core::{Error, Result};
 
-/// One bit a block: taken or not.
+/// One bit for each block: whether it has been taken.
 struct Claims(Vec<AtomicU64>);
 
 impl Claims {
@@ -21,14 +21,14 @@ impl Claims {
     #[inline]
     fn claim(&self, block: usize) {
         let bit = 1u64 << (block % 64);
-        // Relaxed is enough: the flag itself decides who owns the block, and the end of the parallel section orders the
-        // writes before whatever reads them.
+        // Relaxed is sufficient: the flag alone decides the ownership of the block, and the end of the parallel section
+        // synchronises the writes with later reads.
         let before = self.0[block / 64].fetch_or(bit, Ordering::Relaxed);
         assert!(before & bit == 0, "block {block} of an output was claimed twice");
     }
 }
 
-/// A slice in blocks of the same length (the last may be shorter), each of which can be taken once.
+/// A slice divided into blocks of equal length (the last may be shorter), each of which can be taken once.
 pub struct Partition<'a, T> {
     start: *mut T,
     len: usize,
@@ -37,7 +37,7 @@ pub struct Partition<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a shared partition hands each element to one caller at most, as `&mut`; so sharing it is like sending the parts.
+// SAFETY: a shared partition hands out each element as `&mut` at most once; so sharing it is equivalent to sending the parts.
 unsafe impl<T: Send> Sync for Partition<'_, T> {}
 // SAFETY: it stands for a `&mut [T]`.
 unsafe impl<T: Send> Send for Partition<'_, T> {}
@@ -56,8 +56,8 @@ impl<'a, T> Partition<'a, T> {
         }
     }
 
-    /// Takes the elements of a range that begins and ends at a border of blocks (or at the end of the slice). Panics if it
-    /// doesn't, or if a part of it was taken before.
+    /// Takes the elements of a range whose ends are block boundaries (or the end of the slice). Panics if they aren't, or if
+    /// a part of the range has been taken before.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub fn take(&self, range: Range<usize>) -> &'a mut [T] {
@@ -74,11 +74,11 @@ impl<'a, T> Partition<'a, T> {
         if start < end {
             (start / self.block..end.div_ceil(self.block)).for_each(|block| self.claims.claim(block));
         }
-        // SAFETY: the range is inside the slice that `new` borrowed for 'a, and its blocks are now this caller's alone.
+        // SAFETY: the range lies inside the slice that `new` borrowed for 'a, and no other caller has these blocks.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) }
     }
 
-    /// Takes block `i`. Panics if there is none, or if it was taken before.
+    /// Takes block `i`. Panics if it doesn't exist or has been taken before.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub fn block(&self, i: usize) -> &'a mut [T] {
@@ -87,9 +87,9 @@ impl<'a, T> Partition<'a, T> {
     }
 }
 
-/// Rows of the same length, cut into tiles of `row_block` rows by `column_block` columns, each of which can be taken
-/// once: an output such as (channels, voxels) of which a chunk owns some channels of some voxels. There may be several such
-/// planes, one after the other (a batch): tiles don't reach from one into the next.
+/// Rows of equal length, divided into tiles of `row_block` rows by `column_block` columns, each of which can be taken once:
+/// an output such as (channels, voxels), of which a chunk owns some channels of some voxels. There may be several such planes
+/// in sequence (a batch); a tile never spans two planes.
 pub struct Grid<'a, T> {
     start: *mut T,
     planes: usize,
@@ -107,18 +107,18 @@ unsafe impl<T: Send> Sync for Grid<'_, T> {}
 unsafe impl<T: Send> Send for Grid<'_, T> {}
 
 impl<'a, T> Grid<'a, T> {
-    /// Cuts `slice`, `rows` rows of `columns` elements, into tiles; blocks of 0 count as 1.
+    /// Divides `slice`, `rows` rows of `columns` elements, into tiles; block sizes of 0 count as 1.
     ///
     /// # Errors
-    /// When the slice has another length.
+    /// When the length of the slice isn't `rows * columns`.
     pub fn new(slice: &'a mut [T], rows: usize, columns: usize, row_block: usize, column_block: usize) -> Result<Self> {
         Self::batched(slice, 1, rows, columns, row_block, column_block)
     }
 
-    /// Cuts each of `planes` planes of `rows` rows of `columns` elements into tiles.
+    /// Divides each of `planes` planes of `rows` rows of `columns` elements into tiles.
     ///
     /// # Errors
-    /// When the slice has another length.
+    /// When the length of the slice isn't `planes * rows * columns`.
     pub fn batched(
         slice: &'a mut [T],
         planes: usize,
@@ -133,7 +133,7 @@ impl<'a, T> Grid<'a, T> {
             return Err(Error::shape("parallel", what).expected("as many elements"));
         }
         let (row_block, column_block) = (row_block.max(1), column_block.max(1));
-        // No tiles of an empty slice: the number of rows alone may be anything.
+        // An empty slice has no tiles; otherwise a huge number of rows of no columns would need as many flags.
         let tiles =
             if slice.is_empty() { 0 } else { planes * rows.div_ceil(row_block) * columns.div_ceil(column_block) };
         Ok(Grid {
@@ -148,14 +148,14 @@ impl<'a, T> Grid<'a, T> {
         })
     }
 
-    /// Takes the tile in row `i` and column `j` of tiles, of the first plane. Panics if there is none, or if it was taken
+    /// Takes the tile in row `i` and column `j` of tiles of the first plane. Panics if it doesn't exist or has been taken
     /// before.
     #[inline]
     pub fn tile(&self, i: usize, j: usize) -> Tile<'a, T> {
         self.tile_of(0, i, j)
     }
 
-    /// Takes the tile in row `i` and column `j` of tiles of a plane. Panics if there is none, or if it was taken before.
+    /// Takes the tile in row `i` and column `j` of tiles of a plane. Panics if it doesn't exist or has been taken before.
     #[inline]
     pub fn tile_of(&self, plane: usize, i: usize, j: usize) -> Tile<'a, T> {
         let (row, column) = (i.saturating_mul(self.row_block), j.saturating_mul(self.column_block));
@@ -174,7 +174,7 @@ impl<'a, T> Grid<'a, T> {
     }
 }
 
-/// A tile of a [`Grid`]: some columns of some rows, which this value alone may write.
+/// A tile of a [`Grid`]: some columns of some rows, to which this value has exclusive access.
 pub struct Tile<'a, T> {
     start: *mut T,
     rows: usize,
@@ -184,13 +184,13 @@ pub struct Tile<'a, T> {
 }
 
 impl<T> Tile<'_, T> {
-    /// How many rows it has.
+    /// The number of rows.
     #[inline]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How many columns it has.
+    /// The number of columns.
     #[inline]
     pub fn columns(&self) -> usize {
         self.columns
@@ -202,7 +202,7 @@ impl<T> Tile<'_, T> {
         self.stride
     }
 
-    /// One row of it; panics if there is none.
+    /// One row of the tile; panics if it doesn't exist.
     #[inline]
     pub fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "row {row} of a tile of {}", self.rows);
@@ -210,26 +210,26 @@ impl<T> Tile<'_, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns) }
     }
 
-    /// The first element, for kernels that address the tile by its stride. They must stay inside `rows` × `columns`.
+    /// The address of the first element, for kernels that use the stride. They must stay inside `rows` × `columns`.
     #[inline]
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.start
     }
 }
 
-/// Partial results of chunks, numbered, summed in a fixed tree.
+/// Numbered partial results of chunks, summed in a fixed tree.
 ///
-/// Each of the `count` slots has `width` numbers, all of them zero at first.
+/// Each slot has `width` numbers, initially zero.
 pub struct PartialSlots<'a, T> {
     numbers: &'a mut [T],
     width: usize,
 }
 
 impl<'a, T: Copy + Default + AddAssign + Send> PartialSlots<'a, T> {
-    /// Slots over a buffer (scratch, or a `Vec`), which is cleared; its length is `count * width`.
+    /// Slots in a buffer of `count * width` numbers (scratch or a `Vec`), which is set to zero.
     ///
     /// # Errors
-    /// When the buffer isn't whole slots.
+    /// When the length of the buffer isn't a multiple of `width`.
     pub fn new(numbers: &'a mut [T], width: usize) -> Result<Self> {
         let slots = Self::filled(numbers, width)?;
         slots.numbers.fill(T::default());
@@ -249,13 +249,13 @@ impl<'a, T: Copy + Default + AddAssign + Send> PartialSlots<'a, T> {
         Ok(PartialSlots { numbers, width })
     }
 
-    /// The slots to hand out in a parallel section: slot `i` is block `i`.
+    /// The slots as a partition for a parallel section: slot `i` is block `i`.
     pub fn slots(&mut self) -> Partition<'_, T> {
         Partition::new(self.numbers, self.width)
     }
 
-    /// Sums the slots pairwise (1 into 0, 3 into 2, ...; then 2 into 0, ...) and gives the sums; zeros if there is no slot,
-    /// which is an empty slice.
+    /// Sums the slots pairwise (1 into 0, 3 into 2, ...; then 2 into 0, ...) and returns the sums; an empty slice if there
+    /// are no slots.
     pub fn sum(self) -> &'a [T] {
         let count = self.numbers.len() / self.width;
         let mut step = 1;
@@ -273,9 +273,9 @@ impl<'a, T: Copy + Default + AddAssign + Send> PartialSlots<'a, T> {
     }
 }
 
-/// A slice whose numbers may be anything yet, seen from one that is initialised: for kernels that write either.
+/// An initialised slice as a slice of `MaybeUninit`, for kernels that write either.
 pub fn as_uninit<T: Copy>(slice: &mut [T]) -> &mut [MaybeUninit<T>] {
-    // SAFETY: `MaybeUninit<T>` has the layout of `T`. Callers of this crate only write `T`s through it, never uninitialised
-    // values; `T: Copy` rules out destructors.
+    // SAFETY: `MaybeUninit<T>` has the layout of `T`. Callers, all in this crate, only write initialised `T`s through it, and
+    // `T: Copy` excludes destructors.
     unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast(), slice.len()) }
 }

@@ -1,9 +1,9 @@
-//! How the current thread wants its kernels run: for tests and benchmarks, and for users who share a machine.
+//! Execution settings of the current thread: for tests, benchmarks, and users who share a machine.
 
 use crate::simd::Isa;
 use std::cell::Cell;
 
-/// The order in which chunks are handed out. Results never depend on it; the tests that say so shuffle it.
+/// The order in which chunks are handed out. Results never depend on it; tests shuffle it to verify that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// First to last.
@@ -13,7 +13,7 @@ pub enum Order {
     Shuffled(u64),
 }
 
-/// What [`with_settings`] puts in force.
+/// The settings that [`with_settings`] applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     isa: Option<Isa>,
@@ -21,11 +21,11 @@ pub struct Settings {
     threads: Option<usize>,
 }
 
-/// More threads than any machine that a pool is for has cores; a pool of them starts at once.
+/// The largest pool: more threads than the machines it is meant for have cores, and few enough to start quickly.
 const MOST_THREADS: usize = 1024;
 
 impl Settings {
-    /// Forces an instruction set; an error says so if this processor lacks it.
+    /// Forces an instruction set; an error if this processor doesn't support it.
     pub fn isa(mut self, isa: Isa) -> std::result::Result<Self, String> {
         if !isa.is_available() {
             return Err(format!("this processor lacks {isa}"));
@@ -34,19 +34,19 @@ impl Settings {
         Ok(self)
     }
 
-    /// Sets the order of chunks.
+    /// Sets the order in which chunks are handed out.
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
         self
     }
 
-    /// Uses a pool of this many threads (at least one, at most 1024), whatever the processor has.
+    /// Uses a pool of this many threads (clamped to 1..=1024), whatever the number of cores.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads.clamp(1, MOST_THREADS));
         self
     }
 
-    /// The settings in force on this thread.
+    /// The current settings of this thread.
     pub fn current() -> Self {
         CURRENT.get()
     }
@@ -64,8 +64,8 @@ thread_local! {
     static CURRENT: Cell<Settings> = const { Cell::new(Settings { isa: None, order: Order::Forward, threads: None }) };
 }
 
-/// Runs `f` with these settings in force on the current thread, and in every chunk that it hands out; afterwards, also
-/// after a panic, the former settings are back.
+/// Runs `f` with these settings on the current thread and in all chunks of its parallel sections. The previous settings are
+/// restored afterwards, also after a panic.
 pub fn with_settings<R>(settings: Settings, f: impl FnOnce() -> R) -> R {
     struct Restore(Settings);
     impl Drop for Restore {
@@ -77,7 +77,7 @@ pub fn with_settings<R>(settings: Settings, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The instruction set in force on this thread: that of its settings, or else that of the process.
+/// The instruction set of this thread: that of its settings, otherwise that of the process.
 #[inline]
 pub fn current_isa() -> Isa {
     match CURRENT.get().isa {

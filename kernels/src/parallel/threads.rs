@@ -1,4 +1,4 @@
-//! `parallel_for` on rayon's pools.
+//! `parallel_for` on rayon's thread pools.
 
 use super::{Order, Settings, with_settings};
 use std::any::Any;
@@ -11,21 +11,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tomograd_core::{Error, ErrorKind, Result};
 
 thread_local! {
-    /// Whether this thread is inside a chunk.
+    /// Whether this thread is running a chunk.
     static IN_CHUNK: Cell<bool> = const { Cell::new(false) };
-    /// This thread's number, from 1, in the order in which threads first ran a chunk; 0 before that.
+    /// The number of this thread, counted from 1 in the order in which threads first ran a chunk; 0 before that.
     static WORKER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// One bit for each worker (modulo 64) that ran a chunk.
+/// One bit for each thread (modulo 64) that has run a chunk.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
-/// How many different threads have run chunks of a parallel section since [`reset_workers_seen`] (up to 64).
+/// How many different threads (up to 64) have run chunks since [`reset_workers_seen`].
 pub fn workers_seen() -> u32 {
     SEEN.load(Ordering::Relaxed).count_ones()
 }
 
-/// Forgets which threads have run chunks.
+/// Resets the record of threads that have run chunks.
 pub fn reset_workers_seen() {
     SEEN.store(0, Ordering::Relaxed);
 }
@@ -36,23 +36,23 @@ fn note_worker() {
         WORKER.set(NEXT.fetch_add(1, Ordering::Relaxed));
     }
     let bit = 1 << (WORKER.get() % 64);
-    // Reading first keeps the line shared between the cores once all bits are set.
+    // Testing with a load first avoids invalidating the cache line of other cores once the bit is set.
     if SEEN.load(Ordering::Relaxed) & bit == 0 {
         SEEN.fetch_or(bit, Ordering::Relaxed);
     }
 }
 
-/// How many threads a parallel section on this thread may use.
+/// How many threads a parallel section started by this thread may use.
 pub fn threads() -> usize {
     Settings::current().thread_count().unwrap_or_else(rayon::current_num_threads)
 }
 
-/// Runs `f` with parallel sections on `threads` threads (at least one). The pool of each number is built once and kept.
+/// Runs `f` with parallel sections on `threads` threads (at least one). The pool for each number is created once and kept.
 pub fn with_threads<R>(threads: usize, f: impl FnOnce() -> R) -> R {
     with_settings(Settings::current().threads(threads), f)
 }
 
-/// The pool with this many threads beside the caller's own; `None` when it can't be built.
+/// The pool with this many threads in addition to the caller's; `None` if it can't be created.
 fn pool(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
     static POOLS: Mutex<BTreeMap<usize, Arc<rayon::ThreadPool>>> = Mutex::new(BTreeMap::new());
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,17 +65,17 @@ fn pool(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
     Some(pool)
 }
 
-/// Cuts `0..range` into chunks of `grain` (the last may be shorter) and calls `f` once with each.
+/// Divides `0..range` into chunks of `grain` items (the last may be shorter) and calls `f` once for each.
 ///
-/// The boundaries depend on `range` and `grain` alone. One chunk runs inline, without a thread being woken; so does
-/// everything inside another chunk, where `f` is called with the same chunks one after the other. Choose the grain so
-/// that a chunk is worth at least about 50 µs. A chunk that panics, or lacks memory, becomes an error (that of
-/// the first chunk, by position, among those that failed); chunks not begun by then are left out.
+/// The boundaries depend only on `range` and `grain`. A single chunk runs on the calling thread without waking another one.
+/// So does a nested section, with the same chunks one after the other. Choose a grain size at which a chunk takes at least
+/// about 50 µs. A chunk that panics or runs out of memory becomes an error (of the failed chunks, that of the first by
+/// position); chunks that haven't started by then are skipped.
 pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
     in_chunks(range, grain, &f)
 }
 
-/// [`parallel_for`], compiled once for all closures: a call through a pointer is nothing beside a chunk.
+/// [`parallel_for`], compiled once for all closures: an indirect call costs little compared to a chunk.
 fn in_chunks(range: usize, grain: usize, f: &(dyn Fn(Range<usize>) + Sync)) -> Result<()> {
     if range == 0 {
         return Ok(());
@@ -96,8 +96,8 @@ fn in_chunks(range: usize, grain: usize, f: &(dyn Fn(Range<usize>) + Sync)) -> R
         section.work();
         return section.result();
     }
-    // The caller works too, so that one thread less has to be woken. Outside of a pool, the caller's thread comes on top of
-    // the pool's; `workers - 1` tasks keep the number right.
+    // The caller runs chunks too, so that one thread less has to be woken. A caller outside of the pool adds its own thread
+    // to those of the pool; spawning `workers - 1` tasks keeps the total at `workers`.
     match section.settings.thread_count().and_then(|threads| pool(threads - 1)) {
         Some(pool) => pool.in_place_scope(|scope| section.fan_out(scope, workers)),
         None => rayon::in_place_scope(|scope| section.fan_out(scope, workers)),
@@ -105,7 +105,7 @@ fn in_chunks(range: usize, grain: usize, f: &(dyn Fn(Range<usize>) + Sync)) -> R
     section.result()
 }
 
-/// A parallel section under way.
+/// The shared state of a running parallel section.
 struct Section<'a> {
     chunks: usize,
     chunk: &'a (dyn Fn(usize) + Sync),
@@ -113,12 +113,12 @@ struct Section<'a> {
     permutation: Option<Vec<usize>>,
     next: AtomicUsize,
     stop: AtomicBool,
-    /// The chunk that failed, the first by position, and how.
+    /// The failed chunk that is first by position, and its error.
     failure: Mutex<Option<(usize, Error)>>,
 }
 
 impl Section<'_> {
-    /// Takes chunks until there are none left.
+    /// Runs chunks until none are left.
     fn work(&self) {
         struct Leave(bool);
         impl Drop for Leave {
@@ -135,7 +135,7 @@ impl Section<'_> {
                     break;
                 }
                 let chunk = self.permutation.as_ref().map_or(turn, |order| order[turn]);
-                // The closure may leave its outputs half written; the error tells the caller to drop them.
+                // The closure may leave its outputs partially written; the error tells the caller to discard them.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.chunk)(chunk))) {
                     self.stop.store(true, Ordering::Relaxed);
                     let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +147,7 @@ impl Section<'_> {
         });
     }
 
-    /// Works on this thread and on `workers - 1` of the pool's.
+    /// Runs chunks on this thread and on `workers - 1` threads of the pool.
     fn fan_out<'scope>(&'scope self, scope: &rayon::Scope<'scope>, workers: usize) {
         for _ in 1..workers {
             scope.spawn(move |_| self.work());
@@ -163,7 +163,7 @@ impl Section<'_> {
     }
 }
 
-/// The error with which a chunk [gave up](or_give_up), or the message of its panic.
+/// The error with which a chunk [gave up](or_give_up), otherwise an error with the message of the panic.
 fn error_of(panic: Box<dyn Any + Send>) -> Error {
     let panic = match panic.downcast::<Error>() {
         Ok(error) => return *error,
@@ -174,8 +174,8 @@ fn error_of(panic: Box<dyn Any + Send>) -> Error {
     Error::new(ErrorKind::Panic, "parallel_for", text.unwrap_or_else(|| "(no message)".to_string()))
 }
 
-/// What `result` holds; in a chunk, an error ends the chunk, and the section gives it to its caller as it is. A chunk has no
-/// result of its own, so that the many that can't fail stay as they are; memory for a kernel is what may be missing.
+/// The value of `result`. In a chunk, an error ends the chunk by unwinding, and the parallel section returns that error.
+/// Chunks return no `Result`, which keeps those that can't fail simple; the usual error is a kernel's missing memory.
 #[inline(always)]
 pub(crate) fn or_give_up<T>(result: Result<T>) -> T {
     match result {
@@ -187,16 +187,16 @@ pub(crate) fn or_give_up<T>(result: Result<T>) -> T {
 #[cold]
 #[inline(never)]
 fn give_up(error: Error) -> ! {
-    // Without the message of a panic, which nobody asked for.
+    // `resume_unwind` doesn't print a panic message.
     std::panic::resume_unwind(Box::new(error))
 }
 
-/// The order of chunks; `None` is first to last.
+/// The order of chunks; `None` means first to last.
 fn permutation(chunks: usize, order: Order) -> Option<Vec<usize>> {
     let Order::Shuffled(mut state) = order else { return None };
     let mut permutation: Vec<usize> = (0..chunks).collect();
     for i in (1..chunks).rev() {
-        // splitmix64: any mixing will do, as long as the seed names the permutation.
+        // splitmix64; any mixing function would do, as long as the seed determines the permutation.
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

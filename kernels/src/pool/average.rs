@@ -12,26 +12,27 @@ use crate::{
 /// The mean of each window of x (N, C, spatial...).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AveragePool {
-    /// The window's size, for each spatial axis.
+    /// The size of a window, for each spatial axis.
     pub kernel: Vec<usize>,
-    /// From one window to the next, for each spatial axis.
+    /// The distance from one window to the next, for each spatial axis.
     pub stride: Vec<usize>,
-    /// Zeros on both sides, for each spatial axis; at most half a kernel.
+    /// The number of zeros on both sides, for each spatial axis; at most half of the kernel.
     pub padding: Vec<usize>,
-    /// Whether windows may reach beyond the end.
+    /// Whether windows may extend beyond the end of the padded input.
     pub ceil_mode: bool,
     /// Whether the zeros of the padding count in the mean.
     pub count_include_pad: bool,
 }
 
-/// The means of `output` shares of x (N, C, spatial...), which overlap where the sizes don't divide.
+/// Adaptive average pooling of x (N, C, spatial...): the mean over each of `output` windows per axis, which overlap if the
+/// sizes don't divide evenly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveAveragePool {
     /// The spatial size of the output.
     pub output: Vec<usize>,
 }
 
-/// The mean over each window, its divisor being `divisors[o]`, or the window's count.
+/// The linear map that computes the mean of each window, with the divisor `divisors[o]`, or the window's count by default.
 fn mean_map(windows: &Windows, divisors: Option<&[usize]>) -> AxisMap {
     AxisMap::new(windows.input, windows.output(), |o| {
         let count = windows.counts[o];
@@ -40,10 +41,10 @@ fn mean_map(windows: &Windows, divisors: Option<&[usize]>) -> AxisMap {
 }
 
 impl AveragePool {
-    /// Windows of `kernel` voxels side by side, no padding.
+    /// Adjacent windows of `kernel` voxels, without padding.
     ///
     /// # Errors
-    /// When there aren't one to three axes, or a size is 0 or beyond 2²⁰.
+    /// When there aren't one to three axes, or a size is 0 or greater than 2²⁰.
     pub fn new(kernel: &[usize]) -> Result<Self> {
         let (stride, padding) = (kernel.to_vec(), vec![0; kernel.len()]);
         let pool = Self { kernel: kernel.to_vec(), stride, padding, ceil_mode: false, count_include_pad: true };
@@ -73,7 +74,7 @@ impl AdaptiveAveragePool {
     }
 }
 
-/// The methods that both kinds share, once their windows are maps of axes.
+/// The methods that both operations share, once their windows are given as axis maps.
 macro_rules! separable_methods {
     () => {
         fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {

@@ -1,4 +1,4 @@
-//! Maximum pooling on the CPU: a vector of outputs at a time, tap after tap of their windows.
+//! Max pooling on the CPU: a vector of outputs at a time, looping over the taps of their windows.
 
 use std::mem::MaybeUninit;
 
@@ -10,10 +10,10 @@ use crate::{
     simd::{Kernel, Real, Simd, Vector, dispatch},
 };
 
-/// Comparisons of a parallel chunk: about 50 µs of work.
+/// Comparisons in a parallel chunk: about 50 µs of work.
 const GRAIN: usize = 1 << 16;
 
-/// The maxima, and which voxel of its window each is when `keep`.
+/// The maxima and, if `keep`, the index of each maximum in its window.
 pub(super) fn maximum<T: Real>(
     operation: &str,
     x: &Tensor,
@@ -33,7 +33,7 @@ pub(super) fn maximum<T: Real>(
     ) -> Result<(Tensor, Option<Tensor>)> {
         let mut winners = TensorBuilder::<I>::new(operation, shape, x.device())?;
         let y = rows::<T, I>(operation, x, windows, shape, Some(winners.uninit()?))?;
-        // SAFETY: `rows` writes every winner.
+        // SAFETY: `rows` writes every index.
         Ok((y, Some(unsafe { winners.assume_init() })))
     }
     match winner_dtype(windows) {
@@ -68,7 +68,7 @@ fn rows<T: Real, I: Element>(
     Ok(unsafe { builder.assume_init() })
 }
 
-/// Outputs of a row whose windows are whole, and how far they lie apart.
+/// The range of outputs of a row whose windows lie completely inside the input, and the stride between windows.
 #[derive(Clone, Copy)]
 struct Interior {
     from: usize,
@@ -85,7 +85,7 @@ fn interior(width: &Windows) -> Interior {
     Interior { from, to, stride }
 }
 
-/// Some rows of the output.
+/// A range of rows of the output.
 struct Rows<'a, T, I> {
     x: &'a [T],
     windows: &'a [Windows; 3],
@@ -104,7 +104,7 @@ impl<T: Real, I: Element> Kernel for Rows<'_, T, I> {
         let row = width.output();
         let (mut h, plane) = (self.first % height.output(), self.first / height.output());
         let (mut d, mut image) = (plane % depth.output(), plane / depth.output());
-        // The rows of x that windows of a row hold.
+        // The rows of x in the windows of an output row.
         let mut rows: Vec<&[T]> = Vec::new();
         for (local, out) in self.out.chunks_exact_mut(row).enumerate() {
             rows.clear();
@@ -133,13 +133,13 @@ impl<T: Real, I: Element> Kernel for Rows<'_, T, I> {
     }
 }
 
-/// The largest values so far of a vector of windows, and their numbers.
+/// The running maxima of a vector of windows, and their indices in the windows.
 #[derive(Clone, Copy)]
 struct Largest<V>(V, V);
 
 impl<V: Vector> Largest<V> {
-    /// Compares the next voxel of the windows, and notes its number when `KEEP`. A NaN wins over numbers, and a later one
-    /// over it.
+    /// Compares with the next voxel of each window, and records its index if `KEEP`. A NaN replaces any number, and a later
+    /// NaN replaces an earlier one.
     #[inline(always)]
     fn update<const KEEP: bool>(&mut self, values: V, number: usize) {
         let Largest(largest, winner) = *self;
@@ -152,7 +152,7 @@ impl<V: Vector> Largest<V> {
     }
 }
 
-/// The maxima of a row of windows, which hold some rows of x, and the winners when `KEEP`.
+/// The maxima of a row of windows over the given rows of x, and their indices if `KEEP`.
 #[inline(always)]
 fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
     rows: &[&[T]],
@@ -166,18 +166,18 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
     if stride == 1 || stride == 2 {
         let most = width.most();
         while to - from >= lanes && done.end < to {
-            // The last time, some windows are compared again, which changes nothing.
+            // The last vector may overlap the one before; computing these windows again changes nothing.
             let o = done.end.min(to - lanes);
             let nothing = Largest(T::Vec::<S>::splat(-T::INFINITY), T::Vec::<S>::zero());
             let mut best = nothing;
             if stride == 2 && width.step == 1 && !KEEP {
-                // The rows first, which no lanes are to be moved for.
+                // First the maximum over the rows, which needs no shuffling of lanes.
                 for t in (0..most).step_by(2) {
                     let (mut first, mut second) = (nothing, nothing);
                     for x in rows {
                         let start = &x[width.starts[o] + t..];
                         first.update::<KEEP>(T::Vec::<S>::load(start), 0);
-                        // The last of the odd places may lie behind the row, and isn't used then.
+                        // The last odd element may lie beyond the row; it isn't used then.
                         second.update::<KEEP>(T::Vec::<S>::load_partial(&start[lanes..]), 0);
                     }
                     best.update::<KEEP>(first.0.even(second.0), 0);
@@ -207,7 +207,7 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
                 }
             }
             let place = out[o..o + lanes].as_mut_ptr().cast::<T>();
-            // SAFETY: the place was cut to a vector's elements.
+            // SAFETY: `place` has exactly the elements of a vector.
             unsafe { best.0.store_ptr(place) };
             if KEEP {
                 let mut numbers = [T::ZERO; 16];
@@ -236,7 +236,7 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
     }
 }
 
-/// The gradient of x: that of each maximum, at its voxel.
+/// The gradient of x: the gradient of each maximum is added at the voxel of the maximum.
 pub(super) fn maximum_gradient<T: Real>(
     operation: &str,
     dy: &Tensor,
@@ -263,20 +263,20 @@ fn scatter<T: Real, I: Element>(
     let images = shape[0] * shape[1];
     let (inputs, outputs) =
         (depth.input * height.input * width.input, depth.output() * height.output() * width.output());
-    // An image is one chunk's, since windows may overlap.
+    // An image is processed by a single chunk, since windows may overlap.
     let grain = (GRAIN / inputs.max(1)).max(1);
     let target = Partition::new(builder.uninit()?, grain * inputs);
     parallel_for(images, grain, |chunk| {
         let dx = target.take(chunk.start * inputs..chunk.end * inputs);
         dx.fill(MaybeUninit::new(T::ZERO));
-        // SAFETY: it was just filled.
+        // SAFETY: `dx` was just filled.
         let dx = unsafe { dx.assume_init_mut() };
         for (image, dx) in chunk.zip(dx.chunks_exact_mut(inputs.max(1))) {
             let mut o = image * outputs;
             for (&z, &count_d) in depth.starts.iter().zip(&depth.counts) {
                 for (&y, &count_h) in height.starts.iter().zip(&height.counts) {
                     for (&x, &count) in width.starts.iter().zip(&width.counts) {
-                        // A window without voxels has no winner.
+                        // A window without voxels has no maximum.
                         if count_d * count_h * count > 0 {
                             let winner = winners[o].to_f64() as usize;
                             let (row, column) = (winner / count, winner % count);

@@ -1,4 +1,4 @@
-//! Maximum pooling.
+//! Max pooling.
 
 use tomograd_core::{Error, Result, Tensor};
 
@@ -8,30 +8,31 @@ use super::{
 };
 use crate::{Context, Cost, Forward, Meta, Op, Saved, op::with_real};
 
-/// The maximum of each window of x (N, C, spatial...). Padding never wins; a NaN does. The gradient goes to the first of
-/// equal maxima.
+/// The maximum of each window of x (N, C, spatial...). Padding is never the maximum; a NaN always is. The gradient goes to
+/// the first of several equal maxima.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaxPool {
-    /// The window's size, for each spatial axis.
+    /// The size of a window, for each spatial axis.
     pub kernel: Vec<usize>,
-    /// From one window to the next, for each spatial axis.
+    /// The distance from one window to the next, for each spatial axis.
     pub stride: Vec<usize>,
-    /// Places on both sides that hold nothing, for each spatial axis; at most half a kernel.
+    /// The padding on both sides, which is ignored, for each spatial axis; at most half of the kernel.
     pub padding: Vec<usize>,
-    /// From one voxel of a window to the next, for each spatial axis.
+    /// The distance between neighbouring voxels of a window, for each spatial axis.
     pub dilation: Vec<usize>,
-    /// Whether windows may reach beyond the end.
+    /// Whether windows may extend beyond the end of the padded input.
     pub ceil_mode: bool,
 }
 
-/// The maxima of `output` shares of x (N, C, spatial...), which overlap where the sizes don't divide.
+/// Adaptive max pooling of x (N, C, spatial...): the maximum over each of `output` windows per axis, which overlap if the
+/// sizes don't divide evenly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveMaxPool {
     /// The spatial size of the output.
     pub output: Vec<usize>,
 }
 
-/// The windows of all three axes, from those of the spatial axes.
+/// The windows of three axes, from those of the spatial axes.
 fn three_windows(windows: Vec<Windows>) -> [Windows; 3] {
     let mut all = [(); 3].map(|()| Windows::adaptive(1, 1));
     for (to, windows) in all.iter_mut().rev().zip(windows.into_iter().rev()) {
@@ -40,7 +41,7 @@ fn three_windows(windows: Vec<Windows>) -> [Windows; 3] {
     all
 }
 
-/// That the voxels of a window can be numbered exactly in f32.
+/// Checks that the voxels of a window can be counted exactly in f32, as the kernels do.
 fn countable(operation: &str, windows: &[Windows; 3]) -> Result<()> {
     let voxels = windows.iter().map(Windows::most).fold(1, usize::saturating_mul);
     if voxels <= 1 << 24 {
@@ -50,10 +51,10 @@ fn countable(operation: &str, windows: &[Windows; 3]) -> Result<()> {
 }
 
 impl MaxPool {
-    /// Windows of `kernel` voxels side by side, no padding.
+    /// Adjacent windows of `kernel` voxels, without padding.
     ///
     /// # Errors
-    /// When there aren't one to three axes, or a size is 0 or beyond 2²⁰.
+    /// When there aren't one to three axes, or a size is 0 or greater than 2²⁰.
     pub fn new(kernel: &[usize]) -> Result<Self> {
         let (padding, dilation) = (vec![0; kernel.len()], vec![1; kernel.len()]);
         let pool = Self { kernel: kernel.to_vec(), stride: kernel.to_vec(), padding, dilation, ceil_mode: false };
@@ -79,16 +80,16 @@ impl AdaptiveMaxPool {
     }
 }
 
-/// The methods that both kinds share, once their windows are known.
+/// The methods that both operations share, once their windows are known.
 macro_rules! maximum_methods {
     () => {
-        /// Which voxel of its window each maximum is.
+        /// The index of each maximum in its window.
         fn state(&self, inputs: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
             vec![outputs[0].with_dtype(winner_dtype(&self.windows(&inputs[0].shape)))]
         }
 
-        /// The state holds which voxel of its window each maximum is, in row-major order: a byte where windows are small
-        /// enough, so x needn't be kept.
+        /// The state holds the index of each maximum in its window, in row-major order. It is one byte if windows are small
+        /// enough, so that saving it takes less memory than saving x.
         fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
             let windows = self.windows(inputs[0].shape());
             with_real!(self.name(), outputs[0].dtype, T => {

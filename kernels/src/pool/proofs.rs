@@ -1,4 +1,4 @@
-//! References and random cases of pooling: a voxel belongs to a window or it doesn't.
+//! References and random cases of pooling. The references only test for each voxel whether a window contains it.
 
 use tomograd_core::{Device, Random, Result, Tensor};
 
@@ -26,7 +26,7 @@ fn size(op: &impl Op, x: &Tensor) -> Result<Vec<usize>> {
     Ok(op.infer(&[Meta::from(x)])?.remove(0).shape.split_off(2))
 }
 
-/// The largest value of each window, through the windows' 0-1 maps and one value at a time.
+/// The largest value of each window, by testing for each voxel whether it is `inside`.
 fn maxima(x: &Tensor, size: &[usize], inside: impl Fn(usize, usize, usize) -> bool) -> Result<Tensor> {
     let (shape, spatial) = ([&x.shape()[..2], size].concat(), &x.shape()[2..]);
     let voxels: usize = spatial.iter().product();
@@ -48,7 +48,7 @@ fn maxima(x: &Tensor, size: &[usize], inside: impl Fn(usize, usize, usize) -> bo
     Tensor::from_slice(&y, &shape, Device::Cpu)
 }
 
-/// Values of which no two are closer than 0.01.
+/// Values that differ from each other by at least 0.01.
 fn distinct(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
     let count = shape.iter().product();
     let values: Vec<f64> =
@@ -60,7 +60,7 @@ fn distinct(random: &mut Random, shape: &[usize]) -> Result<Tensor> {
 fn attributes(random: &mut Random, input: &[usize], most_dilation: u64) -> [Vec<usize>; 4] {
     let mut all = [const { Vec::new() }; 4];
     let halves = random.bernoulli(0.3);
-    // Now and then a window of most of the axis.
+    // In some cases a window covers most of the axis.
     let most = if random.bernoulli(0.15) { 19 } else { 4 };
     for &input in input {
         let dilation = if halves { 1 } else { 1 + random.below(most_dilation) as usize };
@@ -79,7 +79,7 @@ fn attributes(random: &mut Random, input: &[usize], most_dilation: u64) -> [Vec<
     all
 }
 
-/// The largest |x| times the number of voxels bounds what sums of weighted voxels round.
+/// The rounding error of a weighted sum of voxels is bounded by the largest |x| times the number of voxels.
 fn sum_scale(inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
     let largest = inputs[0].to_vec_f64()?.into_iter().fold(0.0, |m: f64, x| m.max(x.abs()));
     let voxels: usize = inputs[0].shape()[2..].iter().product();
@@ -144,7 +144,7 @@ impl Proven for AdaptiveMaxPool {
         let mut shape = image(random);
         let mut output = shares(random, &shape[2..]);
         if random.bernoulli(0.1) {
-            // One window of more voxels than a byte counts.
+            // One window with more voxels than a byte can index.
             shape =
                 vec![1, 1 + random.below(2) as usize, testing::around(random, &[24]), testing::around(random, &[32])];
             output = vec![1, 1];

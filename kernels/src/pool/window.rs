@@ -1,4 +1,4 @@
-//! Where the windows of an axis lie: the one place for the rules that all pooling shares.
+//! The windows of an axis: the rules that all pooling operations share.
 
 use tomograd_core::{DType, Error, Result};
 
@@ -10,12 +10,12 @@ pub(super) struct Strided<'a> {
     pub kernel: &'a [usize],
     pub stride: &'a [usize],
     pub padding: &'a [usize],
-    /// `None`: 1.
+    /// `None` means 1.
     pub dilation: Option<&'a [usize]>,
     pub ceil_mode: bool,
 }
 
-/// The windows of an axis: window `o` holds `counts[o]` voxels, `step` apart, from `starts[o]` on.
+/// The windows of an axis: window `o` contains `counts[o]` voxels, starting at `starts[o]`, at distance `step`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Windows {
     pub input: usize,
@@ -33,7 +33,7 @@ impl Windows {
         self.counts.iter().copied().max().unwrap_or(0)
     }
 
-    /// The windows of `output` equal shares of an axis.
+    /// The windows of adaptive pooling to `output` positions.
     pub(super) fn adaptive(input: usize, output: usize) -> Self {
         let start = |o: usize| o * input / output;
         let starts: Vec<usize> = (0..output).map(start).collect();
@@ -47,20 +47,20 @@ impl Strided<'_> {
         self.dilation.map_or(1, |dilation| dilation[axis])
     }
 
-    /// The number of windows of an axis; `None` when not even one fits.
+    /// The number of windows of an axis; `None` if not even one fits.
     fn output(&self, axis: usize, input: usize) -> Option<usize> {
         let (stride, padding) = (self.stride[axis], self.padding[axis]);
         let reach = self.dilation(axis) * (self.kernel[axis] - 1) + 1;
         let room = (input + 2 * padding + if self.ceil_mode { stride - 1 } else { 0 }).checked_sub(reach)?;
         let output = room / stride + 1;
-        // A window that starts behind the input and its front padding is left out.
+        // A window that starts after the input and its front padding is dropped.
         Some(if self.ceil_mode && (output - 1) * stride >= input + padding { output - 1 } else { output })
     }
 
-    /// That the attributes make windows, whatever the input.
+    /// Checks the attributes independently of the input.
     ///
     /// # Errors
-    /// When there isn't one of each for one to three axes, or one is out of its range.
+    /// When there isn't one number of each kind for each of one to three axes, or a number is out of range.
     pub(super) fn check(&self, operation: &str) -> Result<()> {
         let rank = self.kernel.len();
         let lists = [self.kernel, self.stride, self.padding, self.dilation.unwrap_or(self.kernel)];
@@ -70,7 +70,7 @@ impl Strided<'_> {
         }
         for axis in 0..rank {
             let (kernel, stride, dilation) = (self.kernel[axis], self.stride[axis], self.dilation(axis));
-            // No size beyond this makes sense, and none below it overflows.
+            // Larger sizes make no sense, and up to this limit nothing overflows.
             let most = 1 << 20;
             if [kernel, stride, dilation].iter().any(|size| !(1..=most).contains(size)) {
                 return fail(
@@ -85,10 +85,10 @@ impl Strided<'_> {
         Ok(())
     }
 
-    /// The shape of the output of `x`.
+    /// The metadata of the output, after checking the input.
     ///
     /// # Errors
-    /// When the attributes don't fit the axes, or a window the padded input.
+    /// When the attributes don't fit the axes, or a window doesn't fit into the padded input.
     pub(super) fn infer(&self, operation: &str, inputs: &[Meta]) -> Result<Meta> {
         let x = pooled(operation, inputs)?;
         self.check(operation)?;
@@ -112,7 +112,7 @@ impl Strided<'_> {
         Ok(x.with_shape(shape))
     }
 
-    /// The windows of an axis, cut to the input.
+    /// The windows of an axis, clipped to the input.
     pub(super) fn windows(&self, axis: usize, input: usize) -> Windows {
         let (kernel, step, padding) = (self.kernel[axis], self.dilation(axis), self.padding[axis]);
         let (starts, counts) = (0..self.output(axis, input).unwrap_or(0))
@@ -126,14 +126,14 @@ impl Strided<'_> {
         Windows { input, starts, counts, step }
     }
 
-    /// Of each window of an axis: how many voxels it holds when those of the padding count.
+    /// For each window of an axis: its number of voxels, counting those of the padding.
     pub(super) fn padded_counts(&self, axis: usize, input: usize) -> Vec<usize> {
         let end = input + 2 * self.padding[axis];
         (0..self.output(axis, input).unwrap_or(0)).map(|o| self.kernel[axis].min(end - o * self.stride[axis])).collect()
     }
 }
 
-/// The one input of a pooling operation, checked.
+/// Checks the only input of a pooling operation and returns it.
 pub(super) fn pooled<'a>(operation: &str, inputs: &'a [Meta]) -> Result<&'a Meta> {
     check::inputs(operation, inputs, 1, 1)?;
     check::same_float(operation, inputs)?;
@@ -142,10 +142,10 @@ pub(super) fn pooled<'a>(operation: &str, inputs: &'a [Meta]) -> Result<&'a Meta
     Ok(&inputs[0])
 }
 
-/// The shape of an adaptive pooling's output.
+/// The metadata of the output of adaptive pooling.
 ///
 /// # Errors
-/// When `output` doesn't fit the axes, or there are no voxels to pool.
+/// When `output` doesn't fit the axes, or a spatial axis is empty.
 pub(super) fn infer_adaptive(operation: &str, output: &[usize], inputs: &[Meta]) -> Result<Meta> {
     let x = pooled(operation, inputs)?;
     if output.len() != x.rank() - 2 || x.shape[2..].iter().zip(output).any(|(&input, &out)| input == 0 && out != 0) {
@@ -157,7 +157,7 @@ pub(super) fn infer_adaptive(operation: &str, output: &[usize], inputs: &[Meta])
     Ok(x.with_shape([&x.shape[..2], output].concat()))
 }
 
-/// The type that numbers the voxels of a window: exact in the floating-point type that kernels count in.
+/// The dtype of the indices of maxima in their windows: a byte if the windows are small enough.
 pub(super) fn winner_dtype(windows: &[Windows; 3]) -> DType {
     if windows.iter().map(Windows::most).product::<usize>() <= 256 { DType::U8 } else { DType::I32 }
 }

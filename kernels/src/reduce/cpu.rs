@@ -1,8 +1,9 @@
-//! Reductions on the CPU, in f64: groups of neighbouring reduced axes one after the other, the last one first.
+//! Reductions on the CPU, in f64. Adjacent reduced axes form a group; groups are reduced one after the other, the last one
+//! first.
 //!
-//! For one group the input is (outer, terms, inner). Along the last axis (inner = 1) a row is combined in sixteen lanes;
-//! otherwise rows are combined in sequence, column by column. Long reductions are cut into segments of a length that the
-//! shape alone determines, and the segments' results are combined in order.
+//! For one group the input is (outer, terms, inner). Along the last axis (inner = 1) a row is reduced in sixteen lanes;
+//! otherwise rows are combined in sequence, column by column. Long reductions are divided into segments whose length depends
+//! only on the shape, and the results of the segments are combined in order.
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
@@ -15,12 +16,12 @@ use crate::{
     simd::{Kernel, Real, Simd, dispatch},
 };
 
-/// Elements of one chunk or segment: about 50 µs of work.
+/// Elements of a chunk or segment: about 50 µs of work.
 pub(super) const GRAIN: usize = 1 << 16;
-/// Columns whose results stay in the L1 cache.
+/// The number of columns whose results stay in the L1 cache.
 pub(super) const BLOCK: usize = 1024;
 
-/// How two partial results become one.
+/// A binary function that combines partial results.
 trait Fold: Send + Sync {
     const START: f64;
     fn step(so_far: f64, value: f64) -> f64;
@@ -38,7 +39,7 @@ impl Fold for Add {
     }
 }
 
-// A NaN wins over everything.
+// A NaN is larger than every number.
 impl Fold for Larger {
     const START: f64 = f64::NEG_INFINITY;
     #[inline(always)]
@@ -55,7 +56,7 @@ impl Fold for Smaller {
     }
 }
 
-/// factor · the combination over `axes`, as a tensor of the kept axes in their order.
+/// factor · the reduction along `axes`, as a tensor of the remaining axes in their order.
 pub(super) fn reduce(x: &Tensor, axes: &[usize], combine: Combine, factor: f64) -> Result<Tensor> {
     if matches!(x.dtype(), DType::F16 | DType::BF16) {
         let wide = crate::cast::cast(x, DType::F32)?;
@@ -63,7 +64,7 @@ pub(super) fn reduce(x: &Tensor, axes: &[usize], combine: Combine, factor: f64) 
     }
     let shape: Vec<usize> = (0..x.rank()).filter(|axis| !axes.contains(axis)).map(|axis| x.shape()[axis]).collect();
     let x = x.contiguous()?;
-    // Neighbouring axes of one kind: (size, whether it is reduced).
+    // Groups of adjacent axes that are all reduced or all kept: (size, whether it is reduced).
     let mut groups: Vec<(usize, bool)> = Vec::new();
     for (axis, &size) in x.shape().iter().enumerate().filter(|&(_, &size)| size != 1) {
         match groups.last_mut() {
@@ -105,14 +106,15 @@ fn groups_of<I: Element, O: Element, F: Fold>(
     groups_of::<f64, O, F>(unsafe { partial.assume_init() }, &rest, factor, out)
 }
 
-/// Writes factor · the combination over the middle one of (outer, terms, inner).
+/// Writes factor · the reduction along the middle axis of (outer, terms, inner).
 fn group<I: Element, O: Element, F: Fold>(
     x: &[I],
     [outer, terms, inner]: [usize; 3],
     factor: f64,
     out: &mut [MaybeUninit<O>],
 ) -> Result<()> {
-    // Terms of a segment, so that a block of columns of it is a chunk's worth; with many outputs these are chunks enough.
+    // The number of terms of a segment: a block of its columns is the work of a chunk. With many outputs, there are enough
+    // chunks without segments.
     let length = if outer * inner >= GRAIN { terms.max(1) } else { (GRAIN / inner.clamp(1, BLOCK)).max(1) };
     let segments = terms.div_ceil(length).max(1);
     if segments == 1 {
@@ -124,7 +126,7 @@ fn group<I: Element, O: Element, F: Fold>(
     group::<f64, O, F>(unsafe { partial.assume_init() }, [outer, segments, inner], factor, out)
 }
 
-/// Writes (outer, segments, inner): factor · the combination over each segment of `length` terms.
+/// Writes (outer, segments, inner): factor · the reduction of each segment of `length` terms.
 fn segments_of<I: Element, O: Element, F: Fold>(
     x: &[I],
     [outer, terms, inner]: [usize; 3],
@@ -133,7 +135,7 @@ fn segments_of<I: Element, O: Element, F: Fold>(
     out: &mut [MaybeUninit<O>],
 ) -> Result<()> {
     debug_assert_eq!(out.len(), outer * terms.div_ceil(length).max(1) * inner);
-    // Outputs of a chunk: at least a few cache lines of each row.
+    // Outputs of a chunk: at least some cache lines of each row.
     let grain = (GRAIN / length.min(terms).max(1)).max(inner.min(64));
     let count = out.len();
     let target = Partition::new(out, grain);
@@ -144,7 +146,7 @@ fn segments_of<I: Element, O: Element, F: Fold>(
     })
 }
 
-/// Outputs of [`segments_of`], from number `start` on.
+/// The outputs of [`segments_of`] from index `start` on.
 struct Segments<'a, I, O, F> {
     x: &'a [I],
     terms: usize,
@@ -190,8 +192,8 @@ impl<I: Element, O: Element, F: Fold> Kernel for Segments<'_, I, O, F> {
     }
 }
 
-/// A row in sixteen lanes, which are combined in one fixed order; each lane is a plain sequence, the same for every
-/// instruction set.
+/// Reduces a row in sixteen lanes, which are combined in a fixed order. Each lane is a sequential reduction, the same on all
+/// instruction sets.
 #[inline(always)]
 fn combined<I: Element, F: Fold>(row: &[I]) -> f64 {
     let mut lanes = [F::START; 16];
@@ -214,7 +216,8 @@ fn combined<I: Element, F: Fold>(row: &[I]) -> f64 {
     lanes[0]
 }
 
-/// The gradient of a maximum or minimum: that of the output at the first element, in row-major order, that equals it.
+/// The gradient of a maximum or minimum: the output's gradient at the first element, in row-major order, that equals the
+/// output.
 pub(super) fn first_equal(x: &Tensor, y: &Tensor, gradient: &Tensor, axes: &[usize]) -> Result<Tensor> {
     let kept = (0..x.rank()).filter(|axis| !axes.contains(axis));
     let order: Vec<usize> = kept.chain((0..x.rank()).filter(|axis| axes.contains(axis))).collect();
@@ -243,7 +246,7 @@ pub(super) fn first_equal(x: &Tensor, y: &Tensor, gradient: &Tensor, axes: &[usi
     })
 }
 
-/// The position of the first maximum over the middle one of (outer, size, inner); a NaN counts as the largest.
+/// The position of the first maximum along the middle axis of (outer, size, inner); a NaN counts as the largest.
 pub(super) fn arg_max(x: &Tensor, axis: usize, shape: &[usize]) -> Result<Tensor> {
     let x = x.contiguous()?;
     let (size, inner) = (x.shape()[axis], x.shape()[axis + 1..].iter().product::<usize>());

@@ -1,4 +1,4 @@
-//! Reductions over axes.
+//! Reductions along axes.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -20,13 +20,13 @@ pub enum Combine {
     Sum,
     /// Σ x / n; NaN for no elements.
     Mean,
-    /// The largest element, or NaN if there is one; the gradient goes to the first that equals it.
+    /// The largest element, or NaN if there is one; the gradient goes to the first element that equals it.
     Max,
-    /// The smallest element, or NaN if there is one; the gradient goes to the first that equals it.
+    /// The smallest element, or NaN if there is one; the gradient goes to the first element that equals it.
     Min,
 }
 
-/// The sum, mean, maximum or minimum over `axes`, which are left out of the shape or kept with size 1. A maximum or minimum
+/// The sum, mean, maximum or minimum along `axes`, which are removed from the shape or kept with size 1. A maximum or minimum
 /// of no elements is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reduce {
@@ -34,7 +34,7 @@ pub struct Reduce {
     pub combine: Combine,
     /// The axes that are reduced.
     pub axes: Vec<usize>,
-    /// Whether they stay with size 1.
+    /// Whether the reduced axes are kept with size 1.
     pub keep_axes: bool,
 }
 
@@ -109,7 +109,7 @@ impl Op for Reduce {
         if self.is_extreme() {
             return backward_by_device(self, context, saved, gradients, needed);
         }
-        // Of a sum the gradient is a view, on every device.
+        // The gradient of a sum or mean is a view, on every device.
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
         let shape = &saved.metas[0].shape;
         let mut scaled = gradient.clone();
@@ -136,11 +136,11 @@ impl Op for Reduce {
     }
 }
 
-/// The position of the first maximum along `axis`, i64; a NaN counts as the largest. The axis is left out of the shape, and may
-/// not be empty. It has no gradient.
+/// The position of the first maximum along `axis`, i64; a NaN counts as the largest. The axis is removed from the shape, and
+/// must not be empty. It has no gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArgMax {
-    /// The axis that is searched.
+    /// The axis along which the maximum is searched.
     pub axis: usize,
 }
 

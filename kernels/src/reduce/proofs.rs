@@ -5,7 +5,7 @@ use tomograd_core::{Random, Result, Tensor};
 use super::{ArgMax, Combine, Reduce, cpu, reference};
 use crate::{testing, testing::Proven};
 
-/// A random shape of `least` to four axes: now and then around a block of columns, or several segments of rows.
+/// A random shape of `least` to four axes; in some cases around a block of columns, or with several segments of rows.
 fn blocks(random: &mut Random, least: usize) -> Vec<usize> {
     let segment = cpu::GRAIN / cpu::BLOCK;
     match random.below(16) {
@@ -30,7 +30,7 @@ impl Proven for Reduce {
         Ok((Self { combine, axes, keep_axes }, vec![testing::values(random, &shape)?]))
     }
 
-    /// The sum of n terms is made in f64 for f32 (one rounding) and in f64 for f64 (n roundings at most).
+    /// The sum of n terms is accumulated in f64: one rounding for f32, at most n roundings for f64.
     fn scale(&self, inputs: &[Tensor], _: &[Tensor]) -> Result<Vec<Tensor>> {
         if self.is_extreme() {
             return Ok(vec![testing::map(&self.reference(inputs)?[0], f64::abs)?]);
@@ -50,7 +50,7 @@ impl Proven for ArgMax {
         let mut shape = blocks(random, 1);
         let axis = random.below(shape.len() as u64) as usize;
         shape[axis] = shape[axis].max(1);
-        // Ties, of which the first counts.
+        // Values with ties, of which the first counts.
         Ok((Self { axis }, vec![testing::map(&testing::values(random, &shape)?, |x| (2.0 * x).round() / 2.0)?]))
     }
 

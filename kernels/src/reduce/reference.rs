@@ -1,11 +1,11 @@
-//! Reference: every element is added to the output that it belongs to.
+//! Reference: each element is added to its output.
 
 use tomograd_core::{Result, Tensor, contiguous_strides};
 
 use super::{Combine, Reduce};
 use crate::elementwise::reference::larger;
 
-/// The strides of the output over the input's axes (0 where reduced).
+/// The strides of the output along the input's axes (0 for reduced axes).
 fn output_strides(shape: &[usize], axes: &[usize]) -> Vec<usize> {
     let kept: Vec<usize> =
         shape.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect();

@@ -5,7 +5,7 @@ use tomograd_core::{Device, Error, Result, Tensor};
 use super::{Combine, cpu};
 use crate::op::no_kernel;
 
-/// Sums `tensor` over the axes along which `shape` was broadcast to it (in f64, in a fixed order).
+/// Sums `tensor` along the axes along which `shape` was broadcast to it, in f64 in a fixed order.
 ///
 /// # Errors
 /// When memory runs out, or `shape` doesn't broadcast to the tensor's.

@@ -1,7 +1,7 @@
-//! Separable linear maps on the CPU: a row of outputs is a weighted sum of rows of the input, mapped along the row.
+//! Separable linear maps on the CPU: an output row is a weighted sum of input rows, mapped along the row.
 //!
-//! Where there are many more rows of outputs than of inputs, the map along a row comes first, once for each row of the input,
-//! and its results wait in a cache; else the sum comes first. Sums run in the order of the taps, by fused multiply-add.
+//! If there are many more output rows than input rows, each input row is mapped first and the results are cached; otherwise
+//! the sum comes first. Sums are chains of FMAs in the order of the taps.
 
 use std::{
     mem::{MaybeUninit, replace},
@@ -18,14 +18,14 @@ use crate::{
 
 /// Multiply-adds of a parallel chunk: about 50 µs of work.
 const GRAIN: usize = 1 << 17;
-/// Rows that are summed in registers before they meet the row's sum: long sums round less.
+/// Rows that are summed in registers before they are added to the row's sum, which reduces the rounding errors of long sums.
 const ROWS: usize = 8;
-/// Rows of outputs for each of the input from which on these are mapped first.
+/// If there are at least this many output rows for each input row, input rows are mapped first.
 const MANY: usize = 3;
-/// What vectors may read beyond a row.
+/// How many elements vectors may read beyond a row.
 const SLACK: usize = 32;
 
-/// `x` (N, C, spatial...) mapped along its spatial axes (three, leading ones of size 1) to `shape`.
+/// Maps `x` (N, C, spatial...) along its spatial axes (three maps, the identity for missing leading axes) to `shape`.
 pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3], shape: &[usize]) -> Result<Tensor> {
     let x = x.contiguous()?;
     let mut builder = TensorBuilder::<T>::new(operation, shape, x.device())?;
@@ -77,12 +77,12 @@ pub(crate) fn separable<T: Real>(operation: &str, x: &Tensor, axes: &[AxisMap; 3
 struct SeparableMap<'a, T> {
     x: &'a [T],
     axes: &'a [AxisMap; 3],
-    /// Nothing happens along the rows.
+    /// Whether the map along rows is the identity.
     plain: bool,
-    /// If rows are mapped before they are summed: of how many planes of the input; else 0.
+    /// If rows are mapped before they are summed: the number of input planes that are cached; otherwise 0.
     planes: usize,
     run: Option<Run>,
-    /// Where the weights of each output of the last axis begin, and where they all end.
+    /// The offset of the weights of each output of the last axis, and their total number.
     begins: Vec<usize>,
     weights: Vec<T>,
 }
@@ -95,13 +95,13 @@ impl<T> SeparableMap<'_, T> {
     }
 }
 
-/// Some rows of the output.
+/// A range of rows of the output.
 struct Rows<'a, T> {
     plan: &'a SeparableMap<'a, T>,
     first: usize,
-    /// A row of the input's width, and slack.
+    /// A buffer for a row of the input's width, and slack.
     sum: &'a mut [T],
-    /// Rows of the input that are mapped already, plane after plane, and the number of the plane that each is of, from 1.
+    /// Cached mapped rows of the input, plane by plane, and for each the number (from 1) of the plane to which it belongs.
     mapped: &'a mut [T],
     held: &'a mut [i64],
     out: &'a mut [MaybeUninit<T>],
@@ -118,7 +118,7 @@ impl<T: Real> Kernel for Rows<'_, T> {
         let mut index = self.first;
         let mut out = std::mem::take(&mut self.out).chunks_exact_mut(width.output());
         while out.len() > 0 {
-            // Rows of one plane of outputs.
+            // Rows of one output plane.
             let (plane, first) = (index / height.output(), index % height.output());
             let (image, d) = (plane / depth.output(), plane % depth.output());
             let count = out.len().min(height.output() - first);
@@ -141,8 +141,8 @@ impl<T: Real> Kernel for Rows<'_, T> {
                         rows.push((plane.wrapping_add(j * length), T::from_f64(weight_d * weight_h)));
                     }
                 }
-                // SAFETY: the planes have `height.input` rows of `length`, and the output, which has this length too if it
-                // is what they are summed into, is written whole.
+                // SAFETY: the planes have `height.input` rows of `length` elements. The output is written completely; it has
+                // this length too if it is the destination of the sums.
                 unsafe {
                     if plain || planes > 0 {
                         sums::<S, T>(&rows, out.as_mut_ptr().cast(), length);
@@ -157,8 +157,8 @@ impl<T: Real> Kernel for Rows<'_, T> {
 }
 
 impl<T: Real> Rows<'_, T> {
-    /// Maps the rows of a plane of the input that some rows of outputs read, as far as they aren't there yet, and gives where
-    /// the plane begins. Planes that are in use together have places of their own.
+    /// Maps the rows of an input plane that some output rows read, unless they are cached, and returns the address of the
+    /// plane. Planes that are used at the same time have different slots.
     #[inline(always)]
     fn map_plane<S: Simd>(&mut self, plane: usize, place: usize, outputs: Range<usize>) -> *const T {
         let [_, height, width] = self.plan.axes;
@@ -175,7 +175,7 @@ impl<T: Real> Rows<'_, T> {
                 if from.len() >= self.sum.len() {
                     along::<S, T>(self.plan, from, row);
                 } else {
-                    // Vectors would read beyond the end.
+                    // Vector loads would exceed the end of the input, so the row is copied first.
                     self.sum[..width.input].copy_from_slice(&from[..width.input]);
                     along::<S, T>(self.plan, self.sum, row);
                 }
@@ -185,14 +185,14 @@ impl<T: Real> Rows<'_, T> {
     }
 }
 
-/// `to = Σ weight · row`: of [`ROWS`] rows at a time.
+/// `to = Σ weight · row`, in groups of [`ROWS`] rows.
 ///
 /// # Safety
 /// The rows are readable and `to` is writable for `count` elements.
 #[inline(always)]
 unsafe fn sums<S: Simd, T: Real>(rows: &[(*const T, T)], to: *mut T, count: usize) {
     let lanes = T::Vec::<S>::LANES;
-    // SAFETY: the caller's promise; what is added to was written before.
+    // SAFETY: the caller's promise; elements that are added to have been written before.
     unsafe {
         if rows.is_empty() {
             (0..count).for_each(|i| to.add(i).write(T::ZERO));
@@ -211,10 +211,10 @@ unsafe fn sums<S: Simd, T: Real>(rows: &[(*const T, T)], to: *mut T, count: usiz
     }
 }
 
-/// `V` vectors of [`sums`], the last of `count` elements, from element `i` on.
+/// `V` vectors of [`sums`] from element `i` on; the last vector has `count` elements.
 ///
 /// # Safety
-/// As for that.
+/// As for [`sums`].
 #[inline(always)]
 unsafe fn vectors<S: Simd, T: Real, const V: usize>(
     rows: &[(*const T, T)],
@@ -246,14 +246,14 @@ unsafe fn vectors<S: Simd, T: Real, const V: usize>(
     }
 }
 
-/// The map along a row; `sum` has slack behind it.
+/// Applies the map along a row; `sum` has slack at its end.
 #[inline(always)]
 fn along<S: Simd, T: Real>(plan: &SeparableMap<'_, T>, sum: &[T], out: &mut [MaybeUninit<T>]) {
     let lanes = T::Vec::<S>::LANES;
     let starts = &plan.axes[2].starts;
     let mut done = 0..0;
     if let Some(Run { phases, step, from, to }) = plan.run {
-        // So many outputs are written at a time. The last time, some are written again, with the same bits.
+        // This many outputs are written at a time. The last group may overlap the one before and write the same bits again.
         let width = lanes * phases;
         let mut o = from;
         while to - from >= width && o < to {
@@ -261,12 +261,12 @@ fn along<S: Simd, T: Real>(plan: &SeparableMap<'_, T>, sum: &[T], out: &mut [May
             let first = phase::<S, T>(plan.taps(o), &sum[starts[o]..], step);
             let place = out[o..o + width].as_mut_ptr().cast::<T>();
             if phases == 1 {
-                // SAFETY: the place was cut to `width` elements, as many as one vector has.
+                // SAFETY: `place` has `width` elements, as many as one vector.
                 unsafe { first.store_ptr(place) };
             } else {
                 let second = phase::<S, T>(plan.taps(o + 1), &sum[starts[o + 1]..], step);
                 let (low, high) = first.interleave(second);
-                // SAFETY: the place was cut to `width` elements, as many as two vectors have.
+                // SAFETY: `place` has `width` elements, as many as two vectors.
                 unsafe {
                     low.store_ptr(place);
                     high.store_ptr(place.add(lanes));
@@ -287,7 +287,7 @@ fn along<S: Simd, T: Real>(plan: &SeparableMap<'_, T>, sum: &[T], out: &mut [May
     }
 }
 
-/// Outputs whose taps start at `x[0]`, `x[step]`, ...
+/// A vector of outputs whose taps start at `x[0]`, `x[step]`, ...
 #[inline(always)]
 fn phase<S: Simd, T: Real>(weights: &[T], x: &[T], step: usize) -> T::Vec<S> {
     let lanes = T::Vec::<S>::LANES;

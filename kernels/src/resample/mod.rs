@@ -12,15 +12,15 @@ use tomograd_core::{Error, Result, Tensor};
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 use axis::AxisMap;
 
-/// How values between voxels are found.
+/// The interpolation mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpolation {
     /// The voxel ⌊o · in / out⌋ of each axis.
     Nearest,
-    /// Linear along each axis (bi- and trilinear), between voxel centres at (i + ½): output o lies at
-    /// (o + ½) · in / out − ½, kept inside the outermost centres.
+    /// Linear along each axis (bi- or trilinear), between voxel centres at i + ½: output o is at (o + ½) · in / out − ½,
+    /// clamped to the outermost centres.
     Linear,
-    /// Linear along each axis, with the corners' centres kept in place: output o lies at o · (in − 1) / (out − 1).
+    /// Linear along each axis with aligned corners: output o is at o · (in − 1) / (out − 1).
     LinearCorners,
 }
 
@@ -29,12 +29,12 @@ pub enum Interpolation {
 pub struct Interpolate {
     /// The spatial size of the output.
     pub size: Vec<usize>,
-    /// How values between voxels are found.
+    /// The interpolation mode.
     pub mode: Interpolation,
 }
 
 impl Interpolation {
-    /// Where output `o` lies, in voxels of the input.
+    /// The position of output `o`, in voxels of the input.
     fn position(self, o: usize, input: usize, output: usize) -> f64 {
         match self {
             Interpolation::Nearest => (o * input / output) as f64,
@@ -53,13 +53,13 @@ impl Interpolation {
         AxisMap::new(input, output, |o| {
             let position = self.position(o, input, output);
             let (below, part) = (position.floor(), position - position.floor());
-            // A voxel of weight zero isn't read, so that its NaN stays where it is.
+            // A voxel with weight zero isn't read, so that a NaN in it doesn't spread.
             (below as usize, if part == 0.0 { vec![1.0] } else { vec![1.0 - part, part] })
         })
     }
 }
 
-/// The maps of all three axes, leading ones without effect, from those of the spatial axes.
+/// The maps of three axes, from those of the spatial axes; missing leading axes get the identity.
 pub(crate) fn three_axes(maps: Vec<AxisMap>) -> [AxisMap; 3] {
     let mut all = [AxisMap::identity(1), AxisMap::identity(1), AxisMap::identity(1)];
     for (to, map) in all.iter_mut().rev().zip(maps.into_iter().rev()) {
@@ -68,7 +68,7 @@ pub(crate) fn three_axes(maps: Vec<AxisMap>) -> [AxisMap; 3] {
     all
 }
 
-/// The gradient through a separable map.
+/// The gradient of a separable map.
 pub(crate) fn separable_gradient(
     operation: &str,
     axes: &[AxisMap; 3],

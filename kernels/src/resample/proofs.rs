@@ -6,7 +6,7 @@ use super::{Interpolate, Interpolation, reference};
 use crate::{testing, testing::Proven};
 
 impl Proven for Interpolate {
-    /// A position is rounded before its weights are taken, so the weights are less exact than a product.
+    /// A position is rounded before its weights are computed, so the weights are less exact than a product.
     const TOLERANCE: f64 = 32.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -32,7 +32,7 @@ impl Proven for Interpolate {
             1 => (input / 2).max(1),
             2 => input,
             3 => 1,
-            // So many that rows are mapped before they are summed.
+            // So large that rows are mapped before they are summed.
             4 => (3 * input).min(70),
             _ => 1 + random.below(9) as usize,
         });

@@ -1,11 +1,11 @@
-//! Reference separable maps: every output from every input, by their weights.
+//! Reference of separable maps: every output is a sum over all inputs.
 
 use tomograd_core::{Random, Result, Tensor};
 
 use crate::testing;
 
-/// A shape (N, C, spatial...) of at most some hundred elements, rows of up to 70 among them. One in three is a corner: one
-/// spatial axis around some vectors, another 1.
+/// A shape (N, C, spatial...) of at most some hundred elements, with rows of up to 70. In one of three cases, one spatial
+/// axis is around the length of some vectors and another is 1.
 pub(crate) fn image(random: &mut Random) -> Vec<usize> {
     let rank = 1 + random.below(3) as usize;
     let images = [0, 1, 1, 2, 2][random.below(5) as usize];

@@ -1,4 +1,4 @@
-//! The selective scan: the recurrence of Mamba.
+//! The selective scan of Mamba.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -12,21 +12,21 @@ use tomograd_core::{Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 
-/// The recurrence S6 of Mamba (Gu and Dao 2023, arXiv 2312.00752, algorithm 2), for each batch element and channel d with N
+/// The recurrence S6 of Mamba (Gu and Dao 2023, arXiv 2312.00752, algorithm 2). For each batch element and channel d, with N
 /// states that start at 0:
 ///
 /// x_t = exp(Δ_t a) x_{t−1} + Δ_t b_t u_t, y_t = Σ_n c_t x_t + skip · u_t, output y_t · silu(z_t)
 ///
-/// Inputs: u (B, D, L), delta (B, D, L), a (D, N), b (B, G, N, L) and c (B, G, N, L), or (B, N, L) both when G is 1; then,
-/// each when its attribute says so, skip (D), z (B, D, L) and delta_bias (D). D is a multiple of G; channel d takes b and c of
+/// Inputs: u (B, D, L), delta (B, D, L), a (D, N), b (B, G, N, L) and c (B, G, N, L), both also as (B, N, L) if G is 1; then,
+/// each if its attribute is set, skip (D), z (B, D, L) and delta_bias (D). D is a multiple of G; channel d uses b and c of
 /// group ⌊d / (D / G)⌋. Δ is delta + delta_bias, or softplus of that. The output is (B, D, L).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SelectiveScan {
-    /// Whether there is the input skip: the way past the states.
+    /// Whether there is an input skip, the factor of the connection that bypasses the states.
     pub skip: bool,
-    /// Whether there is the input z, whose silu multiplies the output.
+    /// Whether there is an input z, whose silu multiplies the output.
     pub gate: bool,
-    /// Whether there is the input delta_bias.
+    /// Whether there is an input delta_bias.
     pub delta_bias: bool,
     /// Whether Δ = softplus(delta + delta_bias), which keeps it positive.
     pub delta_softplus: bool,
@@ -47,7 +47,7 @@ impl SelectiveScan {
         5 + [self.skip, self.gate, self.delta_bias].into_iter().filter(|&present| present).count()
     }
 
-    /// The places of skip, z and delta_bias among the inputs.
+    /// The indices of skip, z and delta_bias among the inputs.
     fn optional(self) -> [Option<usize>; 3] {
         let mut next = 5;
         [self.skip, self.gate, self.delta_bias].map(|present| {
@@ -108,7 +108,7 @@ impl Op for SelectiveScan {
         Ok(vec![inputs[0].clone()])
     }
 
-    /// The states at the beginning of each chunk: (blocks of channels, chunks, N, 16).
+    /// The states at the start of each chunk: (blocks of channels, chunks, N, 16).
     fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
         let sizes = Self::sizes(&inputs[0].shape, &inputs[2].shape, &inputs[3].shape);
         vec![inputs[0].with_shape(cpu::borders(sizes, true))]

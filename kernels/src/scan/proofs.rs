@@ -10,8 +10,8 @@ use super::{
 use crate::testing::{self, Proven};
 
 impl Proven for SelectiveScan {
-    /// The reference follows the rounding errors step by step; this covers what it leaves out (products of errors, and the
-    /// smallest numbers).
+    /// The reference propagates the rounding errors step by step; the tolerance covers what it leaves out (products of
+    /// errors, and subnormal numbers).
     const TOLERANCE: f64 = 4.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -30,12 +30,13 @@ impl Proven for SelectiveScan {
         let mut batch = random.below(4) as usize;
         let mut states = [0, 1, 2, 3, 5, 16, 17][random.below(7) as usize];
         let mut length = match random.below(4) {
-            // Around the borders of chunks.
+            // Around the boundaries of chunks.
             0 => [0, 63, 64, 65, 80, 131][random.below(6) as usize],
             _ => testing::size(random),
         };
         if testing::at_corner(random) {
-            // One size at the end of a block, another 1: channels of the backward run's parts, states, chunks of steps.
+            // One size around a block boundary, another 1: the channels of the backward pass's parts, the states, the chunks
+            // of steps.
             (batch, groups) = (1 + random.below(2) as usize, 1);
             let small = [(); 2].map(|()| 1 + random.below(3) as usize);
             [rows, states, length] = match random.below(4) {
@@ -60,10 +61,10 @@ impl Proven for SelectiveScan {
             _ => vec![batch, groups, states, length],
         };
         let over_time = [batch, channels, length];
-        // Without softplus, Δ is positive as it stands: a state that grows with every step would lose all digits.
+        // Without softplus, Δ must be positive: a state that grows at every step would lose all digits.
         let delta = testing::values(random, &over_time)?;
         let delta = if op.delta_softplus { delta } else { testing::map(&delta, |delta| 0.1 + 0.5 * delta.abs())? };
-        // Now and then so fast a decay that exp(Δ a) is no normal number.
+        // In some cases the decay is so fast that exp(Δ a) is subnormal or zero.
         let rate = if random.bernoulli(0.2) { 300.0 } else { 1.0 };
         let a = testing::map(&testing::values(random, &[channels, states])?, |a| -0.05 - rate * a.abs())?;
         let mut inputs = vec![testing::values(random, &over_time)?, delta, a];

@@ -1,4 +1,4 @@
-//! Reference: from the definition, step after step.
+//! Reference: from the definition, step by step.
 
 use tomograd_core::{Result, Tensor};
 
@@ -9,8 +9,8 @@ fn silu(z: f64) -> f64 {
     z / (1.0 + (-z).exp())
 }
 
-/// The output, and for each of its elements a bound of the rounding error in units of the unit roundoff, which follows the
-/// recurrence: the error E of a state decays as the state does, and a step adds what its own operations round.
+/// The output, and for each element a bound of its rounding error in units of the unit roundoff. The bound follows the
+/// recurrence: the error E of a state decays as the state does, and each step adds the rounding errors of its own operations.
 pub(super) fn scan(op: &SelectiveScan, inputs: &[Tensor]) -> Result<[Tensor; 2]> {
     let sizes = SelectiveScan::sizes(inputs[0].shape(), inputs[2].shape(), inputs[3].shape());
     let (states, length) = (sizes.states, sizes.length);
@@ -22,12 +22,12 @@ pub(super) fn scan(op: &SelectiveScan, inputs: &[Tensor]) -> Result<[Tensor; 2]>
         for d in 0..sizes.channels {
             let group = d / (sizes.channels / sizes.groups);
             let mut x = vec![0.0; states];
-            // |x| if nothing cancelled, and the error.
+            // For each state: the size of x without cancellation, and the error.
             let mut size = vec![[0.0; 2]; states];
             for t in 0..length {
                 let place = (batch * sizes.channels + d) * length + t;
                 let mut step = delta[place] + bias.map_or(0.0, |bias| bias[d]);
-                // What Δ is off by: softplus(v) by about v units where it is e^v.
+                // The relative error of Δ: softplus(v) has an error of about v units where it is close to e^v.
                 let mut off = 1.0;
                 if op.delta_softplus {
                     off = 8.0 + step.abs();

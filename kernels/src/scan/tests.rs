@@ -1,4 +1,4 @@
-//! Errors, and what lies beyond the random cases.
+//! Errors, and cases that the random cases don't cover.
 
 use tomograd_core::{DType, Device, Result, Tensor};
 
@@ -38,7 +38,7 @@ fn what_does_not_fit_is_an_error() {
     assert!(scan(plain, &mixed.collect::<Vec<_>>()).unwrap_err().to_string().contains("one floating-point dtype"));
 }
 
-/// A state that grows ends in infinity, and a NaN stays where it came in: in its channel, from its step on.
+/// A growing state overflows to infinity. A NaN affects only its own channel, from its own step on.
 #[test]
 fn what_is_not_finite_stays_in_its_channel() {
     let (channels, length) = (18, 200);
@@ -65,10 +65,10 @@ fn what_is_not_finite_stays_in_its_channel() {
     }
 }
 
-/// A NaN among the a must not hide from the others that their exponentials are far out of range.
+/// A NaN in a must not hide that the exponentials of other channels are far out of range.
 #[test]
 fn a_nan_stays_in_its_channel() {
-    // One step of drive, then one of decay to exp(−300) of it.
+    // One step with input, then one step in which the state decays by exp(−300).
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, Device::Cpu).unwrap();
     let inputs = [
         tensor(&[1.0, 0.0, 1.0, 0.0], &[1, 2, 2]),

@@ -1,4 +1,4 @@
-//! Which instruction sets there are, and which one this process uses.
+//! The supported instruction sets, and the one that this process uses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 /// An instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
-    /// Plain Rust: every platform, for correctness rather than speed.
+    /// Plain Rust: runs on every platform; meant for correctness rather than speed.
     Portable,
     /// AVX2 with FMA: 16 registers of 256 bits.
     Avx2,
@@ -16,20 +16,20 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// All instruction sets, the plainest first.
+    /// All instruction sets, from the simplest on.
     pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
 
-    /// Whether this processor has it.
+    /// Whether this processor supports it.
     pub fn is_available(self) -> bool {
         self <= detected()
     }
 
-    /// Those that this processor has, the plainest first.
+    /// The instruction sets that this processor supports, from the simplest on.
     pub fn available() -> impl Iterator<Item = Isa> {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The name, as `TOMOGRAD_ISA` takes it.
+    /// The name that `TOMOGRAD_ISA` expects.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -55,13 +55,13 @@ impl FromStr for Isa {
     }
 }
 
-/// The best instruction set that this processor has.
+/// The best instruction set that this processor supports.
 pub fn detected() -> Isa {
     static DETECTED: OnceLock<Isa> = OnceLock::new();
     *DETECTED.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
         {
-            // Avx512 implies Avx2 here, so that "available" is a comparison.
+            // Avx512 requires Avx2 too, so that `is_available` is a comparison.
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             let avx512 = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -78,8 +78,8 @@ pub fn detected() -> Isa {
     })
 }
 
-/// The instruction set of this process: `TOMOGRAD_ISA` if it is set, else the best one. The variable is read once; a
-/// value that is unknown or that this processor lacks is an error that says so.
+/// The instruction set of this process: `TOMOGRAD_ISA` if it is set, otherwise the best one. The variable is read once. An
+/// unknown value, or one that this processor doesn't support, is an error that says so.
 pub fn selected() -> Result<Isa, String> {
     static SELECTED: OnceLock<Result<Isa, String>> = OnceLock::new();
     SELECTED
@@ -91,7 +91,7 @@ pub fn selected() -> Result<Isa, String> {
         .clone()
 }
 
-/// Parses a value of `TOMOGRAD_ISA` and checks that this processor has it.
+/// Parses a value of `TOMOGRAD_ISA` and checks that this processor supports it.
 pub(super) fn checked(name: &str) -> Result<Isa, String> {
     let isa: Isa = name.parse().map_err(|error| format!("TOMOGRAD_ISA: {error}"))?;
     if isa.is_available() {
@@ -100,8 +100,8 @@ pub(super) fn checked(name: &str) -> Result<Isa, String> {
     Err(format!("TOMOGRAD_ISA: this processor lacks {isa}; the best that it has is {}", detected()))
 }
 
-/// [`selected`], for where no error can be returned: a bad `TOMOGRAD_ISA` is reported once on standard error, and the
-/// best instruction set is used.
+/// [`selected`] for code that can't return an error: a bad `TOMOGRAD_ISA` is reported once on standard error, and the best
+/// instruction set is used instead.
 pub(crate) fn selected_or_detected() -> Isa {
     static USED: OnceLock<Isa> = OnceLock::new();
     *USED.get_or_init(|| {

@@ -1,20 +1,22 @@
-//! Sixteen virtual lanes: the width that every reduction uses, whatever the registers are.
+//! Sixteen virtual lanes: the width of every reduction, whatever the width of the registers.
 
 use super::{Real, Vector};
 
-/// The most registers that sixteen lanes take: `f64` on AVX2.
+/// The most registers that sixteen lanes need: `f64` on AVX2.
 const MOST: usize = 4;
 
-/// Sixteen accumulators: one AVX-512 register of `f32`, two of AVX2, or up to four of `f64`. Number `i` of a row goes to
-/// lane `i % 16`, and the lanes are combined in one fixed tree, so the result doesn't depend on the instruction set.
+/// Sixteen accumulators: one AVX-512 register of `f32`, two AVX2 registers, or up to four registers of `f64`. Element `i` of
+/// a row belongs to lane `i % 16`, and the lanes are combined in one fixed tree, so the result doesn't depend on the
+/// instruction set.
 #[derive(Clone, Copy, Debug)]
 pub struct Lanes16<V>([V; MOST]);
 
 #[allow(clippy::should_implement_trait)] // the names of `Vector`
 impl<V: Vector> Lanes16<V> {
-    /// How many numbers it takes in.
+    /// The number of virtual lanes.
     pub const LANES: usize = 16;
-    /// How many of the registers are in use; a constant, so the loops below unroll and the rest is never computed.
+    /// How many of the registers are used. A constant, so that the loops below are unrolled and unused registers never
+    /// computed.
     const USED: usize = 16 / V::LANES;
 
     /// All sixteen equal to `x`.
@@ -51,7 +53,7 @@ impl<V: Vector> Lanes16<V> {
         unsafe { Self::load_ptr(from.as_ptr()) }
     }
 
-    /// Reads a slice of at most sixteen numbers (of a longer one its first sixteen); the lanes beyond it are `fill`.
+    /// Reads a slice of at most sixteen numbers (the first sixteen of a longer one); the remaining lanes are `fill`.
     #[inline(always)]
     pub fn load_partial(from: &[V::Elem], fill: V::Elem) -> Self {
         if from.len() >= 16 {
@@ -164,7 +166,7 @@ impl<V: Vector> Lanes16<V> {
         let mut sums = self.halved();
         let mut half = V::LANES / 2;
         while half > 0 {
-            // Both halves, each of their lanes twice.
+            // The lower and the upper half, each of their lanes twice.
             let (low, high) = sums.interleave(sums);
             sums = low.add(high);
             half /= 2;
@@ -174,7 +176,7 @@ impl<V: Vector> Lanes16<V> {
         lanes[0]
     }
 
-    /// The sums of the lanes that lie a register or more apart, in the fixed tree.
+    /// The sums of the lanes that are one or more registers apart, in the fixed tree.
     #[inline(always)]
     fn halved(self) -> V {
         let [a, b, c, d] = self.0;
@@ -185,14 +187,14 @@ impl<V: Vector> Lanes16<V> {
         }
     }
 
-    /// The sums of sixteen rows of lanes, lane `i` being that of row `i`: the bits of [`horizontal_sum`](Self::horizontal_sum),
-    /// for about three instructions a row.
+    /// The sums of sixteen rows of lanes, that of row `i` in lane `i`. The results are bitwise equal to
+    /// [`horizontal_sum`](Self::horizontal_sum), at about three instructions a row.
     #[inline(always)]
     pub fn horizontal_sums(rows: &[[V::Elem; 16]; 16]) -> Self {
         let mut sums = Self::zero();
         for (part, rows) in rows.chunks_exact(V::LANES).enumerate() {
-            // Half as many numbers of each row with every step: first whole registers of a row are added, then those of
-            // two rows in turn, whose lower and upper halves `interleave` brings together.
+            // Each step halves the number of values of each row: first the registers of a row are added; then two rows at a
+            // time are interleaved, which brings their lower and upper halves together, and added.
             let mut folded = [V::zero(); 16];
             for (folded, row) in folded.iter_mut().zip(rows) {
                 *folded = Self::load(row).halved();
@@ -210,13 +212,13 @@ impl<V: Vector> Lanes16<V> {
         sums
     }
 
-    /// The largest lane, by [`Real::max2`] in the fixed tree. A NaN may or may not come through: test for it apart.
+    /// The largest lane, by [`Real::max2`] in the fixed tree. A NaN isn't always propagated: test for it separately.
     #[inline(always)]
     pub fn horizontal_max(self) -> V::Elem {
         self.fold(V::Elem::max2)
     }
 
-    /// The smallest lane, by [`Real::min2`] in the fixed tree. A NaN may or may not come through: test for it apart.
+    /// The smallest lane, by [`Real::min2`] in the fixed tree. A NaN isn't always propagated: test for it separately.
     #[inline(always)]
     pub fn horizontal_min(self) -> V::Elem {
         self.fold(V::Elem::min2)

@@ -1,38 +1,38 @@
-//! Elementary functions of whole vectors: our own polynomials, so that every instruction set gives the same bits.
+//! Elementary functions of vectors: polynomials of this project's own, so that every instruction set gives the same bits.
 //!
-//! Errors against the exact value, in units of the last place (ulp), as the tests measure them: [`exp`], [`ln`], [`expm1`],
-//! [`ln_1p`], [`tanh`] and [`exp2_normal`] within 2, [`sigmoid`] and [`erf`] within 3; [`exp2_weight`] within 1.
-//! Results that are denormal are rounded as such, never flushed (but by [`exp2_normal`] and [`exp2_weight`]). NaN gives NaN.
+//! Errors against the exact value in units in the last place (ulp), as the tests measure them: [`exp`], [`ln`], [`expm1`],
+//! [`ln_1p`], [`tanh`] and [`exp2_normal`] within 2, [`sigmoid`] and [`erf`] within 3, [`exp2_weight`] within 1. Subnormal
+//! results are rounded correctly, never flushed to zero (except by [`exp2_normal`] and [`exp2_weight`]). NaN gives NaN.
 
 use super::{Real, Vector};
 use tomograd_core::Element;
 
-/// The coefficients of a number type's polynomials, from the constant term up.
+/// The coefficients of the polynomials for a number type, starting with the constant term.
 #[doc(hidden)]
 pub trait Constants: Sized + 'static {
-    /// `(exp(r) - 1 - r) / r²` for |r| ≤ ln 2 / 2: Taylor's.
+    /// `(exp(r) - 1 - r) / r²` for |r| ≤ ln 2 / 2: Taylor polynomial.
     const EXP: &'static [Self];
-    /// `(ln((1+s)/(1-s)) - 2s) / s³`, in s², for |s| ≤ 0.172: Taylor's.
+    /// `(ln((1+s)/(1-s)) - 2s) / s³`, in s², for |s| ≤ 0.172: Taylor polynomial.
     const LN: &'static [Self];
     /// `erf(x) / x`, in x², for |x| ≤ 1: interpolated at Chebyshev nodes.
     const ERF_SMALL: &'static [Self];
     /// `erfc(x) exp(x²)`, in (x-2)/(x+2), from 1 to `ERF_ONE`: interpolated at Chebyshev nodes.
     const ERFC_LARGE: &'static [Self];
-    /// From here on `erf` rounds to 1.
+    /// From this value on, `erf` rounds to 1.
     const ERF_ONE: Self;
-    /// ln 2 rounded, and the rest of it.
+    /// ln 2 rounded, and the remainder.
     const LN_2: [Self; 2];
     /// 1 / ln 2
     const LOG2_E: Self;
-    /// Beyond these, `exp` is zero and infinite.
+    /// Below the first, `exp` is zero; above the second, infinite.
     const EXP_RANGE: [Self; 2];
     /// `(2^r - 1) / r` for |r| ≤ ½: interpolated at Chebyshev nodes.
     const EXP2: &'static [Self];
     /// √½ rounded
     const SQRT_HALF: Self;
-    /// A power of two that makes any denormal normal, and its exponent.
+    /// A power of two that makes any subnormal number normal, and its exponent.
     const NORMALISE: [Self; 2];
-    /// 2 to the number of stored bits of the mantissa, whose unit in the last place is 1.
+    /// 2 to the number of stored mantissa bits: a number whose ulp is 1.
     const UNIT_ULP: Self;
 }
 
@@ -161,10 +161,11 @@ fn inlined_polynomial<V: Vector>(x: V, coefficients: &[V::Elem]) -> V {
     sum
 }
 
-/// 2ⁿ for whole numbers `n` that are exponents of normal numbers.
+/// 2ⁿ for integers `n` that are exponents of normal numbers.
 #[inline(always)]
 fn power_of_two<V: Vector>(n: V) -> V {
-    // Adding 2^mantissa leaves the biased exponent in the low bits; the shift moves it up and everything else out.
+    // Adding 2^mantissa leaves the biased exponent in the low bits; the shift moves it to the exponent's bits and drops the
+    // rest.
     let bias = V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64);
     n.add(V::splat(V::Elem::UNIT_ULP + bias)).bits_shl(V::Elem::MANTISSA_BITS)
 }
@@ -179,7 +180,8 @@ fn reduce<V: Vector>(x: V) -> (V, V) {
     (n, r.mul(r).mul_add(polynomial(r, V::Elem::EXP), r))
 }
 
-/// `(1 + small) 2ⁿ`; two factors, each of them normal, reach the denormals and infinity with one rounding.
+/// `(1 + small) 2ⁿ`. The power is applied as two normal factors, which reach subnormal numbers and infinity with one
+/// rounding.
 #[inline(always)]
 fn scale<V: Vector>(n: V, small: V) -> V {
     let half = n.mul(V::splat(V::Elem::from_f64(0.5))).floor();
@@ -188,7 +190,7 @@ fn scale<V: Vector>(n: V, small: V) -> V {
 
 #[inline(always)]
 fn clamp<V: Vector>(x: V, low: V::Elem, high: V::Elem) -> V {
-    // This order of operands lets NaN through.
+    // This order of operands propagates NaN.
     V::splat(low).max(V::splat(high).min(x))
 }
 
@@ -200,11 +202,11 @@ pub fn exp<V: Vector>(x: V) -> V {
     scale(n, small)
 }
 
-/// 2ˣ by half the instructions of [`exp`], for normal results: |x| at most 126 or 1022. Beyond, there is no promise but that
-/// NaN gives NaN.
+/// 2ˣ with half the instructions of [`exp`], for normal results: |x| at most 126 (`f32`) or 1022 (`f64`). Outside that range
+/// the result is unspecified, except that NaN gives NaN.
 #[inline(always)]
 pub fn exp2_in_range<V: Vector>(x: V) -> V {
-    // x = n + r. The low bits of the first sum are n plus the bias, so the shift makes 2ⁿ of them.
+    // x = n + r. The low bits of the first sum are n plus the bias, so the shift turns them into 2ⁿ.
     let bias = V::splat(V::Elem::UNIT_ULP + V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64));
     let biased = x.add(bias);
     let r = x.sub(biased.sub(bias));
@@ -212,51 +214,53 @@ pub fn exp2_in_range<V: Vector>(x: V) -> V {
     mantissa.mul(biased.bits_shl(V::Elem::MANTISSA_BITS))
 }
 
-/// 2ˣ for the weights of a softmax, whose largest exponent is about 0: half the instructions of [`exp`]. Zero where the
-/// result would be below the normal numbers (by less than one step of the exponent more or less), 1 for 0, NaN for NaN;
-/// no number is promised from the exponent's bias (127 or 1023) plus ½ on.
+/// 2ˣ for the weights of a softmax, whose largest exponent is about 0, with half the instructions of [`exp`]. Subnormal
+/// results become zero (around the smallest normal number, results within a factor of 2 may be either); 1 for 0, NaN for NaN.
+/// For x ≥ 127.5 (`f32`) or 1023.5 (`f64`) the result is unspecified.
 #[inline(always)]
 pub fn exp2_weight<V: Vector>(x: V) -> V {
     exp2_in_range(V::splat(-V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64)).max(x))
 }
 
-/// 2ˣ by few instructions: a result that would be a denormal number is 0 (or up to half a binade below the normal numbers, as
-/// it should be), and one in the last half binade before overflow infinite.
+/// 2ˣ with few instructions. Subnormal results become 0, except those within half a binade below the smallest normal number,
+/// which are correct. Results in the last half binade before overflow become infinite.
 #[inline(always)]
 pub fn exp2_normal<V: Vector>(x: V) -> V {
     let bias = V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64);
     exp2_in_range(clamp(x, -bias, bias + V::Elem::ONE))
 }
 
-/// `exp(x) - 1`, exact to the last places near zero too.
+/// `exp(x) - 1`, accurate near zero too.
 #[inline(always)]
 pub fn expm1<V: Vector>(x: V) -> V {
     let [low, high] = V::Elem::EXP_RANGE;
     let (n, small) = reduce(clamp(x, low, high));
-    // Up to 2⁶⁰ in one piece: 2ⁿ (exp(r) - 1) + (2ⁿ - 1). Beyond that the 1 doesn't matter.
+    // Up to n = 60 as 2ⁿ (exp(r) - 1) + (2ⁿ - 1). Beyond that, the subtracted 1 doesn't change the result.
     let whole = V::splat(V::Elem::from_f64(60.0));
     let power = power_of_two(clamp(n, V::Elem::from_f64(-120.0), V::Elem::from_f64(60.0)));
     let near = power.mul_add(small, power.sub(V::splat(V::Elem::ONE)));
-    // A zero keeps its sign.
+    // Zero keeps its sign.
     let near = V::select(x.eq(V::zero()), x, near);
     V::select(whole.lt(n), scale(n, small), near)
 }
 
-/// The natural logarithm: -∞ at ±0, NaN below.
+/// The natural logarithm: -∞ at ±0, NaN for negative numbers.
 #[inline(always)]
 pub fn ln<V: Vector>(x: V) -> V {
     let splat = |value: V::Elem| V::splat(value);
     let [factor, shift] = V::Elem::NORMALISE;
     let denormal = x.lt(splat(V::Elem::MIN_POSITIVE));
     let scaled = V::select(denormal, x.mul(splat(factor)), x);
-    // x = 2^e m with m from √½ to √2: moving the bits so that √½ sits on a power of two makes the exponent round that way.
+    // x = 2^e m with m from √½ to √2. Shifting the bits so that √½ falls on a power of two gives the exponent of this
+    // interval.
     let root = splat(V::Elem::SQRT_HALF);
     let moved = scaled.bits_add(splat(V::Elem::ONE)).bits_sub(root);
     let m = moved.bit_and(V::splat_bits((1 << V::Elem::MANTISSA_BITS) - 1)).bits_add(root);
     let biased = moved.bits_shr(V::Elem::MANTISSA_BITS).bit_or(splat(V::Elem::UNIT_ULP));
     let e = biased.sub(splat(V::Elem::UNIT_ULP + V::Elem::from_f64(V::Elem::EXPONENT_BIAS as f64)));
     let e = V::select(denormal, e.sub(splat(shift)), e);
-    // ln m = f - f²/2 + s (f²/2 + R(s²)), s = f / (2 + f): the large parts are exact, so their rounding doesn't add up.
+    // ln m = f - f²/2 + s (f²/2 + R(s²)), s = f / (2 + f). The large terms are exact, so their rounding errors don't
+    // accumulate.
     let f = m.sub(splat(V::Elem::ONE));
     let s = f.div(f.add(splat(V::Elem::from_f64(2.0))));
     let s2 = s.mul(s);
@@ -265,23 +269,23 @@ pub fn ln<V: Vector>(x: V) -> V {
     let [high, low] = V::Elem::LN_2;
     let correction = s.mul_add(half_square.add(rest), e.mul(splat(low)));
     let result = e.mul_add(splat(high), f.sub(half_square.sub(correction)));
-    // What isn't a positive finite number.
+    // The special cases: infinity, NaN, zero and negative numbers.
     let infinity = splat(V::Elem::INFINITY);
     let result = V::select(x.lt(infinity), result, x);
     let result = V::select(x.eq(V::zero()), infinity.neg(), result);
     V::select(x.lt(V::zero()), splat(V::Elem::NAN), result)
 }
 
-/// `ln(1 + x)`, exact to the last places near zero too.
+/// `ln(1 + x)`, accurate near zero too.
 #[inline(always)]
 pub fn ln_1p<V: Vector>(x: V) -> V {
     let one = V::splat(V::Elem::ONE);
     let u = x.add(one);
-    // What rounding u lost, to first order.
+    // The rounding error of u, as a first-order correction of the logarithm.
     let lost = x.sub(u.sub(one)).div(u);
     let result = ln(u).add(lost);
     let result = V::select(u.eq(one), x, result);
-    // There the correction is 0/0 or ∞-∞.
+    // In these cases the correction would be 0/0 or ∞-∞.
     let plain = V::mask_or(u.eq(V::zero()), u.eq(V::splat(V::Elem::INFINITY)));
     V::select(plain, ln(u), result)
 }
@@ -289,7 +293,7 @@ pub fn ln_1p<V: Vector>(x: V) -> V {
 /// The hyperbolic tangent.
 #[inline(always)]
 pub fn tanh<V: Vector>(x: V) -> V {
-    // Beyond 22 it rounds to 1 in f64.
+    // From |x| = 22 on, the result rounds to 1 in f64.
     let twice = V::splat(V::Elem::from_f64(44.0)).min(x.abs().add(x.abs()));
     let (n, small) = reduce(twice);
     let power = power_of_two(n);
@@ -308,7 +312,7 @@ fn sign<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub fn sigmoid<V: Vector>(x: V) -> V {
     let one = V::splat(V::Elem::ONE);
-    // exp(-|x|) can't overflow, and for negative x the quotient keeps its small value: e / (1 + e).
+    // exp(-|x|) can't overflow. For negative x the result is e / (1 + e), which is accurate for small values.
     let e = exp(x.abs().neg());
     V::select(x.lt(V::zero()), e, one).div(e.add(one))
 }

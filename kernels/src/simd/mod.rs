@@ -1,14 +1,14 @@
-//! Instruction sets, chosen at run time, behind one trait.
+//! Instruction sets, selected at run time, behind one trait.
 //!
-//! A kernel is written once, as a generic body over a [`Simd`] token, and [`dispatch`] runs the copy that was compiled for
-//! the instruction set at hand. Three rules keep the bits equal over all of them:
-//! - every elementwise method of [`Vector`] is defined exactly (IEEE rounding, fused multiply-add, `min` and `max` of NaN);
+//! A kernel is written once, generic over a [`Simd`] token, and [`dispatch`] runs the copy compiled for the current
+//! instruction set. Three rules make the results bitwise equal on all of them:
+//! - every elementwise method of [`Vector`] is defined exactly (IEEE rounding, FMA, `min` and `max` of NaN);
 //! - a reduction uses sixteen *virtual lanes* ([`Lanes16`]), however many registers these take, and one fixed tree;
-//! - a long sum goes in sequence, by fused multiply-add, in an order that doesn't depend on the size of a register tile.
+//! - a long sum is a chain of FMAs in an order that doesn't depend on the size of a register tile.
 //!
-//! Everything here is `#[inline(always)]`: only the outermost function, inside [`dispatch`], carries
-//! `#[target_feature]`, and a hop that isn't inlined would pass vectors through memory. So mark the `run` of a
-//! [`Kernel`] and all generic helpers below it `#[inline(always)]`, and keep closures out of hot loops.
+//! Everything here is `#[inline(always)]`: only the outermost function, inside [`dispatch`], has `#[target_feature]`, and a
+//! call that isn't inlined would pass vectors through memory. So mark the `run` of a [`Kernel`] and all generic helpers that
+//! it calls `#[inline(always)]`, and avoid closures in hot loops.
 
 mod isa;
 mod lanes;
@@ -33,14 +33,14 @@ pub use x86::{Avx2, Avx512};
 
 use std::fmt::Debug;
 
-/// A token that proves that the processor has an instruction set. Only [`dispatch`] makes one.
+/// A token that proves that the processor supports an instruction set. Only [`dispatch`] creates it.
 pub trait Simd: Copy + Send + Sync + Debug + 'static {
-    /// The instruction set that this token stands for.
+    /// The instruction set of this token.
     const ISA: Isa;
-    /// How many vector registers a register tile can count on.
+    /// How many vector registers a register tile may use.
     const REGISTERS: usize;
-    /// Whether tiles of several sizes, and loops made for each function, are worth what it takes to compile them. The bits don't
-    /// depend on it.
+    /// Whether kernels are compiled with tiles of several sizes and with loops specialised for each function, which takes
+    /// compile time. The results are bitwise the same either way.
     const TILES: bool = true;
     /// The vector of `f32`.
     type F32: Vector<Elem = f32>;
@@ -48,12 +48,12 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     type F64: Vector<Elem = f64>;
 }
 
-/// Asks for the cache line of an address, into the L2 cache, ahead of its use; nothing happens for a bad address. The
-/// processor's own prefetchers see rows within a page; rows of many channels, a page or more apart, are for this.
+/// Prefetches the cache line of an address into the L2 cache; an invalid address has no effect. Hardware prefetchers follow
+/// rows within a page; this is for rows of many channels, which are a page or more apart.
 #[inline(always)]
 pub fn prefetch<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint reads nothing and never faults, and every x86-64 processor has it.
+    // SAFETY: a prefetch is a hint that never faults, and every x86-64 processor supports it.
     unsafe {
         core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(address.cast())
     };
@@ -73,16 +73,16 @@ pub fn prefetch_near<T>(address: *const T) {
     let _ = address;
 }
 
-/// A register full of numbers.
+/// A SIMD register of numbers.
 ///
-/// Values are only made inside a [`Kernel`] that [`dispatch`] runs: that is what makes the instructions behind the
-/// methods available. Methods on bits treat a lane as the unsigned integer of the same width.
+/// Vectors are only created inside a [`Kernel`] that [`dispatch`] runs, which guarantees that the instructions used by the
+/// methods are available. Bitwise methods treat a lane as an unsigned integer of the same width.
 pub trait Vector: Copy + Send + Sync + Debug + 'static {
     /// The number in a lane.
     type Elem: Real;
-    /// Whether functions of vectors are called instead of inlined: less to compile, and slower.
+    /// Whether functions of vectors are called instead of inlined: faster to compile, slower to run.
     const CALLS: bool = false;
-    /// What a comparison gives: one truth value a lane.
+    /// The result of a comparison: a truth value for each lane.
     type Mask: Copy;
     /// How many numbers a register holds.
     const LANES: usize;
@@ -126,19 +126,19 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     fn neg_mul_add(self, factor: Self, term: Self) -> Self;
     /// The square root, correctly rounded
     fn sqrt(self) -> Self;
-    /// The sign flipped, that of NaN too
+    /// The sign flipped, also that of a NaN
     fn neg(self) -> Self;
     /// The sign cleared
     fn abs(self) -> Self;
-    /// `if self < other { self } else { other }`: the *second* operand when either is NaN, or when both are zeros. So
-    /// `limit.min(x)` lets a NaN in `x` through.
+    /// `if self < other { self } else { other }`: the *second* operand if either is NaN, or if both are zero. So
+    /// `limit.min(x)` propagates a NaN in `x`.
     fn min(self, other: Self) -> Self;
-    /// `if self > other { self } else { other }`: the *second* operand when either is NaN, or when both are zeros. So
-    /// `zero.max(x)` is a ReLU that lets NaN through.
+    /// `if self > other { self } else { other }`: the *second* operand if either is NaN, or if both are zero. So
+    /// `zero.max(x)` is a ReLU that propagates NaN.
     fn max(self, other: Self) -> Self;
-    /// The largest whole number that isn't greater
+    /// The largest integer that isn't greater
     fn floor(self) -> Self;
-    /// The nearest whole number, ties to even
+    /// The nearest integer, ties to even
     fn round(self) -> Self;
 
     /// `self < other`; false for NaN
@@ -147,11 +147,11 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     fn le(self, other: Self) -> Self::Mask;
     /// `self == other`; false for NaN
     fn eq(self, other: Self) -> Self::Mask;
-    /// Lane by lane, `yes` where the mask holds, else `no`
+    /// Lane by lane, `yes` where the mask is true, otherwise `no`
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
-    /// Both masks hold
+    /// True where both masks are true
     fn mask_and(a: Self::Mask, b: Self::Mask) -> Self::Mask;
-    /// Either mask holds
+    /// True where either mask is true
     fn mask_or(a: Self::Mask, b: Self::Mask) -> Self::Mask;
 
     /// Bitwise and
@@ -164,22 +164,22 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     fn bits_add(self, other: Self) -> Self;
     /// The bits subtracted as integers, wrapping
     fn bits_sub(self, other: Self) -> Self;
-    /// The bits shifted left by `count`; 0 from the width of a lane on
+    /// The bits shifted left by `count`; 0 if `count` is the width of a lane or more
     fn bits_shl(self, count: u32) -> Self;
-    /// The bits shifted right by `count`, zeros coming in; 0 from the width of a lane on
+    /// The bits shifted right by `count`, filled with zeros; 0 if `count` is the width of a lane or more
     fn bits_shr(self, count: u32) -> Self;
 
     /// The even lanes of both, those of `self` first.
     fn even(self, other: Self) -> Self;
     /// The odd lanes of both, those of `self` first.
     fn odd(self, other: Self) -> Self;
-    /// The lanes of both in turn: the first half of `self[0], other[0], self[1], ...`, and the second.
+    /// The lanes of both interleaved, `self[0], other[0], self[1], ...`, as two vectors: the first half and the second half.
     fn interleave(self, other: Self) -> (Self, Self);
 
     /// Writes an 8 × 8 block transposed: `to[j * to_stride + i] = from[i * from_stride + j]`.
     ///
     /// # Safety
-    /// All 64 places are readable and writable.
+    /// All 64 elements of either matrix are readable or writable.
     #[inline(always)]
     unsafe fn transpose_8x8(from: *const Self::Elem, from_stride: usize, to: *mut Self::Elem, to_stride: usize) {
         for i in 0..8 {
@@ -204,7 +204,7 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
         unsafe { Self::load_ptr(from.as_ptr()) }
     }
 
-    /// Reads a slice of at most `LANES` numbers (of a longer one its first `LANES`); the lanes beyond it are zero.
+    /// Reads a slice of at most `LANES` numbers (the first `LANES` of a longer one); the remaining lanes are zero.
     #[inline(always)]
     fn load_partial(from: &[Self::Elem]) -> Self {
         // SAFETY: the count is at most the slice's length and at most `LANES`.
@@ -219,7 +219,7 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
         unsafe { self.store_ptr(to.as_mut_ptr()) }
     }
 
-    /// Writes as many lanes as the slice is long, at most `LANES`.
+    /// Writes as many lanes as the slice is long, at most `LANES` of them.
     #[inline(always)]
     fn store_partial(self, to: &mut [Self::Elem]) {
         // SAFETY: the count is at most the slice's length and at most `LANES`.
@@ -227,8 +227,8 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     }
 }
 
-/// `N` vectors, made by their number. [`std::array::from_fn`] and the arrays' `map` may stay calls, of code without the
-/// instruction set, which then calls every intrinsic.
+/// `N` vectors, each from its index. [`std::array::from_fn`] and `map` of arrays may not be inlined; they are then compiled
+/// without the target features, and every intrinsic in them becomes a call.
 #[inline(always)]
 pub fn vectors<V: Vector, const N: usize>(make: impl Fn(usize) -> V) -> [V; N] {
     let mut vectors = [V::zero(); N];
@@ -238,23 +238,23 @@ pub fn vectors<V: Vector, const N: usize>(make: impl Fn(usize) -> V) -> [V; N] {
     vectors
 }
 
-/// A computation whose body is written once for all instruction sets.
+/// A computation that is written once for all instruction sets.
 pub trait Kernel {
-    /// What it returns.
+    /// The type of the result.
     type Output;
-    /// The body. Mark every implementation `#[inline(always)]`: it is compiled once for each instruction set, inside a
-    /// function that enables it.
+    /// The kernel's body. Mark every implementation `#[inline(always)]`: it is compiled once for each instruction set, inside
+    /// a function with its target features.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
-/// Runs a kernel with the instruction set of the current thread's [settings](crate::parallel::Settings), or else with
-/// the one [selected] for the process. It costs a thread-local read and a jump; enter it once a chunk, inside
-/// [`parallel_for`](crate::parallel::parallel_for), not once a row.
+/// Runs a kernel with the instruction set of the current thread's [settings](crate::parallel::Settings), otherwise with the
+/// one [selected] for the process. This costs a thread-local read and a branch: call it once for each chunk, inside
+/// [`parallel_for`](crate::parallel::parallel_for), not for each row.
 #[inline]
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     match crate::parallel::current_isa() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `current_isa` gives only instruction sets that were detected on this processor.
+        // SAFETY: `current_isa` returns only instruction sets that were detected on this processor.
         Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
@@ -263,7 +263,7 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
-/// One copy of a kernel, however often [`dispatch`] is inlined.
+/// Not inlined, so that there is one copy of a kernel however often [`dispatch`] is inlined.
 #[inline(never)]
 fn run_portable<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable::new())

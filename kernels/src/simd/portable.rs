@@ -1,14 +1,14 @@
 //! Vectors in plain Rust: arrays, and the standard library's arithmetic.
 //!
-//! They have the sizes of AVX2, so that tile shapes that suit AVX2 suit them. Without hardware FMA, `mul_add` calls the
-//! math library: this is for correctness, and for platforms that nobody has tuned yet.
+//! They have the sizes of AVX2 vectors, so that tile shapes chosen for AVX2 suit them too. Without hardware FMA, `mul_add`
+//! calls the math library: this is for correctness, and for platforms without a tuned implementation.
 //!
-//! On x86-64, whose processors of the last ten years have AVX2, the arithmetic isn't inlined, and there is one size of each register
-//! tile: in every kernel, lane by lane and size by size, it was nearly half of what the compiler had to do.
+//! x86-64 processors of the last ten years have AVX2, so on x86-64 the arithmetic here isn't inlined and there is only one
+//! size of each register tile: inlining them into every kernel took nearly half of the compile time.
 
 use super::{Isa, Real, Simd, Vector};
 
-/// The token of plain Rust.
+/// The token of plain Rust vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Portable(());
 
@@ -26,7 +26,7 @@ impl Simd for Portable {
     type F64 = Array<f64, 4>;
 }
 
-/// A vector that is an array.
+/// A vector stored as an array.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct Array<T, const N: usize>([T; N]);
@@ -66,15 +66,14 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn load_ptr(from: *const $t) -> Self {
-                // SAFETY: the caller's promise; an array has the alignment of its element, which the caller's pointer has
-                // or else `read_unaligned` copes.
+                // SAFETY: the caller's promise; `read_unaligned` accepts any alignment.
                 unsafe { from.cast::<Self>().read_unaligned() }
             }
             #[inline(always)]
             unsafe fn load_partial_ptr(from: *const $t, count: usize) -> Self {
                 let mut lanes = [0.0; $lanes];
                 for (lane, slot) in lanes.iter_mut().enumerate().take(count) {
-                    // SAFETY: `lane` is below `count`, which the caller vouches for.
+                    // SAFETY: `lane` is below `count`, for which the caller's promise holds.
                     *slot = unsafe { from.add(lane).read_unaligned() };
                 }
                 Array(lanes)
@@ -105,7 +104,7 @@ macro_rules! portable {
             #[inline(always)]
             unsafe fn store_partial_ptr(self, to: *mut $t, count: usize) {
                 for (lane, value) in self.0.into_iter().enumerate().take(count) {
-                    // SAFETY: `lane` is below `count`, which the caller vouches for.
+                    // SAFETY: `lane` is below `count`, for which the caller's promise holds.
                     unsafe { to.add(lane).write_unaligned(value) };
                 }
             }

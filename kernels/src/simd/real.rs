@@ -1,4 +1,4 @@
-//! The numbers that kernels are generic over.
+//! The number types that kernels are generic over.
 
 use super::{Simd, Vector};
 use std::fmt::Display;
@@ -6,7 +6,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 use tomograd_core::Element;
 
-/// `f32` or `f64`: what a kernel that is written once computes in.
+/// `f32` or `f64`: the number type in which a generic kernel computes.
 pub trait Real:
     Element
     + PartialOrd
@@ -25,7 +25,7 @@ pub trait Real:
     + super::math::Constants
     + 'static
 {
-    /// The vector of an instruction set.
+    /// The vector type of an instruction set.
     type Vec<S: Simd>: Vector<Elem = Self>;
     /// 0
     const ZERO: Self;
@@ -41,11 +41,11 @@ pub trait Real:
     const INFINITY: Self;
     /// Not a number.
     const NAN: Self;
-    /// The bits of the mantissa that are stored.
+    /// The number of stored mantissa bits.
     const MANTISSA_BITS: u32;
     /// The exponent's bias.
     const EXPONENT_BIAS: u32;
-    /// The name, as error messages and paths print it.
+    /// The name in error messages and paths.
     const NAME: &'static str;
 
     /// `self * factor + term`, rounded once
@@ -56,9 +56,9 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// The absolute value.
     fn abs(self) -> Self;
-    /// The largest whole number that isn't greater.
+    /// The largest integer that isn't greater.
     fn floor(self) -> Self;
-    /// The nearest whole number, ties to even.
+    /// The nearest integer, ties to even.
     fn round_ties_even(self) -> Self;
     /// `if self < other { self } else { other }`, as [`Vector::min`].
     fn min2(self, other: Self) -> Self {

@@ -1,4 +1,4 @@
-//! Every instruction set against the standard library, and all of them against each other, bit by bit.
+//! Compares every instruction set with the standard library, and the instruction sets with each other bitwise.
 
 use super::math::{erf, exp, exp2_in_range, exp2_normal, exp2_weight, expm1, ln, ln_1p, sigmoid, softplus, tanh};
 use super::*;
@@ -111,7 +111,7 @@ const ALL: [(Function, f64); 8] = [
     (Function::Erf, 3.0),
 ];
 
-/// Numbers of all magnitudes and both signs, dense around where functions change their branch.
+/// Numbers of all magnitudes and both signs, dense around the branch points of the functions.
 fn samples<T: Real>() -> Vec<T> {
     let mut samples = vec![0.0, -0.0, 1.0, -1.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 1e-40, 1e-310, -1e-40];
     for i in -4000..=4000 {
@@ -136,8 +136,8 @@ fn functions_are_accurate<T: Real>() {
                 assert!(same || overflow, "{function:?}({x:?}) = {y:?}, not {rounded:?}");
                 continue;
             }
-            // The spacing of numbers at the result; that of the smallest normal number below it. The reference in f64 is
-            // itself off by an ulp or so.
+            // The ulp at the result, at least that of the smallest normal number. The f64 reference is itself wrong by about
+            // an ulp.
             let exponent = want.abs().max(T::MIN_POSITIVE.to_f64()).log2().floor();
             let ulp = T::EPSILON.to_f64() * exponent.exp2();
             let error = (y.to_f64() - want).abs() / ulp;
@@ -146,7 +146,7 @@ fn functions_are_accurate<T: Real>() {
             }
         }
         println!("{} {function:?}: {:.2} ulp at {:?}", T::NAME, worst.0, worst.1);
-        // The references in f64, erf above all, are off by some ulps themselves.
+        // The f64 references, above all that of erf, are themselves wrong by some ulps.
         let bound = bound * if T::MANTISSA_BITS > 30 { 4.0 } else { 1.0 };
         assert!(worst.0 <= bound, "{function:?}: {} ulp at {:?}", worst.0, worst.1);
     }
@@ -180,7 +180,7 @@ fn weights_are_accurate<T: Real>() {
     let xs: Vec<T> = samples::<T>().into_iter().filter(|x| x.to_f64() <= 0.5 || x.to_f64().is_nan()).collect();
     for (x, y) in xs.iter().zip(on_all(|| dispatch(Weights(&xs)))) {
         let (want, y) = (x.to_f64().exp2(), y.to_f64());
-        // The reference in f64 is itself off by an ulp or so.
+        // The f64 reference is itself wrong by about an ulp.
         let ulps = if T::MANTISSA_BITS > 30 { 3.0 } else { 1.0 };
         let bound = ulps * T::EPSILON.to_f64() * want + 2.0 * T::MIN_POSITIVE.to_f64();
         assert!((y - want).abs() <= bound || want.is_nan() && y.is_nan(), "2^{x:?} is {y:?}, not {want:?}");
@@ -194,7 +194,7 @@ fn weights_are_accurate_in_both_types() {
     weights_are_accurate::<f64>();
 }
 
-/// Every elementwise method on a pair of rows.
+/// Every elementwise method applied to a pair of rows.
 struct Methods<'a, T>(&'a [T], &'a [T]);
 
 impl<T: Real> Kernel for Methods<'_, T> {
@@ -234,7 +234,7 @@ impl<T: Real> Kernel for Methods<'_, T> {
                 a.bits_shr(9),
                 V::<T, S>::splat_bits(0x12345),
             ];
-            // Transposed, so that the order doesn't depend on the number of lanes.
+            // Lane by lane, so that the order of results doesn't depend on the number of lanes.
             for lane in 0..count {
                 for result in results {
                     let mut row = vec![T::ZERO; V::<T, S>::LANES];
@@ -259,7 +259,7 @@ fn methods_agree<T: Real>() {
     }
     let out = on_all(|| dispatch(Methods(&a, &b)));
     let methods = out.len() / a.len();
-    // The rule for min and max: the second operand unless the first is strictly smaller or larger.
+    // `min` and `max` return the second operand unless the first is strictly smaller or larger.
     for i in 0..a.len() {
         let (x, y) = (a[i], b[i]);
         let same =
@@ -327,7 +327,7 @@ impl<T: Real> Kernel for Transposed<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> Vec<T> {
         let mut out = vec![T::ZERO; 7 * 9 + 8];
-        // SAFETY: rows of 10 in 78 numbers, and of 9 in 71.
+        // SAFETY: 8 rows at distance 10 fit into 78 numbers, and at distance 9 into 71.
         unsafe { T::Vec::<S>::transpose_8x8(self.0.as_ptr(), 10, out.as_mut_ptr(), 9) };
         let lanes = T::Vec::<S>::LANES;
         let (a, b) = (T::Vec::<S>::load(&self.0[1..]), T::Vec::<S>::load(&self.0[1 + lanes..]));

@@ -1,13 +1,13 @@
-//! Matrices transposed in blocks of 8 × 8.
+//! Transposing matrices in blocks of 8 × 8.
 
 use super::{Real, Vector};
 use std::mem::MaybeUninit;
 
-/// `to[j * to_stride + i] = from[i * from_stride + j]` for `rows` rows i and `columns` columns j. The last block of a row or a
-/// column lies over the one before, so that none is smaller.
+/// `to[j * to_stride + i] = from[i * from_stride + j]` for `rows` rows i and `columns` columns j. The last block of a row or
+/// column overlaps the one before it, so that all blocks are full.
 ///
 /// # Safety
-/// All these places are readable and writable.
+/// All these elements are readable or writable.
 #[inline(always)]
 pub(crate) unsafe fn transpose<V: Vector>(
     from: *const V::Elem,
@@ -16,7 +16,7 @@ pub(crate) unsafe fn transpose<V: Vector>(
     to: *mut V::Elem,
     to_stride: usize,
 ) {
-    // SAFETY: the caller's promise; blocks stay inside of the matrix.
+    // SAFETY: the caller's promise; blocks stay inside the matrix.
     unsafe {
         if rows < 8 || columns < 8 {
             for i in 0..rows {
@@ -34,7 +34,7 @@ pub(crate) unsafe fn transpose<V: Vector>(
     }
 }
 
-/// Sixteen rows side by side at one column.
+/// A column of sixteen rows.
 pub(crate) type Column<T> = [T; 16];
 
 /// `to[j][i] = from[i * stride + j]` for `count` rows i, and 0 for the others.
@@ -42,7 +42,7 @@ pub(crate) type Column<T> = [T; 16];
 pub(crate) fn gather<V: Vector>(from: &[V::Elem], stride: usize, count: usize, to: &mut [Column<V::Elem>]) {
     let columns = to.len();
     assert!(count <= 16 && (count == 0 || from.len() >= (count - 1) * stride + columns), "rows to gather");
-    // SAFETY: rows and columns are inside of both, by the check above.
+    // SAFETY: rows and columns lie inside both slices, by the check above.
     unsafe { transpose::<V>(from.as_ptr(), stride, [count, columns], to.as_mut_ptr().cast(), 16) };
     for column in to {
         column[count..].fill(V::Elem::ZERO);
@@ -59,6 +59,6 @@ pub(crate) fn scatter<V: Vector>(
 ) {
     let columns = from.len();
     assert!(count <= 16 && (count == 0 || to.len() >= (count - 1) * stride + columns), "rows to scatter");
-    // SAFETY: rows and columns are inside of both, by the check above.
+    // SAFETY: rows and columns lie inside both slices, by the check above.
     unsafe { transpose::<V>(from.as_ptr().cast(), 16, [columns, count], to.as_mut_ptr().cast(), stride) };
 }

@@ -1,7 +1,8 @@
-//! Softmax on the CPU. The tensor is seen as (outer, size, inner) with the axis in the middle.
+//! Softmax on the CPU. The tensor is treated as (outer, size, inner), with the softmax along the middle axis.
 //!
-//! Along the last axis (inner = 1) a row is reduced in sixteen virtual lanes; otherwise vectors span neighbouring columns,
-//! and the axis is walked in sequence, a few columns at a time, so that its second and third walk find the L1 cache.
+//! Along the last axis (inner = 1) a row is reduced in sixteen virtual lanes. Otherwise vectors hold neighbouring columns,
+//! and the axis is traversed in sequence, a few columns at a time, so that the second and third traversal read from the L1
+//! cache.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -15,9 +16,9 @@ use crate::{
 
 /// Elements of a parallel chunk: about 50 µs of work.
 const GRAIN: usize = 1 << 15;
-/// The fewest columns of a tile.
+/// The least number of columns of a tile.
 pub(super) const COLUMNS: usize = 64;
-/// An axis longer than this has tiles of so few.
+/// For a longer axis than this, tiles have the least number of columns.
 pub(super) const LONG: usize = GRAIN / COLUMNS;
 
 pub(super) fn forward(x: &Tensor, axis: usize, logarithm: bool) -> Result<Tensor> {
@@ -25,7 +26,7 @@ pub(super) fn forward(x: &Tensor, axis: usize, logarithm: bool) -> Result<Tensor
     with_real!("softmax", x.dtype(), T => apply::<T>(x.as_slice::<T>()?, None, &x, axis, logarithm))
 }
 
-/// dx = y (dy − Σ dy y), or dy − exp(y) Σ dy for the logarithm.
+/// dx = y (dy − Σ dy y); for the logarithm, dx = dy − exp(y) Σ dy.
 pub(super) fn backward(y: &Tensor, gradient: &Tensor, axis: usize, logarithm: bool) -> Result<Tensor> {
     let (y, gradient) = (y.contiguous()?, gradient.contiguous()?);
     with_real!("softmax", y.dtype(), T => {
@@ -33,7 +34,7 @@ pub(super) fn backward(y: &Tensor, gradient: &Tensor, axis: usize, logarithm: bo
     })
 }
 
-/// Forward of x, or with a gradient, backward of the output x.
+/// The forward pass for x or, if a gradient is given, the backward pass for the output x.
 fn apply<T: Real>(x: &[T], gradient: Option<&[T]>, like: &Tensor, axis: usize, logarithm: bool) -> Result<Tensor> {
     let shape = like.shape();
     let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
@@ -53,7 +54,7 @@ fn apply<T: Real>(x: &[T], gradient: Option<&[T]>, like: &Tensor, axis: usize, l
             dispatch(Rows { x: &x[range.clone()], gradient, out: target.take(range), size, logarithm });
         })?;
     } else {
-        // Columns of a tile: whole vectors, and at least a few cache lines of each row.
+        // Columns of a tile: whole vectors, and at least some cache lines of each row.
         let columns = (GRAIN / size).next_multiple_of(COLUMNS);
         let tiles = inner.div_ceil(columns);
         let grid = Grid::batched(out, outer, size, inner, size, columns)?;
@@ -91,7 +92,7 @@ impl<T: Real> Kernel for Rows<'_, T> {
     }
 }
 
-/// `out` holds x already.
+/// `out` contains a copy of x.
 #[inline(always)]
 fn forward_row<V: Vector>(x: &[V::Elem], out: &mut [V::Elem], logarithm: bool) {
     let mut largest = Lanes16::<V>::splat(-V::Elem::INFINITY);
@@ -100,7 +101,7 @@ fn forward_row<V: Vector>(x: &[V::Elem], out: &mut [V::Elem], logarithm: bool) {
         largest = largest.max(Lanes16::load(block));
     }
     largest = largest.max(Lanes16::load_partial(blocks.remainder(), -V::Elem::INFINITY));
-    // A NaN that the maximum drops comes back through the exponentials.
+    // A NaN that the maximum doesn't propagate is propagated by the exponentials.
     let largest = largest.horizontal_max();
     let shift = V::splat(largest);
     if logarithm {
@@ -125,7 +126,7 @@ fn forward_row<V: Vector>(x: &[V::Elem], out: &mut [V::Elem], logarithm: bool) {
     }
 }
 
-/// `out` holds y already.
+/// `out` contains a copy of y.
 #[inline(always)]
 fn backward_row<V: Vector>(y: &[V::Elem], gradient: &[V::Elem], out: &mut [V::Elem], logarithm: bool) {
     let total = V::splat(if logarithm { sum::<V>(gradient) } else { dot::<V>(gradient, y) });
@@ -143,7 +144,7 @@ struct Columns<'a, T> {
     x: &'a [T],
     gradient: Option<&'a [T]>,
     grid: &'a Grid<'a, MaybeUninit<T>>,
-    /// Tiles, numbered over all planes.
+    /// Indices of tiles, counted over all planes.
     range: Range<usize>,
     tiles: usize,
     columns: usize,
@@ -176,7 +177,7 @@ impl<T: Real> Kernel for Columns<'_, T> {
 }
 
 impl<T: Real> Columns<'_, T> {
-    /// Element `row` of `count` neighbouring columns.
+    /// Elements of row `row` in `count` neighbouring columns.
     #[inline(always)]
     fn load<V: Vector<Elem = T>>(&self, from: &[T], row: usize, count: usize) -> V {
         V::load_partial(&from[row * self.inner..][..count])
@@ -207,7 +208,7 @@ impl<T: Real> Columns<'_, T> {
         let inverse = V::splat(T::ONE).div(total);
         for row in 0..self.size {
             let target = &mut tile.row(row)[start..start + count];
-            // SAFETY: the loop before wrote these elements.
+            // SAFETY: the previous loop wrote these elements.
             let target = unsafe { target.assume_init_mut() };
             V::load_partial(target).mul(inverse).store_partial(target);
         }
@@ -238,6 +239,6 @@ impl<T: Real> Columns<'_, T> {
 #[inline(always)]
 fn write<V: Vector>(value: V, tile: &mut Tile<'_, MaybeUninit<V::Elem>>, row: usize, start: usize, count: usize) {
     let target = &mut tile.row(row)[start..start + count];
-    // SAFETY: exactly `count` elements of the target are written, which may be uninitialised before.
+    // SAFETY: exactly the `count` elements of the target are written, which may be uninitialised before.
     unsafe { value.store_partial_ptr(target.as_mut_ptr().cast(), count) }
 }

@@ -10,8 +10,8 @@ use tomograd_core::{Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check};
 
-/// y_i = exp(x_i) / Σ_j exp(x_j) along `axis`, computed from x − max x, so that nothing overflows. NaN where an element is
-/// NaN or +∞, or all are −∞, as in PyTorch. The output has the input's shape.
+/// y_i = exp(x_i) / Σ_j exp(x_j) along `axis`, computed from x − max x so that nothing overflows. NaN if an element is NaN or
+/// +∞, or if all are −∞, as in PyTorch. The output has the input's shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Softmax {
     /// The axis of the sum.
@@ -25,7 +25,7 @@ pub struct LogSoftmax {
     pub axis: usize,
 }
 
-/// The members of both operations: one kernel, and whether the logarithm is taken.
+/// The methods of both operations, which differ only in their name and in whether the logarithm is taken.
 macro_rules! operation {
     ($name:literal, $logarithm:literal) => {
         fn name(&self) -> &'static str {

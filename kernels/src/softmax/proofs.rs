@@ -7,7 +7,7 @@ use crate::{testing, testing::Proven};
 
 macro_rules! proof {
     ($logarithm:literal) => {
-        /// An exponential, and a sum of up to 65 of them; see the scale for longer ones.
+        /// An exponential, and a sum of up to 65 exponentials; for longer sums see `scale`.
         const TOLERANCE: f64 = 64.0;
 
         fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {

@@ -1,5 +1,5 @@
-//! Sorting on the CPU: the axis is brought to the end, and a chunk sorts the positions of whole lines. Of a part of the elements,
-//! those that belong to it are found first, and only they are sorted.
+//! Sorting on the CPU: the axis is moved to the end, and a chunk sorts the positions of whole lines. If only some of the
+//! elements are wanted, they are selected first, and only they are sorted.
 
 use std::cmp::Ordering;
 
@@ -15,14 +15,14 @@ use crate::{
 /// Elements of a parallel chunk: some tens of nanoseconds each.
 pub(super) const GRAIN: usize = 1 << 12;
 
-/// The order of two elements, NaN being the largest.
+/// Compares two elements; a NaN is the largest.
 fn rising<T: Real>(a: T, b: T) -> Ordering {
     let is_nan = |x: T| x.partial_cmp(&x).is_none();
     a.partial_cmp(&b).unwrap_or_else(|| is_nan(a).cmp(&is_nan(b)))
 }
 
 pub(super) fn sort<T: Real>(op: &Sort, x: &Tensor, output: &Meta) -> Result<(Tensor, Tensor)> {
-    // The axis last, and how it comes back.
+    // The permutation that moves the axis to the end, and its inverse.
     let last = x.rank() - 1;
     let order: Vec<usize> = (0..=last).filter(|&axis| axis != op.axis).chain([op.axis]).collect();
     let mut inverse = vec![0; order.len()];
@@ -52,7 +52,7 @@ pub(super) fn sort<T: Real>(op: &Sort, x: &Tensor, output: &Meta) -> Result<(Ten
             // SAFETY: the loop wrote every element.
             let work = unsafe { work.assume_init_mut() };
             let line = &elements[line * size..][..size];
-            // Positions make the order of equal elements theirs, so that an unstable sort gives what a stable one does.
+            // Ties are broken by position, so that an unstable sort gives the result of a stable one.
             let before = |a: &i64, b: &i64| {
                 let order = rising(line[*a as usize], line[*b as usize]);
                 if op.descending { order.reverse() } else { order }.then(a.cmp(b))

@@ -1,4 +1,4 @@
-//! Sorting along an axis, and the largest elements of it.
+//! Sorting along an axis, and selecting its largest elements.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -10,17 +10,17 @@ use tomograd_core::{DType, Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, index::ScatterAdd, op::with_real, run};
 
-/// The elements along `axis` in rising or falling order, the first `count` of them, or all. Input: x, floating point. Outputs:
-/// the values, and their positions in x, i64, both of x's shape but along the axis. Equal elements keep their order; a NaN
-/// counts as the largest, as in torch.sort with `stable=True` (torch.topk leaves the order of equal ones open). The gradient goes to
-/// the elements that the positions name.
+/// The elements along `axis` in ascending or descending order: all, or the first `count`. Input: x, floating point. Outputs:
+/// the values, and their positions in x (i64), both of x's shape except along the axis. The sort is stable and a NaN counts
+/// as the largest, as in torch.sort with `stable=True` (torch.topk doesn't specify the order of equal elements). The gradient
+/// of each value goes to the element at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sort {
     /// The axis that is sorted.
     pub axis: usize,
     /// Whether the largest element comes first.
     pub descending: bool,
-    /// How many elements are given, the first ones in order; all of them for `None`.
+    /// How many of the first elements in order are returned; `None` means all.
     pub count: Option<usize>,
 }
 
@@ -72,7 +72,7 @@ impl Op for Sort {
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        // Comparisons.
+        // The number of comparisons.
         let size = inputs[0].shape.get(self.axis).map_or(1.0, |&size| size as f64);
         Cost::of(inputs[0].count() as f64 * size.max(2.0).log2(), inputs, outputs)
     }

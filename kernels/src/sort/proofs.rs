@@ -19,7 +19,7 @@ impl Proven for Sort {
         let axis = random.below(shape.len() as u64) as usize;
         let count = random.bernoulli(0.5).then(|| random.below(shape[axis] as u64 + 1) as usize);
         let order = random.permutation(shape.iter().product())?;
-        // All apart by 1/32, since the order of two that are equal has no derivative; positive and negative.
+        // Positive and negative values at least 1/32 apart, since the order of equal elements has no derivative.
         let values: Vec<f64> = order.iter().map(|&i| (i as f64 - order.len() as f64 / 2.0) / 32.0).collect();
         let x = Tensor::from_slice(&values, &shape, Device::Cpu)?;
         Ok((Self { axis, descending: random.bernoulli(0.5), count }, vec![x]))

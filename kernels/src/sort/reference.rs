@@ -1,4 +1,4 @@
-//! Reference: the next element in order is looked for among those that are left.
+//! Reference: selection sort.
 
 use tomograd_core::{Result, Tensor};
 

@@ -1,4 +1,4 @@
-//! Events as Chrome-trace JSON: for `chrome://tracing`, <https://ui.perfetto.dev> and `tomograd profile`.
+//! Events in Chrome's trace format (JSON), for `chrome://tracing`, <https://ui.perfetto.dev> and `tomograd profile`.
 
 use std::{
     fs::File,
@@ -12,8 +12,8 @@ use tomograd_core::shape_text;
 
 use super::{Event, Peaks};
 
-/// A trace file that grows by a line an event; an array that isn't closed is allowed by the format, so a run that is killed
-/// leaves a readable file.
+/// A trace file that grows by one line for each event. The format allows an unclosed array, so the file of a killed process
+/// is readable.
 pub(super) struct Writer {
     file: Mutex<File>,
     begin: Instant,
@@ -21,7 +21,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// The writer of the file that `TOMOGRAD_TRACE` names, if it names one. A file that can't be made is reported once.
+    /// The writer of the file that `TOMOGRAD_TRACE` names, if it names one. If the file can't be created, this is reported
+    /// once.
     pub fn of_process() -> Option<&'static Writer> {
         static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
         let make = || {
@@ -47,7 +48,7 @@ impl Writer {
         Ok(Self { file: Mutex::new(file), begin: Instant::now(), peaks })
     }
 
-    /// Writes one event that ends now. A full disk ends the trace, not the run.
+    /// Writes one event that ends now. Write errors (a full disk) are ignored, so that they don't stop the program.
     pub fn write(&self, event: &Event) {
         let end = self.begin.elapsed();
         let line = line(event, end.saturating_sub(event.time), self.peaks);
@@ -56,7 +57,7 @@ impl Writer {
     }
 }
 
-/// One line of the file: names, paths and shapes hold no character that JSON would escape but those of a user's operation.
+/// One line of the file. Only names of user-defined operations can contain characters that JSON must escape.
 fn line(event: &Event, start: Duration, peaks: Option<Peaks>) -> String {
     let shapes: Vec<String> = event.shapes.iter().map(|shape| shape_text(shape)).collect();
     let share = peaks.map_or(0.0, |peaks| peaks.seconds(event.cost) / event.time.as_secs_f64().max(1e-9));
@@ -76,7 +77,7 @@ fn line(event: &Event, start: Duration, peaks: Option<Peaks>) -> String {
     )
 }
 
-/// The text as it may stand in a JSON string.
+/// Escapes text for a JSON string.
 fn escape(text: &str) -> String {
     text.chars()
         .map(|c| match c {
@@ -87,7 +88,7 @@ fn escape(text: &str) -> String {
         .collect()
 }
 
-/// A number for the calling thread: 1 for the first that is traced.
+/// A number for the calling thread, counted from 1 in the order in which threads are first traced.
 fn thread_number() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(1);

@@ -1,5 +1,5 @@
-//! What ran, for how long, and by which path: `TOMOGRAD_TRACE=1` prints it, `TOMOGRAD_TRACE=FILE` writes it as Chrome-trace
-//! JSON, [`collect`] returns it.
+//! Traces of operations with their time and kernel path: `TOMOGRAD_TRACE=1` prints them, `TOMOGRAD_TRACE=FILE` writes them in
+//! Chrome's trace format, [`collect`] returns them.
 
 mod chrome;
 mod peaks;
@@ -16,7 +16,7 @@ use tomograd_core::{Work, set_hook, shape_text};
 
 use crate::{Cost, Meta};
 
-/// Which of an operation's functions ran.
+/// The function of an operation that ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Direction {
@@ -24,11 +24,11 @@ pub enum Direction {
     Forward,
     /// The gradients were computed.
     Backward,
-    /// Output 0 was computed again.
+    /// Output 0 was recomputed.
     Recompute,
-    /// Tensors were written over.
+    /// Tensors were written in place.
     InPlace,
-    /// A tensor was filled, copied or converted without an operation, maybe within one, whose time then holds this one's.
+    /// Core filled, copied or converted a tensor. This may happen within an operation, whose time then includes it.
     Memory,
 }
 
@@ -38,17 +38,17 @@ pub enum Direction {
 pub struct Event {
     /// The operation's name.
     pub operation: &'static str,
-    /// Forward, backward, recomputation or in place.
+    /// Which function of the operation ran.
     pub direction: Direction,
-    /// The kernel paths that it chose, in order: `direct`, `winograd`.
+    /// The kernel paths that were chosen, in order: `dense`, `winograd`.
     pub paths: Vec<&'static str>,
-    /// What a cost model compared for that: paths and the milliseconds that it gave them.
+    /// The estimates of the cost model that chose the path: paths and their times in milliseconds.
     pub estimates: Vec<(&'static str, f64)>,
     /// The inputs' shapes.
     pub shapes: Vec<Vec<usize>>,
     /// How long it took.
     pub time: Duration,
-    /// What it cost by its shapes.
+    /// The cost computed from the shapes.
     pub cost: Cost,
 }
 
@@ -58,7 +58,7 @@ thread_local! {
     static ESTIMATES: RefCell<Vec<(&'static str, f64)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `body` and returns what it gives together with every operation that it ran on this thread.
+/// Runs `body` and returns its result, together with an event for every operation that ran on this thread.
 pub fn collect<R>(body: impl FnOnce() -> R) -> (R, Vec<Event>) {
     let outer = COLLECTED.with_borrow_mut(|collected| collected.replace(Vec::new()));
     // From the first fill on, before any operation asks.
@@ -68,14 +68,14 @@ pub fn collect<R>(body: impl FnOnce() -> R) -> (R, Vec<Event>) {
     (result, events)
 }
 
-/// Called by a kernel to say which path it chose.
+/// Called by a kernel to report the path it chose.
 pub fn path(name: &'static str) {
     if is_on() {
         PATHS.with_borrow_mut(|paths| paths.push(name));
     }
 }
 
-/// Called by a cost model that compares paths, with what it gives them in milliseconds.
+/// Called by a cost model to report its estimates of several paths, in milliseconds.
 pub fn estimates(paths: &[(&'static str, f64)]) {
     if is_on() {
         ESTIMATES.with_borrow_mut(|all| {
@@ -88,7 +88,7 @@ pub fn estimates(paths: &[(&'static str, f64)]) {
     }
 }
 
-/// When an operation starts. The first call may measure the machine, for the trace file.
+/// The start time of an operation. The first call may measure the peaks of the machine for the trace file.
 pub(crate) fn start() -> Instant {
     is_on();
     Instant::now()
@@ -110,7 +110,7 @@ fn is_on() -> bool {
     on
 }
 
-/// Records what core did without an operation.
+/// Records a fill, copy or conversion by core.
 fn memory(work: &Work) {
     if is_on() {
         emit(Event {
@@ -147,7 +147,7 @@ pub(crate) fn record(
     });
 }
 
-/// Prints, writes and keeps an event, as was asked for.
+/// Prints, writes and collects an event, as enabled.
 fn emit(event: Event) {
     if prints() {
         eprintln!("{}", line(&event));

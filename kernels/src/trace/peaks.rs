@@ -1,4 +1,4 @@
-//! What the machine can do at most, measured.
+//! The measured peak performance of the machine.
 
 use std::{sync::OnceLock, time::Instant};
 
@@ -9,17 +9,17 @@ use crate::{
     simd::{self, Kernel, Real, Simd, Vector},
 };
 
-/// The most that all threads together reach.
+/// The peak performance of all threads together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
-    /// Floating-point operations a second by fused multiply-adds of `f32`, in 10⁹, a multiply-add being two.
+    /// Peak rate of `f32` FMAs in 10⁹ floating-point operations per second; an FMA counts as two.
     pub gflops: f64,
-    /// Bytes a second, read and written, in 10⁹.
+    /// Peak memory bandwidth, reading and writing, in 10⁹ bytes per second.
     pub gbytes: f64,
 }
 
 impl Peaks {
-    /// Measures both with the current thread's [settings](crate::parallel::Settings): some milliseconds of multiply-adds, and
+    /// Measures both with the current thread's [settings](crate::parallel::Settings): by some milliseconds of FMAs, and by
     /// copies of 64 MiB.
     ///
     /// # Errors
@@ -28,20 +28,20 @@ impl Peaks {
         Ok(Self { gflops: multiply_adds()?, gbytes: copies()? })
     }
 
-    /// Measured once for the process.
+    /// The peaks, measured once for the process.
     pub fn of_this_machine() -> Option<Self> {
         static MEASURED: OnceLock<Option<Peaks>> = OnceLock::new();
         *MEASURED.get_or_init(|| Self::measure().ok())
     }
 
-    /// The least seconds that so many operations and bytes take: the roofline. Infinite where a peak isn't above 0.
+    /// The minimum time in seconds for this cost by the roofline model. Infinite if a peak isn't positive.
     pub fn seconds(&self, cost: crate::Cost) -> f64 {
         let least = |work: f64, peak: f64| if peak > 0.0 { work / peak * 1e-9 } else { f64::INFINITY };
         least(cost.flops, self.gflops).max(least(cost.bytes, self.gbytes))
     }
 }
 
-/// Independent chains of fused multiply-adds.
+/// Independent chains of FMAs.
 struct Chains(usize);
 
 const CHAINS: usize = 12;
@@ -52,7 +52,8 @@ impl Kernel for Chains {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f64 {
         let factor = <f32 as Real>::Vec::<S>::splat(0.999);
-        // Different starts, and all of them used: else the compiler would keep a single chain.
+        // The chains have different starting values, and all results are used: otherwise the compiler would keep only one
+        // chain.
         let mut sums = simd::vectors::<_, CHAINS>(|i| <f32 as Real>::Vec::<S>::splat(1.0 + i as f32));
         for _ in 0..self.0 {
             for sum in &mut sums {

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Element, Result, Tensor, TensorBuilder};
 
-/// Zeros of `shape` with `gradient` at elements `start, start + step, ...` of `axis`.
+/// Zeros of `shape`, with `gradient` at elements `start, start + step, ...` of `axis`.
 pub(super) fn unslice(gradient: &Tensor, shape: &[usize], axis: usize, start: usize, step: usize) -> Result<Tensor> {
     crate::op::with_element!(gradient.dtype(), T => place::<T>(gradient, shape, axis, start, step))
 }

@@ -1,4 +1,4 @@
-//! Views as operations: other layouts of the same memory, with gradients.
+//! Views as operations with gradients: other layouts of the same memory.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -10,10 +10,10 @@ use tomograd_core::{Device, Layout, Result, Tensor};
 
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel};
 
-/// A view of the input: no element is moved, but where [`Reshape`](View::Reshape) can't be expressed by strides.
+/// A view of the input. No element is copied, except for a [`Reshape`](View::Reshape) that strides can't express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum View {
-    /// The axes in this order.
+    /// The axes permuted to this order.
     Permute(Vec<usize>),
     /// `length` elements of `axis` from `start` in steps of `step`.
     Slice {
@@ -21,19 +21,19 @@ pub enum View {
         axis: usize,
         /// The first element.
         start: usize,
-        /// How many elements.
+        /// The number of elements.
         length: usize,
-        /// From one element to the next.
+        /// The distance from one element to the next.
         step: usize,
     },
-    /// Axes of size 1 and new leading axes repeated to this shape.
+    /// Axes of size 1 repeated, and leading axes added, up to this shape.
     Expand(Vec<usize>),
-    /// The same elements in row-major order as this shape.
+    /// The same elements in row-major order with this shape.
     Reshape(Vec<usize>),
 }
 
 impl View {
-    /// The layout that a contiguous input gets; `None` for a reshape that must copy (never of a contiguous input).
+    /// The layout for a contiguous input; `None` for a reshape that must copy (never the case for a contiguous input).
     fn layout(&self, layout: &Layout) -> Result<Option<Layout>> {
         Ok(match self {
             View::Permute(axes) => Some(layout.permute(axes)?),

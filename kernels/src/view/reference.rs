@@ -1,4 +1,4 @@
-//! Reference views: the element that each index of the output names.
+//! Reference of views: for each output index, the element that it refers to.
 
 use tomograd_core::{Result, Tensor, contiguous_strides};
 

@@ -1,8 +1,8 @@
-//! The backward run: every block of weights is computed once more, queries by keys, and gives its share of all
-//! gradients while it is in the cache.
+//! The backward pass: each block of softmax weights, queries by keys, is recomputed once, and its contributions to all
+//! gradients are added while it is in the cache.
 //!
-//! A gradient is a sum in sequence over queries or keys. So only the cut of the keys into parts shows in the bits, and
-//! that only in dq.
+//! Every gradient is a sum in sequence over queries or keys. So the bits depend only on how the keys are divided into parts,
+//! and that only in dq.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -23,19 +23,19 @@ use crate::{
     simd::{Kernel, Real, Simd, Vector, dispatch, dot, math, transpose},
 };
 
-/// Queries of a block: whole panels for every instruction set.
+/// Queries of a block: a whole number of panels for every instruction set.
 pub(super) const QUERY_BLOCK: usize = 96;
-/// About how many keys are a block, and the width of the widest strip of them, of which a block is made.
+/// The approximate number of keys of a block, and the width of the widest strip; a block is a whole number of such strips.
 pub(super) const KEY_BLOCK: usize = 192;
 pub(super) const STRIP: usize = 48;
-/// The keys of fewer matrices than this are cut into parts, so that there is work for several threads.
+/// With fewer matrices than this, the keys are divided into parts to keep several threads busy.
 const MATRICES: usize = 8;
-/// The fewest keys of a part.
+/// The least number of keys of a part.
 pub(super) const PART: usize = 256;
-/// About how many gradients of scores are kept at a time, to be summed for the biases.
+/// The approximate number of score gradients that are stored at a time, to be summed for the biases.
 const SCORES: usize = 1 << 23;
 
-/// The gradients of the inputs for which `needed` is true.
+/// The gradients of the inputs for which `needed` is true; `None` for the others.
 pub(in crate::attention) fn backward<T: Real>(
     op: &Attention,
     inputs: &[&Tensor],
@@ -50,7 +50,7 @@ pub(in crate::attention) fn backward<T: Real>(
     }
     let like = |x: &&Tensor| TensorBuilder::<T>::new("attention", x.shape(), x.device());
     let mut results: Vec<TensorBuilder<T>> = inputs.iter().map(like).collect::<Result<_>>()?;
-    // Slices of the first batch axis; a single one when no bias needs the gradient of the scores.
+    // Slices of the first batch axis; a single one if no bias needs the gradients of the scores.
     let lift = |x: &Tensor| if rank == 2 { x.unsqueeze(0) } else { Ok(x.clone()) };
     let tensors = [inputs[0], inputs[1], inputs[2], &y.contiguous()?, &dy.contiguous()?];
     let tensors: Vec<Tensor> = tensors.into_iter().map(lift).collect::<Result<_>>()?;
@@ -79,7 +79,7 @@ pub(in crate::attention) fn backward<T: Real>(
         let outputs = [output()?, output()?, output()?];
         gradients(&plan, saved, outputs, scores.as_mut().map(TensorBuilder::uninit).transpose()?)?;
         let Some(scores) = scores else { continue };
-        // SAFETY: the run above wrote all gradients of the scores.
+        // SAFETY: the run above wrote the gradients of all scores.
         let scores = unsafe { scores.assume_init() };
         for (i, bias) in inputs.iter().enumerate().skip(3).filter(|(i, _)| needed[*i]) {
             let sum = sum_to(&scores, part(bias, own(bias))?.shape())?;
@@ -96,12 +96,12 @@ pub(in crate::attention) fn backward<T: Real>(
             }
         }
     }
-    // SAFETY: the slices together wrote the gradients of q, k, v and of each bias that needs it; others are dropped.
+    // SAFETY: the slices together wrote the gradients of q, k, v and of each bias that needs one; the others are dropped.
     let finish = |(result, &needed): (TensorBuilder<T>, &bool)| needed.then(|| unsafe { result.assume_init() });
     Ok(results.into_iter().zip(needed).map(finish).collect())
 }
 
-/// The gradients of q, k and v, and with `scores` those of the scores, from y, its gradient and the logarithms.
+/// The gradients of q, k and v, and of the scores if `scores` is given, from y, its gradient and the logarithms.
 fn gradients<T: Real>(
     plan: &Operands<'_, T>,
     [y, dy, logarithms]: [&[T]; 3],
@@ -112,7 +112,7 @@ fn gradients<T: Real>(
     let parts = (keys / PART).min(MATRICES.div_ceil(batch)).max(1);
     let part = block_size(keys, keys.div_ceil(parts), 8);
     let parts = keys.div_ceil(part);
-    // Each part of the keys has a share in dq.
+    // Each part of the keys writes its own contribution to dq.
     let mut shares = Scratch::<T>::new("attention", if parts > 1 { parts * dq.len() } else { 0 })?;
     let work = queries * part.min(keys) * (size + value) * 5 / 2;
     {
@@ -127,16 +127,16 @@ fn gradients<T: Real>(
         })?;
     }
     if parts > 1 && size > 0 {
-        // SAFETY: the chunks wrote all shares.
+        // SAFETY: the chunks wrote all contributions.
         let shares = unsafe { shares.uninit().assume_init_mut() };
         dq.write_copy_of_slice(PartialSlots::filled(shares, dq.len())?.sum());
     }
     Ok(())
 }
 
-/// What the chunks write.
+/// The outputs of the chunks.
 struct Targets<'a, T> {
-    /// Blocks of one matrix, those of the first part of the keys first.
+    /// A block for each part of the keys and each matrix, the matrices of the first part first.
     dq: Partition<'a, MaybeUninit<T>>,
     dk: Grid<'a, MaybeUninit<T>>,
     dv: Grid<'a, MaybeUninit<T>>,
@@ -145,7 +145,7 @@ struct Targets<'a, T> {
 
 struct Chunks<'a, T> {
     plan: &'a Operands<'a, T>,
-    /// Parts of the keys, numbered over all matrices.
+    /// Indices of (matrix, part of its keys) pairs.
     range: Range<usize>,
     part: usize,
     parts: usize,
@@ -155,38 +155,39 @@ struct Chunks<'a, T> {
     targets: &'a Targets<'a, T>,
 }
 
-/// What a part of the keys gives: its rows of dk and dv, and its columns of the gradients of the scores.
+/// The outputs of a part of the keys: its rows of dk and dv, and its columns of the score gradients.
 struct Outputs<'a, T> {
     dk: *mut T,
     dv: *mut T,
     scores: Option<Tile<'a, MaybeUninit<T>>>,
 }
 
-/// What a thread works in.
+/// The scratch buffers of a thread.
 struct Rooms<T> {
-    /// All queries, times the scale, and all rows of dy: panels of queries.
+    /// All queries, times the scale, and all rows of dy, in panels of queries.
     q: *mut T,
     dy: *mut T,
-    /// The same (without the scale) as panels of their elements.
+    /// The same (q without the scale) in panels of elements.
     q_elements: *mut T,
     dy_elements: *mut T,
     /// Σ_c dy y for each query.
     inner: *mut T,
-    /// dq without the scale: rows of `q_width` numbers.
+    /// dq without the scale, in rows of `q_width` elements.
     dq: *mut T,
     q_width: usize,
-    /// A block of keys and values, transposed, in strips of keys; the keys once more, in strips of their elements.
+    /// A block of keys and of values, transposed, in strips of keys; the keys also in strips of elements.
     k: *mut T,
     v: *mut T,
     k_elements: *mut T,
-    /// dk without the scale, and dv, of a block, transposed, in strips of keys.
+    /// dk without the scale and dv of a block, transposed, in strips of keys.
     dk: *mut T,
     dv: *mut T,
-    /// Weights, and gradients of weights, then of scores: a block of queries by a strip of keys. And biases for them.
+    /// For a block of queries and a strip of keys: the weights; the gradients of the weights, then of the scores; and the
+    /// biases.
     weights: *mut T,
     scores: *mut T,
     bias: *mut T,
-    /// The gradients of a block's scores in panels of queries.
+    /// The score gradients of a block, in panels of queries.
     packed: *mut T,
 }
 
@@ -240,7 +241,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         for item in self.range.clone() {
             let (matrix, part) = (item / self.parts, item % self.parts);
             let end = keys.min((part + 1) * self.part);
-            // SAFETY: the part's keys and all queries are inside the operands, and the rooms hold as many.
+            // SAFETY: the part's keys and all queries lie inside the operands, and the buffers have room for them.
             unsafe {
                 self.pack_queries::<S>(&rooms, matrix);
                 let tile = |grid: &Grid<'_, MaybeUninit<T>>| grid.tile_of(matrix, part, 0).as_mut_ptr().cast::<T>();
@@ -268,10 +269,10 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 }
 
 impl<T: Real> Chunks<'_, T> {
-    /// Packs all queries of a matrix, and clears their gradients.
+    /// Packs all queries of a matrix, and sets their gradients to zero.
     ///
     /// # Safety
-    /// The rooms hold as many.
+    /// The buffers have room for them.
     #[inline(always)]
     unsafe fn pack_queries<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize) {
         let Operands { ref q, queries, size, value, .. } = *self.plan;
@@ -292,10 +293,10 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// The share of a block of keys in dq, and its whole dk and dv.
+    /// Adds the contribution of a block of keys to dq, and computes its dk and dv.
     ///
     /// # Safety
-    /// The queries are packed, and the rooms hold a block.
+    /// The queries are packed, and the buffers have room for a block.
     #[inline(always)]
     unsafe fn block<S: Simd>(
         &self,
@@ -336,7 +337,7 @@ impl<T: Real> Chunks<'_, T> {
             }
             rooms.dk.write_bytes(0, count.next_multiple_of(16) * padded(size));
             rooms.dv.write_bytes(0, count.next_multiple_of(16) * padded(value));
-            // Queries before the first key don't see any of the block.
+            // With a causal mask, queries before the first key of the block see none of its keys.
             let first_query = if causal { (key / QUERY_BLOCK * QUERY_BLOCK).min(queries) } else { 0 };
             if let Some(tile) = &mut out.scores {
                 let from = key % self.part;
@@ -397,10 +398,10 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// The weights of a block of queries and a strip of keys, and the gradients of their scores.
+    /// Computes the weights of a block of queries and a strip of keys, and the gradients of their scores.
     ///
     /// # Safety
-    /// They are packed in the rooms.
+    /// The queries and keys are packed in the buffers.
     #[inline(always)]
     unsafe fn weigh<S: Simd>(
         &self,
@@ -445,7 +446,7 @@ impl<T: Real> Chunks<'_, T> {
     }
 }
 
-/// The next strip of `columns` columns; `next` is where it begins.
+/// The next strip of `columns` columns, which starts at `next`.
 #[inline(always)]
 fn next_strip<S: Simd, T: Real>(next: &mut usize, columns: usize) -> Option<Strip> {
     let strip = (*next < columns).then(|| strip::<S, T>(*next, columns))?;

@@ -1,4 +1,4 @@
-//! The forward run: blocks of keys against strips of queries, with a running maximum and sum.
+//! The forward pass: processes blocks of keys for strips of queries, with a running maximum and sum.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -19,12 +19,12 @@ use crate::{
     simd::{Kernel, Real, Simd, Vector, dispatch, math, transpose, vectors},
 };
 
-/// About how many queries share packed keys and values.
+/// The approximate number of queries that share packed keys and values.
 pub(super) const QUERY_CHUNK: usize = 528;
-/// Fewer queries read keys and values where they are: packing them would cost more than it saves.
+/// With fewer queries than this, keys and values are read in place: packing would cost more than it saves.
 pub(super) const PACKED_QUERIES: usize = 192;
 
-/// y, and for each query the logarithm of the sum, in units of ln 2: log₂ Σ_j 2^score; 0 where the query sees no key.
+/// y, and for each query the logarithm of the sum in units of ln 2, log₂ Σ_j 2^score; 0 for a query that sees no key.
 pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor]) -> Result<(Tensor, Tensor)> {
     let plan = Operands::<T>::new(op, inputs)?;
     let Operands { batch, queries, keys, value, .. } = plan;
@@ -45,13 +45,13 @@ pub(in crate::attention) fn forward<T: Real>(op: &Attention, inputs: &[&Tensor])
         dispatch(Chunks { plan: &plan, range, chunk, chunks, y: &y_target, logarithms: &target });
     })?;
     drop((y_target, target));
-    // SAFETY: the chunks cover all queries, and each writes those of its own.
+    // SAFETY: the chunks cover all queries, and each writes all of its own.
     Ok(unsafe { (y.assume_init(), logarithms.assume_init()) })
 }
 
 struct Chunks<'a, T> {
     plan: &'a Operands<'a, T>,
-    /// Chunks of queries, numbered over all matrices.
+    /// Indices of (matrix, chunk of its queries) pairs.
     range: Range<usize>,
     chunk: usize,
     chunks: usize,
@@ -59,26 +59,26 @@ struct Chunks<'a, T> {
     logarithms: &'a Grid<'a, MaybeUninit<T>>,
 }
 
-/// What a thread works in. Strips lie one after the other in what belongs to queries.
+/// The scratch buffers of a thread. Buffers for queries consist of consecutive strips.
 struct Rooms<T> {
-    /// The queries of the chunk, times the scale, transposed: E rows a strip.
+    /// The queries of the chunk, times the scale, transposed: E rows for each strip.
     q: *mut T,
-    /// A block of keys, in panels of keys; of values, in panels of their elements.
+    /// A block of keys in panels of keys, and of values in panels of elements.
     k: *mut T,
     v: *mut T,
-    /// Scores of a block, then their weights: keys by the queries of a strip; and biases that are added to them.
+    /// For a block of keys and the queries of a strip, keys as rows: the scores, later their weights; and the biases.
     scores: *mut T,
     bias: *mut T,
-    /// For each query the largest score so far, the sum of weights, and the weighted sum of values, transposed:
-    /// `values` rows a strip.
+    /// For each query, the running maximum of its scores, the sum of weights, and the weighted sum of values, transposed:
+    /// `values` rows for each strip.
     largest: *mut T,
     totals: *mut T,
     sums: *mut T,
-    /// V rounded up to panels.
+    /// V, rounded up to panels.
     values: usize,
 }
 
-/// A block of keys or values as the left operand of tiles: the panel of row `i` begins `i * next` numbers behind the first.
+/// A block of keys or values as the left operand of tiles. The panel of row `i` starts `i * next` elements after the first.
 #[derive(Clone, Copy)]
 struct Panels<T> {
     first: Left<T>,
@@ -98,7 +98,7 @@ impl<T: Real> Panels<T> {
     }
 }
 
-/// The strips of a chunk of `queries` queries: `first` is that of the next one, and the end of its group comes with it.
+/// The next strip of `queries` queries, which starts at `first`, and the end of its group.
 #[inline(always)]
 fn next_strip<S: Simd, T: Real>(first: &mut usize, queries: usize) -> Option<(Strip, usize)> {
     let group = queries.min((*first / QUERY_GROUP + 1) * QUERY_GROUP);
@@ -134,7 +134,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
             let queries = self.chunk.min(self.plan.queries - first_query);
             let mut y = self.y.tile_of(matrix, item % self.chunks, 0);
             let y = y.as_mut_ptr().cast::<T>();
-            // SAFETY: the chunk's queries and the block's keys are inside the operands, and the rooms hold as many.
+            // SAFETY: the chunk's queries and the block's keys lie inside the operands, and the buffers have room for them.
             unsafe {
                 self.pack_queries::<S>(&rooms, matrix, first_query, queries);
                 for first_key in (0..keys).step_by(key_block) {
@@ -153,7 +153,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                     let mut next = 0;
                     while let Some((strip, group)) = next_strip::<S, T>(&mut next, queries) {
                         let place = [first_query + strip.first, first_key];
-                        // Keys that the whole group doesn't see are left out.
+                        // Keys that no query of the group sees are skipped.
                         let last = if self.plan.causal { first_query + group } else { keys };
                         let seen = count.min(last.saturating_sub(first_key));
                         if seen > 0 {
@@ -171,11 +171,12 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 }
 
 impl<T: Real> Chunks<'_, T> {
-    /// What comes after the block of keys that ends before `key`: the next block; or the output, and the next matrix.
+    /// What to prefetch while the block of keys that ends before `key` is processed: the next block, or the output and the
+    /// next matrix.
     fn pieces_ahead(&self, item: usize, key: usize, (y, queries): (*const T, usize)) -> [Piece<T>; 4] {
         let Operands { ref q, ref k, ref v, keys, size, value, .. } = *self.plan;
         let part = |x: &Matrices<'_, T>, matrix, first, count, length| {
-            // Numbers that aren't contiguous aren't asked for.
+            // Elements that aren't contiguous aren't prefetched.
             let count = if x.column == 1 { count } else { 0 };
             Piece::new(x.at(matrix, first, 0), count, x.row, length)
         };
@@ -195,10 +196,10 @@ impl<T: Real> Chunks<'_, T> {
         [y, part(q, next, first_query, queries, size), k, v]
     }
 
-    /// A block of keys in panels of keys.
+    /// A block of keys in panels of keys, packed or in place.
     ///
     /// # Safety
-    /// The keys are there, and the room holds as many.
+    /// The keys exist, and the buffer has room for them.
     #[inline(always)]
     unsafe fn key_panels<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first: usize, count: usize) -> Panels<T> {
         let Operands { ref k, keys, size, queries, .. } = *self.plan;
@@ -213,7 +214,7 @@ impl<T: Real> Chunks<'_, T> {
         Panels::packed::<S>(rooms.k, size)
     }
 
-    /// A block of values in panels of their elements.
+    /// A block of values in panels of elements, packed or in place.
     ///
     /// # Safety
     /// As for [`key_panels`](Self::key_panels).
@@ -230,8 +231,8 @@ impl<T: Real> Chunks<'_, T> {
         Panels::packed::<S>(rooms.v, count)
     }
 
-    /// Whether the sums of a strip are rows, each of a query, instead of columns: for a few queries that leave most of a
-    /// vector empty.
+    /// Whether the sums of a strip are stored as rows, one for each query, rather than as columns: for so few queries that
+    /// columns would leave most of a vector empty.
     #[inline(always)]
     fn by_rows<S: Simd>(&self, strip: Strip) -> bool {
         let (plan, lanes) = (self.plan, T::Vec::<S>::LANES);
@@ -241,10 +242,10 @@ impl<T: Real> Chunks<'_, T> {
             && plan.value.is_multiple_of(lanes)
     }
 
-    /// The weighted sums of values of such a strip.
+    /// Computes the weighted sums of values for a strip that is summed [`by_rows`](Self::by_rows).
     ///
     /// # Safety
-    /// The rooms hold the strip's weights, and there are values for them.
+    /// The buffers hold the strip's weights, and there are values for them.
     #[inline(always)]
     unsafe fn sum_rows<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, strip: Strip, value_rows: &[usize]) {
         let (plan, lanes) = (self.plan, T::Vec::<S>::LANES);
@@ -254,8 +255,8 @@ impl<T: Real> Chunks<'_, T> {
         while first < plan.value {
             let vectors = next_vectors::<S>((plan.value - first) / lanes);
             let c = Rows { first: sums.wrapping_add(first), stride: plan.value };
-            // SAFETY: by the caller's promise; half a vector of queries is one panel at most, and the room for sums has
-            // as many rows of values as a vector has lanes.
+            // SAFETY: by the caller's promise. Half a vector of queries is at most one panel, and the buffer of sums has room
+            // for as many rows of values as a vector has lanes.
             unsafe {
                 tile::<S, T, false>(strip.columns, vectors, weights, values.wrapping_add(first), value_rows, None, c)
             };
@@ -264,7 +265,7 @@ impl<T: Real> Chunks<'_, T> {
     }
 
     /// # Safety
-    /// The queries are there, and the rooms hold as many.
+    /// The queries exist, and the buffers have room for them.
     #[inline(always)]
     unsafe fn pack_queries<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, first_query: usize, queries: usize) {
         let Operands { q, size, scale_2, .. } = self.plan;
@@ -279,11 +280,11 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Adds the first `seen` keys of a block to the sums of a strip of queries; or only makes their weights, when the sums
-    /// are made [`by_rows`](Self::by_rows).
+    /// Adds the contributions of the first `seen` keys of a block to the sums of a strip of queries. For strips that are
+    /// summed [`by_rows`](Self::by_rows), only computes the weights.
     ///
     /// # Safety
-    /// The panels are those of the block's keys and values, and the strip's queries are packed in the rooms.
+    /// The panels are those of the block's keys and values, and the strip's queries are packed in the buffers.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn block<S: Simd>(
@@ -298,7 +299,7 @@ impl<T: Real> Chunks<'_, T> {
         ahead: &mut Ahead<T>,
     ) {
         let (height, size, width) = (panel_rows::<S>(), self.plan.size, strip.width);
-        // SAFETY: by the caller's promise; tiles write rows up to whole panels, for which the rooms have space.
+        // SAFETY: by the caller's promise; tiles write rows up to whole panels, for which the buffers have room.
         unsafe {
             let q = rooms.q.add(strip.first * size);
             for row in (0..seen).step_by(height) {
@@ -331,10 +332,10 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Divides by the sums of weights and writes the chunk's output, whose rows begin at `y`.
+    /// Divides by the sums of weights and writes the chunk's output, whose rows start at `y`.
     ///
     /// # Safety
-    /// The rooms hold the sums, and the output has room for the queries.
+    /// The buffers hold the sums, and the output has room for the queries.
     #[inline(always)]
     unsafe fn finish<S: Simd>(&self, rooms: &Rooms<T>, item: usize, queries: usize, y: *mut T) {
         let (value, lanes) = (self.plan.value, T::Vec::<S>::LANES);
@@ -350,7 +351,7 @@ impl<T: Real> Chunks<'_, T> {
                 for column in (0..width).step_by(lanes) {
                     let total = T::Vec::<S>::load_ptr(totals.add(column));
                     let largest = T::Vec::<S>::load_ptr(rooms.largest.add(first + column));
-                    // No weight at all, where the query sees no key.
+                    // The total is 0 where the query sees no key.
                     let none = total.eq(splat(T::ZERO));
                     T::Vec::<S>::select(none, total, splat(T::ONE).div(total)).store_ptr(totals.add(column));
                     let logarithm = math::ln(total).mul_add(splat(T::LOG2_E), largest);
@@ -379,11 +380,12 @@ impl<T: Real> Chunks<'_, T> {
     }
 }
 
-/// Turns `rows` rows of scores into weights 2^(score − largest), `largest` being the largest of the keys so far; adds
-/// them to the totals, and takes totals and sums from the largest before to the one now.
+/// Turns `rows` rows of scores into weights 2^(score − largest), where `largest` is the maximum over all keys so far, and
+/// adds them to the totals. Rescales the previous totals and sums from the previous maximum to the new one.
 ///
-/// # Safety `scores` holds the rows, `state` the largest scores and the totals, a number a column, and `values` rows of
-/// sums; they hold nothing yet when this is the `first` block.
+/// # Safety
+/// `scores` holds the rows, `state` one maximum and one total for each column, and `values` rows of sums. These are still
+/// uninitialised when this is the `first` block.
 #[inline(always)]
 unsafe fn weigh<V: Vector, const N: usize>(
     scores: *mut V::Elem,
@@ -423,7 +425,7 @@ unsafe fn weigh<V: Vector, const N: usize>(
                 let before = V::load_ptr(place);
                 largest[j] = largest[j].max(before);
             }
-            // Where all is −∞, any number does.
+            // If all scores are −∞, any finite shift gives weights of zero.
             shift[j] = V::select(largest[j].eq(V::splat(-V::Elem::INFINITY)), V::zero(), largest[j]);
             if !first {
                 let factor = math::exp2_weight(V::load_ptr(place).sub(shift[j]));

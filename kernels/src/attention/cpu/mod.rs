@@ -1,10 +1,10 @@
 //! Attention on the CPU.
 //!
-//! Everything goes through the register tile of matrix products, whose `a` is packed in panels of a few rows and whose
-//! `b` lies in rows of vectors. The forward run computes transposed scores, keys by queries: a query is a lane, so that
-//! the softmax over the keys goes down the rows without a sum across lanes, and its weights already lie as the tile's
-//! `b` for the product with the values. The backward run computes them as queries by keys, for two of its three sums
-//! over weights go over queries. Scores are in units of ln 2, for 2ˣ is cheaper than eˣ.
+//! All products use the register tile of matrix multiplication, whose `a` is packed in panels of a few rows and whose `b` is
+//! stored in rows of vectors. The forward pass computes transposed scores, keys by queries: each query is a lane, so the
+//! softmax over keys needs no reduction across lanes, and its weights already have the layout of `b` for the product with the
+//! values. The backward pass computes scores as queries by keys, because two of its three sums over weights run over queries.
+//! Scores are in units of ln 2, since 2ˣ is cheaper than eˣ.
 
 mod backward;
 mod forward;
@@ -25,16 +25,16 @@ use crate::{
 pub(super) use backward::backward;
 pub(super) use forward::forward;
 
-/// Keys of a block: a block's scores of one tile of queries fit the L1 cache. The blocks show in the bits of the
-/// forward run, for the running maximum is that of the blocks so far.
+/// Keys of a block: its scores for one tile of queries fit into the L1 cache. The block size affects the bits of the forward
+/// pass, because the running maximum is taken block by block.
 const KEY_BLOCK: usize = 128;
-/// Queries that a causal mask treats alike: whole tiles for every instruction set.
+/// Queries that are masked together under a causal mask: whole tiles for every instruction set.
 const QUERY_GROUP: usize = 48;
-/// Multiply-adds that a parallel chunk is worth.
+/// The least number of multiply-adds of a parallel chunk.
 const CHUNK_WORK: usize = 4 << 20;
-/// The most steps of one tile; longer sums go on from where it ended.
+/// The most steps of one tile; longer sums continue in further tiles.
 const STEPS: usize = 256;
-/// Where blocks and groups of queries end, those of keys, and tiles and their steps along the elements of either.
+/// Block sizes around which random test cases are drawn: those along queries, along keys, and along the elements of either.
 pub(super) const QUERY_BLOCKS: [usize; 6] =
     [8, 16, QUERY_GROUP, backward::QUERY_BLOCK, forward::PACKED_QUERIES, forward::QUERY_CHUNK];
 pub(super) const KEY_BLOCKS: [usize; 8] = [
@@ -49,10 +49,10 @@ pub(super) const KEY_BLOCKS: [usize; 8] = [
 ];
 pub(super) const ELEMENT_BLOCKS: [usize; 5] = [8, 16, ROW_UNIT, 48, STEPS];
 
-/// The matrices of a tensor, one for each index of the batch axes, read by stride.
+/// The matrices of a tensor, one for each index of the batch axes, accessed by strides.
 struct Matrices<'a, T> {
     data: &'a [T],
-    /// Size and stride of each batch axis.
+    /// The size and the stride of each batch axis.
     batch: Vec<[usize; 2]>,
     /// The distances between rows and between columns.
     row: usize,
@@ -73,7 +73,7 @@ impl<'a, T: Real> Matrices<'a, T> {
         })
     }
 
-    /// Where an element lies. (A matrix without elements has no place, and none is read there.)
+    /// The address of an element. (For a matrix without elements, the address is never dereferenced.)
     fn at(&self, mut index: usize, row: usize, column: usize) -> *const T {
         let mut place = row * self.row + column * self.column;
         for [size, stride] in self.batch.iter().rev() {
@@ -84,22 +84,22 @@ impl<'a, T: Real> Matrices<'a, T> {
     }
 }
 
-/// The operands and sizes of a run.
+/// The operands and sizes of a pass.
 struct Operands<'a, T> {
     q: Matrices<'a, T>,
     k: Matrices<'a, T>,
     v: Matrices<'a, T>,
     biases: Vec<Matrices<'a, T>>,
-    /// How many matrices.
+    /// The number of matrices.
     batch: usize,
-    /// L, S, E and V.
+    /// L, S, E and V, as in the shapes of [`Attention`].
     queries: usize,
     keys: usize,
     size: usize,
     value: usize,
-    /// The factor of the products.
+    /// The factor of the scores.
     scale: T,
-    /// The same, with scores in units of ln 2.
+    /// The same for scores in units of ln 2.
     scale_2: T,
     causal: bool,
 }
@@ -132,7 +132,7 @@ impl<'a, T: Real> Operands<'a, T> {
     }
 }
 
-/// One piece of scratch memory in parts of `counts` numbers, each on a cache line of its own.
+/// Scratch memory divided into buffers of `counts` elements, each aligned to a cache line.
 fn rooms<T: Real, const N: usize>(counts: [usize; N]) -> Result<(Scratch<T>, [*mut T; N])> {
     let mut total = 0;
     let starts = counts.map(|count| {
@@ -144,18 +144,17 @@ fn rooms<T: Real, const N: usize>(counts: [usize; N]) -> Result<(Scratch<T>, [*m
     Ok((scratch, starts.map(|start| first.wrapping_add(start))))
 }
 
-/// Some columns of a block, as wide as a register tile.
+/// A strip: some columns of a block, as wide as a register tile.
 #[derive(Clone, Copy)]
 struct Strip {
     first: usize,
     columns: usize,
     vectors: usize,
-    /// The columns, rounded up to vectors.
+    /// The number of columns, rounded up to vectors.
     width: usize,
 }
 
-/// The first strip of `columns` columns from `first` on. Strips lie one after the other in a buffer, `width` numbers a
-/// row.
+/// The strip of `columns` columns that starts at `first`. Strips are stored one after the other, in rows of `width` elements.
 #[inline(always)]
 fn strip<S: Simd, T: Real>(first: usize, columns: usize) -> Strip {
     let lanes = T::Vec::<S>::LANES;
@@ -163,7 +162,7 @@ fn strip<S: Simd, T: Real>(first: usize, columns: usize) -> Strip {
     Strip { first, columns: (vectors * lanes).min(columns - first), vectors, width: vectors * lanes }
 }
 
-/// Where the rows of strips of one, two and three vectors lie.
+/// The row offsets of strips of one, two and three vectors.
 struct Steps([Vec<usize>; 3]);
 
 impl Steps {
@@ -173,10 +172,11 @@ impl Steps {
     }
 }
 
-/// A tile of a sum over `k` steps of any number: `c = start + Σ_k a[k] b[k]`, see [`tile`].
+/// A tile of a sum over any number `k` of steps: `c = start + Σ_k a[k] b[k]`, see [`tile`].
 ///
-/// # Safety `a` is readable for the rounded-up rows of `k` steps, `b` for `k` rows of the strip; `c` is writable, and
-/// `start` readable, for the rounded-up rows of the strip.
+/// # Safety
+/// `a` is readable for the rounded-up rows of `k` steps, `b` for `k` rows of the strip; `c` is writable, and `start`
+/// readable, for the rounded-up rows of the strip.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product<S: Simd, T: Real>(
@@ -206,10 +206,10 @@ unsafe fn product<S: Simd, T: Real>(
     }
 }
 
-/// Packs `rows` rows of `k` numbers as panels, one after the other, `k` panels' rows long.
+/// Packs `rows` rows of `k` elements as consecutive panels.
 ///
 /// # Safety
-/// The numbers are readable; `to` has room for the rows rounded up to panels.
+/// The elements are readable; `to` has room for the rows rounded up to panels.
 #[inline(always)]
 unsafe fn pack_rows<S: Simd, T: Real>(
     from: *const T,
@@ -232,7 +232,7 @@ unsafe fn pack_rows<S: Simd, T: Real>(
 /// Packs `k` rows of a strip.
 ///
 /// # Safety
-/// The numbers are readable; `to` has room for `k` rows of the strip.
+/// The elements are readable; `to` has room for `k` rows of the strip.
 #[inline(always)]
 unsafe fn pack_strip<S: Simd, T: Real>(
     from: *const T,
@@ -243,15 +243,15 @@ unsafe fn pack_strip<S: Simd, T: Real>(
     to: *mut T,
 ) {
     if k > 0 {
-        // SAFETY: by the caller's promise. (The columns are those of one strip, so that there is one panel.)
+        // SAFETY: by the caller's promise. (The columns belong to one strip, so there is a single panel.)
         unsafe { pack_block::<S, T>(from, row_stride, column_stride, k, columns, k, to) };
     }
 }
 
-/// Multiplies `count` numbers by a factor.
+/// Multiplies `count` elements by a factor.
 ///
 /// # Safety
-/// They are readable and writable.
+/// The elements are readable and writable.
 #[inline(always)]
 unsafe fn scale<T: Real>(numbers: *mut T, count: usize, factor: T) {
     // SAFETY: by the caller's promise.
@@ -260,10 +260,11 @@ unsafe fn scale<T: Real>(numbers: *mut T, count: usize, factor: T) {
     }
 }
 
-/// Adds the biases to `rows` rows of a strip of scores. `query` and `key` are those of the first score; `by_key` says
-/// that keys are the rows.
+/// Adds the biases to `rows` rows of a strip of scores. `query` and `key` are the indices of the first score; `by_key` says
+/// whether keys are the rows.
 ///
-/// # Safety The biases have these rows and columns; `scores` and `room` hold the rows of the strip.
+/// # Safety
+/// The biases have these rows and columns; `scores` and `room` hold the rows of the strip.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn add_biases<S: Simd, T: Real>(

@@ -1,21 +1,21 @@
-//! Asking for the memory that comes next.
+//! Prefetching the memory that is needed next.
 
 use crate::simd::{Real, prefetch};
 
-/// The bytes of a cache line.
+/// The size of a cache line in bytes.
 const LINE: usize = 64;
 
-/// Rows that are needed soon, asked for a few cache lines at a time while others are worked on.
+/// Memory that is needed soon, prefetched a few cache lines at a time during other work.
 pub(super) struct Ahead<T> {
     pieces: [Piece<T>; 4],
-    /// Which piece is next, its next row, and the next cache line of that.
+    /// The next piece, the next row in it, and the next cache line of that row.
     next: [usize; 3],
-    /// How many steps of products there are for all lines.
+    /// The number of steps over which the prefetches are spread.
     steps: usize,
     lines: usize,
 }
 
-/// `rows` rows of `lines` cache lines at a distance.
+/// `rows` rows of `lines` cache lines each, at a distance of `stride` elements.
 #[derive(Clone, Copy)]
 pub(super) struct Piece<T> {
     first: *const T,
@@ -42,7 +42,7 @@ impl<T: Real> Ahead<T> {
         Self { pieces, next: [0; 3], steps: steps.max(1), lines }
     }
 
-    /// Asks for the share of `steps` steps.
+    /// Prefetches the lines that `steps` steps account for.
     #[inline(always)]
     pub fn ask(&mut self, steps: usize) {
         let mut left = (self.lines * steps).div_ceil(self.steps);

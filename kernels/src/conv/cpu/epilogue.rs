@@ -1,4 +1,5 @@
-//! What happens to an output on its way to memory: bias, folded norm, activation; and the moments that a norm needs.
+//! The epilogue of a convolution: bias, folded norm and activation, applied before outputs are stored; and the moments for a
+//! norm.
 
 use crate::norm::Moments;
 use crate::parallel::Partition;
@@ -6,28 +7,28 @@ use crate::simd::{Lanes16, Real, Simd, Vector};
 use std::mem::MaybeUninit;
 use tomograd_core::{Error, Result, Scratch};
 
-/// The function that ends a fused convolution.
+/// The activation at the end of a fused convolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Activation {
-    /// None.
+    /// No activation.
     #[default]
     Identity,
     /// `max(0, x)`
     Relu,
-    /// `x` above zero, else `slope x`.
+    /// `x` if it isn't negative, otherwise `slope · x`.
     LeakyRelu(f64),
 }
 
-/// What is done to an output before it is stored: `activation((sum + bias + center) · scale + shift)`, and the moments, taken of
-/// `sum + bias`, for the norm that follows.
+/// The epilogue of a convolution: `activation((sum + bias + center) · scale + shift)`. The moments are those of `sum + bias`,
+/// for a norm that follows.
 pub struct Epilogue<'a, T> {
-    /// A number for each output channel.
+    /// One value for each output channel.
     pub bias: Option<&'a [T]>,
-    /// Three numbers for each output channel, a norm: center, scale and shift of (x + center) · scale + shift.
+    /// A folded norm, (x + center) · scale + shift: one center, scale and shift for each output channel.
     pub norm: Option<[&'a [T]; 3]>,
     /// The activation.
     pub activation: Activation,
-    /// Where the moments go: (N, output channels).
+    /// The destination of the moments: (N, output channels).
     pub moments: Option<&'a mut [Moments]>,
 }
 
@@ -38,7 +39,7 @@ impl<T> Default for Epilogue<'_, T> {
 }
 
 impl<'a, T: Real> Epilogue<'a, T> {
-    /// The same numbers as those of another type, which must be the same one.
+    /// The same epilogue with its type parameter changed to `U`, which must be the same type as `T`.
     pub(super) fn cast<U: Real>(self) -> Epilogue<'a, U> {
         let cast = |numbers: &'a [T]| bytemuck::cast_slice::<T, U>(numbers);
         Epilogue {
@@ -73,14 +74,14 @@ impl<'a, T> Epilogue<'a, T> {
     }
 }
 
-/// Moments of parts of channels, numbered: `parts` for each channel of each image.
+/// The moments of `parts` parts of each channel of each image, each in a slot of its own.
 pub(super) struct PartialMoments {
     numbers: Scratch<f64>,
     parts: usize,
 }
 
 impl PartialMoments {
-    /// Room for those that an epilogue wants, if it wants any.
+    /// Allocates the slots, if the epilogue asks for moments.
     pub fn new<T>(epilogue: &Epilogue<'_, T>, parts: usize) -> Result<Option<Self>> {
         let Some(moments) = &epilogue.moments else { return Ok(None) };
         let mut numbers = Scratch::new("conv", 4 * moments.len() * parts)?;
@@ -88,14 +89,14 @@ impl PartialMoments {
         Ok(Some(PartialMoments { numbers, parts }))
     }
 
-    /// The slots to hand out.
+    /// The slots, for chunks to fill.
     pub fn slots(&mut self) -> MomentSlots<'_> {
         MomentSlots(Partition::new(self.numbers.uninit(), 4))
     }
 
-    /// Joins those of each channel in a fixed tree.
+    /// Combines the moments of each channel's parts in a fixed tree.
     pub fn join(self, into: &mut [Moments]) {
-        // SAFETY: `new` filled it with zeros, and slots are only overwritten.
+        // SAFETY: `new` filled the memory with zeros, and slots are only overwritten.
         let numbers = unsafe { self.numbers.assume_init() };
         for (moments, numbers) in into.iter_mut().zip(numbers.chunks_exact(4 * self.parts.max(1))) {
             *moments = join(numbers);
@@ -103,7 +104,7 @@ impl PartialMoments {
     }
 }
 
-/// The moments of parts together: those of the first half with those of the second, and so on down.
+/// Combines the moments of some parts recursively: those of the first half with those of the second.
 fn join(numbers: &[f64]) -> Moments {
     match numbers {
         [] => Moments::default(),
@@ -129,7 +130,7 @@ impl MomentSlots<'_> {
     }
 }
 
-/// The sum of a row's distances from `center`.
+/// The sum of a row's differences from `center`.
 #[inline(always)]
 fn sum_of_distances<S: Simd, T: Real>(row: &[T], center: T) -> T {
     let centers = Lanes16::<T::Vec<S>>::splat(center);
@@ -144,9 +145,9 @@ fn sum_of_distances<S: Simd, T: Real>(row: &[T], center: T) -> T {
     total.horizontal_sum()
 }
 
-/// The mean of some rows, then their squared distances from it: two passes over what is still in a cache. Rows are summed
-/// in lanes of `T`, and their sums in `f64`. All that is summed are distances, the first time from the first number: next to
-/// a large mean, sums of the numbers themselves would lose the spread.
+/// The mean of some rows, then the squared differences from it: two passes over data that is still in cache. Each row is
+/// summed in lanes of `T`, and the sums of the rows in `f64`. All sums are of differences (in the first pass from the first
+/// element), since sums of the elements themselves would lose the variance beside a large mean.
 #[inline(always)]
 pub(super) fn moments_of<'a, S: Simd, T: Real>(rows: usize, row: impl Fn(usize) -> &'a [T]) -> Moments {
     let count = (0..rows).map(|i| row(i).len()).sum::<usize>() as f64;
@@ -177,15 +178,15 @@ pub(super) fn moments_of<'a, S: Simd, T: Real>(rows: usize, row: impl Fn(usize) 
     Moments::from_distances(count, center.to_f64(), sum, squares)
 }
 
-/// The epilogue of one channel.
+/// The epilogue for one channel.
 pub(super) struct Finish<S: Simd, T: Real> {
     bias: T::Vec<S>,
-    /// Without one, numbers all the same: compilers compute with them before they know, and with what lies about on a stack
-    /// (numbers next to zero) that would be slow.
+    /// Zeros if there is no norm, rather than uninitialised: compilers compute the norm speculatively before testing
+    /// `normed`, and leftover stack contents can be subnormals, which are slow.
     norm: [T::Vec<S>; 3],
     normed: bool,
     activation: Activation,
-    /// The factor below zero.
+    /// The slope of leaky ReLU for negative values.
     slope: T::Vec<S>,
 }
 
@@ -208,13 +209,13 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Whether a bias is all.
+    /// Whether the epilogue is at most a bias.
     #[inline(always)]
     pub fn only_bias(&self) -> bool {
         !self.normed && self.activation == Activation::Identity
     }
 
-    /// Sums with their bias.
+    /// Adds the bias to sums.
     #[inline(always)]
     pub fn biased(&self, sums: T::Vec<S>) -> T::Vec<S> {
         sums.add(self.bias)
@@ -232,7 +233,7 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Finishes a row where it is: the bias is in it already.
+    /// Applies norm and activation to a row in place; the row contains the bias already.
     #[inline(always)]
     pub fn in_place(&self, row: &mut [T]) {
         for vector in row.chunks_mut(T::Vec::<S>::LANES) {
@@ -240,15 +241,15 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Finishes two rows of sums and writes their numbers in turn, `count` in all; if `kept`, the rows then hold the sums plus
-    /// bias.
+    /// Finishes a row of even and a row of odd columns and writes them interleaved, `count` elements in all. If `kept`, both
+    /// rows hold the sums plus bias afterwards.
     ///
     /// # Safety
-    /// The rows hold `count` numbers together, with room for a vector more in each; `to` is writable for `count`.
+    /// The rows hold `count` elements together, with room for one more vector in each; `to` is writable for `count`.
     #[inline(always)]
     pub unsafe fn rows(&self, even: *mut T, odd: *mut T, to: *mut T, count: usize, kept: bool) {
         let lanes = T::Vec::<S>::LANES;
-        // SAFETY: whole vectors stay inside the rows and their room; stores to `to` stop at `count`.
+        // SAFETY: whole vectors stay inside the rows and the room behind them; stores to `to` stop at `count`.
         unsafe {
             for x in (0..count.div_ceil(2)).step_by(lanes) {
                 let (even, odd) = (even.add(x), odd.add(x));
@@ -256,7 +257,7 @@ impl<S: Simd, T: Real> Finish<S, T> {
                 let b = T::Vec::<S>::load_ptr(odd).add(self.bias);
                 let (real, to) = (count - 2 * x, to.add(2 * x));
                 if kept {
-                    // What lies beyond the last number may belong to the next row, whose bias is still to come.
+                    // Elements after the last one may belong to the next row, whose bias hasn't been added yet.
                     a.store_partial_ptr(even, real.div_ceil(2));
                     b.store_partial_ptr(odd, real / 2);
                 }
@@ -272,14 +273,14 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Finishes `count` sums, and writes them with their bias to `kept` too.
+    /// Finishes `count` sums; also writes the sums plus bias to `kept`, if given.
     ///
     /// # Safety
-    /// `sums` are readable, and `to` and `kept` writable for `count` numbers.
+    /// `sums` is readable, and `to` and `kept` writable, for `count` elements.
     #[inline(always)]
     pub unsafe fn sums(&self, sums: *const T, to: *mut T, kept: Option<*mut T>, count: usize) {
         let lanes = T::Vec::<S>::LANES;
-        // SAFETY: vectors stay inside of `count`; the partial one too.
+        // SAFETY: all vectors, also the partial one, stay within `count`.
         unsafe {
             for x in (0..count).step_by(lanes) {
                 let here = lanes.min(count - x);
@@ -295,16 +296,16 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Finishes a row of sums and writes it with a distance of `spread`; `sums` then holds the sums plus bias.
+    /// Finishes a row of sums and writes it with a stride of `spread`; afterwards `sums` holds the sums plus bias.
     ///
     /// # Safety
-    /// `to` is writable for as many numbers at that distance.
+    /// `to` is writable for as many elements at that stride.
     #[inline(always)]
     pub unsafe fn row(&self, sums: &mut [T], to: *mut T, spread: usize) {
         let lanes = T::Vec::<S>::LANES;
         let count = sums.len();
         let mut x = 0;
-        // SAFETY: vectors stay inside the rows; the partial one too.
+        // SAFETY: all vectors, also the partial one, stay within the rows.
         unsafe {
             while x < count {
                 let here = lanes.min(count - x);
@@ -332,7 +333,7 @@ impl<S: Simd, T: Real> Finish<S, T> {
     }
 }
 
-/// Sums of distances from a first guess of the mean, the mean of the first row, in sixteen lanes.
+/// Sums of differences and of squared differences from a shift, in sixteen lanes. The shift is the mean of the first row.
 #[derive(Clone, Copy)]
 pub(super) struct Shifted<S: Simd, T: Real> {
     count: usize,

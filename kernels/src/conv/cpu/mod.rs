@@ -1,5 +1,5 @@
-//! Convolution on the CPU. Which path runs is a pure function of the shape: [`Path::choose`]; [`Path`] also has the same
-//! functions as methods, for a path that is chosen by hand.
+//! Convolution on the CPU. The path depends only on the shape: [`Path::choose`]. The methods of [`Path`] are the same
+//! functions with an explicitly chosen path.
 
 mod dense;
 mod depthwise;
@@ -21,8 +21,8 @@ use crate::simd::Real;
 use std::mem::MaybeUninit;
 use tomograd_core::{Error, Result};
 
-/// Where the paths' blocks end, around which random cases are drawn. Along an axis of positions: vectors, register tiles, what
-/// Winograd transforms back together, a depthwise tile of one row, and boxes.
+/// Block sizes of the paths along an axis of positions; the random test cases are drawn around them: rows of a depthwise
+/// tile, vectors, register tiles, columns of Winograd's inverse transform, a single-row depthwise tile, and boxes.
 pub(super) const AXIS_BLOCKS: [usize; 6] = [
     depthwise::MOST_ROWS,
     2 * dense::VECTOR,
@@ -31,15 +31,15 @@ pub(super) const AXIS_BLOCKS: [usize; 6] = [
     depthwise::SLACK,
     dense::POSITIONS,
 ];
-/// Along a plane that Winograd's tiles cover.
+/// Block sizes along the axes of a plane: Winograd's tiles.
 pub(super) const PLANE_BLOCKS: [usize; 3] = [winograd::OUT, 2 * winograd::OUT, 4 * winograd::OUT];
-/// Along the channels: panels, vectors, strips, and what a chunk of the weights' gradient has.
+/// Block sizes along the channels: panels, vectors, strips, and the output channels of a chunk of the weight gradient.
 pub(super) const CHANNEL_BLOCKS: [usize; 5] =
     [8, dense::VECTOR, winograd::STRIP, weight_gradient::OUTPUTS[1], weight_gradient::OUTPUTS[0]];
-/// Along the taps of a depthwise kernel: those whose weights, or sums, are in registers together.
+/// Block sizes along the taps of a depthwise kernel: the taps whose weights or sums are held in registers together.
 pub(super) const TAP_BLOCKS: [usize; 3] = [depthwise::ROWS, depthwise::GROUP, depthwise::SINGLE];
 
-/// Computes a convolution: `weights` is (out channels, in channels of a group, kernel), contiguous.
+/// Computes a convolution. `weights` is (output channels, input channels of a group, kernel), contiguous.
 ///
 /// # Errors
 /// When a slice doesn't fit the shape, or memory runs out.
@@ -54,7 +54,7 @@ pub fn forward<T: Real>(
     Path::choose::<T>(shape).forward(shape, x, weights, epilogue, y)
 }
 
-/// The gradient with respect to the input, from that of the output; its channels may be shared out to two tensors.
+/// The gradient with respect to the input, from that of the output. The channels of `dx` may be split into two tensors.
 ///
 /// # Errors
 /// As [`forward`].
@@ -63,11 +63,11 @@ pub fn backward_data<T: Real>(shape: &ConvShape, dy: &[T], weights: &[T], dx: Ou
     Path::choose::<T>(shape).backward_data(shape, dy, weights, dx)
 }
 
-/// The transposed convolution whose backward pass is the convolution `shape`: it goes from `shape`'s output to its input,
-/// so `x` has `shape.out_channels` channels, and the epilogue is one of `shape.in_channels`. `weights` are `shape`'s:
-/// (channels of `x`, channels of `y` in a group, kernel), as PyTorch stores them.
+/// The transposed convolution whose backward pass is the convolution `shape`. It maps `shape`'s output to its input, so `x`
+/// has `shape.out_channels` channels, and the epilogue is for `shape.in_channels` channels. `weights` has the layout of
+/// `shape`'s weights, as in PyTorch: (channels of `x`, channels of `y` in a group, kernel).
 ///
-/// Its backward passes are [`forward`] for the data, and [`backward_weights`] with the two tensors changing places.
+/// Its backward passes are [`forward`] for the data, and [`backward_weights`] with the roles of input and output exchanged.
 ///
 /// # Errors
 /// As [`forward`].

@@ -1,31 +1,32 @@
-//! A piece of the input as the dense kernels read it: zero-padded, and with strides deinterleaved.
+//! Packing the input for the dense and depthwise kernels: zero-padded, and deinterleaved by the stride.
 
 use super::Inputs;
 use crate::simd::{Real, Simd, Vector};
 
-/// One tap: where it reads, relative to `position * step`, and its place in the kernel.
+/// One tap: the offset of the source coordinate that it reads, and its index in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tap {
     pub shift: [isize; 3],
     pub index: usize,
 }
 
-/// How a box of output positions reads its source.
+/// Which source elements a box of output positions reads, and how they are packed.
 ///
-/// Position p reads coordinate `p * step + shift` along each axis. Write the shift as `index * step + phase`: then, within
-/// the part of the source whose coordinates have that phase, position p reads place `p + index`. So with the phases stored
-/// apart, every tap is a constant offset in memory and vectors run over consecutive positions, whatever the stride.
+/// Along each axis, position p reads the source coordinate `p * step + shift`. With the shift written as `index * step +
+/// phase`, position p reads element `p + index` of the subsequence of coordinates that are `phase` modulo the step. Packing
+/// stores each phase separately, so every tap is a constant memory offset and vectors hold consecutive positions, whatever
+/// the stride.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     pub step: [usize; 3],
     pub taps: Vec<Tap>,
     /// The smallest index over all taps.
     low: [isize; 3],
-    /// How much further the largest reaches.
+    /// The largest index minus the smallest, over all taps.
     pub halo: [usize; 3],
-    /// The phases that taps use.
+    /// The phases that taps read.
     phases: Vec<[usize; 3]>,
-    /// Numbers in front of all rows, which taps may read.
+    /// Elements before the first row, which taps may read.
     lead: usize,
 }
 
@@ -47,21 +48,22 @@ impl Reading {
         reading
     }
 
-    /// The same for rows of `positions` in a source of `source` columns, where each packed row begins with the source's first
-    /// column and their distance is a multiple of sixteen: whole cache lines. What taps read before a row are the zeros
-    /// behind the one above; before the first there must be [`lead`](Self::lead) more, which offsets count from.
+    /// The same reading with aligned rows, for rows of `positions` positions in a source of `source` columns: each packed row
+    /// starts with the source's first column, and the row pitch is a multiple of sixteen elements (whole cache lines). Taps
+    /// that read before the start of a row read the zeros at the end of the row above; before the first row there are
+    /// [`lead`](Self::lead) zeros, which the offsets include.
     pub fn aligned(mut self, source: usize, positions: usize) -> Self {
         let [left, right] = [-self.low[2], self.low[2] + self.halo[2] as isize].map(|reach| reach.max(0) as usize);
         let mut pitch = (positions + right).max(source.div_ceil(self.step[2]) + left).next_multiple_of(16);
         if pitch.is_multiple_of(128) {
-            // The rows of a tile would share few sets of the L1 cache.
+            // With this pitch the rows of a tile would map to few sets of the L1 cache.
             pitch += 16;
         }
         (self.lead, self.low[2], self.halo[2]) = (left.next_multiple_of(16), 0, pitch - positions);
         self
     }
 
-    /// How many zeros come before the first row.
+    /// The number of zeros before the first row.
     pub fn lead(&self) -> usize {
         self.lead
     }
@@ -70,17 +72,17 @@ impl Reading {
         std::array::from_fn(|axis| self.taps[tap].shift[axis].rem_euclid(self.step[axis] as isize) as usize)
     }
 
-    /// The size of one phase of a box of positions.
+    /// The packed size of one phase of a box of positions.
     pub fn extent(&self, positions: [usize; 3]) -> [usize; 3] {
         std::array::from_fn(|axis| positions[axis] + self.halo[axis])
     }
 
-    /// Numbers of one channel of a packed box.
+    /// The number of elements of one channel of a packed box.
     pub fn channel_size(&self, positions: [usize; 3]) -> usize {
         self.phases.len() * self.extent(positions).iter().product::<usize>()
     }
 
-    /// The offset of each tap, within a packed channel, from the position's own place.
+    /// The offset of each tap in a packed channel, relative to the element of the position.
     pub fn offsets(&self, positions: [usize; 3]) -> Vec<usize> {
         let [depth, height, width] = self.extent(positions);
         let offset = |tap: usize| {
@@ -94,7 +96,7 @@ impl Reading {
         (0..self.taps.len()).map(offset).collect()
     }
 
-    /// Packs channels `channels` of image `n`, as far as the box of `positions` from `start` on needs it.
+    /// Packs channels `channels` of image `n`: the elements that the box of `positions` positions from `start` reads.
     ///
     /// # Safety
     /// `to` is writable for `channels.len()` channels of `channel_size`.
@@ -114,8 +116,7 @@ impl Reading {
         unsafe { self.pack_over::<S, T, true>(source, size, n, channels, start, positions, to) }
     }
 
-    /// [`pack`](Self::pack), which leaves out what lies outside of the source unless `ZEROS`: for a place that holds the
-    /// zeros already.
+    /// [`pack`](Self::pack); unless `ZEROS`, it doesn't write the padding, for memory where the padding is zero already.
     ///
     /// # Safety
     /// As [`pack`](Self::pack).
@@ -138,12 +139,13 @@ impl Reading {
             let from = source.channel(n, channel, size.iter().product());
             let mut phases = &self.phases[..];
             while let [phase, rest @ ..] = phases {
-                // With a stride of 2, the two phases of a row are deinterleaved together: taps list them one after the other.
+                // With a stride of 2, both phases of a row are deinterleaved in one pass; they are adjacent in the list of
+                // phases.
                 let pair = self.step[2] == 2 && rest.first().is_some_and(|next| next[..2] == phase[..2]);
                 let coordinate = |axis: usize, at: usize, phase: usize| {
                     (base[axis] + at as isize) * self.step[axis] as isize + phase as isize
                 };
-                // The places along an axis whose coordinates lie inside the source.
+                // The packed indices along an axis whose coordinates lie inside the source.
                 let inside = |axis: usize, count: usize, phase: usize| {
                     let (first, step) = (coordinate(axis, 0, phase), self.step[axis] as isize);
                     let begin = (-first).max(0).div_ceil_positive(step).min(count as isize) as usize;
@@ -155,7 +157,7 @@ impl Reading {
                 let (rows, columns) = (inside(1, height, phase[1]), inside(2, width, own.min(other)));
                 let odd = inside(2, width, own.max(other));
                 let first = coordinate(2, columns.start, own.min(other)).max(0) as usize;
-                // Where the even and the odd columns go; without a pair they are the same.
+                // The destinations of the even and the odd columns; the same if only one phase is packed.
                 let [even_to, odd_to] =
                     [own > other, own < other].map(|second| to.wrapping_add(usize::from(second) * phase_size));
                 for z in 0..depth {
@@ -165,8 +167,8 @@ impl Reading {
                     let rows = if outside { 0..0 } else { rows.clone() };
                     let places = [(even_to, &columns), (odd_to, &odd)];
                     let places = &places[..if pair { 2 } else { 1 }];
-                    // SAFETY: rows of `width` follow each other, as many as the caller made room for; what is read of the
-                    // source lies in its channel, which is as long as `left` says.
+                    // SAFETY: the caller provides room for all packed rows of `width` elements. Reads stay inside the source
+                    // channel, of which `left` elements remain.
                     unsafe {
                         for (to, columns) in places.iter().filter(|_| ZEROS) {
                             let to = to.add(plane);
@@ -177,7 +179,7 @@ impl Reading {
                                 zero::<S, T>(to.add(row * width + columns.end), width - columns.end);
                             }
                         }
-                        // Both go on by additions: a depthwise convolution packs many short rows.
+                        // Both offsets are advanced by additions, since a depthwise convolution packs many short rows.
                         let y = coordinate(1, rows.start, phase[1]).max(0) as usize;
                         let mut at = (z.max(0) as usize * size[1] + y) * size[2] + first;
                         let mut row = plane + rows.start * width + columns.start;
@@ -204,22 +206,22 @@ impl Reading {
     }
 }
 
-/// Writes a few zeros.
+/// Writes a short run of zeros.
 ///
 /// # Safety
-/// `to` is writable for as many.
+/// `to` is writable for `count` elements.
 #[inline(always)]
 unsafe fn zero<S: Simd, T: Real>(to: *mut T, count: usize) {
     for x in (0..count).step_by(T::Vec::<S>::LANES) {
-        // SAFETY: the caller's promise; a partial store stops at the last number.
+        // SAFETY: the caller's promise; a partial store stops at the last element.
         unsafe { T::Vec::<S>::zero().store_partial_ptr(to.add(x), count - x) };
     }
 }
 
-/// Copies a short row: the call of `memcpy` costs more than the copy.
+/// Copies a short row; a call of `memcpy` would cost more than the copy.
 ///
 /// # Safety
-/// `from` is readable and `to` writable for `count` numbers.
+/// `from` is readable and `to` writable for `count` elements.
 #[inline(always)]
 unsafe fn copy<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize) {
     let lanes = T::Vec::<S>::LANES;
@@ -236,11 +238,11 @@ unsafe fn copy<S: Simd, T: Real>(from: *const T, to: *mut T, count: usize) {
     }
 }
 
-/// Copies the even numbers of `left` that there are, and the odd ones too if there is a place for them: each as many as said.
+/// Deinterleaves a row: copies `count` even elements and, if `odd` is given, its number of odd elements.
 ///
 /// # Safety
-/// `from` is readable for `left` numbers, among them all that are copied, and the places are writable. There are as many
-/// odd ones as even ones, or one less.
+/// `from` is readable for `left` elements, which include all that are copied, and the destinations are writable. There are as
+/// many odd elements as even ones, or one less.
 #[inline(always)]
 unsafe fn take_apart<S: Simd, T: Real>(
     from: *const T,
@@ -251,7 +253,7 @@ unsafe fn take_apart<S: Simd, T: Real>(
     let lanes = T::Vec::<S>::LANES;
     let whole = left / 2 / lanes * lanes;
     let whole = odd.map_or(count, |(_, count)| count).min(whole) / lanes * lanes;
-    // SAFETY: the caller's promise; partial loads and stores stop where the numbers do.
+    // SAFETY: the caller's promise; partial loads and stores stop at the last element.
     unsafe {
         for x in (0..whole).step_by(lanes) {
             let from = from.add(2 * x);
@@ -285,7 +287,7 @@ impl DivCeil for isize {
     }
 }
 
-/// Cuts `size` into equal blocks of at most `most`.
+/// The size of the blocks when `size` is cut into the fewest blocks of at most `most`, as equal as possible.
 pub(super) fn equal_blocks(size: usize, most: usize) -> usize {
     size.div_ceil(size.div_ceil(most.max(1)).max(1)).max(1)
 }

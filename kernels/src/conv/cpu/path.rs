@@ -1,4 +1,4 @@
-//! The ways to compute a convolution, and which of them a shape takes.
+//! The algorithms for a convolution, and the choice among them by shape.
 
 use super::epilogue::Epilogue;
 use super::tensors::{Inputs, Outputs, check_weights};
@@ -12,21 +12,21 @@ use tomograd_core::{Error, Result};
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
-    /// A kernel of one voxel, without stride or padding: a matrix product.
+    /// A 1 × 1 × 1 kernel, without stride or padding: a matrix product.
     Pointwise,
-    /// One input channel for each group (strided, its backward pass for the data is dense).
+    /// One input channel in each group. With a stride, the gradient of the data takes the dense path.
     Depthwise,
-    /// Winograd's minimal filtering: kernels of 3 × 3 in a plane with many channels, in `f32`.
+    /// Winograd's minimal filtering: 3 × 3 kernels in a plane with many channels, in `f32`.
     Winograd,
-    /// A register tile over packed pieces of the input: the general case.
+    /// A register tile over packed blocks of the input: the general case.
     Dense,
 }
 
 impl Path {
-    /// All of them.
+    /// All paths.
     pub const ALL: [Path; 4] = [Path::Pointwise, Path::Depthwise, Path::Winograd, Path::Dense];
 
-    /// Whether a shape can be computed this way in a number type.
+    /// Whether this path can compute a shape in element type `T`.
     pub fn suits<T: Real>(self, shape: &ConvShape) -> bool {
         match self {
             Path::Pointwise => pointwise::suits(shape),
@@ -36,8 +36,8 @@ impl Path {
         }
     }
 
-    /// The path of a shape in a number type, for the forward pass and both backward passes: matrix products and depthwise
-    /// kernels where they suit, else what [`estimate`](Self::estimate) finds cheapest.
+    /// The path of a shape in element type `T`, for the forward pass and both backward passes: pointwise or depthwise where
+    /// they apply, otherwise the path with the lowest [`estimate`](Self::estimate).
     pub fn choose<T: Real>(shape: &ConvShape) -> Path {
         let suited = |path: &Path| path.suits::<T>(shape);
         if let Some(path) = [Path::Pointwise, Path::Depthwise].into_iter().find(suited) {
@@ -51,8 +51,8 @@ impl Path {
         if winograd.1 < dense.1 { Path::Winograd } else { Path::Dense }
     }
 
-    /// What the forward pass takes by this path, in milliseconds of two cores of the machine that the model was fitted on
-    /// (benches/results/paths.md). It compares paths; it doesn't know this machine.
+    /// The estimated time of the forward pass with this path, in milliseconds on two cores of the machine on which the model
+    /// was fitted (benches/results/paths.md). It is meant for comparing paths, not for predicting the time on this machine.
     pub fn estimate(self, shape: &ConvShape) -> f64 {
         match self {
             Path::Winograd => winograd::estimate(shape),
@@ -60,7 +60,7 @@ impl Path {
         }
     }
 
-    /// The name, as traces print it.
+    /// The name of the path in traces.
     pub fn name(self) -> &'static str {
         match self {
             Path::Dense => "dense",
@@ -82,7 +82,7 @@ impl Path {
         crate::trace::path(self.name());
     }
 
-    /// As [`forward`](super::forward), by this path.
+    /// [`forward`](super::forward) with this path.
     ///
     /// # Errors
     /// When a slice doesn't fit the shape, the shape doesn't suit the path, or memory runs out.
@@ -103,7 +103,7 @@ impl Path {
         match (self, y.single()) {
             (Path::Pointwise, Some(y)) => pointwise::forward(shape, x, weights, epilogue, y),
             (Path::Depthwise, _) => depthwise::forward(shape, x, weights, epilogue, &y),
-            // Only ever `f32`: not to be compiled for `f64` too.
+            // The Winograd path is only taken for `f32`; the cast avoids compiling it for `f64`.
             (Path::Winograd, _) => {
                 let weights = bytemuck::cast_slice::<T, f32>(weights);
                 winograd::forward(shape, x.cast(), weights, epilogue.cast(), &y.cast())
@@ -112,7 +112,7 @@ impl Path {
         }
     }
 
-    /// As [`backward_data`](super::backward_data), by this path.
+    /// [`backward_data`](super::backward_data) with this path.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -139,7 +139,7 @@ impl Path {
         self.transposed_forward(shape, Inputs::one(dy, shape.out_channels), weights, Epilogue::default(), dx)
     }
 
-    /// As [`transposed_forward`](super::transposed_forward), by this path.
+    /// [`transposed_forward`](super::transposed_forward) with this path.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -169,7 +169,7 @@ impl Path {
         }
     }
 
-    /// As [`backward_weights`](super::backward_weights), by this path.
+    /// [`backward_weights`](super::backward_weights) with this path.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -196,7 +196,7 @@ impl Path {
         match self {
             Path::Depthwise => depthwise::backward_weights(shape, x, dy, dw),
             Path::Winograd => {
-                // SAFETY: `suits` lets only `f32` through, so T is that type.
+                // SAFETY: `suits` accepts only `f32`, so `T` is `f32`.
                 let dw =
                     unsafe { std::slice::from_raw_parts_mut(dw.as_mut_ptr().cast::<MaybeUninit<f32>>(), dw.len()) };
                 winograd::backward_weights(shape, x.cast(), bytemuck::cast_slice::<T, f32>(dy), dw)

@@ -1,4 +1,4 @@
-//! Kernels of one voxel, without stride or padding: a matrix product for each image.
+//! 1 × 1 × 1 kernels without stride or padding: a matrix product for each image.
 
 use super::epilogue::{Activation, Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
 use super::tensors::{Inputs, Outputs};
@@ -10,12 +10,12 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::Result;
 
-/// Numbers of a channel that a chunk of the epilogue takes.
+/// Elements of a channel that are finished together.
 const PIECE: usize = 16 << 10;
-/// Numbers that a parallel chunk of the epilogue is worth.
+/// The least number of elements of a parallel chunk of the epilogue.
 const CHUNK: usize = 256 << 10;
 
-/// Whether a shape goes this way.
+/// Whether this path can compute a shape.
 pub(super) fn suits(shape: &ConvShape) -> bool {
     shape.kernel == [1; 3]
         && shape.stride == [1; 3]
@@ -25,8 +25,8 @@ pub(super) fn suits(shape: &ConvShape) -> bool {
         && shape.out_channels > 0
 }
 
-/// `y[n] = bias + w · x[n]`; a second input is a second product on top. What else the epilogue holds is done in a pass over
-/// `y` afterwards.
+/// `y[n] = bias + w · x[n]`. A second input tensor is a second product, accumulated into `y`. The rest of the epilogue is a
+/// separate pass over `y`.
 pub(super) fn forward<T: Real>(
     shape: &ConvShape,
     x: Inputs<'_, T>,
@@ -57,7 +57,7 @@ pub(super) fn forward<T: Real>(
     finish(shape, Epilogue { bias: None, ..epilogue }, unsafe { written(y) })
 }
 
-/// The slice, initialised.
+/// The slice as initialised elements.
 ///
 /// # Safety
 /// Every element was written.
@@ -66,7 +66,7 @@ unsafe fn written<T>(y: &mut [MaybeUninit<T>]) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(y.as_mut_ptr().cast::<T>(), y.len()) }
 }
 
-/// `dx[n] = wᵀ · dy[n]`, for each of the tensors that share out the input's channels.
+/// `dx[n] = wᵀ · dy[n]`, for each of the tensors between which the input's channels are split.
 pub(super) fn backward_data<T: Real>(
     shape: &ConvShape,
     dy: &[T],
@@ -84,7 +84,7 @@ pub(super) fn backward_data<T: Real>(
     Ok(())
 }
 
-/// Moments, norm and activation, in place.
+/// Takes the moments and applies norm and activation, in place.
 fn finish<T: Real>(shape: &ConvShape, epilogue: Epilogue<'_, T>, y: &mut [T]) -> Result<()> {
     let voxels = shape.output_voxels();
     let (rows, pieces) = (shape.batch * shape.out_channels, voxels.div_ceil(PIECE));

@@ -1,4 +1,4 @@
-//! The operations on the CPU: from tensors to the slices that the paths work on.
+//! Convolutions of tensors on the CPU: takes slices of the tensors and calls the functions that work on slices.
 
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
@@ -69,7 +69,7 @@ pub(in crate::conv) fn conv_gradients(
             // SAFETY: the backward pass writes every bias's gradient.
             gradients[weight_index + 1] = Some(unsafe { builder.assume_init() });
         }
-        // Nothing reads x any more: its memory can be that of its gradient.
+        // x isn't needed any more; freeing it lets the pool reuse its memory for its gradient.
         saved.inputs[..weight_index].fill(None);
         if needed[..weight_index].contains(&true) {
             let weight = saved.input(weight_index)?.contiguous()?;
@@ -142,7 +142,7 @@ pub(in crate::conv) fn transposed_gradients(
             channels[1] = shape.in_channels;
             results[2] = Some(reduce::sum_to(&gradient, &channels)?.reshape(&[shape.in_channels])?);
         }
-        // Nothing reads x any more: its memory can be that of its gradient.
+        // x isn't needed any more; freeing it lets the pool reuse its memory for its gradient.
         saved.inputs[0] = None;
         if needed[0] {
             let weight = saved.input(1)?.contiguous()?;
@@ -157,7 +157,7 @@ pub(in crate::conv) fn transposed_gradients(
     })
 }
 
-/// The activation, if the convolution's store knows it.
+/// The activation as part of the convolution's epilogue, or `None` if the epilogue doesn't support it.
 fn store_activation(op: &ConvNormActivation) -> Option<Activation> {
     match op.norm.activation {
         None => Some(Activation::Identity),
@@ -220,7 +220,7 @@ pub(in crate::conv) fn fused_gradients(
     let count = op.conv_inputs();
     let wants_conv = needed[..count].contains(&true);
     let norm_saved = op.norm_saved(&saved)?;
-    // The norm alone reads z: it is freed before the convolution's turn.
+    // Only the norm's backward pass reads z, so z is freed before that of the convolution.
     saved.state.clear();
     let norm_needed = [&[wants_conv], &needed[count..]].concat();
     let mut norm_gradients = op.norm.backward_cpu(context, norm_saved, gradients, &norm_needed)?;

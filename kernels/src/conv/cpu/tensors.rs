@@ -1,4 +1,4 @@
-//! What a convolution reads and writes, channels first: one tensor, or two whose channels follow each other.
+//! Inputs and outputs of a convolution: one tensor, or two whose channels are concatenated logically.
 
 use super::super::ConvShape;
 use crate::simd::Real;
@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use tomograd_core::{Error, Result};
 
-/// The input of a convolution: (N, C, D, H, W), contiguous. With a second tensor, its channels come after those of the
-/// first, as if the two had been concatenated.
+/// The input of a convolution: (N, C, D, H, W), contiguous. A second tensor adds its channels after those of the first, as if
+/// both had been concatenated.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a, T> {
     first: &'a [T],
@@ -26,14 +26,14 @@ impl<'a, T: Real> Inputs<'a, T> {
         Inputs { first, channels, second: Some((second, second_channels)) }
     }
 
-    /// The same numbers as those of another type, which must be the same one.
+    /// The same data with its type parameter changed to `U`, which must be the same type as `T`.
     pub(super) fn cast<U: Real>(self) -> Inputs<'a, U> {
         let cast = |data: &'a [T]| bytemuck::cast_slice::<T, U>(data);
         let second = self.second.map(|(data, channels)| (cast(data), channels));
         Inputs { first: cast(self.first), channels: self.channels, second }
     }
 
-    /// The parts, with their numbers of channels.
+    /// The tensors with their numbers of channels.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&'a [T], usize)> {
         std::iter::once((self.first, self.channels)).chain(self.second)
     }
@@ -49,7 +49,7 @@ impl<'a, T: Real> Inputs<'a, T> {
         &data[start..start + voxels]
     }
 
-    /// The channels of an image from the first of a range on, if all of them lie in one tensor; `None` for no channel.
+    /// The slice from the first channel of a range to the last, if all of them lie in one tensor; `None` for an empty range.
     #[inline(always)]
     pub(super) fn spaced(&self, n: usize, channels: &std::ops::Range<usize>, voxels: usize) -> Option<&'a [T]> {
         if channels.is_empty() {
@@ -73,20 +73,20 @@ impl<'a, T: Real> Inputs<'a, T> {
     }
 }
 
-/// The output of a convolution: one tensor, or two that share out its channels.
+/// The output of a convolution: one tensor, or two tensors between which the channels are split.
 pub struct Outputs<'a, T> {
     first: (*mut T, usize, usize),
     second: Option<(*mut T, usize, usize)>,
     slices: PhantomData<&'a mut [MaybeUninit<T>]>,
 }
 
-// SAFETY: chunks write disjoint places through `row`, whose contract that is.
+// SAFETY: chunks write disjoint elements, which is the contract of `channel`.
 unsafe impl<T: Send> Sync for Outputs<'_, T> {}
-// SAFETY: it stands for `&mut` slices.
+// SAFETY: it stands for `&mut` slices, which are `Send`.
 unsafe impl<T: Send> Send for Outputs<'_, T> {}
 
 impl<'a, T: Real> Outputs<'a, T> {
-    /// One tensor of `channels` channels. Every element will be written.
+    /// One tensor of `channels` channels. The convolution writes every element.
     pub fn one(first: &'a mut [MaybeUninit<T>], channels: usize) -> Self {
         Outputs { first: (first.as_mut_ptr().cast(), first.len(), channels), second: None, slices: PhantomData }
     }
@@ -107,16 +107,16 @@ impl<'a, T: Real> Outputs<'a, T> {
         check_lengths("an output", lengths.collect(), [batch, channels, voxels])
     }
 
-    /// The same room as that for another type, which must be the same one.
+    /// The same memory with its type parameter changed to `U`, which must be the same type as `T`.
     pub(super) fn cast<U: Real>(self) -> Outputs<'a, U> {
         assert_eq!(T::DTYPE, U::DTYPE, "an output is cast to another type");
         let cast = |(data, length, channels): (*mut T, usize, usize)| (data.cast::<U>(), length, channels);
         Outputs { first: cast(self.first), second: self.second.map(cast), slices: PhantomData }
     }
 
-    /// The tensors, with their numbers of channels.
+    /// The tensors with their numbers of channels.
     pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = (&mut [MaybeUninit<T>], usize)> {
-        // SAFETY: they are the slices that `one` and `two` borrowed, and `self` is borrowed mutably.
+        // SAFETY: these are the slices that `one` and `two` borrowed, and `self` is borrowed mutably.
         let slice = |(data, length, channels): (*mut T, usize, usize)| unsafe {
             (std::slice::from_raw_parts_mut(data.cast::<MaybeUninit<T>>(), length), channels)
         };
@@ -128,11 +128,11 @@ impl<'a, T: Real> Outputs<'a, T> {
         if self.second.is_some() {
             return None;
         }
-        // SAFETY: it is the slice that `one` borrowed, and `self` is borrowed mutably.
+        // SAFETY: this is the slice that `one` borrowed, and `self` is borrowed mutably.
         Some(unsafe { std::slice::from_raw_parts_mut(self.first.0.cast(), self.first.1) })
     }
 
-    /// Where a channel of an image, of `voxels` voxels, begins.
+    /// The address of a channel of an image with `voxels` voxels per channel.
     ///
     /// # Safety
     /// The channel exists (after `check`), and no two threads write the same voxel of it at the same time.
@@ -147,7 +147,7 @@ impl<'a, T: Real> Outputs<'a, T> {
     }
 }
 
-/// Checks the lengths and channels of tensors that share out the channels.
+/// Checks lengths and channels of the tensors that together form an input or output.
 fn check_lengths(name: &str, parts: Vec<(usize, usize)>, [batch, channels, voxels]: [usize; 3]) -> Result<()> {
     let sum = parts.iter().try_fold(0usize, |sum, (_, channels)| sum.checked_add(*channels));
     let fits = |&(length, channels): &(usize, usize)| {

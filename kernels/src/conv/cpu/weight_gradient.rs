@@ -1,8 +1,8 @@
 //! The backward pass with respect to the weights: `dw[o, c, k] = Σ_p dy[o, p] x[c, p · stride + k · dilation - padding]`.
 //!
-//! Vectors run over output channels, so no sum goes across lanes: dy is packed with a position's channels side by side, and
-//! a register tile multiplies them with single numbers of x, one for each of some (channel, tap) pairs. Each weight is a
-//! chain of fused multiply-adds over the positions of a box; boxes are added in order, and slabs of boxes in a fixed tree.
+//! Vectors hold output channels, so no sum crosses lanes: dy is packed with the channels of a position next to each other,
+//! and a register tile multiplies them with broadcast elements of x, one for each of some (channel, tap) pairs. Each weight
+//! is a chain of FMAs over the positions of a box; boxes are added in order, and slabs of boxes in a fixed tree.
 
 use super::pack::{Reading, Tap, equal_blocks};
 use super::tensors::Inputs;
@@ -13,15 +13,15 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Positions of a box, and numbers of a packed block of x.
+/// The largest number of positions of a box, and of elements of a packed block of x.
 const POSITIONS: usize = 2048;
 const PACKED: usize = 128 << 10;
-/// Output channels of a chunk: each chunk packs x anew, so as many as leave [`FEW`] chunks, or else the fewer.
+/// Output channels of a chunk. Each chunk packs x again, so the larger number is preferred if at least [`FEW`] chunks remain.
 pub(super) const OUTPUTS: [usize; 2] = [128, 64];
-/// Chunks that are just enough for some threads, and that keep many busy.
+/// The number of chunks that is sufficient for a few threads, and the number that slabs aim at.
 const FEW: usize = 4;
 const CHUNKS: usize = 8;
-/// Multiply-adds that a parallel chunk is worth.
+/// The least number of multiply-adds of a parallel chunk.
 const CHUNK_WORK: usize = 4 << 20;
 
 struct WeightGradient<'a, T> {
@@ -36,7 +36,7 @@ struct WeightGradient<'a, T> {
     output_block: usize,
     output_blocks: usize,
     slabs: usize,
-    /// Whether three taps in a row read three consecutive numbers.
+    /// Whether three consecutive taps read three consecutive elements.
     triples: bool,
 }
 
@@ -114,9 +114,9 @@ pub(super) fn backward_weights<T: Real>(
 }
 
 impl<T: Real> WeightGradient<'_, T> {
-    /// Fills a whole gradient for each slab.
+    /// Computes a full-size partial gradient for each slab.
     fn run(&self, slots: &mut [MaybeUninit<T>], chunks: usize, grain: usize) -> Result<()> {
-        // A chunk's channels are consecutive, but groups need not be whole blocks: parts are single channels.
+        // A chunk's channels are consecutive, but a group need not be a multiple of a block, so parts are single channels.
         let partition = Partition::new(slots, self.shape.group_inputs() * self.shape.taps());
         parallel_for(chunks * self.slabs, grain, |range| dispatch(Chunks { plan: self, range, partition: &partition }))
     }
@@ -138,7 +138,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
     }
 }
 
-/// Vectors of output channels that a tile is wide.
+/// The width of a tile in vectors of output channels.
 const VECTORS: usize = 2;
 
 impl<T: Real> Chunks<'_, T> {
@@ -152,12 +152,12 @@ impl<T: Real> Chunks<'_, T> {
         let outputs = plan.output_block.min(shape.group_outputs() - first_output);
         let (inputs, taps) = (shape.group_inputs(), shape.taps());
         let lanes = T::Vec::<S>::LANES;
-        // Output channels are handled in strips of a tile's width, the last one maybe a vector narrower.
+        // Output channels are processed in strips of a tile's width; the last strip may be one vector narrower.
         let padded = outputs.next_multiple_of(lanes);
         let pairs = inputs * taps;
         let scratch = |count: usize| or_give_up(Scratch::<T>::new("conv", count));
         let mut sums_scratch = scratch(pairs * padded);
-        // The first box writes them.
+        // Uninitialised: the first box overwrites the sums.
         let sums = sums_scratch.uninit().as_mut_ptr().cast::<T>();
         let channel_size = plan.reading.channel_size(plan.block);
         let box_positions: usize = plan.block.iter().product();
@@ -181,7 +181,7 @@ impl<T: Real> Chunks<'_, T> {
             let place = [place / (rows * columns), place / columns % rows, place % columns];
             let start: [usize; 3] = std::array::from_fn(|axis| place[axis] * plan.block[axis]);
             let size: [usize; 3] = std::array::from_fn(|axis| plan.block[axis].min(plan.positions[axis] - start[axis]));
-            // SAFETY: scratch was sized for a whole box; offsets and positions stay inside a packed channel.
+            // SAFETY: scratch has the size of a whole box; offsets and positions stay inside a packed channel.
             unsafe {
                 self.pack_dy::<S>(n, group * shape.group_outputs() + first_output, outputs, start, size, dy);
                 for first in (0..inputs).step_by(plan.channel_block) {
@@ -225,7 +225,7 @@ impl<T: Real> Chunks<'_, T> {
         for strip in (0..outputs).step_by(VECTORS * lanes) {
             let width = (padded - strip).min(VECTORS * lanes);
             let columns = width.min(outputs - strip);
-            // SAFETY: the sums of a strip, whose channels are these of `to`.
+            // SAFETY: `sums` holds the strip whose channels `to` receives.
             unsafe {
                 let to = to.as_mut_ptr().cast::<T>().add(strip * pairs);
                 transpose::<T::Vec<S>>(sums.add(strip * pairs), width, [pairs, columns], to, pairs);
@@ -233,7 +233,7 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Packs dy of a box: strips of channels, `to[strip][position][channel]`, with zeros for missing channels.
+    /// Packs dy of a box in strips of channels: `to[strip][position][channel]`, with zeros for padding channels.
     ///
     /// # Safety
     /// `to` has room for the padded channels of a whole box.
@@ -288,22 +288,22 @@ impl<T: Real> Chunks<'_, T> {
     }
 }
 
-/// A box of positions: packed x with its pitches, and packed dy.
+/// A box of positions: packed x with its pitches, and a strip of packed dy.
 struct Positions<T> {
     size: [usize; 3],
     pitch_y: usize,
     pitch_x: usize,
     x: *const T,
     dy: *const T,
-    /// Whether there are no sums yet.
+    /// Whether this is the first box, so that the sums are overwritten.
     first: bool,
 }
 
 impl<T: Real> Positions<T> {
-    /// Adds to `sums[pair][V vectors]` for all pairs: `G` consecutive ones from each offset.
+    /// Adds to `sums[pair][V vectors]` for all pairs, `G` consecutive pairs from each offset.
     ///
     /// # Safety
-    /// All places that positions and offsets reach are readable; `sums` has room for `G` pairs an offset.
+    /// All elements at a position plus an offset are readable; `sums` has room for `G` pairs for each offset.
     #[inline(always)]
     unsafe fn all<S: Simd, const G: usize, const V: usize>(&self, offsets: &[usize], sums: *mut T) {
         let pair = V * T::Vec::<S>::LANES;
@@ -311,7 +311,7 @@ impl<T: Real> Positions<T> {
         // SAFETY: the caller's promise; each call takes the next offsets and their sums.
         unsafe {
             if !S::TILES {
-                // One at a time, below.
+                // One offset at a time, below.
             } else if S::REGISTERS >= 32 {
                 if G == 3 {
                     while done + 4 <= offsets.len() {
@@ -341,7 +341,7 @@ impl<T: Real> Positions<T> {
         }
     }
 
-    /// The register tile: `P * G` pairs of a channel and a tap by `V` vectors of output channels.
+    /// The register tile: `P * G` (channel, tap) pairs by `V` vectors of output channels.
     ///
     /// # Safety
     /// As [`all`](Self::all), for the first `P` offsets.
@@ -383,8 +383,8 @@ impl<T: Real> Positions<T> {
     }
 }
 
-/// The gradient of the bias: the sum of dy over images and voxels. Rows of 4096 are summed in sixteen lanes, and these sums
-/// in f64.
+/// The gradient of the bias: the sum of dy over images and voxels. Runs of 4096 elements are summed in sixteen lanes, and
+/// their sums in f64.
 pub(super) fn backward_bias<T: Real>(shape: &ConvShape, dy: &[T], db: &mut [MaybeUninit<T>]) -> Result<()> {
     let voxels = shape.output_voxels();
     let grain = (CHUNK_WORK / 4 / (shape.batch * voxels).max(1)).max(1);

@@ -1,7 +1,7 @@
-//! Matrix multiplication on the CPU: packed operands, a register tile, and blocks that fit the caches.
+//! Matrix multiplication on the CPU: packed operands, a register tile, and blocks that fit into the caches.
 //!
-//! An output element is one chain of fused multiply-adds over k in sequence, from its starting value. So neither the
-//! blocking, nor the instruction set, nor the number of threads shows in the bits.
+//! An output element is one chain of FMAs over k, from its starting value. So its bits depend neither on the blocking, nor on
+//! the instruction set, nor on the number of threads.
 
 pub(crate) mod pack;
 pub(super) mod product;
@@ -17,7 +17,7 @@ use tomograd_core::{Error, Result, Scratch};
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemmShape {
-    /// How many products.
+    /// The number of products.
     pub batch: usize,
     /// The rows of the left matrix and of the result.
     pub m: usize,
@@ -27,11 +27,11 @@ pub struct GemmShape {
     pub k: usize,
 }
 
-/// A batch of matrices somewhere in a slice, with a stride for each axis: a transposed matrix swaps two of them, and a
+/// A batch of strided matrices in a slice, with a stride for each axis. A transposed matrix has its strides exchanged; a
 /// matrix that all products share has a batch stride of 0.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T> {
-    /// The numbers, from the first element on.
+    /// The elements, starting with the first.
     pub data: &'a [T],
     /// The distance between two matrices.
     pub batch_stride: usize,
@@ -42,12 +42,12 @@ pub struct View<'a, T> {
 }
 
 impl<'a, T: Copy> View<'a, T> {
-    /// Matrices of `rows` × `columns`, one after the other, rows contiguous.
+    /// A batch of `rows` × `columns` matrices, contiguous and row-major.
     pub fn contiguous(data: &'a [T], rows: usize, columns: usize) -> Self {
         View { data, batch_stride: rows.saturating_mul(columns), row_stride: columns, column_stride: 1 }
     }
 
-    /// The same matrix for every product.
+    /// The first matrix for every product of the batch.
     pub fn shared(self) -> Self {
         View { batch_stride: 0, ..self }
     }
@@ -57,7 +57,7 @@ impl<'a, T: Copy> View<'a, T> {
         View { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
 
-    /// One element, if the slice reaches that far.
+    /// An element, or `None` if it lies beyond the slice.
     pub fn get(&self, batch: usize, row: usize, column: usize) -> Option<T> {
         let [batch, row, column] = [(batch, self.batch_stride), (row, self.row_stride), (column, self.column_stride)]
             .map(|(i, s)| i.checked_mul(s));
@@ -83,15 +83,15 @@ impl<'a, T: Copy> View<'a, T> {
     }
 }
 
-/// What the sums start from.
+/// The starting value of the sums.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Start<'a, T> {
     /// Zero.
     #[default]
     Zero,
-    /// A number for each row of the result.
+    /// A value for each row of the result.
     Rows(&'a [T]),
-    /// A number for each column of the result.
+    /// A value for each column of the result.
     Columns(&'a [T]),
 }
 
@@ -138,7 +138,7 @@ pub fn gemm<T: Real>(
     run(shape, a, b, true, out)
 }
 
-/// `out[b] += a[b] · b[b]`: the sums start from what `out` holds.
+/// `out[b] += a[b] · b[b]`: the sums start from the values in `out`.
 ///
 /// # Errors
 /// As [`gemm`].
@@ -158,46 +158,46 @@ pub(super) fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, o
     Ok(())
 }
 
-/// How much of k is packed at a time.
+/// The length in k of a packed block.
 pub(super) const K_BLOCK: usize = 256;
-/// How many such blocks a tile takes at a time if the right matrix was packed beforehand. Its panels then stream from the
-/// L2 cache; those that a worker packs for itself, one block at a time, stay in the L1 cache.
+/// How many such blocks a tile processes at once if the right matrix was packed in advance. These long panels stream from the
+/// L2 cache; panels that a thread packs for itself, one block at a time, stay in the L1 cache.
 #[inline(always)]
 const fn long_k_blocks<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 4 } else { 2 }
 }
-/// About how many rows and columns of the output are a block: the rows' part of the left matrix fits the L2 cache.
+/// The approximate size of an output block: the part of the left matrix for its rows fits into the L2 cache.
 pub(super) const ROW_BLOCK: usize = 264;
 pub(super) const COLUMN_BLOCK: usize = 528;
-/// Multiply-adds that a parallel chunk is worth.
+/// The least number of multiply-adds of a parallel chunk.
 const CHUNK_WORK: usize = 4 << 20;
 
-/// Cuts `size` into equal blocks of at most about `most`, each a multiple of `unit`: a function of the shape alone.
+/// The block size that divides `size` into equal blocks of about `most` at most, each a multiple of `unit`.
 pub(crate) fn block_size(size: usize, most: usize, unit: usize) -> usize {
     size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
 }
 
-/// The blocks of a product, and where everything lies.
+/// The plan of a product: its blocks, and its packed operands.
 struct Product<'a, T> {
     shape: GemmShape,
     a: View<'a, T>,
     b: View<'a, T>,
-    /// The output's rows are this problem's columns.
+    /// Whether the transposed product is computed: the rows of the output are the columns of this product.
     swapped: bool,
     accumulate: bool,
     row_block: usize,
     column_block: usize,
-    /// The left matrices, packed beforehand: panels over all of k, `panel_stride` numbers each.
+    /// The left matrices if packed in advance: panels over all of k, one after the other.
     packed_a: Option<&'a [T]>,
     packed_b: PackedB<'a, T>,
 }
 
-/// The right matrices, packed beforehand: for each block of k, whole rows in panels as [`pack_block`] makes them, `k_block`
-/// long (the last rows of the last block are left out).
+/// The right matrices if packed in advance: for each block of k, whole rows in panels as [`pack_block`] makes them. All
+/// blocks have room for `k_block` steps of k; the last one may be filled only in part.
 struct PackedB<'a, T> {
     data: Option<&'a [MaybeUninit<T>]>,
     k_block: usize,
-    /// The columns, rounded up.
+    /// The number of columns, rounded up.
     columns: usize,
 }
 
@@ -211,7 +211,7 @@ fn run<T: Real>(
     if out.is_empty() || shape.k == 0 {
         return Ok(());
     }
-    // Vectors run along the columns: with few of them, the transposed product is the better one. The bits are the same.
+    // Vectors hold columns, so with few columns the transposed product is faster. The result is bitwise the same.
     let swapped = shape.n < 16 && shape.m > shape.n;
     let (shape, a, b) = if swapped {
         (GemmShape { m: shape.n, n: shape.m, ..shape }, b.transposed(), a.transposed())
@@ -224,8 +224,8 @@ fn run<T: Real>(
     let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
     let packed_b = PackedB { data: None, k_block: block_size(k, K_BLOCK, 1), columns: n.next_multiple_of(16) };
     let mut plan = Product { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None, packed_b };
-    // Several blocks of columns would each pack the left matrix again, and several blocks of rows the right one, and so would
-    // products that share one: then it's done once, beforehand.
+    // With several column blocks, each would pack the left matrix again, and with several row blocks the right one; the same
+    // holds for products that share a matrix. In these cases the matrix is packed once in advance.
     let grain = |numbers: usize| (CHUNK_WORK / 16 / numbers.max(1)).max(1);
     let (mut a_scratch, mut b_scratch);
     if columns > 1 || (a.batch_stride == 0 && batch > 1) {
@@ -262,7 +262,7 @@ fn run<T: Real>(
     Ok(())
 }
 
-/// Packs the left matrices, a part of `ROW_UNIT` rows at a time.
+/// Packs the left matrices, `ROW_UNIT` rows at a time.
 struct PackA<'a, T> {
     plan: &'a Product<'a, T>,
     range: std::ops::Range<usize>,
@@ -278,13 +278,14 @@ impl<T: Real> Kernel for PackA<'_, T> {
         for i in self.range {
             let (matrix, row) = (i / self.panels, i % self.panels * ROW_UNIT);
             let to = self.parts.block(i);
-            // SAFETY: the view was checked against the shape, and rows from `m` on aren't read; a part holds that many rows.
+            // SAFETY: the view was checked against the shape, and rows from `m` on aren't read; a part has room for that many
+            // rows.
             unsafe { pack_rows::<S, T>(a, matrix, row, shape.m, 0, shape.k, ROW_UNIT, to.as_mut_ptr().cast()) };
         }
     }
 }
 
-/// Packs the right matrices, a part of some rows at a time.
+/// Packs the right matrices, a block of k at a time.
 struct PackB<'a, T> {
     plan: &'a Product<'a, T>,
     range: std::ops::Range<usize>,
@@ -302,7 +303,8 @@ impl<T: Real> Kernel for PackB<'_, T> {
             let to = self.parts.block(i).as_mut_ptr().cast::<T>();
             for column in (0..shape.n).step_by(*column_block) {
                 let (rows, columns) = ((*k_block).min(shape.k - row), (*column_block).min(shape.n - column));
-                // SAFETY: the view was checked against the shape; a part holds `k_block` rows of the rounded-up columns.
+                // SAFETY: the view was checked against the shape; a part has room for `k_block` rows of the rounded-up
+                // columns.
                 unsafe {
                     let start = matrix * b.batch_stride + row * b.row_stride + column * b.column_stride;
                     let (start, to) = (b.data.as_ptr().add(start), to.add(column * k_block));
@@ -313,7 +315,7 @@ impl<T: Real> Kernel for PackB<'_, T> {
     }
 }
 
-/// Packs `rows` rows (or up to `m`) from `row` on, steps `from..to` of k, as panels one after the other.
+/// Packs `rows` rows from `row` on (none beyond `m`), steps `from..to` of k, as consecutive panels.
 ///
 /// # Safety
 /// The view holds rows up to `m` and k up to `to`; `out` has room for `rows` rounded up to panels.
@@ -332,7 +334,7 @@ unsafe fn pack_rows<S: Simd, T: Real>(
     let width = panel_rows::<S>();
     for first in (0..rows).step_by(width) {
         let count = m.saturating_sub(row + first).min(width);
-        // SAFETY: rows beyond `m` aren't read, and then the pointer isn't moved beyond the view either.
+        // SAFETY: rows beyond `m` aren't read, and for them the pointer stays at the start of the view.
         unsafe {
             let start = if count > 0 { matrix * a.batch_stride + (row + first) * a.row_stride } else { 0 };
             let start = a.data.as_ptr().add(start + if count > 0 { from * a.column_stride } else { 0 });
@@ -341,7 +343,7 @@ unsafe fn pack_rows<S: Simd, T: Real>(
     }
 }
 
-/// Computes some blocks of the output.
+/// Computes a range of output blocks.
 struct Blocks<'a, T> {
     plan: &'a Product<'a, T>,
     range: std::ops::Range<usize>,
@@ -364,12 +366,12 @@ impl<T: Real> Kernel for Blocks<'_, T> {
         let mut b_scratch =
             scratch(if packed_b.data.is_some() { 0 } else { column_block.next_multiple_of(width) * k_block });
         let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block * k_block });
-        // One tile will do for edges if all of k is one block.
+        // If all of k is one block, a single buffer tile is enough, for tiles at the edges.
         let waiting_panels = if k_block < k { row_block.div_ceil(height) * column_block.div_ceil(width) } else { 1 };
         let mut waiting_scratch = scratch(waiting_panels * height * width);
         let waiting = waiting_scratch.uninit().as_mut_ptr().cast::<T>();
         let own_b = b_scratch.uninit().as_mut_ptr().cast::<T>();
-        // The steps of panels of one, two and three vectors.
+        // The offsets of the steps of k in panels of one, two and three vectors.
         let step =
             |k: usize, width| k / packed_b.k_block * packed_b.k_block * packed_b.columns + k % packed_b.k_block * width;
         let steps: [Vec<usize>; 3] = std::array::from_fn(|i| (0..k_block).map(|k| step(k, (i + 1) * lanes)).collect());
@@ -383,12 +385,12 @@ impl<T: Real> Kernel for Blocks<'_, T> {
             let row_panels = if k_block < k { rows.div_ceil(height) } else { 0 };
             let (row_stride, column_stride) = if swapped { (1, out.stride()) } else { (out.stride(), 1) };
             let out = out.as_mut_ptr().cast::<T>();
-            // Few rows don't pay for packing the right matrix, if its rows can be read as they are.
+            // For few rows, packing the right matrix costs more than it saves if its rows can be read directly.
             let direct = packed_b.data.is_none() && rows <= 32 && k <= 256 && b.column_stride == 1;
             for from in (0..k).step_by(k_block) {
                 let steps_here = k_block.min(k - from);
-                // SAFETY: views were checked against the shape; scratch is as large as a block; tiles stay inside the block
-                // that the grid handed out, or go through a waiting tile.
+                // SAFETY: views were checked against the shape; scratch has the size of a block; tiles stay inside the block
+                // that the grid handed out, or are written to a buffer tile first.
                 unsafe {
                     let b_start = b
                         .data
@@ -407,7 +409,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                         let (row, column) = (b.row_stride, b.column_stride);
                         pack_block::<S, T>(start, row, column, steps_here, columns - whole, steps_here, own_b);
                     }
-                    // Where a block's packed columns begin, and how long its panels are.
+                    // The start of the block's packed columns, and the length of its panels in k.
                     let (packed_start, panel_steps) = match packed_b.data {
                         Some(packed) => {
                             let matrix = if b.batch_stride == 0 { 0 } else { batch };
@@ -442,8 +444,8 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                             let tile_rows = height.min(rows - row);
                             let a_start = a_start.add(row / height * a_panel);
                             let to = out.add(row * row_stride + column * column_stride);
-                            // Between blocks of k, sums wait in a tile of their own: rows of the output may lie a power of
-                            // two apart, which caches don't like.
+                            // Between blocks of k, the sums are kept in a contiguous buffer tile: output rows may be a power
+                            // of two apart, which leads to conflict misses in the caches.
                             let waiting = waiting.add(if row_panels > 0 {
                                 (panel * row_panels + row / height) * height * width
                             } else {

@@ -1,9 +1,9 @@
-//! Packing: operands in the order in which the register tile reads them.
+//! Packing: copies operands into the order in which the register tile reads them.
 
 use super::tile::{next_vectors, panel_rows};
 use crate::simd::{Real, Simd, Vector};
 
-/// Packs `rows` rows (at most a panel) of `k` numbers into `to[k][panel_rows]`; missing rows are zeros.
+/// Packs `rows` rows (at most a panel) of `k` elements into `to[k][panel_rows]`; missing rows become zeros.
 ///
 /// # Safety
 /// `from[i * row_stride + j * step]` is readable for all i < rows, j < k; `to` is writable for `k` panels.
@@ -33,7 +33,7 @@ pub(crate) unsafe fn pack_panel<S: Simd, T: Real>(
             return;
         }
         if rows == width {
-            // A constant width lets the copies of one step become a few wide instructions.
+            // With a constant width, the compiler turns the copies of one step into a few wide instructions.
             for j in done..k {
                 for i in 0..panel_rows::<S>() {
                     *to.add(j * panel_rows::<S>() + i) = *from.add(i * row_stride + j * step);
@@ -49,12 +49,12 @@ pub(crate) unsafe fn pack_panel<S: Simd, T: Real>(
     }
 }
 
-/// Packs a block of `k` rows of `columns` numbers into panels `to[panel][k][width]`, as wide as [`next_vectors`] says; columns
-/// beyond the last are zeros. Panels lie `panel_k` ≥ `k` rows apart.
+/// Packs a block of `k` rows of `columns` elements into panels `to[panel][k][width]`, whose width [`next_vectors`]
+/// determines. Columns beyond the last become zeros. A panel has room for `panel_k` ≥ `k` rows.
 ///
 /// # Safety
-/// `from[i * row_stride + j * column_stride]` is readable for i < k, j < columns; `to` is writable for
-/// `columns` rounded up to vectors times `panel_k` numbers.
+/// `from[i * row_stride + j * column_stride]` is readable for i < k, j < columns; `to` is writable for `columns` rounded up
+/// to vectors, times `panel_k`.
 #[inline(always)]
 pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
     from: *const T,
@@ -67,10 +67,10 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
 ) {
     let lanes = T::Vec::<S>::LANES;
     let panel = |first: usize| next_vectors::<S>((columns - first).div_ceil(lanes)) * lanes;
-    // SAFETY: by the caller's promise; the last panel is filled up with zeros inside its own room.
+    // SAFETY: by the caller's promise; the zeros of the last panel lie inside its own room.
     unsafe {
         if column_stride == 1 {
-            // Row by row: the rows may lie pages apart.
+            // Row by row, since the rows may be pages apart.
             for i in 0..k {
                 let from = from.add(i * row_stride);
                 let mut first = 0;
@@ -97,7 +97,7 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
             let count = width.min(columns - first);
             let to = to.add(first * panel_k);
             let from = from.add(first * column_stride);
-            // Blocks of 8 × 8: a cache line of each column gives its numbers while it is at hand.
+            // In blocks of 8 × 8, so that a cache line of each column is used completely while it is cached.
             for i in (0..k).step_by(8) {
                 for j in (0..width).step_by(8) {
                     let from = from.add(i * row_stride);

@@ -1,15 +1,15 @@
-//! Products of tensors: how their axes become the batches of strided matrices that the kernel takes.
+//! Products of tensors: maps their axes to batches of strided matrices for the kernel.
 
 use tomograd_core::{Result, Scratch, Tensor, TensorBuilder};
 
 use super::{GemmShape, Start, View, gemm, gemm_add};
 use crate::{parallel::PartialSlots, simd::Real};
 
-/// Steps of one segment of a long sum, and the most segments.
+/// The least number of steps of a segment of a long sum, and the largest number of segments.
 pub(in crate::matmul) const SEGMENT: usize = 512;
 const SEGMENTS: usize = 8;
 
-/// A batch axis of the product: its size, and the stride of either operand along it.
+/// A batch axis of a product: its size, and the stride of each operand along it.
 #[derive(Clone, Copy)]
 struct BatchAxis {
     size: usize,
@@ -17,12 +17,12 @@ struct BatchAxis {
     b: usize,
 }
 
-/// The elements from a tensor's first one on.
+/// The elements of the tensor's storage, from the tensor's first element on.
 fn elements<T: Real>(tensor: &Tensor) -> Result<&[T]> {
     Ok(&tensor.as_storage_slice::<T>()?[if tensor.count() == 0 { 0 } else { tensor.layout().offset() }..])
 }
 
-/// `x · weight` (+ `bias` for each column) for each row of x, (..., in).
+/// `x · weight` (+ `bias` for each column), for each row of x, (..., in).
 pub(in crate::matmul) fn rows_times<T: Real>(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let x = as_matrix(x)?;
     let batch = &x.shape()[..x.rank() - 2];
@@ -31,12 +31,12 @@ pub(in crate::matmul) fn rows_times<T: Real>(x: &Tensor, weight: &Tensor, bias: 
     product(&x, &weight.expand(&[batch, weight.shape()].concat())?, bias)
 }
 
-/// At least two axes.
+/// The tensor with at least two axes.
 fn as_matrix(x: &Tensor) -> Result<Tensor> {
     if x.rank() == 1 { x.unsqueeze(0) } else { Ok(x.clone()) }
 }
 
-/// `a · b` (+ `bias` for each column) of `(batch..., m, k)` and `(batch..., k, n)`, of which both have the same batch axes.
+/// `a · b` (+ `bias` for each column) of `(batch..., m, k)` and `(batch..., k, n)` with equal batch axes.
 pub(in crate::matmul) fn product<T: Real>(a: &Tensor, b: &Tensor, bias: Option<&[T]>) -> Result<Tensor> {
     let rank = a.rank() - 2;
     let (batch, k, n) = (&a.shape()[..rank], a.shape()[rank + 1], b.shape()[rank + 1]);
@@ -48,7 +48,7 @@ pub(in crate::matmul) fn product<T: Real>(a: &Tensor, b: &Tensor, bias: Option<&
         .map(|axis| BatchAxis { size: batch[axis], a: a.strides()[axis], b: b.strides()[axis] })
         .filter(|axis| axis.size != 1)
         .collect();
-    // Batches that share b are more rows of a, where a's rows lie evenly.
+    // A batch axis along which b is shared can be merged into the rows of a, if the rows stay evenly spaced.
     while let Some(&last) = axes.last()
         && (last.b == 0 && (m == 1 || last.a == m * a_rows))
     {
@@ -56,7 +56,7 @@ pub(in crate::matmul) fn product<T: Real>(a: &Tensor, b: &Tensor, bias: Option<&
         m *= last.size;
         axes.pop();
     }
-    // The rest is one batch axis for the kernel, and a loop over what doesn't lie evenly.
+    // The remaining axes are merged into one batch axis for the kernel where strides allow it; the others become a loop.
     let mut inner = axes.pop().unwrap_or(BatchAxis { size: 1, a: 0, b: 0 });
     while let Some(&last) = axes.last()
         && (last.a == inner.a * inner.size && last.b == inner.b * inner.size)
@@ -75,7 +75,7 @@ pub(in crate::matmul) fn product<T: Real>(a: &Tensor, b: &Tensor, bias: Option<&
             b_start += rest % axis.size * axis.b;
             rest /= axis.size;
         }
-        // A product without steps reads no element.
+        // With k = 0 no element is read.
         let from = |elements, start| if k == 0 { &[] } else { tail(elements, start) };
         let a_view = View {
             data: from(a_elements, a_start),
@@ -101,8 +101,8 @@ fn tail<T>(elements: &[T], start: usize) -> &[T] {
     &elements[start..]
 }
 
-/// `Σ_r a[r, i] b[r, j]` of `(rows..., p)` and `(rows..., q)`: the gradient of a matrix that all rows share, as (p, q). Many
-/// rows are summed in segments side by side, so that a small matrix occupies all threads too.
+/// `Σ_r a[r, i] b[r, j]` of `(rows..., p)` and `(rows..., q)`, as (p, q): the gradient of a matrix that all rows share. A sum
+/// over many rows is split into segments that run in parallel, so that a small matrix keeps all threads busy too.
 pub(in crate::matmul) fn outer_sum<T: Real>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (p, q) = (a.shape()[a.rank() - 1], b.shape()[b.rank() - 1]);
     let rows: usize = a.shape()[..a.rank() - 1].iter().product();

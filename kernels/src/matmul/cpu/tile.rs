@@ -1,17 +1,17 @@
-//! The register tile: the one inner loop of matrix multiplication and of dense convolution.
+//! The register tile (micro-kernel): the inner loop of matrix multiplication and of dense convolution.
 
 use crate::simd::{Real, Simd, Vector, prefetch_near};
 use std::ops::Range;
 
-/// How many rows a tile has, and a panel of packed rows.
+/// The number of rows of a tile and of a packed panel.
 #[inline(always)]
 pub(crate) const fn panel_rows<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 8 } else { 6 }
 }
 
-/// The rows of a panel, of so many rows that all panels have together: whole panels and the rest. Where one or two rows would
-/// be left over beside panels of six, the last two share theirs evenly, since a tile of two rows takes as long as one of four:
-/// it waits for its chains of additions.
+/// The rows of a panel, if the panels together have `rows` rows: full panels and a rest. With panels of six rows, a rest of
+/// one or two rows is avoided by sharing the rows of the last two panels more evenly: a tile of two rows takes as long as one
+/// of four, since it is limited by the latency of its FMA chains.
 #[inline(always)]
 pub(crate) fn rows_of_panel<S: Simd>(panel: usize, rows: usize) -> Range<usize> {
     let height = panel_rows::<S>();
@@ -21,41 +21,41 @@ pub(crate) fn rows_of_panel<S: Simd>(panel: usize, rows: usize) -> Range<usize> 
     start(panel)..if panel == last { rows } else { start(panel + 1) }
 }
 
-/// How many vectors wide a tile is: 8 × 3 are 24 accumulators of 32 registers, 6 × 2 are 12 of 16. (4 × 3 would use all 16,
-/// and the compiler then shuffles them about.)
+/// The width of a tile in vectors: 8 × 3 takes 24 of 32 registers for accumulators, 6 × 2 takes 12 of 16. (4 × 3 would need
+/// all 16 registers in its inner loop, and compilers then move values between registers.)
 #[inline(always)]
 pub(crate) const fn tile_vectors<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 3 } else { 2 }
 }
 
-/// How many vectors wide the next tile is when there are `left` vectors to go: as many as there can be, but rather two and
-/// two than three and one.
+/// The width in vectors of the next tile if `left` vectors are left: the largest possible, except that four are divided into
+/// two and two rather than three and one.
 #[inline(always)]
 pub(crate) fn next_vectors<S: Simd>(left: usize) -> usize {
     if left == 4 { 2 } else { left.min(tile_vectors::<S>()) }
 }
 
-/// A number of rows that is whole panels for every instruction set.
+/// A number of rows that is a whole number of panels for every instruction set.
 pub(crate) const ROW_UNIT: usize = 24;
 
-/// How many columns a tile has.
+/// The number of columns of a tile.
 #[inline(always)]
 pub(crate) fn tile_columns<S: Simd, T: Real>() -> usize {
     tile_vectors::<S>() * T::Vec::<S>::LANES
 }
 
-/// How many steps ahead a panel that streams is asked for. (With half as many registers there are half as many sums to a
-/// step, and no time for it.)
+/// How many steps ahead a streaming panel is prefetched. (With 16 registers it isn't: a step then has half as many FMAs, too
+/// few to hide the prefetch instructions.)
 const AHEAD: usize = 8;
 
-/// Rows at a distance.
+/// Rows at a constant distance.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<T> {
     pub first: *mut T,
     pub stride: usize,
 }
 
-/// The left operand of a tile: number (i, k) lies at `first[i * row + k * step]`.
+/// The left operand of a tile: element (i, k) is at `first[i * row + k * step]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left<T> {
     pub first: *const T,
@@ -70,25 +70,25 @@ impl<T> Left<T> {
         Left { first, row: 1, step: panel_rows::<S>() }
     }
 
-    /// From step `k` on.
+    /// The operand from step `k` on.
     #[inline(always)]
     pub fn from(self, k: usize) -> Self {
         Left { first: self.first.wrapping_add(k * self.step), ..self }
     }
 }
 
-/// Computes a tile of `rows` rows (at most a panel's) and `vectors` vectors: what it starts from, plus, in sequence over k, the
-/// products of a column of `a` and a row of `b`:
+/// Computes a tile of `rows` rows (at most a panel's) and `vectors` vectors: the starting values plus, in sequence over k,
+/// the products of a column of `a` and a row of `b`:
 ///
 /// `c[i, j] = start[i, j] + Σ_k a[i, k] * b[offsets[k] + j]`
 ///
-/// Each element is one chain of fused multiply-adds, from zero or from where it starts, so its bits don't depend on the
-/// size of a tile or on where the range of k was cut. The number of rows is rounded up, see [`rounded_rows`]. If `a`
-/// and `b` are packed and stream from a far cache (`STREAMING`), they are asked for some steps ahead, and so is `c`.
+/// Each element is one chain of FMAs from zero or its starting value, so its bits depend neither on the size of the tile nor
+/// on where the range of k was split. The number of rows is rounded up, see [`rounded_rows`]. If `a` and `b` are packed and
+/// stream from the L2 cache or beyond (`STREAMING`), they are prefetched some steps ahead, and so is `c`.
 ///
 /// # Safety
-/// `a` is readable for the rounded-up rows of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c` writable
-/// (and `start`, which may be the same, readable) for the rounded-up rows of `vectors` vectors.
+/// `a` is readable for the rounded-up rows of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c`
+/// writable (and `start`, which may be equal to `c`, readable) for the rounded-up rows of `vectors` vectors.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     rows: usize,
@@ -117,7 +117,7 @@ pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     }
     macro_rules! sized {
         ($rows:literal) => {
-            // SAFETY: the caller's promise is the same.
+            // SAFETY: as the caller's promise for `tile`.
             unsafe {
                 match vectors {
                     3 if S::REGISTERS >= 32 => fixed::<S, T, STREAMING, $rows, 3>(a, b, offsets, start, c),
@@ -140,13 +140,13 @@ pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     }
 }
 
-/// The number of rows that [`tile`] computes when asked for `rows`.
+/// The number of rows that [`tile`] computes for `rows` rows.
 #[inline(always)]
 pub(crate) fn rounded_rows<S: Simd>(rows: usize) -> usize {
     if rows > 4 { panel_rows::<S>() } else { rows.next_power_of_two() }
 }
 
-/// [`tile`] of a size known at compile time, so that the accumulators stay in registers.
+/// [`tile`] with a size that is known at compile time, so that the accumulators stay in registers.
 #[inline(always)]
 unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V: usize>(
     mut a: Left<T>,
@@ -157,7 +157,7 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
 ) {
     let lanes = T::Vec::<S>::LANES;
     let mut sums = [[T::Vec::<S>::zero(); V]; R];
-    // SAFETY: by the caller's promise every access lies inside what `a`, `b` and `c` may be used for.
+    // SAFETY: by the caller's promise, every access is inside `a`, `b`, `start` or `c`.
     unsafe {
         if let Some(start) = start {
             for (i, row) in sums.iter_mut().enumerate() {
@@ -166,7 +166,7 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
                 }
             }
         }
-        // The output's rows are asked for one after the other meanwhile: all at once they would hold up the loads.
+        // The rows of the output are prefetched one at a time during the loop: all at once they would delay the loads.
         let part = if STREAMING { offsets.len().div_ceil(R) } else { offsets.len() }.max(1);
         for (i, offsets) in offsets.chunks(part).enumerate() {
             for j in 0..if STREAMING { V } else { 0 } {

@@ -1,4 +1,4 @@
-//! A norm on the CPU: moments, joined in a fixed order into statistics, and passes over memory with them.
+//! Norms on the CPU: moments are combined in a fixed order into statistics, which are then applied to the data.
 
 mod rows;
 pub(super) mod scaling;
@@ -12,7 +12,7 @@ use crate::{Context, Forward, Saved, op::with_real, simd::Real};
 use scaling::Scaling;
 
 impl Norm {
-    /// Inputs `first` and `first + 1` of (C) numbers as f64, where `all` starts after x.
+    /// Inputs `first` and `first + 1` of shape (C), as f64; `all` are the inputs after x.
     fn pair(all: &[&Tensor], first: usize) -> Result<[Vec<f64>; 2]> {
         Ok([all[first].to_vec_f64()?, all[first + 1].to_vec_f64()?])
     }
@@ -22,7 +22,7 @@ impl Norm {
         if self.affine { Self::pair(rest, 0) } else { Ok([vec![1.0; channels], vec![0.0; channels]]) }
     }
 
-    /// With given statistics: center, scale and shift of each channel, if that is all that there is to it.
+    /// For given statistics: center, scale and shift of each channel, or `None` if a channel needs a `power` too.
     pub(crate) fn folded<T: Real>(&self, rest: &[&Tensor], channels: usize) -> Result<Option<[Vec<T>; 3]>> {
         let affine = self.affine_values(rest, channels)?;
         let mut numbers = [const { Vec::new() }; 3];
@@ -38,14 +38,14 @@ impl Norm {
         Ok(Some(numbers))
     }
 
-    /// The scaling of each channel with given statistics.
+    /// The scaling of each channel for given statistics.
     fn given(&self, rest: &[&Tensor]) -> Result<Vec<Scaling>> {
         let [mean, variance] = Self::pair(rest, 2 * usize::from(self.affine))?;
         let scaling = |(mean, variance)| Scaling::given(mean, variance, self.epsilon);
         Ok(mean.into_iter().zip(variance).map(scaling).collect())
     }
 
-    /// The moments of each set, joined in the order of images and channels.
+    /// The moments of each set, combined in the order of images and channels.
     fn joined(&self, moments: &[Moments], batch: usize, channels: usize) -> Vec<Moments> {
         let mut sets = vec![Moments::default(); self.set_count(batch, channels)];
         for n in 0..batch {
@@ -57,9 +57,9 @@ impl Norm {
         sets
     }
 
-    /// The forward run; `moments` of each (image, channel) are taken here when they aren't known. `inputs` are moved in, so
-    /// that in inference y can take x's memory. The state is x and the statistics (3, sets): mean, what its
-    /// rounding lost, and √(variance + ε).
+    /// The forward pass. `moments` of each (image, channel) are computed here if they aren't given. `inputs` are taken by
+    /// value, so that in inference y can reuse x's memory. The state is x and the statistics (3, sets): the mean, its
+    /// rounding error, and √(variance + ε).
     pub(crate) fn forward_with(
         &self,
         context: &Context,
@@ -114,11 +114,11 @@ impl Norm {
         })
     }
 
-    /// The scaling of each set of x's rows; moments that aren't numbers, as squares overflowed, become what they should be.
+    /// The scaling of each set of x's rows. Moments that aren't finite because squares overflowed are recomputed.
     fn scalings_of<T: Real>(&self, sets: &mut [Moments], x: &[T], batch: usize, channels: usize) -> Vec<Scaling> {
         let length = x.len().checked_div(batch * channels).unwrap_or(0);
         let scaling = |(number, set)| {
-            // The set's (image, channel) pairs: `set_of` backwards.
+            // The (image, channel) pairs of the set: the inverse of `set_of`.
             let (pairs, step) = match self.statistics {
                 Statistics::Instance => (number..number + 1, 1),
                 Statistics::Group(groups) => (number * (channels / groups)..(number + 1) * (channels / groups), 1),
@@ -129,7 +129,7 @@ impl Norm {
         sets.iter_mut().enumerate().map(scaling).collect()
     }
 
-    /// The scaling of each (image, channel), from those of the sets that the state holds.
+    /// The scaling of each (image, channel), from the statistics of the sets in the state.
     fn scalings(&self, state: &Tensor, batch: usize, channels: usize) -> Result<Vec<Scaling>> {
         let statistics = state.as_slice::<f64>()?;
         let sets = statistics.len() / 3;
@@ -154,7 +154,7 @@ impl Norm {
             return Ok(results);
         }
         let x = saved.input(0)?.contiguous()?;
-        // Taken out, so that dx can have its memory.
+        // Taken out of `gradients`, so that dx can reuse its memory.
         let dy = match gradients[0].take() {
             Some(dy) => dy.contiguous()?,
             None => Tensor::zeros(x.shape(), x.dtype(), x.device())?,
@@ -164,7 +164,7 @@ impl Norm {
         let affine = self.affine_values(&rest, channels)?;
         let scalings = self.scalings(saved.state(0)?, batch, channels)?;
         with_real!("norm", x.dtype(), T => {
-            // Of each (image, channel): Σ g and Σ g x̂, g being the gradient before the activation.
+            // For each (image, channel): Σ g and Σ g x̂, where g is the gradient before the activation.
             let sums = rows::backward_sums::<T>(&x, &dy, &scalings, &affine, self.activation)?;
             let mut sets = vec![[0.0; 2]; self.set_count(batch, channels)];
             let mut by_channel = vec![[0.0; 2]; channels];
@@ -177,7 +177,7 @@ impl Norm {
             }
             if needed[0] {
                 let values = x.count() / sets.len().max(1);
-                // Batch mean and variance are outputs too; their gradients reach every value of the channel.
+                // The batch mean and variance are outputs too; their gradients contribute to every element of the channel.
                 let extra = |output: usize| -> Result<Vec<f64>> {
                     match gradients.get(output).and_then(Option::as_ref) {
                         Some(gradient) => gradient.to_vec_f64(),
@@ -193,7 +193,7 @@ impl Norm {
                         }
                         let (channel, deviation) = (i % channels, scalings[i].deviation);
                         let sums = sets[self.set_of(i / channels, channel, channels)];
-                        // Of 1 and of x̂.
+                        // The coefficients of 1 and of x̂ in dx.
                         let mut through = sums.map(|sum| -sum / (deviation * count));
                         if self.statistics == Statistics::Batch {
                             through[0] += of_mean[channel] / count;
@@ -224,7 +224,7 @@ impl Norm {
                         .collect();
                     Tensor::from_slice(&values, &[channels], x.device())
                 };
-                // ∂/∂mean = −γ Σ g / d; ∂/∂variance = −½ γ Σ g x̂ / d², d being the deviation.
+                // ∂/∂mean = −γ Σ g / d; ∂/∂variance = −½ γ Σ g x̂ / d², where d is the deviation.
                 results[first] = needed[first].then(|| given(1, 0, -1.0)).transpose()?;
                 results[first + 1] = needed[first + 1].then(|| given(2, 1, -0.5)).transpose()?;
             }
@@ -232,7 +232,7 @@ impl Norm {
         })
     }
 
-    /// The output again.
+    /// Recomputes the output.
     pub(super) fn again(&self, saved: &Saved) -> Result<Tensor> {
         let x = saved.input(0)?.contiguous()?;
         let (batch, channels) = (x.shape()[0], x.shape()[1]);

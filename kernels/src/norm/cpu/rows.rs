@@ -1,4 +1,4 @@
-//! The passes of a norm over memory: one channel of one image after the other, in blocks of fixed length.
+//! The passes of a norm over memory: one row (a channel of an image) after the other, in blocks of fixed length.
 
 use std::mem::MaybeUninit;
 
@@ -12,19 +12,19 @@ use crate::{
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch},
 };
 
-/// Elements summed in lanes of their own type before the sum goes on in f64: keeps f32 sums exact to about 2⁸ ε.
+/// Elements summed in lanes of their own type before their sum is added in f64; bounds the error of f32 sums to about 2⁸ ε.
 const BLOCK: usize = 4096;
 /// Elements of a parallel chunk.
 const GRAIN: usize = 1 << 16;
 
-/// (image, channel) pairs, elements of one, and pairs of a chunk.
+/// The number of (image, channel) pairs, the elements of a pair, and the pairs of a parallel chunk.
 fn rows(x: &Tensor) -> (usize, usize, usize) {
     let pairs = x.shape()[0] * x.shape()[1];
     let length: usize = x.shape()[2..].iter().product();
     (pairs, length, (GRAIN / length.max(1)).max(1))
 }
 
-/// An activation that kernels are specialised for.
+/// An activation for which kernels are specialised at compile time.
 trait Activate: Copy + Send + Sync {
     fn value<V: Vector>(self, x: V) -> V;
     fn derivative<V: Vector>(self, x: V) -> V;
@@ -83,7 +83,7 @@ impl Activate for Function {
     }
 }
 
-/// Runs `$body` with `$activate` of the type that the activation is specialised as.
+/// Runs `$body` with `$activate` as a value of the type for which kernels of the activation are specialised.
 macro_rules! specialised {
     ($activation:expr, $activate:ident => $body:expr) => {
         match $activation {
@@ -116,7 +116,7 @@ impl<T: Real> Kernel for RowMoments<'_, T> {
     }
 }
 
-/// The moments of some rows of one length, whose sums don't wait for each other.
+/// The moments of `R` rows of equal length. Their sums are independent, which hides the latency of additions.
 #[inline(always)]
 pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]; R]) -> [Moments; R] {
     let mut moments = [Moments::default(); R];
@@ -124,8 +124,8 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
     for from in (0..length).step_by(BLOCK) {
         let blocks = rows.map(|row| &row[from..length.min(from + BLOCK)]);
         let count = blocks[0].len() as f64;
-        // Sums of distances, the first time from the first number: next to a large mean, sums of the numbers themselves
-        // would lose the spread.
+        // All sums are of differences, in the first pass from the first element: sums of the elements themselves would lose
+        // the variance beside a large mean.
         let mut centers = blocks.map(|block| block[0]);
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
         distances::<S, T, R>(
@@ -137,7 +137,7 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
         for (center, sum) in centers.iter_mut().zip(sums) {
             *center = T::from_f64(center.to_f64() + sum.horizontal_sum().to_f64() / count);
         }
-        // From the mean, as rounded: their sum gives what rounding lost.
+        // The second pass takes differences from the rounded mean; their sum corrects its rounding error.
         let mut sums = [Lanes16::<T::Vec<S>>::zero(); R];
         let mut squares = sums;
         distances::<S, T, R>(
@@ -157,9 +157,9 @@ pub(in crate::norm) fn row_moments<S: Simd, T: Real, const R: usize>(rows: [&[T]
     moments
 }
 
-/// Takes the distances of blocks of one length from a center each, sixteen of one block after sixteen of another.
+/// Calls `take` with the differences of each block from its center, sixteen elements of one block, then of the next.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // Of several rows at once, whose numbers have the same place.
+#[allow(clippy::needless_range_loop)] // One index for several rows.
 fn distances<S: Simd, T: Real, const R: usize>(
     blocks: [&[T]; R],
     centers: [T; R],
@@ -174,7 +174,7 @@ fn distances<S: Simd, T: Real, const R: usize>(
     }
     if 16 * whole < blocks[0].len() {
         for r in 0..R {
-            // What fills a short row up lies at the center.
+            // Missing lanes are filled with the center, so that their difference is 0.
             let rest = Lanes16::load_partial(&blocks[r][16 * whole..], centers[r]);
             take(r, rest.sub(Lanes16::splat(centers[r])));
         }
@@ -196,7 +196,8 @@ pub(super) fn moments<T: Real>(x: &Tensor) -> Result<Vec<Moments>> {
     Ok(moments)
 }
 
-/// Where a row is read and where its result is written; both are one when `x` is `None`: then y holds x.
+/// The addresses from which a row is read and to which its result is written. They are equal if `x` is `None`: then y holds
+/// x.
 fn source_and_target<T>(x: Option<&[T]>, y: &mut [MaybeUninit<T>]) -> (*const T, *mut T) {
     let to = y.as_mut_ptr().cast::<T>();
     let from = x.map_or(to.cast_const(), |x| {
@@ -226,7 +227,7 @@ impl<T: Real, A: Activate> Kernel for ApplyRow<'_, T, A> {
         let line = Line::<T::Vec<S>>::splat(self.line);
         let mut i = 0;
         while i + lanes <= count {
-            // SAFETY: i + lanes elements exist in both rows; in place, each vector is read before it is written.
+            // SAFETY: both rows have i + lanes elements; in place, each vector is read before it is written.
             unsafe {
                 let x = T::Vec::<S>::load_ptr(from.add(i));
                 self.activate.value(line.value(x)).store_ptr(to.add(i));
@@ -234,7 +235,7 @@ impl<T: Real, A: Activate> Kernel for ApplyRow<'_, T, A> {
             i += lanes;
         }
         if i < count {
-            // SAFETY: count - i elements are left in both rows.
+            // SAFETY: both rows have count - i elements left.
             unsafe {
                 let x = T::Vec::<S>::load_partial_ptr(from.add(i), count - i);
                 self.activate.value(line.value(x)).store_partial_ptr(to.add(i), count - i);
@@ -263,7 +264,7 @@ fn apply_rows<T: Real>(
     Ok(())
 }
 
-/// y in memory of its own.
+/// y in newly allocated memory.
 pub(super) fn apply<T: Real>(
     x: &Tensor,
     scalings: &[Scaling],
@@ -272,11 +273,11 @@ pub(super) fn apply<T: Real>(
 ) -> Result<Tensor> {
     let mut builder = TensorBuilder::<T>::new("norm", x.shape(), x.device())?;
     apply_rows(Some(x.as_slice::<T>()?), builder.uninit()?, rows(x), scalings, affine, activation)?;
-    // SAFETY: every pair's row is written wholly.
+    // SAFETY: the row of every pair was written completely.
     Ok(unsafe { builder.assume_init() })
 }
 
-/// y in x's memory, when nobody else uses that.
+/// y in x's memory if no other tensor uses that, otherwise in new memory.
 pub(super) fn apply_in_place<T: Real>(
     mut x: Tensor,
     scalings: &[Scaling],
@@ -312,7 +313,7 @@ impl<T: Real, A: Activate> Kernel for SumsRow<'_, T, A> {
         for (x, dy) in self.x.chunks(BLOCK).zip(self.dy.chunks(BLOCK)) {
             let (mut plain, mut weighted) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
             for (x, dy) in x.chunks(16).zip(dy.chunks(16)) {
-                // Short rows are filled up with a gradient of zero, and the mean: there every derivative is a number.
+                // Missing lanes get a gradient of zero, and the mean as x, where every derivative is finite.
                 let (x, dy) = (Lanes16::load_partial(x, mean), Lanes16::load_partial(dy, T::ZERO));
                 let distance = x.mul_add(line.power, line.center);
                 let g = dy.mul(derivative(self.activate, distance.mul_add(line.scale, line.shift)));
@@ -335,7 +336,7 @@ fn derivative<V: Vector, A: Activate>(activate: A, x: Lanes16<V>) -> Lanes16<V> 
     )
 }
 
-/// Of each (image, channel): Σ g and Σ g x̂, where g = dy · activation'(γ x̂ + β).
+/// For each (image, channel): Σ g and Σ g x̂, where g = dy · activation'(γ x̂ + β).
 pub(super) fn backward_sums<T: Real>(
     x: &Tensor,
     dy: &Tensor,
@@ -360,7 +361,8 @@ pub(super) fn backward_sums<T: Real>(
     Ok(sums)
 }
 
-/// dx = factor · g + slope · (x · power + center) + constant over a row; the last two are what goes through mean and variance.
+/// dx = factor · g + slope · (x · power + center) + constant for a row. The last two terms are the gradient through mean and
+/// variance.
 struct DataRow<'a, T, A> {
     x: &'a [T],
     /// `None`: dx holds dy.
@@ -387,7 +389,7 @@ impl<T: Real, A: Activate> Kernel for DataRow<'_, T, A> {
         for (part, x) in self.x.chunks(lanes).enumerate() {
             let (i, count) = (part * lanes, x.len());
             let x = T::Vec::<S>::load_partial(x);
-            // SAFETY: i + count elements exist in all rows; in place, each vector is read before it is written.
+            // SAFETY: all rows have i + count elements; in place, each vector is read before it is written.
             unsafe {
                 let dy = T::Vec::<S>::load_partial_ptr(from.add(i), count);
                 let distance = line.distance(x);
@@ -399,8 +401,8 @@ impl<T: Real, A: Activate> Kernel for DataRow<'_, T, A> {
     }
 }
 
-/// dx = γ g / deviation + `through[1]` x̂ + `through[0]`, `through` being given for each pair. dx takes dy's memory when nobody
-/// else uses that.
+/// dx = γ g / deviation + `through[1]` x̂ + `through[0]`, with `through` for each pair. dx reuses dy's memory if no other
+/// tensor uses that.
 pub(super) fn backward_data<T: Real>(
     x: &Tensor,
     mut dy: Tensor,
@@ -441,6 +443,6 @@ pub(super) fn backward_data<T: Real>(
     }
     let mut builder = TensorBuilder::<T>::new("norm", x.shape(), x.device())?;
     write(Some(dy.as_slice::<T>()?), builder.uninit()?)?;
-    // SAFETY: every pair's row is written wholly.
+    // SAFETY: the row of every pair was written completely.
     Ok(unsafe { builder.assume_init() })
 }

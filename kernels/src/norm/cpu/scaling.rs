@@ -1,28 +1,28 @@
-//! How a set is normalised: its mean in two parts, its deviation, and the line that kernels compute from them.
+//! The scaling of a set: its mean as a sum of two numbers, its deviation, and the linear function that kernels evaluate.
 //!
-//! A mean of one number of T is off by up to half of its last place, which may be more than the deviation of what lies
-//! around it. So the kernels subtract the mean's high part, which is exact near the mean, and the rest of the mean goes into
-//! a shift that is no larger than β and γ.
+//! A mean that is rounded to T has an error of up to half an ulp, which may exceed the deviation of the data. So kernels
+//! subtract only the rounded mean (the high part), a difference that is exact near the mean; the rest of the mean becomes
+//! part of a shift that is no larger than β and γ.
 
 use crate::{
     norm::Moments,
     simd::{Lanes16, Real, Vector},
 };
 
-/// Mean and √(variance + ε) of a set.
+/// The mean and √(variance + ε) of a set.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::norm) struct Scaling {
-    /// The mean, `rest` being what its rounding lost.
+    /// The mean, as the sum of `mean` and its rounding error `rest`.
     pub mean: f64,
     pub rest: f64,
     /// √(variance + ε).
     pub deviation: f64,
 }
 
-/// (x − mean) / deviation · γ + β as kernels compute it: (x · power + center) · scale + shift.
+/// (x − mean) / deviation · γ + β in the form that kernels evaluate: (x · power + center) · scale + shift.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::norm) struct Line<T> {
-    /// A power of two: 1, unless the deviation is so large or small that its square would leave T.
+    /// A power of two; 1 unless the deviation is so large or small that its square would overflow or underflow in T.
     pub power: T,
     /// −power · the mean's high part.
     pub center: T,
@@ -31,12 +31,12 @@ pub(in crate::norm) struct Line<T> {
 }
 
 impl<T: Real> Line<T> {
-    /// The mean's high part, whose distance is exactly 0: what fills short rows up.
+    /// The mean's high part. Its difference from the mean is exactly 0, so it is used for missing lanes of short rows.
     pub fn mean(&self) -> T {
         T::from_f64(-self.center.to_f64() / self.power.to_f64())
     }
 
-    /// The same line in each of sixteen lanes.
+    /// The same function in each of sixteen lanes.
     #[inline(always)]
     pub fn lanes<V: Vector<Elem = T>>(self) -> Line<Lanes16<V>> {
         Line {
@@ -49,7 +49,7 @@ impl<T: Real> Line<T> {
 }
 
 impl<V: Vector> Line<V> {
-    /// The same line in every lane.
+    /// The same function in every lane.
     #[inline(always)]
     pub fn splat(line: Line<V::Elem>) -> Self {
         Line {
@@ -66,14 +66,14 @@ impl<V: Vector> Line<V> {
         x.mul_add(self.power, self.center)
     }
 
-    /// The line at x.
+    /// The value of the function at x.
     #[inline(always)]
     pub fn value(&self, x: V) -> V {
         self.distance(x).mul_add(self.scale, self.shift)
     }
 }
 
-/// The largest power of two that isn't greater than a positive finite number, as its exponent.
+/// The exponent of the largest power of two that isn't greater than a positive finite number.
 fn exponent(value: f64) -> i32 {
     (value.to_bits() >> 52 & 0x7ff) as i32 - 1023
 }
@@ -83,13 +83,13 @@ fn power_of_two(exponent: i32) -> f64 {
 }
 
 impl Scaling {
-    /// Those of given statistics.
+    /// The scaling for given statistics.
     pub fn given(mean: f64, variance: f64, epsilon: f64) -> Self {
         Self { mean, rest: 0.0, deviation: (variance + epsilon).sqrt() }
     }
 
-    /// Those of a set of `rows` with these moments. Where squares of T overflowed, or were too small for it, the moments are
-    /// taken once more.
+    /// The scaling of a set of `rows` with these moments. If squares overflowed or underflowed in T, the moments are
+    /// recomputed.
     #[inline]
     pub fn of<'a, T: Real>(moments: &mut Moments, epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Self {
         let variance = moments.squares / moments.count.max(1.0);
@@ -100,9 +100,10 @@ impl Scaling {
         careful(moments, epsilon, rows)
     }
 
-    /// Power of two by which distances from the mean are multiplied before anything else.
+    /// The power of two by which differences from the mean are multiplied first.
     fn power<T: Real>(&self) -> f64 {
-        // Between these, 1 / deviation and its products with γ, and the distances, are far from the ends of T.
+        // Within these exponents, 1 / deviation, its products with γ, and the differences neither overflow nor underflow in
+        // T.
         let far = T::EXPONENT_BIAS as i32 / 2;
         let exponent = exponent(self.deviation);
         if self.deviation == 0.0 || !self.deviation.is_finite() || exponent.abs() <= far {
@@ -112,13 +113,13 @@ impl Scaling {
         power_of_two(-exponent.clamp(-most, most))
     }
 
-    /// The line, γ and β being `affine`.
+    /// The linear function with γ and β from `affine`.
     #[inline]
     pub fn line<T: Real>(&self, affine: [f64; 2]) -> Line<T> {
         let power = self.power::<T>();
         let high = T::from_f64(self.mean).to_f64();
         let scale = T::from_f64(affine[0] / (self.deviation * power));
-        // With the rounded scale, so that x = mean gives β.
+        // The rounded scale is used here, so that x = mean gives β.
         let low = ((self.mean - high) + self.rest) * power;
         Line {
             power: T::from_f64(power),
@@ -128,8 +129,8 @@ impl Scaling {
         }
     }
 
-    /// What a sum of products with power · (x − the mean's high part) is multiplied by, and what is added for each unit of
-    /// the other factor, to give that of products with x̂: x̂ = (power · (x − high) − low) / (power · deviation).
+    /// The coefficients that turn Σ g · power · (x − high) and Σ g into Σ g x̂, where high is the mean's high part and
+    /// x̂ = (power · (x − high) − low) / (power · deviation).
     pub fn normaliser<T: Real>(&self) -> [f64; 2] {
         let power = self.power::<T>();
         let low = (self.mean - T::from_f64(self.mean).to_f64()) + self.rest;
@@ -137,7 +138,7 @@ impl Scaling {
     }
 }
 
-/// [`Scaling::of`] for numbers of any size, in f64, multiplied by a power of two so that they are at most 2.
+/// [`Scaling::of`] for values of any magnitude, in f64, multiplied by a power of two so that they are at most 2.
 #[cold]
 #[inline(never)]
 fn careful<'a, T: Real>(moments: &mut Moments, epsilon: f64, rows: impl Iterator<Item = &'a [T]> + Clone) -> Scaling {
@@ -151,7 +152,7 @@ fn careful<'a, T: Real>(moments: &mut Moments, epsilon: f64, rows: impl Iterator
         }
         largest = largest.max(x.abs());
     }
-    // Half the range of exponents, so that the square of the power is a number too.
+    // Clamped to half the range of exponents, so that the square of the power is finite too.
     let power = if largest == 0.0 { 1.0 } else { power_of_two(-exponent(largest).clamp(-500, 500)) };
     let start = values().next().unwrap_or(0.0) * power;
     let distance = |x: f64| x * power - start;

@@ -1,4 +1,4 @@
-//! Layer norm on the CPU: row after row, each read from memory once.
+//! Layer norm on the CPU: row by row; each row is read from memory once.
 
 use std::mem::MaybeUninit;
 
@@ -23,7 +23,7 @@ fn grain(length: usize) -> usize {
     (GRAIN / length.max(1)).max(1)
 }
 
-/// Numbers kept of each row: those of the [`Line`] that gives x̂.
+/// The number of values saved for each row: the fields of the [`Line`] that gives x̂.
 pub(super) const KEPT: usize = 4;
 
 fn kept<T: Real>(line: Line<T>) -> [T; KEPT] {
@@ -34,7 +34,7 @@ fn line_of<T: Copy>([power, center, scale, shift]: [T; KEPT]) -> Line<T> {
     Line { power, center, scale, shift }
 }
 
-/// y, and what is kept of each row (rows, 4), which is taken from `known` where it is known.
+/// y and the values saved for each row, (rows, 4). The latter are copied from `known` if that is given.
 pub(super) fn forward<T: Real>(
     x: &Tensor,
     length: usize,
@@ -83,7 +83,7 @@ impl<T: Real> Kernel for ForwardRows<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(mut self, _: S) {
         let rows = self.statistics.len() / KEPT;
-        // As many rows together as there are registers for their sums.
+        // As many rows at a time as there are registers for their sums.
         let together = if S::REGISTERS >= 32 { 4 } else { 2 };
         let mut row = 0;
         while row < rows {
@@ -97,7 +97,7 @@ impl<T: Real> Kernel for ForwardRows<'_, T> {
 }
 
 impl<T: Real> ForwardRows<'_, T> {
-    /// `R` rows from `first` on. Gives `R`.
+    /// Processes `R` rows from `first` on and returns `R`.
     #[inline(always)]
     fn rows<S: Simd, const R: usize>(&mut self, first: usize) -> usize {
         let row = |r: usize| (first + r) * self.length..(first + r + 1) * self.length;
@@ -120,7 +120,7 @@ impl<T: Real> ForwardRows<'_, T> {
     }
 }
 
-/// A row of y from one of x.
+/// Computes a row of y from a row of x.
 #[inline(always)]
 fn normalise<S: Simd, T: Real>(x: &[T], line: Line<T>, affine: Affine<'_, T>, y: &mut [MaybeUninit<T>]) {
     let (lanes, length) = (T::Vec::<S>::LANES, x.len());
@@ -130,7 +130,7 @@ fn normalise<S: Simd, T: Real>(x: &[T], line: Line<T>, affine: Affine<'_, T>, y:
     let affine = affine.map(|[gamma, beta]| [gamma.as_ptr(), beta.as_ptr()]);
     let mut i = 0;
     while i + lanes <= length {
-        // SAFETY: `lanes` elements from i on exist in every row.
+        // SAFETY: every row has `lanes` elements from i on.
         unsafe {
             let mut value = line.value(T::Vec::<S>::load_ptr(from.add(i)));
             if let Some([gamma, beta]) = affine {
@@ -142,7 +142,7 @@ fn normalise<S: Simd, T: Real>(x: &[T], line: Line<T>, affine: Affine<'_, T>, y:
     }
     let left = length - i;
     if left > 0 {
-        // SAFETY: `left` elements from i on exist in every row.
+        // SAFETY: every row has `left` elements from i on.
         unsafe {
             let mut value = line.value(T::Vec::<S>::load_partial_ptr(from.add(i), left));
             if let Some([gamma, beta]) = affine {
@@ -154,7 +154,7 @@ fn normalise<S: Simd, T: Real>(x: &[T], line: Line<T>, affine: Affine<'_, T>, y:
     }
 }
 
-/// The gradient of x, and those of γ and β one after the other (2, length), which are nothing without γ.
+/// The gradient of x and, if there is a γ, the gradients of γ and β in one tensor (2, length).
 pub(super) fn backward<T: Real>(
     x: &Tensor,
     dy: &Tensor,
@@ -200,7 +200,7 @@ struct BackwardRows<'a, T> {
     statistics: &'a [T],
     length: usize,
     gamma: Option<&'a [T]>,
-    /// Σ dy x̂ and Σ dy of these rows, for each element of a row.
+    /// Σ dy x̂ and Σ dy over these rows, for each element of a row.
     sums: &'a mut [T],
 }
 
@@ -216,7 +216,7 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
         for (((x, dy), dx), kept) in
             rows.zip(self.dx.chunks_exact_mut(length)).zip(self.statistics.as_chunks::<KEPT>().0)
         {
-            // What fills a short row up lies at the mean: there x̂ is a number.
+            // Missing lanes are filled with the mean, where x̂ is finite.
             let mean = line_of(*kept).mean();
             let line = line_of(*kept).lanes::<T::Vec<S>>();
             let (mut plain, mut weighted) = (Lanes16::<T::Vec<S>>::zero(), Lanes16::<T::Vec<S>>::zero());
@@ -236,7 +236,7 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
                 plain = plain.add(g);
                 weighted = g.mul_add(normal, weighted);
             }
-            // dx = r (g − mean(g) − x̂ mean(g x̂)), r being the inverse deviation.
+            // dx = r (g − mean(g) − x̂ mean(g x̂)), where r is the inverse deviation.
             let splat = |value: T| T::Vec::<S>::splat(value);
             let line = Line::<T::Vec<S>>::splat(line_of(*kept));
             let inverse = line.power.mul(line.scale);
@@ -249,7 +249,7 @@ impl<T: Real> Kernel for BackwardRows<'_, T> {
                 }
                 let normal = line.value(T::Vec::<S>::load_partial(&x[part]));
                 let result = normal.neg_mul_add(slope, g.sub(constant)).mul(inverse);
-                // SAFETY: as many elements are written as the part of the row has.
+                // SAFETY: exactly the elements of this part of the row are written.
                 unsafe { result.store_partial_ptr(dx.as_mut_ptr().cast(), dx.len()) };
             }
         }

@@ -1,4 +1,4 @@
-//! Layer norm: over the last axes, with parameters for each of their elements.
+//! Layer norm: normalises the last axes, with a γ and β for each of their elements.
 
 mod cpu;
 #[cfg(feature = "testing")]
@@ -8,15 +8,15 @@ use tomograd_core::{Error, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, check, op::with_real};
 
-/// y = γ (x − mean) / √(variance + ε) + β, mean and (biased) variance being those of the last `axes` axes of x; γ and β,
+/// y = γ (x − mean) / √(variance + ε) + β, with the mean and (biased) variance over the last `axes` axes of x. γ and β,
 /// inputs 1 and 2 when `affine`, have the shape of these axes. Ba et al. 2016.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerNorm {
-    /// How many axes are normalised together, from the last one on.
+    /// The number of axes that are normalised together, counted from the last one.
     pub axes: usize,
     /// ε.
     pub epsilon: f64,
-    /// Whether there are γ and β.
+    /// Whether there are inputs γ and β.
     pub affine: bool,
 }
 
@@ -29,7 +29,7 @@ impl LayerNorm {
         shape[shape.len() - self.axes..].iter().product()
     }
 
-    /// y and statistics from x and the parameters.
+    /// y and the statistics, from x and the parameters.
     fn apply(&self, inputs: &[&Tensor], statistics: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
         let x = &inputs[0];
@@ -67,7 +67,7 @@ impl Op for LayerNorm {
         Ok(vec![x.clone()])
     }
 
-    /// Four numbers of each row: those of the line that gives x̂.
+    /// Four values for each row: the coefficients of the linear function that gives x̂.
     fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
         let length = self.length(&inputs[0].shape);
         vec![inputs[0].with_shape([inputs[0].count().checked_div(length).unwrap_or(0), cpu::KEPT])]
@@ -78,7 +78,7 @@ impl Op for LayerNorm {
         Ok(Forward { outputs: vec![y], state: vec![statistics] })
     }
 
-    /// β only enters the recomputation.
+    /// β is only needed for the recomputation of y.
     fn saves_input(&self, _: usize) -> bool {
         true
     }

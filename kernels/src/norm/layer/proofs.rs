@@ -6,7 +6,7 @@ use super::LayerNorm;
 use crate::{norm::proofs::Plain, testing, testing::Proven};
 
 impl Proven for LayerNorm {
-    /// Sums over a row, a square root and a division follow one another.
+    /// Sums over a row, a square root and a division in sequence.
     const TOLERANCE: f64 = 64.0;
 
     fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -24,7 +24,7 @@ impl Proven for LayerNorm {
     }
 
     fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
-        // As for `Norm`.
+        // The same bound as for `Norm`.
         let length = self.length(inputs[0].shape());
         let gamma = if self.affine { inputs[1].to_vec::<f64>()? } else { vec![1.0; length] };
         let y = reference[0].to_vec::<f64>()?;
@@ -40,7 +40,7 @@ impl Proven for LayerNorm {
             shape = vec![2100, 17];
         }
         let axes = 1 + random.below(shape.len() as u64) as usize;
-        // A large ε keeps the statistics of few values smooth, for differences; `norm::tests` draws small ones.
+        // A large ε makes the function smooth for few values, as finite differences need; `norm::tests` uses small ones.
         let norm = Self { axes, epsilon: 0.1, affine: random.bernoulli(0.7) };
         let mut inputs = vec![testing::values(random, &shape)?];
         for _ in 1..norm.input_count() {

@@ -1,5 +1,5 @@
-//! Backward: each block of channels from the last chunk to the first. Of a chunk, the states are computed again from those
-//! kept at its beginning; then the adjoint recurrence runs against time.
+//! The backward pass: each block of channels is processed from its last chunk to the first. The states of a chunk are
+//! recomputed from those saved at its start; then the adjoint recurrence runs backward in time.
 //!
 //! With g_t the gradient of x_t, e_t = exp(Δ_t a) and dy the gradient of y: g_t = c_t dy_t + e_{t+1} g_{t+1}, and
 //! du = skip dy + Δ Σ_n g b, dΔ = u Σ_n g b + Σ_n a g_t e_t x_{t−1}, da = Σ_t Δ g_t e_t x_{t−1}, db = Σ_d g Δ u, dc = Σ_d dy x.
@@ -19,14 +19,15 @@ use crate::{
     simd::{Kernel, Lanes16, Real, Simd, Vector, dispatch, math, vectors},
 };
 
-/// Steps of states in a parallel chunk.
+/// The least number of steps times states of a parallel chunk.
 const GRAIN: usize = 1 << 16;
-/// Parts that blocks are divided into at least, if there are so many; each has its own partial sums of the gradients of b and c.
+/// The least number of parts into which blocks are divided, if there are as many blocks. Each part has its own partial sums
+/// of the gradients of b and c.
 pub(super) const PARTS: usize = 6;
-/// Elements of a parallel chunk of the addition of partial sums.
+/// Elements of a parallel chunk when partial sums are added.
 const SUM_GRAIN: usize = 1 << 14;
 
-/// The gradients of all inputs, in their order.
+/// The gradients of all inputs, in the order of the inputs.
 pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borders: &Tensor) -> Result<Vec<Tensor>> {
     let sizes = inputs.sizes;
     let (pairs, blocks) = (sizes.batch * sizes.groups, inputs.group_blocks());
@@ -53,12 +54,12 @@ pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borde
             parts,
             of_part,
         };
-        // Without steps, no block has anything to write, and its sums are zero already.
+        // If the length is 0, no block has anything to write, and the sums are zero already.
         let tasks = if sizes.length == 0 { 0 } else { pairs * parts };
         let grain = (GRAIN / (LANES * of_part * of_b).max(1)).max(1);
         parallel_for(tasks, grain, |range| dispatch(Tasks { task, range }))?;
     }
-    // SAFETY: every task that has steps filled its slot; without steps, a slot has no element.
+    // SAFETY: every task with steps filled its slot; without steps, slots have no elements.
     let [db, dc] = add_slots(unsafe { slots.assume_init() }, parts, pairs * of_b)?;
     let sums = PartialSlots::filled(sums, sizes.channels * of_channel)?.sum();
     let pick = |columns: Range<usize>| -> Result<Tensor> {
@@ -82,7 +83,7 @@ pub(in crate::scan) fn backward<T: Real>(inputs: &Inputs<'_, T>, dy: &[T], borde
     Ok(gradients)
 }
 
-/// The gradients of b and c: the slots of the parts, added in their order.
+/// The gradients of b and c: the slots of all parts, added in order.
 fn add_slots<T: Real>(slots: &[T], parts: usize, count: usize) -> Result<[Tensor; 2]> {
     let build = || TensorBuilder::<T>::new("selective_scan", &[count], Device::Cpu);
     let (mut db, mut dc) = (build()?, build()?);
@@ -91,7 +92,7 @@ fn add_slots<T: Real>(slots: &[T], parts: usize, count: usize) -> Result<[Tensor
         parallel_for(count, SUM_GRAIN, |range| {
             let to = to.take(range.clone());
             to.fill(MaybeUninit::new(T::ZERO));
-            // SAFETY: it was just filled.
+            // SAFETY: `to` was just filled.
             let to = unsafe { to.assume_init_mut() };
             for part in which * parts..(which + 1) * parts {
                 for (to, &from) in to.iter_mut().zip(&slots[part * count..][range.clone()]) {
@@ -104,7 +105,7 @@ fn add_slots<T: Real>(slots: &[T], parts: usize, count: usize) -> Result<[Tensor
     Ok(unsafe { [db.assume_init(), dc.assume_init()] })
 }
 
-/// What all parts share.
+/// The data that all parts share.
 #[derive(Clone, Copy)]
 struct Task<'a, T> {
     inputs: &'a Inputs<'a, T>,
@@ -114,11 +115,11 @@ struct Task<'a, T> {
     du: &'a Partition<'a, MaybeUninit<T>>,
     ddelta: &'a Partition<'a, MaybeUninit<T>>,
     dz: &'a Partition<'a, MaybeUninit<T>>,
-    /// The sums of the parts: first for b, then for c, of each part (B, G, N, L).
+    /// The partial sums of each part, (B, G, N, L): first those for b of all parts, then those for c.
     slots: &'a Partition<'a, MaybeUninit<T>>,
-    /// For each channel of each batch element, its sums for a (N), skip and delta_bias.
+    /// For each channel of each batch element: its sums for a (N), skip and delta_bias.
     sums: &'a Partition<'a, T>,
-    /// Pairs of a batch element and a group.
+    /// The number of (batch element, group) pairs.
     pairs: usize,
     /// Parts of a pair.
     parts: usize,
@@ -147,7 +148,7 @@ impl<T: Real> Kernel for Tasks<'_, T> {
                 let first = (slot * task.pairs + pair) * of_b;
                 let slot = task.slots.take(first..first + of_b);
                 slot.fill(MaybeUninit::new(T::ZERO));
-                // SAFETY: it was just filled.
+                // SAFETY: `slot` was just filled.
                 unsafe { slot.assume_init_mut() }
             });
             let all = task.inputs.group_blocks();
@@ -158,12 +159,12 @@ impl<T: Real> Kernel for Tasks<'_, T> {
     }
 }
 
-/// Arrays of a row for each step.
+/// The number of arrays with a row for each step.
 const ARRAYS: usize = 9;
-/// States that run against time together: their recurrences don't wait for one another, and they share what they read.
+/// States that are processed together: their recurrences are independent, which hides latency, and they share loads.
 const TOGETHER: usize = 2;
 
-/// The rows of a chunk's steps.
+/// The arrays of a chunk, with a row for each step.
 struct Chunk<'a, T> {
     u: &'a mut [Row<T>],
     /// delta + delta_bias.
@@ -173,18 +174,18 @@ struct Chunk<'a, T> {
     drive: &'a mut [Row<T>],
     /// The gradient before the gate.
     dy: &'a mut [Row<T>],
-    /// What the output before the gate is multiplied with to give the gate's gradient.
+    /// The factor with which the output before the gate is multiplied to give the gate's gradient.
     gate: &'a mut [Row<T>],
     y: &'a mut [Row<T>],
     /// Σ_n g b.
     of_input: &'a mut [Row<T>],
     /// Σ_n a g e x.
     of_exponent: &'a mut [Row<T>],
-    /// exp(Δ a) of each of the states that run together.
+    /// exp(Δ a) of each state that is processed together.
     decay: [&'a mut [Row<T>]; TOGETHER],
-    /// x of each of them, from before the first step.
+    /// x of each of these states, starting with the value before the first step.
     x: [&'a mut [Row<T>]; TOGETHER],
-    /// Whether exp(Δ a) is a normal number throughout.
+    /// Whether exp(Δ a) is a normal number at every step.
     bounded: bool,
 }
 
@@ -199,7 +200,7 @@ impl<'a, T: Real> Chunk<'a, T> {
     }
 }
 
-/// What a block carries from chunk to chunk against time, and what it reads in each.
+/// The values of a block that are carried from chunk to chunk, backward in time, and constants that each chunk reads.
 struct Carried<'a, T> {
     /// a of each state.
     a: &'a [Row<T>],
@@ -210,18 +211,18 @@ struct Carried<'a, T> {
     bias: Row<T>,
     /// e_{t+1} g_{t+1} of each state.
     adjoint: &'a mut [Row<T>],
-    /// The gradient of a so far, of each state.
+    /// The gradient of a for each state, as summed so far.
     da: &'a mut [Row<T>],
     dskip: Row<T>,
     dbias: Row<T>,
-    /// For each of the states that run together, the products whose sums over channels are the gradients of b and of c.
+    /// For each state that is processed together, the products whose sums over channels are the gradients of b and c.
     products: &'a mut [Row<T>],
-    /// The gradients of b and c (N, L) so far.
+    /// The gradients of b and c, (N, L), as summed so far.
     sums: [&'a mut [T]; 2],
 }
 
 impl<T: Real> Task<'_, T> {
-    /// The gradients of one block; those of b and c are added to.
+    /// The gradients of one block; those of b and c are added to `sums`.
     #[inline(always)]
     fn block<V: Vector<Elem = T>>(&self, number: usize, block: &Block, rows: &mut [Row<T>], sums: [&mut [T]; 2]) {
         let inputs = self.inputs;
@@ -291,7 +292,7 @@ impl<T: Real> Task<'_, T> {
         }
     }
 
-    /// What the states of a chunk have in common.
+    /// Computes the arrays that all states of a chunk share.
     #[inline(always)]
     fn prepare<V: Vector<Elem = T>>(
         &self,
@@ -322,7 +323,7 @@ impl<T: Real> Task<'_, T> {
         }
     }
 
-    /// `K` states from the first one on: through the chunk once more, and back.
+    /// Processes `K` states from `first` on: recomputes the chunk, then runs the adjoint recurrence.
     #[inline(always)]
     fn states<V: Vector<Elem = T>, const K: usize>(
         &self,
@@ -357,7 +358,7 @@ impl<T: Real> Task<'_, T> {
     }
 }
 
-/// State `i` of a chunk again: exp(Δ a) and x of every step, and its part of y where that is wanted.
+/// Recomputes state `i` of a chunk: exp(Δ a) and x of every step, and its contribution to y if that is needed.
 #[inline(always)]
 fn replay<V: Vector>(
     exponents: &Row<V::Elem>,
@@ -400,8 +401,8 @@ fn replay_as<V: Vector, const BOUNDED: bool, const OUTPUT: bool>(
     }
 }
 
-/// The adjoint recurrence of `K` states through up to sixteen steps: the products whose sums over channels are the gradients of
-/// b and c, and what it adds to the others.
+/// The adjoint recurrence of `K` states over up to sixteen steps: computes the products whose sums over channels are the
+/// gradients of b and c, and adds to the other gradients.
 #[inline(always)]
 fn retreat<V: Vector, const K: usize>(
     first: usize,
@@ -418,7 +419,7 @@ fn retreat<V: Vector, const K: usize>(
     let (b, c) = (b.map(|b| &b[steps.clone()]), c.map(|c| &c[steps.clone()]));
     let (of_input, of_exponent) = (&mut chunk.of_input[steps.clone()], &mut chunk.of_exponent[steps]);
     let (products, _) = carried.products.as_chunks_mut::<LANES>();
-    // Steps that aren't there add nothing.
+    // Steps beyond the end contribute zeros.
     products.iter_mut().for_each(|rows| rows[count..].fill([<V::Elem as Real>::ZERO; LANES]));
     for part in (0..LANES).step_by(V::LANES) {
         let load = |rows: &[Row<V::Elem>]| -> [V; K] {
@@ -457,7 +458,7 @@ fn retreat<V: Vector, const K: usize>(
     }
 }
 
-/// Adds the sum of each row to a step.
+/// Adds the sum of each row to the element of its step.
 #[inline(always)]
 fn add_sums<V: Vector>(rows: &[Row<V::Elem>], to: &mut [V::Elem]) {
     let rows: &[Row<V::Elem>; LANES] = rows.try_into().expect("sixteen rows");
@@ -472,7 +473,7 @@ fn add_row<V: Vector>(row: &Row<V::Elem>, to: &mut Row<V::Elem>) {
     }
 }
 
-/// The gradients of u, delta and z in place of the sums and of y, and their sums over the chunk.
+/// Replaces the sums and y by the gradients of u, delta and z, and adds up those of skip and delta_bias over the chunk.
 #[inline(always)]
 fn finish<V: Vector>(softplus: bool, chunk: &mut Chunk<'_, V::Elem>, carried: &mut Carried<'_, V::Elem>) {
     for part in (0..LANES).step_by(V::LANES) {

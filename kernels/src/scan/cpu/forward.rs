@@ -1,4 +1,5 @@
-//! Forward: each block of channels from the first chunk to the last, the states in memory from chunk to chunk.
+//! The forward pass: each block of channels is processed from the first chunk to the last; the states are kept between
+//! chunks.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -14,16 +15,16 @@ use crate::{
     simd::{Kernel, Real, Simd, Vector, dispatch, math},
 };
 
-/// Steps of states in a parallel chunk.
+/// The least number of steps times states of a parallel chunk.
 const GRAIN: usize = 1 << 17;
 
-/// The shape of what is kept for the backward run: the states at the beginning of each chunk, for blocks of channels.
+/// The shape of what is saved for the backward pass: the states at the start of each chunk, by blocks of channels.
 pub(in crate::scan) fn borders(sizes: Sizes, keep: bool) -> [usize; 4] {
     let blocks = sizes.batch * sizes.groups * (sizes.channels / sizes.groups).div_ceil(LANES);
     [blocks, if keep { sizes.length.div_ceil(STEPS) } else { 0 }, sizes.states, LANES]
 }
 
-/// The output, and for the backward run the states at the beginning of each chunk: (blocks of channels, chunks, N, 16).
+/// The output and, for the backward pass, the states at the start of each chunk: (blocks of channels, chunks, N, 16).
 pub(in crate::scan) fn forward<T: Real>(inputs: &Inputs<'_, T>, keep: bool) -> Result<Forward> {
     let sizes = inputs.sizes;
     let borders = borders(sizes, keep);
@@ -40,18 +41,18 @@ pub(in crate::scan) fn forward<T: Real>(inputs: &Inputs<'_, T>, keep: bool) -> R
             dispatch(Blocks { inputs, rows: &rows, borders: &borders, kept_size, range });
         })?;
     }
-    // SAFETY: the blocks cover all channels and write all steps of them; of the borders, which exist only when they are kept,
-    // each block writes its own. Without an output there is no block or no step, and so no border either.
+    // SAFETY: the blocks cover all channels and write all of their steps. Saved states exist only if they are kept, and each
+    // block writes its own. An empty output has no blocks or no steps, and so no saved states either.
     let (output, borders) = unsafe { (output.assume_init(), borders.assume_init()) };
     Ok(Forward { outputs: vec![output], state: if keep { vec![borders] } else { Vec::new() } })
 }
 
 struct Blocks<'a, T> {
     inputs: &'a Inputs<'a, T>,
-    /// The output, a block for each channel.
+    /// The output, divided into a block for each channel.
     rows: &'a Partition<'a, MaybeUninit<T>>,
     borders: &'a Partition<'a, MaybeUninit<T>>,
-    /// Elements of the borders of a block; 0 when they aren't kept.
+    /// The number of saved state elements of a block; 0 if they aren't kept.
     kept_size: usize,
     range: Range<usize>,
 }
@@ -108,7 +109,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     }
 }
 
-/// y = skip · u: what doesn't go through the states; 0 without a skip, also for an infinite u.
+/// y = skip · u, the part of the output that bypasses the states; 0 without a skip, even for an infinite u.
 #[inline(always)]
 pub(super) fn through<V: Vector>(skip: Option<&Row<V::Elem>>, u: &[Row<V::Elem>], y: &mut [Row<V::Elem>]) {
     let Some(skip) = skip else {

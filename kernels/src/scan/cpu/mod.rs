@@ -1,9 +1,9 @@
-//! The scan on the CPU: sixteen channels side by side in the lanes of vectors, one state of each after the other.
+//! The selective scan on the CPU: sixteen channels in the lanes of vectors, and their states processed one after the other.
 //!
-//! So the state is a register, b_t and c_t are broadcast, the sum over the states is a sequence of fused multiply-adds, and
-//! no step needs a sum over lanes. Time is cut into chunks whose rows of sixteen channels stay in the L1 cache: u, Δ and
-//! the output are transposed chunk by chunk. Only the gradients of b and c are sums over channels; sixteen steps' sums are
-//! folded at once.
+//! With this layout the state stays in a register, b_t and c_t are broadcast, the sum over states is a chain of FMAs, and no
+//! step needs a reduction across lanes. Time is divided into chunks whose rows of sixteen channels stay in the L1 cache: u, Δ
+//! and the output are transposed chunk by chunk. Only the gradients of b and c are sums over channels; their reductions are
+//! done for sixteen steps at once.
 
 mod backward;
 mod forward;
@@ -19,10 +19,10 @@ pub(super) use backward::backward;
 pub(super) use forward::{borders, forward};
 use rows::{LANES, Row, expect, gather};
 
-/// So many channels of a group fill its parts, of a block each, in a backward run of one pair.
+/// With this many channels in a group, each part of a backward pass with a single pair has one block.
 pub(super) const PART_CHANNELS: usize = backward::PARTS * LANES;
 
-/// Steps of a chunk: ten arrays of so many rows fit the L1 cache in f32.
+/// Steps of a chunk: ten arrays of this many rows fit into the L1 cache in f32.
 pub(super) const STEPS: usize = 64;
 
 /// The elements of the inputs.
@@ -42,18 +42,18 @@ pub(super) struct Inputs<'a, T> {
 /// Up to sixteen channels of a group, which are computed together.
 #[derive(Clone, Copy)]
 struct Block {
-    /// The first channel, over all batch elements.
+    /// The index of the first channel, counted over all batch elements.
     row: usize,
-    /// The same within its batch element.
+    /// The index of the first channel within its batch element.
     channel: usize,
-    /// How many channels.
+    /// The number of channels.
     count: usize,
-    /// Where b and c of state 0 begin.
+    /// The offset of b and c of state 0.
     states: usize,
 }
 
 impl Block {
-    /// The channels whose memory is asked for during state `n` of `states`: all of them by the last state.
+    /// The channels whose memory is prefetched during state `n` of `states`: after the last state, all of them have been.
     #[inline(always)]
     fn share(&self, n: usize, states: usize) -> Range<usize> {
         n * self.count / states..(n + 1) * self.count / states
@@ -61,7 +61,7 @@ impl Block {
 }
 
 impl<'a, T: Real> Inputs<'a, T> {
-    /// From contiguous tensors that passed `infer`.
+    /// From contiguous tensors that `infer` has checked.
     pub(super) fn new(op: SelectiveScan, inputs: &'a [Tensor]) -> Result<Self> {
         let [u, delta, a, b, c] = [0, 1, 2, 3, 4].map(|i| inputs[i].as_slice::<T>());
         let [skip, gate, bias] =
@@ -71,12 +71,12 @@ impl<'a, T: Real> Inputs<'a, T> {
         Ok(Self { sizes, softplus, u: u?, delta: delta?, a: a?, b: b?, c: c?, skip: skip?, gate: gate?, bias: bias? })
     }
 
-    /// Blocks of one group.
+    /// The number of blocks of a group.
     fn group_blocks(&self) -> usize {
         (self.sizes.channels / self.sizes.groups).div_ceil(LANES)
     }
 
-    /// Block `index` of a pair of batch element and group.
+    /// Block `index` of a (batch element, group) pair.
     fn block(&self, pair: usize, index: usize) -> Block {
         let Sizes { groups, channels, states, length, .. } = self.sizes;
         let of_group = channels / groups;
@@ -85,7 +85,7 @@ impl<'a, T: Real> Inputs<'a, T> {
         Block { row: pair / groups * channels + channel, channel, count, states: pair * states * length }
     }
 
-    /// The numbers of the block's channels, 0 beyond them and where there are none.
+    /// The values of the block's channels; 0 for missing channels, and without an input.
     #[inline(always)]
     fn per_channel(&self, of: Option<&[T]>, block: &Block) -> Row<T> {
         let mut row = [T::ZERO; LANES];
@@ -95,7 +95,7 @@ impl<'a, T: Real> Inputs<'a, T> {
         row
     }
 
-    /// `factor` · a of the block's channels: a row for each state.
+    /// `factor` · a of the block's channels, with a row for each state.
     #[inline(always)]
     fn rows_of_a(&self, block: &Block, factor: T, to: &mut [Row<T>]) {
         for (n, row) in to.iter_mut().enumerate() {
@@ -106,13 +106,13 @@ impl<'a, T: Real> Inputs<'a, T> {
         }
     }
 
-    /// Rows of an input of (B, D, L): a row for each step.
+    /// The block's part of an input of shape (B, D, L), with a row for each step.
     #[inline(always)]
     fn gather<V: Vector<Elem = T>>(&self, from: &[T], block: &Block, steps: &Range<usize>, to: &mut [Row<T>]) {
         gather::<V>(&from[block.row * self.sizes.length + steps.start..], self.sizes.length, block.count, to);
     }
 
-    /// Asks for some of the block's rows of all inputs of (B, D, L), for a chunk that begins at step `from`.
+    /// Prefetches some of the block's rows of all inputs of shape (B, D, L), for a chunk that starts at step `from`.
     #[inline(always)]
     fn expect(&self, block: &Block, from: usize, rows: Range<usize>) {
         let length = self.sizes.length;
@@ -123,13 +123,13 @@ impl<'a, T: Real> Inputs<'a, T> {
         }
     }
 
-    /// The part of state `n` of b or c that belongs to the steps.
+    /// The part of state `n` of b or c for the given steps.
     #[inline(always)]
     fn of_state<'b>(&self, from: &'b [T], block: &Block, n: usize, steps: &Range<usize>) -> &'b [T] {
         &from[block.states + n * self.sizes.length..][steps.clone()]
     }
 
-    /// delta turned into delta + bias in place, Δ, and Δ u, from delta and u; and whether |Δ| stays within `limit`.
+    /// Computes delta + bias (in place), Δ and Δ u from delta and u; returns whether |Δ| stays within `limit`.
     #[inline(always)]
     fn discretise<V: Vector<Elem = T>>(
         &self,
@@ -162,18 +162,19 @@ impl<'a, T: Real> Inputs<'a, T> {
     }
 }
 
-/// The largest |Δ| for which 2 to the Δ a is surely a normal number, a being in these rows; NaN, which nothing is within, when
-/// an a is.
+/// The largest |Δ| for which 2 to the Δ a is guaranteed to be a normal number for all a in these rows. NaN if an a is NaN, so
+/// that no |Δ| is within the limit.
 #[inline(always)]
 fn limit<T: Real>(rows_of_a: &[Row<T>]) -> T {
     let largest = rows_of_a.as_flattened().iter().fold(T::ZERO, |largest, a| {
-        // A NaN stays.
+        // A NaN is kept as the maximum.
         if a.abs() <= largest || largest.partial_cmp(&largest).is_none() { largest } else { a.abs() }
     });
     T::from_f64(T::EXPONENT_BIAS as f64 - 2.0) / largest
 }
 
-/// 2 to the exponent; `BOUNDED` says that the result is a normal number, and then it is the same for fewer instructions.
+/// 2 to the exponent. `BOUNDED` asserts that the result is a normal number, which takes fewer instructions for the same
+/// result.
 #[inline(always)]
 fn power<V: Vector, const BOUNDED: bool>(exponent: V) -> V {
     if BOUNDED { math::exp2_in_range(exponent) } else { math::exp2_normal(exponent) }

@@ -1,23 +1,23 @@
-//! Vectors of AVX2.
+//! AVX2 vectors.
 
 use core::arch::x86_64::*;
 
 use super::{is_called, methods};
 use crate::simd::Vector;
 
-/// Eight `f32` in a register of AVX2.
+/// Eight `f32` in an AVX2 register.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct F32x8(__m256);
 
-/// Four `f64` in a register of AVX2.
+/// Four `f64` in an AVX2 register.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct F64x4(__m256d);
 
-/// For partial loads and stores with AVX2: a window that starts at `8 - count` has its first `count` elements set.
+/// Masks of partial loads and stores: the eight elements from index `8 - count` are a mask of the first `count` lanes.
 static WINDOW32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-/// The same for lanes of 64 bits, from `4 - count`.
+/// The same for 64-bit lanes, from index `4 - count`.
 static WINDOW64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! avx2 {
@@ -62,7 +62,7 @@ macro_rules! avx2 {
         odd: $odd:ident,
         interleave: $interleave:ident
     ) => {
-        // A label beside an intrinsic of another name doesn't compile.
+        // A label that doesn't match the name of its intrinsic is a compile-time error.
         const _: () = {
             is_called(stringify!($maskload), "maskload");
             is_called(stringify!($maskstore), "maskstore");
@@ -143,17 +143,17 @@ macro_rules! avx2 {
 
             #[inline(always)]
             unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
-                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                // SAFETY: the caller's promise; the instructions are available, as for the methods above.
                 unsafe { $transpose(from, from_stride, to, to_stride) }
             }
             #[inline(always)]
             unsafe fn load_ptr(from: *const $elem) -> Self {
-                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                // SAFETY: the caller's promise; the instructions are available, as for the methods above.
                 unsafe { $vector($loadu(from)) }
             }
             #[inline(always)]
             unsafe fn load_partial_ptr(from: *const $elem, count: usize) -> Self {
-                // SAFETY: the window is inside the table for any count; lanes that it leaves out aren't read.
+                // SAFETY: the mask lies inside the table for any count; masked-out lanes aren't read.
                 unsafe {
                     let window = $window.as_ptr().add($lanes - count.min($lanes));
                     $vector($maskload(from, _mm256_loadu_si256(window.cast())))
@@ -166,7 +166,7 @@ macro_rules! avx2 {
             }
             #[inline(always)]
             unsafe fn store_partial_ptr(self, to: *mut $elem, count: usize) {
-                // SAFETY: the window is inside the table for any count; lanes that it leaves out aren't written.
+                // SAFETY: the mask lies inside the table for any count; masked-out lanes aren't written.
                 unsafe {
                     let window = $window.as_ptr().add($lanes - count.min($lanes));
                     $maskstore(to, _mm256_loadu_si256(window.cast()), self.0)
@@ -259,15 +259,15 @@ avx2!(
     interleave: interleave_f64x4
 );
 
-/// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.
+/// [`Vector::transpose_8x8`] with AVX2, used by AVX-512 too.
 ///
 /// # Safety
-/// As that, and the processor has AVX2.
+/// As for [`Vector::transpose_8x8`], and the processor has AVX2.
 #[inline(always)]
 pub(super) unsafe fn transpose_8x8_f32(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        // Halves of rows i and i + 4 beside each other, so that what follows stays within 128 bits.
+        // Loads half rows i and i + 4 into one register, so that the shuffles below stay within 128-bit lanes.
         let pair = |i: usize, half: usize| {
             let low = _mm_loadu_ps(from.add(i * from_stride + half));
             let high = _mm_loadu_ps(from.add((i + 4) * from_stride + half));
@@ -286,10 +286,10 @@ pub(super) unsafe fn transpose_8x8_f32(from: *const f32, from_stride: usize, to:
     }
 }
 
-/// [`Vector::transpose_8x8`] with AVX2, which AVX-512 has too.
+/// [`Vector::transpose_8x8`] with AVX2, used by AVX-512 too.
 ///
 /// # Safety
-/// As that, and the processor has AVX2.
+/// As for [`Vector::transpose_8x8`], and the processor has AVX2.
 #[inline(always)]
 pub(super) unsafe fn transpose_8x8_f64(from: *const f64, from_stride: usize, to: *mut f64, to_stride: usize) {
     // SAFETY: the caller's promise.
@@ -312,7 +312,7 @@ pub(super) unsafe fn transpose_8x8_f64(from: *const f64, from_stride: usize, to:
     }
 }
 
-/// The even numbers of two vectors, one after the other.
+/// The even lanes of two vectors, concatenated.
 ///
 /// # Safety
 /// The processor has AVX2.
@@ -322,7 +322,7 @@ unsafe fn even_f32x8(a: __m256, b: __m256) -> __m256 {
     unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(_mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b)))) }
 }
 
-/// The odd numbers of two vectors, one after the other.
+/// The odd lanes of two vectors, concatenated.
 ///
 /// # Safety
 /// The processor has AVX2.
@@ -352,7 +352,7 @@ unsafe fn odd_f64x4(a: __m256d, b: __m256d) -> __m256d {
     unsafe { _mm256_permute4x64_pd::<0xd8>(_mm256_unpackhi_pd(a, b)) }
 }
 
-/// The numbers of two vectors in turn.
+/// The lanes of two vectors, interleaved.
 ///
 /// # Safety
 /// The processor has AVX2.

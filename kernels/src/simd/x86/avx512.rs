@@ -1,4 +1,4 @@
-//! Vectors of AVX-512.
+//! AVX-512 vectors.
 
 use core::arch::x86_64::*;
 
@@ -8,12 +8,12 @@ use super::{
 };
 use crate::simd::Vector;
 
-/// Sixteen `f32` in a register of AVX-512.
+/// Sixteen `f32` in an AVX-512 register.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct F32x16(__m512);
 
-/// Eight `f64` in a register of AVX-512.
+/// Eight `f64` in an AVX-512 register.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct F64x8(__m512d);
@@ -58,7 +58,7 @@ macro_rules! avx512 {
         odd: $odd:ident,
         interleave: $interleave:ident
     ) => {
-        // A label beside an intrinsic of another name doesn't compile.
+        // A label that doesn't match the name of its intrinsic is a compile-time error.
         const _: () = {
             is_called(stringify!($maskz_loadu), "maskz_loadu");
             is_called(stringify!($mask_storeu), "mask_storeu");
@@ -145,17 +145,17 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn transpose_8x8(from: *const $elem, from_stride: usize, to: *mut $elem, to_stride: usize) {
-                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                // SAFETY: the caller's promise; the instructions are available, as for the methods above.
                 unsafe { $transpose(from, from_stride, to, to_stride) }
             }
             #[inline(always)]
             unsafe fn load_ptr(from: *const $elem) -> Self {
-                // SAFETY: the caller's promise; the instructions are there as for the methods above.
+                // SAFETY: the caller's promise; the instructions are available, as for the methods above.
                 unsafe { $vector($loadu(from)) }
             }
             #[inline(always)]
             unsafe fn load_partial_ptr(from: *const $elem, count: usize) -> Self {
-                // SAFETY: lanes from `count` on aren't read.
+                // SAFETY: masked-out lanes, from `count` on, aren't read.
                 unsafe { $vector($maskz_loadu(first_lanes(count) as $mask, from)) }
             }
             #[inline(always)]
@@ -165,7 +165,7 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store_partial_ptr(self, to: *mut $elem, count: usize) {
-                // SAFETY: lanes from `count` on aren't written.
+                // SAFETY: masked-out lanes, from `count` on, aren't written.
                 unsafe { $mask_storeu(to, first_lanes(count) as $mask, self.0) }
             }
         }
@@ -257,7 +257,7 @@ avx512!(
     interleave: interleave_f64x8
 );
 
-/// [`even_f32x8`] of AVX-512.
+/// The even lanes of two vectors, concatenated.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
@@ -270,7 +270,7 @@ unsafe fn even_f32x16(a: __m512, b: __m512) -> __m512 {
     }
 }
 
-/// [`even_f32x8`] of AVX-512 for `f64`.
+/// The even lanes of two vectors, concatenated.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
@@ -280,7 +280,7 @@ unsafe fn even_f64x8(a: __m512d, b: __m512d) -> __m512d {
     unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b) }
 }
 
-/// [`odd_f32x8`] of AVX-512.
+/// The odd lanes of two vectors, concatenated.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
@@ -293,7 +293,7 @@ unsafe fn odd_f32x16(a: __m512, b: __m512) -> __m512 {
     }
 }
 
-/// [`odd_f32x8`] of AVX-512 for `f64`.
+/// The odd lanes of two vectors, concatenated.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
@@ -303,7 +303,7 @@ unsafe fn odd_f64x8(a: __m512d, b: __m512d) -> __m512d {
     unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b) }
 }
 
-/// [`interleave_f32x8`] of AVX-512.
+/// The lanes of two vectors, interleaved.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
@@ -317,7 +317,7 @@ unsafe fn interleave_f32x16(a: __m512, b: __m512) -> (__m512, __m512) {
     }
 }
 
-/// [`interleave_f32x8`] of AVX-512 for `f64`.
+/// The lanes of two vectors, interleaved.
 ///
 /// # Safety
 /// The processor has AVX-512 F.

@@ -48,7 +48,7 @@ pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
 }
 
-/// A method that is one expression of intrinsics.
+/// Defines methods whose body is one expression of intrinsics.
 macro_rules! methods {
     ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
         #[inline(always)]
@@ -60,7 +60,7 @@ macro_rules! methods {
 }
 use methods;
 
-/// That an intrinsic's name has `part` in it, at compile time.
+/// Checks at compile time that an intrinsic's name contains `part`.
 const fn is_called(intrinsic: &str, part: &str) {
     let (name, part) = (intrinsic.as_bytes(), part.as_bytes());
     let mut start = 0;

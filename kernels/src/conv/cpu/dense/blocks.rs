@@ -1,53 +1,54 @@
-//! The blocks that a convolution is cut into: of some candidates those that a small model of a chunk's time finds cheapest.
+//! The block sizes of a convolution: among some candidates, those with the lowest time in a simple cost model of a chunk.
 
 use crate::conv::cpu::pack::{Reading, equal_blocks};
 
-/// Positions of a chunk at the most, numbers of a packed block of the input, and (channel, tap) rows that are copied together.
+/// The largest number of positions of a chunk, of elements of a packed input block, and of (channel, tap) rows copied
+/// together.
 pub(in crate::conv::cpu) const POSITIONS: usize = 2048;
 const PACKED: usize = 128 << 10;
 const COPIED_ROWS: usize = 192;
-/// Sums of a chunk at the most.
+/// The largest number of sums of a chunk.
 const SUMS: usize = 256 << 10;
-/// Boxes that are enough to keep threads busy.
+/// If there are fewer boxes than this, smaller boxes are candidates too, to keep threads busy.
 const ENOUGH: usize = 8;
-/// Positions of the widest vector, and how many of these a tile has at the most.
+/// Positions in the widest vector, and the largest number of such vectors in a tile.
 pub(in crate::conv::cpu) const VECTOR: usize = 16;
 pub(in crate::conv::cpu) const TILE: usize = 3;
 
-/// What the blocks are chosen for.
+/// The sizes that the choice of blocks depends on.
 pub(super) struct Job<'a> {
-    /// Images times groups.
+    /// The number of images times groups.
     pub repeats: usize,
-    /// Channels of a group: read and written.
+    /// Input and output channels of a group.
     pub inputs: usize,
     pub outputs: usize,
     pub positions: [usize; 3],
     pub reading: &'a Reading,
-    /// Lines, and the residues of all of them.
+    /// The number of lines, and the number of residue classes over all lines.
     pub lines: usize,
     pub residues: usize,
-    /// The most residues of a line, and the most taps of a residue.
+    /// The largest number of residue classes of a line, and of taps of a residue class.
     pub most_residues: usize,
     pub most_taps: usize,
 }
 
-/// The blocks of a convolution.
+/// The chosen block sizes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
     /// Output channels of a chunk.
     pub outputs: usize,
     /// The size of a chunk's box.
     pub size: [usize; 3],
-    /// Whether a tile's positions are copied together.
+    /// Whether the positions of a tile are copied to contiguous memory first (implicit GEMM).
     pub copied: bool,
-    /// Input channels that are packed at a time.
+    /// Input channels that are packed together.
     pub channels: usize,
-    /// What the model says of all chunks together, in cycles of one core with AVX-512, and of waiting for the last one.
+    /// The modelled cost of all chunks, including the wait for the last one, in cycles of one core with AVX-512.
     pub cycles: f64,
 }
 
 impl Job<'_> {
-    /// The cheapest blocks.
+    /// The blocks with the lowest modelled cost.
     pub fn blocks(&self) -> Blocks {
         let mut best: Option<Blocks> = None;
         let panels = self.outputs.div_ceil(8);
@@ -71,7 +72,8 @@ impl Job<'_> {
         best.expect("there are candidates")
     }
 
-    /// Boxes to choose from: some rows of one plane, or several planes; as large as they may be, and smaller if they are few.
+    /// Candidate boxes: some rows of one plane, or several planes. The largest allowed size, and smaller ones if there are
+    /// few boxes.
     fn boxes(&self) -> impl Iterator<Item = [usize; 3]> {
         let [depth, rows, columns] = self.positions;
         let plane = rows * columns;
@@ -89,12 +91,12 @@ impl Job<'_> {
         })
     }
 
-    /// Boxes of an image.
+    /// The number of boxes of an image.
     fn count(&self, size: [usize; 3]) -> usize {
         (0..3).map(|axis| self.positions[axis].div_ceil(size[axis].max(1))).product()
     }
 
-    /// Some blocks, and what they cost.
+    /// The blocks with the given sizes, and their modelled cost.
     fn estimate(&self, size: [usize; 3], outputs: usize, copied: bool) -> Blocks {
         let [depth, rows, columns] = size;
         let positions = depth * rows * columns;
@@ -109,13 +111,13 @@ impl Job<'_> {
         }
         let channels = equal_blocks(self.inputs, most.max(1));
         let steps = self.inputs * self.reading.taps.len();
-        // Where all channels don't fit, each line packs them again.
+        // If the packed block can't hold all channels, each line packs the input again.
         let packs = if channels < self.inputs { self.lines } else { 1 };
         let outputs = outputs.min(self.outputs);
         let panels = outputs.div_ceil(8);
         let pieces = if copied { depth * rows * columns.div_ceil(VECTOR) + tiles } else { 0 };
         let calls = self.residues * tiles * panels * self.inputs.div_ceil(channels);
-        // Tiles of few rows are held up by what they load.
+        // Tiles of few rows are limited by their loads.
         let height = if outputs > 4 { 8 * panels } else { outputs.next_power_of_two().max(2) };
         let chunk = 0.53 * (steps * vectors * height) as f64
             + 1.2 * (packs * self.inputs * packed) as f64
@@ -124,9 +126,9 @@ impl Job<'_> {
             + (0.3 * outputs as f64 + 2.0) * steps as f64
             + (outputs * self.residues * depth * rows) as f64 * (8.0 + 0.5 * columns as f64);
         let chunks = self.repeats * self.outputs.div_ceil(outputs.max(1)) * self.count(size);
-        // A block of no channels would not be one.
+        // The block size must not be 0, even without output channels.
         let outputs = panels.max(1) * 8;
-        // Threads wait for the last chunk.
+        // At the end, threads wait for the last chunk.
         let cycles = chunk * (chunks as f64 + 0.7);
         Blocks { outputs, size, copied, channels, cycles }
     }

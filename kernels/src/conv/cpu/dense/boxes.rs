@@ -1,4 +1,4 @@
-//! A chunk of a convolution: packing, the tiles, and storing.
+//! The computation of a chunk: packing, register tiles, and the epilogue.
 
 use super::conv::{DenseConv, Line};
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, moments_of};
@@ -9,7 +9,7 @@ use crate::simd::{Kernel, Real, Simd, Vector};
 use std::ops::Range;
 use tomograd_core::Scratch;
 
-/// Computes some chunks.
+/// Computes a range of chunks.
 pub(super) struct Boxes<'a, T> {
     pub plan: &'a DenseConv<'a, T>,
     pub range: Range<usize>,
@@ -30,7 +30,7 @@ impl<T: Real> Kernel for Boxes<'_, T> {
     }
 }
 
-/// A chunk: which box of which channels.
+/// The box and the channels of a chunk.
 struct Chunk {
     n: usize,
     group: usize,
@@ -41,21 +41,21 @@ struct Chunk {
     size: [usize; 3],
 }
 
-/// Where the sums of a chunk's box lie: rows of `pitch`, one after the other, or planes of `plane`.
+/// The memory layout of a chunk's sums: the distances between channels, planes, rows and residue classes, in elements.
 struct Sums<T> {
     data: *mut T,
     channel: usize,
     plane: usize,
     pitch: usize,
-    /// From one residue to the next.
+    /// The distance from one residue class to the next.
     residue: usize,
 }
 
 impl<T> Sums<T> {
-    /// Where a row begins.
+    /// The address of the first sum of a row.
     ///
     /// # Safety
-    /// There is such a row.
+    /// The row exists.
     #[inline(always)]
     unsafe fn row(&self, residue: usize, output: usize, z: usize, y: usize) -> *mut T {
         // SAFETY: the caller's promise.
@@ -67,7 +67,7 @@ impl<T: Real> Boxes<'_, T> {
     #[inline(always)]
     fn chunk<S: Simd>(&self, index: usize) {
         let plan = self.plan;
-        // Boxes innermost: neighbours share the weights, and what they read of the source.
+        // The box index varies fastest, so consecutive chunks share the weights and neighbouring parts of the source.
         let (box_index, index) = (index % plan.boxes(), index / plan.boxes());
         let (output_block, index) = (index % plan.output_blocks, index / plan.output_blocks);
         let first_output = output_block * plan.output_block;
@@ -100,21 +100,21 @@ impl<T: Real> Boxes<'_, T> {
         } else {
             Sums { data, channel, plane: pitch, pitch: row_pitch, residue }
         };
-        // A tile reads up to its width beyond the last position.
+        // A tile may read up to its width beyond the last position.
         let packed_size = plan.channel_block * plan.reading.channel_size(plan.block);
         let mut packed = scratch(packed_size + width);
         let packed = packed.uninit().as_mut_ptr().cast::<T>();
-        // Pieces of rows are copied in whole vectors, so the last one too ends beyond its row.
+        // Pieces of rows are copied in whole vectors, so the last copy may write beyond the last row.
         let copied_size = plan.channel_block * plan.most_taps * width + T::Vec::<S>::LANES;
         let mut copied = scratch(if plan.copied { copied_size } else { 0 });
         let copied = copied.zeroed().as_mut_ptr();
-        // SAFETY: the scratch holds whole tiles over all runs of positions and all panels, every place of a packed piece that
-        // a position and a tap reach, and a tile's width more (zeroed here).
+        // SAFETY: the scratch holds whole tiles over all runs of positions and all panels. The packed block holds every
+        // element that a position and a tap read, and a tile's width more, which is zeroed here.
         unsafe {
             for x in 0..width {
                 *packed.add(packed_size + x) = T::ZERO;
             }
-            // All lines read the same, if it was packed whole.
+            // All lines read the same input: if all channels fit, they are packed only once.
             if plan.channel_block >= plan.inputs {
                 self.pack::<S>(&chunk, 0, packed);
             }
@@ -128,7 +128,7 @@ impl<T: Real> Boxes<'_, T> {
         }
     }
 
-    /// Packs the block of input channels that begins with `first`.
+    /// Packs the block of input channels that starts with `first`.
     ///
     /// # Safety
     /// `packed` has room for a block.
@@ -137,7 +137,7 @@ impl<T: Real> Boxes<'_, T> {
         let plan = self.plan;
         let channels = plan.channel_block.min(plan.inputs - first);
         let global = chunk.group * plan.inputs + first;
-        // The box is packed as if it had full size, so that offsets are the same for all chunks.
+        // Every box is packed with the full box size, so that the offsets are the same for all chunks.
         // SAFETY: the caller's promise.
         unsafe {
             plan.reading.pack::<S, T>(
@@ -152,11 +152,11 @@ impl<T: Real> Boxes<'_, T> {
         }
     }
 
-    /// Computes the sums of a line over all channels and taps. `packed` holds the input, if it has room for all channels.
+    /// Computes the sums of a line over all channels and taps. If all channels fit into `packed`, it has been packed already.
     ///
     /// # Safety
-    /// `sums` has room for whole panels and whole tiles, `packed` for a block of channels and a tile's width, `copied` for a
-    /// tile of every (channel, tap) row of a block and a vector.
+    /// `sums` has room for whole panels and whole tiles, `packed` for a block of channels and a tile's width, `copied` for
+    /// every (channel, tap) row of a block, a tile wide, and one more vector.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn accumulate<S: Simd>(
@@ -174,7 +174,7 @@ impl<T: Real> Boxes<'_, T> {
         let channel_size = plan.reading.channel_size(plan.block);
         let taps = plan.reading.offsets(plan.block);
         let pitches = plan.reading.extent(plan.block);
-        // For each residue: its offsets, and where its weights begin.
+        // For each residue class: its offsets, its number of taps, and the offset of its weights.
         let mut residues = Vec::with_capacity(line.residues.len());
         let mut weights_before = weights_before;
         for residue in &line.residues {
@@ -194,7 +194,7 @@ impl<T: Real> Boxes<'_, T> {
         let weights = self.weights[output_block * plan.weight_block()..].as_ptr();
         let runs = if plan.copied { 1 } else { chunk.size[0] };
         let run_pitch = positions.next_multiple_of(width);
-        // SAFETY: packed pieces hold every place that a position and a tap reach, and a tile's width more; sums by the
+        // SAFETY: the packed block holds every element that a position and a tap read, and a tile's width more; sums by the
         // caller's promise; weights hold whole panels.
         unsafe {
             for first in (0..plan.inputs.max(1)).step_by(plan.channel_block) {
@@ -239,28 +239,28 @@ impl<T: Real> Boxes<'_, T> {
         }
     }
 
-    /// Applies the epilogue to a line, writes the outputs, and takes their moments.
+    /// Applies the epilogue to a line, writes the outputs, and computes their moments.
     #[inline(always)]
     fn store<S: Simd>(&self, number: usize, chunk: &Chunk, sums: &Sums<T>) {
         let plan = self.plan;
         let line = &plan.lines[number];
         let residues = line.residues.len();
         let voxels: usize = plan.target_size.iter().product();
-        // Where a position is written, and how many positions along an axis lie inside the output.
+        // The output coordinate of a position, and how many positions along an axis lie inside the output.
         let place = |axis: usize, at: usize| line.start[axis] + (chunk.start[axis] + at) * plan.spread[axis];
         let inside = |axis: usize| {
             let left = plan.target_size[axis].saturating_sub(place(axis, 0));
             chunk.size[axis].min(left.div_ceil(plan.spread[axis]))
         };
         let (depth, rows) = (inside(0), inside(1));
-        // The positions of a residue in a row.
+        // How many positions of a row belong to a residue class.
         let length = |residue: usize| chunk.size[2].min((plan.target_size[2] - residue).div_ceil(plan.spread[2]));
         let kept = self.moments.is_some();
         for output in 0..chunk.outputs {
             let channel = chunk.group * plan.outputs + chunk.first_output + output;
             let finish = Finish::<S, T>::new(self.epilogue, channel);
-            // SAFETY: this chunk alone writes the positions of its box; the box lies inside the output. Rows of sums were
-            // computed, and `finish` leaves the sums plus bias there for the moments.
+            // SAFETY: only this chunk writes the positions of its box, and the box lies inside the output. The rows of sums
+            // have been computed, and `finish` leaves the sums plus bias in them for the moments.
             unsafe {
                 let to = self.out.channel(chunk.n, channel, voxels);
                 for z in 0..depth {
@@ -293,11 +293,11 @@ impl<T: Real> Boxes<'_, T> {
     }
 }
 
-/// Copies the positions of a tile together: `to[row][width]` for each (channel, tap) row. Pieces of rows are copied in whole
-/// vectors: what is too much, the next piece overwrites. So behind a partial tile there is anything.
+/// Copies the positions of a tile to contiguous memory: `to[row][width]` for each (channel, tap) row. Pieces of rows are
+/// copied in whole vectors, and the next piece overwrites the excess; so the elements after a partial tile are arbitrary.
 ///
 /// # Safety
-/// `packed` holds every place that the positions and offsets reach and a vector more; `to` has room for all rows and a vector.
+/// `packed` holds every element at a position plus an offset and a vector more; `to` has room for all rows and a vector.
 #[inline(always)]
 unsafe fn copy_tile<S: Simd, T: Real>(
     packed: *const T,
@@ -308,7 +308,7 @@ unsafe fn copy_tile<S: Simd, T: Real>(
     width: usize,
     to: *mut T,
 ) {
-    // Pieces of a vector at most: where they come from, and where they go.
+    // The source and destination offset of each piece, a vector at most.
     let mut pieces = [(0usize, 0usize); 48];
     let mut count = 0;
     let mut position = positions.start;

@@ -1,21 +1,21 @@
-//! What a convolution reads and writes, its packed weights, and the run over all chunks.
+//! The plan of a dense convolution: its sizes, blocks and taps.
 
 use super::blocks::Job;
 use crate::conv::ConvShape;
 use crate::conv::cpu::pack::{Reading, Tap};
 use crate::simd::Real;
 
-/// What of the output a chunk writes beside each other. Forward there is one line. Backward-data has one for each residue of
-/// the stride along z and y, and each line one row of sums for each residue along x, put together when they are stored. All
-/// read the same packed input.
+/// The outputs that a chunk computes and stores together. The forward pass has one line. Backward-data splits the output
+/// positions into residue classes modulo the stride: it has one line for each class along z and y, and a line has a row of
+/// sums for each class along x, which are interleaved when they are stored. All lines read the same packed input.
 pub(super) struct Line {
-    /// Where position 0 is written, along z and y.
+    /// The output coordinates of position 0 along z and y.
     pub start: [usize; 2],
-    /// The taps of each residue along x, as numbers of taps of the reading.
+    /// For each residue class along x, its taps as indices into `Reading::taps`.
     pub residues: Vec<Vec<usize>>,
 }
 
-/// Where a weight lies: `channel out * out + channel in * in + tap`.
+/// The strides of the weights: element `output channel * out + input channel * inp + tap` of a group.
 #[derive(Clone, Copy)]
 pub(super) struct WeightStrides {
     pub group: usize,
@@ -23,42 +23,42 @@ pub(super) struct WeightStrides {
     pub inp: usize,
 }
 
-/// A convolution that is ready to run.
+/// The plan of a convolution.
 pub(super) struct DenseConv<'a, T> {
     pub batch: usize,
     pub groups: usize,
-    /// Channels of a group: read and written.
+    /// Input and output channels of a group.
     pub inputs: usize,
     pub outputs: usize,
     pub source_size: [usize; 3],
     pub target_size: [usize; 3],
     pub reading: Reading,
     pub lines: Vec<Line>,
-    /// The most residues of a line, and the most taps of a residue.
+    /// The largest number of residue classes of a line, and of taps of a residue class.
     pub most_residues: usize,
     pub most_taps: usize,
-    /// How many positions there are at the most, and how far apart they are written.
+    /// The number of positions along each axis (of the largest residue class), and the distance of their outputs.
     pub positions: [usize; 3],
     pub spread: [usize; 3],
     pub strides: WeightStrides,
     pub weights: &'a [T],
-    /// Output channels of a chunk, and how many such blocks a group has.
+    /// Output channels of a chunk, and the number of such blocks in a group.
     pub output_block: usize,
     pub output_blocks: usize,
-    /// The size of a chunk's box, and how many boxes there are.
+    /// The size of a chunk's box, and the number of boxes along each axis.
     pub block: [usize; 3],
     pub blocks: [usize; 3],
-    /// Whether a tile's positions are copied together.
+    /// Whether the positions of a tile are copied to contiguous memory first.
     pub copied: bool,
-    /// What the chunks cost, by the model that chose them.
+    /// The cost of all chunks in the model that chose the blocks.
     pub cycles: f64,
-    /// Input channels that are packed at a time.
+    /// Input channels that are packed together.
     pub channel_block: usize,
 }
 
-/// What forward and backward-data say of a plan.
+/// The part of a plan in which forward and backward-data differ.
 struct Grid {
-    /// Channels of a group: read and written.
+    /// Input and output channels of a group.
     channels: [usize; 2],
     source_size: [usize; 3],
     target_size: [usize; 3],
@@ -111,9 +111,10 @@ impl<'a, T: Real> DenseConv<'a, T> {
 
     /// The backward pass with respect to the input; also the transposed convolution.
     pub fn backward_data(shape: &ConvShape, weights: &'a [T]) -> Self {
-        // Input coordinate i = q * stride + residue gets w[k] dy[p] where i + padding - k * dilation = p * stride.
+        // Input coordinate i = q * stride + residue receives w[k] dy[p] for each tap with
+        // i + padding - k * dilation = p * stride.
         let (mut taps, mut lines) = (Vec::new(), Vec::new());
-        // Residues beyond the input, as a large stride has, belong to no voxel.
+        // If the stride exceeds the input's size, the residue classes beyond it contain no voxel.
         let residues: [usize; 3] = std::array::from_fn(|axis| shape.stride[axis].min(shape.input[axis]));
         for_each_tap([residues[0], residues[1], 1], |_, [z, y, _]| {
             let mut columns = Vec::new();
@@ -192,12 +193,12 @@ impl<'a, T: Real> DenseConv<'a, T> {
         }
     }
 
-    /// Boxes of an image.
+    /// The number of boxes of an image.
     pub fn boxes(&self) -> usize {
         self.blocks.iter().product()
     }
 
-    /// Numbers of the packed weights of a block of output channels, for any panel's width.
+    /// The size of the packed weights of a block of output channels, sufficient for panels of any width.
     pub fn weight_block(&self) -> usize {
         let padded = self.output_block.next_multiple_of(8).max(self.output_block.next_multiple_of(6));
         self.inputs * self.reading.taps.len() * padded

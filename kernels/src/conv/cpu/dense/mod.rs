@@ -1,12 +1,12 @@
-//! The general convolution: a register tile over packed, zero-padded pieces of the input.
+//! The general convolution: a register tile over packed, zero-padded blocks of the input.
 //!
-//! A chunk is a box of output positions and some output channels of one group of one image. It packs the input that it
-//! needs, a block of channels at a time, and runs the tile of matrix multiplication over it: the weights are the left matrix,
-//! and each (channel, tap) is a row of the right one. Where rows are long, that row is read where it lies, at the tap's
-//! offset: positions are taken as one flat range over padded rows, and what falls between two rows is thrown away. Where
-//! rows are short, a tile's positions are first copied together (an implicit GEMM).
+//! A chunk is a box of output positions and some output channels of one group of one image. It packs the input that it reads,
+//! a block of channels at a time, and runs the GEMM register tile over it: the weights are the left matrix, and each
+//! (channel, tap) is a row of the right one. Where image rows are long, the tile reads the packed input directly, at the
+//! tap's offset: the positions form one flat range over the padded rows, and the sums between two rows are discarded. Where
+//! image rows are short, the positions of a tile are first copied to contiguous memory (implicit GEMM, im2col of one tile).
 //!
-//! Forward and backward-data are both this: the latter with one set of taps for each residue of the stride.
+//! Forward and backward-data both work this way; backward-data has a set of taps for each residue class modulo the stride.
 
 mod blocks;
 mod boxes;

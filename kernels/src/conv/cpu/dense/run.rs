@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Multiply-adds that a parallel section is worth.
+/// The least number of multiply-adds of a parallel section.
 const CHUNK_WORK: usize = 4 << 20;
 
 /// The forward pass.
@@ -37,9 +37,9 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
     DenseConv::backward_data(shape, weights).run(dy, epilogue, out)
 }
 
-/// What the forward pass costs: see [`Path::estimate`](crate::conv::cpu::Path::estimate).
+/// The estimated time of the forward pass; see [`Path::estimate`](crate::conv::cpu::Path::estimate).
 pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
-    // The chunks, the packing of the weights, and what any call takes.
+    // The chunks, the packing of the weights, and a constant for each call.
     1.54e-7 * DenseConv::<f32>::forward(shape, &[]).cycles + 3e-7 * shape.weight_count() as f64 + 5e-3
 }
 
@@ -62,7 +62,7 @@ impl<T: Real> DenseConv<'_, T> {
         let slots = partial.as_mut().map(PartialMoments::slots);
         let work = self.reading.taps.len() * self.positions.iter().product::<usize>();
         let work = self.batch * self.groups * self.inputs * self.outputs * work / chunks;
-        // SAFETY: every block of the weights was packed above; padding inside of a block isn't read.
+        // SAFETY: every block of the weights was packed above; padding inside a block isn't read.
         let weights = unsafe { std::slice::from_raw_parts(weights_start.cast::<T>(), count * size) };
         parallel_for(chunks, (CHUNK_WORK / 2 / work.max(1)).max(1), |range| {
             let moments = slots.as_ref();
@@ -76,7 +76,7 @@ impl<T: Real> DenseConv<'_, T> {
     }
 }
 
-/// Packs the weights of some blocks of output channels: for each residue panels of [input channel][tap][panel row].
+/// Packs the weights of some blocks of output channels: panels of [input channel][tap][panel row] for each residue class.
 struct PackWeights<'a, T> {
     plan: &'a DenseConv<'a, T>,
     range: Range<usize>,

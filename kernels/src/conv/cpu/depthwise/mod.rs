@@ -1,8 +1,9 @@
-//! Depthwise convolution: each group has one input channel, and few outputs.
+//! Depthwise convolution: each group has one input channel and at most four output channels.
 //!
-//! There is nothing to block over channels. A channel goes by plane after plane: the planes of the source that a plane of
-//! positions reads lie in a [`Ring`], zero-padded and with strides deinterleaved, and a register tile of some rows of vectors
-//! stays in registers while all taps go by ([`Taps`]). For the gradient of the weights, the sums of some taps do.
+//! There is no sum over channels, so nothing to block over them. A channel is computed plane by plane: the source planes that
+//! a plane of positions reads are kept in a ring buffer ([`Ring`]), zero-padded and deinterleaved by the stride, and a
+//! register tile of a few rows accumulates over all taps ([`Taps`]). For the weight gradient, the sums of some taps are kept
+//! in registers.
 
 mod ring;
 mod taps;
@@ -22,40 +23,41 @@ use std::ops::Range;
 use taps::{Ahead, Taps, Tile, groups};
 use tomograd_core::{Result, Scratch};
 
-/// Whether a shape goes this way.
+/// Whether this path can compute a shape.
 pub(in crate::conv::cpu) fn suits(shape: &ConvShape) -> bool {
     shape.groups > 1 && shape.in_channels == shape.groups && (1..=4).contains(&shape.group_outputs())
 }
 
-/// Whether the backward pass with respect to the input does: it is the forward pass with taps turned round.
+/// Whether it can compute the backward pass with respect to the input: a forward pass with reversed taps, if the stride is 1.
 pub(in crate::conv::cpu) fn suits_backward_data(shape: &ConvShape) -> bool {
     suits(shape) && shape.out_channels == shape.groups && shape.stride == [1; 3]
 }
 
-/// Multiply-adds that a parallel chunk is worth.
+/// The least number of multiply-adds of a parallel chunk.
 const CHUNK_WORK: usize = 1 << 20;
-/// Blocks of planes that there are at least, over all channels, if there are as many planes.
+/// The least number of blocks of planes over all channels, if there are that many planes.
 const BLOCKS: usize = 64;
 
 struct DepthwiseConv<'a, T> {
     batch: usize,
     channels: usize,
-    /// Outputs of a channel.
+    /// Output channels of an input channel.
     outputs: usize,
     source_size: [usize; 3],
     positions: [usize; 3],
-    /// How a plane of positions reads one plane of the source.
+    /// How a plane of positions reads one source plane.
     reading: Reading,
-    /// From a plane of positions to the next, in planes of the source.
+    /// The stride along z: source planes from one plane of positions to the next.
     step: usize,
-    /// The planes of taps: where they read, going up.
+    /// The source plane that each plane of taps reads, relative to `z * step`, in ascending order.
     shifts: Vec<isize>,
-    /// Taps of a column that read rows which follow one another: for stride and dilation 1 all of it.
+    /// How many taps of a kernel column read consecutive source rows: the whole column if stride and dilation along y are 1,
+    /// else 1.
     height: usize,
-    /// The taps in the order in which they are summed.
+    /// The taps in the order of summation.
     order: Vec<usize>,
     weights: &'a [T],
-    /// Planes of positions that are a piece of work, and how many pieces a channel is.
+    /// Planes of positions of a work item, and the number of work items of a channel.
     deep: usize,
     blocks: usize,
 }
@@ -113,12 +115,12 @@ impl<'a, T: Real> DepthwiseConv<'a, T> {
         }
     }
 
-    /// A plane of positions.
+    /// The size of a plane of positions.
     fn plane(&self) -> [usize; 3] {
         [1, self.positions[1], self.positions[2]]
     }
 
-    /// How many planes of the source lie between the first and the last that a plane of positions reads, both counted.
+    /// The number of source planes from the first to the last that a plane of positions reads, inclusive.
     fn span(&self) -> usize {
         (self.shifts[self.shifts.len() - 1] - self.shifts[0]) as usize + 1
     }
@@ -197,14 +199,14 @@ impl<T: Real> Kernel for Channels<'_, T> {
         let plan = self.plan;
         let [depth, height, width] = plan.positions;
         let taps = plan.order.len();
-        // Sums are kept for the moments.
+        // The sums with bias are kept if their moments are needed.
         let kept = if self.moments.is_some() { height * width } else { 0 };
         let sizes = [Ring::room(plan), taps * plan.outputs, kept];
         let mut memory = or_give_up(Scratch::<T>::new("conv", sizes.iter().sum()));
         let (ring, rest) = memory.zeroed().split_at_mut(sizes[0]);
         let (weights, kept) = rest.split_at_mut(sizes[1]);
         let mut ring = Ring::new(plan, self.source, ring);
-        // Cache lines of the next planes of the source and of the output, all together and for each tile.
+        // Cache lines of the next source planes and of the next output plane, to be prefetched: in all, and for each tile.
         let lines = [plan.step * plan.source_size[1] * plan.source_size[2], height * width]
             .map(|count| count.div_ceil(64 / size_of::<T>()));
         let tiles = height.div_ceil(MOST_ROWS) * width.div_ceil(T::Vec::<S>::LANES);
@@ -229,7 +231,7 @@ impl<T: Real> Kernel for Channels<'_, T> {
                 for (output, weights) in weights.chunks_exact(taps).enumerate() {
                     let target = channel * plan.outputs + output;
                     let finish = Finish::<S, T>::new(self.epilogue, target);
-                    // SAFETY: the plane is inside, and this item alone writes it.
+                    // SAFETY: the plane is inside the output, and only this item writes it.
                     let to = unsafe { self.out.channel(n, target, depth * height * width).add(z * height * width) };
                     let asked = if output == 0 { lines[0] } else { 0 };
                     let mut ahead = [
@@ -241,7 +243,7 @@ impl<T: Real> Kernel for Channels<'_, T> {
                         let (mut x, mut rows) = (0, 0);
                         while x < width {
                             let at = y * width + x;
-                            // SAFETY: the ring holds what the tile reads, and the plane what it writes.
+                            // SAFETY: the ring holds all that the tile reads, and the plane all that it writes.
                             unsafe {
                                 let tile = Tile {
                                     taps: self.taps,

@@ -1,4 +1,4 @@
-//! The planes of the source that are in use.
+//! A ring buffer of packed source planes.
 
 use super::DepthwiseConv;
 use super::taps::{MOST_ROWS, SLACK};
@@ -6,29 +6,29 @@ use crate::conv::cpu::tensors::Inputs;
 use crate::simd::{Real, Simd};
 use std::ops::Range;
 
-/// The packed planes that a plane of positions reads. Each is packed once, over one that isn't read any more; what lies
-/// outside of the source is zero from the beginning.
+/// The packed source planes that a plane of positions reads. Each plane is packed once and overwrites one that isn't needed
+/// any more. The padding is zero from the start and is never written.
 pub(super) struct Ring<'a, T> {
     plan: &'a DepthwiseConv<'a, T>,
     source: Inputs<'a, T>,
     memory: &'a mut [T],
-    /// Numbers of a packed plane, and how many there are.
+    /// The number of elements of a packed plane, and the number of planes in the buffer.
     size: usize,
     span: usize,
     packed: Range<usize>,
-    /// The planes in use, one for each plane of taps that reads inside the source: the first of them is plane `first`.
+    /// The planes in use: one for each plane of taps that reads inside the source, starting with plane of taps `first`.
     planes: Vec<*const T>,
     first: usize,
 }
 
 impl<'a, T: Real> Ring<'a, T> {
-    /// How many numbers it takes, with what tiles may read beyond their rows.
+    /// The required number of elements, including what tiles may read beyond the end of their rows.
     pub fn room(plan: &DepthwiseConv<'_, T>) -> usize {
         let (reading, [_, _, pitch]) = (&plan.reading, plan.reading.extent(plan.plane()));
         reading.lead() + plan.span() * reading.channel_size(plan.plane()) + MOST_ROWS * pitch + SLACK
     }
 
-    /// `memory` is zero, and holds [`room`](Self::room) numbers.
+    /// Makes the ring in `memory`, which is zero and holds [`room`](Self::room) elements.
     pub fn new(plan: &'a DepthwiseConv<'a, T>, source: Inputs<'a, T>, memory: &'a mut [T]) -> Self {
         assert!(memory.len() >= Self::room(plan), "room for the planes of a channel");
         let size = plan.reading.channel_size(plan.plane());
@@ -36,12 +36,12 @@ impl<'a, T: Real> Ring<'a, T> {
         Ring { plan, source, memory, size, span: plan.span(), packed: 0..0, planes, first: 0 }
     }
 
-    /// Begins with a channel of an image.
+    /// Starts with another channel or image.
     pub fn restart(&mut self) {
         self.packed = 0..0;
     }
 
-    /// Packs what plane `z` of positions reads; the planes must go up.
+    /// Packs the source planes that plane `z` of positions reads. `z` must increase from call to call.
     #[inline(always)]
     pub fn turn<S: Simd>(&mut self, n: usize, channel: usize, z: usize) {
         let DepthwiseConv { source_size: size, shifts, reading, .. } = self.plan;
@@ -70,19 +70,19 @@ impl<'a, T: Real> Ring<'a, T> {
         }
     }
 
-    /// Where a plane of the source has its place.
+    /// The offset of the slot of a source plane.
     fn place(&self, plane: usize) -> usize {
-        // Few planes: 32 bits divide faster.
+        // The numbers are small, and a 32-bit division is faster.
         (plane as u32 % self.span as u32) as usize * self.size
     }
 
-    /// The planes in use, and which plane of taps reads the first of them.
+    /// The planes in use, and the plane of taps that reads the first of them.
     pub fn planes(&self) -> (&[*const T], usize) {
         (&self.planes, self.first)
     }
 
-    /// The planes of the source that come after those that plane `z` of positions reads: those of this channel, or the first
-    /// of the following one. They may not exist: this is for asking ahead.
+    /// The address of the source planes that follow those that plane `z` of positions reads. It may lie in the next channel
+    /// or beyond the source: it is only used for prefetching.
     pub fn ahead(&self, n: usize, channel: usize, z: usize) -> *const T {
         let [depth, height, width] = self.plan.source_size;
         let from = self.source.channel(n, channel, depth * height * width).as_ptr();

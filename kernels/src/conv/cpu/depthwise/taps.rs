@@ -1,4 +1,4 @@
-//! Register tiles of sums over taps.
+//! The register tile that sums over the taps of a depthwise kernel.
 
 use crate::conv::cpu::epilogue::Finish;
 use crate::conv::cpu::pack::equal_blocks;
@@ -7,44 +7,44 @@ use std::ops::Range;
 
 /// The most rows of a tile.
 pub(in crate::conv::cpu) const MOST_ROWS: usize = 16;
-/// Vectors of the tile of a single row.
+/// The width in vectors of the tile of a single row.
 const VECTORS: usize = 8;
-/// How many numbers a tile may take in beyond a row.
+/// How many elements a tile may read beyond the end of a row.
 pub(in crate::conv::cpu) const SLACK: usize = VECTORS * 16;
-/// The most taps of a column whose weights are in registers together.
+/// The largest number of taps of a column whose weights are held in registers together.
 pub(in crate::conv::cpu) const GROUP: usize = 7;
 
-/// How the taps of a plane read a packed plane: in columns of `height` taps, which read rows that follow one another.
+/// How the taps of a plane read a packed plane: in columns of `height` taps, which read consecutive rows.
 pub(super) struct Taps {
     pub planes: usize,
     pub height: usize,
-    /// Where each column begins.
+    /// The offset of each column's first tap.
     pub columns: Vec<usize>,
-    /// From a packed row to the next.
+    /// The distance from a packed row to the next.
     pub pitch: usize,
-    /// The rows of taps, in groups whose weights are in registers together. Sums go in sequence over groups, planes, columns
-    /// and the rows of a group, and weights lie in this order.
+    /// The rows of taps, in groups whose weights are held in registers together. The order of summation is groups, planes,
+    /// columns, rows of a group, and the weights are stored in this order.
     pub groups: Vec<Range<usize>>,
 }
 
 impl Taps {
-    /// Where the weights of the columns of a plane begin, in a group.
+    /// The offset of a group's weights for the columns of a plane.
     #[inline(always)]
     pub fn place(&self, group: &Range<usize>, plane: usize) -> usize {
         (group.start * self.planes + plane * group.len()) * self.columns.len()
     }
 }
 
-/// The [groups](Taps::groups) of so many rows.
+/// The [groups](Taps::groups) of `height` rows of taps.
 pub(super) fn groups(height: usize) -> impl Iterator<Item = Range<usize>> {
     let size = equal_blocks(height, GROUP);
     (0..height).step_by(size).map(move |first| first..height.min(first + size))
 }
 
-/// Memory that is asked for ahead, some cache lines with each tile.
+/// A memory range to prefetch, some cache lines with each tile.
 pub(super) struct Ahead<T> {
     pub at: *const T,
-    /// Cache lines: those that are left, and those of a tile.
+    /// The remaining cache lines, and the cache lines for each tile.
     pub lines: usize,
     pub each: usize,
 }
@@ -60,29 +60,29 @@ impl<T> Ahead<T> {
     }
 }
 
-/// What a tile reads and writes.
+/// The operands of a tile.
 pub(super) struct Tile<'a, T> {
     pub taps: &'a Taps,
-    /// Where the columns of taps read for the first position of the plane: those of the planes in use.
+    /// The address that each column of taps reads for the first position of the plane, for all planes in use.
     pub columns: &'a [*const T],
-    /// The plane of taps that reads the first of them.
+    /// The plane of taps that reads the first plane in use.
     pub plane: usize,
     pub weights: &'a [T],
-    /// Rows and numbers of a row that there are, from this tile on.
+    /// The remaining rows and columns of the output, counted from this tile.
     pub left: [usize; 2],
     pub to: *mut T,
     pub to_pitch: usize,
-    /// Where the sums go with their bias, if they are kept.
+    /// The destination of the sums plus bias, if they are kept.
     pub kept: Option<*mut T>,
 }
 
 impl<T: Real> Tile<'_, T> {
-    /// Makes as many rows and columns of sums as fit into registers, finishes and writes those that there are, and gives how
-    /// many these are.
+    /// Computes as many rows and columns of sums as fit into registers, and writes those that lie inside the output. Returns
+    /// the number of rows and columns written.
     ///
     /// # Safety
-    /// The columns are readable for whole tiles, up to [`MOST_ROWS`] rows and [`SLACK`] numbers behind the last; `to` and
-    /// `kept` are writable for the positions that are left.
+    /// The columns are readable for whole tiles, up to [`MOST_ROWS`] rows and [`SLACK`] elements beyond the last; `to` and
+    /// `kept` are writable for the remaining positions.
     #[inline(always)]
     pub unsafe fn run<S: Simd>(&self, from: usize, finish: &Finish<S, T>, ahead: &mut [Ahead<T>; 2]) -> [usize; 2] {
         // SAFETY: the caller's promise.
@@ -102,7 +102,7 @@ impl<T: Real> Tile<'_, T> {
         }
     }
 
-    /// A tile of `R` rows of `V` vectors. Sums go in sequence over columns and rows of taps.
+    /// A tile of `R` rows of `V` vectors. Each sum is a chain of FMAs over columns and rows of taps.
     ///
     /// # Safety
     /// As for [`run`](Self::run).
@@ -133,7 +133,7 @@ impl<T: Real> Tile<'_, T> {
             }
             let [rows, width] = [self.left[0].min(R), self.left[1].min(V * lanes)];
             if finish.only_bias() && self.kept.is_none() && width == V * lanes {
-                // The common case goes from register to memory.
+                // The common case: stored directly from registers.
                 macro_rules! rows {
                     ($($row:literal)*) => {$(
                         if $row < R && $row < rows {
@@ -162,7 +162,7 @@ impl<T: Real> Tile<'_, T> {
         }
     }
 
-    /// Adds what `G` rows of taps read. Each row is loaded once for all rows of sums that it counts for.
+    /// Adds the products of `G` rows of taps. Each source row is loaded once for all rows of sums that use it.
     ///
     /// # Safety
     /// As for [`run`](Self::run), and there are weights for all columns.
@@ -181,8 +181,8 @@ impl<T: Real> Tile<'_, T> {
                 for (tap, factor) in factors.iter_mut().enumerate() {
                     *factor = T::Vec::<S>::splat(*weights.add(tap));
                 }
-                // Written out, so that which taps and rows meet is known to the compiler; and going on by four rows at a
-                // time, since it keeps the multiples of the pitch, and there are few registers for them.
+                // Unrolled with macros, so that the compiler knows which taps and rows meet. The pointer advances by four
+                // rows at a time, so that only small multiples of the pitch occupy the few integer registers.
                 let mut four = column.add(from);
                 macro_rules! rows {
                     ($($row:literal)*) => {$(

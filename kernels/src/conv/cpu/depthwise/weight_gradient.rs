@@ -1,4 +1,4 @@
-//! The gradient of the weights: vectors run over positions, in sixteen virtual lanes.
+//! The gradient of depthwise weights: vectors hold positions, in sixteen virtual lanes.
 
 use super::{DepthwiseConv, Ring, Taps};
 use crate::conv::ConvShape;
@@ -10,10 +10,10 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Taps whose sums are in registers together: of a column, and columns.
+/// The taps whose sums are held in registers together: taps of a column, and columns.
 pub(in crate::conv::cpu) const ROWS: usize = 4;
 const COLUMNS: usize = 3;
-/// Columns of a single tap.
+/// The number of columns in a tile if a column has a single tap.
 pub(in crate::conv::cpu) const SINGLE: usize = 8;
 
 /// Computes the gradient of the weights; every element of `dw` is written.
@@ -43,19 +43,20 @@ struct Gradients<'a, T> {
     partition: &'a Partition<'a, MaybeUninit<T>>,
 }
 
-/// Sixteen positions in each of some rows.
+/// A strip of a plane: sixteen columns of some rows.
 #[derive(Clone, Copy)]
 struct Strip {
     rows: usize,
-    /// Where it begins, and how far its rows are apart, in a packed plane and in the gradient.
+    /// The offset of the strip, and the distance of its rows in a packed plane and in the gradient.
     from: usize,
     pitch: [usize; 2],
-    /// How many positions there are in a row.
+    /// The number of positions in a row.
     count: usize,
 }
 
-/// The strips of a plane, `pitch` being that of a packed one. A single row is cut up, and its pieces lie below each other; but
-/// not where `taps`, more than one of a column, read rows that follow one another: those are as far apart as packed rows are.
+/// The strips of a plane; `pitch` is the row distance of a packed plane. A single row is cut into pieces that serve as rows
+/// of a strip. This isn't possible if `taps`, the taps of a column, are several: they read consecutive packed rows at
+/// distance `pitch`.
 fn strips([_, height, width]: [usize; 3], pitch: usize, taps: usize) -> Vec<Strip> {
     let strip = |rows, from, pitch| Strip { rows, from, pitch, count: 16.min(width - from) };
     if height > 1 || taps > 1 {
@@ -113,7 +114,7 @@ impl<T: Real> Kernel for Gradients<'_, T> {
 }
 
 impl<T: Real> Gradients<'_, T> {
-    /// Adds the products of a strip of the gradient and what a group of rows of taps reads to sixteen lanes for each tap.
+    /// Adds the products of a strip of the gradient and the source rows of a group of taps, in sixteen lanes for each tap.
     ///
     /// # Safety
     /// `from` is readable for what the taps read from the strip's positions, sixteen in each row.
@@ -156,10 +157,10 @@ impl<T: Real> Gradients<'_, T> {
     }
 }
 
-/// [`Gradients::strip`] for `H` taps in each of `W` columns; `height` are those of a whole column.
+/// [`Gradients::strip`] for `H` taps in each of `W` columns; `height` is the number of taps of a column in the group.
 ///
 /// # Safety
-/// As for that.
+/// As for [`Gradients::strip`].
 #[inline(always)]
 unsafe fn tile<S: Simd, T: Real, const H: usize, const W: usize>(
     strip: Strip,
@@ -173,9 +174,10 @@ unsafe fn tile<S: Simd, T: Real, const H: usize, const W: usize>(
     assert!(columns.len() == W && totals.len() >= ((W - 1) * height + H) * 16, "a tile of taps and its sums");
     assert!(dy.len() >= strip.from + (strip.rows - 1) * strip.pitch[1] + strip.count, "a strip of the gradient");
     let (dy, totals) = (dy.as_ptr(), totals.as_mut_ptr());
-    // SAFETY: the caller's promise for what x reads; the gradient and the sums were checked.
+    // SAFETY: the caller's promise for what is read of x; the lengths of gradient and sums were checked.
     unsafe {
-        // The lanes of a wide register are sixteen; narrower ones take turns: their sums are as independent as their lanes.
+        // A wide register has all sixteen lanes. Narrower ones process them in parts, with equal results: lanes are
+        // independent.
         for part in (0..strip.count).step_by(lanes) {
             let count = lanes.min(strip.count - part);
             let at = strip.from + part;
@@ -193,7 +195,7 @@ unsafe fn tile<S: Simd, T: Real, const H: usize, const W: usize>(
                     *value = T::Vec::<S>::load_ptr(x.add(row * strip.pitch[0]));
                 }
                 for i in 0..H {
-                    // Row `row` of x is read by tap i from row `row` - i.
+                    // Tap i reads row `row` of x for row `row` - i of the gradient.
                     let of = row.wrapping_sub(i);
                     if of < strip.rows {
                         let dy = dy.add(at + of * strip.pitch[1]);

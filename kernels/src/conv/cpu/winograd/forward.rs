@@ -1,4 +1,4 @@
-//! Forward and backward-data: the latter is the former with the taps turned round and the channels swapped.
+//! Forward and backward-data. Backward-data is a forward pass with reversed taps and exchanged channels.
 
 use super::product::{Left, VECTORS, product, strip};
 use super::transform::{self, OUT, POINTS};
@@ -16,12 +16,12 @@ use tomograd_core::{Result, Scratch};
 /// About how many tiles are multiplied before they are transformed back.
 pub(super) const ROWS: usize = 48;
 
-/// Columns that are transformed back and written at a time.
+/// Columns that are transformed back and written together.
 pub(in crate::conv::cpu) const COLUMNS: usize = 64;
-/// How many channels ahead the places of outputs are asked for.
+/// How many channels ahead the output addresses are prefetched.
 const AHEAD: usize = 3;
 
-/// Some tiles of a row, at a strip of channels: where their outputs begin, and how many tiles they are.
+/// Some tiles of a row for a strip of channels: the position of their outputs, and the number of tiles.
 struct Block {
     n: usize,
     channel: usize,
@@ -31,7 +31,8 @@ struct Block {
     tiles: usize,
 }
 
-/// Where a weight lies: `group * g + channel out * out + channel in * inp + tap`; with `turned`, taps count from the last.
+/// The strides of the weights: element `group * g + output channel * out + input channel * inp + tap`; if `turned`, taps are
+/// reversed.
 #[derive(Clone, Copy)]
 struct Weights<'a, T> {
     weights: &'a [T],
@@ -119,8 +120,8 @@ impl<T: Real> WinogradForward<'_, T> {
         self.outputs.next_multiple_of(16)
     }
 
-    /// In how many parts the output channels are shared out to chunks. Each part transforms the input anew, which is little
-    /// beside the products when it has many channels.
+    /// The number of parts into which the output channels are split across chunks. Each part transforms the input again,
+    /// which costs little compared to the products of a part's many channels.
     fn parts(&self) -> usize {
         let boxes = self.boxes.batch * self.groups * self.boxes.count();
         CHUNKS.div_ceil(boxes.max(1)).min(self.padded_outputs() / 64).max(1)
@@ -132,7 +133,7 @@ impl<T: Real> WinogradForward<'_, T> {
         strips * index / parts * 32..(strips * (index + 1) / parts * 32).min(self.padded_outputs())
     }
 
-    /// Numbers of the transformed weights of sixteen output channels of a group.
+    /// The number of elements of the transformed weights of sixteen output channels of a group.
     fn weight_block(&self) -> usize {
         POINTS * self.boxes.planes * self.inputs * 16
     }
@@ -141,7 +142,7 @@ impl<T: Real> WinogradForward<'_, T> {
         let blocks = self.groups * self.padded_outputs() / 16;
         let mut transformed = Scratch::<T>::new("conv", blocks * self.weight_block())?;
         {
-            // Two blocks of sixteen make the widest strip there is.
+            // Two blocks of sixteen channels form the widest strip.
             let per_group = self.padded_outputs() / 16;
             let strips = per_group.div_ceil(2);
             let whole = Partition::new(transformed.uninit(), self.weight_block());
@@ -172,7 +173,7 @@ impl<T: Real> WinogradForward<'_, T> {
     }
 }
 
-/// Transforms the weights of up to 32 output channels: `[strip][point][plane][channel in][channel out of the strip]`.
+/// Transforms the weights of up to 32 output channels to `[strip][point][plane][input channel][output channel of the strip]`.
 struct TransformWeights<'a, T> {
     plan: &'a WinogradForward<'a, T>,
     group: usize,
@@ -199,7 +200,7 @@ impl<T: Real> Kernel for TransformWeights<'_, T> {
                 let channel = self.first + start + vector;
                 let real = plan.outputs.saturating_sub(channel).min(lanes);
                 for input in 0..inputs {
-                    // Channels that only fill up a vector have no weights.
+                    // Padding channels have no weights.
                     let from = if real == 0 { 0 } else { self.group * group + channel * out + input * inp };
                     gather::<T::Vec<S>>(&weights[from..], out, real, gathered);
                     for plane in 0..planes {
@@ -211,7 +212,7 @@ impl<T: Real> Kernel for TransformWeights<'_, T> {
                         let points = transform::taps::<T::Vec<S>>(vectors);
                         for (point, value) in points.as_flattened().iter().enumerate() {
                             let row = ((point * planes + plane) * inputs + input) * width;
-                            // SAFETY: inside this strip's part.
+                            // SAFETY: the address lies inside this strip's part.
                             unsafe { value.store_ptr(to.add(start * POINTS * planes * inputs + row + vector)) };
                         }
                     }
@@ -262,7 +263,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
             shifted.fill(Shifted::new());
             for (planes, fresh) in boxes.steps(own[0].clone()) {
                 let channels = group * plan.inputs..(group + 1) * plan.inputs;
-                // SAFETY: the areas are as large as a whole step.
+                // SAFETY: the scratch areas have the size of a whole step.
                 unsafe { boxes.transform::<S, T>(&self.source, n, channels, &own, fresh, staging, input) };
                 let all_rows = planes.len() * own[1].len();
                 for first in part.clone().step_by(width) {
@@ -276,7 +277,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                         let end = all_rows.min(start + tile_rows);
                         let tiles = (end - start) * boxes.across;
                         let stride = spaced(tiles * here);
-                        // SAFETY: tiles lie inside the transformed step; products and pixels have room for them.
+                        // SAFETY: the tiles lie inside the transformed step; `products` and `pixels` have room for them.
                         unsafe {
                             for point in 0..POINTS {
                                 let products = products.add(point * stride);
@@ -314,10 +315,10 @@ impl<T: Real> Kernel for Chunks<'_, T> {
 }
 
 impl<T: Real> Chunks<'_, T> {
-    /// Multiplies some of a step's rows of tiles at a point: `products[tile][channel of the strip]`.
+    /// Multiplies some of a step's rows of tiles at one point: `products[tile][channel of the strip]`.
     ///
     /// # Safety
-    /// `input` is a transformed step, `weights` a strip, and `products` has room.
+    /// `input` is a transformed step, `weights` a strip, and `products` has room for the rows.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn multiply<S: Simd>(
@@ -362,7 +363,7 @@ impl<T: Real> Chunks<'_, T> {
     /// Transforms the products of some tiles of a row back: `lines[channel of the strip][line][column]`.
     ///
     /// # Safety
-    /// `products[point * stride]` holds the block's tiles, and there is room for a whole block.
+    /// `products[point * stride]` holds the block's tiles, and `pixels` and `lines` have room for a whole block.
     #[inline(always)]
     unsafe fn transform_back<S: Simd>(
         &self,
@@ -390,17 +391,17 @@ impl<T: Real> Chunks<'_, T> {
             }
             for line in 0..OUT {
                 let (from, to) = (pixels.add(line * COLUMNS * width), lines.add(line * COLUMNS));
-                // Whole blocks of eight, of which the last may hold columns that aren't kept.
+                // Columns are transposed in blocks of eight; the last block may contain columns that are discarded.
                 let columns = (OUT * block.tiles).next_multiple_of(8);
                 transpose::<T::Vec<S>>(from, width, [columns, width], to, OUT * COLUMNS);
             }
         }
     }
 
-    /// Writes some channels of a block.
+    /// Applies the epilogue to some channels of a block and writes them.
     ///
     /// # Safety
-    /// `lines` holds the block, and its outputs exist and are this chunk's.
+    /// `lines` holds the block, and its outputs exist and belong to this chunk.
     #[inline(always)]
     unsafe fn store<S: Simd>(&self, block: &Block, lines: *mut T, channels: usize, shifted: &mut [Shifted<S, T>]) {
         let [_, height, width] = self.plan.boxes.output;
@@ -409,12 +410,12 @@ impl<T: Real> Chunks<'_, T> {
         let columns = (OUT * block.tiles).min(width - block.x);
         for i in 0..channels {
             let finish = Finish::<S, T>::new(self.epilogue, block.channel + i);
-            // SAFETY: the caller's promise; what is only asked for may lie beyond the output.
+            // SAFETY: the caller's promise; prefetched addresses may lie beyond the output.
             unsafe {
                 let to = self.out.channel(n, block.channel + i, voxels);
                 let to = to.add((z * height + block.y) * width + block.x);
                 for row in 0..rows {
-                    // Channels lie far apart, which the processor's own prefetchers don't follow.
+                    // Consecutive channels are far apart in memory, a stride that hardware prefetchers don't follow.
                     for x in (0..columns).step_by(64 / size_of::<T>()) {
                         prefetch(to.wrapping_add(AHEAD * voxels + row * width + x));
                     }

@@ -1,14 +1,14 @@
-//! Kernels of 3 × 3 in a plane, stride 1, with many channels: Winograd's minimal filtering within each plane, the kernel's
-//! planes summed plainly.
+//! 3 × 3 kernels in a plane, stride 1, with many channels: Winograd's minimal filtering within each plane; the products of
+//! the kernel's planes are summed.
 //!
-//! A tile of 4 × 4 outputs takes 36 products in place of 144. Vectors run over channels throughout, so the shape of the image
-//! costs nothing but the filling up of tiles. The transforms magnify rounding errors: with `f32` by about five times those of
-//! a plain sum, so `f64`, which gradient checks use, isn't computed this way.
+//! A tile of 4 × 4 outputs takes 36 products instead of 144. Vectors hold channels throughout, so an image size costs extra
+//! only for partial tiles. The transforms amplify rounding errors, in `f32` to about five times those of a direct sum; so
+//! `f64`, which gradient checks use, never takes this path.
 //!
-//! A chunk is a box of some planes and some rows of tiles of one image. It goes through its planes in steps, transforms the
-//! input of all channels once (`[point][slot of a plane][tile][channel]`; the slots form a ring, so that a step finds there
-//! what it shares with the one before), and then, for a strip of output channels and some rows of tiles at a time, multiplies
-//! point by point and transforms back.
+//! A chunk is a box of some planes and some rows of tiles of one image. It processes its planes in steps. A step transforms
+//! the input of all channels once (`[point][slot of a plane][tile][channel]`; the slots form a ring buffer, so that planes
+//! shared with the previous step aren't transformed again). Then, for each strip of output channels and some rows of tiles at
+//! a time, it multiplies point by point and transforms back.
 
 #![allow(clippy::needless_range_loop)] // points are numbered: rows of y, columns of x
 
@@ -28,7 +28,7 @@ use crate::simd::{Real, Simd, Vector, transpose};
 use std::ops::Range;
 use transform::{IN, POINTS};
 
-/// Whether a shape can go this way.
+/// Whether this path can compute a shape.
 pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
     let [kz, ky, kx] = shape.kernel;
     T::MANTISSA_BITS < 30
@@ -45,13 +45,13 @@ pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
         && shape.out_channels > 0
 }
 
-/// What the forward pass costs: see [`Path::estimate`](super::Path::estimate).
+/// The estimated time of the forward pass; see [`Path::estimate`](super::Path::estimate).
 pub(super) fn estimate(shape: &ConvShape) -> f64 {
     let boxes = Boxes::new(shape, [0; 3], [shape.input, shape.output()], shape.group_inputs(), true, forward::ROWS);
     let groups = shape.groups as f64;
     let outputs = groups * shape.group_outputs().next_multiple_of(16) as f64;
     let steps = (boxes.planes * shape.group_inputs()) as f64;
-    // The input is transformed with what boxes share, each output once.
+    // Input that several boxes read is transformed by each of them; each output is transformed once.
     let read = boxes.batch * boxes.blocks[0] * (boxes.deep + boxes.planes - 1) * boxes.blocks[1] * boxes.tiles();
     let written = boxes.batch * boxes.output[0] * boxes.output[1].div_ceil(OUT) * boxes.across;
     let [inputs, points] = [(read * POINTS * boxes.padded) as f64 * groups, (written * POINTS) as f64];
@@ -62,32 +62,32 @@ pub(super) fn estimate(shape: &ConvShape) -> f64 {
         + 3.5e-3
 }
 
-/// Numbers of a chunk's transformed input.
+/// The number of elements of a chunk's transformed input.
 const TRANSFORMED: usize = 192 << 10;
-/// Tiles of a plane that are enough to be multiplied apart from those of other planes: the rows of a register tile.
+/// If a plane of a box has at least this many tiles (the rows of a register tile), planes are multiplied separately.
 const APART: usize = 12;
-/// Chunks that are enough to keep the threads busy.
+/// The number of chunks that keeps the threads busy.
 const CHUNKS: usize = 16;
 
-/// A distance of at least `count` numbers, an odd number of cache lines: a transform writes to all points at once, and at
-/// distances that are multiples of a page they would drive each other out of the L1 cache.
+/// A stride of at least `count` elements that is an odd number of cache lines. A transform writes to all points at once; at
+/// strides that are multiples of a page, these writes would map to the same L1 cache sets.
 fn spaced(count: usize) -> usize {
     (count.div_ceil(16) | 1) * 16
 }
 
-/// How outputs are cut into boxes, and what a box reads. Images without depth are taken as the planes of one volume, so that
-/// small ones fill a box together.
+/// How outputs are divided into boxes, and what a box reads. Images without depth are treated as the planes of one volume, so
+/// that several small images share a box.
 #[derive(Clone)]
 struct Boxes {
     batch: usize,
     folded: bool,
     /// Planes of the kernel.
     planes: usize,
-    /// Where output 0 begins to read.
+    /// The source coordinate that output 0 reads first.
     low: [isize; 3],
     source: [usize; 3],
     output: [usize; 3],
-    /// Channels that are transformed, rounded up to vectors.
+    /// Input channels, rounded up to whole vectors.
     padded: usize,
     /// Tiles along x, rows of tiles of a box, planes of a box.
     across: usize,
@@ -95,12 +95,12 @@ struct Boxes {
     deep: usize,
     /// Planes of a step.
     step: usize,
-    /// How many boxes there are, along z and y.
+    /// The number of boxes along z and y.
     blocks: [usize; 2],
 }
 
 impl Boxes {
-    /// `fold` says whether images may share a box. A step has at least `enough` tiles, as far as there are as many.
+    /// `fold` says whether images may share a box. A step has at least `enough` tiles, if the image has that many.
     fn new(
         shape: &ConvShape,
         low: [isize; 3],
@@ -116,13 +116,13 @@ impl Boxes {
             output[0] = shape.batch;
         }
         let batch = if folded { 1 } else { shape.batch };
-        // Sixteen is the widest vector there is: boxes don't depend on the instruction set.
+        // Rounded to the widest vector of any instruction set, so that boxes don't depend on the instruction set.
         let padded = channels.next_multiple_of(16);
         let across = output[2].div_ceil(OUT);
         let tile_rows = output[1].div_ceil(OUT);
         let tiles = TRANSFORMED / (POINTS * padded);
-        // The weights of a strip are read anew for each step, which many channels make worse than a transformed input that
-        // outgrows the L2 cache.
+        // Each step reads the weights of a strip again. With many channels this costs more than a transformed input larger
+        // than the L2 cache, so a step keeps at least `least` rows of tiles.
         let least = enough.div_ceil((across * output[0]).max(1)).min(tile_rows);
         let down = |step: usize| equal_blocks(tile_rows, (tiles / (across * (step + planes - 1)).max(1)).max(least));
         let enough = |&step: &usize| step * across * down(step) >= enough;
@@ -130,7 +130,7 @@ impl Boxes {
         let down = down(step);
         let down_blocks = tile_rows.div_ceil(down);
         let deep = if across * down < APART {
-            // Planes are small: a box is one step of several.
+            // Planes are small: a box is a single step of several planes.
             equal_blocks(output[0], step)
         } else {
             let slabs = CHUNKS.div_ceil(batch.max(1) * shape.groups * down_blocks.max(1));
@@ -141,13 +141,13 @@ impl Boxes {
         Boxes { batch, folded, planes, low, source, output, padded, across, down, deep, step, blocks }
     }
 
-    /// An image and a plane of it.
+    /// The image, and the plane of that image, at index `n` and plane `z` of the (maybe folded) batch.
     #[inline(always)]
     fn image(&self, n: usize, z: usize) -> [usize; 2] {
         if self.folded { [z, 0] } else { [n, z] }
     }
 
-    /// Voxels of a channel of an image: of the source, and of the output.
+    /// Voxels of a channel of an image, of the source and of the output.
     #[inline(always)]
     fn voxels(&self) -> [usize; 2] {
         let plane = [self.source[1] * self.source[2], self.output[1] * self.output[2]];
@@ -163,17 +163,18 @@ impl Boxes {
         self.across * self.down
     }
 
-    /// Planes of transformed input that are held.
+    /// How many planes of transformed input are kept.
     fn held(&self) -> usize {
         self.step + self.planes - 1
     }
 
-    /// The distance of the points of the transformed input.
+    /// The distance between two points of the transformed input.
     fn point_size(&self) -> usize {
         spaced(self.held() * self.tiles() * self.padded)
     }
 
-    /// The steps of a box: each with the planes of the input, counted from the box's first, that it transforms anew.
+    /// The steps of a box: the output planes of each, and the input planes, counted from the box's first, that it has to
+    /// transform.
     fn steps(&self, planes: Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let (step, more) = (self.step, self.planes - 1);
         planes.clone().step_by(step).map(move |z| {
@@ -183,35 +184,35 @@ impl Boxes {
         })
     }
 
-    /// Whether tiles follow each other across the planes of a box: it is one step, of a whole box's rows.
+    /// Whether the tiles of a step are contiguous across its planes: the box is a single step and has all its rows of tiles.
     #[inline(always)]
     fn merged(&self, own: &[Range<usize>; 2]) -> bool {
         self.step == self.deep && own[1].len() == self.down
     }
 
-    /// Where a plane of the transformed input lies, which is the box's `plane`-th.
+    /// The offset of the slot of the box's `plane`-th transformed input plane.
     #[inline(always)]
     fn slot(&self, plane: usize) -> usize {
         plane % self.held() * self.tiles() * self.padded
     }
 
-    /// A box: its first plane and row of tiles, and how many of them.
+    /// The planes and the rows of tiles of a box.
     fn at(&self, index: usize) -> [Range<usize>; 2] {
         let (z, y) = (index / self.blocks[1] * self.deep, index % self.blocks[1] * self.down);
         let tile_rows = self.output[1].div_ceil(OUT);
         [z..(z + self.deep).min(self.output[0]), y..(y + self.down).min(tile_rows)]
     }
 
-    /// Numbers of scratch that [`transform`](Self::transform) needs.
+    /// The number of scratch elements that [`transform`](Self::transform) needs.
     fn staging<S: Simd, T: Real>(&self) -> usize {
         ((OUT * self.down + 2) * (OUT * self.across + 2) + 8) * T::Vec::<S>::LANES
     }
 
-    /// Transforms planes `fresh` of the input of a box: `to[point * point_size + slot + tile * padded + channel]`; channels
-    /// from `channels` on are zeros.
+    /// Transforms input planes `fresh` of a box to `to[point * point_size + slot + tile * padded + channel]`. Padding
+    /// channels, beyond those of `channels`, are zeros.
     ///
     /// # Safety
-    /// `staging` and `to` are as large as promised above.
+    /// `staging` has the size of [`staging`](Self::staging), and `to` holds `POINTS` times [`point_size`](Self::point_size).
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn transform<S: Simd, T: Real>(
@@ -243,7 +244,7 @@ impl Boxes {
                 for y in 0..rows.len() {
                     for x in 0..self.across {
                         let tile = self.slot(plane) + (y * self.across + x) * self.padded;
-                        // SAFETY: a tile's six columns and rows are staged; every point has room for it.
+                        // SAFETY: the six rows and columns of a tile are staged, and every point has room for the tile.
                         unsafe {
                             transform::input::<T::Vec<S>>(
                                 staging.add((y * OUT * width + x * OUT) * lanes),
@@ -259,10 +260,10 @@ impl Boxes {
         }
     }
 
-    /// Writes a row of some channels, side by side at each place and zero-padded: `to[x][channel]`.
+    /// Writes a row of some channels, interleaved and zero-padded: `to[x][channel]`.
     ///
     /// # Safety
-    /// `to` has room for `width` vectors, and for eight more, which aren't kept.
+    /// `to` has room for `width` vectors, and for eight more, whose contents are discarded.
     #[inline(always)]
     unsafe fn stage<S: Simd, T: Real>(
         &self,
@@ -276,10 +277,10 @@ impl Boxes {
         let lanes = T::Vec::<S>::LANES;
         let [depth, rows, columns] = self.source;
         let outside = z < 0 || y < 0 || z as usize >= depth || y as usize >= rows;
-        // The places whose columns lie inside the source.
+        // The positions whose source columns lie inside the source.
         let left = if outside { width } else { (-self.low[2]).clamp(0, width as isize) as usize };
         let right = (columns as isize - self.low[2]).clamp(left as isize, width as isize) as usize;
-        // SAFETY: places are below `width`, channels below a vector; rows lie inside the source.
+        // SAFETY: positions are below `width` and channels below a vector's lanes; rows lie inside the source.
         unsafe {
             if left == right {
                 for x in 0..width {
@@ -292,8 +293,8 @@ impl Boxes {
             let start = (z * rows + y as usize) * columns + (left as isize + self.low[2]) as usize;
             for first in (0..lanes).step_by(8) {
                 let group = channels.start + first..(channels.start + first + 8).min(channels.end);
-                // The eight channels may lie in two tensors; then they aren't evenly spaced. A row of less than eight columns
-                // is read beyond its end, if that lies in the tensor, and what comes of it is overwritten.
+                // Eight channels that lie in two tensors aren't evenly spaced and take the scalar loop. A row of fewer than
+                // eight columns is read beyond its end if the tensor goes on there; the excess is overwritten below.
                 let read = (right - left).max(8);
                 let from = source.spaced(n, &group, voxels);
                 if let Some(from) = from.filter(|from| group.len() == 8 && start + 7 * voxels + read <= from.len()) {

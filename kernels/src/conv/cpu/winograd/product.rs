@@ -1,36 +1,35 @@
-//! The register tile of the products between transforms.
+//! The register tile of the products between the transforms.
 
 use crate::simd::{Real, Simd, Vector, prefetch_near};
 
-/// How many vectors of output channels a strip is wide.
+/// The width of a strip of output channels, in vectors.
 pub(super) const VECTORS: usize = 2;
 
-/// How many steps ahead the right matrix is asked for.
+/// How many steps ahead the right matrix is prefetched.
 const AHEAD: usize = 12;
 
-/// The width of a strip of output channels.
+/// The width of a strip of output channels, in elements.
 #[inline(always)]
 pub(super) fn strip<S: Simd, T: Real>() -> usize {
     VECTORS * T::Vec::<S>::LANES
 }
 
-/// Where the left matrix lies: `a[segment + i * row + k * step]`; a sum runs over all segments in turn.
+/// The layout of the left matrix: `a[segment + i * row + k * step]`; a sum runs over the segments one after the other.
 #[derive(Clone, Copy)]
 pub(super) struct Left<'a, T> {
     pub a: *const T,
     pub row: usize,
     pub step: usize,
     pub segments: &'a [usize],
-    /// Steps of a segment.
+    /// Steps (values of k) of a segment.
     pub k: usize,
 }
 
-/// `c[i * width + j] (+)= Σ_k a[i, k] b[k * width + j]` for `rows` rows and `vectors` vectors, `width` being those of the
-/// vectors; each element is one chain of fused multiply-adds. `CONTIGUOUS` says which stride of the left matrix is 1: that
-/// of steps (else that of rows).
+/// `c[i * width + j] (+)= Σ_k a[i, k] b[k * width + j]` for `rows` rows and a width of `vectors` vectors. Each element is one
+/// chain of FMAs. `CONTIGUOUS` says which stride of the left matrix is 1: that of `k` if true, that of `i` if false.
 ///
 /// # Safety
-/// All of it is readable, and `c` writable.
+/// All operands are readable, and `c` is writable.
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
     rows: usize,
@@ -42,8 +41,8 @@ pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
 ) {
     let width = vectors * T::Vec::<S>::LANES;
     let mut done = 0;
-    // Tiles of so many rows, while `least` rows are left. When fewer are left than the tile has, it begins earlier and
-    // computes some rows again, which costs less than a small tile: that one waits for its chains of additions.
+    // Tiles of `$rows` rows, while at least `$least` rows are left. If fewer rows are left than a tile has, the tile starts
+    // earlier and recomputes some rows: this costs less than a small tile, which is limited by the latency of its FMA chains.
     macro_rules! tiles {
         ($rows:literal, $least:expr) => {
             while rows - done >= $least {
@@ -62,7 +61,8 @@ pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
             }
         };
     }
-    // How few rows are left to a tile of `$rows`: what is added to would be added twice.
+    // The number of remaining rows from which a tile is used. When accumulating, recomputed rows would be added twice, so
+    // only full tiles are allowed.
     let least = |tile: usize, few: usize| if accumulate || rows < tile { tile } else { few };
     if !S::TILES {
         // One row at a time, below.
@@ -100,7 +100,7 @@ unsafe fn tile<S: Simd, T: Real, const CONTIGUOUS: bool, const R: usize, const V
             let mut a = left.a.add(segment);
             for step in 0..left.k {
                 if CONTIGUOUS {
-                    // The next rows, and what the strip has further on: both lie in the L2 cache.
+                    // Prefetches the next rows and later parts of the strip; both are in the L2 cache.
                     prefetch_near(left.a.wrapping_add(segment + R * left.row + step * R));
                     for j in 0..V {
                         prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));

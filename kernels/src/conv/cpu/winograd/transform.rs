@@ -1,24 +1,24 @@
 //! The transforms of Winograd's minimal filtering, one axis at a time, on vectors of channels.
 //!
-//! Along each axis of a plane four outputs come from six inputs, F(4, 3). With d the six inputs and g the three taps:
-//! `y = Aᵀ [(G g) ⊙ (Bᵀ d)]`, and for the gradient of the taps `dg = Gᵀ [(A dy) ⊙ (Bᵀ d)]` (Winograd 1980; Lavin and Gray
-//! 2016, arXiv 1509.09308). The polynomials are evaluated at 0, ±3/4, ±3/2 and ∞: these points and their squares are exact
-//! numbers, and lie around 1, so that their powers, which magnify rounding errors, stay small. The usual points 0, ±1, ±2
-//! give more than twice the error (docs/decisions/0004).
+//! Along each axis of a plane, F(4, 3) computes four outputs from six inputs. With d the six inputs and g the three taps: `y
+//! = Aᵀ [(G g) ⊙ (Bᵀ d)]`, and for the gradient of the taps `dg = Gᵀ [(A dy) ⊙ (Bᵀ d)]` (Winograd 1980; Lavin and Gray 2016,
+//! arXiv 1509.09308). The polynomials are evaluated at 0, ±3/4, ±3/2 and ∞. These points and their squares are exact in
+//! floating point, and are close to 1, so that their powers, which amplify rounding errors, stay small. The usual points 0,
+//! ±1, ±2 give more than twice the error (docs/decisions/0004).
 //!
-//! Two axes make a tile of 16 outputs with 36 products for each pair of channels and each plane of the kernel, where the
-//! plain sum has 144.
+//! Along two axes this gives a tile of 16 outputs with 36 products for each pair of channels and each plane of the kernel; a
+//! direct sum has 144.
 
 use crate::simd::Vector;
 use tomograd_core::Element;
 
-/// Outputs of a tile along an axis, and inputs.
+/// Outputs and inputs of a tile along an axis.
 pub(in crate::conv::cpu) const OUT: usize = 4;
 pub(super) const IN: usize = 6;
-/// Products of a tile.
+/// Products of a tile, one for each point.
 pub(super) const POINTS: usize = IN * IN;
 
-/// The points ±P and ±Q.
+/// The evaluation points are 0, ±P, ±Q and ∞.
 const P: f64 = 0.75;
 const Q: f64 = 1.5;
 const P2: f64 = P * P;
@@ -99,10 +99,10 @@ fn weights_axis<V: Vector>(p: [V; IN]) -> [V; 3] {
     ]
 }
 
-/// Transforms a tile of inputs; the result goes to `to[point * stride]`.
+/// Transforms a tile of inputs and writes the result to `to[point * stride]`.
 ///
 /// # Safety
-/// `from` is readable for a vector at every place of the tile, `to` writable for one at every point.
+/// `from` is readable for a vector at every position of the tile, `to` writable for a vector at every point.
 #[inline(always)]
 pub(super) unsafe fn input<V: Vector>(
     from: *const V::Elem,
@@ -179,7 +179,7 @@ pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN]; IN] {
 /// Transforms a tile of gradients of the output.
 ///
 /// # Safety
-/// As [`input`], for the places of the tile and the points.
+/// As for [`input`].
 #[inline(always)]
 pub(super) unsafe fn gradient<V: Vector>(
     from: *const V::Elem,
@@ -210,7 +210,8 @@ pub(super) unsafe fn gradient<V: Vector>(
 /// Transforms summed products back to the gradient of 3 × 3 taps.
 #[inline(always)]
 pub(super) fn weights<V: Vector>(points: [[V; IN]; IN]) -> [[V; 3]; 3] {
-    // Loops, not closures: one that isn't inlined would be compiled without the instruction set.
+    // Loops rather than closures: a closure that isn't inlined would be compiled without the instruction set's target
+    // features.
     let mut rows = [[V::zero(); 3]; IN];
     for (row, points) in rows.iter_mut().zip(points) {
         *row = weights_axis(points);

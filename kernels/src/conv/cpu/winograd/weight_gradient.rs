@@ -1,5 +1,5 @@
-//! The backward pass with respect to the weights: products of the transformed input and the transformed gradient of the
-//! output, summed over tiles, then transformed to the gradient of the taps.
+//! The gradient of the weights: products of the transformed input and the transformed output gradient, summed over tiles,
+//! then transformed to the gradient of the taps.
 
 use super::product::{Left, product, strip};
 use super::transform::{self, IN, OUT, POINTS};
@@ -12,13 +12,13 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
-/// Output channels of the widest strip there is.
+/// Output channels of the widest strip of any instruction set.
 pub(in crate::conv::cpu) const STRIP: usize = 32;
-/// Numbers of a chunk's sums, as far as strips allow: they are to stay in the L2 cache.
+/// The largest number of sums of a chunk, if a single strip allows it: the sums should stay in the L2 cache.
 const SUMS: usize = 512 << 10;
-/// Tiles of a step: sums are read and written once for each.
+/// The least number of tiles of a step: the sums are read and written once in each step.
 const ENOUGH: usize = 96;
-/// Chunks that are enough to keep the threads busy.
+/// The number of chunks that keeps the threads busy.
 const CHUNKS: usize = 8;
 
 struct WinogradWeightGradient<'a, T> {
@@ -26,10 +26,10 @@ struct WinogradWeightGradient<'a, T> {
     x: Inputs<'a, T>,
     dy: Inputs<'a, T>,
     boxes: Boxes,
-    /// Output channels of a chunk, and in how many chunks they are shared out.
+    /// Output channels of a chunk, and the number of chunks into which a group's output channels are split.
     outputs: usize,
     strips: usize,
-    /// In how many chunks boxes are shared out.
+    /// The number of chunks into which the boxes are split.
     slabs: usize,
 }
 
@@ -42,7 +42,7 @@ pub(in crate::conv::cpu) fn backward_weights<T: Real>(
 ) -> Result<()> {
     let low = shape.padding.map(|padding| -(padding as isize));
     let boxes = Boxes::new(shape, low, [shape.input, shape.output()], shape.group_inputs(), true, ENOUGH);
-    // The input is transformed for each chunk anew, so a chunk has the channels of two strips, unless the sums grow too large.
+    // Each chunk transforms the input again, so it computes the channels of two strips unless the sums would be too many.
     let two = POINTS * boxes.planes * boxes.padded * 2 * STRIP <= SUMS;
     let outputs = if two { 2 * STRIP } else { STRIP };
     let strips = shape.group_outputs().div_ceil(outputs);
@@ -121,7 +121,7 @@ impl<T: Real> Chunks<'_, T> {
             let first_channel = group * shape.group_outputs() + first_output;
             for (planes, fresh) in boxes.steps(own[0].clone()) {
                 let outputs = first_channel..first_channel + outputs;
-                // SAFETY: the areas are as large as a whole step.
+                // SAFETY: the scratch areas have the size of a whole step.
                 unsafe {
                     boxes.transform::<S, T>(&plan.x, n, channels.clone(), &own, fresh, staging, input);
                     self.gradient::<S>(n, outputs, [&planes, &own[1]], staging, gradient);
@@ -133,12 +133,12 @@ impl<T: Real> Chunks<'_, T> {
         let pairs = inputs * shape.taps();
         let first_channel = slab * shape.out_channels + group * shape.group_outputs() + first_output;
         let to = self.partition.take(first_channel * pairs..(first_channel + outputs) * pairs);
-        // SAFETY: at least one box was summed up, as slabs aren't empty.
+        // SAFETY: the sums contain at least one box, since no slab is empty.
         unsafe { self.finish::<S>(sums, padded_outputs, outputs, to) };
     }
 
-    /// Transforms the gradient of the output: `to[strip][point][row of tiles and tile][channel]`. Tiles that reach beyond the
-    /// output are filled with zeros.
+    /// Transforms the gradient of the output to `to[strip][point][tile][channel]`, with the tiles of all rows of a step. The
+    /// parts of tiles beyond the output are zeros.
     ///
     /// # Safety
     /// `staging` holds a row of tiles, and `to` a step.
@@ -156,7 +156,7 @@ impl<T: Real> Chunks<'_, T> {
         let padded = channels.len().next_multiple_of(lanes);
         let width = OUT * plan.boxes.across;
         let tiles = planes.len() * rows.len() * plan.boxes.across;
-        // The output as something to stage: no shift, and its own size.
+        // The output as an input of `stage`: its own size, without padding.
         let view = Boxes { low: [0; 3], source: plan.boxes.output, ..plan.boxes.clone() };
         for first in (0..padded).step_by(lanes) {
             let [start, strip_width, offset, stride] = self.strip_of::<S>(first, padded, tiles);
@@ -189,7 +189,7 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Of the strip of the transformed gradient that has a channel: its first channel, its width, where it begins, and the
+    /// For the strip of the transformed gradient that contains `channel`: its first channel, its width, its offset, and the
     /// distance of its points.
     #[inline(always)]
     fn strip_of<S: Simd>(&self, channel: usize, padded: usize, tiles: usize) -> [usize; 4] {
@@ -199,10 +199,10 @@ impl<T: Real> Chunks<'_, T> {
         [start, widest.min(padded - start), start / widest * POINTS * stride, stride]
     }
 
-    /// Adds the products of a step to `sums[strip][point][plane][channel in][channel out of the strip]`.
+    /// Adds the products of a step to `sums[strip][point][plane][input channel][output channel of the strip]`.
     ///
     /// # Safety
-    /// Both are transformed steps, and `sums` has room.
+    /// `input` and `gradient` are transformed steps, and `sums` has room.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     unsafe fn multiply<S: Simd>(
@@ -240,7 +240,7 @@ impl<T: Real> Chunks<'_, T> {
         }
     }
 
-    /// Transforms the sums to the gradient of the taps: `to[channel out][channel in][tap]`.
+    /// Transforms the sums to the gradient of the taps: `to[output channel][input channel][tap]`.
     ///
     /// # Safety
     /// `sums` is complete.
@@ -260,7 +260,7 @@ impl<T: Real> Chunks<'_, T> {
                     for (point, value) in points.as_flattened_mut().iter_mut().enumerate() {
                         let at = (start * POINTS + point * width) * planes + plane * width;
                         let at = at * boxes.padded + input * width + first - start;
-                        // SAFETY: inside the strip, by the caller's promise.
+                        // SAFETY: the address lies inside the strip, by the caller's promise.
                         *value = unsafe { T::Vec::<S>::load_ptr(sums.add(at)) };
                     }
                     let vectors = transform::weights::<T::Vec<S>>(points);
