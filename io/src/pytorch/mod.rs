@@ -21,6 +21,8 @@ mod legacy;
 mod machine;
 mod node;
 mod reduce;
+#[cfg(test)]
+mod tests;
 mod value;
 mod zip;
 
