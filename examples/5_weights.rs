@@ -4,8 +4,6 @@
 
 use std::path::Path;
 use tomograd::{
-    io::Weights,
-    nn::{Import, ImportReport},
     pipeline::{alignment, evaluate_volumes},
     prelude::*,
 };

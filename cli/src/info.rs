@@ -24,7 +24,8 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
 /// Lists the tensors of a file, and what lies beside them.
 fn weights(file: &Path, strict: bool) -> Result<()> {
     let weights = Weights::open(file)?;
-    let weights = if strict { weights.strict().map_err(|error| error.within(file.display().to_string()))? } else { weights };
+    let weights =
+        if strict { weights.strict().map_err(|error| error.within(file.display().to_string()))? } else { weights };
     println!("file      {}", file.display());
     let tensors = weights.tensors();
     let width = tensors.iter().map(|tensor| tensor.name().chars().count()).max().unwrap_or(0);
