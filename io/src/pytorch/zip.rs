@@ -91,7 +91,8 @@ impl Archive {
         }
         Ok(Blob {
             deflated: (entry.method == 8).then_some(entry.size),
-            checksum: Some(entry.checksum),
+            // PyTorch can be told to compute none, and writes 0.
+            checksum: Some(entry.checksum).filter(|&checksum| checksum != 0),
             ..Blob::new(self.source.clone(), at, entry.packed)
         })
     }

@@ -168,6 +168,7 @@ impl Blob {
             buffer: Vec::new(),
             taken: 0,
             crc: whole.then(flate2::Crc::new),
+            failed: None,
         })
     }
 
@@ -182,7 +183,7 @@ impl Blob {
     }
 }
 
-/// Bytes of a blob in their order.
+/// Bytes of a blob in their order. A failure is kept for the end, so that nothing stands between elements.
 pub(crate) struct Pieces<'a> {
     blob: &'a Blob,
     at: u64,
@@ -191,6 +192,7 @@ pub(crate) struct Pieces<'a> {
     taken: usize,
     /// Only where all of the blob is read.
     crc: Option<flate2::Crc>,
+    failed: Option<Error>,
 }
 
 impl Pieces<'_> {
@@ -209,19 +211,38 @@ impl Pieces<'_> {
         Ok(true)
     }
 
-    /// The next `N` bytes, `N` being a divisor of the piece.
-    #[inline]
-    pub(crate) fn next<const N: usize>(&mut self) -> Result<[u8; N]> {
-        if self.taken == self.buffer.len() && !self.refill()? {
-            return Err(self.blob.source.beyond(self.at, self.at + N as u64));
-        }
-        let part = self.buffer.get(self.taken..self.taken + N).and_then(|part| part.try_into().ok());
-        self.taken += N;
-        part.ok_or_else(|| self.blob.source.beyond(self.at, self.at + N as u64))
+    /// The first bytes of the next piece; zeros when there is none.
+    #[cold]
+    fn first_of_next<const N: usize>(&mut self) -> [u8; N] {
+        let filled = if self.failed.is_some() { Ok(false) } else { self.refill() };
+        let first = self.buffer.first_chunk::<N>().copied().filter(|_| matches!(filled, Ok(true)));
+        self.taken = N;
+        first.unwrap_or_else(|| {
+            let beyond = || self.blob.source.beyond(self.at, self.at + N as u64);
+            let error = filled.err().unwrap_or_else(beyond);
+            self.failed.get_or_insert(error);
+            self.buffer.clear();
+            [0; N]
+        })
     }
 
-    /// Compares the checksum, if all was read.
+    /// The next `N` bytes, `N` being a divisor of the piece.
+    #[inline(always)]
+    pub(crate) fn next<const N: usize>(&mut self) -> [u8; N] {
+        match self.buffer.get(self.taken..).and_then(|rest| rest.first_chunk()) {
+            Some(bytes) => {
+                self.taken += N;
+                *bytes
+            }
+            None => self.first_of_next(),
+        }
+    }
+
+    /// What failed on the way; and where all was read, the checksum is compared.
     pub(crate) fn finish(self) -> Result<()> {
-        self.crc.map_or(Ok(()), |crc| self.blob.compare(&crc))
+        match self.failed {
+            Some(error) => Err(error),
+            None => self.crc.map_or(Ok(()), |crc| self.blob.compare(&crc)),
+        }
     }
 }

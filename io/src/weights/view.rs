@@ -92,39 +92,34 @@ impl View {
         let (shape, count, span) = self.extent(N)?;
         let builder = TensorBuilder::<T>::new(OPERATION, &shape, Device::Cpu)?;
         let blob = self.blob.plain()?;
-        let mut failed = None;
-        let mut note = |result: Result<[u8; N]>| {
-            let mut bytes = result.map_err(|error| failed.get_or_insert(error).kind()).unwrap_or([0; N]);
+        let mut wrong = None;
+        let mut decode = |mut bytes: [u8; N]| {
             if self.big_endian {
                 bytes.reverse();
             }
             value(bytes).unwrap_or_else(|| {
-                failed.get_or_insert_with(|| {
-                    // A truth value of 2 is damage; an integer that is too large for i64 is none.
-                    let kind = if self.stored == StoredDType::U64 { ErrorKind::DType } else { ErrorKind::Format };
-                    Error::new(kind, OPERATION, format!("an element of {} with the bytes {bytes:?}", self.stored))
-                        .expected(format!("a value of {}", T::DTYPE))
-                });
+                wrong.get_or_insert(bytes);
                 T::default()
             })
         };
         let (first, length) = if count == 0 { (0, 0) } else { (self.offset * N as u64, span * N as u64) };
-        let mut pieces = blob.pieces(first, length)?;
         let tensor = if self.is_row_major(&shape) {
-            builder.fill_with(|_| note(pieces.next::<N>()))?
+            let mut pieces = blob.pieces(first, length)?;
+            let tensor = builder.fill_with(|_| decode(pieces.next()))?;
+            pieces.finish()?;
+            tensor
         } else {
             let bytes = blob.source.bytes(blob.at + first, length)?;
-            let mut place = Places::new(&shape, &self.strides);
-            builder.fill_with(|_| {
-                let start = place.next() as usize * N;
-                let part = bytes.get(start..start + N).and_then(|part| part.try_into().ok());
-                note(part.ok_or_else(|| Error::format(OPERATION, "an element beyond its storage")))
-            })?
+            let mut places = Places::new(&shape, &self.strides);
+            // Every place is inside of the span.
+            let element = |place: usize| bytes.get(place * N..).and_then(|rest| rest.first_chunk()).copied();
+            builder.fill_with(|_| decode(element(places.next() as usize).unwrap_or([0; N])))?
         };
-        match failed {
-            Some(error) => return Err(error),
-            None if self.is_row_major(&shape) => pieces.finish()?,
-            None => {}
+        if let Some(bytes) = wrong {
+            // A truth value of 2 is damage; an integer that is too large for i64 is none.
+            let kind = if self.stored == StoredDType::U64 { ErrorKind::DType } else { ErrorKind::Format };
+            return Err(Error::new(kind, OPERATION, format!("an element of {} with the bytes {bytes:?}", self.stored))
+                .expected(format!("a value of {}", T::DTYPE)));
         }
         if shape == self.shape { Ok(tensor) } else { tensor.expand(&self.shape) }
     }

@@ -119,6 +119,42 @@ optimizer.step()
 save("optimizer.pt", {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3})
 save("module.pt", net)  # pickled whole, with its classes
 
+
+
+class Scale(torch.nn.Module):
+    """A module of our own: the old container also holds the source of each module's class."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor([2.0]))
+
+
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Scale(), Scale()
+        self.register_buffer("mean", torch.tensor([0.5]))
+
+
+save("module_legacy.pt", Two(), _use_new_zipfile_serialization=False)
+
+
+class Named(torch.Tensor):
+    """A tensor with attributes, as MONAI's MetaTensor is one."""
+
+
+named = torch.tensor([1.0, 2.0]).as_subclass(Named)
+named.affine = torch.eye(2)
+marked = torch.nn.Parameter(torch.tensor([3.0]))
+marked.note = "a parameter with an attribute"
+kinds = {
+    "named": named, "marked": marked, "buffer": torch.nn.Buffer(torch.tensor([4.0])),
+    "sparse": torch.tensor([[0.0, 1.0]]).to_sparse(), "meta": torch.empty(2, device="meta"), "negated": torch._neg_view(torch.ones(2)),
+}
+torch.save(kinds, HERE / "kinds.pth")
+plain = {k: torch.Tensor(kinds[k].detach().clone()) for k in ["named", "marked", "buffer"]}
+expected["kinds.pth"] = walk(plain, "", {})
+
 lightning = {
     "epoch": 9, "global_step": 1000, "pytorch-lightning_version": "2.5.0",
     "state_dict": {f"model.{k}": v for k, v in net.state_dict().items()},
