@@ -160,7 +160,10 @@ impl Machine<'_> {
         let node = match text.trim_end().trim_end_matches('L') {
             "00" => Node::Bool(false),
             "01" => Node::Bool(true),
-            text => Node::Int(text.parse().map_err(|_| fail(format!("{:.40?} as an integer", text)))?),
+            text => Node::Int(
+                text.parse()
+                    .map_err(|_| fail(format!("{:?} as an integer", text.chars().take(40).collect::<String>())))?,
+            ),
         };
         self.push(node)
     }

@@ -91,6 +91,55 @@ fn tensors_stay_in_their_storage() {
 }
 
 #[test]
+fn a_storage_can_be_a_view_of_another() {
+    let plain = tensor(0, &[2], &[1]);
+    let at = plain.windows(6).position(|part| part == b"cpuK\x04N").unwrap() + 5;
+    let view = [&plain[..at], b"(X\x01\0\0\x001K\x01K\x03t", &plain[at + 1..]].concat();
+    let read = |bytes: Vec<u8>| {
+        from_bytes(bytes).unwrap().root().tensor("x").unwrap().read().unwrap().to_vec::<f32>().unwrap()
+    };
+    assert_eq!((read(plain), read(view)), (vec![0.0, 1.0], vec![1.0, 2.0]));
+}
+
+/// An archive with one entry, whose sizes and places stand in the zip64 records alone.
+fn zip64(name: &str, content: &[u8]) -> Vec<u8> {
+    let long = |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let mut crc = flate2::Crc::new();
+    crc.update(content);
+    let (size, length) = (content.len() as u64, (name.len() as u16).to_le_bytes());
+    let common = [&[45, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &crc.sum().to_le_bytes(), &[0xFF; 8], &length].concat();
+    let local =
+        [b"PK\x03\x04", &common[..], &[20, 0], name.as_bytes(), &[1, 0, 16, 0], &long(&[size, size]), content].concat();
+    let extra = [&[0x99, 0x99, 2, 0, 7, 7, 1, 0, 24, 0][..], &long(&[size, size, 0])].concat();
+    let directory =
+        [b"PK\x01\x02\x2d\0", &common[..], &[34, 0], &[0; 10], &[0xFF; 4], name.as_bytes(), &extra].concat();
+    let (at, end) = (local.len() as u64, (local.len() + directory.len()) as u64);
+    let end64 = [&b"PK\x06\x06"[..], &long(&[44]), &[0; 12], &long(&[1, 1, directory.len() as u64, at])].concat();
+    let locator = [&b"PK\x06\x07\0\0\0\0"[..], &long(&[end]), &[1, 0, 0, 0]].concat();
+    let end = [&b"PK\x05\x06\0\0\0\0"[..], &[0xFF; 12], &[7, 0], b"comment"].concat();
+    [local, directory, end64, locator, end].concat()
+}
+
+#[test]
+fn large_archives_have_longer_records() {
+    let good = zip64("any/data.pkl", b"\x80\x02K\x07.");
+    assert_eq!(from_bytes(good.clone()).unwrap().root().as_i64(), Some(7));
+    for end in 0..good.len() {
+        assert!(from_bytes(good[..end].to_vec()).is_err() || end + 7 >= good.len(), "{end}");
+    }
+    for place in 0..good.len() {
+        for byte in [0, 0x7F, 0xFF] {
+            let mut changed = good.clone();
+            changed[place] = byte;
+            // Refused or read; the checksum tells what is in the pickle.
+            if let Ok(contents) = from_bytes(changed) {
+                assert_eq!(contents.root().as_i64(), Some(7), "byte {place}");
+            }
+        }
+    }
+}
+
+#[test]
 fn lying_containers_are_refused() {
     let good = tensor(0, &[4], &[1]);
     for end in 0..good.len() {

@@ -90,3 +90,26 @@ fn truncated_and_lying_files_are_errors() {
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(read(&mut &huge[..], huge.len() as u64).is_err());
 }
+
+#[test]
+fn what_no_dtype_holds_is_named_and_the_rest_is_read() {
+    let header = r#"{"a":{"dtype":"U64","shape":[1],"data_offsets":[0,8]},"b":{"dtype":"U64","shape":[1],"data_offsets":[8,16]},
+        "c":{"dtype":"F4","shape":[2,2],"data_offsets":[16,18]},"d":{"dtype":"NEW","shape":[7],"data_offsets":[18,21]},
+        "e":{"dtype":"I8","shape":[2],"data_offsets":[21,23]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend([u64::MAX.to_le_bytes(), 5u64.to_le_bytes()].concat());
+    bytes.extend([1, 2, 3, 4, 5, 0x80, 0x7F]);
+    let contents = read(&mut &bytes[..], bytes.len() as u64).unwrap();
+    let skipped: Vec<&str> = contents.skipped.iter().map(|skipped| &skipped.name[..]).collect();
+    assert_eq!(skipped, ["a", "c", "d"]);
+    assert!(contents.skipped[2].why.contains("NEW"));
+    let values: Vec<Vec<f64>> = contents.tensors.iter().map(|(_, tensor)| tensor.to_vec_f64().unwrap()).collect();
+    assert_eq!(values, [vec![5.0], vec![-128.0, 127.0]]);
+    // Three elements of four bits aren't whole bytes.
+    let at = bytes.windows(5).position(|part| part == b"[2,2]").unwrap();
+    let mut odd = bytes;
+    odd[at..at + 5].copy_from_slice(b"[1,3]");
+    let error = read(&mut &odd[..], odd.len() as u64).unwrap_err();
+    assert!(error.to_string().contains("c lies at 16..18"), "{error}");
+}

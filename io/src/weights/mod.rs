@@ -19,6 +19,8 @@ pub(crate) use view::View;
 use crate::{pytorch, safetensors};
 
 const OPERATION: &str = "weights";
+/// Bytes of a reason that are kept.
+const MOST_WHY: usize = 300;
 
 /// A tensor that lies in a file until it is read.
 #[derive(Debug, Clone)]
@@ -77,7 +79,9 @@ pub struct Skipped {
 
 impl Skipped {
     pub(crate) fn new(name: &str, why: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), why: why.into() }
+        let mut why = why.into();
+        why.truncate(why.floor_char_boundary(MOST_WHY));
+        Self { name: name.to_owned(), why }
     }
 }
 

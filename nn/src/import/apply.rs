@@ -63,7 +63,7 @@ impl Params {
         report.missing = self.missing(import, &found).iter().map(|&index| self.entries[index].name.clone()).collect();
         let all = report.missing.is_empty() && report.unexpected.is_empty();
         if !all && !import.partial {
-            return Err(self.refusal(&report));
+            return Err(refusal(&report));
         }
         for (index, named) in found {
             match self.adapted(import, index, named).map_err(|error| error.within(named.name.clone()))? {
@@ -150,25 +150,30 @@ impl Params {
         }
         Ok(())
     }
+}
 
-    /// The error of a strict import whose names differ.
-    fn refusal(&self, report: &ImportReport) -> Error {
-        let list = |what: &str, names: &[String], candidates: &[String], of: &str| {
-            let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
-            let shown = names.iter().take(SHOWN).map(|name| match nearest(name, &candidates) {
-                Some(like) => format!("{name} ({of} has {like})"),
-                None => name.clone(),
-            });
-            let shown: Vec<String> = shown.collect();
-            let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
-            (!names.is_empty()).then(|| format!("{what}: {}{more}", shown.join(", ")))
-        };
-        let missing = list("missing", &report.missing, &report.unexpected, "the file");
-        let unexpected = list("unexpected", &report.unexpected, &report.missing, "the network");
-        let text: Vec<String> = missing.into_iter().chain(unexpected).collect();
-        Error::new(ErrorKind::Name, OPERATION, text.join("; "))
-            .expected("exactly the names of the network (part, strip_prefix, rename and skip change the file's; partial takes what fits)")
-    }
+/// The error of a strict import whose names differ.
+fn refusal(report: &ImportReport) -> Error {
+    let list = |what: &str, names: &[String], candidates: &[String], of: &str| {
+        let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
+        let shown = names.iter().take(SHOWN).map(|name| {
+            let skipped = report.skipped.iter().find(|(skipped, _)| skipped == name);
+            match (skipped, nearest(name, &candidates)) {
+                (Some((_, why)), _) => format!("{name} (in the file, but: {why})"),
+                (None, Some(like)) => format!("{name} ({of} has {like})"),
+                (None, None) => name.clone(),
+            }
+        });
+        let shown: Vec<String> = shown.collect();
+        let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+        (!names.is_empty()).then(|| format!("{what}: {}{more}", shown.join(", ")))
+    };
+    let missing = list("missing", &report.missing, &report.unexpected, "the file");
+    let unexpected = list("unexpected", &report.unexpected, &report.missing, "the network");
+    let text: Vec<String> = missing.into_iter().chain(unexpected).collect();
+    Error::new(ErrorKind::Name, OPERATION, text.join("; ")).expected(
+        "exactly the names of the network (part, strip_prefix, rename and skip change the file's; partial takes what fits)",
+    )
 }
 
 /// What is done to a tensor besides.
