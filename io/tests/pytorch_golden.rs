@@ -170,19 +170,28 @@ fn what_is_no_plain_tensor_is_named() {
 
 #[test]
 fn damage_is_told() {
-    let bytes = std::fs::read(folder().join("protocol_2.pth")).unwrap();
-    let at = bytes.windows(4).position(|part| part == 1.25f32.to_le_bytes()).unwrap();
-    let mut changed = bytes.clone();
-    changed[at] ^= 1;
-    let tensors = pytorch::from_bytes(changed).unwrap().tensors().unwrap();
-    let error = tensors.iter().find(|tensor| tensor.name() == "weight").unwrap().read().unwrap_err();
-    assert!(error.to_string().contains("checksum"), "{error}");
-    assert!(tensors.iter().find(|tensor| tensor.name() == "bias").unwrap().read().is_ok());
+    // Also of a tensor whose elements lie in another order than its axes.
+    for (file, name, value, other) in
+        [("protocol_2.pth", "weight", 1.25f32, "bias"), ("views.pth", "channels_last", 23.0, "parameter")]
+    {
+        let mut bytes = std::fs::read(folder().join(file)).unwrap();
+        let at = bytes.windows(4).rposition(|part| part == value.to_le_bytes()).unwrap();
+        bytes[at] ^= 1;
+        let tensors = pytorch::from_bytes(bytes).unwrap().tensors().unwrap();
+        let get = |name: &str| tensors.iter().find(|tensor| tensor.name() == name).unwrap();
+        let error = get(name).read().unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+        assert!(get(other).read().is_ok());
+    }
 
+    let bytes = std::fs::read(folder().join("protocol_2.pth")).unwrap();
     let error = pytorch::from_bytes(bytes[..bytes.len() / 2].to_vec()).unwrap_err();
     assert!(error.to_string().contains("no directory"), "{error}");
     let error = pytorch::from_bytes(b"no such thing".to_vec()).unwrap_err();
     assert!(error.to_string().contains("neither"), "{error}");
+    // A pickle of protocol 2 of something else: {}.
+    let error = pytorch::from_bytes(b"\x80\x02}q\x00.".to_vec()).unwrap_err();
+    assert!(error.to_string().contains("magic number"), "{error}");
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
     assert!(pytorch::from_bytes(tar).unwrap_err().to_string().contains("0.1.10"));

@@ -22,24 +22,24 @@ pub(super) fn begins(first: &[u8]) -> bool {
     matches!(first, [0x80, 2..=5, ..])
 }
 
-/// The object, its storages by key, and whether they have the most significant byte first.
-pub(super) fn open(source: &Arc<Source>, nodes: &mut Nodes) -> Result<(Id, HashMap<String, Blob>, bool)> {
+/// The object, and its storages by key. Their elements have the least byte first, whatever machine wrote them.
+pub(super) fn open(source: &Arc<Source>, nodes: &mut Nodes) -> Result<(Id, HashMap<String, Blob>)> {
     let mut input = Input::new(source.clone(), 0, source.length());
-    let mut next = |what: &str| read(&mut input, nodes).map_err(|error| error.within(what.to_owned()));
-    let (magic, version) = (next("the magic number")?, next("the version")?);
-    let (system, root) = (next("the system")?, next("the object")?);
-    let keys = next("the storages' keys")?;
+    let mut next =
+        |what: &str, nodes: &mut Nodes| read(&mut input, nodes).map_err(|error| error.within(what.to_owned()));
+    // At once, so that other pickles aren't read through.
+    let magic = next("the magic number", nodes)?;
     if !matches!(nodes.get(magic), Node::BigInt(bytes) if **bytes == MAGIC) {
         return Err(
             Error::format(OPERATION, "a pickle that torch.save hasn't written").expected("PyTorch's magic number")
         );
     }
+    let version = next("the version", nodes)?;
     if !matches!(nodes.get(version), Node::Int(VERSION)) {
         return Err(Error::format(OPERATION, "a file of another version").expected(format!("version {VERSION}")));
     }
-    let big_endian = matches!(nodes.get(system), Node::Dict(items) if items.iter().any(|&(key, value)| {
-        nodes.text(key).is_some_and(|key| &**key == "little_endian") && matches!(nodes.get(value), Node::Bool(false))
-    }));
+    next("the system", nodes)?;
+    let (root, keys) = (next("the object", nodes)?, next("the storages' keys", nodes)?);
     let bytes = element_sizes(nodes)?;
     let mut blobs = HashMap::new();
     let mut at = input.place();
@@ -54,7 +54,6 @@ pub(super) fn open(source: &Arc<Source>, nodes: &mut Nodes) -> Result<(Id, HashM
             *bytes.get(&key[..]).ok_or_else(|| within(Error::format(OPERATION, "no tensor is of this storage")))?;
         let count = source.bytes(at, 8).map_err(within)?;
         let count = count.iter().rev().fold(0u64, |count, &byte| count << 8 | u64::from(byte));
-        let count = if big_endian { count.swap_bytes() } else { count };
         let end = count.checked_mul(size).and_then(|length| at.checked_add(8)?.checked_add(length));
         let end = end.filter(|&end| end <= source.length()).ok_or_else(|| {
             within(
@@ -65,7 +64,7 @@ pub(super) fn open(source: &Arc<Source>, nodes: &mut Nodes) -> Result<(Id, HashM
         blobs.insert(key, Blob::new(source.clone(), at + 8, end - at - 8));
         at = end;
     }
-    Ok((root, blobs, big_endian))
+    Ok((root, blobs))
 }
 
 /// The bytes of an element of each storage.

@@ -113,8 +113,8 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Contents> {
         if !legacy::begins(&first) {
             return Err(Error::format(OPERATION, "neither a zip archive nor a pickle").expected("a file of torch.save"));
         }
-        let (root, blobs, big_endian) = legacy::open(source, &mut nodes)?;
-        return Ok(Contents { nodes, root, storages: Storages::Places(blobs), big_endian });
+        let (root, blobs) = legacy::open(source, &mut nodes)?;
+        return Ok(Contents { nodes, root, storages: Storages::Places(blobs), big_endian: false });
     }
     let archive = Archive::open(source)?;
     // Of an archive in an archive's folder, the outer one.

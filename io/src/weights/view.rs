@@ -109,7 +109,7 @@ impl View {
             pieces.finish()?;
             tensor
         } else {
-            let bytes = blob.source.bytes(blob.at + first, length)?;
+            let bytes = blob.part(first, length)?;
             let mut places = Places::new(&shape, &self.strides);
             // Every place is inside of the span.
             let element = |place: usize| bytes.get(place * N..).and_then(|rest| rest.first_chunk()).copied();
