@@ -4,7 +4,6 @@
 
 use std::path::Path;
 use tomograd::{
-    io::safetensors,
     pipeline::{alignment, evaluate_volumes},
     prelude::*,
 };
@@ -26,9 +25,8 @@ pub fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequent
 }
 
 /// The file's names begin with that of the attribute that holds the network.
-pub fn load(params: &mut Params, file: &Path) -> Result<()> {
-    let weights = safetensors::load(file)?.tensors.into_iter();
-    params.load(weights.map(|(name, value)| (name.replacen("model.", "", 1), value)))
+pub fn load(params: &mut Params, file: &Path) -> Result<ImportReport> {
+    params.import(&Import::of(&Weights::open(file)?)?.strip_prefix("model."))
 }
 
 fn main() -> Result<()> {

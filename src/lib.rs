@@ -34,7 +34,7 @@ pub use tomograd_pipeline as pipeline;
 pub mod prelude {
     pub use tomograd_autodiff::{Tape, Var};
     pub use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
-    pub use tomograd_io::Volume;
+    pub use tomograd_io::{Volume, Weights};
     pub use tomograd_kernels::methods::{
         Comparisons as _, Elementwise as _, Indexing as _, Methods, Networks as _, Operand, Pairs as _,
         Reductions as _, Shapes as _, keep,
@@ -47,6 +47,7 @@ pub mod prelude {
         Params, Pass, Scope, Sequential, Sgd, Softmax, Update, Upsample, UpsampleOptions, Window, gradcheck, losses,
         schedule,
     };
+    pub use tomograd_nn::{Import, ImportReport};
     pub use tomograd_pipeline::{
         Cases, ContactSheet, Dataset, Loader, Preparation, Report, Segment, SlidingWindow, Split, evaluate, transforms,
     };

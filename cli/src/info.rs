@@ -2,10 +2,55 @@
 
 use std::path::Path;
 
-use tomograd::{Result, io};
+use tomograd::{
+    Result,
+    core::shape_text,
+    io::{self, Weights},
+};
 
-pub(crate) fn run(file: &Path) -> Result<()> {
+/// The endings of files of weights; all others are volumes.
+const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
+
+pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
+    let ending = file.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if ending.is_some_and(|ending| WEIGHTS.contains(&&ending[..])) {
+        return weights(file, strict);
+    }
     let info = io::info(file)?;
     println!("file         {}\n{info}", file.display());
     Ok(())
+}
+
+/// Lists the tensors of a file, and what lies beside them.
+fn weights(file: &Path, strict: bool) -> Result<()> {
+    let weights = Weights::open(file)?;
+    let weights =
+        if strict { weights.strict().map_err(|error| error.within(file.display().to_string()))? } else { weights };
+    println!("file      {}", file.display());
+    let tensors = weights.tensors();
+    let width = tensors.iter().map(|tensor| tensor.name().chars().count()).max().unwrap_or(0);
+    for tensor in tensors {
+        println!("tensor    {:width$}  {:<8}{}", plain(tensor.name()), tensor.stored(), shape_text(tensor.shape()));
+    }
+    for skipped in weights.skipped() {
+        println!("skipped   {}: {}", plain(&skipped.name), plain(&skipped.why));
+    }
+    for (name, class) in weights.objects() {
+        println!("object    {}: {}, not resolved", plain(name), plain(class));
+    }
+    for global in weights.globals() {
+        println!("names     {}, not resolved", plain(global));
+    }
+    for (name, text) in weights.metadata() {
+        println!("metadata  {}: {}", plain(name), plain(&text.chars().take(200).collect::<String>()));
+    }
+    let elements = tensors.iter().fold(0usize, |sum, tensor| sum.saturating_add(tensor.count()));
+    let bits = tensors.iter().map(|tensor| tensor.count() as f64 * f64::from(tensor.stored().bits()));
+    println!("total     {} tensors, {elements} elements, {:.1} MB", tensors.len(), bits.sum::<f64>() / 8e6);
+    Ok(())
+}
+
+/// Text of a file from outside, which may hold what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
 }

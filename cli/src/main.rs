@@ -21,10 +21,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities
+    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; of a file of weights, lists the
+    /// tensors without reading them
     Info {
-        /// A NIfTI file
+        /// A NIfTI file, or weights: .safetensors, .index.json, .pth, .pt, .bin, .ckpt
         file: PathBuf,
+        /// Refuses weights whose pickle names classes or functions other than those of plain data
+        #[arg(long)]
+        strict: bool,
     },
     /// Segments volumes with a network from a checkpoint, prepared as in its training; the volumes of a file of four axes are
     /// its channels
@@ -74,7 +78,7 @@ impl From<Error> for Failure {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Info { file } => info::run(&file).map_err(Failure::from),
+        Command::Info { file, strict } => info::run(&file, strict).map_err(Failure::from),
         Command::Predict { checkpoint, inputs, out, overwrite, overrides } => {
             predict::run(&checkpoint, &inputs, &out, overwrite, &overrides)
         }

@@ -19,6 +19,26 @@ fn info_prints_the_geometry() {
 }
 
 #[test]
+fn info_lists_the_tensors_of_weights() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../io/tests/pytorch");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (code, out, error) = tomograd(&["info", &path("nnunet.pth")]);
+    assert_eq!(code, 0, "{error}");
+    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    let has = |line: &[&str]| assert!(lines.iter().any(|found| found == line), "{line:?} isn't in\n{out}");
+    has(&["tensor", "network_weights.0.weight", "F32", "(2,", "1,", "3,", "3)"]);
+    has(&["object", "custom:", "__main__.Custom,", "not", "resolved"]);
+    has(&["metadata", "current_epoch:", "1000"]);
+    assert!(lines.last().unwrap().starts_with(&["total"]), "{out}");
+    let (code, out, _) = tomograd(&["info", &path("dtypes.safetensors")]);
+    assert!(code == 0 && out.contains("skipped   complex64: ") && out.contains("metadata  format: pt"), "{out}");
+    assert_eq!(tomograd(&["info", &path("model.safetensors.index.json")]).0, 0);
+    let (code, _, error) = tomograd(&["info", "--strict", &path("nnunet.pth")]);
+    assert!(code == 1 && error.contains("__main__.Custom") && error.lines().count() == 1, "{error}");
+    assert_eq!(tomograd(&["info", "--strict", &path("optimizer.pt")]).0, 0);
+}
+
+#[test]
 fn errors_are_one_clear_line() {
     let (code, _, error) = tomograd(&["info", "/nonexistent.nii"]);
     assert_eq!((code, error.lines().count()), (1, 1));

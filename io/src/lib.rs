@@ -1,4 +1,4 @@
-//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PNG, and volumes with geometry.
+//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PyTorch's weights, PNG, and volumes with geometry.
 //!
 //! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
 //! temporary name and renamed.
@@ -11,9 +11,12 @@ pub mod geometry;
 mod gzip;
 mod nifti;
 mod png;
+pub mod pytorch;
 pub mod safetensors;
 mod volume;
+mod weights;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};
 pub use png::{read_png, read_png_labels, write_gray, write_rgb};
 pub use volume::{Geometry, Info, Interpolation, Volume, info};
+pub use weights::{Skipped, StoredDType, StoredTensor, Weights};

@@ -3,38 +3,17 @@
 //!
 //! `TOMOGRAD_FUZZ` is the number of files (20000 unless set).
 
+#[path = "common/counting.rs"]
+mod counting;
+
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     io::{Read, Write},
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use tomograd_core::{DType, Device, Random, Seed, Tensor, pool};
+use counting::measured;
+use tomograd_core::{DType, Device, Random, Seed, Tensor};
 use tomograd_io::Volume;
-
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is passed on to the system's allocator; only numbers are kept beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(LIVE.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promises are the system allocator's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Bytes of fixed size beyond the multiple: the decompressor, the pieces, the blocks.
 const FIXED: usize = 1 << 20;
@@ -56,14 +35,6 @@ fn arriving(bytes: &[u8]) -> usize {
 /// Reads, and returns the most memory that it took and whether it succeeded.
 fn read(bytes: &[u8]) -> (usize, bool) {
     measured(|| Volume::from_bytes(bytes).is_ok())
-}
-
-fn measured(read: impl FnOnce() -> bool) -> (usize, bool) {
-    pool::trim(Device::Cpu).unwrap();
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let read = read();
-    (PEAK.load(Relaxed) - before, read)
 }
 
 /// The two files of the pair that says what this file says.

@@ -38,7 +38,9 @@ fn mutated_files_never_panic() {
             Err(_) => refused += 1,
             Ok(contents) => {
                 let held: usize = contents.tensors.iter().map(|(_, t)| t.count() * t.dtype().size()).sum();
-                assert_eq!(held, bytes.len() - 8 - u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize);
+                let body = bytes.len() - 8 - u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+                // An I8 becomes four bytes; of types that can't be read, nothing is held.
+                assert!(held <= 4 * body && (held >= body || !contents.skipped.is_empty()), "{held} of {body}");
             }
         }
     }

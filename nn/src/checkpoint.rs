@@ -14,8 +14,8 @@ use crate::{Optimizer, OptimizerState, Params};
 /// what is to be said, so that older programs read it where they can.
 const VERSIONS: [&str; 2] = ["1", "2"];
 /// In front of the names of the optimizer's tensors and of averages, so that they can't be taken for weights.
-const OPTIMIZER: &str = "optimizer/";
-const AVERAGE: &str = "average/";
+pub(crate) const OPTIMIZER: &str = "optimizer/";
+pub(crate) const AVERAGE: &str = "average/";
 /// The network's configuration.
 const CONFIG: &str = "config";
 /// What prediction needs beside the network.
@@ -167,7 +167,7 @@ impl Loaded {
         if !VERSIONS.contains(&version) {
             return Err(Error::format("checkpoint", format!("version {version}"))
                 .expected(format!(
-                    "version {} (io::safetensors and Params::load read weights of other programs)",
+                    "version {} (io::Weights and Params::import read weights of other programs)",
                     VERSIONS.join(" or ")
                 ))
                 .within(path.as_ref().display().to_string()));

@@ -24,6 +24,7 @@ mod buffers;
 mod check;
 mod checkpoint;
 pub mod gradcheck;
+mod import;
 pub mod init;
 mod layers;
 pub mod losses;
@@ -36,6 +37,7 @@ mod update;
 
 pub use buffers::BufferChange;
 pub use checkpoint::{Checkpoint, Loaded};
+pub use import::{Import, ImportReport, Imported};
 pub use layers::{
     AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
     DropoutOptions, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, MaxPool, MultiHeadAttention, Norm,

@@ -90,7 +90,7 @@ pub struct Params {
     dtype: DType,
     seed: Seed,
     pub(crate) entries: Vec<Entry>,
-    by_name: BTreeMap<String, usize>,
+    pub(crate) by_name: BTreeMap<String, usize>,
     /// All names in the order of their giving, so that the last ones can be taken back.
     named: Vec<String>,
 }
@@ -318,7 +318,7 @@ impl Params {
 }
 
 /// The elements' bits, so that NaN equals itself.
-fn bits(value: &Tensor) -> Result<Vec<u64>> {
+pub(crate) fn bits(value: &Tensor) -> Result<Vec<u64>> {
     Ok(value.to_vec_f64()?.into_iter().map(f64::to_bits).collect())
 }
 

@@ -7,7 +7,7 @@ use tomograd::{
     io::{
         Interpolation, Volume,
         geometry::{self, Affine},
-        read_png, safetensors, write_gray, write_rgb,
+        pytorch, read_png, safetensors, write_gray, write_rgb,
     },
 };
 
@@ -116,6 +116,14 @@ cases! {
     "io::geometry::from_spacing": (spacing: [f64; 3] = [1.0, 2.0, 3.0]) => {
         let affine = made::<Affine>(geometry::from_spacing(spacing))?;
         Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
+    };
+    "io::pytorch::from_bytes": (
+        bytes: Vec<u8> = include_bytes!("../../io/tests/pytorch/legacy_4.pth").to_vec(),
+    ) => {
+        let tensors = pytorch::from_bytes(bytes)?.tensors()?;
+        // Another byte may be another number or name, but no more tensors than the file has, and none of another size.
+        tensors.iter().try_for_each(|tensor| tensor.read().map(|_| ()))?;
+        Ok::<_, Error>(tensors.len() <= 4 && tensors.iter().all(|tensor| tensor.count() <= 6))
     };
     "io::safetensors::read": (length: u64 = 0) => {
         let mut bytes = Vec::new();

@@ -2,10 +2,11 @@
 
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
+    io::{Weights, safetensors},
     kernels::{methods::*, resample::Interpolation},
     nn::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
-        ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Kernel, LayerNorm, LayerNormOptions, Linear,
+        ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Import, Kernel, LayerNorm, LayerNormOptions, Linear,
         LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
         PRelu, ParamInfo, Params, Pass, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck, init::Init,
         losses, schedule,
@@ -68,6 +69,19 @@ fn transposed(kernel: Kernel) -> Result<bool> {
 /// A list is one number for each axis, so that another length can't be meant.
 fn list<const N: usize>(numbers: &[usize]) -> Result<[usize; N]> {
     numbers.try_into().map_err(|_| Error::argument("test", "not one number for each axis"))
+}
+
+/// Imports a file with one tensor.
+fn imported(
+    params: &mut Params,
+    (name, shape): (&str, &[usize]),
+    steps: impl FnOnce(Import<'_>) -> Import<'_>,
+) -> Result<()> {
+    let path = std::env::temp_dir().join(format!("tomograd-arguments-import-{}", std::process::id()));
+    safetensors::save(&path, &[(name.to_owned(), values(shape)?)], &Default::default())?;
+    let file = Weights::open(&path)?;
+    let _ = std::fs::remove_file(&path);
+    params.import(&steps(Import::of(&file)?)).map(|_| ())
 }
 
 /// A store with one parameter, and an update with gradient 1 for each of its elements.
@@ -170,6 +184,20 @@ cases! {
     "nn::ConvTranspose::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
         layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel))
             .map(|right| right || inputs != 4 || kernel.len() != 2 || outputs == 0)
+    };
+    "nn::Import::channels": (channels: usize = 3) => {
+        let mut params = store();
+        Conv::new(params.root(), 3, 2, Kernel::d2(3).bias(false))?;
+        imported(&mut params, ("weight", &[2, 4, 3, 3]), |import| import.channels("weight", channels))?;
+        Ok::<_, Error>(channels == 3 && finite(params.get("weight")?)?)
+    };
+    "nn::Import::head_rows": (row: usize = 1, other: Option<usize> = Some(0)) => {
+        let mut params = store();
+        Linear::new(params.root(), 3, 2)?;
+        imported(&mut params, ("weight", &[4, 3]), |import| {
+            import.skip(|name| name == "bias").head_rows("weight", &[Some(row), other]).partial()
+        })?;
+        Ok::<_, Error>(row < 4 && other.is_none_or(|row| row < 4) && finite(params.get("weight")?)?)
     };
     "nn::Kernel::new": (rank: usize = 2, size: usize = 3) => {
         // A kernel that doesn't fit the input is one for other inputs.

@@ -1,0 +1,121 @@
+//! The tensors of a pickle under names that say where they lie.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tomograd_core::{Error, Result};
+
+use super::{
+    Contents, OPERATION,
+    node::Id,
+    value::{Kind, Value},
+};
+use crate::weights::{Skipped, StoredTensor};
+
+/// Values deeper than this, and longer names, are no part of a state dict.
+const MOST_DEPTH: usize = 100;
+const MOST_NAME: usize = 1024;
+/// Lines of metadata that are kept.
+const MOST_METADATA: usize = 1000;
+/// Bytes of names for each value of the pickle, in the mean.
+const NAMES: usize = 128;
+
+/// What is found on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Flat {
+    pub(crate) tensors: Vec<StoredTensor>,
+    pub(crate) skipped: Vec<Skipped>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// Where objects of classes that aren't known lie, and their classes.
+    pub(crate) objects: Vec<(String, String)>,
+}
+
+/// A value that is to be looked at.
+struct Next<'a> {
+    value: Value<'a>,
+    name: String,
+    depth: usize,
+    /// Whether it is the state of an object: a module's `_parameters` are no part of its names.
+    attributes: bool,
+}
+
+pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
+    let mut flat = Flat::default();
+    let mut names = HashSet::new();
+    // A container that is named twice is looked at once, so that sharing and cycles cost nothing.
+    let mut seen: HashSet<Id> = HashSet::new();
+    let mut left = (1usize << 16).saturating_add(NAMES.saturating_mul(contents.nodes.nodes.len()));
+    let mut stack = vec![Next { value: contents.root(), name: String::new(), depth: 0, attributes: false }];
+    while let Some(Next { value, name, depth, attributes }) = stack.pop() {
+        let mut skip = |name: &str, why: String| flat.skipped.push(Skipped::new(name, why));
+        match value.kind() {
+            Kind::Tensor => match value.tensor(&name[..]) {
+                _ if !names.insert(name.clone()) => skip(&name, "the name is given twice".to_owned()),
+                Ok(tensor) => flat.tensors.push(tensor),
+                Err(error) => skip(&name, error.to_string()),
+            },
+            Kind::Dict | Kind::List | Kind::Tuple | Kind::Object => {
+                if !seen.insert(value.id()) {
+                    // Empty ones, and hyperparameters that are named twice, are of no interest.
+                    continue;
+                }
+                if depth > MOST_DEPTH || name.len() > MOST_NAME {
+                    skip(&name[..name.floor_char_boundary(100)], "nested too deeply, or too long a name".to_owned());
+                    continue;
+                }
+                if depth == 1 && flat.metadata.len() < MOST_METADATA && !holds_tensors(&value) {
+                    flat.metadata.insert(name.clone(), value.to_string());
+                }
+                let first = stack.len();
+                let mut push = |key: &str, value: Value<'_>, elide: bool, attributes: bool| {
+                    let name = match (elide, &name[..]) {
+                        (true, name) => name.to_owned(),
+                        (false, "") => key.to_owned(),
+                        (false, name) => format!("{name}.{key}"),
+                    };
+                    left = left.checked_sub(name.len()).ok_or_else(|| {
+                        Error::format(OPERATION, "the names of what the pickle holds take far more memory than itself")
+                    })?;
+                    let value = Value::new(contents, value.id());
+                    stack.push(Next { value, name, depth: depth + 1, attributes });
+                    Ok::<_, Error>(())
+                };
+                if let Some(object) = value.as_object() {
+                    if let Some(args) = object.args() {
+                        push("args", args, false, false)?;
+                    }
+                    if let Some(state) = object.state() {
+                        push("", state, true, true)?;
+                    }
+                }
+                for (key, value) in value.items() {
+                    if let Some(key) = key.key() {
+                        let module = attributes && matches!(&key[..], "_parameters" | "_buffers" | "_modules");
+                        push(&key, value, module, false)?;
+                    }
+                }
+                for (i, value) in value.members().enumerate() {
+                    push(&i.to_string(), value, false, false)?;
+                }
+                if let Some(object) = value.as_object() {
+                    flat.objects.push((name, object.global().to_owned()));
+                }
+                stack.get_mut(first..).unwrap_or_default().reverse();
+            }
+            _ if depth <= 1 && flat.metadata.len() < MOST_METADATA => {
+                flat.metadata.insert(name, value.to_string());
+            }
+            _ => {}
+        }
+    }
+    Ok(flat)
+}
+
+/// Whether a tensor, or a container that may hold one, is among the first members.
+fn holds_tensors(value: &Value<'_>) -> bool {
+    let deep = |value: &Value<'_>| matches!(value.kind(), Kind::Tensor);
+    let members = value.items().map(|(_, value)| value).chain(value.members());
+    members.take(1000).any(|member| {
+        deep(&member)
+            || member.items().map(|(_, value)| value).chain(member.members()).take(100).any(|value| deep(&value))
+    })
+}

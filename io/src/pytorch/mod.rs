@@ -1,0 +1,245 @@
+//! PyTorch's files (`torch.save`): `.pth`, `.pt`, `.bin`, `.ckpt`. They are pickles, which can name any function to be called; here
+//! a pickle is read for its data alone. Tensors, numbers, texts, bytes, lists, tuples, sets, dicts, and NumPy's arrays and numbers
+//! are values; any other class or function is a name with its arguments, never looked up and never called
+//! ([`Contents::strict`] refuses files that have such).
+//!
+//! Both containers are read: zip archives (PyTorch 1.6 and later, TorchScript's too) and the older one. The tar archives of
+//! PyTorch before 0.1.10 are refused.
+//!
+//! ```no_run
+//! let contents = tomograd_io::pytorch::load("checkpoint_final.pth")?;
+//! println!("{:?}", contents.root().get("current_epoch").and_then(|epoch| epoch.as_i64()));
+//! for tensor in contents.tensors()? {
+//!     println!("{} {} {:?}", tensor.name(), tensor.stored(), tensor.shape());
+//! }
+//! # Ok::<(), tomograd_core::Error>(())
+//! ```
+
+mod flatten;
+mod input;
+mod legacy;
+mod machine;
+mod node;
+mod reduce;
+#[cfg(test)]
+mod tests;
+mod value;
+mod zip;
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use tomograd_core::{Error, Result};
+pub use value::{Kind, Object, Value};
+
+pub(crate) use self::flatten::Flat;
+use self::{
+    input::Input,
+    machine::Nodes,
+    node::{Id, Node},
+    zip::Archive,
+};
+use crate::weights::{Blob, Source, StoredDType, StoredTensor, View};
+
+const OPERATION: &str = "pytorch";
+/// No pickle that describes tensors is larger; only compressed ones need a limit, the others are bounded by their file.
+const MOST_PICKLE: u64 = 1 << 28;
+
+/// What a file of PyTorch holds. Tensors are read from the file when they are asked for.
+#[derive(Debug)]
+pub struct Contents {
+    nodes: Nodes,
+    root: Id,
+    storages: Storages,
+    big_endian: bool,
+}
+
+/// Where the elements of tensors lie.
+enum Storages {
+    Archive { archive: Archive, folder: String },
+    Places(HashMap<String, Blob>),
+}
+
+impl std::fmt::Debug for Storages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Archive { .. } => "a zip archive",
+            Self::Places(_) => "the container before PyTorch 1.6",
+        })
+    }
+}
+
+/// Opens a file that `torch.save` has written. Only the description is read, not the tensors' elements.
+///
+/// # Errors
+/// When the file can't be read, or isn't what its container says.
+pub fn load(path: impl AsRef<Path>) -> Result<Contents> {
+    let path = path.as_ref();
+    open(&Source::open(path)?).map_err(|error| error.within(path.display().to_string()))
+}
+
+/// The same from bytes in memory.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Contents> {
+    open(&Arc::new(Source::of(bytes)))
+}
+
+/// Refuses classes and functions that a pickle names.
+pub(crate) fn plain_data(globals: &[impl AsRef<str>]) -> Result<()> {
+    if globals.is_empty() {
+        return Ok(());
+    }
+    let first: Vec<&str> = globals.iter().take(5).map(AsRef::as_ref).collect();
+    let more = globals.len() - first.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Error::format(OPERATION, format!("the pickle names {}{more}", first.join(", ")))
+        .expected("tensors and plain data alone"))
+}
+
+/// Whether a file's first bytes are those of one of PyTorch's.
+pub(crate) fn begins(first: &[u8]) -> bool {
+    first.starts_with(&zip::MAGIC) || legacy::begins(first)
+}
+
+pub(crate) fn open(source: &Arc<Source>) -> Result<Contents> {
+    let mut nodes = Nodes::default();
+    let first = source.bytes(0, source.length().min(512))?;
+    if !first.starts_with(&zip::MAGIC) {
+        if first.get(257..262) == Some(b"ustar") {
+            return Err(Error::format(OPERATION, "a tar archive, as PyTorch before 0.1.10 wrote them")
+                .expected("a file written anew by torch.save of a later version"));
+        }
+        if !legacy::begins(&first) {
+            return Err(Error::format(OPERATION, "neither a zip archive nor a pickle").expected("a file of torch.save"));
+        }
+        let (root, blobs) = legacy::open(source, &mut nodes)?;
+        return Ok(Contents { nodes, root, storages: Storages::Places(blobs), big_endian: false });
+    }
+    let archive = Archive::open(source)?;
+    // Of an archive in an archive's folder, the outer one.
+    let folders = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
+    let folder = folders.filter(|folder| folder.matches('/').count() <= 1).min_by_key(|folder| folder.len());
+    let folder = folder
+        .map(str::to_owned)
+        .ok_or_else(|| Error::format(OPERATION, "the archive has no data.pkl").expected("an archive of torch.save"))?;
+    let pickle = archive.blob(&format!("{folder}data.pkl"))?;
+    if pickle.size() > MOST_PICKLE && pickle.deflated.is_some() {
+        return Err(Error::format(OPERATION, format!("a compressed pickle of {} bytes", pickle.size()))
+            .expected(format!("at most {MOST_PICKLE}")));
+    }
+    let pickle = pickle.bytes().map_err(|error| error.within("data.pkl"))?;
+    let length = pickle.len() as u64;
+    let root = machine::read(&mut Input::new(Arc::new(Source::of(pickle)), 0, length), &mut nodes)?;
+    let order = format!("{folder}byteorder");
+    let big_endian = archive.names().any(|name| name == order) && archive.blob(&order)?.bytes()? == b"big";
+    Ok(Contents { nodes, root, storages: Storages::Archive { archive, folder }, big_endian })
+}
+
+impl Contents {
+    /// What was saved.
+    pub fn root(&self) -> Value<'_> {
+        Value::new(self, self.root)
+    }
+
+    /// All tensors, and NumPy's arrays, under names that say where they lie: keys of dicts, places in lists and attributes
+    /// of objects, joined by `.` (`state_dict.conv.weight`). A module that was saved whole has the names of its state
+    /// dict. What can't be read (complex and quantised numbers, storages that aren't in the file) is left out; [`Weights`](crate::Weights) lists it.
+    ///
+    /// # Errors
+    /// When the names take far more memory than the file.
+    pub fn tensors(&self) -> Result<Vec<StoredTensor>> {
+        Ok(self.flat()?.tensors)
+    }
+
+    /// Names of the classes and functions that the file mentions and that stand for no plain data, sorted.
+    pub fn globals(&self) -> impl Iterator<Item = &str> {
+        self.nodes.globals.iter().map(|name| &**name).filter(|name| !reduce::is_known(name))
+    }
+
+    /// The same contents, if no class or function is mentioned that isn't plain data.
+    ///
+    /// # Errors
+    /// When there is one; the error names the first of them.
+    pub fn strict(self) -> Result<Self> {
+        plain_data(&self.globals().collect::<Vec<_>>())?;
+        Ok(self)
+    }
+
+    pub(crate) fn flat(&self) -> Result<Flat> {
+        flatten::flatten(self)
+    }
+
+    /// The place of a tensor's elements.
+    fn view(&self, id: Id) -> Result<View> {
+        match self.nodes.get(id) {
+            Node::Tensor(tensor) => {
+                let Node::Storage(storage) = self.nodes.get(tensor.storage) else {
+                    return Err(Error::format(OPERATION, "a tensor without a storage"));
+                };
+                if let Some(why) = tensor.unreadable {
+                    return Err(Error::format(OPERATION, why));
+                }
+                let blob = match &self.storages {
+                    Storages::Archive { archive, folder } => {
+                        let old = format!("{folder}data/{}", storage.key);
+                        archive.blob(&old)?
+                    }
+                    Storages::Places(places) => places.get(&*storage.key).cloned().ok_or_else(|| {
+                        Error::format(OPERATION, format!("storage {} isn't in the file", storage.key))
+                    })?,
+                };
+                checked(View {
+                    blob,
+                    stored: tensor.stored,
+                    big_endian: self.big_endian,
+                    offset: tensor.offset,
+                    shape: tensor.shape.clone(),
+                    strides: tensor.strides.clone(),
+                })
+            }
+            Node::Array(array) => checked(View {
+                blob: array.blob.clone(),
+                stored: array.stored,
+                big_endian: array.big_endian,
+                offset: 0,
+                shape: array.shape.clone(),
+                strides: strides(&array.shape, array.fortran),
+            }),
+            _ => Err(Error::format(OPERATION, "this value is no tensor")),
+        }
+    }
+}
+
+/// A view whose elements can be read, all inside of their storage.
+fn checked(view: View) -> Result<View> {
+    view.check()?;
+    if view.stored.dtype().is_none() {
+        let what = if matches!(view.stored, StoredDType::QI8 | StoredDType::QU8 | StoredDType::QI32) {
+            "a quantised tensor, of"
+        } else {
+            "elements of the type"
+        };
+        return Err(
+            Error::format(OPERATION, format!("{what} {}", view.stored)).expected("a type that a tensor can hold")
+        );
+    }
+    Ok(view)
+}
+
+/// Strides without gaps, in row-major order or with the first axis as the fastest.
+fn strides(shape: &[usize], fortran: bool) -> Vec<u64> {
+    let mut strides = vec![1u64; shape.len()];
+    let mut stride = 1u64;
+    let mut set = |(to, &size): (&mut u64, &usize)| {
+        *to = stride;
+        stride = stride.saturating_mul(size.max(1) as u64);
+    };
+    let axes = strides.iter_mut().zip(shape);
+    if fortran {
+        axes.for_each(&mut set)
+    } else {
+        axes.rev().for_each(&mut set)
+    }
+    strides
+}

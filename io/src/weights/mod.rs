@@ -1,0 +1,198 @@
+//! Named tensors of a file, whatever program wrote it.
+
+mod index;
+mod source;
+mod stored;
+mod view;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+};
+
+pub(crate) use source::{Blob, Source};
+pub use stored::StoredDType;
+use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+pub(crate) use view::View;
+
+use crate::{pytorch, safetensors};
+
+const OPERATION: &str = "weights";
+/// Bytes of a reason that are kept.
+const MOST_WHY: usize = 300;
+
+/// A tensor that lies in a file until it is read.
+#[derive(Debug, Clone)]
+pub struct StoredTensor {
+    name: String,
+    view: View,
+}
+
+impl StoredTensor {
+    pub(crate) fn new(name: String, view: View) -> Self {
+        Self { name, view }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The sizes of the axes.
+    pub fn shape(&self) -> &[usize] {
+        &self.view.shape
+    }
+
+    /// The number of elements.
+    pub fn count(&self) -> usize {
+        self.view.shape.iter().product()
+    }
+
+    /// The type of the elements in the file.
+    pub fn stored(&self) -> StoredDType {
+        self.view.stored
+    }
+
+    /// The dtype that [`read`](Self::read) gives: the type of the elements in the file, or the next that holds them all.
+    pub fn dtype(&self) -> DType {
+        self.view.stored.dtype().unwrap_or(DType::F32)
+    }
+
+    /// Reads it from the file, into the host's memory. Where all of an entry of an archive is read, its checksum is compared.
+    ///
+    /// # Errors
+    /// When the file can't be read or is damaged, an element is beyond the dtype, or memory runs out.
+    pub fn read(&self) -> Result<Tensor> {
+        self.view.read().map_err(|error| error.within(self.name.clone()))
+    }
+}
+
+/// A tensor of a file that can't be read.
+#[derive(Debug, Clone)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Skipped {
+    pub(crate) fn new(name: &str, why: impl Into<String>) -> Self {
+        let mut why = why.into();
+        why.truncate(why.floor_char_boundary(MOST_WHY));
+        Self { name: name.to_owned(), why }
+    }
+}
+
+/// The named tensors of a file: `.safetensors`, the index of a file in several parts (`model.safetensors.index.json`,
+/// `pytorch_model.bin.index.json`), and what `torch.save` writes (`.pth`, `.pt`, `.bin`, `.ckpt`). The content decides, not
+/// the name. Tensors stay in the file until they are read.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::{Weights, safetensors};
+/// # let path = std::env::temp_dir().join(format!("tomograd-weights-doc-{}.safetensors", std::process::id()));
+/// let bias = Tensor::ones(&[3], DType::F32, Device::Cpu)?;
+/// safetensors::save(&path, &[("conv.bias".to_owned(), bias)], &BTreeMap::new())?;
+/// let weights = Weights::open(&path)?;
+/// assert_eq!(weights.tensors()[0].name(), "conv.bias");
+/// assert_eq!(weights.get("conv.bias")?.read()?.to_vec::<f32>()?, [1.0; 3]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Weights {
+    tensors: Vec<StoredTensor>,
+    by_name: HashMap<String, usize>,
+    skipped: Vec<Skipped>,
+    metadata: BTreeMap<String, String>,
+    objects: Vec<(String, String)>,
+    globals: Vec<String>,
+}
+
+impl Weights {
+    /// Opens a file. Names and places are read, the elements aren't.
+    ///
+    /// # Errors
+    /// When the file can't be read, is of another format, or isn't what it says.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let source = Source::open(path)?;
+        let first = source.bytes(0, source.length().min(512))?;
+        let index = first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+        let weights = if index { index::open(&source, path) } else { Self::of(&source, &first) };
+        weights.map_err(|error| error.within(path.display().to_string()))
+    }
+
+    /// The tensors of one file.
+    fn of(source: &Arc<Source>, first: &[u8]) -> Result<Self> {
+        if pytorch::begins(first) {
+            let contents = pytorch::open(source)?;
+            let globals = contents.globals().map(str::to_owned).collect();
+            let pytorch::Flat { tensors, skipped, metadata, objects } = contents.flat()?;
+            return Ok(Self { skipped, metadata, objects, globals, ..Self::named(tensors) });
+        }
+        let opens = first.get(8..).and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
+        if opens != Some(&b'{') {
+            return Err(Error::format(OPERATION, "a file of another format")
+                .expected("safetensors, the index of one in several parts, or a file of torch.save"));
+        }
+        let (tensors, skipped, metadata) = safetensors::stored(source)?;
+        Ok(Self { skipped, metadata, ..Self::named(tensors) })
+    }
+
+    fn named(tensors: Vec<StoredTensor>) -> Self {
+        let by_name = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        Self { tensors, by_name, ..Self::default() }
+    }
+
+    /// The same, if a file of PyTorch's mentions no class or function but those of plain data.
+    ///
+    /// # Errors
+    /// When there is one; the error names the first of them.
+    pub fn strict(self) -> Result<Self> {
+        pytorch::plain_data(&self.globals)?;
+        Ok(self)
+    }
+
+    /// All tensors that can be read, in the order of the file.
+    pub fn tensors(&self) -> &[StoredTensor] {
+        &self.tensors
+    }
+
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be read.
+    pub fn get(&self, name: &str) -> Result<&StoredTensor> {
+        self.by_name.get(name).and_then(|&index| self.tensors.get(index)).ok_or_else(|| {
+            let what = match self.skipped.iter().find(|skipped| skipped.name == name) {
+                Some(skipped) => format!("{name} can't be read: {}", skipped.why),
+                None => format!("nothing is called {name}"),
+            };
+            Error::new(ErrorKind::Name, OPERATION, what)
+        })
+    }
+
+    /// Tensors that can't be read, and why.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// Free text by name; of a file of PyTorch's, what lies beside the tensors at its top, in short.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Objects of classes that aren't known, which are kept as names alone: where they lie, and the class.
+    pub fn objects(&self) -> &[(String, String)] {
+        &self.objects
+    }
+
+    /// Classes and functions that a file of PyTorch's mentions, those of plain data aside. None was looked up or called.
+    pub fn globals(&self) -> &[String] {
+        &self.globals
+    }
+}

@@ -1,0 +1,255 @@
+//! Where the bytes of tensors lie until they are read.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tomograd_core::{Error, Result, room_for};
+
+const OPERATION: &str = "weights";
+/// Bytes that are read at a time; a multiple of every element's size.
+const PIECE: usize = 1 << 16;
+
+/// A file, or bytes in memory.
+pub(crate) enum Source {
+    File { file: Mutex<File>, place: String, length: u64 },
+    Bytes(Box<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+impl Source {
+    /// The file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
+        let place = path.display().to_string();
+        let fail = |error| Error::io(OPERATION, &place, error);
+        let file = File::open(path).map_err(fail)?;
+        let about = file.metadata().map_err(fail)?;
+        if !about.is_file() {
+            return Err(Error::argument(OPERATION, format!("{place} isn't a plain file")).expected("a file of weights"));
+        }
+        Ok(Arc::new(Self::File { length: about.len(), place, file: Mutex::new(file) }))
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn of(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self::Bytes(Box::new(bytes))
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::File { length, .. } => *length,
+            Self::Bytes(bytes) => (**bytes).as_ref().len() as u64,
+        }
+    }
+
+    /// Fills `buffer` with the bytes from `at` on.
+    pub(crate) fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match self {
+            Self::File { file, place, .. } => {
+                let fail = |error| Error::io(OPERATION, place, error);
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(at)).map_err(fail)?;
+                file.read_exact(buffer).map_err(fail)
+            }
+            Self::Bytes(bytes) => {
+                let end = at.saturating_add(buffer.len() as u64);
+                let part = usize::try_from(at).ok().zip(usize::try_from(end).ok());
+                let part = part
+                    .and_then(|(start, end)| (**bytes).as_ref().get(start..end))
+                    .ok_or_else(|| self.beyond(at, end))?;
+                buffer.copy_from_slice(part);
+                Ok(())
+            }
+        }
+    }
+
+    fn beyond(&self, start: u64, end: u64) -> Error {
+        Error::format(OPERATION, format!("bytes {start}..{end} of {}", self.length()))
+            .expected("bytes inside of the file")
+    }
+
+    /// `count` bytes from `at` on; the place is compared with the length before memory is taken.
+    pub(crate) fn bytes(&self, at: u64, count: u64) -> Result<Vec<u8>> {
+        let end = at.saturating_add(count);
+        let room = usize::try_from(count).ok().filter(|_| end <= self.length()).ok_or_else(|| self.beyond(at, end))?;
+        let mut bytes = room_for(OPERATION, room)?;
+        bytes.resize(room, 0);
+        self.read_at(at, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { place, length, .. } => write!(f, "{place} ({length} bytes)"),
+            Self::Bytes(_) => write!(f, "{} bytes", self.length()),
+        }
+    }
+}
+
+/// A part of a source: one storage, or the body of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Blob {
+    pub(crate) source: Arc<Source>,
+    pub(crate) at: u64,
+    /// The bytes in the source.
+    pub(crate) length: u64,
+    /// The bytes after decompression (raw deflate), where it is compressed.
+    pub(crate) deflated: Option<u64>,
+    /// The CRC-32 of its bytes, decompressed, where the file says it.
+    pub(crate) checksum: Option<u32>,
+}
+
+impl Blob {
+    pub(crate) fn new(source: Arc<Source>, at: u64, length: u64) -> Self {
+        Self { source, at, length, deflated: None, checksum: None }
+    }
+
+    /// The number of bytes, decompressed.
+    pub(crate) fn size(&self) -> u64 {
+        self.deflated.unwrap_or(self.length)
+    }
+
+    /// The same bytes without compression.
+    pub(crate) fn plain(&self) -> Result<Self> {
+        let Some(size) = self.deflated else { return Ok(self.clone()) };
+        // No stream of deflate unfolds to more than 1032 times its length.
+        let room =
+            usize::try_from(size).ok().filter(|_| size <= self.length.saturating_mul(1032)).ok_or_else(|| {
+                Error::format(OPERATION, format!("{} compressed bytes that should unfold to {size}", self.length))
+            })?;
+        let packed = self.source.bytes(self.at, self.length)?;
+        let mut bytes: Vec<u8> = room_for(OPERATION, room)?;
+        let decoder = flate2::bufread::DeflateDecoder::new(&packed[..]);
+        let got = decoder.take(size.saturating_add(1)).read_to_end(&mut bytes);
+        let got = got.map_err(|error| Error::io(OPERATION, "a compressed entry", error))?;
+        if got != room {
+            return Err(Error::format(OPERATION, "a compressed entry of another length than it says")
+                .expected(format!("{size} bytes")));
+        }
+        let source = Arc::new(Source::of(bytes));
+        let plain = Self { source, at: 0, length: size, deflated: None, checksum: self.checksum };
+        // All of it is at hand: the checksum can be compared whatever part is asked for.
+        Ok(Self { checksum: None, ..plain.verified()? })
+    }
+
+    /// Reads all of it, and compares the checksum.
+    fn verified(self) -> Result<Self> {
+        let mut pieces = self.pieces(0, self.length)?;
+        while pieces.refill()? {}
+        pieces.finish()?;
+        Ok(self)
+    }
+
+    /// All bytes.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
+        let plain = self.plain()?;
+        plain.part(0, plain.length)
+    }
+
+    /// `count` bytes from `start` on, of a blob without compression. Of all bytes the checksum is compared.
+    pub(crate) fn part(&self, start: u64, count: u64) -> Result<Vec<u8>> {
+        let bytes = self.source.bytes(self.at.saturating_add(start), count)?;
+        if start == 0 && count == self.length {
+            let mut crc = flate2::Crc::new();
+            crc.update(&bytes);
+            self.compare(&crc)?;
+        }
+        Ok(bytes)
+    }
+
+    /// `count` bytes from `start` on, of a blob without compression, piece by piece.
+    pub(crate) fn pieces(&self, start: u64, count: u64) -> Result<Pieces<'_>> {
+        if start.checked_add(count).is_none_or(|end| end > self.length) {
+            return Err(self.source.beyond(start, start.saturating_add(count)));
+        }
+        let whole = start == 0 && count == self.length;
+        Ok(Pieces {
+            blob: self,
+            at: self.at + start,
+            left: count,
+            buffer: Vec::new(),
+            taken: 0,
+            crc: whole.then(flate2::Crc::new),
+            failed: None,
+        })
+    }
+
+    fn compare(&self, crc: &flate2::Crc) -> Result<()> {
+        match self.checksum {
+            Some(checksum) if checksum != crc.sum() => {
+                Err(Error::format(OPERATION, format!("the checksum of {} bytes is {:08x}", self.length, crc.sum()))
+                    .expected(format!("{checksum:08x}, as the file says: it is damaged")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of a blob in their order. A failure is kept for the end, so that nothing stands between elements.
+pub(crate) struct Pieces<'a> {
+    blob: &'a Blob,
+    at: u64,
+    left: u64,
+    buffer: Vec<u8>,
+    taken: usize,
+    /// Only where all of the blob is read.
+    crc: Option<flate2::Crc>,
+    failed: Option<Error>,
+}
+
+impl Pieces<'_> {
+    /// Reads the next piece, and says whether there was one.
+    fn refill(&mut self) -> Result<bool> {
+        let count = self.left.min(PIECE as u64);
+        if count == 0 {
+            return Ok(false);
+        }
+        self.buffer.resize(count as usize, 0);
+        self.blob.source.read_at(self.at, &mut self.buffer)?;
+        if let Some(crc) = &mut self.crc {
+            crc.update(&self.buffer);
+        }
+        (self.at, self.left, self.taken) = (self.at + count, self.left - count, 0);
+        Ok(true)
+    }
+
+    /// The first bytes of the next piece; zeros when there is none.
+    #[cold]
+    fn first_of_next<const N: usize>(&mut self) -> [u8; N] {
+        let filled = if self.failed.is_some() { Ok(false) } else { self.refill() };
+        let first = self.buffer.first_chunk::<N>().copied().filter(|_| matches!(filled, Ok(true)));
+        self.taken = N;
+        first.unwrap_or_else(|| {
+            let beyond = || self.blob.source.beyond(self.at, self.at + N as u64);
+            let error = filled.err().unwrap_or_else(beyond);
+            self.failed.get_or_insert(error);
+            self.buffer.clear();
+            [0; N]
+        })
+    }
+
+    /// The next `N` bytes, `N` being a divisor of the piece.
+    #[inline(always)]
+    pub(crate) fn next<const N: usize>(&mut self) -> [u8; N] {
+        match self.buffer.get(self.taken..).and_then(|rest| rest.first_chunk()) {
+            Some(bytes) => {
+                self.taken += N;
+                *bytes
+            }
+            None => self.first_of_next(),
+        }
+    }
+
+    /// What failed on the way; and where all was read, the checksum is compared.
+    pub(crate) fn finish(self) -> Result<()> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => self.crc.map_or(Ok(()), |crc| self.blob.compare(&crc)),
+        }
+    }
+}
