@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
@@ -11,7 +14,11 @@ use tomograd_kernels::{
     methods::Operand,
 };
 
-use crate::{check, init::Init};
+use crate::{
+    PerAxis, Stage, StageInfo, check,
+    fold::{Folds, Link},
+    init::Init,
+};
 
 /// A place in a store. Layers hold these instead of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +68,8 @@ pub(crate) struct Outline {
     pub(crate) names: Vec<String>,
     pub(crate) buffers: Vec<bool>,
     pub(crate) constant: Vec<bool>,
+    pub(crate) stages: Vec<StageInfo>,
+    pub(crate) folds: Arc<Folds>,
 }
 
 impl Outline {
@@ -71,6 +80,8 @@ impl Outline {
             names: entries().map(|entry| entry.name.clone()).collect(),
             buffers: entries().map(|entry| entry.is_buffer).collect(),
             constant: entries().map(|entry| entry.is_buffer || entry.frozen).collect(),
+            stages: params.stages.clone(),
+            folds: params.folds.clone(),
         }
     }
 
@@ -93,6 +104,12 @@ pub struct Params {
     by_name: BTreeMap<String, usize>,
     /// All names in the order of their giving, so that the last ones can be taken back.
     named: Vec<String>,
+    /// Places whose feature maps can be asked for.
+    stages: Vec<StageInfo>,
+    /// What each batch norm follows.
+    pub(crate) links: Vec<Arc<Link>>,
+    /// Which batch norms are folded into convolutions.
+    pub(crate) folds: Arc<Folds>,
 }
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
@@ -110,6 +127,9 @@ impl Params {
             entries: Vec::new(),
             by_name: BTreeMap::new(),
             named: Vec::new(),
+            stages: Vec::new(),
+            links: Vec::new(),
+            folds: Arc::default(),
         }
     }
 
@@ -174,6 +194,7 @@ impl Params {
     pub fn set(&mut self, name: &str, value: Tensor) -> Result<()> {
         let index = *self.by_name.get(name).ok_or_else(|| unknown(name))?;
         self.entries[index].value = self.fitting(index, name, &value)?;
+        self.unfold();
         Ok(())
     }
 
@@ -234,7 +255,13 @@ impl Params {
         for (entry, (_, value)) in self.entries.iter_mut().zip(values.into_iter().flatten()) {
             entry.value = value;
         }
+        self.unfold();
         Ok(())
+    }
+
+    /// The stages of the network, places whose feature maps a pass can keep, in the order of their making.
+    pub fn stages(&self) -> &[StageInfo] {
+        &self.stages
     }
 
     /// Freezes the parameters for which `choose` is true, and unfreezes the others. An optimizer leaves a frozen parameter and
@@ -269,6 +296,7 @@ impl Params {
         for (own, value) in self.entries.iter_mut().zip(values) {
             own.value = value;
         }
+        self.unfold();
         Ok(())
     }
 
@@ -286,6 +314,9 @@ impl Params {
             entries,
             by_name,
             named: self.named.clone(),
+            stages: self.stages.clone(),
+            links: self.links.clone(),
+            folds: self.folds.clone(),
         }
     }
 
@@ -294,12 +325,18 @@ impl Params {
         ParamInfo { name: &entry.name, shape: entry.value.shape(), frozen: entry.frozen }
     }
 
+    /// That the store isn't a replica, which can't grow.
+    fn check_own(&self, name: &str) -> Result<()> {
+        if self.store == self.structure {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Name, "params", format!("{name} is added to a replica"))
+            .expected("a store of its own for a new network"))
+    }
+
     /// Writes down that `name` means the entry `index`.
     fn name(&mut self, name: &str, index: usize) -> Result<()> {
-        if self.store != self.structure {
-            return Err(Error::new(ErrorKind::Name, "params", format!("{name} is added to a replica"))
-                .expected("a store of its own for a new network"));
-        }
+        self.check_own(name)?;
         if self.by_name.contains_key(name) {
             return Err(Error::new(ErrorKind::Name, "params", format!("the name {name} is given twice"))
                 .expected("a name of its own for each parameter"));
@@ -330,8 +367,9 @@ pub(crate) fn blend(from: &Tensor, to: &Tensor, weight: f64) -> Result<Tensor> {
     Tensor::apply(chain, &[to, from])
 }
 
-pub(crate) fn check_slot(structure: u64, slot: Slot) -> Result<()> {
-    if slot.structure == structure {
+/// That a slot or stage of the stores `given` is one of the stores `structure`.
+pub(crate) fn check_structure(structure: u64, given: u64) -> Result<()> {
+    if given == structure {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Name, "params", "a layer of another store is used")
@@ -367,9 +405,12 @@ impl Scope<'_> {
     /// When `make` fails.
     pub fn whole<T>(&mut self, make: impl FnOnce(&mut Scope<'_>) -> Result<T>) -> Result<T> {
         let (entries, names) = (self.params.entries.len(), self.params.named.len());
+        let (stages, links) = (self.params.stages.len(), self.params.links.len());
         let made = make(&mut Scope { params: self.params, prefix: self.prefix.clone() });
         if made.is_err() {
             self.params.entries.truncate(entries);
+            self.params.stages.truncate(stages);
+            self.params.links.truncate(links);
             for name in self.params.named.drain(names..) {
                 self.params.by_name.remove(&name);
             }
@@ -411,7 +452,7 @@ impl Scope<'_> {
     /// # Errors
     /// When the name is taken, or the slot is of another store.
     pub fn alias(&mut self, name: &str, slot: Slot) -> Result<Slot> {
-        check_slot(self.params.structure, slot)?;
+        check_structure(self.params.structure, slot.structure)?;
         let name = self.full(name);
         self.params.name(&name, slot.index)?;
         Ok(slot)
@@ -433,6 +474,49 @@ impl Scope<'_> {
     pub fn constant_buffer(&mut self, name: &str, shape: &[usize], value: f64) -> Result<Slot> {
         let value = Tensor::full(shape, value, self.params.dtype, self.params.device)?;
         self.buffer(name, value)
+    }
+
+    /// Makes a stage: a place in the network whose feature map, of so many channels and with such a reduction, can be asked for
+    /// under this name. [`Pass::stage`](crate::Pass::stage) marks the place in a forward run.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_kernels::methods::*;
+    /// use tomograd_nn::{Conv, Kernel, Module, Params, Pass};
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let mut scope = params.root();
+    /// let stem = Conv::new(scope.at("stem"), 1, 4, Kernel::d2(3).stride(2).padding(1))?;
+    /// let stage = scope.stage("stem", 4, 2)?;
+    ///
+    /// let pass = Pass::train(&params, Seed::new(2))?.keep_stages(["stem"])?;
+    /// let image = pass.input(&Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?);
+    /// let y = pass.stage(stage, stem.forward(&image, &pass)?)?; // one line in a network's forward run
+    /// assert_eq!(pass.stages()?.get("stem")?.shape(), [1, 4, 3, 3]);
+    /// let update = pass.backward(y.mean(..)?)?;
+    /// assert_eq!(update.stage_gradient("stem")?.to_vec::<f32>()?, [1.0 / 36.0; 36]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there are no channels, the reduction is 0 along an axis, or another stage has the name.
+    pub fn stage(&mut self, name: &str, channels: usize, reduction: impl Into<PerAxis>) -> Result<Stage> {
+        let (name, reduction) = (self.full(name), reduction.into());
+        check::sizes("stage", "channels", &[channels]).map_err(|error| error.within(name.clone()))?;
+        check::sizes("stage", "the reduction", reduction.given()).map_err(|error| error.within(name.clone()))?;
+        self.params.check_own(&name)?;
+        if self.params.stages.iter().any(|stage| stage.name == name) {
+            return Err(Error::new(ErrorKind::Name, "stage", format!("the name {name} is given twice"))
+                .expected("a name of its own for each stage"));
+        }
+        self.params.stages.push(StageInfo { name, channels, reduction });
+        Ok(Stage { structure: self.params.structure, index: self.params.stages.len() - 1 })
+    }
+
+    /// Writes down that a batch norm was made.
+    pub(crate) fn link(&mut self, link: Link) -> Arc<Link> {
+        let link = Arc::new(link);
+        self.params.links.push(link.clone());
+        link
     }
 
     /// The device that parameters are made on.

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     marker::PhantomData,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tomograd_autodiff::{Tape, Var};
@@ -11,9 +11,10 @@ use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_kernels::{Context, Precision};
 
 use crate::{
-    Module, Params, Slot, Update,
+    Module, Named, Params, Slot, Stage, Update,
     buffers::{Branch, BufferChange, Shared, changed, lock},
-    params::{Outline, check_slot},
+    params::{Outline, check_structure},
+    stages::{self, Kept, Maps, Watch},
 };
 
 /// One run through a network. It keeps four things apart: training mode (batch statistics, dropout), recording (gradients),
@@ -27,6 +28,11 @@ use crate::{
 /// A [`fork`](Self::fork) sees what its pass had changed when it was forked off, and what it changes itself; passes don't see
 /// what their forks change, so that forks can run at the same time. The update has the changes of a fork at the place where it
 /// was forked off, and forks between two changes of their pass in the order of their indices.
+///
+/// # Stages
+/// A pass that was asked for stages of the network by [`keep_stages`](Self::keep_stages) keeps their feature maps, and the
+/// update of its backward run has their gradients. Where a network runs twice, the second run's are called `NAME.1`. They may
+/// lie in checkpointed segments; forks keep none.
 ///
 /// # Threads
 /// A pass counts how often each layer asked it for random numbers, and lists the changes of buffers in their order: it goes from
@@ -48,6 +54,10 @@ pub struct Pass {
     root: Shared,
     /// Whether this pass, and not one that it was forked from, owns the tape.
     owns_tape: bool,
+    /// The stages to be kept, if any.
+    watch: Option<Arc<Watch>>,
+    /// The feature maps that were kept so far.
+    maps: Maps,
     /// Not `Sync`.
     one_thread: PhantomData<Cell<()>>,
 }
@@ -56,20 +66,33 @@ impl Pass {
     /// A pass of one's own making.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When memory runs out, or batch norms are folded in a training pass.
     pub fn new(params: &Params, seed: Seed, training: bool, recording: bool, context: Context) -> Result<Self> {
         let tape = if recording { Tape::recording(context) } else { Tape::off(context) };
         let outline = Outline::of(params);
+        outline.folds.check(training)?;
         let values = variables(&tape, params.entries.iter().map(|entry| &entry.value), &outline.constant)?;
         let branch = Shared::default();
         let (outline, root) = (Arc::new(outline), branch.clone());
-        Ok(Self { tape, values, outline, training, seed, branch, root, owns_tape: true, one_thread: PhantomData })
+        Ok(Self {
+            tape,
+            values,
+            outline,
+            training,
+            seed,
+            branch,
+            root,
+            owns_tape: true,
+            watch: None,
+            maps: Maps::default(),
+            one_thread: PhantomData,
+        })
     }
 
     /// A training pass: training mode, recording.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When memory runs out, or batch norms are folded ([`Params::fold_batch_norm`]).
     pub fn train(params: &Params, seed: Seed) -> Result<Self> {
         Self::new(params, seed, true, true, Context::default())
     }
@@ -118,8 +141,71 @@ impl Pass {
 
     fn restart(&mut self, tape: Tape) -> Result<()> {
         self.values = variables(&tape, self.values.iter().map(Var::value), &self.outline.constant)?;
+        self.watch = self.watch.take().map(|watch| Arc::new(watch.on(&tape)));
         self.tape = tape;
         Ok(())
+    }
+
+    /// The same pass, which keeps the feature maps of these stages of the network ([`Params::stages`]). To be called before
+    /// anything runs on the pass.
+    ///
+    /// # Errors
+    /// When there is no stage of a name; the error has the nearest one.
+    pub fn keep_stages<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
+        let names: Vec<N> = names.into_iter().collect();
+        let names = names.iter().map(AsRef::as_ref);
+        self.watch = Some(Arc::new(Watch::new(&self.tape, &self.outline.stages, names)?));
+        Ok(self)
+    }
+
+    /// Marks a stage in a network's forward run: gives its feature map as it is, and keeps it if the pass was asked to.
+    ///
+    /// # Errors
+    /// When a stage that is to be kept is one of another store, or memory runs out.
+    pub fn stage(&self, stage: Stage, map: Var) -> Result<Var> {
+        let Some(watch) = &self.watch else { return Ok(map) };
+        check_structure(self.outline.structure, stage.structure)?;
+        if !watch.wants(stage.index) {
+            return Ok(map);
+        }
+        let run = lock(&self.branch).run_of(stage.index);
+        let map = watch.with_leaf(stage.index, run, map)?;
+        stages::lock(&self.maps).push(Kept { stage: stage.index, run, map: map.clone() });
+        Ok(map)
+    }
+
+    /// The feature maps of the stages that the pass was asked for, in the order of asking. A loss may be computed of them.
+    ///
+    /// # Errors
+    /// When the pass hasn't come by one of them.
+    pub fn stages(&self) -> Result<Named<Var>> {
+        match &self.watch {
+            Some(watch) => watch.named(&self.outline.stages, &stages::lock(&self.maps)),
+            None => Ok(Named::new()),
+        }
+    }
+
+    /// Whether the batch norm with this buffer is folded into the convolution before it.
+    ///
+    /// # Errors
+    /// When it is, and the pass is one of training.
+    pub(crate) fn is_folded(&self, running_mean: Slot) -> Result<bool> {
+        let folded = self.outline.structure == running_mean.structure() && self.outline.folds.has(running_mean);
+        if folded {
+            self.outline.folds.check(self.training)?;
+        }
+        Ok(folded)
+    }
+
+    /// The bias that the convolution with this weight, which has none of its own, got from a folded norm.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub(crate) fn folded_bias(&self, weight: Slot) -> Result<Option<Var>> {
+        match self.outline.folds.bias_of(weight) {
+            Some(bias) if self.outline.structure == weight.structure() => bias.value(self).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// An input, without a gradient.
@@ -178,7 +264,7 @@ impl Pass {
 
     /// What is in `slot` at the start of the pass.
     fn value(&self, slot: Slot) -> Result<&Var> {
-        check_slot(self.outline.structure, slot)?;
+        check_structure(self.outline.structure, slot.structure())?;
         self.values.get(slot.index).ok_or_else(|| {
             Error::new(ErrorKind::Name, "pass", "the parameter was made after the pass")
                 .expected("a pass that begins when the network is whole")
@@ -206,6 +292,7 @@ impl Pass {
     #[must_use]
     pub fn on(&self, tape: &Tape) -> Pass {
         let mut pass = self.copy_on(tape);
+        pass.watch = None;
         pass.values = Arc::new(self.values.iter().map(|value| tape.constant(value.value().clone())).collect());
         pass
     }
@@ -233,7 +320,9 @@ impl Pass {
     /// A pass in the same state, of which this one hears nothing.
     fn copy_on(&self, tape: &Tape) -> Pass {
         let branch = Arc::new(Mutex::new(lock(&self.branch).copy()));
-        self.with_branch(tape, self.seed, branch.clone(), branch)
+        let mut pass = self.with_branch(tape, self.seed, branch.clone(), branch);
+        pass.watch = self.watch.clone();
+        pass
     }
 
     fn with_branch(&self, tape: &Tape, seed: Seed, branch: Shared, root: Shared) -> Pass {
@@ -246,12 +335,15 @@ impl Pass {
             branch,
             root,
             owns_tape: false,
+            watch: None,
+            maps: Maps::default(),
             one_thread: PhantomData,
         }
     }
 
     /// Runs `module` without keeping its intermediate values; the backward run computes them again, with the random numbers
-    /// and the buffers of the first time, and without changing buffers a second time.
+    /// and the buffers of the first time, and without changing buffers a second time. Stages that the pass keeps are outputs of
+    /// the segment too.
     ///
     /// # Errors
     /// When the module fails.
@@ -259,18 +351,23 @@ impl Pass {
         // The lock is for the tape, which may be shared; the segment runs on one thread at a time.
         let (module, start) = (module.clone(), Mutex::new(self.copy_on(&self.tape)));
         // Where the first run leaves what it did. That of the second run is known already.
-        let end: Arc<Mutex<Option<Branch>>> = Arc::default();
+        let end: Arc<Mutex<Option<(Branch, Vec<(usize, u64)>)>>> = Arc::default();
         let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
-            let pass = start.lock().unwrap_or_else(PoisonError::into_inner).copy_on(tape);
+            let pass = stages::lock(&start).copy_on(tape);
             let y = module.forward(&inputs[0], &pass)?;
-            *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::mem::take(&mut *lock(&pass.branch)));
-            Ok(vec![y])
+            let maps = std::mem::take(&mut *stages::lock(&pass.maps));
+            let kept = maps.iter().map(|kept| (kept.stage, kept.run)).collect();
+            *stages::lock(&left) = Some((std::mem::take(&mut *lock(&pass.branch)), kept));
+            Ok(maps.into_iter().map(|kept| kept.map).chain([y]).collect())
         })?;
-        if let Some(end) = end.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            lock(&self.branch).go_on_from(end);
+        let y = outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))?;
+        if let Some((branch, kept)) = stages::lock(&end).take() {
+            lock(&self.branch).go_on_from(branch);
+            let maps = kept.into_iter().zip(outputs).map(|((stage, run), map)| Kept { stage, run, map });
+            stages::lock(&self.maps).extend(maps);
         }
-        outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))
+        Ok(y)
     }
 
     /// The gradients of `loss` and the changes of buffers. Takes the pass, frees its graph and lets go of the parameters, so that
@@ -294,7 +391,9 @@ impl Pass {
         let mut gradients = self.tape.backward(&loss)?;
         let taken: Vec<Option<Tensor>> = self.values.iter().map(|value| gradients.take(value)).collect();
         let changes = lock(&self.root).changes();
-        Ok(Update::new(self.outline.clone(), taken, changes, gradients))
+        let leaves = self.watch.as_ref().map_or_else(Named::new, |watch| watch.leaves(&self.outline.stages));
+        let stages = leaves.into_iter().map(|(name, leaf)| (name, gradients.take(&leaf))).collect();
+        Ok(Update::new(self.outline.clone(), taken, changes, gradients, stages))
     }
 }
 
