@@ -148,6 +148,9 @@ fn all_heads(outputs: &Named<Var>, _: &Named<Tensor>) -> Result<Var> {
     main.add(&of(outputs.get("logits.1")?)?.mul(0.5)?)?.add(&outputs.get("image_logits")?.square()?.mean(..)?)
 }
 
+/// Names and shapes of outputs.
+type OutputShapes = Vec<(String, Vec<usize>)>;
+
 /// Trains for some steps through the trait alone; the losses, and the names and shapes of the outputs.
 fn train<N: Network>(
     make: fn(Scope<'_>) -> Result<N>,
@@ -155,7 +158,7 @@ fn train<N: Network>(
     loss: Loss,
     device: Device,
     steps: u64,
-) -> Result<(Vec<Tensor>, Vec<(String, Vec<usize>)>)> {
+) -> Result<(Vec<Tensor>, OutputShapes)> {
     let mut params = Params::new(device, Seed::new(1));
     let network: Box<dyn Network> = Box::new(make(params.root())?);
     let image = |(&name, &shape): (&&'static str, &&[usize])| {
@@ -184,7 +187,7 @@ fn check<N: Network + 'static>(
     loss: Loss,
     expected: &[(&str, &[usize])],
 ) {
-    let expected: Vec<_> = expected.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+    let expected: OutputShapes = expected.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
     let (losses, outputs) = train(make, shapes, loss, Device::Cpu, 25).unwrap();
     assert_eq!(outputs, expected);
     let [first, .., last] = &losses[..] else { panic!("25 steps") };

@@ -14,7 +14,7 @@ use std::{
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
-use crate::{Conv, ConvTranspose, Params, Pass, Slot, stages::lock};
+use crate::{Conv, ConvTranspose, Params, Pass, Scope, Slot, stages::lock};
 
 /// The convolution that a norm follows, `&Conv` or `&ConvTranspose`, for [`Norm::after`](crate::Norm::after).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,40 @@ impl Folds {
             "batch norms are folded, and the pass is one of training",
         )
         .expected("an inference pass, or the parameters from before the folding"))
+    }
+}
+
+impl Scope<'_> {
+    /// Writes down that a batch norm was made.
+    pub(crate) fn link(&mut self, link: Link) -> Arc<Link> {
+        let link = Arc::new(link);
+        self.params.links.push(link.clone());
+        link
+    }
+}
+
+impl Pass {
+    /// Whether the batch norm with this buffer is folded into the convolution before it.
+    ///
+    /// # Errors
+    /// When it is, and the pass is one of training.
+    pub(crate) fn is_folded(&self, running_mean: Slot) -> Result<bool> {
+        let folded = self.outline.structure == running_mean.structure() && self.outline.folds.has(running_mean);
+        if folded {
+            self.outline.folds.check(self.training)?;
+        }
+        Ok(folded)
+    }
+
+    /// The bias that the convolution with this weight, which has none of its own, got from a folded norm.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub(crate) fn folded_bias(&self, weight: Slot) -> Result<Option<Var>> {
+        match self.outline.folds.bias_of(weight) {
+            Some(bias) if self.outline.structure == weight.structure() => bias.value(self).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tomograd_kernels::{
 };
 
 use crate::{
-    PerAxis, Stage, StageInfo, check,
+    StageInfo, check,
     fold::{Folds, Link},
     init::Init,
 };
@@ -105,7 +105,7 @@ pub struct Params {
     /// All names in the order of their giving, so that the last ones can be taken back.
     named: Vec<String>,
     /// Places whose feature maps can be asked for.
-    stages: Vec<StageInfo>,
+    pub(crate) stages: Vec<StageInfo>,
     /// What each batch norm follows.
     pub(crate) links: Vec<Arc<Link>>,
     /// Which batch norms are folded into convolutions.
@@ -259,11 +259,6 @@ impl Params {
         Ok(())
     }
 
-    /// The stages of the network, places whose feature maps a pass can keep, in the order of their making.
-    pub fn stages(&self) -> &[StageInfo] {
-        &self.stages
-    }
-
     /// Freezes the parameters for which `choose` is true, and unfreezes the others. An optimizer leaves a frozen parameter and
     /// its state alone, also when an update from before has a gradient for it.
     pub fn freeze(&mut self, choose: impl Fn(&ParamInfo<'_>) -> bool) {
@@ -326,7 +321,7 @@ impl Params {
     }
 
     /// That the store isn't a replica, which can't grow.
-    fn check_own(&self, name: &str) -> Result<()> {
+    pub(crate) fn check_own(&self, name: &str) -> Result<()> {
         if self.store == self.structure {
             return Ok(());
         }
@@ -383,7 +378,7 @@ fn unknown(name: &str) -> Error {
 /// A place in the tree of names, where a layer makes its parameters.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    params: &'a mut Params,
+    pub(crate) params: &'a mut Params,
     prefix: String,
 }
 
@@ -428,7 +423,7 @@ impl Scope<'_> {
         if self.prefix.is_empty() { error } else { error.within(self.prefix.clone()) }
     }
 
-    fn full(&self, name: &str) -> String {
+    pub(crate) fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
@@ -474,49 +469,6 @@ impl Scope<'_> {
     pub fn constant_buffer(&mut self, name: &str, shape: &[usize], value: f64) -> Result<Slot> {
         let value = Tensor::full(shape, value, self.params.dtype, self.params.device)?;
         self.buffer(name, value)
-    }
-
-    /// Makes a stage: a place in the network whose feature map, of so many channels and with such a reduction, can be asked for
-    /// under this name. [`Pass::stage`](crate::Pass::stage) marks the place in a forward run.
-    ///
-    /// ```
-    /// use tomograd_core::{DType, Device, Seed, Tensor};
-    /// use tomograd_kernels::methods::*;
-    /// use tomograd_nn::{Conv, Kernel, Module, Params, Pass};
-    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
-    /// let mut scope = params.root();
-    /// let stem = Conv::new(scope.at("stem"), 1, 4, Kernel::d2(3).stride(2).padding(1))?;
-    /// let stage = scope.stage("stem", 4, 2)?;
-    ///
-    /// let pass = Pass::train(&params, Seed::new(2))?.keep_stages(["stem"])?;
-    /// let image = pass.input(&Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?);
-    /// let y = pass.stage(stage, stem.forward(&image, &pass)?)?; // one line in a network's forward run
-    /// assert_eq!(pass.stages()?.get("stem")?.shape(), [1, 4, 3, 3]);
-    /// let update = pass.backward(y.mean(..)?)?;
-    /// assert_eq!(update.stage_gradient("stem")?.to_vec::<f32>()?, [1.0 / 36.0; 36]);
-    /// # Ok::<(), tomograd_core::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// When there are no channels, the reduction is 0 along an axis, or another stage has the name.
-    pub fn stage(&mut self, name: &str, channels: usize, reduction: impl Into<PerAxis>) -> Result<Stage> {
-        let (name, reduction) = (self.full(name), reduction.into());
-        check::sizes("stage", "channels", &[channels]).map_err(|error| error.within(name.clone()))?;
-        check::sizes("stage", "the reduction", reduction.given()).map_err(|error| error.within(name.clone()))?;
-        self.params.check_own(&name)?;
-        if self.params.stages.iter().any(|stage| stage.name == name) {
-            return Err(Error::new(ErrorKind::Name, "stage", format!("the name {name} is given twice"))
-                .expected("a name of its own for each stage"));
-        }
-        self.params.stages.push(StageInfo { name, channels, reduction });
-        Ok(Stage { structure: self.params.structure, index: self.params.stages.len() - 1 })
-    }
-
-    /// Writes down that a batch norm was made.
-    pub(crate) fn link(&mut self, link: Link) -> Arc<Link> {
-        let link = Arc::new(link);
-        self.params.links.push(link.clone());
-        link
     }
 
     /// The device that parameters are made on.

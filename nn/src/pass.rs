@@ -11,7 +11,7 @@ use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_kernels::{Context, Precision};
 
 use crate::{
-    Module, Named, Params, Slot, Stage, Update,
+    Module, Named, Params, Slot, Update,
     buffers::{Branch, BufferChange, Shared, changed, lock},
     params::{Outline, check_structure},
     stages::{self, Kept, Maps, Watch},
@@ -43,21 +43,21 @@ use crate::{
 /// shared_between_threads::<tomograd_nn::Pass>();
 /// ```
 pub struct Pass {
-    tape: Tape,
+    pub(crate) tape: Tape,
     /// A variable for each parameter and buffer: leaves, or constants where nothing is to be learned.
     values: Arc<Vec<Var>>,
-    outline: Arc<Outline>,
-    training: bool,
+    pub(crate) outline: Arc<Outline>,
+    pub(crate) training: bool,
     seed: Seed,
-    branch: Shared,
+    pub(crate) branch: Shared,
     /// The branch of the pass that this one was forked from, at last: the one whose changes the update has.
     root: Shared,
     /// Whether this pass, and not one that it was forked from, owns the tape.
     owns_tape: bool,
     /// The stages to be kept, if any.
-    watch: Option<Arc<Watch>>,
+    pub(crate) watch: Option<Arc<Watch>>,
     /// The feature maps that were kept so far.
-    maps: Maps,
+    pub(crate) maps: Maps,
     /// Not `Sync`.
     one_thread: PhantomData<Cell<()>>,
 }
@@ -144,68 +144,6 @@ impl Pass {
         self.watch = self.watch.take().map(|watch| Arc::new(watch.on(&tape)));
         self.tape = tape;
         Ok(())
-    }
-
-    /// The same pass, which keeps the feature maps of these stages of the network ([`Params::stages`]). To be called before
-    /// anything runs on the pass.
-    ///
-    /// # Errors
-    /// When there is no stage of a name; the error has the nearest one.
-    pub fn keep_stages<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
-        let names: Vec<N> = names.into_iter().collect();
-        let names = names.iter().map(AsRef::as_ref);
-        self.watch = Some(Arc::new(Watch::new(&self.tape, &self.outline.stages, names)?));
-        Ok(self)
-    }
-
-    /// Marks a stage in a network's forward run: gives its feature map as it is, and keeps it if the pass was asked to.
-    ///
-    /// # Errors
-    /// When a stage that is to be kept is one of another store, or memory runs out.
-    pub fn stage(&self, stage: Stage, map: Var) -> Result<Var> {
-        let Some(watch) = &self.watch else { return Ok(map) };
-        check_structure(self.outline.structure, stage.structure)?;
-        if !watch.wants(stage.index) {
-            return Ok(map);
-        }
-        let run = lock(&self.branch).run_of(stage.index);
-        let map = watch.with_leaf(stage.index, run, map)?;
-        stages::lock(&self.maps).push(Kept { stage: stage.index, run, map: map.clone() });
-        Ok(map)
-    }
-
-    /// The feature maps of the stages that the pass was asked for, in the order of asking. A loss may be computed of them.
-    ///
-    /// # Errors
-    /// When the pass hasn't come by one of them.
-    pub fn stages(&self) -> Result<Named<Var>> {
-        match &self.watch {
-            Some(watch) => watch.named(&self.outline.stages, &stages::lock(&self.maps)),
-            None => Ok(Named::new()),
-        }
-    }
-
-    /// Whether the batch norm with this buffer is folded into the convolution before it.
-    ///
-    /// # Errors
-    /// When it is, and the pass is one of training.
-    pub(crate) fn is_folded(&self, running_mean: Slot) -> Result<bool> {
-        let folded = self.outline.structure == running_mean.structure() && self.outline.folds.has(running_mean);
-        if folded {
-            self.outline.folds.check(self.training)?;
-        }
-        Ok(folded)
-    }
-
-    /// The bias that the convolution with this weight, which has none of its own, got from a folded norm.
-    ///
-    /// # Errors
-    /// When memory runs out.
-    pub(crate) fn folded_bias(&self, weight: Slot) -> Result<Option<Var>> {
-        match self.outline.folds.bias_of(weight) {
-            Some(bias) if self.outline.structure == weight.structure() => bias.value(self).map(Some),
-            _ => Ok(None),
-        }
     }
 
     /// An input, without a gradient.
@@ -351,7 +289,7 @@ impl Pass {
         // The lock is for the tape, which may be shared; the segment runs on one thread at a time.
         let (module, start) = (module.clone(), Mutex::new(self.copy_on(&self.tape)));
         // Where the first run leaves what it did. That of the second run is known already.
-        let end: Arc<Mutex<Option<(Branch, Vec<(usize, u64)>)>>> = Arc::default();
+        let end: Arc<Mutex<Option<End>>> = Arc::default();
         let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
             let pass = stages::lock(&start).copy_on(tape);
@@ -396,6 +334,9 @@ impl Pass {
         Ok(Update::new(self.outline.clone(), taken, changes, gradients, stages))
     }
 }
+
+/// What a segment's first run left behind: its changes, and the stages that it kept with the numbers of their runs.
+type End = (Branch, Vec<(usize, u64)>);
 
 /// `seed` for the first call, a stream of its own for each later one.
 fn numbered(seed: Seed, call: u64) -> Seed {

@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tomograd_autodiff::{Tape, Var};
+use tomograd_autodiff::{Tape, Var, methods::*};
 use tomograd_core::{Error, ErrorKind, Result, Tensor, unknown_name};
 
-use crate::{Named, PerAxis};
+use crate::{Named, Params, Pass, PerAxis, Scope, buffers, check, params::check_structure};
 
 /// What is known of a stage of a network: a place whose feature map can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,92 @@ impl StageInfo {
 pub struct Stage {
     pub(crate) structure: u64,
     pub(crate) index: usize,
+}
+
+impl Params {
+    /// The stages of the network, places whose feature maps a pass can keep, in the order of their making.
+    pub fn stages(&self) -> &[StageInfo] {
+        &self.stages
+    }
+}
+
+impl Scope<'_> {
+    /// Makes a stage: a place in the network whose feature map, of so many channels and with such a reduction, can be asked for
+    /// under this name. [`Pass::stage`](crate::Pass::stage) marks the place in a forward run.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_kernels::methods::*;
+    /// use tomograd_nn::{Conv, Kernel, Module, Params, Pass};
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let mut scope = params.root();
+    /// let stem = Conv::new(scope.at("stem"), 1, 4, Kernel::d2(3).stride(2).padding(1))?;
+    /// let stage = scope.stage("stem", 4, 2)?;
+    ///
+    /// let pass = Pass::train(&params, Seed::new(2))?.keep_stages(["stem"])?;
+    /// let image = pass.input(&Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?);
+    /// let y = pass.stage(stage, stem.forward(&image, &pass)?)?; // one line in a network's forward run
+    /// assert_eq!(pass.stages()?.get("stem")?.shape(), [1, 4, 3, 3]);
+    /// let update = pass.backward(y.mean(..)?)?;
+    /// assert_eq!(update.stage_gradient("stem")?.to_vec::<f32>()?, [1.0 / 36.0; 36]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there are no channels, the reduction is 0 along an axis, or another stage has the name.
+    pub fn stage(&mut self, name: &str, channels: usize, reduction: impl Into<PerAxis>) -> Result<Stage> {
+        let (name, reduction) = (self.full(name), reduction.into());
+        check::sizes("stage", "channels", &[channels]).map_err(|error| error.within(name.clone()))?;
+        check::sizes("stage", "the reduction", reduction.given()).map_err(|error| error.within(name.clone()))?;
+        self.params.check_own(&name)?;
+        if self.params.stages.iter().any(|stage| stage.name == name) {
+            return Err(Error::new(ErrorKind::Name, "stage", format!("the name {name} is given twice"))
+                .expected("a name of its own for each stage"));
+        }
+        self.params.stages.push(StageInfo { name, channels, reduction });
+        Ok(Stage { structure: self.params.structure(), index: self.params.stages.len() - 1 })
+    }
+}
+
+impl Pass {
+    /// The same pass, which keeps the feature maps of these stages of the network ([`Params::stages`]). To be called before
+    /// anything runs on the pass.
+    ///
+    /// # Errors
+    /// When there is no stage of a name; the error has the nearest one.
+    pub fn keep_stages<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
+        let names: Vec<N> = names.into_iter().collect();
+        let names = names.iter().map(AsRef::as_ref);
+        self.watch = Some(Arc::new(Watch::new(&self.tape, &self.outline.stages, names)?));
+        Ok(self)
+    }
+
+    /// Marks a stage in a network's forward run: gives its feature map as it is, and keeps it if the pass was asked to.
+    ///
+    /// # Errors
+    /// When a stage that is to be kept is one of another store, or memory runs out.
+    pub fn stage(&self, stage: Stage, map: Var) -> Result<Var> {
+        let Some(watch) = &self.watch else { return Ok(map) };
+        check_structure(self.outline.structure, stage.structure)?;
+        if !watch.wants(stage.index) {
+            return Ok(map);
+        }
+        let run = buffers::lock(&self.branch).run_of(stage.index);
+        let map = watch.with_leaf(stage.index, run, map)?;
+        lock(&self.maps).push(Kept { stage: stage.index, run, map: map.clone() });
+        Ok(map)
+    }
+
+    /// The feature maps of the stages that the pass was asked for, in the order of asking. A loss may be computed of them.
+    ///
+    /// # Errors
+    /// When the pass hasn't come by one of them.
+    pub fn stages(&self) -> Result<Named<Var>> {
+        match &self.watch {
+            Some(watch) => watch.named(&self.outline.stages, &lock(&self.maps)),
+            None => Ok(Named::new()),
+        }
+    }
 }
 
 /// Which stages a pass keeps, and the leaves that take up their gradients.
@@ -114,7 +200,6 @@ impl Watch {
                 leaf
             }
         };
-        use tomograd_kernels::methods::Pairs as _;
         map.add(&leaf)
     }
 
