@@ -27,4 +27,4 @@ mod segmentation;
 pub use classification::{ResNet, ResNetBlock, ResNetConfig};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
-pub use segmentation::{UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
+pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};

@@ -11,13 +11,19 @@ use tomograd_core::{Error, Result, unknown_name};
 use tomograd_nn::{Network, Scope};
 
 use crate::{
-    ResNetConfig, UNet2dConfig, UNet3dConfig,
+    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
     config::{checked, json},
 };
 
 /// The list of all families.
-static FAMILIES: LazyLock<Vec<Family>> =
-    LazyLock::new(|| vec![Family::of::<UNet3dConfig>(), Family::of::<UNet2dConfig>(), Family::of::<ResNetConfig>()]);
+static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
+    vec![
+        Family::of::<UNet3dConfig>(),
+        Family::of::<UNet2dConfig>(),
+        Family::of::<MeshNetConfig>(),
+        Family::of::<ResNetConfig>(),
+    ]
+});
 
 /// What a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

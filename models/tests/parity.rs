@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use common::{assert_close, json, sampled, sizes, tensors};
 use serde_json::json;
 use tomograd_core::{DType, Device, Seed, Tensor};
-use tomograd_models::{Model, ResNetBlock, ResNetConfig, formula, registry::Config};
+use tomograd_io::safetensors;
+use tomograd_models::{MeshNetConfig, Model, ResNetBlock, ResNetConfig, formula, registry::Config};
 use tomograd_nn::PerAxis;
 
 /// Compares outputs, gradients and buffers of a network of this family with the golden `name`, and its state dict's names in
@@ -61,6 +64,26 @@ fn resnets_agree_with_torchvision() {
     for name in ["resnet_basic", "resnet_bottleneck", "resnet_3d"] {
         check(name, "resnet", DType::F64, 1e-9);
     }
+}
+
+#[test]
+fn meshnet_gives_what_its_publisher_gives() {
+    // The weights that PyTorch has trained for the example `5_weights`, whose names begin with `model.`.
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/data/meshnet.safetensors");
+    let config = MeshNetConfig { in_channels: 1, classes: 3, width: 8, dilations: vec![1, 2, 4, 2, 1] };
+    let config = serde_json::to_value(config).unwrap();
+    let mut model = Model::with_dtype(config, Device::Cpu, Seed::new(0), DType::F64).unwrap();
+    let weights = safetensors::load(&file).unwrap().tensors.into_iter().map(|(name, value)| {
+        let value = if value.dtype().is_float() { value.converted(DType::F64).unwrap() } else { value };
+        (name.trim_start_matches("model.").to_owned(), value)
+    });
+    model.params_mut().load(weights).unwrap();
+    let image = formula::signed("input", &[1, 1, 12, 10, 14], DType::F64).unwrap();
+    let expected = tensors("meshnet_output").into_values().next().unwrap();
+    assert_close("meshnet", &model.predict(&image).unwrap().to_vec_f64().unwrap(), &expected, 1e-6);
+    // Of the paper of 2025, table 1: 26 channels.
+    let config = MeshNetConfig::preset("stroke_lesions").unwrap();
+    assert_eq!(Model::new(&config, Device::Meta, Seed::new(0)).unwrap().params().count(), 147_474);
 }
 
 #[test]

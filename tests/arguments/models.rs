@@ -3,7 +3,7 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        Model, ResNet, ResNetBlock, ResNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig,
+        MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig,
         blocks::{DoubleConv, DoubleConvOptions},
         formula, profile,
     },
@@ -112,6 +112,25 @@ cases! {
     "models::UNet3d::new": (widths: Vec<usize> = vec![2, 4]) => {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let made = UNet3d::new(params.root(), &UNet3dConfig { widths, ..config() });
+        match made {
+            Ok(_) => Ok(params.count() > 0),
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "models::MeshNetConfig {}": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        width: usize = 4,
+        dilations: Vec<usize> = vec![1, 2],
+    ) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let config = MeshNetConfig { in_channels, classes, width, dilations };
+        predicts(&MeshNet::new(params.root(), &config)?, &params, &[1, in_channels, 4, 4, 4], classes)
+    };
+    "models::MeshNet::new": (dilations: Vec<usize> = vec![1, 2]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let made = MeshNet::new(params.root(), &MeshNetConfig { in_channels: 1, classes: 2, width: 4, dilations });
         match made {
             Ok(_) => Ok(params.count() > 0),
             Err(error) if params.state().count() == 0 => Err(error),
