@@ -1,11 +1,13 @@
 //! Networks of several inputs and outputs through the one trait: each trains on the CPU, and runs on the meta device.
 
+use std::sync::Arc;
+
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
-use tomograd_models::formula;
+use tomograd_models::{ResNetBlock, ResNetConfig, ResNetEncoder, formula};
 use tomograd_nn::{
-    Activation, AdamW, Conv, ConvTranspose, DiceCe, Kernel, Linear, Module, Named, Network, Optimizer, Params, Pass,
-    Scope, Stage, losses,
+    Activation, AdamW, Conv, ConvTranspose, DiceCe, Interpolation, Kernel, Linear, Module, Named, Network, Optimizer,
+    Params, Pass, Scope, Stage, losses,
 };
 
 /// A variational autoencoder of 2D images (Kingma and Welling 2014): three outputs.
@@ -121,6 +123,46 @@ impl Network for Heads {
     }
 }
 
+/// A residual network as a backbone, in a checkpointed segment, and a decoder that reads three of its feature maps.
+struct Pyramid {
+    backbone: Arc<dyn Module>,
+    stages: Vec<Stage>,
+    laterals: Vec<Conv>,
+    head: Conv,
+}
+
+impl Pyramid {
+    fn new(mut scope: Scope<'_>) -> Result<Self> {
+        let config = ResNetConfig { in_channels: 1, width: 4, ..ResNetConfig::new(ResNetBlock::Basic, [1, 1], 2) };
+        let backbone = Arc::new(ResNetEncoder::new(scope.at("backbone"), &config)?);
+        let found = scope.at("backbone").find_stages(&["stem", "layer1", "layer2"])?;
+        let mut laterals = Vec::new();
+        for (place, (_, info)) in found.iter().enumerate() {
+            laterals.push(Conv::new(scope.at("lateral").at(place), info.channels(), 4, [1, 1])?);
+        }
+        let head = Conv::new(scope.at("head"), 4, 2, [1, 1])?;
+        let stages = found.into_iter().map(|(stage, _)| stage).collect();
+        Ok(Self { backbone, stages, laterals, head })
+    }
+}
+
+impl Module for Pyramid {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        let (deepest, maps) = pass.collect(&self.stages, || pass.checkpoint(&self.backbone, x))?;
+        assert_eq!(deepest.shape(), maps[2].shape());
+        let mut sum: Option<Var> = None;
+        for (lateral, map) in self.laterals.iter().zip(&maps).rev() {
+            let own = lateral.forward(map, pass)?;
+            sum = Some(match sum {
+                Some(coarse) => coarse.interpolate(&own.shape()[2..], Interpolation::Linear)?.add(&own)?,
+                None => own,
+            });
+        }
+        let features = sum.ok_or_else(|| Error::argument("pyramid", "no stages"))?;
+        self.head.forward(&features.interpolate(&x.shape()[2..], Interpolation::Linear)?, pass)
+    }
+}
+
 type Loss = fn(&Named<Var>, &Named<Tensor>) -> Result<Var>;
 
 /// The image again, and Kullback-Leibler's divergence of the code from a standard normal distribution.
@@ -217,6 +259,32 @@ fn auxiliary_heads_and_an_input_that_may_be_missing() {
         [("logits", &[2, 3, 8, 6]), ("logits.1", &[2, 3, 4, 3]), ("image_logits", &[2, 2])];
     check(Heads::new, &[&[2, 1, 8, 6]], all_heads, &outputs);
     check(Heads::new, &[&[2, 1, 8, 6], &[2, 5, 2]], all_heads, &outputs);
+}
+
+/// Dice and cross-entropy with the bright half of the image as one class.
+fn bright(outputs: &Named<Var>, inputs: &Named<Tensor>) -> Result<Var> {
+    let (logits, image) = (outputs.get("logits")?, inputs.get("image")?);
+    DiceCe::default().forward(logits, &image.gt(0.0)?.select(1, 0)?.converted(DType::I64)?)
+}
+
+#[test]
+fn a_decoder_over_the_feature_maps_of_a_backbone() {
+    check(Pyramid::new, &[&[2, 1, 16, 24]], bright, &[("logits", &[2, 2, 16, 24])]);
+    // Who keeps a stage from outside gets it beside the decoder, with its gradient, and every parameter has one.
+    let mut params = Params::new(Device::Cpu, Seed::new(1)).with_dtype(DType::F64);
+    let network = Pyramid::new(params.root()).unwrap();
+    let pass = Pass::train(&params, Seed::new(0)).unwrap().keep_stages(["backbone.layer1"]).unwrap();
+    let image = pass.input(&formula::signed("input", &[1, 1, 16, 16], DType::F64).unwrap());
+    let loss = network.forward(&image, &pass).unwrap().square().unwrap().mean(..).unwrap();
+    let kept = pass.stages().unwrap();
+    assert_eq!(kept.names().collect::<Vec<_>>(), ["backbone.layer1"]);
+    assert_eq!(kept.main().unwrap().shape(), [1, 4, 4, 4]);
+    drop(kept);
+    let update = pass.backward(loss).unwrap();
+    assert!(params.parameters().all(|info| update.gradient(info.name).is_some()));
+    assert_eq!(update.stage_gradient("backbone.layer1").unwrap().shape(), [1, 4, 4, 4]);
+    let error = params.root().at("backbone").find_stages(&["layer3"]).unwrap_err().to_string();
+    assert!(error.contains("no stage is called backbone.layer3, did you mean backbone.layer1?"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One run through a network.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     marker::PhantomData,
     sync::{Arc, Mutex},
 };
@@ -57,7 +57,7 @@ pub struct Pass {
     /// The stages to be kept, if any.
     pub(crate) watch: Option<Arc<Watch>>,
     /// The feature maps that were kept so far.
-    pub(crate) maps: Maps,
+    pub(crate) maps: RefCell<Maps>,
     /// Not `Sync`.
     one_thread: PhantomData<Cell<()>>,
 }
@@ -84,7 +84,7 @@ impl Pass {
             root,
             owns_tape: true,
             watch: None,
-            maps: Maps::default(),
+            maps: RefCell::default(),
             one_thread: PhantomData,
         })
     }
@@ -231,6 +231,7 @@ impl Pass {
     pub fn on(&self, tape: &Tape) -> Pass {
         let mut pass = self.copy_on(tape);
         pass.watch = None;
+        pass.maps.borrow_mut().collected.clear();
         pass.values = Arc::new(self.values.iter().map(|value| tape.constant(value.value().clone())).collect());
         pass
     }
@@ -260,6 +261,7 @@ impl Pass {
         let branch = Arc::new(Mutex::new(lock(&self.branch).copy()));
         let mut pass = self.with_branch(tape, self.seed, branch.clone(), branch);
         pass.watch = self.watch.clone();
+        pass.maps.borrow_mut().collected = self.maps.borrow().collected.clone();
         pass
     }
 
@@ -274,7 +276,7 @@ impl Pass {
             root,
             owns_tape: false,
             watch: None,
-            maps: Maps::default(),
+            maps: RefCell::default(),
             one_thread: PhantomData,
         }
     }
@@ -294,7 +296,7 @@ impl Pass {
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
             let pass = stages::lock(&start).copy_on(tape);
             let y = module.forward(&inputs[0], &pass)?;
-            let maps = std::mem::take(&mut *stages::lock(&pass.maps));
+            let maps = std::mem::take(&mut pass.maps.borrow_mut().kept);
             let kept = maps.iter().map(|kept| (kept.stage, kept.run)).collect();
             *stages::lock(&left) = Some((std::mem::take(&mut *lock(&pass.branch)), kept));
             Ok(maps.into_iter().map(|kept| kept.map).chain([y]).collect())
@@ -303,7 +305,7 @@ impl Pass {
         if let Some((branch, kept)) = stages::lock(&end).take() {
             lock(&self.branch).go_on_from(branch);
             let maps = kept.into_iter().zip(outputs).map(|((stage, run), map)| Kept { stage, run, map });
-            stages::lock(&self.maps).extend(maps);
+            self.maps.borrow_mut().kept.extend(maps);
         }
         Ok(y)
     }

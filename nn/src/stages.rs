@@ -86,6 +86,27 @@ impl Scope<'_> {
         self.params.stages.push(StageInfo { name, channels, reduction });
         Ok(Stage { structure: self.params.structure(), index: self.params.stages.len() - 1 })
     }
+
+    /// Stages that were made in this scope, for a network that uses another one's feature maps ([`Pass::collect`]): of a backbone
+    /// that was made in `scope.at("backbone")`, those that `scope.at("backbone").find_stages(&["layer3", "layer4"])` names.
+    ///
+    /// # Errors
+    /// When there is no stage of a name; the error has the nearest one.
+    pub fn find_stages(&self, names: &[&str]) -> Result<Vec<(Stage, StageInfo)>> {
+        let structure = self.params.structure();
+        let stages = &self.params.stages;
+        let found = |name: &&str| {
+            let index = find(stages, &self.full(name))?;
+            Ok((Stage { structure, index }, stages[index].clone()))
+        };
+        names.iter().map(found).collect()
+    }
+}
+
+/// The place of the stage called `name`.
+fn find(stages: &[StageInfo], name: &str) -> Result<usize> {
+    let known = || stages.iter().map(|stage| &stage.name[..]);
+    known().position(|known| known == name).ok_or_else(|| unknown_name("stages", "stage", name, known()))
 }
 
 impl Pass {
@@ -106,15 +127,93 @@ impl Pass {
     /// # Errors
     /// When a stage that is to be kept is one of another store, or memory runs out.
     pub fn stage(&self, stage: Stage, map: Var) -> Result<Var> {
-        let Some(watch) = &self.watch else { return Ok(map) };
-        check_structure(self.outline.structure, stage.structure)?;
-        if !watch.wants(stage.index) {
+        let collected = self.maps.borrow().collected.contains(&stage.index);
+        if self.watch.is_none() && !collected {
             return Ok(map);
         }
+        check_structure(self.outline.structure, stage.structure)?;
         let run = buffers::lock(&self.branch).run_of(stage.index);
-        let map = watch.with_leaf(stage.index, run, map)?;
-        lock(&self.maps).push(Kept { stage: stage.index, run, map: map.clone() });
+        let map = match &self.watch {
+            Some(watch) if watch.wants(stage.index) => watch.with_leaf(stage.index, run, map)?,
+            _ if collected => map,
+            _ => return Ok(map),
+        };
+        self.maps.borrow_mut().kept.push(Kept { stage: stage.index, run, map: map.clone() });
         Ok(map)
+    }
+
+    /// Runs a part of a network, and gives what that gives with the feature maps of these of its stages (of the last run, if it
+    /// came by one several times): for a network that decodes what a backbone sees. The maps have their history, also where they
+    /// are made in checkpointed segments.
+    ///
+    /// ```
+    /// use tomograd_autodiff::{Var, methods::*};
+    /// use tomograd_core::{DType, Device, Result, Seed, Tensor};
+    /// use tomograd_nn::{Conv, Kernel, Module, Params, Pass, Scope, Stage};
+    ///
+    /// struct Encoder(Conv, Stage, Conv, Stage);
+    ///
+    /// impl Encoder {
+    ///     fn new(mut scope: Scope<'_>) -> Result<Self> {
+    ///         let half = Kernel::d2(2).stride(2);
+    ///         let fine = Conv::new(scope.at("fine"), 1, 4, half.clone())?;
+    ///         let first = scope.stage("fine", 4, 2)?;
+    ///         let coarse = Conv::new(scope.at("coarse"), 4, 8, half)?;
+    ///         Ok(Self(fine, first, coarse, scope.stage("coarse", 8, 4)?))
+    ///     }
+    /// }
+    ///
+    /// impl Module for Encoder {
+    ///     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+    ///         let x = pass.stage(self.1, self.0.forward(x, pass)?.relu()?)?;
+    ///         pass.stage(self.3, self.2.forward(&x, pass)?.relu()?)
+    ///     }
+    /// }
+    ///
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let mut scope = params.root();
+    /// let encoder = Encoder::new(scope.at("encoder"))?;
+    /// let found = scope.at("encoder").find_stages(&["fine", "coarse"])?;
+    /// assert_eq!(found[1].1.channels(), 8);
+    /// let stages: Vec<Stage> = found.into_iter().map(|(stage, _)| stage).collect();
+    /// let pass = Pass::eval(&params)?;
+    /// let image = pass.input(&Tensor::ones(&[1, 1, 8, 8], DType::F32, Device::Cpu)?);
+    /// let (_, maps) = pass.collect(&stages, || encoder.forward(&image, &pass))?; // in the forward run of a decoder
+    /// assert_eq!(maps[0].shape(), [1, 4, 4, 4]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When `run` fails or doesn't come by a stage, or a stage is one of another store.
+    pub fn collect<T>(&self, stages: &[Stage], run: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Var>)> {
+        stages.iter().try_for_each(|stage| check_structure(self.outline.structure, stage.structure))?;
+        let (outside, start) = {
+            let mut maps = self.maps.borrow_mut();
+            let outside = maps.collected.clone();
+            maps.collected.extend(stages.iter().map(|stage| stage.index));
+            (outside, maps.kept.len())
+        };
+        let result = run();
+        let mut maps = self.maps.borrow_mut();
+        maps.collected = outside;
+        let mut own = maps.kept.split_off(start);
+        let result = result?;
+        let map = |stage: &Stage| {
+            let kept = own.iter().rev().find(|kept| kept.stage == stage.index);
+            kept.map(|kept| kept.map.clone()).ok_or_else(|| self.not_come_by(stage.index))
+        };
+        let collected = stages.iter().map(map).collect::<Result<Vec<Var>>>()?;
+        // Whoever asked for the same stages from outside gets them too.
+        let outside = &maps.collected;
+        own.retain(|kept| outside.contains(&kept.stage) || self.watch.as_ref().is_some_and(|w| w.wants(kept.stage)));
+        maps.kept.extend(own);
+        Ok((result, collected))
+    }
+
+    fn not_come_by(&self, stage: usize) -> Error {
+        let name = self.outline.stages.get(stage).map_or("made after the pass", StageInfo::name);
+        Error::new(ErrorKind::Name, "stages", format!("the pass hasn't come by the stage {name}"))
+            .expected("a network that ran on this pass, not on a fork of it")
     }
 
     /// The feature maps of the stages that the pass was asked for, in the order of asking. A loss may be computed of them.
@@ -122,10 +221,18 @@ impl Pass {
     /// # Errors
     /// When the pass hasn't come by one of them.
     pub fn stages(&self) -> Result<Named<Var>> {
-        match &self.watch {
-            Some(watch) => watch.named(&self.outline.stages, &lock(&self.maps)),
-            None => Ok(Named::new()),
+        let (mut named, maps) = (Named::new(), self.maps.borrow());
+        for &stage in self.watch.iter().flat_map(|watch| &watch.wanted) {
+            let mut of_stage: Vec<&Kept> = maps.kept.iter().filter(|kept| kept.stage == stage).collect();
+            if of_stage.is_empty() {
+                return Err(self.not_come_by(stage));
+            }
+            of_stage.sort_by_key(|kept| kept.run);
+            for kept in of_stage {
+                named.insert(numbered(&self.outline.stages[stage].name, kept.run), kept.map.clone());
+            }
         }
+        Ok(named)
     }
 }
 
@@ -141,15 +248,20 @@ pub(crate) struct Watch {
 }
 
 /// A feature map that was kept: its stage, the number of its run, and the map.
-#[derive(Clone)]
 pub(crate) struct Kept {
     pub(crate) stage: usize,
     pub(crate) run: u64,
     pub(crate) map: Var,
 }
 
-/// The feature maps of a pass, in the order of their making.
-pub(crate) type Maps = Arc<Mutex<Vec<Kept>>>;
+/// The feature maps of a pass, or of a segment of it.
+#[derive(Default)]
+pub(crate) struct Maps {
+    /// The stages that are wanted beside those of the [`Watch`].
+    pub(crate) collected: Vec<usize>,
+    /// In the order of their making.
+    pub(crate) kept: Vec<Kept>,
+}
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is one push or insert, so it is whole even after a panic elsewhere.
@@ -162,10 +274,7 @@ impl Watch {
     pub(crate) fn new<'a>(tape: &Tape, stages: &[StageInfo], names: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut wanted = Vec::new();
         for name in names {
-            let known = || stages.iter().map(|stage| &stage.name[..]);
-            let Some(index) = known().position(|known| known == name) else {
-                return Err(unknown_name("keep_stages", "stage", name, known()));
-            };
+            let index = find(stages, name)?;
             if !wanted.contains(&index) {
                 wanted.push(index);
             }
@@ -203,28 +312,7 @@ impl Watch {
         map.add(&leaf)
     }
 
-    /// What is in `maps`, by name.
-    ///
-    /// # Errors
-    /// When a stage that was asked for isn't there.
-    pub(crate) fn named(&self, stages: &[StageInfo], maps: &[Kept]) -> Result<Named<Var>> {
-        let mut named = Named::new();
-        for &stage in &self.wanted {
-            let mut of_stage: Vec<&Kept> = maps.iter().filter(|kept| kept.stage == stage).collect();
-            if of_stage.is_empty() {
-                let what = format!("the pass hasn't come by the stage {}", stages[stage].name);
-                return Err(Error::new(ErrorKind::Name, "stages", what)
-                    .expected("a network that ran on this pass, not on a fork of it"));
-            }
-            of_stage.sort_by_key(|kept| kept.run);
-            for kept in of_stage {
-                named.insert(numbered(&stages[stage].name, kept.run), kept.map.clone());
-            }
-        }
-        Ok(named)
-    }
-
-    /// The leaves, by the names that [`Watch::named`] gives.
+    /// The leaves, by the names that [`Pass::stages`] gives.
     pub(crate) fn leaves(&self, stages: &[StageInfo]) -> Named<Var> {
         let leaves = lock(&self.leaves);
         leaves.iter().map(|(&(stage, run), leaf)| (numbered(&stages[stage].name, run), leaf.clone())).collect()

@@ -211,3 +211,35 @@ fn stages_are_listed_and_wrong_names_explained() {
     });
     assert!(failed.is_err() && params.stages().len() == 2);
 }
+
+/// The gradients of all parameters where a loss reads collected maps, in nested calls too.
+fn collected(setting: &Setting, checkpointed: bool) -> Vec<Vec<f64>> {
+    let Setting { params, net, .. } = setting;
+    let pass = Pass::train(params, Seed::new(0)).unwrap();
+    let stages = [net.tail.deep, net.maps];
+    let (inner, outer) =
+        pass.collect(&stages[1..], || pass.collect(&stages, || Ok(run(setting, &pass, checkpointed)))).unwrap();
+    let (logits, maps) = inner;
+    assert_eq!(outer[0].value().to_vec::<f64>().unwrap(), maps[1].value().to_vec::<f64>().unwrap());
+    assert!(pass.stages().unwrap().is_empty());
+    let terms = [score(&logits, 1), maps[0].square().unwrap().sum(..).unwrap(), outer[0].mean(..).unwrap()];
+    let loss = terms[0].add(&terms[1]).unwrap().add(&terms[2]).unwrap();
+    drop((logits, maps, outer, terms));
+    let update = pass.backward(loss).unwrap();
+    params.parameters().map(|info| update.gradient(info.name).unwrap().to_vec::<f64>().unwrap()).collect()
+}
+
+#[test]
+fn collected_maps_have_their_history_also_from_a_checkpointed_segment() {
+    let setting = setting();
+    let (plain, again) = (collected(&setting, false), collected(&setting, true));
+    plain.iter().zip(&again).for_each(|(plain, again)| assert_close(again, plain, 1e-13));
+    // What isn't come by is an error, and nothing is collected afterwards.
+    let pass = Pass::eval(&setting.params).unwrap();
+    let error = pass.collect(&[setting.net.maps], || Ok(())).unwrap_err().to_string();
+    assert!(error.contains("hasn't come by the stage maps"), "{error}");
+    let failed = pass.collect(&[setting.net.maps], || -> Result<()> { Err(tomograd_core::Error::argument("x", "y")) });
+    assert!(failed.is_err());
+    run(&setting, &pass, false);
+    assert!(pass.collect(&[setting.net.maps], || Ok(())).is_err());
+}

@@ -3,7 +3,8 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig,
+        MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder, UNet2d, UNet2dConfig, UNet3d,
+        UNet3dConfig,
         blocks::{DoubleConv, DoubleConvOptions},
         formula, profile,
     },
@@ -166,6 +167,13 @@ cases! {
             Err(error) if params.state().count() == 0 => Err(error),
             Err(_) => Ok(false),
         }
+    };
+    "models::ResNetEncoder::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let config = ResNetConfig { width, layers, ..ResNetConfig::new(ResNetBlock::Basic, [1], 2) };
+        let channels = 2 * config.width;
+        let encoder = ResNetEncoder::new(params.root(), &config)?;
+        predicts(&encoder, &params, &[1, 3, 8, 8], channels)
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);

@@ -2,7 +2,7 @@
 
 mod resnet;
 
-pub use resnet::{ResNet, ResNetBlock, ResNetConfig};
+pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 
 use crate::registry::ChannelStatistics;
 

@@ -248,11 +248,7 @@ impl Module for Residual {
 /// ```
 #[derive(Debug)]
 pub struct ResNet {
-    rank: usize,
-    conv1: ConvNormActivation,
-    stem: Stage,
-    pool: MaxPool,
-    layers: Vec<(Vec<Residual>, Stage)>,
+    encoder: ResNetEncoder,
     fc: Linear,
 }
 
@@ -262,6 +258,38 @@ impl ResNet {
     /// # Errors
     /// When a number of the configuration is 0 or beyond what makes sense, a name is taken, or memory runs out; then no
     /// parameter is made.
+    pub fn new(mut scope: Scope<'_>, config: &ResNetConfig) -> Result<Self> {
+        config.check()?;
+        scope.whole(|scope| {
+            let encoder = ResNetEncoder::make(scope, config)?;
+            let channels = config.planes(config.layers.len() - 1) * config.block.expansion();
+            Ok(Self { encoder, fc: Linear::new(scope.at("fc"), channels, config.classes)? })
+        })
+    }
+}
+
+impl Module for ResNet {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        self.fc.forward(&self.encoder.forward(x, pass)?.mean_spatial()?.flatten(1..)?, pass)
+    }
+}
+
+/// A [`ResNet`] without its head (the configuration's classes don't matter): a backbone for other networks, which
+/// [`collect`](Pass::collect) the feature maps of its stages. Gives the last of these.
+#[derive(Debug)]
+pub struct ResNetEncoder {
+    rank: usize,
+    conv1: ConvNormActivation,
+    stem: Stage,
+    pool: MaxPool,
+    layers: Vec<(Vec<Residual>, Stage)>,
+}
+
+impl ResNetEncoder {
+    /// Makes the parameters in `scope`, under the names that they have in the whole network.
+    ///
+    /// # Errors
+    /// As [`ResNet::new`].
     pub fn new(mut scope: Scope<'_>, config: &ResNetConfig) -> Result<Self> {
         config.check()?;
         scope.whole(|scope| Self::make(scope, config))
@@ -283,13 +311,12 @@ impl ResNet {
             }
             layers.push((blocks, scope.stage(&name, channels, 4 << layer)?));
         }
-        let fc = Linear::new(scope.at("fc"), channels, config.classes)?;
         let pool = MaxPool::new(Window::new(3).stride(2).padding(1))?;
-        Ok(Self { rank, conv1, stem, pool, layers, fc })
+        Ok(Self { rank, conv1, stem, pool, layers })
     }
 }
 
-impl Module for ResNet {
+impl Module for ResNetEncoder {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         if x.rank() != self.rank + 2 {
             return Err(Error::shape("resnet", format!("an input of {} axes", x.rank()))
@@ -300,6 +327,6 @@ impl Module for ResNet {
         for (blocks, stage) in &self.layers {
             x = pass.stage(*stage, blocks.iter().try_fold(x, |x, block| block.forward(&x, pass))?)?;
         }
-        self.fc.forward(&x.mean_spatial()?.flatten(1..)?, pass)
+        Ok(x)
     }
 }
