@@ -171,9 +171,8 @@ cases! {
     "models::ResNetEncoder::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let config = ResNetConfig { width, layers, ..ResNetConfig::new(ResNetBlock::Basic, [1], 2) };
-        let channels = 2 * config.width;
         let encoder = ResNetEncoder::new(params.root(), &config)?;
-        predicts(&encoder, &params, &[1, 3, 8, 8], channels)
+        predicts(&encoder, &params, &[1, 3, 8, 8], config.width << (config.layers.len() - 1))
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);
