@@ -43,9 +43,9 @@ pub mod prelude {
     pub use tomograd_nn::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Checkpoint, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Kernel, LayerNorm, LayerNormOptions, Linear,
-        LinearOptions, Loaded, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, PRelu,
-        Params, Pass, Scope, Sequential, Sgd, Softmax, Update, Upsample, UpsampleOptions, Window, gradcheck, losses,
-        schedule,
+        LinearOptions, Loaded, MaxPool, Module, MultiHeadAttention, Named, Network, Norm, NormKind, NormOptions,
+        Optimizer, PRelu, Params, Pass, Scope, Sequential, Sgd, Softmax, Update, Upsample, UpsampleOptions, Window,
+        gradcheck, losses, schedule,
     };
     pub use tomograd_nn::{Import, ImportReport};
     pub use tomograd_pipeline::{

@@ -21,6 +21,25 @@ fn the_readme_shows_the_examples() {
 }
 
 #[test]
+fn the_guide_to_a_new_network_shows_a_real_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+    let (guide, file) = (read("CONTRIBUTING.md"), read("models/src/segmentation/meshnet.rs"));
+    assert!(guide.contains(&format!("```rust\n{file}```\n")), "CONTRIBUTING.md has another file than meshnet.rs");
+    // The lines that are there before and after, in their order.
+    for (name, diff) in
+        ["models/src/registry.rs", "models/src/segmentation/mod.rs"].iter().zip(guide.split("```diff\n").skip(1))
+    {
+        let lines =
+            diff.lines().take_while(|line| !line.starts_with("```")).map(|line| line.get(1..).unwrap_or_default());
+        assert!(
+            read(name).contains(&lines.collect::<Vec<_>>().join("\n")),
+            "CONTRIBUTING.md shows other lines of {name}"
+        );
+    }
+}
+
+#[test]
 fn what_the_readme_saves_can_be_loaded() {
     let folder = std::env::temp_dir().join(format!("tomograd-readme-{}", std::process::id()));
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hippocampus");

@@ -31,8 +31,9 @@ impl Segment {
             .filter(|(output, _)| output.has_gradient())
             .map(|(output, gradient)| Ok((tape.place_of(&output)?, gradient)))
             .collect::<Result<_>>()?;
-        let adopted = std::mem::take(&mut tape.arena().adopted);
         let mut own = tape.backward_from(starts)?;
+        // Segments within this one still asked for what was adopted.
+        let adopted = std::mem::take(&mut tape.arena().adopted);
         let mut results = Vec::new();
         for (var, place) in adopted {
             let gradient = place.and_then(|place| own.take_place(place));

@@ -230,6 +230,15 @@ impl Tape {
             return Err(Error::new(ErrorKind::Graph, "adopt", "variables of two passes are mixed")
                 .expected("variables made by one pass"));
         }
+        if var.place.is_none() {
+            return Ok(self.constant(var.value.clone()));
+        }
+        // Through all tapes between, each of which hands the gradient on to the one outside of it.
+        let outside = match &self.0.parent {
+            Some(parent) if !var.tape.is(parent) => Some(parent.adopt(var)?),
+            _ => None,
+        };
+        let var = outside.as_ref().unwrap_or(var);
         let Some(place) = var.place else { return Ok(self.constant(var.value.clone())) };
         let mut arena = self.arena();
         let known = arena.adopted.iter().find(|(known, _)| known.tape.is(&var.tape) && known.place == Some(place));

@@ -1,11 +1,9 @@
 //! Parity by formula: every number of a model or an input follows from the name and shape of its tensor, so that a network
 //! can be compared with its original without a file of weights.
 
-use tomograd_core::{DType, Device, Result, Seed, Tensor, element_count, room_for};
+use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, element_count, room_for};
 use tomograd_kernels::{Context, methods::*};
-use tomograd_nn::{Params, Pass};
-
-use crate::{Network, Outputs};
+use tomograd_nn::{Named, Network, Params, Pass};
 
 /// FNV-1a, 64 bits, of the UTF-8 bytes.
 fn hash(name: &str) -> u64 {
@@ -72,18 +70,36 @@ pub fn fill(params: &mut Params) -> Result<()> {
     params.load(state)
 }
 
-/// What a network computes of the input by formula: `output.k`, `grad.input.0`, `grad_norm.NAME` of each parameter, and in
-/// training mode `buffer.NAME` after one step, all in the parameters' dtype or f64. The loss is Σ_k mean(output_k · cotangent_k).
+/// What a network computes of inputs by formula, of which these are the shapes, in the order of [`Network::inputs`] (the main
+/// one is filled as `input`, number k of the others as `input.k`): `output.k` in their order, `grad.input.k`, `grad_norm.NAME`
+/// of each parameter, and in training mode `buffer.NAME` after one step, all in the parameters' dtype or f64. The loss is
+/// Σ_k mean(output_k · cotangent_k).
 ///
 /// # Errors
-/// When the input's shape doesn't fit the network, or memory runs out.
-pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: bool) -> Result<Vec<(String, Tensor)>> {
+/// When the network takes fewer inputs, a shape doesn't fit it, or memory runs out.
+pub fn dump(
+    params: &Params,
+    network: &dyn Network,
+    inputs: &[&[usize]],
+    training: bool,
+) -> Result<Vec<(String, Tensor)>> {
     let pass = Pass::new(params, Seed::new(0), training, true, Context::default())?;
-    let x = pass.input_with_gradient(&signed("input", input, params.dtype())?)?;
-    let Outputs { main, aux } = network.outputs(&x, &pass)?;
+    let names = network.inputs();
+    if inputs.len() > names.len() {
+        return Err(Error::argument("formula", format!("shapes of {} inputs", inputs.len())).expected(format!(
+            "at most {}: {}",
+            names.len(),
+            names.join(", ")
+        )));
+    }
+    let input = |(k, (&name, &shape))| {
+        let filled = if k == 0 { "input".to_owned() } else { format!("input.{k}") };
+        Ok((name, pass.input_with_gradient(&signed(&filled, shape, params.dtype())?)?))
+    };
+    let inputs: Named<_> = names.iter().zip(inputs).enumerate().map(input).collect::<Result<_>>()?;
     let mut results = Vec::new();
     let mut loss = None;
-    for (k, output) in std::iter::once(main).chain(aux).enumerate() {
+    for (k, (_, output)) in network.run(&inputs, &pass)?.into_iter().enumerate() {
         results.push((format!("output.{k}"), output.value().clone()));
         let cotangent = pass.input(&signed(&format!("cotangent.{k}"), output.shape(), output.dtype())?);
         let term = output.mul(&cotangent)?.mean(..)?;
@@ -94,7 +110,9 @@ pub fn dump(params: &Params, network: &dyn Network, input: &[usize], training: b
     }
     let Some(loss) = loss else { return Ok(results) };
     let update = pass.backward(loss)?;
-    results.extend(update.input_gradient(&x).map(|gradient| ("grad.input.0".to_owned(), gradient.clone())));
+    for (k, (_, x)) in inputs.iter().enumerate() {
+        results.extend(update.input_gradient(x).map(|gradient| (format!("grad.input.{k}"), gradient.clone())));
+    }
     for info in params.parameters() {
         if let Some(gradient) = update.gradient(info.name) {
             let norm = gradient.to_vec_f64()?.iter().map(|g| g * g).sum::<f64>().sqrt();

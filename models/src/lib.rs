@@ -1,4 +1,5 @@
-//! The model zoo of tomograd: one file a family, a registry of all of them, and parity with the originals by formula.
+//! The model zoo of tomograd: folders by task, one file a family, a registry of all of them, and parity with the originals by
+//! formula.
 //!
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};
@@ -13,14 +14,17 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+pub mod blocks;
+mod check;
+mod classification;
+mod config;
 pub mod formula;
+mod model;
 mod profile;
 pub mod registry;
-mod unet;
-mod unet2d;
-mod unet3d;
+mod segmentation;
 
+pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use model::Model;
 pub use profile::{Cost, Profile, profile};
-pub use registry::{Model, Network, Outputs};
-pub use unet2d::{UNet2d, UNet2dConfig};
-pub use unet3d::{UNet3d, UNet3dConfig};
+pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};

@@ -4,9 +4,9 @@ use serde::Serialize;
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, pool};
 use tomograd_kernels::trace;
-use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
+use tomograd_nn::{AdamW, DiceCe, Named, Optimizer, Pass};
 
-use crate::{Model, Outputs};
+use crate::Model;
 
 /// What a network of some size costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,26 +31,37 @@ pub struct Cost {
     pub peak: usize,
 }
 
-/// What the network that `config` describes costs for an f32 input of this shape, (N, C, spatial...). The loss of the training
-/// step is the sum of Dice and cross-entropy over all outputs, whose classes lie along axis 1.
+/// What the network that `config` describes costs for f32 inputs of these shapes, in the order of the network's inputs; an image
+/// is (N, C, spatial...). The loss of the training step is the sum over all outputs: of Dice and cross-entropy for those called
+/// `logits…` with a class for each voxel, of the mean of squares for the others.
 ///
 /// ```
 /// use tomograd_models::{UNet3dConfig, profile};
-/// let profile = profile(&UNet3dConfig::new(3), &[2, 1, 256, 256, 256])?;
+/// let profile = profile(&UNet3dConfig::new(3), &[&[2, 1, 256, 256, 256]])?;
 /// assert_eq!(profile.parameters, 5_602_595);
 /// assert!(profile.training.peak > 20 << 30, "no 20 GB card trains that");
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 ///
 /// # Errors
-/// When the configuration doesn't fit a network, the shape doesn't fit the network, or an output has no classes.
-pub fn profile(config: &impl Serialize, input: &[usize]) -> Result<Profile> {
+/// When the configuration doesn't fit a network, it takes fewer inputs, or a shape doesn't fit it.
+pub fn profile(config: &impl Serialize, inputs: &[&[usize]]) -> Result<Profile> {
     let model = || Model::new(config, Device::Meta, Seed::new(0));
-    let image = || Tensor::zeros(input, DType::F32, Device::Meta);
+    let tensors =
+        || -> Result<Named<Tensor>> {
+            let model = model()?;
+            let names = model.network().inputs();
+            if inputs.len() > names.len() {
+                return Err(Error::argument("profile", format!("shapes of {} inputs", inputs.len()))
+                    .expected(format!("at most {}: {}", names.len(), names.join(", "))));
+            }
+            let tensor = |(&name, &shape)| Ok((name, Tensor::zeros(shape, DType::F32, Device::Meta)?));
+            names.iter().zip(inputs).map(tensor).collect()
+        };
     Ok(Profile {
         parameters: model()?.params().count(),
-        inference: cost(|| model()?.predict(&image()?).map(drop))?,
-        training: cost(|| train(model()?, &image()?))?,
+        inference: cost(|| model()?.run(&tensors()?).map(drop))?,
+        training: cost(|| train(model()?, &tensors()?))?,
     })
 }
 
@@ -62,23 +73,24 @@ fn cost(body: impl FnOnce() -> Result<()>) -> Result<Cost> {
 }
 
 /// One training step.
-fn train(mut model: Model, image: &Tensor) -> Result<()> {
+fn train(mut model: Model, inputs: &Named<Tensor>) -> Result<()> {
     let mut optimizer = AdamW::new(model.params(), 1e-3)?;
     let pass = Pass::train(model.params(), Seed::new(0))?;
-    let x = pass.input(image);
-    let Outputs { main, aux } = model.network().outputs(&x, &pass)?;
+    let inputs = inputs.iter().map(|(name, value)| (name, pass.input(value))).collect();
+    let outputs = model.network().run(&inputs, &pass)?;
     let mut loss: Option<Var> = None;
     // A batch holds its labels until the step is done.
     let mut batch_labels = Vec::new();
-    for logits in std::iter::once(&main).chain(&aux) {
-        let [batch, _, spatial @ ..] = logits.shape() else {
-            return Err(Error::shape("profile", "an output of fewer than two axes")
-                .expected("logits (N, C, spatial...)")
-                .shapes([logits.shape()]));
+    for (name, output) in outputs.iter() {
+        let term = match output.shape() {
+            [batch, _, spatial @ ..] if name.starts_with("logits") && !spatial.is_empty() => {
+                let labels = Tensor::zeros(&[&[*batch], spatial].concat(), DType::I64, output.value().device())?;
+                let term = DiceCe::default().forward(output, &labels)?;
+                batch_labels.push(labels);
+                term
+            }
+            _ => output.square()?.mean(..)?,
         };
-        let labels = Tensor::zeros(&[&[*batch], spatial].concat(), DType::I64, image.device())?;
-        let term = DiceCe::default().forward(logits, &labels)?;
-        batch_labels.push(labels);
         loss = Some(match loss {
             Some(sum) => sum.add(&term)?,
             None => term,

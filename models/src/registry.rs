@@ -1,238 +1,227 @@
 //! All networks by name: from a configuration, which is plain data, to a network that can be run.
+//!
+//! A family of networks is a type that implements [`Config`], and a line in the list below. Its name is the `rename` of its
+//! serde tag and stands nowhere else.
 
-use std::path::Path;
+use std::{fmt, sync::LazyLock};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tomograd_autodiff::Var;
-use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
-use tomograd_nn::{Checkpoint, Loaded, Module, Params, Pass, Scope};
+use tomograd_core::{Error, Result, unknown_name};
+use tomograd_nn::{Network, Scope};
 
-use crate::{UNet2dConfig, UNet3dConfig};
+use crate::{
+    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    config::{checked, json},
+};
 
-/// What a network gives.
-pub struct Outputs {
-    /// The output that counts: logits at full resolution.
-    pub main: Var,
-    /// Outputs for deep supervision and auxiliary heads, the finest first; none for most networks.
-    pub aux: Vec<Var>,
+/// The list of all families.
+static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
+    vec![
+        Family::of::<UNet3dConfig>(),
+        Family::of::<UNet2dConfig>(),
+        Family::of::<MeshNetConfig>(),
+        Family::of::<ResNetConfig>(),
+    ]
+});
+
+/// What a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Task {
+    /// Logits for each voxel.
+    Segmentation,
+    /// Logits for each image.
+    Classification,
 }
 
-/// A network of the zoo. Every [`Module`] is one without auxiliary outputs.
-pub trait Network: Send + Sync {
-    /// Computes all outputs.
-    ///
-    /// # Errors
-    /// When the input doesn't fit.
-    fn outputs(&self, x: &Var, pass: &Pass) -> Result<Outputs>;
-}
-
-impl<M: Module> Network for M {
-    fn outputs(&self, x: &Var, pass: &Pass) -> Result<Outputs> {
-        Ok(Outputs { main: self.forward(x, pass)?, aux: Vec::new() })
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Segmentation => "segmentation",
+            Self::Classification => "classification",
+        })
     }
 }
 
-/// The configuration of a family of networks. As JSON it has the family's name under `network`.
+/// What is known of a family of networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Card {
+    /// What it is for.
+    pub task: Task,
+    /// The numbers of spatial axes that it is made for.
+    pub ranks: &'static [usize],
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// The paper: authors, title, year, DOI or arXiv number.
+    pub source: &'static str,
+    /// Where the authors' code is.
+    pub code: Option<&'static str>,
+    /// The licence of weights that are known for it.
+    pub weights_licence: Option<&'static str>,
+}
+
+/// Mean and deviation of each channel, by which images are normalised for published weights: (x − mean) / deviation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChannelStatistics {
+    /// The means.
+    pub mean: &'static [f64],
+    /// The standard deviations.
+    pub deviation: &'static [f64],
+}
+
+/// A configuration that has a name.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Preset<C> {
+    /// The name, which no other preset of the family has.
+    pub name: &'static str,
+    /// The configuration.
+    pub config: C,
+    /// What published weights of it expect of their images.
+    pub channels: Option<ChannelStatistics>,
+}
+
+impl<C> Preset<C> {
+    /// A preset without published weights.
+    pub fn new(name: &'static str, config: C) -> Self {
+        Self { name, config, channels: None }
+    }
+}
+
+/// The configuration of a family of networks. As JSON it has the family's name under `network`: that is its serde tag.
+///
+/// ```
+/// use tomograd_models::{UNet2dConfig, registry::Config};
+/// assert_eq!(UNet2dConfig::preset("ronneberger2015")?, UNet2dConfig::new(2));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Config: Serialize + DeserializeOwned {
     /// What is built.
     type Network: Network + 'static;
 
+    /// What is known of the family.
+    const CARD: Card;
+
+    /// Configurations with names, of which the first is that of the authors; one at least.
+    fn presets() -> Vec<Preset<Self>>;
+
     /// Makes the network's parameters in `scope`.
     ///
     /// # Errors
-    /// When the configuration makes no sense, or a name is taken.
+    /// When the configuration makes no sense (naming the field), or a name is taken.
     fn build(&self, scope: Scope<'_>) -> Result<Self::Network>;
+
+    /// The configuration of the preset called `name`.
+    ///
+    /// # Errors
+    /// When there is none; the error has the nearest name.
+    fn preset(name: &str) -> Result<Self> {
+        find(Self::presets(), name).map(|preset| preset.config)
+    }
 }
 
-/// A family of networks.
-#[derive(Debug)]
+fn find<C>(mut presets: Vec<Preset<C>>, name: &str) -> Result<Preset<C>> {
+    match presets.iter().position(|preset| preset.name == name) {
+        Some(place) => Ok(presets.swap_remove(place)),
+        None => Err(unknown_name("registry", "preset", name, presets.iter().map(|preset| preset.name))),
+    }
+}
+
+/// A family of networks in the registry.
 pub struct Family {
-    /// Its name, the `network` of its configurations.
-    pub name: &'static str,
-    /// What it is, in a line.
-    pub about: &'static str,
-    preset: fn() -> Result<Value>,
-    build: fn(Scope<'_>, Value) -> Result<Built>,
+    name: String,
+    card: Card,
+    presets: fn() -> Result<Vec<Preset<Value>>>,
+    build: fn(Scope<'_>, &str, &Value) -> Result<Built>,
 }
 
 /// A network and its configuration with all defaults filled in.
 pub type Built = (Box<dyn Network>, Value);
 
 impl Family {
-    /// The configuration that its authors use.
+    fn of<C: Config>() -> Self {
+        // Its presets say the name, so that it stands in one place.
+        let first = C::presets().first().and_then(|preset| json(&preset.config).ok());
+        let name = first.as_ref().and_then(|config| config.get("network")?.as_str()).unwrap_or_default().to_owned();
+        Self { name, card: C::CARD, presets: presets_of::<C>, build: build_of::<C> }
+    }
+
+    /// Its name, the `network` of its configurations.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is known of it.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// Its configurations with names, of which the first is that of the authors.
     ///
     /// # Errors
     /// None in practice: configurations are plain data.
-    pub fn preset(&self) -> Result<Value> {
-        (self.preset)()
+    pub fn presets(&self) -> Result<Vec<Preset<Value>>> {
+        (self.presets)()
+    }
+
+    /// The preset called `name`.
+    ///
+    /// # Errors
+    /// When there is none; the error has the nearest name.
+    pub fn preset(&self, name: &str) -> Result<Preset<Value>> {
+        find(self.presets()?, name)
     }
 }
 
-const FAMILIES: &[Family] = &[
-    Family {
-        name: "unet3d",
-        about: "3D U-Net: strided convolutions, instance norm, leaky ReLU, transposed convolutions",
-        preset: || value(&UNet3dConfig::new(3)),
-        build: build_of::<UNet3dConfig>,
-    },
-    Family {
-        name: "unet2d",
-        about: "2D U-Net (Ronneberger et al. 2015) with padded convolutions and batch norm",
-        preset: || value(&UNet2dConfig::new(2)),
-        build: build_of::<UNet2dConfig>,
-    },
-];
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Family").field("name", &self.name).field("card", &self.card).finish_non_exhaustive()
+    }
+}
+
+fn presets_of<C: Config>() -> Result<Vec<Preset<Value>>> {
+    let plain = |Preset { name, config, channels }: Preset<C>| Ok(Preset { name, config: json(&config)?, channels });
+    C::presets().into_iter().map(plain).collect()
+}
+
+fn build_of<C: Config>(scope: Scope<'_>, name: &str, given: &Value) -> Result<Built> {
+    let (config, full) = checked::<C>(name, given)?;
+    Ok((Box::new(config.build(scope)?), full))
+}
 
 /// All families, in a fixed order.
+///
+/// ```
+/// for family in tomograd_models::registry::families() {
+///     println!("{} ({}): {}", family.name(), family.card().task, family.card().about);
+/// }
+/// ```
 pub fn families() -> &'static [Family] {
-    FAMILIES
+    &FAMILIES
 }
 
 /// The family called `name`.
 ///
 /// # Errors
-/// When there is none.
+/// When there is none; the error has the nearest name.
 pub fn family(name: &str) -> Result<&'static Family> {
-    let known = || FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ");
-    FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
-        Error::new(ErrorKind::Name, "registry", format!("no network is called {name}"))
-            .expected(format!("one of {}", known()))
-    })
-}
-
-fn value(plain: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(plain).map_err(|error| Error::argument("registry", "it has no JSON").source(error))
-}
-
-fn build_of<C: Config>(scope: Scope<'_>, given: Value) -> Result<Built> {
-    let config: C = serde_json::from_value(given.clone())
-        .map_err(|error| Error::argument("registry", format!("the configuration doesn't fit: {error}")))?;
-    let full = value(&config)?;
-    // A misspelt key would otherwise be passed over in silence.
-    if let Some(key) = given.as_object().into_iter().flat_map(|map| map.keys()).find(|&key| full.get(key).is_none()) {
-        return Err(Error::argument("registry", format!("the configuration has {key:?}, which is unknown"))
-            .expected(full.to_string()));
-    }
-    Ok((Box::new(config.build(scope)?), full))
+    let known = || families().iter().map(Family::name);
+    families()
+        .iter()
+        .find(|family| family.name == name)
+        .ok_or_else(|| unknown_name("registry", "network", name, known().collect::<Vec<_>>()))
 }
 
 /// Builds the network that `config` describes, and gives the configuration with all defaults filled in.
 ///
 /// # Errors
-/// When `network` is missing or unknown, or the rest doesn't fit the family.
-pub fn build(scope: Scope<'_>, config: Value) -> Result<Built> {
+/// When `network` is missing or unknown, a field is unknown (at any depth; the error has the nearest name), missing or of
+/// another type, or the network refuses its value.
+pub fn build(scope: Scope<'_>, config: &Value) -> Result<Built> {
     let Some(name) = config.get("network").and_then(Value::as_str) else {
         return Err(Error::argument("registry", "the configuration doesn't say which network it is of")
             .expected("a family's name under `network`"));
     };
-    (family(name)?.build)(scope, config)
-}
-
-/// A network with its parameters, the configuration it was built from, and what prediction needs beside it.
-pub struct Model {
-    params: Params,
-    network: Box<dyn Network>,
-    config: Value,
-    /// JSON of a type that isn't known here.
-    preparation: Option<Value>,
-}
-
-impl Model {
-    /// The network that `config` (a family's configuration, or JSON) describes, its parameters filled by `seed`.
-    ///
-    /// # Errors
-    /// When the configuration doesn't fit, or memory runs out.
-    pub fn new(config: &impl Serialize, device: Device, seed: Seed) -> Result<Self> {
-        Self::with_dtype(value(config)?, device, seed, DType::F32)
-    }
-
-    /// The same, with parameters of `dtype`.
-    ///
-    /// # Errors
-    /// When the configuration doesn't fit, or memory runs out.
-    pub fn with_dtype(config: Value, device: Device, seed: Seed, dtype: DType) -> Result<Self> {
-        let mut params = Params::new(device, seed).with_dtype(dtype);
-        let (network, config) = build(params.root(), config)?;
-        Ok(Self { params, network, config, preparation: None })
-    }
-
-    /// With what prediction needs beside the network (`Preparation` in `tomograd-pipeline`), in place of what it had.
-    ///
-    /// # Errors
-    /// When it has no JSON.
-    pub fn with_preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
-        self.preparation = Some(value(preparation)?);
-        Ok(self)
-    }
-
-    /// The network in a checkpoint, built from the configuration that travels in the file.
-    ///
-    /// # Errors
-    /// When the file can't be read, has no configuration, or its parameters aren't the network's.
-    pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Self> {
-        let path = path.as_ref();
-        Self::of(&Loaded::read(path)?, device).map_err(|error| error.within(path.display().to_string()))
-    }
-
-    /// The network in a checkpoint that was already read.
-    ///
-    /// # Errors
-    /// When it has no configuration, or its parameters aren't the network's.
-    pub fn of(checkpoint: &Loaded, device: Device) -> Result<Self> {
-        let dtype = checkpoint.state().map(|(_, value)| value.dtype()).find(|dtype| dtype.is_float());
-        let mut model = Self::with_dtype(checkpoint.config_as()?, device, Seed::new(0), dtype.unwrap_or(DType::F32))?;
-        checkpoint.restore(&mut model.params)?;
-        if checkpoint.preparation().is_some() {
-            model.preparation = Some(checkpoint.preparation_as()?);
-        }
-        Ok(model)
-    }
-
-    /// A checkpoint of parameters, configuration and preparation, to which more can be added.
-    ///
-    /// # Errors
-    /// None in practice: both are JSON.
-    pub fn checkpoint(&self) -> Result<Checkpoint> {
-        let checkpoint = Checkpoint::new(&self.params).config(&self.config)?;
-        match &self.preparation {
-            Some(preparation) => checkpoint.preparation(preparation),
-            None => Ok(checkpoint),
-        }
-    }
-
-    /// The main output for `image`, without training mode and gradients.
-    ///
-    /// # Errors
-    /// When the image doesn't fit.
-    pub fn predict(&self, image: &Tensor) -> Result<Tensor> {
-        let pass = Pass::eval(&self.params)?;
-        let x = pass.input(image);
-        Ok(self.network.outputs(&x, &pass)?.main.into_value())
-    }
-
-    /// The parameters.
-    pub fn params(&self) -> &Params {
-        &self.params
-    }
-
-    /// The parameters, for an optimizer or to load others.
-    pub fn params_mut(&mut self) -> &mut Params {
-        &mut self.params
-    }
-
-    /// The network.
-    pub fn network(&self) -> &dyn Network {
-        &*self.network
-    }
-
-    /// The configuration, all defaults filled in.
-    pub fn config(&self) -> &Value {
-        &self.config
-    }
-
-    /// What prediction needs beside the network, as JSON; none when nobody said.
-    pub fn preparation_json(&self) -> Option<&Value> {
-        self.preparation.as_ref()
-    }
+    (family(name)?.build)(scope, name, config)
 }

@@ -101,6 +101,8 @@ pub(crate) struct Branch {
     calls: BTreeMap<String, u64>,
     /// How often each index was forked off.
     forks: BTreeMap<u64, u64>,
+    /// How often the pass came by each stage that it keeps.
+    runs: BTreeMap<usize, u64>,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,13 @@ impl Branch {
         }
     }
 
+    /// The number of earlier runs of `stage`.
+    pub(crate) fn run_of(&mut self, stage: usize) -> u64 {
+        let runs = self.runs.entry(stage).or_insert(0);
+        *runs += 1;
+        *runs - 1
+    }
+
     /// A branch that begins here, and the number of earlier ones with this index.
     pub(crate) fn fork(&mut self, index: u64) -> (Shared, u64) {
         let inherited = self.seen().cloned().collect();
@@ -159,6 +168,7 @@ impl Branch {
             events: Vec::new(),
             calls: self.calls.clone(),
             forks: self.forks.clone(),
+            runs: self.runs.clone(),
         }
     }
 
@@ -167,6 +177,7 @@ impl Branch {
         self.events.extend(other.events);
         self.calls = other.calls;
         self.forks = other.forks;
+        self.runs = other.runs;
     }
 
     /// All changes of this branch and its forks. Those of a fork stand where it was forked off; forks between the same two

@@ -23,20 +23,25 @@
 mod buffers;
 mod check;
 mod checkpoint;
+mod fold;
 pub mod gradcheck;
 mod import;
 pub mod init;
 mod layers;
 pub mod losses;
 mod module;
+mod named;
+mod network;
 mod optimizers;
 mod params;
 mod pass;
 pub mod schedule;
+mod stages;
 mod update;
 
 pub use buffers::BufferChange;
 pub use checkpoint::{Checkpoint, Loaded};
+pub use fold::{FoldedNorms, Followed};
 pub use import::{Import, ImportReport, Imported};
 pub use layers::{
     AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
@@ -45,9 +50,12 @@ pub use layers::{
 };
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};
+pub use named::Named;
+pub use network::Network;
 pub use optimizers::{AdamW, Group, Optimizer, OptimizerState, Sgd};
 pub use params::{ParamInfo, Params, Scope, Slot};
 pub use pass::Pass;
+pub use stages::{Stage, StageInfo};
 pub use tomograd_kernels::{
     elementwise::Function as Activation,
     resample::{Interpolate, Interpolation},

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Seed, Tensor};
@@ -11,7 +14,11 @@ use tomograd_kernels::{
     methods::Operand,
 };
 
-use crate::{check, init::Init};
+use crate::{
+    StageInfo, check,
+    fold::{Folds, Link},
+    init::Init,
+};
 
 /// A place in a store. Layers hold these instead of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +68,8 @@ pub(crate) struct Outline {
     pub(crate) names: Vec<String>,
     pub(crate) buffers: Vec<bool>,
     pub(crate) constant: Vec<bool>,
+    pub(crate) stages: Vec<StageInfo>,
+    pub(crate) folds: Arc<Folds>,
 }
 
 impl Outline {
@@ -71,6 +80,8 @@ impl Outline {
             names: entries().map(|entry| entry.name.clone()).collect(),
             buffers: entries().map(|entry| entry.is_buffer).collect(),
             constant: entries().map(|entry| entry.is_buffer || entry.frozen).collect(),
+            stages: params.stages.clone(),
+            folds: params.folds.clone(),
         }
     }
 
@@ -93,6 +104,12 @@ pub struct Params {
     pub(crate) by_name: BTreeMap<String, usize>,
     /// All names in the order of their giving, so that the last ones can be taken back.
     named: Vec<String>,
+    /// Places whose feature maps can be asked for.
+    pub(crate) stages: Vec<StageInfo>,
+    /// What each batch norm follows.
+    pub(crate) links: Vec<Arc<Link>>,
+    /// Which batch norms are folded into convolutions.
+    pub(crate) folds: Arc<Folds>,
 }
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
@@ -110,6 +127,9 @@ impl Params {
             entries: Vec::new(),
             by_name: BTreeMap::new(),
             named: Vec::new(),
+            stages: Vec::new(),
+            links: Vec::new(),
+            folds: Arc::default(),
         }
     }
 
@@ -174,6 +194,7 @@ impl Params {
     pub fn set(&mut self, name: &str, value: Tensor) -> Result<()> {
         let index = *self.by_name.get(name).ok_or_else(|| unknown(name))?;
         self.entries[index].value = self.fitting(index, name, &value)?;
+        self.unfold();
         Ok(())
     }
 
@@ -234,6 +255,7 @@ impl Params {
         for (entry, (_, value)) in self.entries.iter_mut().zip(values.into_iter().flatten()) {
             entry.value = value;
         }
+        self.unfold();
         Ok(())
     }
 
@@ -269,6 +291,7 @@ impl Params {
         for (own, value) in self.entries.iter_mut().zip(values) {
             own.value = value;
         }
+        self.unfold();
         Ok(())
     }
 
@@ -286,6 +309,9 @@ impl Params {
             entries,
             by_name,
             named: self.named.clone(),
+            stages: self.stages.clone(),
+            links: self.links.clone(),
+            folds: self.folds.clone(),
         }
     }
 
@@ -294,12 +320,18 @@ impl Params {
         ParamInfo { name: &entry.name, shape: entry.value.shape(), frozen: entry.frozen }
     }
 
+    /// That the store isn't a replica, which can't grow.
+    pub(crate) fn check_own(&self, name: &str) -> Result<()> {
+        if self.store == self.structure {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Name, "params", format!("{name} is added to a replica"))
+            .expected("a store of its own for a new network"))
+    }
+
     /// Writes down that `name` means the entry `index`.
     fn name(&mut self, name: &str, index: usize) -> Result<()> {
-        if self.store != self.structure {
-            return Err(Error::new(ErrorKind::Name, "params", format!("{name} is added to a replica"))
-                .expected("a store of its own for a new network"));
-        }
+        self.check_own(name)?;
         if self.by_name.contains_key(name) {
             return Err(Error::new(ErrorKind::Name, "params", format!("the name {name} is given twice"))
                 .expected("a name of its own for each parameter"));
@@ -330,8 +362,9 @@ pub(crate) fn blend(from: &Tensor, to: &Tensor, weight: f64) -> Result<Tensor> {
     Tensor::apply(chain, &[to, from])
 }
 
-pub(crate) fn check_slot(structure: u64, slot: Slot) -> Result<()> {
-    if slot.structure == structure {
+/// That a slot or stage of the stores `given` is one of the stores `structure`.
+pub(crate) fn check_structure(structure: u64, given: u64) -> Result<()> {
+    if given == structure {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Name, "params", "a layer of another store is used")
@@ -345,7 +378,7 @@ fn unknown(name: &str) -> Error {
 /// A place in the tree of names, where a layer makes its parameters.
 #[derive(Debug)]
 pub struct Scope<'a> {
-    params: &'a mut Params,
+    pub(crate) params: &'a mut Params,
     prefix: String,
 }
 
@@ -367,9 +400,12 @@ impl Scope<'_> {
     /// When `make` fails.
     pub fn whole<T>(&mut self, make: impl FnOnce(&mut Scope<'_>) -> Result<T>) -> Result<T> {
         let (entries, names) = (self.params.entries.len(), self.params.named.len());
+        let (stages, links) = (self.params.stages.len(), self.params.links.len());
         let made = make(&mut Scope { params: self.params, prefix: self.prefix.clone() });
         if made.is_err() {
             self.params.entries.truncate(entries);
+            self.params.stages.truncate(stages);
+            self.params.links.truncate(links);
             for name in self.params.named.drain(names..) {
                 self.params.by_name.remove(&name);
             }
@@ -387,7 +423,7 @@ impl Scope<'_> {
         if self.prefix.is_empty() { error } else { error.within(self.prefix.clone()) }
     }
 
-    fn full(&self, name: &str) -> String {
+    pub(crate) fn full(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
@@ -411,7 +447,7 @@ impl Scope<'_> {
     /// # Errors
     /// When the name is taken, or the slot is of another store.
     pub fn alias(&mut self, name: &str, slot: Slot) -> Result<Slot> {
-        check_slot(self.params.structure, slot)?;
+        check_structure(self.params.structure, slot.structure)?;
         let name = self.full(name);
         self.params.name(&name, slot.index)?;
         Ok(slot)

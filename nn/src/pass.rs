@@ -1,9 +1,9 @@
 //! One run through a network.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     marker::PhantomData,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tomograd_autodiff::{Tape, Var};
@@ -11,9 +11,10 @@ use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_kernels::{Context, Precision};
 
 use crate::{
-    Module, Params, Slot, Update,
+    Module, Named, Params, Slot, Update,
     buffers::{Branch, BufferChange, Shared, changed, lock},
-    params::{Outline, check_slot},
+    params::{Outline, check_structure},
+    stages::{self, Kept, Maps, Watch},
 };
 
 /// One run through a network. It keeps four things apart: training mode (batch statistics, dropout), recording (gradients),
@@ -28,6 +29,11 @@ use crate::{
 /// what their forks change, so that forks can run at the same time. The update has the changes of a fork at the place where it
 /// was forked off, and forks between two changes of their pass in the order of their indices.
 ///
+/// # Stages
+/// A pass that was asked for stages of the network by [`keep_stages`](Self::keep_stages) keeps their feature maps, and the
+/// update of its backward run has their gradients. Where a network runs twice, the second run's are called `NAME.1`. They may
+/// lie in checkpointed segments; forks keep none.
+///
 /// # Threads
 /// A pass counts how often each layer asked it for random numbers, and lists the changes of buffers in their order: it goes from
 /// one thread to another, but no two threads use it at a time, so that neither depends on which was faster. Each takes a fork.
@@ -37,17 +43,21 @@ use crate::{
 /// shared_between_threads::<tomograd_nn::Pass>();
 /// ```
 pub struct Pass {
-    tape: Tape,
+    pub(crate) tape: Tape,
     /// A variable for each parameter and buffer: leaves, or constants where nothing is to be learned.
     values: Arc<Vec<Var>>,
-    outline: Arc<Outline>,
-    training: bool,
+    pub(crate) outline: Arc<Outline>,
+    pub(crate) training: bool,
     seed: Seed,
-    branch: Shared,
+    pub(crate) branch: Shared,
     /// The branch of the pass that this one was forked from, at last: the one whose changes the update has.
     root: Shared,
     /// Whether this pass, and not one that it was forked from, owns the tape.
     owns_tape: bool,
+    /// The stages to be kept, if any.
+    pub(crate) watch: Option<Arc<Watch>>,
+    /// The feature maps that were kept so far.
+    pub(crate) maps: RefCell<Maps>,
     /// Not `Sync`.
     one_thread: PhantomData<Cell<()>>,
 }
@@ -56,20 +66,33 @@ impl Pass {
     /// A pass of one's own making.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When memory runs out, or batch norms are folded in a training pass.
     pub fn new(params: &Params, seed: Seed, training: bool, recording: bool, context: Context) -> Result<Self> {
         let tape = if recording { Tape::recording(context) } else { Tape::off(context) };
         let outline = Outline::of(params);
+        outline.folds.check(training)?;
         let values = variables(&tape, params.entries.iter().map(|entry| &entry.value), &outline.constant)?;
         let branch = Shared::default();
         let (outline, root) = (Arc::new(outline), branch.clone());
-        Ok(Self { tape, values, outline, training, seed, branch, root, owns_tape: true, one_thread: PhantomData })
+        Ok(Self {
+            tape,
+            values,
+            outline,
+            training,
+            seed,
+            branch,
+            root,
+            owns_tape: true,
+            watch: None,
+            maps: RefCell::default(),
+            one_thread: PhantomData,
+        })
     }
 
     /// A training pass: training mode, recording.
     ///
     /// # Errors
-    /// When memory runs out.
+    /// When memory runs out, or batch norms are folded ([`Params::fold_batch_norm`]).
     pub fn train(params: &Params, seed: Seed) -> Result<Self> {
         Self::new(params, seed, true, true, Context::default())
     }
@@ -118,6 +141,7 @@ impl Pass {
 
     fn restart(&mut self, tape: Tape) -> Result<()> {
         self.values = variables(&tape, self.values.iter().map(Var::value), &self.outline.constant)?;
+        self.watch = self.watch.take().map(|watch| Arc::new(watch.on(&tape)));
         self.tape = tape;
         Ok(())
     }
@@ -178,7 +202,7 @@ impl Pass {
 
     /// What is in `slot` at the start of the pass.
     fn value(&self, slot: Slot) -> Result<&Var> {
-        check_slot(self.outline.structure, slot)?;
+        check_structure(self.outline.structure, slot.structure())?;
         self.values.get(slot.index).ok_or_else(|| {
             Error::new(ErrorKind::Name, "pass", "the parameter was made after the pass")
                 .expected("a pass that begins when the network is whole")
@@ -206,6 +230,8 @@ impl Pass {
     #[must_use]
     pub fn on(&self, tape: &Tape) -> Pass {
         let mut pass = self.copy_on(tape);
+        pass.watch = None;
+        pass.maps.borrow_mut().collected.clear();
         pass.values = Arc::new(self.values.iter().map(|value| tape.constant(value.value().clone())).collect());
         pass
     }
@@ -233,7 +259,10 @@ impl Pass {
     /// A pass in the same state, of which this one hears nothing.
     fn copy_on(&self, tape: &Tape) -> Pass {
         let branch = Arc::new(Mutex::new(lock(&self.branch).copy()));
-        self.with_branch(tape, self.seed, branch.clone(), branch)
+        let mut pass = self.with_branch(tape, self.seed, branch.clone(), branch);
+        pass.watch = self.watch.clone();
+        pass.maps.borrow_mut().collected = self.maps.borrow().collected.clone();
+        pass
     }
 
     fn with_branch(&self, tape: &Tape, seed: Seed, branch: Shared, root: Shared) -> Pass {
@@ -246,12 +275,15 @@ impl Pass {
             branch,
             root,
             owns_tape: false,
+            watch: None,
+            maps: RefCell::default(),
             one_thread: PhantomData,
         }
     }
 
     /// Runs `module` without keeping its intermediate values; the backward run computes them again, with the random numbers
-    /// and the buffers of the first time, and without changing buffers a second time.
+    /// and the buffers of the first time, and without changing buffers a second time. Stages that the pass keeps are outputs of
+    /// the segment too.
     ///
     /// # Errors
     /// When the module fails.
@@ -259,18 +291,23 @@ impl Pass {
         // The lock is for the tape, which may be shared; the segment runs on one thread at a time.
         let (module, start) = (module.clone(), Mutex::new(self.copy_on(&self.tape)));
         // Where the first run leaves what it did. That of the second run is known already.
-        let end: Arc<Mutex<Option<Branch>>> = Arc::default();
+        let end: Arc<Mutex<Option<End>>> = Arc::default();
         let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
-            let pass = start.lock().unwrap_or_else(PoisonError::into_inner).copy_on(tape);
+            let pass = stages::lock(&start).copy_on(tape);
             let y = module.forward(&inputs[0], &pass)?;
-            *left.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::mem::take(&mut *lock(&pass.branch)));
-            Ok(vec![y])
+            let maps = std::mem::take(&mut pass.maps.borrow_mut().kept);
+            let kept = maps.iter().map(|kept| (kept.stage, kept.run)).collect();
+            *stages::lock(&left) = Some((std::mem::take(&mut *lock(&pass.branch)), kept));
+            Ok(maps.into_iter().map(|kept| kept.map).chain([y]).collect())
         })?;
-        if let Some(end) = end.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            lock(&self.branch).go_on_from(end);
+        let y = outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))?;
+        if let Some((branch, kept)) = stages::lock(&end).take() {
+            lock(&self.branch).go_on_from(branch);
+            let maps = kept.into_iter().zip(outputs).map(|((stage, run), map)| Kept { stage, run, map });
+            self.maps.borrow_mut().kept.extend(maps);
         }
-        outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))
+        Ok(y)
     }
 
     /// The gradients of `loss` and the changes of buffers. Takes the pass, frees its graph and lets go of the parameters, so that
@@ -294,9 +331,14 @@ impl Pass {
         let mut gradients = self.tape.backward(&loss)?;
         let taken: Vec<Option<Tensor>> = self.values.iter().map(|value| gradients.take(value)).collect();
         let changes = lock(&self.root).changes();
-        Ok(Update::new(self.outline.clone(), taken, changes, gradients))
+        let leaves = self.watch.as_ref().map_or_else(Named::new, |watch| watch.leaves(&self.outline.stages));
+        let stages = leaves.into_iter().map(|(name, leaf)| (name, gradients.take(&leaf))).collect();
+        Ok(Update::new(self.outline.clone(), taken, changes, gradients, stages))
     }
 }
+
+/// What a segment's first run left behind: its changes, and the stages that it kept with the numbers of their runs.
+type End = (Branch, Vec<(usize, u64)>);
 
 /// `seed` for the first call, a stream of its own for each later one.
 fn numbered(seed: Seed, call: u64) -> Seed {

@@ -7,7 +7,7 @@ use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::{methods::*, optim, run_in_place};
 
 use crate::{
-    Params,
+    Named, Params,
     buffers::{Change, changed},
     check,
     params::Outline,
@@ -23,6 +23,7 @@ pub struct Update {
     inputs: Gradients,
     /// What [`Update::clip_norm`] found, on the gradients' device: the step reports one that isn't finite.
     norms: Vec<Tensor>,
+    stages: Named<Option<Tensor>>,
     allow_unused: bool,
 }
 
@@ -32,14 +33,28 @@ impl Update {
         gradients: Vec<Option<Tensor>>,
         changes: Vec<Change>,
         inputs: Gradients,
+        stages: Named<Option<Tensor>>,
     ) -> Self {
-        Self { outline, gradients, changes, inputs, norms: Vec::new(), allow_unused: false }
+        Self { outline, gradients, changes, inputs, stages, norms: Vec::new(), allow_unused: false }
     }
 
     /// The gradient of an input made by [`Pass::input_with_gradient`](crate::Pass::input_with_gradient); `None` when it had no
     /// part in the loss. Sums, scales and bounds of updates leave it alone.
     pub fn input_gradient(&self, input: &Var) -> Option<&Tensor> {
         self.inputs.get(input)
+    }
+
+    /// The gradient of the loss with respect to the feature map of the stage called `name`, which the pass kept
+    /// ([`Pass::keep_stages`](crate::Pass::keep_stages)): of all that was computed from it, also in checkpointed segments. Sums,
+    /// scales and bounds of updates leave it alone.
+    ///
+    /// # Errors
+    /// When the pass didn't keep such a stage (the error has the nearest one), or it had no part in the loss.
+    pub fn stage_gradient(&self, name: &str) -> Result<&Tensor> {
+        self.stages.get(name)?.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Graph, "stage_gradient", format!("the stage {name} had no part in the loss"))
+                .expected("a loss that follows from its feature map")
+        })
     }
 
     /// The gradient of the parameter called `name`; `None` for one that is frozen or had no part in the loss.

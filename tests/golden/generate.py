@@ -358,6 +358,23 @@ def unet2d():
     network("unet2d", lambda: networks.UNet2d(2, widths), {"classes": 2, "widths": list(widths)}, (2, 1, 32, 48))
 
 
+def resnet(name, shape, **attributes):
+    attributes = {"rank": len(shape) - 2, "classes": 5, "groups": 1, "width_per_group": 64, "width": 8} | attributes
+    network(name, lambda: networks.resnet(**attributes), attributes, shape)
+
+
+def resnet_basic():
+    resnet("resnet_basic", (2, 3, 64, 48), block="basic", layers=[2, 2, 2, 2])
+
+
+def resnet_bottleneck():
+    resnet("resnet_bottleneck", (2, 3, 64, 48), block="bottleneck", layers=[1, 2, 1, 1], groups=2)
+
+
+def resnet_3d():
+    resnet("resnet_3d", (2, 3, 32, 24, 36), block="basic", layers=[1, 1, 1, 1], width=4)
+
+
 def init():
     """PyTorch's default initialisation, checked here by drawing it."""
     torch.manual_seed(0)
@@ -475,7 +492,7 @@ def attention():
         {"cases": listed})
 
 
-ALL = [losses, optimizers, schedules, layers, attention, scan, unet3d, unet2d, init, metrics]
+ALL = [losses, optimizers, schedules, layers, attention, scan, unet3d, unet2d, resnet_basic, resnet_bottleneck, resnet_3d, init, metrics]
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,5 +1,6 @@
-"""The two U-Nets of the benchmarks, with their state-dict names."""
+"""The two U-Nets of the benchmarks with their state-dict names, and torchvision's residual networks made narrower."""
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 
@@ -54,3 +55,31 @@ class UNet2d(nn.Module):
         for up, block, skip in zip(self.up, self.dec, levels[-2::-1]):
             x = block(torch.cat([skip, up(x)], dim=1))
         return self.head(x)
+
+
+def resnet(rank: int, block: str, layers, classes: int, groups: int, width_per_group: int, width: int) -> nn.Module:
+    """torchvision's network with layers of `rank` axes, and all its channels but the image's and the classes' multiplied by width / 64."""
+    kinds = {"basic": torchvision.models.resnet.BasicBlock, "bottleneck": torchvision.models.resnet.Bottleneck}
+    net = torchvision.models.ResNet(kinds[block], list(layers), classes, groups=groups, width_per_group=width_per_group)
+    narrow = lambda channels: channels if channels == 3 else channels * width // 64
+
+    def replaced(m):
+        first = lambda pair: pair[0] if isinstance(pair, tuple) else pair
+        match m:
+            case nn.Conv2d():
+                conv = {2: nn.Conv2d, 3: nn.Conv3d}[rank]
+                return conv(narrow(m.in_channels), narrow(m.out_channels), first(m.kernel_size), first(m.stride), first(m.padding),
+                            groups=m.groups, bias=m.bias is not None)
+            case nn.BatchNorm2d():
+                return {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[rank](narrow(m.num_features))
+            case nn.MaxPool2d():
+                return {2: nn.MaxPool2d, 3: nn.MaxPool3d}[rank](m.kernel_size, m.stride, m.padding)
+            case nn.AdaptiveAvgPool2d():
+                return {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}[rank](1)
+            case nn.Linear():
+                return nn.Linear(narrow(m.in_features), classes)
+        for name, child in m.named_children():
+            setattr(m, name, replaced(child))
+        return m
+
+    return replaced(net)

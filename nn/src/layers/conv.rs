@@ -5,7 +5,7 @@ use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::{Meta, Op, conv};
 
 use super::{PerAxis, per_axis::from_lists};
-use crate::{Module, Pass, Scope, Slot, check, init::Init};
+use crate::{Followed, Module, Pass, Scope, Slot, check, init::Init};
 
 /// The kernel of a convolution and how it moves: stride 1, no padding, no dilation, one group and a bias, unless told
 /// otherwise. A list is a kernel of as many spatial axes (`[3, 3]`, a slice, a `Vec`); one number for all axes needs to know
@@ -184,6 +184,7 @@ pub struct ConvTranspose {
     op: conv::ConvTranspose,
     weight: Slot,
     bias: Option<Slot>,
+    out_channels: usize,
 }
 
 impl Conv {
@@ -229,7 +230,12 @@ impl Conv {
         pass.within(self.weight, error)
     }
 
-    /// The operation and its inputs, for one x or two whose channels are put together.
+    pub(crate) fn followed(&self) -> Followed {
+        let Self { weight, bias, out_channels, .. } = *self;
+        Followed { weight, bias, channels: out_channels, transposed: None }
+    }
+
+    /// The operation and its inputs without the bias of a folded norm, for one x or two whose channels are put together.
     pub(super) fn inputs(&self, x: &[&Var], pass: &Pass) -> Result<(conv::Conv, Vec<Var>)> {
         let mut inputs: Vec<Var> = x.iter().map(|&x| x.clone()).collect();
         inputs.push(pass.parameter(self.weight)?);
@@ -237,6 +243,16 @@ impl Conv {
             inputs.push(pass.parameter(bias)?);
         }
         Ok((conv::Conv { two_inputs: x.len() == 2, ..self.op.clone() }, inputs))
+    }
+
+    /// The output for one x or two whose channels are put together.
+    pub(super) fn run(&self, x: &[&Var], pass: &Pass) -> Result<Var> {
+        let (mut op, mut inputs) = self.inputs(x, pass)?;
+        if self.bias.is_none() {
+            inputs.extend(pass.folded_bias(self.weight)?);
+            op.bias = inputs.len() > x.len() + 1;
+        }
+        Var::apply(op, &inputs.iter().collect::<Vec<_>>()).map_err(|error| pass.within(self.weight, error))
     }
 }
 
@@ -269,23 +285,36 @@ impl ConvTranspose {
                 cut.map(|(padding, stride)| padding.checked_mul(2)?.div_ceil(*stride).checked_add(1)).collect();
             let channels = [in_channels, out_channels];
             let (weight, bias) = kernel.parameters(scope, &op, &axes, channels, spatial, channels)?;
-            Ok(Self { op, weight, bias })
+            Ok(Self { op, weight, bias, out_channels })
         })
+    }
+
+    /// How many channels come out.
+    pub fn out_channels(&self) -> usize {
+        self.out_channels
+    }
+
+    pub(crate) fn followed(&self) -> Followed {
+        let Self { weight, bias, out_channels, .. } = *self;
+        Followed { weight, bias, channels: out_channels, transposed: Some(self.op.groups) }
     }
 }
 
 impl Module for Conv {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let (op, inputs) = self.inputs(&[x], pass)?;
-        Var::apply(op, &inputs.iter().collect::<Vec<_>>()).map_err(|error| pass.within(self.weight, error))
+        self.run(&[x], pass)
     }
 }
 
 impl Module for ConvTranspose {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let weight = pass.parameter(self.weight)?;
-        let bias = self.bias.map(|bias| pass.parameter(bias)).transpose()?;
+        let bias = match self.bias {
+            Some(bias) => Some(pass.parameter(bias)?),
+            None => pass.folded_bias(self.weight)?,
+        };
+        let op = conv::ConvTranspose { bias: bias.is_some(), ..self.op.clone() };
         let inputs: Vec<&Var> = [x, &weight].into_iter().chain(&bias).collect();
-        Var::apply(self.op.clone(), &inputs).map_err(|error| pass.within(self.weight, error))
+        Var::apply(op, &inputs).map_err(|error| pass.within(self.weight, error))
     }
 }

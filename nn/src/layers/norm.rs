@@ -1,5 +1,7 @@
 //! Batch, instance, group and layer norm, and the layer of a convolution, a norm and an activation in one operation.
 
+use std::sync::{Arc, Mutex};
+
 use tomograd_autodiff::Var;
 use tomograd_core::{DType, Error, Result, Tensor};
 use tomograd_kernels::{
@@ -9,7 +11,11 @@ use tomograd_kernels::{
 };
 
 use super::{Conv, PerAxis, per_axis::from_lists};
-use crate::{BufferChange, Module, Pass, Scope, Slot, check, init::Init};
+use crate::{
+    BufferChange, Followed, Module, Pass, Scope, Slot, check,
+    fold::{Follows, Link},
+    init::Init,
+};
 
 /// Over which elements a norm takes mean and variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +108,8 @@ pub struct Norm {
     /// γ and β.
     affine: Option<[Slot; 2]>,
     running: Option<[Slot; 3]>,
+    /// Of a batch norm: which convolution it follows.
+    link: Option<Arc<Link>>,
 }
 
 impl Norm {
@@ -127,8 +135,33 @@ impl Norm {
                 }
                 _ => None,
             };
-            Ok(Self { channels, options, affine, running })
+            let link = running.map(|[mean, variance, _]| {
+                let (path, epsilon) = (scope.path().to_owned(), options.epsilon);
+                scope.link(Link { path, affine, mean, variance, epsilon, follows: Mutex::new(Follows::Unknown) })
+            });
+            Ok(Self { channels, options, affine, running, link })
         })
+    }
+
+    /// A norm of the channels of a convolution (`&conv`), whose output it alone reads: a batch norm that
+    /// [`Params::fold_batch_norm`](crate::Params::fold_batch_norm) can fold into it.
+    ///
+    /// # Errors
+    /// As [`Norm::new`].
+    pub fn after(scope: Scope<'_>, conv: impl Into<Followed>, options: impl Into<NormOptions>) -> Result<Self> {
+        let conv = conv.into();
+        let norm = Self::new(scope, conv.channels, options)?;
+        norm.follow(conv);
+        Ok(norm)
+    }
+
+    fn follow(&self, conv: Followed) {
+        self.link.iter().for_each(|link| link.follow(conv));
+    }
+
+    /// Whether the convolution before does the norm's work.
+    fn is_folded(&self, pass: &Pass) -> Result<bool> {
+        self.running.map_or(Ok(false), |[mean, ..]| pass.is_folded(mean))
     }
 
     /// The operation, and its inputs after x.
@@ -173,6 +206,9 @@ impl Norm {
 
 impl Module for Norm {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        if self.is_folded(pass)? {
+            return self.options.activation.map_or_else(|| Ok(x.clone()), |activation| activation.forward(x, pass));
+        }
         let (op, rest) = self.op(pass)?;
         let inputs: Vec<&Var> = std::iter::once(x).chain(&rest).collect();
         let outputs = Var::apply_all(op, &inputs).map_err(|error| match self.affine {
@@ -268,6 +304,7 @@ impl ConvNormActivation {
                 Error::argument("conv_norm_activation", what).expected("as many channels as the convolution has")
             );
         }
+        norm.follow(conv.followed());
         Ok(Self { conv, norm })
     }
 
@@ -285,6 +322,10 @@ impl ConvNormActivation {
     }
 
     fn run(&self, x: &[&Var], pass: &Pass) -> Result<Var> {
+        // With an activation the operation stays: it adds a norm with nothing left to do where it stores the sum.
+        if self.norm.is_folded(pass)? && self.norm.options.activation.is_none() {
+            return self.conv.run(x, pass);
+        }
         let (conv, mut inputs) = self.conv.inputs(x, pass)?;
         let (norm, rest) = self.norm.op(pass)?;
         inputs.extend(rest);

@@ -76,7 +76,7 @@ impl PerAxis {
     }
 
     /// The numbers as they are given.
-    pub(super) fn given(&self) -> &[usize] {
+    pub(crate) fn given(&self) -> &[usize] {
         match self {
             Self::All(number) => std::slice::from_ref(number),
             Self::Each(numbers) => numbers,

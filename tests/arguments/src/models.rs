@@ -2,8 +2,13 @@
 
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
-    models::{Model, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, formula, profile},
-    nn::{Loaded, Module, Params, Pass},
+    models::{
+        MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder, UNet2d, UNet2dConfig, UNet3d,
+        UNet3dConfig,
+        blocks::{DoubleConv, DoubleConvOptions},
+        formula, profile,
+    },
+    nn::{Activation, Loaded, Module, NormKind, Params, Pass},
 };
 
 use crate::walk::{cases, made};
@@ -25,6 +30,13 @@ fn predicts(module: &dyn Module, params: &Params, shape: &[usize], classes: usiz
         Ok::<_, Error>(y.shape()[1] == classes && finite(y.value())?)
     };
     predict().or(Ok(false))
+}
+
+/// Whether the block that was made gives finite numbers for an image that fits it.
+fn double_conv(in_channels: usize, channels: usize, options: DoubleConvOptions, rank: usize) -> Result<bool> {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let block = DoubleConv::new(params.root(), in_channels, channels, options)?;
+    predicts(&block, &params, &[&[1, in_channels][..], &vec![4; rank]].concat(), channels)
 }
 
 /// A file of a checkpoint of a small network, gone when dropped.
@@ -107,14 +119,79 @@ cases! {
             Err(_) => Ok(false),
         }
     };
+    "models::MeshNetConfig {}": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        width: usize = 4,
+        dilations: Vec<usize> = vec![1, 2],
+    ) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let config = MeshNetConfig { in_channels, classes, width, dilations };
+        predicts(&MeshNet::new(params.root(), &config)?, &params, &[1, in_channels, 4, 4, 4], classes)
+    };
+    "models::MeshNet::new": (dilations: Vec<usize> = vec![1, 2]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let made = MeshNet::new(params.root(), &MeshNetConfig { in_channels: 1, classes: 2, width: 4, dilations });
+        match made {
+            Ok(_) => Ok(params.count() > 0),
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "models::ResNetConfig::new": (layers: Vec<usize> = vec![1, 1], classes: usize = 2) => {
+        let config = ResNetConfig { width: 4, ..ResNetConfig::new(ResNetBlock::Basic, layers, classes) };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        predicts(&ResNet::new(params.root(), &config)?, &params, &[1, 3, 8, 8], classes)
+    };
+    "models::ResNetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        layers: Vec<usize> = vec![1, 1],
+        width: usize = 8,
+        groups: usize = 2,
+        width_per_group: usize = 64,
+    ) => {
+        let block = ResNetBlock::Bottleneck;
+        let config = ResNetConfig { rank, in_channels, classes, block, layers, width, groups, width_per_group };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = ResNet::new(params.root(), &config)?;
+        predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+    };
+    "models::ResNet::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
+        // A network that can't be made leaves nothing of itself in the store.
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let config = ResNetConfig { width, ..ResNetConfig::new(ResNetBlock::Basic, layers, 2) };
+        match ResNet::new(params.root(), &config) {
+            Ok(_) => Ok(params.count() > 0),
+            Err(error) if params.state().count() == 0 => Err(error),
+            Err(_) => Ok(false),
+        }
+    };
+    "models::ResNetEncoder::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let config = ResNetConfig { width, layers, ..ResNetConfig::new(ResNetBlock::Basic, [1], 2) };
+        let encoder = ResNetEncoder::new(params.root(), &config)?;
+        predicts(&encoder, &params, &[1, 3, 8, 8], config.width << (config.layers.len() - 1))
+    };
+    "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
+        let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);
+        double_conv(in_channels, channels, options, 2)
+    };
+    "models::blocks::DoubleConvOptions::new": (rank: usize = 2, slope: f64 = 0.1) => {
+        double_conv(2, 4, DoubleConvOptions::new(rank, NormKind::Instance, Activation::LeakyRelu(slope)), rank)
+    };
+    "models::blocks::DoubleConvOptions::stride": (stride: usize = 2) => {
+        double_conv(2, 4, DoubleConvOptions::new(2, NormKind::Instance, Activation::Relu).stride(stride), 2)
+    };
     "models::profile": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
-        let profile = profile(&config(), &input)?;
+        let profile = profile(&config(), &[&input])?;
         Ok::<_, Error>(profile.parameters > 0 && profile.training.peak > profile.inference.peak)
     };
     "models::formula::dump": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = UNet3d::new(params.root(), &config())?;
-        let results = formula::dump(&params, &network, &input, false)?;
+        let results = formula::dump(&params, &network, &[&input], false)?;
         Ok::<_, Error>(
             results
                 .iter()

@@ -8,8 +8,8 @@ use tomograd::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Import, Kernel, LayerNorm, LayerNormOptions, Linear,
         LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
-        PRelu, ParamInfo, Params, Pass, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck, init::Init,
-        losses, schedule,
+        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck,
+        init::Init, losses, schedule,
     },
 };
 
@@ -317,6 +317,13 @@ cases! {
     "nn::MultiHeadAttention::new": (size: usize = 6, heads: usize = 3) => {
         layer(&[2, 5, size], |scope| MultiHeadAttention::new(scope, size, heads))
     };
+    "nn::Norm::after": (groups: usize = 2, momentum: f64 = 0.1) => {
+        layer(&[2, 4, 5, 5], |mut scope| {
+            let conv = Conv::new(scope.at("conv"), 4, 4, [1, 1])?;
+            Norm::after(scope.at("group"), &conv, NormKind::Group(groups))?;
+            Norm::after(scope.at("batch"), &conv, NormOptions::new(NormKind::Batch).momentum(momentum))
+        })
+    };
     "nn::Norm::new": (channels: usize = 4, groups: usize = 2) => {
         Ok::<_, Error>(
             layer(&[2, channels, 3], |scope| Norm::new(scope, channels, NormKind::Group(groups)))?
@@ -435,6 +442,16 @@ cases! {
             Err(error) if params.state().count() == 0 => Err(error),
             Err(_) => Ok(false),
         }
+    };
+    "nn::Scope::stage": (channels: usize = 2, reduction: Vec<usize> = vec![2, 4]) => {
+        let mut params = store();
+        let stage = params.root().stage("stage", channels, &reduction)?;
+        let pass = Pass::eval(&params)?.keep_stages(["stage"])?;
+        pass.stage(stage, pass.input(&values(&[1, 2, 2, 2])?))?;
+        let info = &params.stages()[0];
+        Ok::<_, Error>(
+            info.channels() == channels && *info.reduction() == PerAxis::Each(reduction) && pass.stages()?.len() == 1,
+        )
     };
     "nn::Update::clip_norm": (most: f64 = 1.0) => {
         let (_, update) = learned()?;

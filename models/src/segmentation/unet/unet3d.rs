@@ -5,10 +5,8 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
-use crate::{
-    registry::Config,
-    unet::{Plan, UNet},
-};
+use super::{UNet, UNetSpec};
+use crate::registry::{Card, Config, Preset, Task};
 
 /// The sizes of a [`UNet3d`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +30,20 @@ impl UNet3dConfig {
 impl Config for UNet3dConfig {
     type Network = UNet3d;
 
+    const CARD: Card = Card {
+        task: Task::Segmentation,
+        ranks: &[3],
+        about: "3D U-Net: strided convolutions, instance norm, leaky ReLU, transposed convolutions",
+        source: "after Çiçek et al.: 3D U-Net, 2016, arXiv:1606.06650; norm, activation and strides as in nnU-Net (Isensee et \
+                 al. 2021, doi:10.1038/s41592-020-01008-z)",
+        code: None,
+        weights_licence: None,
+    };
+
+    fn presets() -> Vec<Preset<Self>> {
+        vec![Preset::new("plain", Self::new(3))]
+    }
+
     fn build(&self, scope: Scope<'_>) -> Result<UNet3d> {
         UNet3d::new(scope, self)
     }
@@ -41,7 +53,7 @@ impl Config for UNet3dConfig {
 /// Input (N, C, D, H, W), output (N, classes, D, H, W); sizes must be multiples of 2^(levels − 1).
 ///
 /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
-/// second ones), `up.L`, `dec.L.0` ..., `head`.
+/// second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
 #[derive(Debug)]
 pub struct UNet3d(UNet);
 
@@ -52,8 +64,7 @@ impl UNet3d {
     /// When there are no widths or more than 24, a number of channels is 0 or beyond 2²⁴, a name is taken, or memory runs out;
     /// then no parameter is made.
     pub fn new(scope: Scope<'_>, config: &UNet3dConfig) -> Result<Self> {
-        let plan = Plan {
-            name: "unet3d",
+        let spec = UNetSpec {
             rank: 3,
             in_channels: config.in_channels,
             classes: config.classes,
@@ -64,7 +75,7 @@ impl UNet3d {
             pooled: false,
             skip_first: false,
         };
-        Ok(Self(UNet::new(scope, &plan)?))
+        Ok(Self(UNet::new(scope, &spec)?))
     }
 }
 

@@ -5,10 +5,8 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
-use crate::{
-    registry::Config,
-    unet::{Plan, UNet},
-};
+use super::{UNet, UNetSpec};
+use crate::registry::{Card, Config, Preset, Task};
 
 /// The sizes of a [`UNet2d`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +30,20 @@ impl UNet2dConfig {
 impl Config for UNet2dConfig {
     type Network = UNet2d;
 
+    const CARD: Card = Card {
+        task: Task::Segmentation,
+        ranks: &[2],
+        about: "2D U-Net with padded convolutions, batch norm, ReLU and maximum pooling",
+        source: "Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015, \
+                 arXiv:1505.04597",
+        code: Some("https://lmb.informatik.uni-freiburg.de/people/ronneber/u-net"),
+        weights_licence: None,
+    };
+
+    fn presets() -> Vec<Preset<Self>> {
+        vec![Preset::new("ronneberger2015", Self::new(2))]
+    }
+
     fn build(&self, scope: Scope<'_>) -> Result<UNet2d> {
         UNet2d::new(scope, self)
     }
@@ -41,7 +53,7 @@ impl Config for UNet2dConfig {
 /// Input (N, C, H, W), output (N, classes, H, W); sizes must be multiples of 2^(levels − 1).
 ///
 /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
-/// second ones), `up.L`, `dec.L.0` ..., `head`.
+/// second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
 #[derive(Debug)]
 pub struct UNet2d(UNet);
 
@@ -52,8 +64,7 @@ impl UNet2d {
     /// When there are no widths or more than 24, a number of channels is 0 or beyond 2²⁴, a name is taken, or memory runs out;
     /// then no parameter is made.
     pub fn new(scope: Scope<'_>, config: &UNet2dConfig) -> Result<Self> {
-        let plan = Plan {
-            name: "unet2d",
+        let spec = UNetSpec {
             rank: 2,
             in_channels: config.in_channels,
             classes: config.classes,
@@ -64,7 +75,7 @@ impl UNet2d {
             pooled: true,
             skip_first: true,
         };
-        Ok(Self(UNet::new(scope, &plan)?))
+        Ok(Self(UNet::new(scope, &spec)?))
     }
 }
 

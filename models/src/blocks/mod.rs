@@ -1,0 +1,5 @@
+//! Parts that several networks share.
+
+mod double_conv;
+
+pub use double_conv::{DoubleConv, DoubleConvOptions};

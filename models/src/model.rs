@@ -1,0 +1,195 @@
+//! A network with all that belongs to it.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
+use tomograd_nn::{Checkpoint, FoldedNorms, Loaded, Named, Network, Params, Pass, StageInfo};
+
+use crate::{config::json, registry};
+
+/// A network with its parameters, the configuration it was built from, and what prediction needs beside it.
+pub struct Model {
+    params: Params,
+    network: Box<dyn Network>,
+    config: Value,
+    /// JSON of a type that isn't known here.
+    preparation: Option<Value>,
+}
+
+impl Model {
+    /// The network that `config` (a family's configuration, or JSON) describes, its parameters filled by `seed`.
+    ///
+    /// # Errors
+    /// When the configuration doesn't fit, or memory runs out.
+    pub fn new(config: &impl Serialize, device: Device, seed: Seed) -> Result<Self> {
+        Self::with_dtype(json(config)?, device, seed, DType::F32)
+    }
+
+    /// The same, with parameters of `dtype`.
+    ///
+    /// # Errors
+    /// When the configuration doesn't fit, or memory runs out.
+    pub fn with_dtype(config: Value, device: Device, seed: Seed, dtype: DType) -> Result<Self> {
+        let mut params = Params::new(device, seed).with_dtype(dtype);
+        let (network, config) = registry::build(params.root(), &config)?;
+        Ok(Self { params, network, config, preparation: None })
+    }
+
+    /// With what prediction needs beside the network (`Preparation` in `tomograd-pipeline`), in place of what it had.
+    ///
+    /// # Errors
+    /// When it has no JSON.
+    pub fn with_preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
+        self.preparation = Some(json(preparation)?);
+        Ok(self)
+    }
+
+    /// The network in a checkpoint, built from the configuration that travels in the file.
+    ///
+    /// # Errors
+    /// When the file can't be read, has no configuration, or its parameters aren't the network's.
+    pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Self> {
+        let path = path.as_ref();
+        Self::of(&Loaded::read(path)?, device).map_err(|error| error.within(path.display().to_string()))
+    }
+
+    /// The network in a checkpoint that was already read.
+    ///
+    /// # Errors
+    /// When it has no configuration, or its parameters aren't the network's.
+    pub fn of(checkpoint: &Loaded, device: Device) -> Result<Self> {
+        let dtype = checkpoint.state().map(|(_, value)| value.dtype()).find(|dtype| dtype.is_float());
+        let mut model = Self::with_dtype(checkpoint.config_as()?, device, Seed::new(0), dtype.unwrap_or(DType::F32))?;
+        checkpoint.restore(&mut model.params)?;
+        if checkpoint.preparation().is_some() {
+            model.preparation = Some(checkpoint.preparation_as()?);
+        }
+        Ok(model)
+    }
+
+    /// A checkpoint of parameters, configuration and preparation, to which more can be added.
+    ///
+    /// # Errors
+    /// None in practice: both are JSON.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint::new(&self.params).config(&self.config)?;
+        match &self.preparation {
+            Some(preparation) => checkpoint.preparation(preparation),
+            None => Ok(checkpoint),
+        }
+    }
+
+    /// The main output for the main input, without training mode and gradients.
+    ///
+    /// # Errors
+    /// When the network asks for more than one input, or this one doesn't fit.
+    pub fn predict(&self, image: &Tensor) -> Result<Tensor> {
+        self.run(&[(self.main_input()?, image.clone())].into())?.into_main()
+    }
+
+    /// All outputs for these inputs, without training mode and gradients.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_models::{Model, UNet3dConfig};
+    /// use tomograd_nn::Named;
+    /// let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![2, 4] };
+    /// let model = Model::new(&config, Device::Cpu, Seed::new(1))?;
+    /// let image = Tensor::zeros(&[1, 1, 8, 8, 8], DType::F32, Device::Cpu)?;
+    /// let outputs = model.run(&Named::from([("image", image)]))?;
+    /// assert_eq!(outputs.get("logits")?.shape(), [1, 3, 8, 8, 8]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When an input is missing, unknown, or doesn't fit.
+    pub fn run(&self, inputs: &Named<Tensor>) -> Result<Named<Tensor>> {
+        self.outputs(inputs, &Pass::eval(&self.params)?)
+    }
+
+    /// The feature maps of these stages ([`Model::stages`]) for the main input, without training mode and gradients.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_models::{Model, UNet3dConfig};
+    /// let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![2, 4] };
+    /// let model = Model::new(&config, Device::Cpu, Seed::new(1))?;
+    /// let image = Tensor::zeros(&[1, 1, 8, 8, 8], DType::F32, Device::Cpu)?;
+    /// let maps = model.features(&image, &["enc.1", "dec.0"])?;
+    /// assert_eq!(maps.get("enc.1")?.shape(), [1, 4, 4, 4, 4]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no stage of a name (the error has the nearest one), the network asks for more than one input, or this one
+    /// doesn't fit.
+    pub fn features(&self, image: &Tensor, stages: &[&str]) -> Result<Named<Tensor>> {
+        let pass = Pass::eval(&self.params)?.keep_stages(stages)?;
+        self.outputs(&[(self.main_input()?, image.clone())].into(), &pass)?;
+        pass.stages()?.try_map(|map| Ok(map.into_value()))
+    }
+
+    fn main_input(&self) -> Result<&'static str> {
+        let missing = || Error::argument("model", "the network takes no input").expected("one at least");
+        self.network.inputs().first().copied().ok_or_else(missing)
+    }
+
+    fn outputs(&self, inputs: &Named<Tensor>, pass: &Pass) -> Result<Named<Tensor>> {
+        inputs.only(self.network.inputs())?;
+        let inputs = inputs.iter().map(|(name, value)| (name, pass.input(value))).collect();
+        self.network.run(&inputs, pass)?.try_map(|output| Ok(output.into_value()))
+    }
+
+    /// The stages of the network, whose feature maps can be asked for.
+    pub fn stages(&self) -> &[StageInfo] {
+        self.params.stages()
+    }
+
+    /// Folds batch norms into the convolutions before them, for inference: [`Params::fold_batch_norm`].
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_models::{Model, UNet2dConfig};
+    /// let config = UNet2dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] };
+    /// let mut model = Model::new(&config, Device::Cpu, Seed::new(1))?;
+    /// let image = Tensor::normal(&[1, 1, 8, 8], 0.0, 1.0, Seed::new(2), DType::F32, Device::Cpu)?;
+    /// let before = model.predict(&image)?.to_vec::<f32>()?;
+    /// assert_eq!(model.fold_batch_norm()?.folded.len(), 6);
+    /// let after = model.predict(&image)?.to_vec::<f32>()?;
+    /// assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-5));
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub fn fold_batch_norm(&mut self) -> Result<FoldedNorms> {
+        self.params.fold_batch_norm()
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The parameters, for an optimizer or to load others.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
+    /// The network.
+    pub fn network(&self) -> &dyn Network {
+        &*self.network
+    }
+
+    /// The configuration, all defaults filled in.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// What prediction needs beside the network, as JSON; none when nobody said.
+    pub fn preparation_json(&self) -> Option<&Value> {
+        self.preparation.as_ref()
+    }
+}

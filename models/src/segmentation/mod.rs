@@ -1,0 +1,7 @@
+//! Networks that give logits for each voxel.
+
+mod meshnet;
+mod unet;
+
+pub use meshnet::{MeshNet, MeshNetConfig};
+pub use unet::{UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};

@@ -1,0 +1,280 @@
+//! Batch norm folded into convolutions, for inference.
+//!
+//! With the running statistics a batch norm is an affine map of each channel, γ (x − μ) / √(σ² + ε) + β, so that a convolution
+//! before it can do its work: the weight times γ / √(σ² + ε), and another bias. Which norm follows which convolution is
+//! written down when the layers are made. What is folded is stored as the weights of an ordinary network, whose norm has
+//! nothing left to do but to add the bias that the convolution has no place for: so a checkpoint of it is one of the ordinary
+//! network, with the same outputs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use tomograd_autodiff::{Var, methods::*};
+use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+
+use crate::{Conv, ConvTranspose, Params, Pass, Scope, Slot, stages::lock};
+
+/// The convolution that a norm follows, `&Conv` or `&ConvTranspose`, for [`Norm::after`](crate::Norm::after).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Followed {
+    pub(crate) weight: Slot,
+    pub(crate) bias: Option<Slot>,
+    pub(crate) channels: usize,
+    /// The groups of a transposed convolution, whose weight has the output channels along axis 1.
+    pub(crate) transposed: Option<usize>,
+}
+
+impl From<&Conv> for Followed {
+    fn from(conv: &Conv) -> Self {
+        conv.followed()
+    }
+}
+
+impl From<&ConvTranspose> for Followed {
+    fn from(conv: &ConvTranspose) -> Self {
+        conv.followed()
+    }
+}
+
+/// A batch norm and what it follows.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) path: String,
+    /// γ and β.
+    pub(crate) affine: Option<[Slot; 2]>,
+    pub(crate) mean: Slot,
+    pub(crate) variance: Slot,
+    pub(crate) epsilon: f64,
+    pub(crate) follows: Mutex<Follows>,
+}
+
+/// What a norm follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follows {
+    /// Nobody said.
+    Unknown,
+    /// One convolution, whose output goes nowhere else.
+    One(Followed),
+    /// Several, so that it can be folded into none.
+    Several,
+}
+
+impl Link {
+    /// Writes down that the norm follows `conv`.
+    pub(crate) fn follow(&self, conv: Followed) {
+        let mut follows = lock(&self.follows);
+        *follows = match *follows {
+            Follows::Unknown => Follows::One(conv),
+            Follows::One(known) if known == conv => Follows::One(conv),
+            _ => Follows::Several,
+        };
+    }
+}
+
+/// Which norms of a store are folded.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Folds {
+    /// By their running means.
+    norms: BTreeSet<usize>,
+    /// What convolutions without a bias of their own add, by their weights.
+    biases: BTreeMap<usize, Bias>,
+}
+
+/// Where the bias of a convolution without one is stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bias {
+    /// As the β of the norm.
+    Beta(Slot),
+    /// As the running mean of a norm without β, which takes it away.
+    MinusMean(Slot),
+}
+
+impl Bias {
+    pub(crate) fn value(self, pass: &Pass) -> Result<Var> {
+        match self {
+            Self::Beta(slot) => pass.parameter(slot),
+            Self::MinusMean(slot) => pass.parameter(slot)?.mul(-1.0),
+        }
+    }
+}
+
+impl Folds {
+    pub(crate) fn has(&self, running_mean: Slot) -> bool {
+        self.norms.contains(&running_mean.index)
+    }
+
+    pub(crate) fn bias_of(&self, weight: Slot) -> Option<Bias> {
+        self.biases.get(&weight.index).copied()
+    }
+
+    /// # Errors
+    /// When norms are folded, and `training`.
+    pub(crate) fn check(&self, training: bool) -> Result<()> {
+        if !training || self.norms.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Argument,
+            "fold_batch_norm",
+            "batch norms are folded, and the pass is one of training",
+        )
+        .expected("an inference pass, or the parameters from before the folding"))
+    }
+}
+
+impl Scope<'_> {
+    /// Writes down that a batch norm was made.
+    pub(crate) fn link(&mut self, link: Link) -> Arc<Link> {
+        let link = Arc::new(link);
+        self.params.links.push(link.clone());
+        link
+    }
+}
+
+impl Pass {
+    /// Whether the batch norm with this buffer is folded into the convolution before it.
+    ///
+    /// # Errors
+    /// When it is, and the pass is one of training.
+    pub(crate) fn is_folded(&self, running_mean: Slot) -> Result<bool> {
+        let folded = self.outline.structure == running_mean.structure() && self.outline.folds.has(running_mean);
+        if folded {
+            self.outline.folds.check(self.training)?;
+        }
+        Ok(folded)
+    }
+
+    /// The bias that the convolution with this weight, which has none of its own, got from a folded norm.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    pub(crate) fn folded_bias(&self, weight: Slot) -> Result<Option<Var>> {
+        match self.outline.folds.bias_of(weight) {
+            Some(bias) if self.outline.structure == weight.structure() => bias.value(self).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What [`Params::fold_batch_norm`] did: paths of norms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FoldedNorms {
+    /// Those that are folded now.
+    pub folded: Vec<String>,
+    /// Batch norms that stay, since no convolution is known to come before, or since it or the norm has another use.
+    pub left: Vec<String>,
+}
+
+/// Where ε is larger, σ² + ε can't be made 1 without rounding it away.
+const LARGEST_EPSILON: f64 = 0.5;
+
+impl Params {
+    /// Folds each batch norm into the convolution that it follows, for inference: the outputs stay the same up to rounding, and
+    /// the norms are left out from then on. A training pass over the parameters is then an error; a checkpoint has weights of
+    /// the ordinary network, with the same outputs. Values that are set or loaded afterwards unfold all norms, since they are
+    /// those of an ordinary network too.
+    ///
+    /// A norm is known to follow a convolution when both are in a [`ConvNormActivation`](crate::ConvNormActivation), or it was
+    /// made by [`Norm::after`](crate::Norm::after).
+    ///
+    /// ```
+    /// use tomograd_core::{Device, Seed, Tensor};
+    /// use tomograd_nn::{Conv, Kernel, Norm, NormKind, Params};
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let mut scope = params.root();
+    /// let conv = Conv::new(scope.at("conv"), 1, 4, Kernel::d2(3).bias(false))?;
+    /// let norm = Norm::after(scope.at("norm"), &conv, NormKind::Batch)?;
+    /// let done = params.fold_batch_norm()?;
+    /// assert_eq!((done.folded, done.left), (vec!["norm".to_owned()], vec![]));
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When memory runs out; then nothing is changed.
+    pub fn fold_batch_norm(&mut self) -> Result<FoldedNorms> {
+        let mut folds = Folds::clone(&self.folds);
+        let (mut done, mut values) = (FoldedNorms::default(), Vec::new());
+        for link in self.links.iter().filter(|link| !self.folds.has(link.mean)) {
+            match self.foldable(link) {
+                Some(conv) => {
+                    self.fold(link, &conv, &mut values)?;
+                    folds.norms.insert(link.mean.index);
+                    if conv.bias.is_none() {
+                        let bias = link.affine.map_or(Bias::MinusMean(link.mean), |[_, beta]| Bias::Beta(beta));
+                        folds.biases.insert(conv.weight.index, bias);
+                    }
+                    done.folded.push(link.path.clone());
+                }
+                None => done.left.push(link.path.clone()),
+            }
+        }
+        for (slot, value) in values {
+            self.entries[slot.index].value = value;
+        }
+        self.folds = Arc::new(folds);
+        Ok(done)
+    }
+
+    /// Forgets that norms are folded; their values are such that it makes no difference.
+    pub(crate) fn unfold(&mut self) {
+        self.folds = Arc::default();
+    }
+
+    /// The convolution that the norm can be folded into.
+    fn foldable(&self, link: &Link) -> Option<Followed> {
+        let Follows::One(conv) = *lock(&link.follows) else { return None };
+        let same =
+            |other: &&Arc<Link>| matches!(*lock(&other.follows), Follows::One(other) if other.weight == conv.weight);
+        let alone = self.links.iter().filter(same).count() == 1;
+        (alone && link.epsilon <= LARGEST_EPSILON).then_some(conv)
+    }
+
+    /// The new values of a convolution and a norm.
+    fn fold(&self, link: &Link, conv: &Followed, values: &mut Vec<(Slot, Tensor)>) -> Result<()> {
+        let exact = |slot: Slot| self.entries[slot.index].value.cast(DType::F64);
+        let constant = |slot: Slot, number: f64| {
+            let old = &self.entries[slot.index].value;
+            Ok((slot, Tensor::full(old.shape(), number, old.dtype(), old.device())?))
+        };
+        let mut scale = exact(link.variance)?.add(link.epsilon)?.pow(-0.5)?;
+        let mut bias = exact(link.mean)?.mul(-1.0)?;
+        if let Some(own) = conv.bias {
+            bias = bias.add(&exact(own)?)?;
+        }
+        if let Some([gamma, _]) = link.affine {
+            scale = scale.mul(&exact(gamma)?)?;
+        }
+        bias = bias.mul(&scale)?;
+        if let Some([gamma, beta]) = link.affine {
+            bias = bias.add(&exact(beta)?)?;
+            values.extend([constant(gamma, 1.0)?, constant(beta, 0.0)?]);
+        }
+        let weight = exact(conv.weight)?;
+        let shape = weight.shape().to_vec();
+        // (C_out, C_in / groups, kernel...), or of a transposed convolution (C_in, C_out / groups, kernel...): there axis 0 is
+        // cut into groups, whose output channels lie along the axis behind.
+        let (cut, channels) = match conv.transposed {
+            Some(groups) => (vec![groups, shape[0] / groups], vec![groups, 1, conv.channels / groups]),
+            None => (vec![shape[0]], vec![conv.channels, 1]),
+        };
+        let scale = scale.reshape(&[&channels[..], &vec![1; shape.len() - 2]].concat())?;
+        let weight = weight.reshape(&[&cut, &shape[1..]].concat())?.mul(&scale)?.reshape(&shape)?;
+        values.extend([constant(link.variance, 1.0 - link.epsilon)?, constant(link.mean, 0.0)?]);
+        let place = match (conv.bias, link.affine) {
+            (Some(own), _) => own,
+            (None, Some([_, beta])) => beta,
+            (None, None) => {
+                bias = bias.mul(-1.0)?;
+                link.mean
+            }
+        };
+        for (slot, value) in [(conv.weight, weight), (place, bias)] {
+            let dtype = self.entries[slot.index].value.dtype();
+            values.push((slot, value.cast(dtype)?.contiguous()?));
+        }
+        Ok(())
+    }
+}
