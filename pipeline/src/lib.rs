@@ -4,6 +4,7 @@
 //! in the order of the shape.
 
 mod grid;
+mod names;
 mod sample;
 mod scan;
 
@@ -22,11 +23,11 @@ pub mod transforms;
 
 pub use contact_sheet::ContactSheet;
 pub use dataset::Dataset;
-pub use loader::{Batch, Cases, Loader};
+pub use loader::{Batch, Cases, Collated, Loader};
 pub use metrics::{ClassMetrics, evaluate, evaluate_volumes};
 pub use preparation::{Preparation, Segment};
 pub use report::{Mean, Report};
-pub use sample::Sample;
+pub use sample::{Boxes, Field, Kind, Points, Sample};
 pub use scan::Scan;
 pub use sliding_window::SlidingWindow;
 pub use split::Split;

@@ -1,65 +1,6 @@
-//! One case: an image, its label, its spacing and its name.
+//! What the values of images and labels may be.
 
-use tomograd_core::{DType, Device, Error, Result, Tensor};
-
-use crate::grid;
-
-/// One case on its way from a file to a batch.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// f32, `(C, D, H, W)` or `(C, H, W)`.
-    pub image: Tensor,
-    /// Class numbers, u8, `(D, H, W)` or `(H, W)`.
-    pub label: Option<Tensor>,
-    /// Millimetres between voxels along the spatial axes, in the order of the shape.
-    pub spacing: Vec<f64>,
-    /// The name of the case: the file name without its ending.
-    pub name: String,
-}
-
-impl Sample {
-    /// A case, converted to the dtypes that transforms expect, with a spacing of 1 mm.
-    ///
-    /// # Errors
-    /// When the label hasn't the spatial shape of the image, or holds something that isn't a class number in `0..=255`.
-    pub fn new(name: impl Into<String>, image: &Tensor, label: Option<&Tensor>) -> Result<Self> {
-        let name = name.into();
-        grid::image_dims("sample", image.shape()).map_err(|error| error.within(&name))?;
-        let as_u8 = |label: &Tensor| match label.dtype() {
-            DType::U8 => label.contiguous(),
-            _ => Tensor::from_slice(&class_numbers(label, MOST_CLASSES)?, label.shape(), Device::Cpu),
-        };
-        let sample = Self {
-            image: image.converted(DType::F32)?.contiguous()?,
-            label: label.map(as_u8).transpose().map_err(|error| error.within(&name))?,
-            spacing: vec![1.0; image.rank() - 1],
-            name,
-        };
-        sample.dims("sample").map_err(|error| error.within(&sample.name))?;
-        Ok(sample)
-    }
-
-    /// The same case with another spacing, in millimetres along the spatial axes.
-    ///
-    /// # Errors
-    /// When there isn't one positive number an axis.
-    pub fn with_spacing(mut self, spacing: &[f64]) -> Result<Self> {
-        grid::spacings("sample", spacing, self.image.rank() - 1).map_err(|error| error.within(&self.name))?;
-        self.spacing = spacing.to_vec();
-        Ok(self)
-    }
-
-    /// The number of channels and the spatial sizes.
-    pub(crate) fn dims(&self, operation: &str) -> Result<(usize, [usize; 3])> {
-        let dims = grid::image_dims(operation, self.image.shape())?;
-        if let Some(label) = self.label.as_ref().filter(|label| self.image.shape().get(1..) != Some(label.shape())) {
-            return Err(Error::shape(operation, "image and label have different spatial shapes")
-                .expected("an image (C, D, H, W) and a label (D, H, W)")
-                .shapes([self.image.shape(), label.shape()]));
-        }
-        Ok(dims)
-    }
-}
+use tomograd_core::{Error, Result, Tensor};
 
 /// Class numbers are kept in a byte.
 pub(crate) const MOST_CLASSES: usize = 256;
