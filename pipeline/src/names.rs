@@ -3,12 +3,7 @@
 use tomograd_core::{Error, ErrorKind};
 
 /// That nothing is called `name`: the error lists what is there, and says which of it is written most alike.
-pub(crate) fn unknown<'a>(
-    operation: &str,
-    what: &str,
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Error {
+pub(crate) fn unknown<'a>(operation: &str, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
     const SHOWN: usize = 20;
     let known: Vec<&str> = known.into_iter().collect();
     let error = Error::new(ErrorKind::Name, operation, format!("no {what} is called {name:?}"));
@@ -48,7 +43,9 @@ mod tests {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!((distance("", "abc"), distance("abc", ""), distance("a", "a")), (3, 3, 0));
         let error = unknown("sample", "field", "lable", ["image", "label"]).to_string();
-        assert!(error.contains("no field is called \"lable\"") && error.contains("one of image, label (nearest: label)"));
+        assert!(
+            error.contains("no field is called \"lable\"") && error.contains("one of image, label (nearest: label)")
+        );
         assert!(unknown("sample", "field", "a", []).to_string().contains("no field at all"));
         let many: Vec<String> = (0..30).map(|i| format!("case_{i}")).collect();
         let error = unknown("dataset", "case", "case_299", many.iter().map(String::as_str)).to_string();

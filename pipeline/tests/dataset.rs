@@ -136,8 +136,8 @@ fn a_case_named_twice_is_prepared_twice() -> Result<()> {
     let noise = RandomNoise { probability: 1.0, deviation: (1.0, 1.0) };
     let dataset = Dataset::with_reader(&folder.0, 2, read)?.prepare(Compose::new().then(noise)?);
     let twice = dataset.subset(&["a".into(), "a".into()])?;
-    let [alone, first, second] =
-        [dataset.sample(0)?, twice.sample(0)?, twice.sample(1)?].map(|sample| sample.image().unwrap().to_vec::<f32>().unwrap());
+    let [alone, first, second] = [dataset.sample(0)?, twice.sample(0)?, twice.sample(1)?]
+        .map(|sample| sample.image().unwrap().to_vec::<f32>().unwrap());
     assert_eq!(alone, first);
     assert!(first.iter().zip(&second).all(|(a, b)| a != b));
     assert_eq!((twice.name(1)?, twice.names()), ("a".to_string(), vec!["a".to_string(); 2]));

@@ -176,7 +176,10 @@ fn samples_of_different_shapes_are_named() {
     let mut samples = (*cases(2)).clone();
     samples[1] = Sample::new("odd", &Tensor::zeros(&[1, 3, 4], DType::F32, Device::Cpu).unwrap(), None).unwrap();
     let error = Batch::collate(&samples).unwrap_err().to_string();
-    assert!(error.contains("case odd") && error.contains("image (image), label (label), as case case_0 has"), "{error}");
+    assert!(
+        error.contains("case odd") && error.contains("image (image), label (label), as case case_0 has"),
+        "{error}"
+    );
     let small = Tensor::zeros(&[1, 3, 4], DType::F32, Device::Cpu).unwrap();
     samples[1] = Sample::new("odd", &small, Some(&small.squeeze(0).unwrap())).unwrap();
     let error = Batch::collate(&samples).unwrap_err().to_string();

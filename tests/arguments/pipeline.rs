@@ -54,7 +54,9 @@ fn transforms(transform: &dyn Transform) -> Result<bool> {
 /// the memory is there.
 fn crops(transform: CropOrPad, size: &[usize]) -> Result<bool> {
     let made = Compose::new().then(transform)?.apply(sample()?, Seed::new(1));
-    Ok(made.is_ok_and(|made| made.image().is_ok_and(|image| image.shape()[1..] == *size)) || size.len() != 2 || size.iter().any(|x| *x >= 1 << 40))
+    Ok(made.is_ok_and(|made| made.image().is_ok_and(|image| image.shape()[1..] == *size))
+        || size.len() != 2
+        || size.iter().any(|x| *x >= 1 << 40))
 }
 
 fn cases_of(count: usize) -> Result<Arc<dyn Cases>> {

@@ -2,10 +2,7 @@
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
-use crate::{
-    Field, Kind, Sample, names,
-    sample::only,
-};
+use crate::{Field, Kind, Sample, names, sample::only};
 
 /// What a training step takes: the fields of several samples, put together by kind.
 ///
@@ -184,10 +181,9 @@ fn collated(samples: &[Sample], name: &str, kind: Kind) -> Result<Collated> {
             let (mut boxes, mut points) = (Vec::new(), Vec::new());
             for field in fields() {
                 match field?.1 {
-                    Field::Boxes(all) => boxes.push((
-                        all.corners()?,
-                        Tensor::from_slice(all.classes(), &[all.len()], Device::Cpu)?,
-                    )),
+                    Field::Boxes(all) => {
+                        boxes.push((all.corners()?, Tensor::from_slice(all.classes(), &[all.len()], Device::Cpu)?))
+                    }
                     Field::Points(all) => points.push(all.coordinates()?),
                     _ => {}
                 }

@@ -53,7 +53,7 @@ impl Cases for Vec<Sample> {
     }
 }
 
-fn missing(index: usize, count: usize) -> Error {
+pub(crate) fn missing(index: usize, count: usize) -> Error {
     Error::argument("case", format!("number {index} of {count}"))
 }
 
@@ -139,7 +139,9 @@ impl Loader {
     /// When `workers` isn't 1 to 256.
     pub fn workers(mut self, workers: usize) -> Result<Self> {
         if !(1..=MOST_WORKERS).contains(&workers) {
-            return Err(Error::argument("loader", format!("{workers} workers")).expected(format!("1 to {MOST_WORKERS}")));
+            return Err(
+                Error::argument("loader", format!("{workers} workers")).expected(format!("1 to {MOST_WORKERS}"))
+            );
         }
         self.workers = workers;
         Ok(self)

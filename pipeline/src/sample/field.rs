@@ -110,7 +110,10 @@ impl Field {
     pub fn tensor(&self) -> Result<&Tensor> {
         match self {
             Self::Image(tensor) | Self::Label(tensor) => Ok(tensor),
-            other => Err(Error::argument("sample", format!("a field of kind {}", other.kind())).expected("an image or a label")),
+            other => {
+                Err(Error::argument("sample", format!("a field of kind {}", other.kind()))
+                    .expected("an image or a label"))
+            }
         }
     }
 

@@ -8,11 +8,11 @@ mod values;
 
 use tomograd_core::{Error, Result, Tensor};
 
+pub(crate) use self::values::{MOST_CLASSES, check_classes, check_finite, class_numbers, numbers_of, voxel};
 pub use self::{
     field::{Field, Kind},
     shapes::{Boxes, Points},
 };
-pub(crate) use self::values::{MOST_CLASSES, check_classes, check_finite, class_numbers, numbers_of, voxel};
 use crate::{grid, names};
 
 /// One case on its way from a file to a batch: fields by name, in the order in which they were added.
@@ -215,11 +215,7 @@ impl Sample {
 }
 
 /// Of named things, the only one of a kind, or the one that is called as the kind is.
-pub(crate) fn only<'a, T>(
-    operation: &str,
-    kind: Kind,
-    fields: impl Iterator<Item = (&'a str, Kind, T)>,
-) -> Result<T> {
+pub(crate) fn only<'a, T>(operation: &str, kind: Kind, fields: impl Iterator<Item = (&'a str, Kind, T)>) -> Result<T> {
     let mut names = Vec::new();
     let mut found = Vec::new();
     for (name, of, field) in fields {
@@ -235,7 +231,8 @@ pub(crate) fn only<'a, T>(
         return Err(Error::argument(operation, format!("{} fields of kind {kind}: {several}", found.len()))
             .expected(format!("one of these names, since none is called {:?}", kind.name())));
     }
-    let list = if names.is_empty() { "there is no field".to_owned() } else { format!("the fields are {}", names.join(", ")) };
+    let list =
+        if names.is_empty() { "there is no field".to_owned() } else { format!("the fields are {}", names.join(", ")) };
     let missing = || Error::argument(operation, format!("no {kind}")).expected(format!("a field of that kind; {list}"));
     found.pop().map(|(_, field)| field).ok_or_else(missing)
 }

@@ -1,5 +1,6 @@
 //! Boxes and points in the coordinates of a sample's voxels.
 
+use serde::{Deserialize, Serialize};
 use tomograd_core::{Device, Error, Result, Tensor};
 
 /// Boxes in a sample's grid, each with a class.
@@ -15,7 +16,7 @@ use tomograd_core::{Device, Error, Result, Tensor};
 /// assert_eq!(boxes.classes(), [1]);
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boxes {
     axes: usize,
     /// Lower and upper edges along three axes; the axis that a flat grid lacks runs from 0 to 1.
@@ -34,7 +35,7 @@ pub struct Boxes {
 /// assert_eq!(points.coordinates()?.shape(), [2, 3]);
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Points {
     axes: usize,
     /// Along three axes; 0 along the one that a flat grid lacks.
@@ -83,6 +84,13 @@ impl Boxes {
         Ok(Self { axes, edges: edges.iter().map(one).collect::<Result<_>>()?, classes: classes.to_vec() })
     }
 
+    /// The same boxes, if they can be some: what was read from a file may be anything.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let whole = (2..=3).contains(&self.axes) && self.edges.len() == self.classes.len();
+        let inside = self.edges.iter().flatten().flatten().all(|x| x.abs() <= FARTHEST);
+        if whole && inside { Ok(self) } else { Err(Error::format("boxes", "boxes that can't be")) }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.edges.len()
@@ -125,6 +133,16 @@ impl Points {
         Ok(Self { axes, at: points.iter().map(|&point| checked("points", point, 0.0)).collect::<Result<_>>()? })
     }
 
+    /// The same points, if they can be some: what was read from a file may be anything.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let inside = self.at.iter().flatten().all(|x| x.abs() <= FARTHEST);
+        if (2..=3).contains(&self.axes) && inside {
+            Ok(self)
+        } else {
+            Err(Error::format("points", "points that can't be"))
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.at.len()
@@ -145,8 +163,7 @@ impl Points {
     /// # Errors
     /// When memory runs out.
     pub fn coordinates(&self) -> Result<Tensor> {
-        let values: Vec<f32> =
-            self.at.iter().flat_map(|point| &point[3 - self.axes..]).map(|&x| x as f32).collect();
+        let values: Vec<f32> = self.at.iter().flat_map(|point| &point[3 - self.axes..]).map(|&x| x as f32).collect();
         Tensor::from_slice(&values, &[self.len(), self.axes], Device::Cpu)
     }
 }

@@ -54,7 +54,8 @@ fn samples_without_an_image_make_a_batch() -> Result<()> {
 
 #[test]
 fn samples_that_do_not_fit_are_named() -> Result<()> {
-    let error = |second: Result<Sample>| Batch::collate(&[whole("a").unwrap(), second.unwrap()]).unwrap_err().to_string();
+    let error =
+        |second: Result<Sample>| Batch::collate(&[whole("a").unwrap(), second.unwrap()]).unwrap_err().to_string();
     let found = error(whole("b")?.with("findings", Field::Labels(vec![true])));
     assert!(found.starts_with("case b: batch: another shape of findings than that of case a"), "{found}");
     let found = error(whole("b")?.with("diagnosis", Field::Numbers(vec![1.0])));

@@ -44,7 +44,9 @@ fn boxes(sample: &Sample) -> (Vec<f64>, Vec<i64>) {
 /// The values of a field, whatever its kind.
 fn text(field: &Field) -> String {
     match field {
-        Field::Image(tensor) | Field::Label(tensor) => format!("{:?} {:?}", tensor.shape(), tensor.to_vec_f64().unwrap()),
+        Field::Image(tensor) | Field::Label(tensor) => {
+            format!("{:?} {:?}", tensor.shape(), tensor.to_vec_f64().unwrap())
+        }
         other => format!("{other:?}"),
     }
 }
@@ -192,13 +194,22 @@ fn chosen_images_change_alone() -> Result<()> {
     let before = ball([10, 10, 10], [3, 4, 5])?.with_spacing(&[1.0, 2.0, 3.0])?;
     let noise = RandomNoise { probability: 1.0, deviation: (0.1, 0.2) };
     let after = Compose::new().then(OnImages::new(["ramp"], noise))?.apply(before.clone(), Seed::new(1))?;
-    let changed: Vec<&str> =
-        before.fields().zip(after.fields()).filter(|((_, a), (_, b))| text(a) != text(b)).map(|((name, _), _)| name).collect();
+    let changed: Vec<&str> = before
+        .fields()
+        .zip(after.fields())
+        .filter(|((_, a), (_, b))| text(a) != text(b))
+        .map(|((name, _), _)| name)
+        .collect();
     assert_eq!((changed, after.spacing()), (vec!["ramp"], before.spacing()));
     assert_eq!(before.fields().map(|f| f.0).collect::<Vec<_>>(), after.fields().map(|f| f.0).collect::<Vec<_>>());
 
     let error = Compose::new().then(OnImages::new(["rump"], noise))?.apply(before.clone(), Seed::new(1));
-    assert!(error.unwrap_err().to_string().contains("no image is called \"rump\"; expected one of image, ramp (nearest: ramp)"));
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("no image is called \"rump\"; expected one of image, ramp (nearest: ramp)")
+    );
     assert!(Compose::new().then(OnImages::new(["ramp"], Flip::default())).is_err());
     assert!(Compose::new().then(OnImages::new([""; 0], noise)).is_err());
     // A sample without a grid has nothing that could be moved or changed.

@@ -40,7 +40,9 @@ impl<T: Transform> Transform for OnImages<T> {
         let moves = |kind: &Kind| *kind != Kind::Image && self.transform.effect(*kind) != Effect::Kept;
         if self.names.is_empty() || Kind::ALL.iter().any(moves) {
             return Err(Error::argument("on_images", format!("{} on {} images", self.name(), self.names.len()))
-                .expected("a change of intensities, and at least one name: what moves voxels moves all fields together"));
+                .expected(
+                    "a change of intensities, and at least one name: what moves voxels moves all fields together",
+                ));
         }
         self.transform.check()
     }

@@ -1,0 +1,434 @@
+//! NumPy's files: `.npy`, one array, and `.npz`, several of them in a zip archive, as they are or deflated.
+//!
+//! Elements that [`DType`] lacks become the smallest type that holds them: i8, i16 and u16 are read as I32, u32 as I64, and u64 as
+//! I64 where it fits. Big-endian elements and Fortran's order are read as well; objects, texts, dates, complex numbers and
+//! records are refused.
+//!
+//! ```no_run
+//! use tomograd_io::numpy::{Npz, read_npy};
+//! let weights = read_npy("weights.npy")?;
+//! let mut archive = Npz::open("pneumoniamnist.npz")?;
+//! println!("{:?}", archive.names());
+//! let images = archive.array("train_images")?;
+//! # Ok::<(), tomograd_core::Error>(())
+//! ```
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use flate2::{Crc, read::DeflateDecoder};
+use tomograd_core::{Device, Element, Error, ErrorKind, Result, Tensor, element_count, f16};
+
+const OPERATION: &str = "numpy";
+/// No header of an array is longer: NumPy itself reads 10,000 characters.
+const MOST_HEADER: usize = 1 << 16;
+/// No list of the files of an archive is longer.
+const MOST_DIRECTORY: u64 = 64 << 20;
+/// Deflate makes of a byte at most this many.
+const MOST_INFLATED: u64 = 1032;
+
+/// The kinds of elements that are read, each with its bytes.
+const KINDS: [&str; 12] = ["b1", "u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"];
+
+fn fail(what: impl Into<String>) -> Error {
+    Error::format(OPERATION, what)
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::io(OPERATION, "the file", error)
+}
+
+/// Reads the array of an `.npy` file.
+///
+/// # Errors
+/// When the file can't be read, isn't what its header says, or has elements that no tensor has.
+pub fn read_npy(path: impl AsRef<Path>) -> Result<Tensor> {
+    let path = path.as_ref();
+    let read = || {
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        read_array(&mut BufReader::new(file), length)
+    };
+    read().map_err(|error: Error| error.within(path.display().to_string()))
+}
+
+/// An `.npz` archive, whose arrays are read one by one.
+pub struct Npz {
+    place: String,
+    file: BufReader<File>,
+    length: u64,
+    entries: Vec<Entry>,
+}
+
+/// A file in an archive.
+struct Entry {
+    /// Without `.npy`.
+    name: String,
+    deflated: bool,
+    crc: u32,
+    /// Its bytes in the archive, and as they are.
+    packed: u64,
+    whole: u64,
+    /// Where its local header begins.
+    at: u64,
+}
+
+impl Npz {
+    /// Reads the list of arrays.
+    ///
+    /// # Errors
+    /// When the file can't be read, or isn't a zip archive of one part.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let place = path.as_ref().display().to_string();
+        let open = || {
+            let file = File::open(path.as_ref()).map_err(failed)?;
+            let length = file.metadata().map_err(failed)?.len();
+            let mut file = BufReader::new(file);
+            let entries = directory(&mut file, length)?;
+            Ok((file, length, entries))
+        };
+        let (file, length, entries) = open().map_err(|error: Error| error.within(&place))?;
+        Ok(Self { place, file, length, entries })
+    }
+
+    /// The names of the arrays, in the order of the archive.
+    pub fn names(&self) -> Vec<&str> {
+        self.entries.iter().map(|entry| entry.name.as_str()).collect()
+    }
+
+    /// Reads the array of that name.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged, isn't what its header says, or has elements that no tensor has.
+    pub fn array(&mut self, name: &str) -> Result<Tensor> {
+        let Some(entry) = self.entries.iter().find(|entry| entry.name == name) else {
+            return Err(Error::new(ErrorKind::Name, OPERATION, format!("no array is called {name:?}"))
+                .expected(format!("one of {}", self.names().join(", ")))
+                .within(&self.place));
+        };
+        entry.read(&mut self.file, self.length).map_err(|error| error.within(name).within(&self.place))
+    }
+}
+
+impl Entry {
+    fn read(&self, file: &mut BufReader<File>, length: u64) -> Result<Tensor> {
+        file.seek(SeekFrom::Start(self.at)).map_err(failed)?;
+        let local: [u8; 30] = exact(file)?;
+        if !local.starts_with(b"PK\x03\x04") {
+            return Err(fail("no file begins where the archive says"));
+        }
+        let behind = i64::from(u16_at(&local, 26)).saturating_add(i64::from(u16_at(&local, 28)));
+        file.seek_relative(behind).map_err(failed)?;
+        let begin = file.stream_position().map_err(failed)?;
+        if begin.checked_add(self.packed).is_none_or(|end| end > length) {
+            return Err(fail(format!("{} bytes at {begin} of a file of {length}", self.packed)));
+        }
+        let most = if self.deflated { self.packed.saturating_mul(MOST_INFLATED) } else { self.packed };
+        if self.whole > most || (!self.deflated && self.whole != self.packed) {
+            return Err(fail(format!("{} bytes that hold {}", self.packed, self.whole)));
+        }
+        let packed = file.take(self.packed);
+        let mut checked = Checked {
+            inner: if self.deflated { Box::new(DeflateDecoder::new(packed)) } else { Box::new(packed) },
+            crc: Crc::new(),
+        };
+        let array = read_array(&mut checked, self.whole)?;
+        if checked.crc.sum() != self.crc {
+            return Err(
+                fail(format!("the checksum is {:08x}", checked.crc.sum())).expected(format!("{:08x}", self.crc))
+            );
+        }
+        Ok(array)
+    }
+}
+
+/// A reader that sums up what it read.
+struct Checked<'a> {
+    inner: Box<dyn Read + 'a>,
+    crc: Crc,
+}
+
+impl Read for Checked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.crc.update(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+fn exact<const N: usize>(reader: &mut dyn Read) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// The bytes from `at` on; zeros beyond the end.
+fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes_at(bytes, at))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes_at(bytes, at))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes_at(bytes, at))
+}
+
+/// What a zip archive lists at its end (APPNOTE 6.3, sections 4.3.12 to 4.3.16).
+fn directory(file: &mut BufReader<File>, length: u64) -> Result<Vec<Entry>> {
+    // The record at the end has 22 bytes and a comment of at most 65535.
+    let tail = length.min(22 + 65535);
+    let from = length.saturating_sub(tail);
+    let bytes = part(file, from, tail)?;
+    let end = bytes.windows(22).rposition(|record| record.starts_with(b"PK\x05\x06"));
+    let Some(end) = end else { return Err(fail("no zip archive: it has no list of files at its end")) };
+    let record = bytes.get(end..).unwrap_or_default();
+    let (mut size, mut start) = (u64::from(u32_at(record, 12)), u64::from(u32_at(record, 16)));
+    // Large archives say it again in a record before, to which a locator points.
+    let locator = end.checked_sub(20).and_then(|at| bytes.get(at..)).filter(|at| at.starts_with(b"PK\x06\x07"));
+    if let Some(locator) = locator {
+        let record = part(file, u64_at(locator, 8), 56)?;
+        if !record.starts_with(b"PK\x06\x06") {
+            return Err(fail("no list of files where the archive says"));
+        }
+        (size, start) = (u64_at(&record, 40), u64_at(&record, 48));
+    }
+    if size > MOST_DIRECTORY || start.checked_add(size).is_none_or(|end| end > length) {
+        return Err(fail(format!("a list of files of {size} bytes at {start} of {length}")));
+    }
+    let list = part(file, start, size)?;
+    let mut rest = list.as_slice();
+    let mut entries: Vec<Entry> = Vec::new();
+    while !rest.is_empty() {
+        let lengths = [28, 30, 32].map(|at| usize::from(u16_at(rest, at)));
+        let [name, extra, comment] = lengths;
+        let next = 46usize.saturating_add(name).saturating_add(extra).saturating_add(comment);
+        let Some((entry, after)) = rest.split_at_checked(next).filter(|_| rest.starts_with(b"PK\x01\x02")) else {
+            return Err(fail("the list of files is damaged"));
+        };
+        rest = after;
+        let text = entry.get(46..).and_then(|rest| rest.get(..name)).unwrap_or_default();
+        let name = String::from_utf8_lossy(text).into_owned();
+        let extra = entry.get(46..).and_then(|rest| rest.get(text.len()..)).and_then(|rest| rest.get(..extra));
+        let mut wide = wide_sizes(extra.unwrap_or_default());
+        // A size of all ones stands among the extra fields, in this order.
+        let mut size = |at: usize| match u32_at(entry, at) {
+            u32::MAX => wide.next().unwrap_or(u64::MAX),
+            size => u64::from(size),
+        };
+        let (whole, packed, at) = (size(24), size(20), size(42));
+        let deflated = match (u16_at(entry, 8) & 1, u16_at(entry, 10)) {
+            (0, 0) => false,
+            (0, 8) => true,
+            (0, method) => {
+                return Err(fail(format!("{name} is packed by method {method}")).expected("stored or deflated"));
+            }
+            _ => return Err(fail(format!("{name} is encrypted"))),
+        };
+        let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
+        if entries.iter().any(|entry| entry.name == name) {
+            return Err(fail(format!("two arrays are called {name:?}")));
+        }
+        entries.push(Entry { name, deflated, crc: u32_at(entry, 16), packed, whole, at });
+    }
+    Ok(entries)
+}
+
+/// The sizes of the extra field 1, of 64 bits each.
+fn wide_sizes(mut extra: &[u8]) -> impl Iterator<Item = u64> {
+    let mut sizes: &[u8] = &[];
+    while let Some((head, rest)) = extra.split_first_chunk::<4>() {
+        let (id, length) = (u16_at(head, 0), usize::from(u16_at(head, 2)));
+        let Some((field, after)) = rest.split_at_checked(length) else { break };
+        if id == 1 {
+            sizes = field;
+        }
+        extra = after;
+    }
+    sizes.chunks_exact(8).map(|size| u64_at(size, 0))
+}
+
+/// `count` bytes from `start` on, of which there are as many.
+fn part(file: &mut BufReader<File>, start: u64, count: u64) -> Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(count).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 == count {
+        Ok(bytes)
+    } else {
+        Err(fail(format!("the file ends before {count} bytes at {start}")))
+    }
+}
+
+/// An array with its header, `length` bytes together (NumPy's NEP 1).
+fn read_array(reader: &mut dyn Read, length: u64) -> Result<Tensor> {
+    let start: [u8; 8] = exact(reader)?;
+    let [magic @ .., major, _] = start;
+    if magic != *b"\x93NUMPY" {
+        return Err(fail("no NumPy array").expected("a file that begins with \\x93NUMPY"));
+    }
+    let (header, before) = match major {
+        1 => (usize::from(u16::from_le_bytes(exact(reader)?)), 10),
+        2 | 3 => (usize::try_from(u32::from_le_bytes(exact(reader)?)).unwrap_or(usize::MAX), 12),
+        _ => return Err(fail(format!("version {major} of the format")).expected("1, 2 or 3")),
+    };
+    if header > MOST_HEADER {
+        return Err(fail(format!("a header of {header} bytes")).expected(format!("at most {MOST_HEADER}")));
+    }
+    let mut text = vec![0; header];
+    reader.read_exact(&mut text).map_err(failed)?;
+    let text = String::from_utf8(text).map_err(|_| fail("a header that isn't text"))?;
+    let Header { descr, fortran, mut shape } = Header::parse(&text)?;
+    if fortran {
+        shape.reverse();
+    }
+    let count = element_count(OPERATION, &shape)?;
+    let (order, kind) = descr.split_at_checked(1).unwrap_or_default();
+    let big = match order {
+        "<" | "|" => false,
+        ">" => true,
+        _ => return Err(unknown(&descr)),
+    };
+    let known = KINDS.contains(&kind).then(|| kind.get(1..).and_then(|size| size.parse::<u64>().ok()));
+    let size = known.flatten().ok_or_else(|| unknown(&descr))?;
+    let expected = (count as u64)
+        .checked_mul(size)
+        .and_then(|bytes| bytes.checked_add(before))
+        .and_then(|n| n.checked_add(header as u64));
+    if expected != Some(length) {
+        return Err(fail(format!("{length} bytes for {count} elements of {descr}"))
+            .expected(expected.map_or("fewer elements".to_owned(), |bytes| format!("{bytes} with the header"))));
+    }
+    let array = match kind {
+        "b1" => decode::<bool, 1>(reader, &shape, big, |[x]| (x <= 1).then_some(x == 1)),
+        "u1" => decode::<u8, 1>(reader, &shape, big, |[x]| Some(x)),
+        "i1" => decode::<i32, 1>(reader, &shape, big, |x| Some(i8::from_le_bytes(x).into())),
+        "i2" => decode::<i32, 2>(reader, &shape, big, |x| Some(i16::from_le_bytes(x).into())),
+        "u2" => decode::<i32, 2>(reader, &shape, big, |x| Some(u16::from_le_bytes(x).into())),
+        "i4" => decode::<i32, 4>(reader, &shape, big, |x| Some(i32::from_le_bytes(x))),
+        "u4" => decode::<i64, 4>(reader, &shape, big, |x| Some(u32::from_le_bytes(x).into())),
+        "i8" => decode::<i64, 8>(reader, &shape, big, |x| Some(i64::from_le_bytes(x))),
+        "u8" => decode::<i64, 8>(reader, &shape, big, |x| i64::try_from(u64::from_le_bytes(x)).ok()),
+        "f2" => decode::<f16, 2>(reader, &shape, big, |x| Some(f16::from_le_bytes(x))),
+        "f4" => decode::<f32, 4>(reader, &shape, big, |x| Some(f32::from_le_bytes(x))),
+        "f8" => decode::<f64, 8>(reader, &shape, big, |x| Some(f64::from_le_bytes(x))),
+        _ => Err(unknown(&descr)),
+    }?;
+    // The decoder of an archive must come to its end for its checksum.
+    if reader.read(&mut [0]).map_err(failed)? != 0 {
+        return Err(fail("bytes behind the array"));
+    }
+    if fortran {
+        let axes: Vec<usize> = (0..shape.len()).rev().collect();
+        return array.permute(&axes)?.contiguous();
+    }
+    Ok(array)
+}
+
+fn unknown(descr: &str) -> Error {
+    fail(format!("elements of type {descr:?}")).expected("b1, i1 to i8, u1 to u8, f2, f4 or f8")
+}
+
+fn decode<T: Element, const N: usize>(
+    reader: &mut dyn Read,
+    shape: &[usize],
+    big: bool,
+    value: fn([u8; N]) -> Option<T>,
+) -> Result<Tensor> {
+    let mut array = Tensor::zeros(shape, T::DTYPE, Device::Cpu)?;
+    let mut buffer = [0u8; 1 << 13];
+    for part in array.as_mut_slice::<T>()?.chunks_mut(buffer.len() / N) {
+        let Some(bytes) = part.len().checked_mul(N).and_then(|count| buffer.get_mut(..count)) else { continue };
+        reader.read_exact(bytes).map_err(failed)?;
+        for (element, bytes) in part.iter_mut().zip(bytes.chunks_exact(N)) {
+            let mut bytes: [u8; N] = bytes_at(bytes, 0);
+            if big {
+                bytes.reverse();
+            }
+            *element = value(bytes)
+                .ok_or_else(|| fail("an element that no tensor holds").expected("0 or 1, or below 2^63"))?;
+        }
+    }
+    Ok(array)
+}
+
+/// The header of an array: a literal of a Python dictionary.
+#[derive(Debug, PartialEq)]
+struct Header {
+    descr: String,
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+impl Header {
+    fn parse(text: &str) -> Result<Self> {
+        Self::literal(&mut Rest(text.trim())).ok_or_else(|| {
+            fail(format!("the header {:?}", text.trim().chars().take(200).collect::<String>()))
+                .expected("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}")
+        })
+    }
+
+    fn literal(rest: &mut Rest) -> Option<Self> {
+        let (mut descr, mut fortran, mut shape) = (None, None, None);
+        rest.token("{").then_some(())?;
+        while !rest.token("}") {
+            let key = rest.quoted()?;
+            rest.token(":").then_some(())?;
+            match key {
+                "descr" if descr.is_none() => descr = Some(rest.quoted()?.to_owned()),
+                "fortran_order" if fortran.is_none() => {
+                    fortran = Some(rest.token("True") || !rest.token("False").then_some(true)?);
+                }
+                "shape" if shape.is_none() => shape = Some(rest.tuple()?),
+                _ => return None,
+            }
+            if !rest.token(",") {
+                rest.token("}").then_some(())?;
+                break;
+            }
+        }
+        rest.0.trim().is_empty().then_some(Self { descr: descr?, fortran: fortran?, shape: shape? })
+    }
+}
+
+/// What of a literal is still to be read.
+struct Rest<'a>(&'a str);
+
+impl<'a> Rest<'a> {
+    /// Whether this comes next; then it is passed.
+    fn token(&mut self, token: &str) -> bool {
+        let after = self.0.trim_start().strip_prefix(token);
+        self.0 = after.unwrap_or(self.0);
+        after.is_some()
+    }
+
+    fn quoted(&mut self) -> Option<&'a str> {
+        let quote = if self.token("'") { '\'' } else { self.token("\"").then_some('"')? };
+        let (text, after) = self.0.split_once(quote)?;
+        self.0 = after;
+        Some(text)
+    }
+
+    /// `(2, 3)`, `(2,)` or `()`.
+    fn tuple(&mut self) -> Option<Vec<usize>> {
+        self.token("(").then_some(())?;
+        let (text, after) = self.0.split_once(')')?;
+        self.0 = after;
+        let text = text.trim();
+        let text = text.strip_suffix(',').unwrap_or(text);
+        if text.is_empty() {
+            return Some(Vec::new());
+        }
+        // Python 2 wrote long numbers as 3L.
+        text.split(',').map(|size| size.trim().trim_end_matches('L').parse().ok()).collect()
+    }
+}
