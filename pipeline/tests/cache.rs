@@ -116,7 +116,7 @@ fn what_has_changed_is_not_served() -> Result<()> {
     let names = ["background", "organ"];
     let plain =
         Preparation::new([2, 3, 4], names)?.channels([Channel::new("t1", "MR").intensity(Intensity::default())])?;
-    let scored = || Ok(Compose::new().then(ZScore::default())?);
+    let scored = || Compose::new().then(ZScore::default());
     let settings: [Dataset; 6] = [
         open()?.preparation(&plain)?,
         open()?.preparation(&plain.clone().orientation("LPS")?)?,

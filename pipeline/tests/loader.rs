@@ -223,7 +223,7 @@ impl Cases for Counted {
 
     fn sample(&self, index: usize) -> Result<Sample> {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        sleep(Duration::from_millis(if index % 3 == 0 { 4 } else { 0 }));
+        sleep(Duration::from_millis(if index.is_multiple_of(3) { 4 } else { 0 }));
         self.cases.sample(index)
     }
 

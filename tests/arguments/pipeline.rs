@@ -9,8 +9,8 @@ use tomograd::{
         geometry::{self, Affine},
     },
     pipeline::{
-        Batch, Boxes, Cases, ClassMetrics, ContactSheet, Dataset, Field, Loader, Points, Preparation, Report, Sample,
-        SlidingWindow, evaluate, evaluate_volumes,
+        Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, Loader, Points, Preparation,
+        Report, Sample, SlidingWindow, evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress,
         transforms::{
@@ -125,11 +125,6 @@ fn metrics(dice: f64) -> ClassMetrics {
 }
 
 cases! {
-    "pipeline::Batch::collate": (sizes: Vec<usize> = vec![5, 5]) => {
-        let samples = sizes.iter().map(|&size| Sample::new("a", &image(&[1, 2, size])?, Some(&label(&[2, size])?)));
-        let samples = samples.collect::<Result<Vec<Sample>>>()?;
-        Ok::<_, Error>(Batch::collate(&samples)?.image()?.shape() == [sizes.len(), 1, 2, sizes[0]])
-    };
     "pipeline::Cases::sample": (index: usize = 1) => {
         let cases = cases_of(2)?;
         Ok::<_, Error>(cases.sample(index)?.image()?.shape() == [1, 5, 6] && index < 2)
@@ -152,18 +147,38 @@ cases! {
         sheet.add(&sample()?, &label(&[5, 6])?)?;
         Ok::<_, Error>(sheet.pixels()?.count() > 0)
     };
-    "pipeline::ContactSheet::add": (spacing: Vec<f64> = vec![1.0, 1.0], value: f32 = 1.0) => {
-        let mut sheet = made::<ContactSheet>(ContactSheet::new(2, 2))?;
-        let image = Tensor::from_slice(&[value, 1.0, 2.0, 3.0], &[1, 2, 2], Device::Cpu)?;
-        let sample = Sample::new("a", &image, None)?.with_spacing(&spacing)?;
-        sheet.add(&sample, &label(&[2, 2])?)?;
-        Ok::<_, Error>(sheet.pixels()?.count() > 0)
-    };
     "pipeline::Dataset::open": (classes: usize = 2) => {
         let folder = Folder::new()?;
         let dataset = Dataset::open(&folder.0, classes)?;
         // Labels are 0 and 1, stored in a byte each: with other numbers of classes it must say so.
         Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Dataset::open_channels": (classes: usize = 2) => {
+        let folder = Folder::new()?;
+        std::fs::rename(folder.0.join("images/a.nii"), folder.0.join("images/a_0000.nii"))
+            .map_err(|error| Error::io("test", "rename", error))?;
+        let dataset = Dataset::open_channels(&folder.0, &[], classes)?;
+        Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Columns::label": (classes: usize = 2) => {
+        let folder = Folder::new()?;
+        let table = folder.0.join("cases.csv");
+        std::fs::write(&table, "mask\nlabels/a.nii").map_err(|error| Error::io("test", "write", error))?;
+        let dataset = Dataset::csv(&table, &Columns::new().label("mask", classes))?;
+        Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Cache::memory": (bytes: u64 = 1000) => {
+        let folder = Folder::new()?;
+        let dataset = Dataset::open(&folder.0, 2)?.cache(made::<Cache>(Cache::memory(bytes))?)?;
+        dataset.sample(0)?;
+        Ok::<_, Error>(dataset.cache_statistics().bytes <= bytes)
+    };
+    "pipeline::Cache::disk": (bytes: u64 = 1000) => {
+        let folder = Folder::new()?;
+        let cache = made::<Cache>(Cache::disk(folder.0.join("cache"), bytes))?;
+        let dataset = Dataset::open(&folder.0, 2)?.cache(cache)?;
+        dataset.sample(0)?;
+        Ok::<_, Error>(dataset.cache_statistics().bytes <= bytes)
     };
     "pipeline::Dataset::alignment_tolerance": (voxels: f64 = 0.5) => {
         let folder = Folder::new()?;
@@ -279,6 +294,12 @@ cases! {
         let batch = Batch::collate(&[Flip::new([1.0, 1.0]).apply(sample, &mut Seed::new(1).random())?])?;
         finite(&batch.points("points")?[0])
     };
+    "pipeline::Sample::with_spacing": (shape: Vec<usize> = vec![1, 5, 6], spacing: Vec<f64> = vec![1.0, 2.0]) => {
+        let affine = RandomAffine { probability: 1.0, ..RandomAffine::default() };
+        let compose = made::<Compose>(Compose::new().then(affine)?.then(Flip::default()))?;
+        let sample = Sample::new("a", &image(&shape)?, None)?.with_spacing(&spacing)?;
+        finite(compose.apply(sample, Seed::new(1))?.image()?)
+    };
     "pipeline::Sample::with_spacing": (spacing: Vec<f64> = vec![1.0, 2.0]) => {
         Ok::<_, Error>(
             sample()?.with_spacing(&spacing)?.spacing() == spacing && spacing.iter().all(|x| *x > 0.0 && x.is_finite()),
@@ -322,14 +343,6 @@ cases! {
         bar.inc(1);
         bar.length() == Some(length)
     };
-    "pipeline::transforms::Compose::apply": (
-        shape: Vec<usize> = vec![1, 5, 6],
-        spacing: Vec<f64> = vec![1.0, 2.0],
-    ) => {
-        let compose = made::<Compose>(Compose::new().then(Flip::default()))?;
-        let sample = Sample::new("a", &image(&shape)?, None)?.with_spacing(&spacing)?;
-        finite(compose.apply(sample, Seed::new(1))?.image()?)
-    };
     "pipeline::transforms::CropOrPad::centred": (size: Vec<usize> = vec![3, 9]) => {
         crops(made::<CropOrPad>(CropOrPad::centred(size.clone()))?, &size)
     };
@@ -369,9 +382,5 @@ cases! {
         Ok::<_, Error>(
             transforms(&RandomNoise { probability, deviation })? || deviation.0.abs().max(deviation.1.abs()) > 1e30,
         )
-    };
-    "pipeline::transforms::Transform::apply": (shape: Vec<usize> = vec![1, 5, 6]) => {
-        let sample = Sample::new("a", &image(&shape)?, None)?;
-        finite(Flip::default().apply(sample, &mut Seed::new(1).random())?.image()?)
     };
 }

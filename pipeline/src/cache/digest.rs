@@ -36,7 +36,7 @@ impl Sha256 {
             self.block[filled..filled + take].copy_from_slice(&bytes[..take]);
             self.length += take as u64;
             bytes = &bytes[take..];
-            if self.length % 64 == 0 {
+            if self.length.is_multiple_of(64) {
                 self.compress();
             }
         }
