@@ -9,6 +9,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
 use tomograd_core::{DType, Device, Error, Result, Tensor, element_count};
+use tomograd_io::geometry::Affine;
 
 use super::failed;
 use crate::{Boxes, Field, Points, Sample};
@@ -23,6 +24,7 @@ const PART: usize = 1 << 16;
 struct Header {
     name: String,
     spacing: Vec<f64>,
+    affine: Option<Affine>,
     fields: Vec<(String, Kept)>,
 }
 
@@ -63,7 +65,8 @@ impl Kept {
 
 fn header(sample: &Sample) -> Result<Vec<u8>> {
     let fields = sample.fields().map(|(name, field)| (name.to_owned(), Kept::of(field))).collect();
-    let header = Header { name: sample.name.clone(), spacing: sample.spacing().to_vec(), fields };
+    let (name, spacing) = (sample.name.clone(), sample.spacing().to_vec());
+    let header = Header { name, spacing, affine: sample.affine().copied(), fields };
     serde_json::to_vec(&header).map_err(|error| Error::argument("cache", "a case without JSON").source(error))
 }
 
@@ -153,6 +156,12 @@ pub(super) fn read(reader: &mut dyn Read, length: u64) -> Result<Sample> {
     if u32::from_le_bytes(sum) != crc.sum() {
         return Err(damaged("another checksum"));
     }
-    let sample = Sample::empty(header.name).with_fields(fields)?;
-    if header.spacing.is_empty() { Ok(sample) } else { sample.with_spacing(&header.spacing) }
+    let mut sample = Sample::empty(header.name).with_fields(fields)?;
+    if !header.spacing.is_empty() {
+        sample = sample.with_spacing(&header.spacing)?;
+    }
+    match header.affine {
+        Some(affine) => sample.with_affine(&affine),
+        None => Ok(sample),
+    }
 }

@@ -1,5 +1,7 @@
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
 
+use tomograd_io::geometry::from_spacing;
+
 use super::*;
 use crate::{Boxes, Field, Points};
 
@@ -8,6 +10,7 @@ fn sample(name: &str) -> Result<Sample> {
     let label = Tensor::uniform(&[3, 4, 5], 0.0, 9.0, Seed::new(2), DType::U8, Device::Cpu)?;
     Sample::new(name, &image, Some(&label))?
         .with_spacing(&[0.1 + 0.2, 1.0 / 3.0, 2.0])?
+        .with_affine(&from_spacing([2.0, 1.0 / 3.0, 0.1 + 0.2])?)?
         .with("class", Field::Class(-7))?
         .with("labels", Field::Labels(vec![true, false]))?
         .with("numbers", Field::Numbers(vec![0.1, -1e300]))?
@@ -23,7 +26,7 @@ fn text(sample: &Sample) -> String {
         other => format!("{other:?}"),
     };
     let fields: Vec<String> = sample.fields().map(|(name, value)| format!("{name}: {}", field(value))).collect();
-    format!("{} {:?} {}", sample.name, sample.spacing(), fields.join("\n"))
+    format!("{} {:?} {:?} {}", sample.name, sample.spacing(), sample.affine(), fields.join("\n"))
 }
 
 #[test]

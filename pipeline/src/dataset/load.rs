@@ -42,7 +42,7 @@ impl Dataset {
         let is_image = |source: &Source| matches!(source, Source::Image(_) | Source::Row(..));
         let first = case.fields.iter().position(|(_, source)| is_image(source));
         let mut grid = first.map(|first| self.image(case, first)).transpose()?;
-        let mut spacing = None;
+        let mut place_of_grid = None;
         let mut fields: Vec<Option<Field>> = vec![None; case.fields.len()];
         // The first image comes last, since its preparation takes its place in memory.
         let order = (0..case.fields.len()).filter(|place| Some(*place) != first).chain(first);
@@ -74,7 +74,7 @@ impl Dataset {
                     // Here already, so that the error names the file.
                     let image = Sample::empty(&case.name).with(name, Field::Image(scan.values)).map_err(within)?;
                     let image = image.with_spacing(&scan.spacing).map_err(within)?;
-                    spacing = Some(scan.spacing);
+                    place_of_grid = Some((scan.spacing, scan.affine));
                     image.get(name)?.clone()
                 }
             });
@@ -82,8 +82,9 @@ impl Dataset {
         let names = case.fields.iter().map(|(name, _)| name.clone());
         let fields = names.zip(fields).filter_map(|(name, field)| Some((name, field?)));
         let mut sample = Sample::empty(&case.name).with_fields(fields)?;
-        if let Some(spacing) = spacing {
+        if let Some((spacing, affine)) = place_of_grid {
             sample = sample.with_spacing(&spacing)?;
+            sample = affine.iter().try_fold(sample, |sample, affine| sample.with_affine(affine))?;
         }
         self.prepare.apply(sample, nth_use(Seed::new(0).named(&case.name), case.before))
     }

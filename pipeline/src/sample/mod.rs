@@ -7,6 +7,7 @@ mod tests;
 mod values;
 
 use tomograd_core::{Error, Result, Tensor};
+use tomograd_io::geometry::{self, Affine};
 
 pub(crate) use self::values::{MOST_CLASSES, check_classes, check_finite, class_numbers, numbers_of, voxel};
 pub use self::{
@@ -38,6 +39,7 @@ pub struct Sample {
     /// The name of the case: the file name without its ending.
     pub name: String,
     spacing: Vec<f64>,
+    affine: Option<Affine>,
     fields: Vec<(String, Field)>,
 }
 
@@ -57,7 +59,7 @@ impl Sample {
 
     /// A case of which nothing is known yet.
     pub fn empty(name: impl Into<String>) -> Self {
-        Self { name: name.into(), spacing: Vec::new(), fields: Vec::new() }
+        Self { name: name.into(), spacing: Vec::new(), affine: None, fields: Vec::new() }
     }
 
     /// The same case with one more field, or with another value of the field of that name.
@@ -82,7 +84,8 @@ impl Sample {
         }
     }
 
-    /// The same case with other fields in place of all that it has; the spacing stays if the number of axes does.
+    /// The same case with other fields in place of all that it has; the spacing stays if the number of axes does, and the affine
+    /// stays: what moves voxels says so by [`Sample::with_affine`].
     ///
     /// # Errors
     /// As [`Sample::with`].
@@ -91,7 +94,7 @@ impl Sample {
         fields.into_iter().try_fold(self, |sample, (name, field)| sample.with(name, field))
     }
 
-    /// Takes all fields out; name and spacing stay, for [`Sample::with_fields`].
+    /// Takes all fields out; name, spacing and affine stay, for [`Sample::with_fields`].
     pub fn take_fields(&mut self) -> Vec<(String, Field)> {
         std::mem::take(&mut self.fields)
     }
@@ -110,6 +113,21 @@ impl Sample {
     /// Millimetres between voxels along the spatial axes, in the order of the shape; none without a grid.
     pub fn spacing(&self) -> &[f64] {
         &self.spacing
+    }
+
+    /// The same case with a place in the world: from voxel indices (i, j, k), i along the last axis, to millimetres. Spatial
+    /// transforms keep it true of their results, so that a voxel stays where it was in the world; the spacing stays as it is.
+    ///
+    /// # Errors
+    /// When it can't be inverted.
+    pub fn with_affine(self, affine: &Affine) -> Result<Self> {
+        geometry::inverse(affine).map_err(|error| error.within(&self.name))?;
+        Ok(Self { affine: Some(*affine), ..self })
+    }
+
+    /// From voxel indices (i, j, k), i along the last axis, to the world in millimetres; `None` if nobody said.
+    pub fn affine(&self) -> Option<&Affine> {
+        self.affine.as_ref()
     }
 
     /// The names and values of the fields, in their order.
@@ -190,6 +208,11 @@ impl Sample {
             Some((sizes, axes)) if !sizes.contains(&0) => Ok((sizes, axes)),
             _ => Err(Error::argument(operation, "a sample without a grid").expected("an image or a label")),
         }
+    }
+
+    /// Notes that voxels were moved: that each of the result comes from where `map` says, in voxel indices (i, j, k).
+    pub(crate) fn note_move(&mut self, map: &Affine) {
+        self.affine = self.affine.map(|affine| geometry::compose(&affine, map));
     }
 
     /// The fields, to be changed by a transform that keeps them on one grid.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
+use tomograd_io::geometry;
 
 use super::*;
 use crate::{Boxes, Field, Points};
@@ -129,7 +130,15 @@ proptest! {
             translation: (-2.0, 2.0),
         };
         let all = Compose::new().then(affine).unwrap().then(Flip::default()).unwrap();
-        let sample = ball(shape, centre).unwrap().with_spacing(&spacing).unwrap();
+        let place = geometry::from_spacing([spacing[2], spacing[1], spacing[0]]).unwrap();
+        let sample = ball(shape, centre).unwrap().with_spacing(&spacing).unwrap().with_affine(&place).unwrap();
+        let after = all.clone().then(CropOrPad::random([7, 8, 9])).unwrap().apply(sample.clone(), Seed::new(seed)).unwrap();
+        // In the world the point is where it was.
+        let world = |sample: &Sample| {
+            let at = point(sample);
+            geometry::apply(sample.affine().unwrap(), [at[2], at[1], at[0]])
+        };
+        prop_assert!(world(&sample).iter().zip(world(&after)).all(|(a, b)| (a - b).abs() < 1e-4));
         holds_together(&all.apply(sample, Seed::new(seed)).unwrap(), f64::INFINITY)?;
     }
 }

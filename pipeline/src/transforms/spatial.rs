@@ -1,6 +1,7 @@
 //! The map that a spatial transform applies to all fields of a sample.
 
 use tomograd_core::{Error, Result};
+use tomograd_io::geometry::Affine;
 
 use crate::{Field, Sample};
 
@@ -44,9 +45,22 @@ impl Map {
         Ok(Self { offset: inverse.apply(self.offset).map(|x| 0.0 - x), ..inverse })
     }
 
+    /// The same map of voxel indices (i, j, k), which run against the axes of the shape.
+    fn affine(&self) -> Affine {
+        std::array::from_fn(|row| {
+            std::array::from_fn(|column| match (row, column) {
+                (3, 3) => 1.0,
+                (3, _) => 0.0,
+                (_, 3) => self.offset[2 - row],
+                _ => self.matrix[2 - row][2 - column],
+            })
+        })
+    }
+
     /// Moves boxes and points to where their voxels go, in a result of `size` voxels. A box becomes the bounding box of its
-    /// moved corners, clipped to the grid; one of which nothing is left is dropped with its class. Points all stay.
+    /// moved corners, clipped to the grid; one of which nothing is left is dropped with its class. Points all stay. The affine of the sample follows.
     pub(super) fn move_shapes(&self, sample: &mut Sample, size: [usize; 3]) -> Result<()> {
+        sample.note_move(&self.affine());
         let mut there = None;
         for (_, field) in sample.fields_mut() {
             if !matches!(field, Field::Boxes(_) | Field::Points(_)) {
