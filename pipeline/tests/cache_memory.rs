@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use common::Folder;
 use tomograd_core::{DType, Device, Result, Seed, Tensor, pool};
+use tomograd_io::{Volume, geometry};
 use tomograd_pipeline::{
-    Cache, Dataset, Loader,
+    Cache, Cases, Dataset, Loader, Preparation,
     transforms::{Compose, CropOrPad, RandomAffine},
 };
 
@@ -71,6 +72,36 @@ fn memory_stays_within_the_budget_and_a_case_for_each_worker() -> Result<()> {
         assert_eq!((dataset.cache_statistics().hits, dataset.cache_statistics().misses), (64, 64));
         assert!(dataset.cache_statistics().bytes >= 64 * CASE as u64);
         std::fs::remove_dir_all(place).unwrap();
+    }
+    files_take_twice_a_case_and_the_cache_once()
+}
+
+/// What a case of NIfTI files takes that is turned and resampled, and then from the cache, whose files need no room beside it.
+fn files_take_twice_a_case_and_the_cache_once() -> Result<()> {
+    let folder = Folder::new("cache-files");
+    for (part, dtype) in [("images", DType::I32), ("labels", DType::U8)] {
+        std::fs::create_dir(folder.0.join(part)).unwrap();
+        let voxels = Tensor::zeros(&[96, 128, 128], dtype, Device::Cpu)?;
+        let volume = Volume::new(voxels, geometry::from_spacing([0.8, 0.8, 1.0])?)?;
+        volume.write(folder.0.join(part).join("a.nii"))?;
+    }
+    let turned = Preparation::new([16; 3], ["background", "organ"])?.orientation("LPS")?;
+    let resampled = turned.clone().spacing([0.8, 0.8, 0.9])?;
+    for preparation in [None, Some(turned), Some(resampled)] {
+        let mut dataset = Dataset::open(&folder, 2)?;
+        if let Some(preparation) = &preparation {
+            dataset = dataset.preparation(preparation)?;
+        }
+        let dataset = dataset.cache(Cache::disk(folder.0.join("cache"), 1 << 30))?;
+        for most in [2.0, 1.1] {
+            pool::trim(Device::Cpu)?;
+            pool::reset_peak(Device::Cpu)?;
+            let before = pool::statistics(Device::Cpu)?.live;
+            let case = dataset.sample(0)?.bytes() as f64;
+            let peak = (pool::statistics(Device::Cpu)?.peak - before) as f64;
+            assert!(peak <= most * case, "{peak} of a case of {case}, {preparation:?}");
+        }
+        assert_eq!(dataset.cache_statistics().hits, 1);
     }
     Ok(())
 }

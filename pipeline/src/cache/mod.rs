@@ -5,9 +5,9 @@
 //! million of them: 315 MB as f32 and 79 MB for its label, 393 MB together. A thousand are 393 GB, which lie on disk
 //! (`Cache::disk(folder, 400 << 30)`) while 4 workers hold 4 · (393 + 393) MB = 3.1 GB, or 1.6 GB if the first transform is
 //! [`CropOrPad`](crate::transforms::CropOrPad), which makes patches of the volumes; batches of patches are small beside that. That
-//! is half of 8 GiB. In the first epoch each worker reads a file and resamples it, for which it needs about three times a case;
-//! with 2 workers that is 2.4 GB. Whatever memory is free is used by the operating system to keep files of the cache that were
-//! read, without a copy of this cache's own.
+//! is half of 8 GiB. In the first epoch each worker reads a file, turns and resamples it, for which it needs up to twice a case
+//! (`tests/cache_memory.rs` holds it to that): 3.1 GB again. Whatever memory is free is used by the operating system to keep files
+//! of the cache that were read, without a copy of this cache's own.
 
 mod digest;
 mod disk;
