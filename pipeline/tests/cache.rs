@@ -43,7 +43,7 @@ fn bytes(folder: &Path) -> u64 {
     let books = File::open(folder.join(".books")).unwrap();
     books.lock().unwrap();
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let files = entries.filter(|entry| entry.file_name() != ".books");
+    let files = entries.filter(|entry| ![".books", ".digests"].map(Into::into).contains(&entry.file_name()));
     files.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
 }
 

@@ -1,6 +1,6 @@
 //! NumPy's files: `.npy`, one array, and `.npz`, several of them in a zip archive, as they are or deflated.
 //!
-//! Elements that [`DType`] lacks become the smallest type that holds them: i8, i16 and u16 are read as I32, u32 as I64, and u64 as
+//! Elements that [`DType`](tomograd_core::DType) lacks become the smallest type that holds them: i8, i16 and u16 are read as I32, u32 as I64, and u64 as
 //! I64 where it fits. Big-endian elements and Fortran's order are read as well; objects, texts, dates, complex numbers and
 //! records are refused.
 //!

@@ -1,7 +1,6 @@
 //! Cases kept on disk.
 
 use std::{
-    collections::HashMap,
     fmt::Display,
     fs::{self, File, OpenOptions},
     io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
@@ -15,6 +14,7 @@ use tomograd_io::write_atomically;
 
 use super::{
     Statistics,
+    content::Contents,
     digest::{Sha256, hexadecimal},
     failed, format,
 };
@@ -64,29 +64,7 @@ pub(crate) struct Disk {
     budget: u64,
     version: Option<String>,
     statistics: Mutex<Statistics>,
-    /// The digests of files, which hold as long as their marks do.
-    digests: Mutex<HashMap<PathBuf, (Mark, [u8; 32])>>,
-}
-
-/// What changes whenever a file does: its length, when it was changed, and on Unix which file it is and when that was noted.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    length: u64,
-    modified: Option<SystemTime>,
-    number: [i64; 3],
-}
-
-impl Mark {
-    fn of(about: &fs::Metadata) -> Self {
-        #[cfg(unix)]
-        let number = {
-            use std::os::unix::fs::MetadataExt;
-            [about.ino() as i64, about.ctime(), about.ctime_nsec()]
-        };
-        #[cfg(not(unix))]
-        let number = [0; 3];
-        Self { length: about.len(), modified: about.modified().ok(), number }
-    }
+    contents: Contents,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,7 +76,8 @@ impl Disk {
     /// Makes the folder, and removes what is beyond the budget.
     pub(super) fn open(folder: PathBuf, budget: u64, version: Option<String>) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(failed(folder.display()))?;
-        let disk = Self { folder, budget, version, statistics: Mutex::default(), digests: Mutex::default() };
+        let contents = Contents::open(&folder);
+        let disk = Self { folder, budget, version, statistics: Mutex::default(), contents };
         let mut books = disk.lock()?;
         let bytes = disk.make_room(budget)?;
         disk.note(&mut books, bytes)?;
@@ -144,30 +123,10 @@ impl Disk {
                     feed(what.as_bytes());
                     feed(text.as_bytes());
                 }
-                Part::File(path) => feed(&self.content(path)?),
+                Part::File(path) => feed(self.contents.digest(path)?.as_bytes()),
             }
         }
         Ok(hexadecimal(&digest.finish()))
-    }
-
-    /// The digest of a file's bytes, which are read once as long as the file stays as it is.
-    fn content(&self, path: &Path) -> Result<[u8; 32]> {
-        let fail = || failed(path.display());
-        let mark = Mark::of(&fs::metadata(path).map_err(fail())?);
-        if let Some((_, digest)) = locked(&self.digests).get(path).filter(|(known, _)| *known == mark) {
-            return Ok(*digest);
-        }
-        let mut file = File::open(path).map_err(fail())?;
-        let (mut sha, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            match file.read(&mut buffer).map_err(fail())? {
-                0 => break,
-                count => sha.update(&buffer[..count]),
-            }
-        }
-        let digest = sha.finish();
-        locked(&self.digests).insert(path.to_owned(), (mark, digest));
-        Ok(digest)
     }
 
     /// Locks the folder for other threads and processes, as long as the file lives.

@@ -9,6 +9,7 @@
 //! (`tests/cache_memory.rs` holds it to that): 3.1 GB again. Whatever memory is free is used by the operating system to keep files
 //! of the cache that were read, without a copy of this cache's own.
 
+mod content;
 mod digest;
 mod disk;
 mod format;
@@ -34,6 +35,7 @@ use crate::Sample;
 /// a case, with the values as they lie in memory, so that reading one takes no decompression. A file's name is the SHA-256 of
 /// all that the case follows from: the contents of its files, the preparation, the transforms of
 /// [`Dataset::prepare`](crate::Dataset::prepare) and the version of this library; what changes any of these isn't served. A
+/// source file is read for its digest once, and again when its length, its times or its place on the disk are others. A
 /// file is written under another name and renamed, so that a process that ends while it writes leaves none that is half
 /// written; several processes may use one folder at once, and keep its budget together; one that is damaged is made again.
 ///
