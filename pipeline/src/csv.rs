@@ -1,5 +1,7 @@
 //! Comma-separated values (RFC 4180), read strictly.
 
+use std::collections::HashSet;
+
 use tomograd_core::{Error, Result};
 
 /// The rows of a text: fields apart by commas, rows by line feeds, with a carriage return before or without. A field within
@@ -50,8 +52,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Vec<String>>> {
                 .expected(format!("{expected}, as the first row has"))
                 .within(format!("row {}", rows.len() + 1)));
         }
+        let mut names = HashSet::new();
         if rows.is_empty()
-            && let Some(at) = (0..row.len()).find(|&at| row[..at].contains(&row[at]))
+            && let Some(at) = (0..row.len()).find(|&at| !names.insert(&row[at]))
         {
             return Err(Error::format("csv", format!("a second column {:?}", row[at]))
                 .expected("different names")
@@ -80,7 +83,27 @@ fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_is_read(rows in proptest::collection::vec(proptest::collection::vec("[a,\"\r\n é]{0,6}", 3), 0..5)) {
+            let header = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+            let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
+            let quoted = |field: &String| format!("\"{}\"", field.replace('"', "\"\""));
+            let line = |row: &Vec<String>| row.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n";
+            prop_assert_eq!(parse(&rows.iter().map(line).collect::<String>()).unwrap(), rows);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "[ab,\"\r\n\u{feff}é]{0,40}") {
+            if let Ok(rows) = parse(&text) {
+                prop_assert!(rows.iter().all(|row| row.len() == rows[0].len()));
+            }
+        }
+    }
 
     #[test]
     fn fields_are_read_as_they_are_meant() {

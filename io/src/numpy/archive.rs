@@ -1,6 +1,7 @@
 //! The zip archive of an `.npz` file.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{BufReader, Read, Seek, SeekFrom},
     path::Path,
@@ -156,7 +157,7 @@ fn directory(file: &mut BufReader<File>, length: u64) -> Result<Vec<Entry>> {
     }
     let list = part(file, start, size)?;
     let mut rest = list.as_slice();
-    let mut entries: Vec<Entry> = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), HashSet::new());
     while !rest.is_empty() {
         let lengths = [28, 30, 32].map(|at| usize::from(u16_at(rest, at)));
         let [name, extra, comment] = lengths;
@@ -184,7 +185,7 @@ fn directory(file: &mut BufReader<File>, length: u64) -> Result<Vec<Entry>> {
             _ => return Err(fail(format!("{name} is encrypted"))),
         };
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_owned();
-        if entries.iter().any(|entry| entry.name == name) {
+        if !names.insert(name.clone()) {
             return Err(fail(format!("two arrays are called {name:?}")));
         }
         entries.push(Entry { name, deflated, crc: u32_at(entry, 16), packed, whole, at });
