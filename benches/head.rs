@@ -69,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     pool::trim(Device::Cpu)?;
 
     let sample = Sample::new("head", &Volume::read(&arguments.image)?.to_f32()?.unsqueeze(0)?, None)?;
-    let image = Compose::new().then(ZScore::default())?.apply(sample, Seed::new(0))?.image;
+    let image = Compose::new().then(ZScore::default())?.apply(sample, Seed::new(0))?.image()?.clone();
     let (spatial, windows) = (&image.shape()[1..], SlidingWindow::new(PATCH)?.overlap(arguments.overlap)?);
     let bound = windows.memory_bound(1, arguments.classes, spatial)? + network;
     let start = Instant::now();

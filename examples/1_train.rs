@@ -21,8 +21,8 @@ fn main() -> Result<()> {
         for (step, batch) in (0..).zip(loader.epoch(epoch)) {
             let batch = batch?;
             let pass = Pass::train(&params, seed.at(epoch).at(step))?;
-            let logits = net.forward(&pass.input(&batch.image), &pass)?;
-            let loss = DiceCe::default().forward(&logits, &batch.label)?;
+            let logits = net.forward(&pass.input(batch.image()?), &pass)?;
+            let loss = DiceCe::default().forward(&logits, batch.label()?)?;
             let update = pass.backward(loss)?.clip_norm(12.0)?;
             optimizer.step(&mut params, update)?;
         }

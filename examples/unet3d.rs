@@ -182,8 +182,8 @@ fn run(arguments: &Arguments) -> Result<()> {
             let batch = batch?;
             let step = epoch * steps + index;
             let pass = Pass::train(&params, seed.at(step))?.precision(precision)?;
-            let logits = net.forward(&pass.input(&batch.image), &pass)?;
-            let loss = DiceCe::default().forward(&logits, &batch.label)?;
+            let logits = net.forward(&pass.input(batch.image()?), &pass)?;
+            let loss = DiceCe::default().forward(&logits, batch.label()?)?;
             drop(logits);
             let value = loss.value().to_scalar()?;
             if !value.is_finite() {
@@ -268,11 +268,9 @@ fn validate(params: &Params, net: &UNet3d, preparation: &Preparation, cases: &Da
     for index in 0..cases.len() {
         let sample = cases.sample(index)?;
         let prediction = preparation
-            .labels(&sample.image, |patches| logits(params, net, patches))
+            .labels(sample.image()?, |patches| logits(params, net, patches))
             .map_err(|error| error.within(format!("case {}", sample.name)))?;
-        if let Some(truth) = &sample.label {
-            report.add(&sample.name, evaluate(&prediction, truth, &sample.spacing, CLASSES)?)?;
-        }
+        report.add(&sample.name, evaluate(&prediction, sample.label()?, sample.spacing(), CLASSES)?)?;
     }
     Ok(report)
 }

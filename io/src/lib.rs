@@ -1,4 +1,4 @@
-//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PyTorch's weights, PNG, and volumes with geometry.
+//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PyTorch's weights, NumPy, PNG, and volumes with geometry.
 //!
 //! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
 //! temporary name and renamed.
@@ -10,6 +10,7 @@ mod element;
 pub mod geometry;
 mod gzip;
 mod nifti;
+pub mod numpy;
 mod png;
 pub mod pytorch;
 pub mod safetensors;

@@ -68,14 +68,41 @@ pub(crate) fn label_on(
             if whole.get(1..) != Some(spatial) {
                 return Err(fits());
             }
-            let differ = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-3 * a.abs() || (a - b).is_nan();
-            if image.spacing.len() != label.spacing.len() || image.spacing.iter().zip(&label.spacing).any(differ) {
-                return Err(Error::format("label", format!("a spacing of {:?} mm", label.spacing))
-                    .expected(format!("{:?} mm, as the {other} has", image.spacing)));
-            }
+            same_spacing(image, other, label, "label")?;
             Ok(numbers)
         }
     }
+}
+
+/// That an image has the grid of another one of its case, voxel for voxel; errors call that one `other`.
+///
+/// # Errors
+/// When shapes or spacings differ, or both say their places in the world and these do.
+pub(crate) fn same_grid(image: &Scan, other: &str, found: &Scan, tolerance: f64) -> Result<()> {
+    let [expected, spatial] = [image, found].map(|scan| scan.values.shape().get(1..).unwrap_or_default());
+    if expected != spatial {
+        return Err(Error::shape("alignment", format!("another spatial shape than that of the {other}"))
+            .expected("images of one case on one grid")
+            .shapes([image.values.shape(), found.values.shape()]));
+    }
+    if let (Some(to), Some(from), &[d, h, w]) = (&image.affine, &found.affine, spatial) {
+        let turn = Turn::between((from, [w, h, d]), (to, other), tolerance)?;
+        if turn.axis != [0, 1, 2] || turn.backwards != [false; 3] {
+            return Err(Error::format("alignment", "axes that are turned or mirrored")
+                .expected(format!("those of the {other}, voxel for voxel")));
+        }
+        return Ok(());
+    }
+    same_spacing(image, other, found, "alignment")
+}
+
+fn same_spacing(image: &Scan, other: &str, found: &Scan, operation: &str) -> Result<()> {
+    let differ = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-3 * a.abs() || (a - b).is_nan();
+    if image.spacing.len() != found.spacing.len() || image.spacing.iter().zip(&found.spacing).any(differ) {
+        return Err(Error::format(operation, format!("a spacing of {:?} mm", found.spacing))
+            .expected(format!("{:?} mm, as the {other} has", image.spacing)));
+    }
+    Ok(())
 }
 
 /// How the axes x, y, z of a grid are brought onto those of another.

@@ -57,12 +57,13 @@ impl ContactSheet {
     /// # Errors
     /// When the prediction hasn't the spatial shape of the image, or a voxel isn't a finite number, which has no percentiles.
     pub fn add(&mut self, sample: &Sample, prediction: &Tensor) -> Result<()> {
-        let (_, shape) = sample.dims("contact_sheet")?;
+        let (shape, _) = sample.dims("contact_sheet")?;
+        let whole = sample.image()?;
         // A sample of the prediction is the check of its shape and its values.
-        let predicted = Sample::new(sample.name.clone(), &sample.image, Some(prediction))?.label;
-        let numbers = |label: &Option<Tensor>| label.as_ref().map_or(Ok(Vec::new()), |label| label.to_vec::<u8>());
-        let [truth, prediction] = [numbers(&sample.label)?, numbers(&predicted)?];
-        let first = sample.image.narrow(0, 0, 1)?;
+        let predicted = Sample::new(sample.name.clone(), whole, Some(prediction))?;
+        let numbers = |sample: &Sample| sample.first_label().map_or(Ok(Vec::new()), |label| label.to_vec::<u8>());
+        let [truth, prediction] = [numbers(sample)?, numbers(&predicted)?];
+        let first = whole.narrow(0, 0, 1)?;
         check_finite("contact_sheet", &first).map_err(|error| error.within(format!("case {}", sample.name)))?;
         let image = first.to_vec::<f32>()?;
         let (low, high) = grey_range(&image);

@@ -3,11 +3,14 @@
 //! Images are `(C, D, H, W)` or `(C, H, W)`, labels `(D, H, W)` or `(H, W)`; spacings are millimetres along the spatial axes
 //! in the order of the shape.
 
+mod csv;
 mod grid;
+mod names;
 mod sample;
 mod scan;
 
 pub mod alignment;
+pub mod cache;
 pub mod contact_sheet;
 pub mod dataset;
 pub mod loader;
@@ -20,13 +23,14 @@ pub mod sliding_window;
 pub mod split;
 pub mod transforms;
 
+pub use cache::Cache;
 pub use contact_sheet::ContactSheet;
-pub use dataset::Dataset;
-pub use loader::{Batch, Cases, Loader};
+pub use dataset::{Columns, Dataset};
+pub use loader::{Batch, Cases, Collated, Loader};
 pub use metrics::{ClassMetrics, evaluate, evaluate_volumes};
 pub use preparation::{Preparation, Segment};
 pub use report::{Mean, Report};
-pub use sample::Sample;
+pub use sample::{Boxes, Field, Kind, Points, Sample};
 pub use scan::Scan;
 pub use sliding_window::SlidingWindow;
 pub use split::Split;

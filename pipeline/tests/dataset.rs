@@ -65,14 +65,14 @@ fn cases_are_read_once_and_prepared() -> Result<()> {
     assert_eq!(dataset.names(), ["a", "b.1"]);
     for _ in 0..2 {
         let sample = dataset.sample(0)?;
-        assert_eq!(sample.image.to_vec::<f32>()?, [-1.0, -1.0, 1.0, 1.0]);
-        assert_eq!((sample.spacing, sample.name), (vec![1.0, 1.0], "a".to_string()));
+        assert_eq!(sample.image()?.to_vec::<f32>()?, [-1.0, -1.0, 1.0, 1.0]);
+        assert_eq!((sample.spacing(), &sample.name[..]), (&[1.0, 1.0][..], "a"));
     }
     assert_eq!(reads.load(Ordering::Relaxed), 2);
     assert!(dataset.sample(2).is_err());
 
     let other = dataset.subset(&["b.1".to_string()])?;
-    assert_eq!(other.sample(0)?.label.unwrap().to_vec::<u8>()?, [0, 1, 2, 0]);
+    assert_eq!(other.sample(0)?.label()?.to_vec::<u8>()?, [0, 1, 2, 0]);
     assert!(dataset.subset(&["c".to_string()]).is_err());
     assert!(
         other.image_file("b.1")?.ends_with("images/b.1.nii.gz") && other.label_file("b.1")?.ends_with("labels/b.1.nii")
@@ -116,7 +116,7 @@ fn what_is_wrong_is_named() {
 fn files_that_are_one_case_or_none() -> Result<()> {
     let image = ("images/a.HDR", "1 1 2 3 4");
     let pair = Folder::new("pair", &[image, ("images/a.img", ""), ("labels/a.nii.GZ", "1 0 1 1 0")]);
-    assert_eq!(Dataset::with_reader(&pair.0, 2, read)?.sample(0)?.image.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(Dataset::with_reader(&pair.0, 2, read)?.sample(0)?.image()?.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
     for classes in [0, 257, usize::MAX] {
         assert!(Dataset::with_reader(&pair.0, classes, read).err().unwrap().to_string().contains("1 to 256"));
     }
@@ -136,8 +136,8 @@ fn a_case_named_twice_is_prepared_twice() -> Result<()> {
     let noise = RandomNoise { probability: 1.0, deviation: (1.0, 1.0) };
     let dataset = Dataset::with_reader(&folder.0, 2, read)?.prepare(Compose::new().then(noise)?);
     let twice = dataset.subset(&["a".into(), "a".into()])?;
-    let [alone, first, second] =
-        [dataset.sample(0)?, twice.sample(0)?, twice.sample(1)?].map(|sample| sample.image.to_vec::<f32>().unwrap());
+    let [alone, first, second] = [dataset.sample(0)?, twice.sample(0)?, twice.sample(1)?]
+        .map(|sample| sample.image().unwrap().to_vec::<f32>().unwrap());
     assert_eq!(alone, first);
     assert!(first.iter().zip(&second).all(|(a, b)| a != b));
     assert_eq!((twice.name(1)?, twice.names()), ("a".to_string(), vec!["a".to_string(); 2]));

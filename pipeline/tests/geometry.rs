@@ -74,8 +74,8 @@ fn a_turned_label_is_turned_back() -> Result<()> {
             let turned = label().reorient(&codes)?;
             turns += usize::from(turned.affine() != &AFFINE);
             let sample = read("turned", &image(), &turned)?;
-            assert_eq!(sample.label.unwrap().to_vec::<u8>()?, expected, "{codes}");
-            let expected = evaluate(label().voxels(), label().voxels(), &sample.spacing, 4)?;
+            assert_eq!(sample.label()?.to_vec::<u8>()?, expected, "{codes}");
+            let expected = evaluate(label().voxels(), label().voxels(), sample.spacing(), 4)?;
             assert_eq!(evaluate_volumes(&turned, &label(), 4, 0.01)?, expected, "{codes}");
         }
     }
@@ -93,8 +93,8 @@ fn labels_turned_by_nibabel_lie_on_their_images() -> Result<()> {
         let expected: Vec<u8> = (0..depth * height * width)
             .map(|at| (7 * (at % width) + 3 * (at / width % height) + at / (width * height)) as u8 % 5)
             .collect();
-        assert_eq!(sample.image.shape(), [1, depth, height, width]);
-        assert_eq!(sample.label.unwrap().to_vec::<u8>()?, expected, "{}", sample.name);
+        assert_eq!(sample.image()?.shape(), [1, depth, height, width]);
+        assert_eq!(sample.label()?.to_vec::<u8>()?, expected, "{}", sample.name);
     }
     Ok(())
 }
@@ -175,20 +175,20 @@ fn volumes_of_four_axes_are_channels() -> Result<()> {
     let values: Vec<i32> = (0..120).collect();
     let two = Volume::new(Tensor::from_slice(&values, &[2, 3, 4, 5], Device::Cpu)?, AFFINE)?;
     let sample = read("channels", &two, &label())?;
-    assert_eq!(sample.image.shape(), [2, 3, 4, 5]);
-    assert_eq!(sample.image.to_vec::<f32>()?, (0..120).map(|v| v as f32).collect::<Vec<_>>());
-    assert_eq!(sample.spacing.len(), 3);
+    assert_eq!(sample.image()?.shape(), [2, 3, 4, 5]);
+    assert_eq!(sample.image()?.to_vec::<f32>()?, (0..120).map(|v| v as f32).collect::<Vec<_>>());
+    assert_eq!(sample.spacing().len(), 3);
 
     // A label of one volume under a fourth axis is a label; one of two isn't.
     let one = Volume::new(label().voxels().unsqueeze(0)?, AFFINE)?;
-    assert_eq!(read("label_4d", &image(), &one)?.label.unwrap().shape(), [3, 4, 5]);
+    assert_eq!(read("label_4d", &image(), &one)?.label()?.shape(), [3, 4, 5]);
     let both = Tensor::zeros(&[2, 3, 4, 5], DType::U8, Device::Cpu)?;
     let error = read("labels_4d", &image(), &Volume::new(both, AFFINE)?).unwrap_err().to_string();
     assert!(error.contains("a label of 2 volumes"), "{error}");
 
     // Five axes hold channels only when one of the last two is 1.
     let five = |shape: [usize; 5]| Volume::new(Tensor::zeros(&shape, DType::F32, Device::Cpu)?, AFFINE);
-    assert_eq!(read("vectors", &five([3, 1, 3, 4, 5])?, &label())?.image.shape(), [3, 3, 4, 5]);
+    assert_eq!(read("vectors", &five([3, 1, 3, 4, 5])?, &label())?.image()?.shape(), [3, 3, 4, 5]);
     let error = read("series", &five([2, 2, 3, 4, 5])?, &label()).unwrap_err().to_string();
     assert!(error.contains("2 axes beyond the spatial ones"), "{error}");
     Ok(())
@@ -207,10 +207,10 @@ fn pictures_have_colours_and_class_numbers() -> Result<()> {
     std::fs::remove_dir_all(&folder).unwrap();
     let sample = sample?;
     assert_eq!(
-        (sample.image.shape(), sample.image.to_vec::<f32>()?),
+        (sample.image()?.shape(), sample.image()?.to_vec::<f32>()?),
         (&[3, 1, 2][..], vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0])
     );
-    assert_eq!((sample.label.unwrap().to_vec::<u8>()?, sample.spacing), (vec![0, 3], vec![1.0; 2]));
+    assert_eq!((sample.label()?.to_vec::<u8>()?, sample.spacing()), (vec![0, 3], &[1.0; 2][..]));
     assert!(refused.unwrap_err().to_string().contains("value 3 at voxel [0, 1]"));
     Ok(())
 }

@@ -1,11 +1,18 @@
 //! A loader gives the same batches whatever the timing, and errors instead of panics.
 
-use std::{sync::Arc, thread::sleep, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::sleep,
+    time::Duration,
+};
 
 use tomograd_core::{DType, Device, ErrorKind, Random, Result, Seed, Tensor};
 use tomograd_pipeline::{
     Batch, Cases, Loader, Sample,
-    transforms::{Compose, Flip, RandomNoise, Transform},
+    transforms::{Compose, CropOrPad, Flip, RandomBrightness, RandomNoise, Transform},
 };
 
 fn cases(count: usize) -> Arc<Vec<Sample>> {
@@ -27,7 +34,8 @@ fn contents(batches: impl Iterator<Item = Result<Batch>>) -> Vec<(Vec<String>, V
     batches
         .map(|batch| {
             let batch = batch.unwrap();
-            (batch.names, batch.image.to_vec().unwrap(), batch.label.to_vec().unwrap())
+            let [image, label] = [batch.image(), batch.label()].map(Result::unwrap);
+            (batch.names.clone(), image.to_vec().unwrap(), label.to_vec().unwrap())
         })
         .collect()
 }
@@ -168,9 +176,120 @@ fn samples_of_different_shapes_are_named() {
     let mut samples = (*cases(2)).clone();
     samples[1] = Sample::new("odd", &Tensor::zeros(&[1, 3, 4], DType::F32, Device::Cpu).unwrap(), None).unwrap();
     let error = Batch::collate(&samples).unwrap_err().to_string();
+    assert!(
+        error.contains("case odd") && error.contains("image (image), label (label), as case case_0 has"),
+        "{error}"
+    );
+    let small = Tensor::zeros(&[1, 3, 4], DType::F32, Device::Cpu).unwrap();
+    samples[1] = Sample::new("odd", &small, Some(&small.squeeze(0).unwrap())).unwrap();
+    let error = Batch::collate(&samples).unwrap_err().to_string();
     assert!(error.contains("case odd") && error.contains("(1, 3, 4), (1, 3, 4, 5)"), "{error}");
     assert!(Batch::collate(&[]).is_err());
-    assert!(Batch::collate(&samples[1..]).is_err(), "no label");
     assert!(Loader::new(Arc::new(Vec::<Sample>::new()), 1, Seed::new(0)).is_err());
     assert!(Vec::<Sample>::new().sample(0).is_err());
+}
+
+#[test]
+fn any_number_of_workers_gives_the_same_batches() {
+    let loader = loader(23);
+    let whole = contents(loader.epoch(3));
+    let twice = noisy(twins(9), 2);
+    let drawn = images(twice.epoch(1));
+    for workers in [2, 3, 7, 64] {
+        let several = loader.clone().workers(workers).unwrap();
+        assert_eq!(contents(several.epoch(3)), whole);
+        for step in [0, 1, 5, 7, 8] {
+            assert_eq!(contents(several.resume(3, step)), whole[step.min(8) as usize..], "{workers} from {step}");
+        }
+        // How often a name came before is counted over what all of them prepare.
+        assert_eq!(images(twice.clone().workers(workers).unwrap().epoch(1)), drawn);
+        assert_eq!(images(twice.clone().workers(workers).unwrap().resume(1, 2)), drawn[4..]);
+    }
+    for workers in [0, 257, usize::MAX] {
+        assert!(loader.clone().workers(workers).err().unwrap().to_string().contains("1 to 256"));
+    }
+}
+
+/// Cases that say when they are asked for, some slower than others.
+struct Counted {
+    cases: Arc<Vec<Sample>>,
+    begun: Arc<AtomicUsize>,
+}
+
+impl Cases for Counted {
+    fn len(&self) -> usize {
+        self.cases.as_slice().len()
+    }
+
+    fn sample(&self, index: usize) -> Result<Sample> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        sleep(Duration::from_millis(if index.is_multiple_of(3) { 4 } else { 0 }));
+        self.cases.sample(index)
+    }
+
+    fn name(&self, index: usize) -> Result<String> {
+        self.cases.name(index)
+    }
+}
+
+#[test]
+fn workers_wait_for_the_consumer_and_stop_with_it() {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let cases = Arc::new(Counted { cases: cases(300), begun: begun.clone() });
+    let loader = Loader::new(cases, 1, Seed::new(1)).unwrap().in_order().workers(3).unwrap();
+    let mut epoch = loader.epoch(0);
+    for step in 0..10 {
+        assert_eq!(epoch.next().unwrap().unwrap().names, [format!("case_{step}")]);
+        // Two that wait and one in hand for each worker, and what was taken.
+        assert!(begun.load(Ordering::SeqCst) <= step + 1 + 3 * 3);
+    }
+    sleep(Duration::from_millis(50));
+    assert!(begun.load(Ordering::SeqCst) <= 10 + 3 * 3);
+    drop(epoch);
+    let stopped = begun.load(Ordering::SeqCst);
+    sleep(Duration::from_millis(30));
+    assert_eq!(begun.load(Ordering::SeqCst), stopped, "nothing is prepared for nobody");
+}
+
+#[test]
+fn the_first_error_in_order_arrives_whoever_meets_it() {
+    for workers in [1, 2, 4] {
+        for panics in [false, true] {
+            let loader = Loader::new(cases(9), 1, Seed::new(0)).unwrap().in_order().workers(workers).unwrap();
+            let mut epoch = loader.transforms(Compose::new().then(Broken(panics)).unwrap()).epoch(0);
+            for step in 0..4 {
+                assert_eq!(epoch.next().unwrap().unwrap().names, [format!("case_{step}")]);
+            }
+            let error = epoch.next().unwrap().unwrap_err().to_string();
+            assert!(error.starts_with("epoch 0, step 4: "), "{error}");
+            assert!(epoch.next().is_none() && epoch.next().is_none());
+        }
+    }
+}
+
+/// The same batches for a seed as in every version: what shifts a random number or a voxel changes them.
+#[test]
+fn the_bits_of_a_batch_stay() {
+    let case = |i: usize| {
+        let image = Tensor::uniform(&[2, 9, 8, 7], -1.0, 1.0, Seed::new(i as u64), DType::F32, Device::Cpu)?;
+        let label = Tensor::uniform(&[9, 8, 7], 0.0, 3.0, Seed::new(i as u64), DType::U8, Device::Cpu)?;
+        Sample::new(format!("case_{}", i % 4), &image, Some(&label))
+    };
+    let cases: Vec<Sample> = (0..7).map(case).collect::<Result<_>>().unwrap();
+    let transforms = Compose::new()
+        .then(CropOrPad::random([6, 9, 7]).foreground(0.5))
+        .unwrap()
+        .then(Flip::default())
+        .unwrap()
+        .then(RandomBrightness { probability: 0.5, ..RandomBrightness::default() })
+        .unwrap();
+    let loader = Loader::new(Arc::new(cases), 2, Seed::new(3)).unwrap().transforms(transforms);
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut feed = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0000_0100_0000_01b3);
+    for (names, image, label) in (0..3).flat_map(|epoch| contents(loader.epoch(epoch))) {
+        names.concat().bytes().for_each(|byte| feed(byte.into()));
+        image.iter().for_each(|value| feed(value.to_bits().into()));
+        label.iter().for_each(|&class| feed(class as u64));
+    }
+    assert_eq!(hash, 15_552_828_333_562_001_061);
 }

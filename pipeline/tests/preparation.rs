@@ -50,9 +50,9 @@ fn the_shipped_cases_are_prepared_as_by_transforms() -> Result<()> {
         let [prepared, transformed] = [prepared.subset(names)?, transformed.subset(names)?];
         for index in 0..names.len() {
             let [a, b] = [prepared.sample(index)?, transformed.sample(index)?];
-            assert_eq!((a.image.shape(), &a.spacing, &a.name), (b.image.shape(), &b.spacing, &b.name));
-            assert!(bits(&a.image) == bits(&b.image), "{}", a.name);
-            assert_eq!(a.label.unwrap().to_vec::<u8>()?, b.label.unwrap().to_vec::<u8>()?, "{}", a.name);
+            assert_eq!((a.image()?.shape(), a.spacing(), &a.name), (b.image()?.shape(), b.spacing(), &b.name));
+            assert!(bits(a.image()?) == bits(b.image()?), "{}", a.name);
+            assert_eq!(a.label()?.to_vec::<u8>()?, b.label()?.to_vec::<u8>()?, "{}", a.name);
         }
     }
     Ok(())
@@ -72,10 +72,10 @@ fn cases_of_other_grids_and_values_become_one_kind() -> Result<()> {
     let preparation =
         Preparation::new([8, 8, 8], NAMES)?.label_values(&[0, 17, 400])?.orientation("RAS")?.spacing([1.0; 3])?;
     let sample = Dataset::prepared(&folder.0, &preparation)?.sample(0)?;
-    assert_eq!((sample.image.shape(), &sample.spacing[..]), (&[1, 6, 8, 10][..], &[1.0; 3][..]));
+    assert_eq!((sample.image()?.shape(), sample.spacing()), (&[1, 6, 8, 10][..], &[1.0; 3][..]));
     // What the file-wise calls give, and what the volumes' own methods do.
-    assert_eq!(sample.image.to_vec::<f32>()?, preparation.image(&image)?.to_vec::<f32>()?);
-    let found = sample.label.unwrap().to_vec::<u8>()?;
+    assert_eq!(sample.image()?.to_vec::<f32>()?, preparation.image(&image)?.to_vec::<f32>()?);
+    let found = sample.label()?.to_vec::<u8>()?;
     assert_eq!(found, preparation.label(&label)?.to_vec::<u8>()?);
     let by_hand = label.reorient("RAS")?.resample([1.0; 3], Interpolation::Nearest)?.voxels().to_vec::<i32>()?;
     assert_eq!(found.iter().map(|&class| [0, 17, 400][usize::from(class)]).collect::<Vec<_>>(), by_hand);
@@ -106,7 +106,8 @@ fn pairs_of_compressed_files_are_cases() -> Result<()> {
         .write(folder.0.join("labels/a.nii"))?;
     let dataset = Dataset::open(&folder.0, 2)?;
     assert_eq!((dataset.names(), dataset.len()), (vec!["a".to_owned()], 1));
-    let found = dataset.sample(0)?.image;
+    let sample = dataset.sample(0)?;
+    let found = sample.image()?;
     assert_eq!(found.to_vec_f64()?, image.voxels().to_vec_f64()?);
     Ok(())
 }

@@ -1,12 +1,17 @@
 //! Small rotations, scalings and translations.
 
-use tomograd_core::{DType, Device, Random, Result, Tensor};
+use tomograd_core::{Device, Element, Random, Result, Tensor};
 
-use super::{Transform, check_probability, check_range};
-use crate::{Sample, grid};
+use super::{
+    Effect, Transform, check_probability, check_range, debug_key,
+    spatial::{Map, Matrix},
+    spatial_effect,
+};
+use crate::{Field, Kind, Sample, grid};
 
-/// Rotates, scales and shifts the sample about its centre, in millimetres, so that anisotropic voxels don't shear. The image
-/// is interpolated linearly, the label takes the nearest voxel; what comes from outside is 0 in both. Flat images are rotated in their plane.
+/// Rotates, scales and shifts the sample about its centre, in millimetres, so that anisotropic voxels don't shear. Images are
+/// interpolated linearly, labels take the nearest voxel; what comes from outside is 0 in both. Boxes and points move by the
+/// same map. Flat images are rotated in their plane.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomAffine {
     /// How often it acts.
@@ -25,8 +30,6 @@ impl Default for RandomAffine {
     }
 }
 
-type Matrix = [[f64; 3]; 3];
-
 fn multiply(a: &Matrix, b: &Matrix) -> Matrix {
     std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| a[i][k] * b[k][j]).sum()))
 }
@@ -40,12 +43,6 @@ fn rotation(axis: usize, angle: f64) -> Matrix {
     (matrix[first][first], matrix[first][second]) = (cosine, -sine);
     (matrix[second][first], matrix[second][second]) = (sine, cosine);
     matrix
-}
-
-/// Where each voxel of the result comes from: voxel `p` from `matrix · p + offset`.
-struct Map {
-    matrix: Matrix,
-    offset: [f64; 3],
 }
 
 impl RandomAffine {
@@ -139,35 +136,57 @@ impl Transform for RandomAffine {
         check_range("translation", self.translation, f64::NEG_INFINITY)
     }
 
-    fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample> {
+    fn effect(&self, kind: Kind) -> Effect {
+        spatial_effect(kind, Effect::Linear, Effect::Nearest)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
+    fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
         if !random.bernoulli(self.probability) {
             return Ok(sample);
         }
-        let (_, shape) = sample.dims("affine")?;
+        let (shape, rank) = sample.dims("affine")?;
         let size = shape.iter().product::<usize>();
-        let rank = sample.image.rank() - 1;
-        let spacing = grid::spacings("affine", &sample.spacing, rank)?;
+        let spacing = grid::spacings("affine", sample.spacing(), rank)?;
         let map = self.map(shape, spacing, rank, random);
 
-        let mut image = Tensor::zeros(sample.image.shape(), DType::F32, Device::Cpu)?;
-        let (source, target) = (sample.image.as_slice::<f32>()?, image.as_mut_slice::<f32>()?);
-        let mut label = sample.label.as_ref().map(|l| Tensor::zeros(l.shape(), DType::U8, Device::Cpu)).transpose()?;
-        let mut labels = match (&sample.label, &mut label) {
-            (Some(from), Some(to)) => Some((from.as_slice::<u8>()?, to.as_mut_slice::<u8>()?)),
-            _ => None,
-        };
+        // What is there now, beside what comes in its place.
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for (_, field) in sample.fields_mut() {
+            let (tensor, all) = match field {
+                Field::Image(tensor) => (tensor, &mut images),
+                Field::Label(tensor) => (tensor, &mut labels),
+                _ => continue,
+            };
+            let zeros = Tensor::zeros(tensor.shape(), tensor.dtype(), Device::Cpu)?;
+            let source = std::mem::replace(tensor, zeros);
+            all.push((source, tensor));
+        }
+        let (mut images, mut labels) = (slices::<f32>(&mut images)?, slices::<u8>(&mut labels)?);
         map.rows(shape, |start, places| {
             for (voxel, place) in (start..).zip(places).filter(|(_, place)| inside(place, shape)) {
                 let (first, steps, fractions) = corners(place, shape);
-                for (from, to) in source.chunks_exact(size).zip(target.chunks_exact_mut(size)) {
-                    to[voxel] = linear(from, first, steps, fractions);
+                for (source, target) in images.iter_mut() {
+                    for (from, to) in source.chunks_exact(size).zip(target.chunks_exact_mut(size)) {
+                        to[voxel] = linear(from, first, steps, fractions);
+                    }
                 }
-                if let Some((from, to)) = &mut labels {
-                    to[voxel] = from[nearest(place, shape)];
+                if !labels.is_empty() {
+                    let nearest = nearest(place, shape);
+                    labels.iter_mut().for_each(|(from, to)| to[voxel] = from[nearest]);
                 }
             }
         });
-        Ok(Sample { image, label, ..sample })
+        map.move_shapes(&mut sample, shape)?;
+        Ok(sample)
     }
+}
+
+/// The elements of pairs of tensors.
+fn slices<'a, T: Element>(pairs: &'a mut [(Tensor, &mut Tensor)]) -> Result<Vec<(&'a [T], &'a mut [T])>> {
+    pairs.iter_mut().map(|(from, to)| Ok((from.as_slice::<T>()?, to.as_mut_slice::<T>()?))).collect()
 }

@@ -2,11 +2,11 @@
 
 use tomograd_core::{Device, Element, Error, Random, Result, Tensor, shape_text};
 
-use super::{Transform, check_probability};
-use crate::{Sample, grid};
+use super::{Effect, Transform, check_probability, debug_key, spatial::Map, spatial_effect};
+use crate::{Field, Kind, Sample, grid};
 
-/// Cuts or fills each spatial axis to a size. Filling is the same on both sides (the odd voxel behind), with 0 in the image
-/// and class 0 in the label.
+/// Cuts or fills each spatial axis to a size. Filling is the same on both sides (the odd voxel behind), with 0 in images
+/// and class 0 in labels. Boxes and points move with their voxels; a box is clipped to the window.
 #[derive(Clone, Debug)]
 pub struct CropOrPad {
     size: Vec<usize>,
@@ -25,8 +25,8 @@ impl CropOrPad {
         Self { random: true, ..Self::centred(size) }
     }
 
-    /// With this probability, the random window lies about a voxel of a foreground class instead: a class that the label
-    /// has, each equally likely, then one of its voxels. So small structures are seen often enough.
+    /// With this probability, the random window lies about a voxel of a foreground class instead: a class that the (first)
+    /// label has, each equally likely, then one of its voxels. So small structures are seen often enough.
     #[must_use]
     pub fn foreground(mut self, probability: f64) -> Self {
         self.foreground = probability;
@@ -34,7 +34,7 @@ impl CropOrPad {
     }
 
     fn start(&self, sample: &Sample, shape: [usize; 3], size: [usize; 3], random: &mut Random) -> Result<[isize; 3]> {
-        let centre = match &sample.label {
+        let centre = match sample.first_label() {
             Some(label) if self.random && random.bernoulli(self.foreground) => {
                 foreground_voxel(label.as_slice::<u8>()?, shape, random)
             }
@@ -95,25 +95,37 @@ impl Transform for CropOrPad {
         Ok(())
     }
 
-    fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample> {
+    fn effect(&self, kind: Kind) -> Effect {
+        spatial_effect(kind, Effect::Moved, Effect::Moved)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
+    fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
-        let (channels, shape) = sample.dims("crop_or_pad")?;
-        if self.size.len() + 1 != sample.image.rank() {
+        let (shape, rank) = sample.dims("crop_or_pad")?;
+        if self.size.len() != rank {
             return Err(Error::argument("crop_or_pad", format!("size {}", shape_text(&self.size)))
-                .expected("a size for each spatial axis of the image")
-                .shapes([sample.image.shape()]));
+                .expected(format!("a size for each of the {rank} spatial axes of the sample")));
         }
         let size = grid::dims("crop_or_pad", &self.size)?;
         if size == shape {
             return Ok(sample);
         }
         let start = self.start(&sample, shape, size, random)?;
-        let result = [&[channels], &self.size[..]].concat();
-        let label = sample.label.as_ref().map(|label| window::<u8>(label, shape, start, size, &self.size));
-        Ok(Sample {
-            image: window::<f32>(&sample.image, shape, start, size, &result)?,
-            label: label.transpose()?,
-            ..sample
-        })
+        for (_, field) in sample.fields_mut() {
+            match field {
+                Field::Image(image) => {
+                    let result = [&image.shape()[..1], &self.size[..]].concat();
+                    *image = window::<f32>(image, shape, start, size, &result)?;
+                }
+                Field::Label(label) => *label = window::<u8>(label, shape, start, size, &self.size)?,
+                _ => {}
+            }
+        }
+        Map::window(start).move_shapes(&mut sample, size)?;
+        Ok(sample)
     }
 }

@@ -2,10 +2,10 @@
 
 use tomograd_core::{Error, Random, Result};
 
-use super::{Transform, check_probability};
-use crate::{Sample, grid};
+use super::{Effect, Transform, check_probability, debug_key, spatial::Map, spatial_effect};
+use crate::{Field, Kind, Sample, grid};
 
-/// Mirrors image and label along each spatial axis with a probability of its own.
+/// Mirrors all that lies in the grid along each spatial axis with a probability of its own.
 #[derive(Clone, Debug)]
 pub struct Flip {
     probabilities: Option<Vec<f64>>,
@@ -39,24 +39,36 @@ impl Transform for Flip {
         probabilities.iter().try_for_each(|&probability| check_probability(probability))
     }
 
+    fn effect(&self, kind: Kind) -> Effect {
+        spatial_effect(kind, Effect::Moved, Effect::Moved)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
-        let (_, shape) = sample.dims("flip")?;
-        let rank = sample.image.rank() - 1;
+        let (shape, rank) = sample.dims("flip")?;
         let probabilities = self.probabilities.clone().unwrap_or_else(|| vec![0.5; rank]);
         if probabilities.len() != rank {
             return Err(Error::argument("flip", format!("{} probabilities", probabilities.len()))
-                .expected("one for each spatial axis")
-                .shapes([sample.image.shape()]));
+                .expected(format!("one for each of the {rank} spatial axes")));
         }
+        let mut map = Map::window([0; 3]);
         for (axis, probability) in (3 - rank..3).zip(probabilities) {
             if random.bernoulli(probability) {
-                grid::flip(sample.image.as_mut_slice::<f32>()?, shape, axis);
-                if let Some(label) = &mut sample.label {
-                    grid::flip(label.as_mut_slice::<u8>()?, shape, axis);
+                (map.matrix[axis][axis], map.offset[axis]) = (-1.0, shape[axis] as f64 - 1.0);
+                for (_, field) in sample.fields_mut() {
+                    match field {
+                        Field::Image(image) => grid::flip(image.as_mut_slice::<f32>()?, shape, axis),
+                        Field::Label(label) => grid::flip(label.as_mut_slice::<u8>()?, shape, axis),
+                        _ => {}
+                    }
                 }
             }
         }
+        map.move_shapes(&mut sample, shape)?;
         Ok(sample)
     }
 }

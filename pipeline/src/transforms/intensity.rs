@@ -1,15 +1,31 @@
-//! Changes of the intensities; the label stays.
+//! Changes of the intensities of all images of a sample; all else stays. [`OnImages`](super::OnImages) chooses among images.
 
 use tomograd_core::{Error, Random, Result};
 
-use super::{Transform, check_probability, check_range};
-use crate::{Sample, sample::check_finite};
+use super::{Effect, Transform, check_probability, check_range, debug_key};
+use crate::{Kind, Sample, sample::check_finite};
 
-/// Calls `change` with the voxels of each channel.
+/// Calls `change` with the voxels of each channel of each image.
 fn each_channel(sample: &mut Sample, mut change: impl FnMut(&mut [f32])) -> Result<()> {
-    let (_, shape) = sample.dims("intensity")?;
-    sample.image.as_mut_slice::<f32>()?.chunks_exact_mut(shape.iter().product()).for_each(&mut change);
+    let voxels = sample.dims("intensity")?.0.iter().product();
+    for image in sample.images_mut() {
+        image.as_mut_slice::<f32>()?.chunks_exact_mut(voxels).for_each(&mut change);
+    }
     Ok(())
+}
+
+/// That every voxel of every image is a number.
+fn check_images(operation: &str, sample: &Sample) -> Result<()> {
+    let images: Vec<_> = sample.fields().filter(|(_, field)| field.kind() == Kind::Image).collect();
+    images.iter().try_for_each(|(name, field)| {
+        let checked = check_finite(operation, field.tensor()?);
+        if images.len() > 1 { checked.map_err(|error| error.within(*name)) } else { checked }
+    })
+}
+
+/// What changes of intensities do: images alone change.
+fn intensity_effect(kind: Kind) -> Effect {
+    if kind == Kind::Image { Effect::Intensities } else { Effect::Kept }
 }
 
 /// Mean and standard deviation (of the population), summed in f64 in two passes.
@@ -38,8 +54,16 @@ impl Transform for ZScore {
         "z_score"
     }
 
+    fn effect(&self, kind: Kind) -> Effect {
+        intensity_effect(kind)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
     fn apply(&self, mut sample: Sample, _: &mut Random) -> Result<Sample> {
-        check_finite("z_score", &sample.image)?;
+        check_images("z_score", &sample)?;
         each_channel(&mut sample, |voxels| z_score(voxels, self.nonzero))?;
         Ok(sample)
     }
@@ -80,6 +104,14 @@ impl Transform for RandomNoise {
         check_range("deviation", self.deviation, 0.0)
     }
 
+    fn effect(&self, kind: Kind) -> Effect {
+        intensity_effect(kind)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
         if random.bernoulli(self.probability) {
@@ -117,6 +149,14 @@ impl Transform for RandomBrightness {
         check_range("factor", self.factor, f64::NEG_INFINITY)
     }
 
+    fn effect(&self, kind: Kind) -> Effect {
+        intensity_effect(kind)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
         if random.bernoulli(self.probability) {
@@ -152,10 +192,18 @@ impl Transform for RandomContrast {
         check_range("factor", self.factor, f64::NEG_INFINITY)
     }
 
+    fn effect(&self, kind: Kind) -> Effect {
+        intensity_effect(kind)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
         if random.bernoulli(self.probability) {
-            check_finite("contrast", &sample.image)?;
+            check_images("contrast", &sample)?;
             let factor = random.uniform_in(self.factor.0, self.factor.1);
             each_channel(&mut sample, |voxels| {
                 let mean = moments(voxels.iter().copied()).0;
@@ -197,10 +245,18 @@ impl Transform for RandomGamma {
         check_range("exponent", self.exponent, f64::from(f32::MIN_POSITIVE))
     }
 
+    fn effect(&self, kind: Kind) -> Effect {
+        intensity_effect(kind)
+    }
+
+    fn key(&self) -> Option<String> {
+        debug_key(self)
+    }
+
     fn apply(&self, mut sample: Sample, random: &mut Random) -> Result<Sample> {
         self.check()?;
         if random.bernoulli(self.probability) {
-            check_finite("gamma", &sample.image)?;
+            check_images("gamma", &sample)?;
             let exponent = random.uniform_in(self.exponent.0, self.exponent.1) as f32;
             let mut overflow = false;
             each_channel(&mut sample, |voxels| {

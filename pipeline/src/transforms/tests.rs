@@ -11,11 +11,11 @@ fn sample(spatial: &[usize], seed: u64) -> Sample {
 }
 
 fn image(sample: &Sample) -> Vec<f32> {
-    sample.image.to_vec().unwrap()
+    sample.image().unwrap().to_vec().unwrap()
 }
 
 fn label(sample: &Sample) -> Vec<u8> {
-    sample.label.as_ref().unwrap().to_vec().unwrap()
+    sample.label().unwrap().to_vec().unwrap()
 }
 
 fn shapes() -> impl Strategy<Value = Vec<usize>> {

@@ -9,8 +9,8 @@ use tomograd::{
         geometry::{self, Affine},
     },
     pipeline::{
-        Batch, Cases, ClassMetrics, ContactSheet, Dataset, Loader, Preparation, Report, Sample, SlidingWindow,
-        evaluate, evaluate_volumes,
+        Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, Loader, Points, Preparation,
+        Report, Sample, SlidingWindow, evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress,
         transforms::{
@@ -43,7 +43,7 @@ fn finite(tensor: &Tensor) -> Result<bool> {
 fn transforms(transform: &dyn Transform) -> Result<bool> {
     for seed in 0..6 {
         let made = transform.apply(sample()?, &mut Seed::new(seed).random())?;
-        if !finite(&made.image)? {
+        if !finite(made.image()?)? {
             return Ok(false);
         }
     }
@@ -54,7 +54,9 @@ fn transforms(transform: &dyn Transform) -> Result<bool> {
 /// the memory is there.
 fn crops(transform: CropOrPad, size: &[usize]) -> Result<bool> {
     let made = Compose::new().then(transform)?.apply(sample()?, Seed::new(1));
-    Ok(made.is_ok_and(|made| made.image.shape()[1..] == *size) || size.len() != 2 || size.iter().any(|x| *x >= 1 << 40))
+    Ok(made.is_ok_and(|made| made.image().is_ok_and(|image| image.shape()[1..] == *size))
+        || size.len() != 2
+        || size.iter().any(|x| *x >= 1 << 40))
 }
 
 fn cases_of(count: usize) -> Result<Arc<dyn Cases>> {
@@ -63,7 +65,7 @@ fn cases_of(count: usize) -> Result<Arc<dyn Cases>> {
 
 /// All batches of an epoch.
 fn batches(epoch: impl Iterator<Item = Result<Batch>>) -> Result<usize> {
-    epoch.map(|batch| batch.map(|batch| batch.image.shape()[0])).sum()
+    epoch.map(|batch| Ok(batch?.image()?.shape()[0])).sum()
 }
 
 /// A window over a flat image; the logits are the patches.
@@ -123,19 +125,14 @@ fn metrics(dice: f64) -> ClassMetrics {
 }
 
 cases! {
-    "pipeline::Batch::collate": (sizes: Vec<usize> = vec![5, 5]) => {
-        let samples = sizes.iter().map(|&size| Sample::new("a", &image(&[1, 2, size])?, Some(&label(&[2, size])?)));
-        let samples = samples.collect::<Result<Vec<Sample>>>()?;
-        Ok::<_, Error>(Batch::collate(&samples)?.image.shape() == [sizes.len(), 1, 2, sizes[0]])
-    };
     "pipeline::Cases::sample": (index: usize = 1) => {
         let cases = cases_of(2)?;
-        Ok::<_, Error>(cases.sample(index)?.image.shape() == [1, 5, 6] && index < 2)
+        Ok::<_, Error>(cases.sample(index)?.image()?.shape() == [1, 5, 6] && index < 2)
     };
     "pipeline::Cases::sample": (index: usize = 0) => {
         let folder = Folder::new()?;
         let cases = Dataset::open(&folder.0, 2)?;
-        Ok::<_, Error>(cases.sample(index)?.image.count() == 30 && index < 1)
+        Ok::<_, Error>(cases.sample(index)?.image()?.count() == 30 && index < 1)
     };
     "pipeline::Cases::name": (index: usize = 1) => {
         let cases = cases_of(2)?;
@@ -150,18 +147,38 @@ cases! {
         sheet.add(&sample()?, &label(&[5, 6])?)?;
         Ok::<_, Error>(sheet.pixels()?.count() > 0)
     };
-    "pipeline::ContactSheet::add": (spacing: Vec<f64> = vec![1.0, 1.0], value: f32 = 1.0) => {
-        let mut sheet = made::<ContactSheet>(ContactSheet::new(2, 2))?;
-        let image = Tensor::from_slice(&[value, 1.0, 2.0, 3.0], &[1, 2, 2], Device::Cpu)?;
-        let sample = Sample { image, label: None, spacing, name: "a".to_owned() };
-        sheet.add(&sample, &label(&[2, 2])?)?;
-        Ok::<_, Error>(sheet.pixels()?.count() > 0)
-    };
     "pipeline::Dataset::open": (classes: usize = 2) => {
         let folder = Folder::new()?;
         let dataset = Dataset::open(&folder.0, classes)?;
         // Labels are 0 and 1, stored in a byte each: with other numbers of classes it must say so.
         Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Dataset::open_channels": (classes: usize = 2) => {
+        let folder = Folder::new()?;
+        std::fs::rename(folder.0.join("images/a.nii"), folder.0.join("images/a_0000.nii"))
+            .map_err(|error| Error::io("test", "rename", error))?;
+        let dataset = Dataset::open_channels(&folder.0, &[], classes)?;
+        Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Columns::label": (classes: usize = 2) => {
+        let folder = Folder::new()?;
+        let table = folder.0.join("cases.csv");
+        std::fs::write(&table, "mask\nlabels/a.nii").map_err(|error| Error::io("test", "write", error))?;
+        let dataset = Dataset::csv(&table, &Columns::new().label("mask", classes))?;
+        Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
+    };
+    "pipeline::Cache::memory": (bytes: u64 = 1000) => {
+        let folder = Folder::new()?;
+        let dataset = Dataset::open(&folder.0, 2)?.cache(made::<Cache>(Cache::memory(bytes))?)?;
+        dataset.sample(0)?;
+        Ok::<_, Error>(dataset.cache_statistics().bytes <= bytes)
+    };
+    "pipeline::Cache::disk": (bytes: u64 = 1000) => {
+        let folder = Folder::new()?;
+        let cache = made::<Cache>(Cache::disk(folder.0.join("cache"), bytes))?;
+        let dataset = Dataset::open(&folder.0, 2)?.cache(cache)?;
+        dataset.sample(0)?;
+        Ok::<_, Error>(dataset.cache_statistics().bytes <= bytes)
     };
     "pipeline::Dataset::alignment_tolerance": (voxels: f64 = 0.5) => {
         let folder = Folder::new()?;
@@ -180,13 +197,17 @@ cases! {
             Ok((Tensor::full(&[1, 1, 2, 3], value, DType::F64, Device::Cpu)?, spacing.clone()))
         })?;
         let sample = dataset.sample(0)?;
-        Ok::<_, Error>(sample.spacing == given && (2..=256).contains(&classes) && finite(&sample.image)?)
+        Ok::<_, Error>(sample.spacing() == given && (2..=256).contains(&classes) && finite(sample.image()?)?)
     };
     "pipeline::Loader::new": (batch: usize = 2) => {
         Ok::<_, Error>(batches(Loader::new(cases_of(3)?, batch, Seed::new(1))?.epoch(0))? == 3)
     };
     "pipeline::Loader::epoch": (epoch: u64 = 1) => {
         Ok::<_, Error>(batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.epoch(epoch))? == 3)
+    };
+    "pipeline::Loader::workers": (workers: usize = 3) => {
+        let loader = Loader::new(cases_of(5)?, 2, Seed::new(1))?.workers(workers)?;
+        Ok::<_, Error>(batches(loader.epoch(0))? == 5 && (1..=256).contains(&workers))
     };
     "pipeline::Loader::resume": (epoch: u64 = 1, step: u64 = 1) => {
         let left = batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.resume(epoch, step))?;
@@ -249,16 +270,39 @@ cases! {
         let right = mean.value == number || number.is_nan() && mean.value.is_nan() || number.abs() > 1e300;
         Ok::<_, Error>(right && mean.defined == if number.is_nan() { 0 } else { 2 } && mean.cases == 2)
     };
-    "pipeline::Sample {}": (shape: Vec<usize> = vec![1, 5, 6], spacing: Vec<f64> = vec![1.0, 2.0]) => {
-        // A sample built by hand, through what reads both.
-        let image = image(&shape)?;
-        let sample = Sample { image, label: None, spacing, name: "a".to_owned() };
+    "pipeline::Sample::with": (class: i64 = 1, numbers: Vec<f64> = vec![1.0, -2.0]) => {
+        let sample = sample()?.with("class", Field::Class(class))?.with("numbers", Field::Numbers(numbers.clone()))?;
+        let batch = Batch::collate(&[sample])?;
+        let wide = numbers.iter().any(|x| x.abs() > f64::from(f32::MAX));
+        Ok::<_, Error>(batch.class()?.to_vec::<i64>()? == [class] && (wide || finite(batch.tensor("numbers")?)?))
+    };
+    "pipeline::Sample::with_fields": (number: f64 = 1.0) => {
+        let fields = [("number".to_owned(), Field::Numbers(vec![number]))];
+        Ok::<_, Error>(sample()?.with_fields(fields)?.fields().count() == 1 && number.is_finite())
+    };
+    "pipeline::Field {}": (class: i64 = 1, numbers: Vec<f64> = vec![1.0]) => {
+        Field::Class(class).bytes() == 8 && Field::Numbers(numbers.clone()).bytes() == 8 * numbers.len()
+    };
+    "pipeline::Boxes::new": (low: [f64; 2] = [0.0, 1.0], high: [f64; 2] = [2.0, 3.0], classes: Vec<i64> = vec![1]) => {
+        let boxes = Boxes::new(&[(low, high)], &classes)?;
+        let sample = Flip::new([1.0, 1.0]).apply(sample()?.with("boxes", Field::Boxes(boxes))?, &mut Seed::new(1).random());
+        let batch = Batch::collate(&[sample?])?;
+        finite(&batch.boxes("boxes")?[0].0)
+    };
+    "pipeline::Points::new": (point: [f64; 2] = [0.0, 1.0]) => {
+        let sample = sample()?.with("points", Field::Points(Points::new(&[point])?))?;
+        let batch = Batch::collate(&[Flip::new([1.0, 1.0]).apply(sample, &mut Seed::new(1).random())?])?;
+        finite(&batch.points("points")?[0])
+    };
+    "pipeline::Sample::with_spacing": (shape: Vec<usize> = vec![1, 5, 6], spacing: Vec<f64> = vec![1.0, 2.0]) => {
         let affine = RandomAffine { probability: 1.0, ..RandomAffine::default() };
-        finite(&affine.apply(sample, &mut Seed::new(1).random())?.image)
+        let compose = made::<Compose>(Compose::new().then(affine)?.then(Flip::default()))?;
+        let sample = Sample::new("a", &image(&shape)?, None)?.with_spacing(&spacing)?;
+        finite(compose.apply(sample, Seed::new(1))?.image()?)
     };
     "pipeline::Sample::with_spacing": (spacing: Vec<f64> = vec![1.0, 2.0]) => {
         Ok::<_, Error>(
-            sample()?.with_spacing(&spacing)?.spacing == spacing && spacing.iter().all(|x| *x > 0.0 && x.is_finite()),
+            sample()?.with_spacing(&spacing)?.spacing() == spacing && spacing.iter().all(|x| *x > 0.0 && x.is_finite()),
         )
     };
     "pipeline::SlidingWindow::new": (patch: Vec<usize> = vec![4, 3]) => {
@@ -299,14 +343,6 @@ cases! {
         bar.inc(1);
         bar.length() == Some(length)
     };
-    "pipeline::transforms::Compose::apply": (
-        shape: Vec<usize> = vec![1, 5, 6],
-        spacing: Vec<f64> = vec![1.0, 2.0],
-    ) => {
-        let compose = made::<Compose>(Compose::new().then(Flip::default()))?;
-        let sample = Sample { image: image(&shape)?, label: None, spacing, name: "a".to_owned() };
-        finite(&compose.apply(sample, Seed::new(1))?.image)
-    };
     "pipeline::transforms::CropOrPad::centred": (size: Vec<usize> = vec![3, 9]) => {
         crops(made::<CropOrPad>(CropOrPad::centred(size.clone()))?, &size)
     };
@@ -346,9 +382,5 @@ cases! {
         Ok::<_, Error>(
             transforms(&RandomNoise { probability, deviation })? || deviation.0.abs().max(deviation.1.abs()) > 1e30,
         )
-    };
-    "pipeline::transforms::Transform::apply": (shape: Vec<usize> = vec![1, 5, 6]) => {
-        let sample = Sample::new("a", &image(&shape)?, None)?;
-        finite(&Flip::default().apply(sample, &mut Seed::new(1).random())?.image)
     };
 }

@@ -1,0 +1,230 @@
+//! Cases kept on disk.
+
+use std::{
+    fmt::Display,
+    fs::{self, File, OpenOptions},
+    io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tomograd_core::{Error, Result};
+use tomograd_io::write_atomically;
+
+use super::{
+    Statistics,
+    content::Contents,
+    digest::{Sha256, hexadecimal},
+    failed, format,
+};
+use crate::Sample;
+
+/// Part of every key: another one makes all files new.
+const FORMAT: &str = "1";
+/// The ending of a case's file.
+const ENDING: &str = "case";
+/// The file that a process locks while it writes; it holds how many bytes the cases have, or more.
+const LOCK: &str = ".books";
+
+/// All that a case follows from.
+pub(crate) struct Key {
+    parts: Vec<Part>,
+    /// What nobody has said the version of.
+    unknown: Option<&'static str>,
+}
+
+enum Part {
+    Text(&'static str, String),
+    File(PathBuf),
+}
+
+impl Key {
+    pub(crate) fn new() -> Self {
+        Self { parts: Vec::new(), unknown: None }
+    }
+
+    pub(crate) fn text(&mut self, what: &'static str, text: impl Display) -> &mut Self {
+        self.parts.push(Part::Text(what, text.to_string()));
+        self
+    }
+
+    pub(crate) fn files(&mut self, paths: Vec<PathBuf>) {
+        self.parts.extend(paths.into_iter().map(Part::File));
+    }
+
+    /// Says that the case follows from something that only its maker can name.
+    pub(crate) fn unknown(&mut self, what: &'static str) {
+        self.unknown = Some(what);
+    }
+}
+
+pub(crate) struct Disk {
+    folder: PathBuf,
+    budget: u64,
+    version: Option<String>,
+    statistics: Mutex<Statistics>,
+    contents: Contents,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics in between.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Disk {
+    /// Makes the folder, and removes what is beyond the budget.
+    pub(super) fn open(folder: PathBuf, budget: u64, version: Option<String>) -> Result<Self> {
+        fs::create_dir_all(&folder).map_err(failed(folder.display()))?;
+        let contents = Contents::open(&folder);
+        let disk = Self { folder, budget, version, statistics: Mutex::default(), contents };
+        let mut books = disk.lock()?;
+        let bytes = disk.make_room(budget)?;
+        disk.note(&mut books, bytes)?;
+        drop(books);
+        Ok(disk)
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        *locked(&self.statistics)
+    }
+
+    pub(super) fn get(&self, key: &Key, load: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
+        let path = self.folder.join(format!("{}.{ENDING}", self.name(key)?));
+        if let Some(sample) = kept(&path) {
+            locked(&self.statistics).hits += 1;
+            return Ok(sample);
+        }
+        locked(&self.statistics).misses += 1;
+        let sample = load()?;
+        self.keep(&path, &sample)?;
+        Ok(sample)
+    }
+
+    /// The digest of all that a case follows from.
+    fn name(&self, key: &Key) -> Result<String> {
+        if let (Some(what), None) = (key.unknown, &self.version) {
+            return Err(Error::argument("cache", format!("what {what} does isn't known to a cache on disk"))
+                .expected("Cache::version with a text that says it, and changes when it does"));
+        }
+        let mut digest = Sha256::new();
+        // With the length before each text, two keys are equal only if all their texts are.
+        let mut feed = |bytes: &[u8]| {
+            digest.update(&(bytes.len() as u64).to_le_bytes());
+            digest.update(bytes);
+        };
+        let order = if cfg!(target_endian = "little") { "little" } else { "big" };
+        for text in [FORMAT, env!("CARGO_PKG_VERSION"), order, self.version.as_deref().unwrap_or_default()] {
+            feed(text.as_bytes());
+        }
+        for part in &key.parts {
+            match part {
+                Part::Text(what, text) => {
+                    feed(what.as_bytes());
+                    feed(text.as_bytes());
+                }
+                Part::File(path) => feed(self.contents.digest(path)?.as_bytes()),
+            }
+        }
+        Ok(hexadecimal(&digest.finish()))
+    }
+
+    /// Locks the folder for other threads and processes, as long as the file lives.
+    fn lock(&self) -> Result<File> {
+        let path = self.folder.join(LOCK);
+        let fail = || failed(path.display());
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(fail())?;
+        file.lock().map_err(fail())?;
+        Ok(file)
+    }
+
+    /// The cases that lie in the folder, when each was last used, and its bytes; under the lock. What a process that ended while
+    /// it wrote has left is removed.
+    fn cases(&self) -> Result<Vec<(SystemTime, PathBuf, u64)>> {
+        let fail = || failed(self.folder.display());
+        let mut cases = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(fail())? {
+            let entry = entry.map_err(fail())?;
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "tmp") {
+                // Nobody else writes under the lock.
+                remove(&path)?;
+            } else if path.extension().is_some_and(|ending| ending == ENDING)
+                && let Ok(about) = entry.metadata()
+            {
+                cases.push((about.modified().unwrap_or(SystemTime::UNIX_EPOCH), path, about.len()));
+            }
+        }
+        Ok(cases)
+    }
+
+    /// Writes a case, if the budget has room once those that were used least recently are gone.
+    fn keep(&self, path: &Path, sample: &Sample) -> Result<()> {
+        let bytes = format::length(sample)?;
+        if bytes > self.budget {
+            return Ok(());
+        }
+        let mut books = self.lock()?;
+        // Another process may have made it meanwhile; a damaged one leaves first.
+        if kept(path).is_some() {
+            return Ok(());
+        }
+        remove(path)?;
+        let room = self.budget - bytes;
+        let mut text = String::new();
+        let noted = books.read_to_string(&mut text).ok().and_then(|_| text.parse::<u64>().ok());
+        let total = match noted.filter(|noted| *noted <= room) {
+            Some(noted) => noted,
+            None => self.make_room(room)?,
+        };
+        // Before the file is there: if this process ends in between, the books say too much, which the next full count mends.
+        self.note(&mut books, total + bytes)?;
+        write_atomically(path, |writer| format::write(sample, writer))
+            .map_err(|error| error.within(format!("cache of {} bytes in {}", self.budget, self.folder.display())))
+    }
+
+    /// Removes cases, those first that were used least recently, until the others have at most `most` bytes, and gives their bytes.
+    fn make_room(&self, most: u64) -> Result<u64> {
+        let mut cases = self.cases()?;
+        cases.sort();
+        let mut total = cases.iter().map(|(_, _, bytes)| bytes).sum::<u64>();
+        for (_, path, bytes) in cases {
+            if total <= most {
+                break;
+            }
+            remove(&path)?;
+            total -= bytes;
+        }
+        Ok(total)
+    }
+
+    /// Writes how many bytes the cases have.
+    fn note(&self, books: &mut File, bytes: u64) -> Result<()> {
+        let write = |books: &mut File| {
+            books.set_len(0)?;
+            books.seek(SeekFrom::Start(0))?;
+            books.write_all(bytes.to_string().as_bytes())
+        };
+        write(books).map_err(failed(LOCK))?;
+        let mut statistics = locked(&self.statistics);
+        statistics.bytes = bytes;
+        statistics.most = statistics.most.max(bytes);
+        Ok(())
+    }
+}
+
+/// The case of a file, if it is there and whole; it counts as used.
+fn kept(path: &Path) -> Option<Sample> {
+    let file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    // Where the time can't be set, the case leaves earlier; it is as good as before.
+    _ = file.set_modified(SystemTime::now());
+    format::read(&mut BufReader::with_capacity(1 << 16, file), length).ok()
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(path.display())(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,88 @@
+//! Cases kept in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tomograd_core::Result;
+
+use super::Statistics;
+use crate::Sample;
+
+/// The settings of a dataset, a case, and how many of its name come before it.
+pub(crate) type Key = (u64, usize, usize);
+
+pub(crate) struct Memory {
+    budget: u64,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    /// A case, its bytes, and when it was last used.
+    cases: HashMap<Key, (Sample, u64, u64)>,
+    /// The keys by when they were last used.
+    order: BTreeMap<u64, Key>,
+    now: u64,
+    statistics: Statistics,
+}
+
+impl Memory {
+    pub(super) fn new(budget: u64) -> Self {
+        Self { budget, books: Mutex::default() }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Nothing panics while the books are open.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn statistics(&self) -> Statistics {
+        self.books().statistics
+    }
+
+    pub(super) fn get(&self, key: Key, load: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
+        if let Some(sample) = self.books().find(key) {
+            return Ok(sample);
+        }
+        // While it is made, others use the cache.
+        let sample = load()?;
+        self.books().keep(key, &sample, self.budget);
+        Ok(sample)
+    }
+}
+
+impl Books {
+    fn find(&mut self, key: Key) -> Option<Sample> {
+        let Some((sample, _, used)) = self.cases.get_mut(&key) else {
+            self.statistics.misses += 1;
+            return None;
+        };
+        self.statistics.hits += 1;
+        self.order.remove(used);
+        self.now += 1;
+        *used = self.now;
+        self.order.insert(self.now, key);
+        Some(sample.clone())
+    }
+
+    fn keep(&mut self, key: Key, sample: &Sample, budget: u64) {
+        let bytes = sample.bytes() as u64;
+        // One that is larger than the budget would drive out all others and not stay itself.
+        if bytes > budget || self.cases.contains_key(&key) {
+            return;
+        }
+        while self.statistics.bytes > budget - bytes {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            if let Some((_, bytes, _)) = self.cases.remove(&oldest) {
+                self.statistics.bytes -= bytes;
+            }
+        }
+        self.now += 1;
+        self.order.insert(self.now, key);
+        self.cases.insert(key, (sample.clone(), bytes, self.now));
+        self.statistics.bytes += bytes;
+        self.statistics.most = self.statistics.most.max(self.statistics.bytes);
+    }
+}

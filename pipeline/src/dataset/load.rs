@@ -1,0 +1,196 @@
+//! From the files of a case to its sample.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
+
+use super::{Case, Dataset, Source, folders::parts};
+use crate::{Field, Sample, Scan, alignment, cache::Key, sample::class_numbers, transforms::nth_use};
+
+type Reader = dyn Fn(&Path) -> Result<Scan> + Send + Sync;
+
+/// What reads the files.
+#[derive(Clone)]
+pub(super) struct Readers {
+    image: Arc<Reader>,
+    label: Arc<Reader>,
+    /// Whether they are a user's, of which a cache on disk can't know what they do.
+    own: bool,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self { image: Arc::new(Scan::read_image), label: Arc::new(Scan::read_label), own: false }
+    }
+}
+
+impl Readers {
+    /// One for images and labels.
+    pub(super) fn new(reader: impl Fn(&Path) -> Result<Scan> + Send + Sync + 'static) -> Self {
+        let reader: Arc<Reader> = Arc::new(reader);
+        Self { image: reader.clone(), label: reader, own: true }
+    }
+}
+
+impl Dataset {
+    /// Reads a case and prepares it.
+    pub(super) fn load(&self, case: &Case) -> Result<Sample> {
+        // The first image, as it is in its file: all others of the case lie on its grid.
+        let is_image = |source: &Source| matches!(source, Source::Image(_) | Source::Row(..));
+        let first = case.fields.iter().position(|(_, source)| is_image(source));
+        let mut grid = first.map(|first| self.image(case, first)).transpose()?;
+        let mut place_of_grid = None;
+        let mut fields: Vec<Option<Field>> = vec![None; case.fields.len()];
+        // The first image comes last, since its preparation takes its place in memory.
+        let order = (0..case.fields.len()).filter(|place| Some(*place) != first).chain(first);
+        for place in order {
+            fields[place] = Some(match &case.fields[place].1 {
+                Source::Value(field) => field.clone(),
+                Source::Label { path, classes } => {
+                    let label = self.label(grid.as_ref(), path, *classes);
+                    Field::Label(label.map_err(|error| error.within(path.display().to_string()))?)
+                }
+                source @ (Source::Image(_) | Source::Row(..)) => {
+                    let (name, within) = (&case.fields[place].0, |error: Error| error.within(place_of(source, case)));
+                    let scan = match grid.take() {
+                        Some(scan) if Some(place) == first => scan,
+                        other => {
+                            let scan = self.image(case, place)?;
+                            if let Some(on) = &other {
+                                let name = format!("image of field {}", case.fields[first.unwrap_or(place)].0);
+                                alignment::same_grid(on, &name, &scan, self.tolerance).map_err(within)?;
+                            }
+                            grid = other;
+                            scan
+                        }
+                    };
+                    let scan = match &self.preparation {
+                        Some(preparation) => preparation.image_scan(scan).map_err(within)?,
+                        None => scan,
+                    };
+                    // Here already, so that the error names the file.
+                    let image = Sample::empty(&case.name).with(name, Field::Image(scan.values)).map_err(within)?;
+                    let image = image.with_spacing(&scan.spacing).map_err(within)?;
+                    place_of_grid = Some((scan.spacing, scan.affine));
+                    image.get(name)?.clone()
+                }
+            });
+        }
+        let names = case.fields.iter().map(|(name, _)| name.clone());
+        let fields = names.zip(fields).filter_map(|(name, field)| Some((name, field?)));
+        let mut sample = Sample::empty(&case.name).with_fields(fields)?;
+        if let Some((spacing, affine)) = place_of_grid {
+            sample = sample.with_spacing(&spacing)?;
+            sample = affine.iter().try_fold(sample, |sample, affine| sample.with_affine(affine))?;
+        }
+        self.prepare.apply(sample, nth_use(Seed::new(0).named(&case.name), case.before))
+    }
+
+    /// An image as its files have it; the channels of several files behind each other.
+    fn image(&self, case: &Case, place: usize) -> Result<Scan> {
+        let paths = match &case.fields[place].1 {
+            Source::Row(rows, row) => return rows.scan(*row),
+            Source::Image(paths) => paths,
+            _ => return Err(Error::argument("dataset", "a field that is no image")),
+        };
+        let [path] = paths.as_slice() else { return self.channels(paths) };
+        (self.readers.image)(path)
+    }
+
+    fn channels(&self, paths: &[PathBuf]) -> Result<Scan> {
+        let mut whole: Option<(Scan, Vec<Tensor>)> = None;
+        for path in paths {
+            let scan = (self.readers.image)(path)?;
+            match &mut whole {
+                None => whole = Some((scan.clone(), vec![scan.values])),
+                Some((first, channels)) => {
+                    let within = |error: Error| error.within(path.display().to_string());
+                    alignment::same_grid(first, "first channel", &scan, self.tolerance).map_err(within)?;
+                    channels.push(scan.values);
+                }
+            }
+        }
+        let (first, channels) = whole.ok_or_else(|| Error::argument("dataset", "an image of no files"))?;
+        Ok(Scan { values: stacked(&channels)?, ..first })
+    }
+
+    fn label(&self, grid: Option<&Scan>, path: &Path, classes: usize) -> Result<Tensor> {
+        let label = (self.readers.label)(path)?;
+        let numbers = |values: &Tensor| match &self.preparation {
+            Some(preparation) => preparation.class_numbers(values),
+            None => class_numbers(values, classes),
+        };
+        let (on, numbers) = match grid {
+            Some(image) => (image, alignment::label_on(image, "image", &label, numbers, self.tolerance)?),
+            None => (&label, alignment::label_numbers(&label, numbers)?),
+        };
+        match &self.preparation {
+            Some(preparation) => preparation.label_scan(numbers, on),
+            None => Ok(numbers),
+        }
+    }
+
+    /// What a case on disk follows from.
+    pub(super) fn disk_key(&self, case: &Case) -> Result<Key> {
+        let mut key = Key::new();
+        key.text("name", &case.name).text("before", case.before).text("tolerance", self.tolerance);
+        match &self.preparation {
+            Some(preparation) => key.text("preparation", preparation.to_json()?),
+            None => &mut key,
+        };
+        if self.readers.own {
+            key.unknown("the reader of this dataset");
+        }
+        match self.prepare.key() {
+            Some(transforms) => transforms.iter().for_each(|text| _ = key.text("transform", text)),
+            None => key.unknown("a transform of this dataset's prepare"),
+        }
+        for (name, source) in &case.fields {
+            key.text("field", name);
+            match source {
+                Source::Value(field) => _ = key.text("value", format!("{field:?}")),
+                Source::Label { path, classes } => {
+                    key.text("classes", classes);
+                    key.files(parts(path)?);
+                }
+                Source::Image(paths) => {
+                    for path in paths {
+                        key.files(parts(path)?);
+                    }
+                }
+                Source::Row(rows, row) => {
+                    let scan = rows.scan(*row)?;
+                    key.text("row", format!("{:?} {:?}", scan.values.shape(), scan.values.dtype()));
+                    key.text("values", format!("{:?}", scan.values.to_vec_f64()?));
+                }
+            }
+        }
+        Ok(key)
+    }
+}
+
+/// The name of what an image was read from, for errors.
+fn place_of(source: &Source, case: &Case) -> String {
+    match source {
+        Source::Image(paths) => paths.first().map_or_else(String::new, |path| path.display().to_string()),
+        _ => format!("case {}", case.name),
+    }
+}
+
+/// Images (C, spatial) of one spatial shape as one with all channels, f32.
+fn stacked(images: &[Tensor]) -> Result<Tensor> {
+    let channels = images.iter().map(|image| image.shape().first().copied().unwrap_or(0)).sum();
+    let spatial = images.first().and_then(|image| image.shape().get(1..)).unwrap_or_default();
+    let mut whole = Tensor::zeros(&[&[channels], spatial].concat(), DType::F32, Device::Cpu)?;
+    let mut rest = whole.as_mut_slice::<f32>()?;
+    for image in images {
+        let image = image.converted(DType::F32)?.contiguous()?;
+        let (part, after) = rest.split_at_mut(image.count().min(rest.len()));
+        part.copy_from_slice(image.as_slice::<f32>()?);
+        rest = after;
+    }
+    Ok(whole)
+}

@@ -1,0 +1,173 @@
+//! Batches, prepared ahead of the training by worker threads.
+
+mod batch;
+mod workers;
+
+use std::sync::Arc;
+
+use tomograd_core::{Error, Result, Seed};
+
+pub use self::{
+    batch::{Batch, Collated},
+    workers::Epoch,
+};
+use crate::{Sample, transforms::Compose};
+
+/// A numbered collection of cases.
+pub trait Cases: Send + Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Case number `index`, prepared as far as it is the same in every epoch.
+    ///
+    /// # Errors
+    /// When there is none of that number, or it can't be read.
+    fn sample(&self, index: usize) -> Result<Sample>;
+
+    /// The name of case number `index`, the same as that of its sample. A loader asks for those of the cases before the place
+    /// where it resumes an epoch. Unless there is a quicker way, the sample is made for it.
+    ///
+    /// # Errors
+    /// As [`Cases::sample`].
+    fn name(&self, index: usize) -> Result<String> {
+        Ok(self.sample(index)?.name)
+    }
+}
+
+impl Cases for Vec<Sample> {
+    fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    fn sample(&self, index: usize) -> Result<Sample> {
+        self.get(index).cloned().ok_or_else(|| missing(index, self.as_slice().len()))
+    }
+
+    fn name(&self, index: usize) -> Result<String> {
+        self.get(index).map(|sample| sample.name.clone()).ok_or_else(|| missing(index, self.as_slice().len()))
+    }
+}
+
+pub(crate) fn missing(index: usize, count: usize) -> Error {
+    Error::argument("case", format!("number {index} of {count}"))
+}
+
+/// Batches of shuffled, transformed cases. What a batch holds depends on the seed, the epoch and the step alone, however many
+/// workers there are.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Loader, Sample, transforms::{Compose, Flip}};
+/// let image = Tensor::zeros(&[1, 8, 8], DType::F32, Device::Cpu)?;
+/// let label = Tensor::zeros(&[8, 8], DType::U8, Device::Cpu)?;
+/// let cases = vec![Sample::new("a", &image, Some(&label))?, Sample::new("b", &image, Some(&label))?];
+/// let loader = Loader::new(Arc::new(cases), 2, Seed::new(7))?.transforms(Compose::new().then(Flip::default())?);
+/// for epoch in 0..3 {
+///     for batch in loader.epoch(epoch) {
+///         assert_eq!(batch?.image()?.shape(), [2, 1, 8, 8]);
+///     }
+/// }
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Loader {
+    cases: Arc<dyn Cases>,
+    transforms: Arc<Compose>,
+    batch: usize,
+    seed: Seed,
+    shuffle: bool,
+    drop_last: bool,
+    workers: usize,
+}
+
+/// The most threads of a loader.
+const MOST_WORKERS: usize = 256;
+
+impl Loader {
+    /// Batches of `batch` cases, shuffled anew each epoch; the last batch of an epoch may be smaller.
+    ///
+    /// # Errors
+    /// When there are no cases, or `batch` is 0.
+    pub fn new(cases: Arc<dyn Cases>, batch: usize, seed: Seed) -> Result<Self> {
+        if cases.is_empty() || batch == 0 {
+            return Err(Error::argument("loader", format!("{} cases in batches of {batch}", cases.len()))
+                .expected("at least one case, and batches of at least one"));
+        }
+        Ok(Self { cases, transforms: Arc::default(), batch, seed, shuffle: true, drop_last: false, workers: 1 })
+    }
+
+    /// With these transforms of each case. Their random numbers are keyed by the seed, the epoch, the name of the case, and by
+    /// how many places of the epoch before this one have a case of the same name: a case that comes twice is drawn twice.
+    #[must_use]
+    pub fn transforms(mut self, transforms: Compose) -> Self {
+        self.transforms = Arc::new(transforms);
+        self
+    }
+
+    /// The cases in their own order.
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.shuffle = false;
+        self
+    }
+
+    /// Without the last batch of an epoch when it is smaller than the others.
+    ///
+    /// # Errors
+    /// When no batch would be left.
+    pub fn drop_last(mut self) -> Result<Self> {
+        if self.cases.len() < self.batch {
+            return Err(Error::argument("loader", format!("{} cases in batches of {}", self.cases.len(), self.batch))
+                .expected("one whole batch at least, or the last one kept"));
+        }
+        self.drop_last = true;
+        Ok(self)
+    }
+
+    /// With this many threads that prepare batches, one if nothing else is said. The batches and their order stay the same.
+    ///
+    /// Each worker has one batch in hand, and may have finished two that wait for the training. With several workers each asks
+    /// for the names of the cases that the others prepare ([`Cases::name`]).
+    ///
+    /// # Errors
+    /// When `workers` isn't 1 to 256.
+    pub fn workers(mut self, workers: usize) -> Result<Self> {
+        if !(1..=MOST_WORKERS).contains(&workers) {
+            return Err(
+                Error::argument("loader", format!("{workers} workers")).expected(format!("1 to {MOST_WORKERS}"))
+            );
+        }
+        self.workers = workers;
+        Ok(self)
+    }
+
+    /// How many batches an epoch has.
+    pub fn steps(&self) -> u64 {
+        let cases = self.cases.len();
+        (if self.drop_last { cases / self.batch } else { cases.div_ceil(self.batch) }) as u64
+    }
+
+    /// The batches of one epoch.
+    pub fn epoch(&self, epoch: u64) -> Epoch {
+        self.resume(epoch, 0)
+    }
+
+    /// The batches of one epoch from number `step` on: for a run that goes on where another stopped.
+    pub fn resume(&self, epoch: u64, step: u64) -> Epoch {
+        Epoch::start(self, epoch, step)
+    }
+
+    fn order(&self, epoch: u64) -> Result<Vec<usize>> {
+        if self.shuffle {
+            self.seed.at(epoch).named("order").random().permutation(self.cases.len())
+        } else {
+            Ok((0..self.cases.len()).collect())
+        }
+    }
+}

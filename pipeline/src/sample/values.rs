@@ -1,0 +1,70 @@
+//! What the values of images and labels may be.
+
+use tomograd_core::{Error, Result, Tensor, room_for};
+
+/// Class numbers are kept in a byte.
+pub(crate) const MOST_CLASSES: usize = 256;
+
+/// That `classes` is a number of classes, with the background.
+pub(crate) fn check_classes(operation: &str, classes: usize) -> Result<()> {
+    if !(1..=MOST_CLASSES).contains(&classes) {
+        return Err(Error::argument(operation, format!("{classes} classes"))
+            .expected(format!("1 to {MOST_CLASSES}, with the background")));
+    }
+    Ok(())
+}
+
+/// That every voxel of an image `(C, spatial)` is a number: a statistic of all of them would be none otherwise, and one of the
+/// others would pass for it.
+pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
+    let contiguous = image.contiguous()?;
+    let values = contiguous.as_slice::<f32>()?;
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let place = voxel(at, image.shape());
+    let (channel, place) = place.split_first().map_or((0, &[][..]), |(&channel, place)| (channel, place));
+    Err(Error::argument(operation, format!("{} at voxel {place:?} of channel {channel}", values[at]))
+        .expected("finite intensities"))
+}
+
+/// The class numbers of a label of any dtype, in row-major order.
+///
+/// # Errors
+/// When `classes` isn't 1 to 256, or a value isn't one of them; it names the value and its voxel.
+pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
+    check_classes("label", classes)?;
+    let number = |value: f64| (value.fract() == 0.0 && (0.0..classes as f64).contains(&value)).then_some(value as u8);
+    numbers_of(label, number, || format!("whole numbers in 0..={}", classes - 1))
+}
+
+/// What `number` gives for each value of a tensor of any dtype, in row-major order.
+///
+/// # Errors
+/// For a value without a number: it names the value, its voxel, and what was expected.
+pub(crate) fn numbers_of(
+    label: &Tensor,
+    number: impl Fn(f64) -> Option<u8>,
+    expected: impl Fn() -> String,
+) -> Result<Vec<u8>> {
+    let mut numbers: Vec<u8> = room_for("label", label.count())?;
+    // Plane by plane, since the values as f64 take eight times the memory of the numbers.
+    let planes = label.shape().first().copied().unwrap_or(1);
+    for plane in 0..planes {
+        let values = if label.rank() == 0 { label.to_vec_f64()? } else { label.narrow(0, plane, 1)?.to_vec_f64()? };
+        for value in values {
+            numbers.push(number(value).ok_or_else(|| {
+                Error::argument("label", format!("value {value} at voxel {:?}", voxel(numbers.len(), label.shape())))
+                    .expected(expected())
+            })?);
+        }
+    }
+    Ok(numbers)
+}
+
+/// The place of element `index` of a tensor that has one.
+pub(crate) fn voxel(mut index: usize, shape: &[usize]) -> Vec<usize> {
+    let mut place = vec![0; shape.len()];
+    for (place, size) in place.iter_mut().zip(shape).rev() {
+        (*place, index) = (index % size, index / size);
+    }
+    place
+}
