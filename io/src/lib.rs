@@ -1,4 +1,5 @@
-//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PNG, and volumes with geometry.
+//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PNG, TensorBoard's event files, and volumes
+//! with geometry.
 //!
 //! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
 //! temporary name and renamed.
@@ -12,6 +13,7 @@ mod gzip;
 mod nifti;
 mod png;
 pub mod safetensors;
+pub mod tensorboard;
 mod volume;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};

@@ -1,4 +1,4 @@
-//! Preparations, transforms, datasets, loaders, sliding-window inference and metrics of tomograd.
+//! Preparations, transforms, datasets, loaders, sliding-window inference, metrics and trainers of tomograd.
 //!
 //! Images are `(C, D, H, W)` or `(C, H, W)`, labels `(D, H, W)` or `(H, W)`; spacings are millimetres along the spatial axes
 //! in the order of the shape.
@@ -10,6 +10,7 @@ mod scan;
 pub mod alignment;
 pub mod contact_sheet;
 pub mod dataset;
+mod evaluation;
 pub mod loader;
 pub mod metrics;
 pub mod preparation;
@@ -18,6 +19,7 @@ pub mod progress;
 pub mod report;
 pub mod sliding_window;
 pub mod split;
+pub mod trainer;
 pub mod transforms;
 
 pub use contact_sheet::ContactSheet;
@@ -30,3 +32,4 @@ pub use sample::Sample;
 pub use scan::Scan;
 pub use sliding_window::SlidingWindow;
 pub use split::Split;
+pub use trainer::{Batches, Generated, Learner, Step, Trainer, Validation};
