@@ -48,6 +48,7 @@ pub mod prelude {
         schedule,
     };
     pub use tomograd_pipeline::{
-        Cases, ContactSheet, Dataset, Loader, Preparation, Report, Segment, SlidingWindow, Split, evaluate, transforms,
+        Cases, ContactSheet, Dataset, Learner, Loader, Preparation, Report, Segment, SlidingWindow, Split, Trainer,
+        evaluate, transforms,
     };
 }

@@ -1,9 +1,46 @@
 //! How well a network does on the cases of a dataset.
 
+use std::path::Path;
+
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_io::Volume;
 
 use crate::{Cases, Dataset, Preparation, Report, alignment, evaluate, evaluate_volumes};
+
+/// A case of a dataset and the mask that a network made of its image: what [`Preparation::evaluate_files`] hands out.
+#[derive(Debug)]
+pub struct Segmented<'a> {
+    index: usize,
+    name: &'a str,
+    mask: &'a Volume,
+}
+
+impl Segmented<'_> {
+    /// The number of the case in the dataset.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The name of the case.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// The mask, in the grid of the image's file.
+    pub fn mask(&self) -> &Volume {
+        self.mask
+    }
+
+    /// Writes the mask as `NAME.nii.gz` into `folder`, which is made if it isn't there.
+    ///
+    /// # Errors
+    /// When the folder or the file can't be written.
+    pub fn write_mask(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder.display(), error))?;
+        self.mask.write(folder.join(format!("{}.nii.gz", self.name)))
+    }
+}
 
 impl Preparation {
     /// The metrics of a network on prepared cases ([`Dataset::prepared`]), in their prepared grid: for validation while it
@@ -26,13 +63,13 @@ impl Preparation {
     }
 
     /// The metrics of a network on the files of a dataset, in their own grids: each image is [segmented](Self::segment), the
-    /// mask compared with the label, and handed to `each` together with the number of the case, as to be written.
+    /// mask compared with the label, and handed to `each`, to be written or drawn.
     ///
     /// ```
     /// use tomograd_autodiff::methods::*;
     /// use tomograd_core::{DType, Device, Seed, Tensor};
     /// use tomograd_io::{Volume, geometry};
-    /// use tomograd_pipeline::{Cases, Dataset, Preparation};
+    /// use tomograd_pipeline::{Dataset, Preparation};
     /// # let folder = std::env::temp_dir().join(format!("tomograd-evaluation-doc-{}", std::process::id()));
     /// # for (part, label) in [("images", false), ("labels", true)] {
     /// #     std::fs::create_dir_all(folder.join(part)).unwrap();
@@ -43,14 +80,10 @@ impl Preparation {
     /// # }
     /// let preparation = Preparation::new([8, 8, 8], ["background", "bright"])?;
     /// let dataset = Dataset::prepared(&folder, &preparation)?;
-    /// let masks = folder.join("masks");
-    /// std::fs::create_dir_all(&masks).unwrap();
     /// // A network that calls bright voxels bright.
     /// let bright = |patches: &Tensor| Tensor::concat(&[&patches.mul_scalar(0.0)?, patches], 1);
-    /// let report = preparation.evaluate_files(&dataset, bright, |case, mask| {
-    ///     mask.write(masks.join(format!("{}.nii.gz", dataset.name(case)?)))
-    /// })?;
-    /// assert!(report.mean(|m| m.dice).value > 0.9 && masks.join("a.nii.gz").exists());
+    /// let report = preparation.evaluate_files(&dataset, bright, |case| case.write_mask(folder.join("masks")))?;
+    /// assert!(report.mean(|m| m.dice).value > 0.9 && folder.join("masks/a.nii.gz").exists());
     /// # std::fs::remove_dir_all(&folder).ok();
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
@@ -62,7 +95,7 @@ impl Preparation {
         &self,
         dataset: &Dataset,
         mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
-        mut each: impl FnMut(usize, &Volume) -> Result<()>,
+        mut each: impl FnMut(&Segmented<'_>) -> Result<()>,
     ) -> Result<Report> {
         let mut report = Report::new(self.foreground());
         for (index, name) in dataset.names().iter().enumerate() {
@@ -70,7 +103,7 @@ impl Preparation {
                 let image = Volume::read(dataset.image_file(name)?)?;
                 let truth = Volume::read(dataset.label_file(name)?)?;
                 let mask = self.segment(&image, &mut predict)?;
-                each(index, &mask)?;
+                each(&Segmented { index, name, mask: &mask })?;
                 evaluate_volumes(&mask, &truth, self.classes.len(), alignment::TOLERANCE)
             };
             let metrics = case().map_err(|error| within(error, name))?;

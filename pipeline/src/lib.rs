@@ -24,6 +24,7 @@ pub mod transforms;
 
 pub use contact_sheet::ContactSheet;
 pub use dataset::Dataset;
+pub use evaluation::Segmented;
 pub use loader::{Batch, Cases, Loader};
 pub use metrics::{ClassMetrics, evaluate, evaluate_volumes};
 pub use preparation::{Preparation, Segment};

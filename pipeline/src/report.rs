@@ -72,6 +72,11 @@ impl Report {
         Self { classes: classes.into_iter().map(Into::into).collect(), cases: Vec::new() }
     }
 
+    /// The names of the foreground classes 1, 2, ...
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
     /// Adds a case with the metrics that [`evaluate`](crate::evaluate) gave.
     ///
     /// # Errors

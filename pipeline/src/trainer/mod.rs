@@ -176,7 +176,8 @@ impl Trainer {
         let folder = self.folder.as_ref().ok_or_else(|| {
             Error::argument("trainer", "resume_if_there without a folder").expected("Trainer::folder before it")
         })?;
-        self.resume = Some(folder.join(LAST)).filter(|last| last.exists());
+        // The first epoch's best checkpoint comes before its last one, and has the same state.
+        self.resume = [LAST, BEST].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
         Ok(self)
     }
 

@@ -57,6 +57,10 @@ impl Trainer {
         })?;
         let run = self.identity(steps);
         let mut log = self.begin(&run)?;
+        if self.verbose {
+            let count: usize = self.learners.iter().map(|(_, learner)| learner.params().count()).sum();
+            println!("{count} parameters, {total} steps in {} epochs", self.epochs);
+        }
         while self.progress.epoch < self.epochs && !self.is_out_of_patience() {
             let epoch = self.progress.epoch;
             let within = |error: Error| error.within(format!("epoch {}", epoch + 1));
@@ -211,6 +215,9 @@ impl Trainer {
         let Some(folder) = &self.folder else { return Ok(None) };
         std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder.display(), error))?;
         if goes_on {
+            if !folder.join(LAST).exists() {
+                self.save(run, LAST)?;
+            }
             let steps = self.progress.epoch.saturating_mul(run.steps).saturating_add(self.progress.step);
             return Log::resume(folder, self.progress.epoch, steps, self.log_every).map(Some);
         }

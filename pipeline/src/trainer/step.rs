@@ -4,6 +4,8 @@ use tomograd_autodiff::Var;
 use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
 use tomograd_nn::{Params, Pass, Update};
 
+use crate::{ClassMetrics, Report};
+
 use super::{
     Learner,
     log::{Picture, Values},
@@ -159,6 +161,22 @@ impl Validation<'_> {
     /// When the name can't be that of a column.
     pub fn log(&mut self, name: &str, value: f64) -> Result<()> {
         self.values.add(name, value)
+    }
+
+    /// Notes the mean of a quantity over the cases for each class of a report, under the class's name, and over how many cases
+    /// each is a mean, under `NAME_defined`.
+    ///
+    /// # Errors
+    /// When a class has a name that can't be that of a column.
+    pub fn log_classes(&mut self, report: &Report, quantity: impl Fn(&ClassMetrics) -> f64) -> Result<()> {
+        let mean = |place: usize| report.class_mean(place + 1, &quantity);
+        for (place, name) in report.classes().iter().enumerate() {
+            self.log(name, mean(place)?.value)?;
+        }
+        for (place, name) in report.classes().iter().enumerate() {
+            self.log(&format!("{name}_defined"), mean(place)?.defined as f64)?;
+        }
+        Ok(())
     }
 
     /// Notes a picture for TensorBoard, u8 `(height, width, 3)` or `(height, width)`, as
