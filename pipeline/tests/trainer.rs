@@ -106,7 +106,8 @@ fn a_generator_and_a_discriminator_learn_from_each_other() {
     };
     let (start, end) = (mean_of(0).unwrap(), mean_of(400).unwrap());
     assert!((start - 3.0).abs() > 2.0, "{start} at the start");
-    assert!((end - 3.0).abs() < 0.2, "{end}");
+    // 3.001; after 300 and 600 steps 3.000 and 2.988.
+    assert!((end - 3.0).abs() < 0.1, "{end}");
     assert_eq!(mean_of(400).unwrap().to_bits(), end.to_bits());
 }
 
@@ -148,6 +149,7 @@ fn a_student_learns_from_the_average_of_itself() {
         Ok([error(&net, learner.params())?, error(&net, learner.averaged()?)?])
     };
     let (start, end) = (train(0).unwrap(), train(6).unwrap());
+    // 0.43 at the start; at the end 0.088 of the student's answers are wrong, and 0.087 of the teacher's.
     assert!(start[0] > 0.3, "{start:?} at the start");
     assert!(end.iter().all(|error| *error < 0.15), "{end:?}");
     assert_eq!(train(6).unwrap(), end);
@@ -257,7 +259,9 @@ fn another_runs_files_are_left_alone() {
     assert_eq!(events.count(), 1);
     let last = folder.0.join("last.safetensors");
     let other = message(scored(&folder.0, &scores, |trainer| Ok(trainer.seed(Seed::new(1)).resume(&last))));
-    assert!(other.contains("is of another run") && other.contains("\"seed\":[1,0]"), "{other}");
+    assert!(other.contains("is of another run: seed [0,0]; expected [1,0]"), "{other}");
+    let other = message(scored(&folder.0, &scores, |trainer| trainer.resume(&last).config(&"x")));
+    assert!(other.contains("is of another run: configuration null; expected \"x\""), "{other}");
     // A finished run has nothing left to do; one without a schedule can have more epochs.
     assert_eq!(scored(&folder.0, &scores, |trainer| trainer.resume_if_there()).unwrap().epoch(), 2);
     assert_eq!(scored(&folder.0, &[1.0, 2.0, 3.0], |trainer| trainer.resume_if_there()).unwrap().epoch(), 3);

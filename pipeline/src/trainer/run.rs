@@ -187,8 +187,6 @@ impl Trainer {
             steps,
             epochs: scheduled.then_some(self.epochs),
             learners: self.learners.iter().map(|(name, learner)| (name.clone(), learner.settings())).collect(),
-            config: self.config.clone(),
-            preparation: self.preparation.clone(),
         }
     }
 
@@ -228,7 +226,8 @@ impl Trainer {
 
     fn restore(&mut self, path: &Path, run: &Run) -> Result<()> {
         let mut loaded = Loaded::read(path)?;
-        let progress = state::progress(&loaded, path, run)?;
+        let kept = [&self.config, &self.preparation].map(|kept| kept.as_ref().unwrap_or(&serde_json::Value::Null));
+        let progress = state::progress(&loaded, path, run, kept)?;
         for (place, (name, learner)) in self.learners.iter_mut().enumerate() {
             let within = |error: Error| error.within(path.display().to_string());
             match place {

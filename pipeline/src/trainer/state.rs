@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tomograd_core::{Error, Result};
 use tomograd_nn::Loaded;
 
@@ -21,8 +22,6 @@ pub(super) struct Run {
     /// That of epochs, where a learning-rate schedule depends on it.
     pub(super) epochs: Option<u64>,
     pub(super) learners: Vec<(String, Settings)>,
-    pub(super) config: Option<serde_json::Value>,
-    pub(super) preparation: Option<serde_json::Value>,
 }
 
 /// How far a run is.
@@ -55,24 +54,39 @@ pub(super) fn to_json(run: &Run, progress: &Progress) -> Result<String> {
         .map_err(|error| Error::argument("trainer", "the state has no JSON").source(error))
 }
 
-/// How far the run of a checkpoint is, if it is this run.
-pub(super) fn progress(loaded: &Loaded, path: &Path, run: &Run) -> Result<Progress> {
+/// How far the run of a checkpoint is, if it is this run: with what it says of itself, and with the network and the preparation
+/// that stand in the checkpoint.
+pub(super) fn progress(
+    loaded: &Loaded,
+    path: &Path,
+    run: &Run,
+    [config, preparation]: [&Value; 2],
+) -> Result<Progress> {
     let text = loaded.text(TEXT).map_err(|_| {
         Error::format("resume", format!("{} has no state of a trainer", path.display())).expected(
             "a checkpoint that a Trainer of this version wrote; Loaded::restore takes weights alone out of any",
         )
     })?;
-    let state: State<Run, Progress> = serde_json::from_str(text)
-        .map_err(|error| Error::format("resume", format!("the state of {} can't be read: {error}", path.display())))?;
+    let unreadable = |error| Error::format("resume", format!("the state of {} can't be read: {error}", path.display()));
+    let state: State<Value, Progress> = serde_json::from_str(text).map_err(unreadable)?;
     if state.version != VERSION {
         return Err(Error::format("resume", format!("{} has a state of version {}", path.display(), state.version))
             .expected(format!("version {VERSION}")));
     }
-    if state.run != *run {
-        let [found, expected] = [&state.run, run].map(|run| serde_json::to_string(run).unwrap_or_default());
-        return Err(
-            Error::argument("resume", format!("{} is of another run: {found}", path.display())).expected(expected)
-        );
+    let own = serde_json::to_value(run).map_err(unreadable)?;
+    let parts = ["seed", "steps", "epochs", "learners"].map(|part| (part, &state.run[part], &own[part]));
+    let kept = [
+        loaded.text("config").is_ok().then(|| loaded.config_as()),
+        loaded.preparation().map(|_| loaded.preparation_as()),
+    ];
+    let [kept_config, kept_preparation] = kept.map(|kept: Option<Result<Value>>| kept.unwrap_or(Ok(Value::Null)));
+    let (kept_config, kept_preparation) = (kept_config?, kept_preparation?);
+    let files = [("configuration", &kept_config, config), ("preparation", &kept_preparation, preparation)];
+    for (part, found, own) in parts.into_iter().chain(files) {
+        if found != own {
+            return Err(Error::argument("resume", format!("{} is of another run: {part} {found}", path.display()))
+                .expected(own.to_string()));
+        }
     }
     if state.progress.step > run.steps {
         return Err(Error::format("resume", format!("{} is at step {}", path.display(), state.progress.step))
