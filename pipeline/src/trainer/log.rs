@@ -33,7 +33,7 @@ impl Values {
 
     fn sum(&mut self, name: &str, value: f64, count: u64) -> Result<()> {
         if let Some((_, sum, number)) = self.0.iter_mut().find(|(known, ..)| known == name) {
-            (*sum, *number) = (*sum + value, *number + count);
+            (*sum, *number) = (*sum + value, number.saturating_add(count));
             return Ok(());
         }
         if name.is_empty() || [EPOCH, SECONDS].contains(&name) || name.contains(['\n', '\r']) {

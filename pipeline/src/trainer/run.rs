@@ -165,7 +165,7 @@ impl Trainer {
         if improved {
             self.progress.best = Some(score);
         }
-        self.progress.since_best = if improved { 0 } else { self.progress.since_best + 1 };
+        self.progress.since_best = if improved { 0 } else { self.progress.since_best.saturating_add(1) };
         Ok(improved)
     }
 
