@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 use tomograd_core::{Device, Error, ErrorKind, Result, Seed, Tensor};
-use tomograd_io::safetensors;
+use tomograd_io::safetensors::{self, Contents};
 
 use crate::{Optimizer, OptimizerState, Params};
 
@@ -166,14 +166,14 @@ impl Checkpoint {
     /// When a text, a parameter or a further store has a name that can't be told from the checkpoint's, or the file can't be
     /// written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let (mut tensors, mut metadata) = self.contents()?;
+        let Contents { mut tensors, mut metadata } = self.contents()?;
         for (name, store) in &self.stores {
             if name.is_empty() || name.contains('/') || !store.stores.is_empty() || !store.texts.is_empty() {
                 return Err(Error::argument("checkpoint", format!("the further store {name:?}")).expected(
                     "a name without /, and a checkpoint that has neither texts nor further stores of its own",
                 ));
             }
-            let (own, notes) = store.contents()?;
+            let Contents { tensors: own, metadata: notes } = store.contents()?;
             tensors.extend(own.into_iter().map(|(tensor, value)| (format!("{STORE}{name}/{tensor}"), value)));
             metadata.extend(notes.into_iter().map(|(note, text)| (format!("{STORE_NOTE}{name}/{note}"), text)));
             metadata.insert(VERSION.to_owned(), VERSIONS[2].to_owned());
@@ -182,7 +182,7 @@ impl Checkpoint {
     }
 
     /// The tensors and texts, those of further stores aside.
-    fn contents(&self) -> Result<(Vec<(String, Tensor)>, BTreeMap<String, String>)> {
+    fn contents(&self) -> Result<Contents> {
         let taken = |name: &str| name == CONFIG || name.starts_with(NOTE);
         let mut texts = self.texts.keys().filter(|name| taken(name));
         let own = |name: &str| [OPTIMIZER, AVERAGE, STORE].iter().any(|prefix| name.starts_with(prefix));
@@ -196,7 +196,7 @@ impl Checkpoint {
         if !self.others.is_empty() {
             metadata.insert(OTHERS.to_owned(), json("numbers of steps", &self.others)?);
         }
-        Ok(([&self.weights[..], &self.optimizer, &self.average].concat(), metadata))
+        Ok(Contents { tensors: [&self.weights[..], &self.optimizer, &self.average].concat(), metadata })
     }
 }
 

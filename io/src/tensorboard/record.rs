@@ -11,6 +11,7 @@ const BEFORE: u64 = 12;
 const BEHIND: u64 = 4;
 
 /// The remainders of CRC-32C (Castagnoli; polynomial 0x1EDC6F41, bits reversed) of each byte.
+#[allow(clippy::indexing_slicing, reason = "the compiler runs it, and would refuse a place beyond the end")]
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;

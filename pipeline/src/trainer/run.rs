@@ -12,6 +12,9 @@ use super::{
     state::{self, Progress, Run},
 };
 
+/// The function of a validation.
+type Validate<'a> = dyn FnMut(&mut Validation<'_>) -> Result<f64> + 'a;
+
 impl Trainer {
     /// Trains without validation: `step` is called with each batch of each epoch that is left.
     ///
@@ -48,7 +51,7 @@ impl Trainer {
         &mut self,
         batches: &L,
         mut step: impl FnMut(&mut Step<'_, L::Batch>) -> Result<()>,
-        mut validate: Option<&mut dyn FnMut(&mut Validation<'_>) -> Result<f64>>,
+        mut validate: Option<&mut Validate<'_>>,
     ) -> Result<()> {
         let (start, steps) = (Instant::now(), batches.steps());
         let total = steps.checked_mul(self.epochs).ok_or_else(|| {
@@ -76,10 +79,9 @@ impl Trainer {
                 pictures: Vec::new(),
             };
             let mut improved = false;
-            if (epoch + 1).is_multiple_of(self.validate_every) || epoch + 1 == self.epochs {
-                if let Some(validate) = &mut validate {
-                    improved = self.validate(epoch, &mut **validate, &mut row).map_err(within)?;
-                }
+            let due = (epoch + 1).is_multiple_of(self.validate_every) || epoch + 1 == self.epochs;
+            if let Some(validate) = validate.as_mut().filter(|_| due) {
+                improved = self.validate(epoch, &mut **validate, &mut row).map_err(within)?;
             }
             if self.verbose {
                 report(&row, start);
@@ -150,12 +152,7 @@ impl Trainer {
     }
 
     /// Whether the score is the best so far.
-    fn validate(
-        &mut self,
-        epoch: u64,
-        function: &mut dyn FnMut(&mut Validation<'_>) -> Result<f64>,
-        row: &mut Row<'_>,
-    ) -> Result<bool> {
+    fn validate(&mut self, epoch: u64, function: &mut Validate<'_>, row: &mut Row<'_>) -> Result<bool> {
         let mut validation =
             Validation { epoch, learners: &self.learners, values: Values::default(), pictures: Vec::new() };
         let score = function(&mut validation).map_err(|error| error.within("validation"))?;
@@ -201,11 +198,11 @@ impl Trainer {
             None => self.progress != Progress::default(),
         };
         let goes_on = self.folder.as_deref().is_some_and(here);
-        if let Some(folder) = self.folder.as_deref().filter(|_| !goes_on && !self.overwrite) {
-            if let Some(file) = [LAST, BEST].map(|name| folder.join(name)).into_iter().find(|file| file.exists()) {
-                return Err(Error::argument("trainer", format!("{} holds the weights of another run", file.display()))
-                    .expected("another folder, to resume that file, or to overwrite it"));
-            }
+        let kept = self.folder.as_deref().filter(|_| !goes_on && !self.overwrite);
+        let mut kept = kept.into_iter().flat_map(|folder| [LAST, BEST].map(|name| folder.join(name)));
+        if let Some(file) = kept.find(|file| file.exists()) {
+            return Err(Error::argument("trainer", format!("{} holds the weights of another run", file.display()))
+                .expected("another folder, to resume that file, or to overwrite it"));
         }
         if let Some(path) = &resume {
             self.restore(path, run)?;
