@@ -7,6 +7,33 @@ use tomograd_nn::{Checkpoint, Loaded, Optimizer, Params, Pass, Update};
 /// A store of parameters with its optimizer, and how that is to be used: learning-rate schedule, bound of the gradients' norm,
 /// gradient accumulation, a running average of the weights. A [`Trainer`](crate::Trainer) has one, or several: a generator
 /// and a discriminator.
+///
+/// The running average can be a teacher: a step takes its answers as targets.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{AdamW, Linear, Module, Params, Pass, losses, schedule};
+/// use tomograd_pipeline::{Generated, Learner, Trainer};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let net = Linear::new(params.root(), 2, 1)?;
+/// let optimizer = AdamW::new(&params, 1e-2)?;
+/// let learner = Learner::new(params, optimizer)
+///     .schedule(|step, total| schedule::linear_warmup(step, 10, 0.1) * schedule::cosine(step, total, 0.0))
+///     .accumulate(2)?
+///     .average(0.99)?;
+/// let points = Generated::new(4, |epoch, step| {
+///     Tensor::normal(&[8, 2], 0.0, 1.0, Seed::new(2).at(epoch).at(step), DType::F32, Device::Cpu)
+/// });
+/// Trainer::new(learner, 1).run(&points, |step| {
+///     let teacher = Pass::eval(step.averaged()?)?;
+///     let target = net.forward(&teacher.input(&step.batch), &teacher)?.into_value();
+///     let pass = step.pass()?;
+///     let answer = net.forward(&pass.input(&step.batch), &pass)?;
+///     let loss = losses::mean_squared_error(&answer, &pass.input(&target))?;
+///     step.learn(pass, loss)
+/// })?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Learner {
     params: Params,
     optimizer: Box<dyn Optimizer>,
