@@ -197,6 +197,24 @@ fn the_average_follows_the_weights() {
     assert_eq!(steps, 4);
 }
 
+/// A layer that is frozen until a step learns nothing before it.
+#[test]
+fn parameters_can_be_frozen_for_a_while() {
+    let (net, params, batches) = line().unwrap();
+    let (start, optimizer) = (weights(&params), Sgd::new(&params, 0.1).unwrap());
+    let mut trainer = Trainer::new(Learner::new(params, optimizer), 1);
+    trainer
+        .run(&batches, |step| {
+            let frozen = step.number < 2;
+            step.learner_mut("model")?.params_mut().freeze(|parameter| frozen && parameter.name.ends_with("bias"));
+            line_loss(&net, step)?;
+            let now = weights(step.params());
+            assert_eq!((now[1] == start[1], now[0] == start[0]), (frozen, false));
+            Ok(())
+        })
+        .unwrap();
+}
+
 fn scored(folder: &Path, scores: &[f64], trainer: impl FnOnce(Trainer) -> Result<Trainer>) -> Result<Trainer> {
     let (net, params, batches) = line()?;
     let optimizer = Sgd::new(&params, 0.1)?;

@@ -109,6 +109,11 @@ impl Learner {
         &self.params
     }
 
+    /// The parameters, to be frozen or bounded. A checkpoint doesn't keep what is frozen: let the step's number decide it.
+    pub fn params_mut(&mut self) -> &mut Params {
+        &mut self.params
+    }
+
     /// The running average of the parameters, on which the same layers run.
     ///
     /// # Errors

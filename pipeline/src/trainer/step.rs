@@ -73,6 +73,15 @@ impl<B> Step<'_, B> {
         Ok(&self.learners[find(self.learners, name)?].1)
     }
 
+    /// The learner called `name`, to be changed.
+    ///
+    /// # Errors
+    /// When there is none; the error lists the names.
+    pub fn learner_mut(&mut self, name: &str) -> Result<&mut Learner> {
+        let place = find(self.learners, name)?;
+        Ok(&mut self.learners[place].1)
+    }
+
     /// Notes a number under `name`: the log has its mean over the epoch, TensorBoard also each step's.
     ///
     /// # Errors
