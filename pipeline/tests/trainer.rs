@@ -262,6 +262,32 @@ fn validation_comes_every_so_many_epochs_and_at_the_end() {
     assert_eq!(last, ["", "4", "", "8", "10"]);
 }
 
+/// The checkpoints within an epoch, seen by the next step: none while gradients wait, and then at once.
+#[test]
+fn checkpoints_come_when_no_gradients_wait() {
+    let folder = Folder::new("waiting");
+    let (net, params, _) = line().unwrap();
+    let optimizer = Sgd::new(&params, 0.1).unwrap();
+    let learner = Learner::new(params, optimizer).accumulate(2).unwrap();
+    let mut trainer = Trainer::new(learner, 1).folder(&folder.0).save_every(3).unwrap();
+    let batches = Generated::new(11, |_, step| normal(&[8, 1], Seed::new(2).at(step)));
+    let mut found = Vec::new();
+    trainer
+        .run(&batches, |step| {
+            let state =
+                Loaded::read(folder.0.join("last.safetensors")).map(|last| last.text("trainer").unwrap().to_owned());
+            let state = state.map_or(0, |text| {
+                let at = text.find("\"step\":").unwrap() + 7;
+                text[at..].split(',').next().unwrap().parse().unwrap()
+            });
+            found.push(state);
+            line_loss(&net, step)
+        })
+        .unwrap();
+    // After 3 steps a gradient waits, after 4 none; the next ones are due after 6 and 9, of which one waits.
+    assert_eq!(found, [0, 0, 0, 0, 4, 4, 6, 6, 6, 6, 10]);
+}
+
 #[test]
 fn another_runs_files_are_left_alone() {
     let folder = Folder::new("guard");

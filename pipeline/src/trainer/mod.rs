@@ -100,6 +100,8 @@ pub struct Trainer {
     config: Option<Value>,
     preparation: Option<Value>,
     progress: Progress,
+    /// The steps that were done when the last checkpoint was written.
+    saved: u64,
 }
 
 impl Trainer {
@@ -120,6 +122,7 @@ impl Trainer {
             config: None,
             preparation: None,
             progress: Progress::default(),
+            saved: 0,
         }
     }
 
@@ -240,8 +243,8 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Writes the last checkpoint after every so many steps too, not only at the end of an epoch. While a learner accumulates
-    /// gradients, the next step after that.
+    /// Writes the last checkpoint after every so many steps too, not only at the end of an epoch. While a learner waits
+    /// for more gradients ([`Learner::accumulate`]), as soon as none does.
     ///
     /// # Errors
     /// When it is 0.

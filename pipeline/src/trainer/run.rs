@@ -107,7 +107,7 @@ impl Trainer {
         mut log: Option<&mut Log>,
     ) -> Result<f64> {
         let (epoch, first) = (self.progress.epoch, self.progress.step);
-        let bar = Bar::new(self.verbose, run.steps - first, epoch);
+        let bar = Bar::new(self.verbose, run.steps.saturating_sub(first), epoch);
         let begin = Instant::now();
         for batch in batches.batches(epoch, first) {
             let number = epoch * run.steps + self.progress.step;
@@ -148,7 +148,7 @@ impl Trainer {
         }
         let last = (epoch * run.steps + run.steps).saturating_sub(1);
         self.learners.iter_mut().try_for_each(|(_, learner)| learner.finish([last, total]))?;
-        Ok(begin.elapsed().as_secs_f64() / (run.steps - first).max(1) as f64)
+        Ok(begin.elapsed().as_secs_f64() / run.steps.saturating_sub(first).max(1) as f64)
     }
 
     /// Whether the score is the best so far.
@@ -172,9 +172,13 @@ impl Trainer {
 
     /// Whether a checkpoint is due within an epoch. At its end there is one anyway.
     fn is_time_to_save(&self, steps: u64) -> bool {
-        let done = self.progress.epoch * steps + self.progress.step;
-        let due = self.save_every.is_some_and(|every| done.is_multiple_of(every));
+        let due = self.save_every.is_some_and(|every| self.done(steps) / every > self.saved / every);
         due && self.progress.step < steps && !self.learners.iter().any(|(_, learner)| learner.is_pending())
+    }
+
+    /// The steps since the start of the run.
+    fn done(&self, steps: u64) -> u64 {
+        self.progress.epoch.saturating_mul(steps).saturating_add(self.progress.step)
     }
 
     fn identity(&self, steps: u64) -> Run {
@@ -207,18 +211,17 @@ impl Trainer {
         if let Some(path) = &resume {
             self.restore(path, run)?;
         }
-        let Some(folder) = &self.folder else { return Ok(None) };
-        std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder.display(), error))?;
+        let Some(folder) = self.folder.clone() else { return Ok(None) };
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
         if goes_on {
             if !folder.join(LAST).exists() {
                 self.save(run, LAST)?;
             }
-            let steps = self.progress.epoch.saturating_mul(run.steps).saturating_add(self.progress.step);
-            return Log::resume(folder, self.progress.epoch, steps, self.log_every).map(Some);
+            return Log::resume(&folder, self.progress.epoch, self.done(run.steps), self.log_every).map(Some);
         }
         // The best weights of an earlier run would stay until this one has better ones.
         [LAST, BEST].iter().try_for_each(|name| remove(&folder.join(name)))?;
-        Log::create(folder, self.log_every).map(Some)
+        Log::create(&folder, self.log_every).map(Some)
     }
 
     fn restore(&mut self, path: &Path, run: &Run) -> Result<()> {
@@ -233,10 +236,12 @@ impl Trainer {
             }
         }
         self.progress = progress;
+        self.saved = self.done(run.steps);
         Ok(())
     }
 
-    fn save(&self, run: &Run, name: &str) -> Result<()> {
+    fn save(&mut self, run: &Run, name: &str) -> Result<()> {
+        self.saved = self.done(run.steps);
         let Some(folder) = &self.folder else { return Ok(()) };
         let mut checkpoint = self.learners[0].1.checkpoint().random(self.seed);
         if let Some(config) = &self.config {
