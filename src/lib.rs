@@ -49,6 +49,7 @@ pub mod prelude {
     };
     pub use tomograd_nn::{Import, ImportReport};
     pub use tomograd_pipeline::{
-        Cases, ContactSheet, Dataset, Loader, Preparation, Report, Segment, SlidingWindow, Split, evaluate, transforms,
+        Cases, ContactSheet, Dataset, Learner, Loader, Preparation, Report, Segment, SlidingWindow, Split, Trainer,
+        evaluate, transforms,
     };
 }

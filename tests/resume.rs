@@ -1,5 +1,5 @@
 //! The example as a process: killed at random moments and resumed, and run by several numbers of threads, it ends with the
-//! same bytes.
+//! same bytes. (`pipeline/tests/trainer_killed.rs` kills a trainer at chosen moments.)
 
 use std::{
     fs,
@@ -35,13 +35,21 @@ fn data(folder: &Path) -> PathBuf {
 
 fn start(data: &Path, out: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(example());
-    command.arg("--data").arg(data).arg("--out").arg(out).args(["--epochs", "4"]).args(more);
+    command.arg("--data").arg(data).arg("--out").arg(out).args(["--epochs", "4", "--widths", "4,8"]).args(more);
     command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap()
 }
 
-fn finish(data: &Path, out: &Path, more: &[&str]) -> Vec<u8> {
+/// What a finished run leaves: the last checkpoint, the best one, and the table without its column of seconds.
+fn finish(data: &Path, out: &Path, more: &[&str]) -> [Vec<u8>; 3] {
     assert!(start(data, out, more).wait().unwrap().success());
-    fs::read(out.join("last.safetensors")).unwrap()
+    let table = fs::read_to_string(out.join("epochs.csv")).unwrap();
+    assert!(table.starts_with("epoch,loss,step_seconds,anterior,posterior,anterior_defined,posterior_defined\n"));
+    let without = |row: &str| {
+        let fields: Vec<&str> = row.split(',').collect();
+        [&fields[..2], &fields[3..]].concat().join(",") + "\n"
+    };
+    let [last, best] = ["last", "best"].map(|name| fs::read(out.join(name).with_extension("safetensors")).unwrap());
+    [last, best, table.lines().map(without).collect::<String>().into_bytes()]
 }
 
 #[test]
@@ -49,12 +57,12 @@ fn killed_and_resumed_it_ends_as_if_nothing_had_happened() {
     let folder = std::env::temp_dir().join(format!("tomograd-resume-{}", std::process::id()));
     let data = data(&folder);
     let whole = finish(&data, &folder.join("whole"), &["--threads", "1"]);
-    assert!(finish(&data, &folder.join("five"), &["--threads", "5"]) == whole, "five threads give another file");
+    assert!(finish(&data, &folder.join("five"), &["--threads", "5"]) == whole, "five threads give other files");
 
     // Another run leaves the weights alone that it would write over.
     assert!(!start(&data, &folder.join("whole"), &[]).wait().unwrap().success());
     assert!(
-        fs::read(folder.join("whole/last.safetensors")).unwrap() == whole,
+        fs::read(folder.join("whole/last.safetensors")).unwrap() == whole[0],
         "the weights of a finished run are gone"
     );
 

@@ -1,4 +1,5 @@
-//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PyTorch's weights, NumPy, PNG, and volumes with geometry.
+//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PyTorch's weights, NumPy, PNG, TensorBoard's event files, and
+//! volumes with geometry.
 //!
 //! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
 //! temporary name and renamed.
@@ -14,6 +15,7 @@ pub mod numpy;
 mod png;
 pub mod pytorch;
 pub mod safetensors;
+pub mod tensorboard;
 mod volume;
 mod weights;
 

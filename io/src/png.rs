@@ -38,22 +38,39 @@ pub fn write_gray(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result
 }
 
 fn write(path: &Path, width: u32, height: u32, pixels: &[u8], color: ColorType) -> Result<()> {
+    check(width, height, pixels, color)?;
+    write_atomically(path, |writer| {
+        encode(writer, width, height, pixels, color).map_err(|error| error.within(path.display().to_string()))
+    })
+}
+
+/// The bytes of a PNG file of 8 bits a channel: (height, width, 3) for three channels, else (height, width).
+pub(crate) fn encoded(width: u32, height: u32, pixels: &[u8], channels: usize) -> Result<Vec<u8>> {
+    let color = if channels == 3 { ColorType::Rgb } else { ColorType::Grayscale };
+    check(width, height, pixels, color)?;
+    let mut bytes = Vec::new();
+    encode(&mut bytes, width, height, pixels, color)?;
+    Ok(bytes)
+}
+
+fn check(width: u32, height: u32, pixels: &[u8], color: ColorType) -> Result<()> {
     let side = 1..=i32::MAX as u32;
     let wanted = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(color.samples() as u64);
     if !side.contains(&width) || !side.contains(&height) || pixels.len() as u64 != wanted {
         return Err(Error::argument(OPERATION, format!("{} bytes for {width} × {height} pixels", pixels.len()))
             .expected(format!("{wanted} bytes, and sides of 1 to 2³¹ − 1")));
     }
-    let fail =
-        |error: ::png::EncodingError| Error::format(OPERATION, error.to_string()).within(path.display().to_string());
-    write_atomically(path, |writer| {
-        let mut encoder = ::png::Encoder::new(writer, width, height);
-        encoder.set_color(color);
-        encoder.set_depth(BitDepth::Eight);
-        let mut writer = encoder.write_header().map_err(fail)?;
-        writer.write_image_data(pixels).map_err(fail)?;
-        writer.finish().map_err(fail)
-    })
+    Ok(())
+}
+
+fn encode(writer: impl io::Write, width: u32, height: u32, pixels: &[u8], color: ColorType) -> Result<()> {
+    let fail = |error: ::png::EncodingError| Error::format(OPERATION, error.to_string());
+    let mut encoder = ::png::Encoder::new(writer, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(BitDepth::Eight);
+    let mut writer = encoder.write_header().map_err(fail)?;
+    writer.write_image_data(pixels).map_err(fail)?;
+    writer.finish().map_err(fail)
 }
 
 /// Reads a picture: (1, H, W) for a grey one, (3, H, W) for colours; u8, or i32 from 0 to 65535 for 16 bits. A palette is

@@ -1,21 +1,29 @@
 //! Checkpoints: a safetensors file with the weights, the network's configuration, what prediction needs beside it, the
 //! optimizer's state, and what else a resume needs.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tomograd_core::{Device, Error, ErrorKind, Result, Seed, Tensor};
-use tomograd_io::safetensors;
+use tomograd_io::safetensors::{self, Contents};
 
 use crate::{Optimizer, OptimizerState, Params};
 
 /// The versions of the layout that can be read. In the first one all parameters have made `tomograd.steps` steps; in the
-/// second one those in `tomograd.steps.others` have made as many as stands there. A file has the first version that can say
-/// what is to be said, so that older programs read it where they can.
-const VERSIONS: [&str; 2] = ["1", "2"];
-/// In front of the names of the optimizer's tensors and of averages, so that they can't be taken for weights.
+/// second one those in `tomograd.steps.others` have made as many as stands there; the third one has further stores. A file has
+/// the first version that can say what is to be said, so that older programs read it where they can.
+const VERSIONS: [&str; 3] = ["1", "2", "3"];
+/// In front of the names of the optimizer's tensors, of averages and of further stores, so that they can't be taken for weights.
 pub(crate) const OPTIMIZER: &str = "optimizer/";
 pub(crate) const AVERAGE: &str = "average/";
+pub(crate) const STORE: &str = "store/";
+/// In front of the notes of a further store: `tomograd.store/NAME/tomograd.steps` is its `tomograd.steps`.
+const STORE_NOTE: &str = "tomograd.store/";
+const NOTE: &str = "tomograd.";
+const VERSION: &str = "tomograd.version";
 /// The network's configuration.
 const CONFIG: &str = "config";
 /// What prediction needs beside the network.
@@ -50,6 +58,8 @@ pub struct Checkpoint {
     texts: BTreeMap<String, String>,
     /// Parameters that have made another number of steps than most.
     others: BTreeMap<String, u64>,
+    /// Further stores, by name.
+    stores: BTreeMap<String, Checkpoint>,
 }
 
 impl Checkpoint {
@@ -62,8 +72,9 @@ impl Checkpoint {
             metadata: BTreeMap::new(),
             texts: BTreeMap::new(),
             others: BTreeMap::new(),
+            stores: BTreeMap::new(),
         };
-        checkpoint.note("tomograd.version", VERSIONS[0]);
+        checkpoint.note(VERSION, VERSIONS[0]);
         checkpoint
     }
 
@@ -93,7 +104,7 @@ impl Checkpoint {
         self.optimizer = prefixed(OPTIMIZER, tensors.iter().map(|(name, tensor)| (&name[..], tensor)));
         self.note("tomograd.optimizer", optimizer.kind());
         self.note("tomograd.steps", steps.to_string());
-        self.note("tomograd.version", VERSIONS[usize::from(!others.is_empty())]);
+        self.note(VERSION, VERSIONS[usize::from(!others.is_empty())]);
         self.others = others;
         self
     }
@@ -120,6 +131,31 @@ impl Checkpoint {
         self
     }
 
+    /// With a further store, as the discriminator beside a generator: its weights, and what `store` was given besides them
+    /// (optimizer, average, random stream). [`Loaded::take_store`] gives it back. What reads the weights of the checkpoint, as
+    /// `Model::load`, reads those of the first store alone.
+    ///
+    /// ```
+    /// # use tomograd_core::{Device, Seed};
+    /// # use tomograd_nn::{Checkpoint, Conv, Linear, Loaded, Params};
+    /// # let mut generator = Params::new(Device::Cpu, Seed::new(1));
+    /// # Conv::new(generator.root(), 1, 2, [3, 3])?;
+    /// # let mut discriminator = Params::new(Device::Cpu, Seed::new(2));
+    /// # Linear::new(discriminator.root(), 2, 1)?;
+    /// # let path = std::env::temp_dir().join(format!("tomograd-stores-doc-{}", std::process::id()));
+    /// Checkpoint::new(&generator).store("discriminator", Checkpoint::new(&discriminator)).save(&path)?;
+    /// let mut loaded = Loaded::read(&path)?;
+    /// loaded.restore(&mut generator)?;
+    /// loaded.take_store("discriminator")?.restore(&mut discriminator)?;
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn store(mut self, name: &str, store: Checkpoint) -> Self {
+        self.stores.insert(name.to_owned(), store);
+        self
+    }
+
     fn note(&mut self, name: &str, text: impl Into<String>) {
         self.metadata.insert(name.to_owned(), text.into());
     }
@@ -127,12 +163,30 @@ impl Checkpoint {
     /// Writes the file; the same state gives the same bytes, and a failure leaves an earlier file whole.
     ///
     /// # Errors
-    /// When a text or a parameter has a name that is the checkpoint's, or the file can't be written.
+    /// When a text, a parameter or a further store has a name that can't be told from the checkpoint's, or the file can't be
+    /// written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let taken = |name: &str| name == CONFIG || name.starts_with("tomograd.");
+        let Contents { mut tensors, mut metadata, .. } = self.contents()?;
+        for (name, store) in &self.stores {
+            if name.is_empty() || name.contains('/') || !store.stores.is_empty() || !store.texts.is_empty() {
+                return Err(Error::argument("checkpoint", format!("the further store {name:?}")).expected(
+                    "a name without /, and a checkpoint that has neither texts nor further stores of its own",
+                ));
+            }
+            let Contents { tensors: own, metadata: notes, .. } = store.contents()?;
+            tensors.extend(own.into_iter().map(|(tensor, value)| (format!("{STORE}{name}/{tensor}"), value)));
+            metadata.extend(notes.into_iter().map(|(note, text)| (format!("{STORE_NOTE}{name}/{note}"), text)));
+            metadata.insert(VERSION.to_owned(), VERSIONS[2].to_owned());
+        }
+        safetensors::save(path.as_ref(), &tensors, &metadata)
+    }
+
+    /// The tensors and texts, those of further stores aside.
+    fn contents(&self) -> Result<Contents> {
+        let taken = |name: &str| name == CONFIG || name.starts_with(NOTE);
         let mut texts = self.texts.keys().filter(|name| taken(name));
-        let weights = self.weights.iter().map(|(name, _)| name);
-        let mut weights = weights.filter(|name| name.starts_with(OPTIMIZER) || name.starts_with(AVERAGE));
+        let own = |name: &str| [OPTIMIZER, AVERAGE, STORE].iter().any(|prefix| name.starts_with(prefix));
+        let mut weights = self.weights.iter().map(|(name, _)| name).filter(|name| own(name));
         if let Some(name) = texts.next().or(weights.next()) {
             return Err(Error::new(ErrorKind::Name, "checkpoint", format!("{name} is a name of the checkpoint's own"))
                 .expected("another name"));
@@ -142,8 +196,11 @@ impl Checkpoint {
         if !self.others.is_empty() {
             metadata.insert(OTHERS.to_owned(), json("numbers of steps", &self.others)?);
         }
-        let tensors = [&self.weights[..], &self.optimizer, &self.average].concat();
-        safetensors::save(path.as_ref(), &tensors, &metadata)
+        Ok(Contents {
+            tensors: [&self.weights[..], &self.optimizer, &self.average].concat(),
+            metadata,
+            skipped: Vec::new(),
+        })
     }
 }
 
@@ -153,6 +210,8 @@ pub struct Loaded {
     weights: Vec<(String, Tensor)>,
     optimizer: Vec<(String, Tensor)>,
     average: Vec<(String, Tensor)>,
+    /// Tensors of further stores, as `NAME/TENSOR`.
+    stores: Vec<(String, Tensor)>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -163,26 +222,59 @@ impl Loaded {
     /// When the file can't be read, isn't a checkpoint, or is of another version.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let contents = safetensors::load(path.as_ref())?;
-        let version = contents.metadata.get("tomograd.version").map_or("none", String::as_str);
+        let version = contents.metadata.get(VERSION).map_or("none", String::as_str);
         if !VERSIONS.contains(&version) {
             return Err(Error::format("checkpoint", format!("version {version}"))
                 .expected(format!(
                     "version {} (io::Weights and Params::import read weights of other programs)",
-                    VERSIONS.join(" or ")
+                    VERSIONS.join(", ")
                 ))
                 .within(path.as_ref().display().to_string()));
         }
-        let [mut weights, mut optimizer, mut average] = [Vec::new(), Vec::new(), Vec::new()];
-        for (name, tensor) in contents.tensors {
+        Ok(Self::of(contents.tensors, contents.metadata))
+    }
+
+    fn of(tensors: Vec<(String, Tensor)>, metadata: BTreeMap<String, String>) -> Self {
+        let mut loaded =
+            Self { weights: Vec::new(), optimizer: Vec::new(), average: Vec::new(), stores: Vec::new(), metadata };
+        for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(OPTIMIZER) {
-                optimizer.push((name.to_owned(), tensor));
+                loaded.optimizer.push((name.to_owned(), tensor));
             } else if let Some(name) = name.strip_prefix(AVERAGE) {
-                average.push((name.to_owned(), tensor));
+                loaded.average.push((name.to_owned(), tensor));
+            } else if let Some(name) = name.strip_prefix(STORE) {
+                loaded.stores.push((name.to_owned(), tensor));
             } else {
-                weights.push((name, tensor));
+                loaded.weights.push((name, tensor));
             }
         }
-        Ok(Self { weights, optimizer, average, metadata: contents.metadata })
+        loaded
+    }
+
+    /// The further store called `name` ([`Checkpoint::store`]); this holds it no more.
+    ///
+    /// # Errors
+    /// When there is none of that name; the error lists those there are.
+    pub fn take_store(&mut self, name: &str) -> Result<Loaded> {
+        let prefix = format!("{STORE_NOTE}{name}/");
+        let note = |(note, text): (&String, &String)| Some((note.strip_prefix(&prefix)?.to_owned(), text.clone()));
+        let metadata: BTreeMap<String, String> = self.metadata.iter().filter_map(note).collect();
+        if !metadata.contains_key(VERSION) {
+            let store =
+                |note: &'_ String| note.strip_prefix(STORE_NOTE)?.split_once('/').map(|(name, _)| name.to_owned());
+            let names: BTreeSet<String> = self.metadata.keys().filter_map(store).collect();
+            let names = Vec::from_iter(names);
+            return Err(Error::new(ErrorKind::Name, "checkpoint", format!("the checkpoint has no store {name:?}"))
+                .expected(format!("one of [{}]", names.join(", "))));
+        }
+        self.metadata.retain(|note, _| !note.starts_with(&prefix));
+        let prefix = format!("{name}/");
+        let (own, others) =
+            std::mem::take(&mut self.stores).into_iter().partition(|(name, _)| name.starts_with(&prefix));
+        self.stores = others;
+        let own: Vec<(String, Tensor)> = own;
+        let own = own.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+        Ok(Self::of(own, metadata))
     }
 
     /// The text called `name`.
@@ -260,7 +352,7 @@ impl Loaded {
         }
         let steps = number(self.text("tomograd.steps")?)?;
         // A file of the second version has other numbers; without them all parameters would take up the common one in silence.
-        let others = if self.text("tomograd.version")? == VERSIONS[1] || self.metadata.contains_key(OTHERS) {
+        let others = if self.text(VERSION)? == VERSIONS[1] || self.metadata.contains_key(OTHERS) {
             serde_json::from_str(self.text(OTHERS)?)
                 .map_err(|error| Error::format("checkpoint", format!("the numbers of steps can't be read: {error}")))?
         } else {

@@ -139,3 +139,52 @@ fn a_resumed_run_gives_the_same_weights_and_bytes() {
     std::fs::remove_file(&first).unwrap();
     std::fs::remove_file(&second).unwrap();
 }
+
+#[test]
+fn several_stores_lie_in_one_checkpoint() {
+    let path = std::env::temp_dir().join(format!("tomograd-several-{}.safetensors", std::process::id()));
+    let (mut first, mut second) = (params(), Params::new(Device::Cpu, Seed::new(9)));
+    let (conv, other) = (conv(&mut first), conv(&mut second));
+    let mut optimizers = (AdamW::new(&first, 0.1).unwrap(), Sgd::new(&second, 0.1).unwrap().momentum(0.5).unwrap());
+    step(&mut optimizers.0, &conv, &mut first);
+    for _ in 0..2 {
+        step(&mut optimizers.1, &other, &mut second);
+    }
+    let mut average = second.replica();
+    average.set("c.weight", first.get("c.weight").unwrap().clone()).unwrap();
+    let beside = || Checkpoint::new(&second).optimizer(&optimizers.1).average(&average).random(Seed::new(5));
+    let with = |name: &str, store: Checkpoint| Checkpoint::new(&first).optimizer(&optimizers.0).store(name, store);
+    with("teacher", beside().config(&[1, 2]).unwrap()).save(&path).unwrap();
+
+    let mut loaded = Loaded::read(&path).unwrap();
+    assert_eq!(loaded.state().count(), 2);
+    assert!(loaded.config_as::<Vec<u32>>().is_err());
+    assert_eq!(loaded.text("tomograd.version").unwrap(), "3");
+    let missing = loaded.take_store("student").err().map(|error| error.to_string()).unwrap();
+    assert_eq!(missing, "checkpoint: the checkpoint has no store \"student\"; expected one of [teacher]");
+    let mut taken = loaded.take_store("teacher").unwrap();
+    assert!(loaded.take_store("teacher").is_err());
+    let (mut again, mut again_second) = (params(), Params::new(Device::Cpu, Seed::new(4)));
+    self::conv(&mut again);
+    self::conv(&mut again_second);
+    let mut again_average = again_second.replica();
+    loaded.restore(&mut again).unwrap();
+    taken.restore(&mut again_second).unwrap();
+    taken.restore_average(&mut again_average).unwrap();
+    assert_eq!(weight(&again), weight(&first));
+    assert_eq!((weight(&again_second), weight(&again_average)), (weight(&second), weight(&average)));
+    assert_eq!((taken.random().unwrap(), taken.config_as::<Vec<u32>>().unwrap()), (Seed::new(5), vec![1, 2]));
+    let mut sgd = Sgd::new(&again_second, 0.1).unwrap().momentum(0.5).unwrap();
+    assert!(taken.restore_optimizer(&mut AdamW::new(&again_second, 0.1).unwrap()).is_err());
+    taken.restore_optimizer(&mut sgd).unwrap();
+    assert_eq!(sgd.state().steps, 2);
+    loaded.restore_optimizer(&mut AdamW::new(&again, 0.1).unwrap()).unwrap();
+
+    // Names that couldn't be told apart, and what a further store can't have.
+    for store in
+        [with("", beside()), with("a/b", beside()), with("a", beside().text("b", "c")), with("a", with("b", beside()))]
+    {
+        assert!(store.save(&path).is_err());
+    }
+    std::fs::remove_file(&path).unwrap();
+}

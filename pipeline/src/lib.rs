@@ -1,4 +1,4 @@
-//! Preparations, transforms, datasets, loaders, sliding-window inference and metrics of tomograd.
+//! Preparations, transforms, datasets, loaders, sliding-window inference, metrics and trainers of tomograd.
 //!
 //! Images are `(C, D, H, W)` or `(C, H, W)`, labels `(D, H, W)` or `(H, W)`; spacings are millimetres along the spatial axes
 //! in the order of the shape.
@@ -13,6 +13,7 @@ pub mod alignment;
 pub mod cache;
 pub mod contact_sheet;
 pub mod dataset;
+mod evaluation;
 pub mod loader;
 pub mod metrics;
 pub mod preparation;
@@ -21,11 +22,13 @@ pub mod progress;
 pub mod report;
 pub mod sliding_window;
 pub mod split;
+pub mod trainer;
 pub mod transforms;
 
 pub use cache::Cache;
 pub use contact_sheet::ContactSheet;
 pub use dataset::{Columns, Dataset};
+pub use evaluation::Segmented;
 pub use loader::{Batch, Cases, Collated, Loader};
 pub use metrics::{ClassMetrics, evaluate, evaluate_volumes};
 pub use preparation::{Preparation, Segment};
@@ -34,3 +37,4 @@ pub use sample::{Boxes, Field, Kind, Points, Sample};
 pub use scan::Scan;
 pub use sliding_window::SlidingWindow;
 pub use split::Split;
+pub use trainer::{Batches, Generated, Learner, Step, Trainer, Validation};

@@ -72,6 +72,11 @@ impl Report {
         Self { classes: classes.into_iter().map(Into::into).collect(), cases: Vec::new() }
     }
 
+    /// The names of the foreground classes 1, 2, ...
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
     /// Adds a case with the metrics that [`evaluate`](crate::evaluate) gave.
     ///
     /// # Errors
@@ -171,7 +176,7 @@ fn number(value: f64) -> String {
     if value.is_nan() { String::new() } else { value.to_string() }
 }
 
-fn quoted(field: &str) -> String {
+pub(crate) fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into() }
 }
 

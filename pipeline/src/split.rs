@@ -37,6 +37,14 @@ impl Split {
         Self::parse(&text).map_err(|error| error.within(path.display().to_string()))
     }
 
+    /// The split of a file, as [`Split::read`] reads it; without that file the [fixed](Split::fixed) one of `names`.
+    ///
+    /// # Errors
+    /// As [`Split::read`], if there is a file.
+    pub fn read_or_fixed(path: impl AsRef<Path>, names: &[String]) -> Result<Self> {
+        if path.as_ref().exists() { Self::read(path) } else { Ok(Self::fixed(names)) }
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let mut split = Self::default();
         let lines = text.lines().map(str::trim).enumerate();
@@ -94,9 +102,10 @@ mod tests {
         let of = |train: &[&str]| Split { train: train.iter().map(ToString::to_string).collect(), validation: vec![] };
         for names in [&["a", "b c", "#d"][..], &[]] {
             of(names).write(&path).unwrap();
-            assert_eq!(Split::read(&path).unwrap(), of(names));
+            assert_eq!(Split::read_or_fixed(&path, &["z".into()]).unwrap(), of(names));
         }
         std::fs::remove_file(&path).unwrap();
+        assert_eq!(Split::read_or_fixed(&path, &["z".into()]).unwrap(), of(&["z"]));
         for names in [&["a", "a"][..], &["a\nb"], &["a\ntrain b"], &[" a"], &[""]] {
             assert!(of(names).write(&path).is_err(), "{names:?}");
             assert!(!path.exists());

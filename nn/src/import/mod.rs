@@ -10,7 +10,7 @@ use tomograd_io::{StoredTensor, Weights};
 
 use self::report::Left;
 pub use self::report::{ImportReport, Imported};
-use crate::checkpoint::{AVERAGE, OPTIMIZER};
+use crate::checkpoint::{AVERAGE, OPTIMIZER, STORE};
 
 const OPERATION: &str = "import";
 
@@ -73,13 +73,15 @@ impl Head {
 }
 
 impl<'a> Import<'a> {
-    /// All tensors of a file, under their names there; of a checkpoint of this framework the weights alone.
+    /// All tensors of a file, under their names there; of a checkpoint of this framework the weights alone, and of
+    /// several stores those of the first.
     ///
     /// # Errors
     /// When the file has no tensor that can be read.
     pub fn of(weights: &'a Weights) -> Result<Self> {
         let own = weights.metadata().contains_key("tomograd.version");
-        let of_checkpoint = |name: &str| own && (name.starts_with(OPTIMIZER) || name.starts_with(AVERAGE));
+        let of_checkpoint =
+            |name: &str| own && [OPTIMIZER, AVERAGE, STORE].iter().any(|prefix| name.starts_with(prefix));
         let stored = weights.tensors().iter().filter(|stored| !of_checkpoint(stored.name()));
         let named: Vec<_> = stored.map(|stored| Named { name: stored.name().to_owned(), stored }).collect();
         let skipped: Vec<Left> =

@@ -118,7 +118,7 @@ cases! {
         Ok::<_, Error>(finite(&affine) && geometry::inverse(&affine).is_ok())
     };
     "io::pytorch::from_bytes": (
-        bytes: Vec<u8> = include_bytes!("../../io/tests/pytorch/legacy_4.pth").to_vec(),
+        bytes: Vec<u8> = include_bytes!("../../../io/tests/pytorch/legacy_4.pth").to_vec(),
     ) => {
         let tensors = pytorch::from_bytes(bytes)?.tensors()?;
         // Another byte may be another number or name, but no more tensors than the file has, and none of another size.

@@ -15,6 +15,7 @@ mod models;
 mod nn;
 mod pipeline;
 mod scan;
+mod trainer;
 mod walk;
 
 use std::{
@@ -24,8 +25,9 @@ use std::{
 
 use walk::{Case, Walk};
 
-/// The crates and their cases; the methods of tensors and variables, which are of the kernels, have a walk of their own.
-const CRATES: [(&str, &[Case]); 8] = [
+/// The crates and their cases; the methods of tensors and variables, which are of the kernels, have a walk of
+/// their own, as trainers have.
+const CRATES: [(&str, &[Case]); 9] = [
     ("core", core::CASES),
     ("kernels", kernels::CASES),
     ("methods", methods::CASES),
@@ -34,6 +36,7 @@ const CRATES: [(&str, &[Case]); 8] = [
     ("models", models::CASES),
     ("io", io::CASES),
     ("pipeline", pipeline::CASES),
+    ("trainer", trainer::CASES),
 ];
 
 #[test]
@@ -116,4 +119,4 @@ macro_rules! walks {
     };
 }
 
-walks!(core kernels methods autodiff nn models io pipeline);
+walks!(core kernels methods autodiff nn models io pipeline trainer);
