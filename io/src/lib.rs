@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod atomic;
+mod blob;
 mod element;
 pub mod geometry;
 mod gzip;
@@ -18,6 +19,7 @@ pub mod safetensors;
 pub mod tensorboard;
 mod volume;
 mod weights;
+mod zip;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};
 pub use png::{read_png, read_png_labels, write_gray, write_rgb};

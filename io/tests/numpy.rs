@@ -48,7 +48,7 @@ fn every_type_is_read_from_both_kinds_of_archive() {
         ("fortran", F32, 0),
     ];
     for archive in ["stored.npz", "deflated.npz"] {
-        let mut archive = Npz::open(golden(archive)).unwrap();
+        let archive = Npz::open(golden(archive)).unwrap();
         assert_eq!(archive.names().len(), types.len() + 2);
         for (name, dtype, first) in types {
             let array = archive.array(name).unwrap();
@@ -125,7 +125,7 @@ fn damage_is_an_error_or_nothing() {
             let whole = if name.ends_with("npy") {
                 read_npy(&file.0).map(|_| ())
             } else {
-                Npz::open(&file.0).and_then(|mut archive| {
+                Npz::open(&file.0).and_then(|archive| {
                     let names: Vec<String> = archive.names().into_iter().map(str::to_owned).collect();
                     names.iter().try_for_each(|name| archive.array(name).map(|_| ()))
                 })

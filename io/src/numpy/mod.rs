@@ -7,7 +7,7 @@
 //! ```no_run
 //! use tomograd_io::numpy::{Npz, read_npy};
 //! let weights = read_npy("weights.npy")?;
-//! let mut archive = Npz::open("pneumoniamnist.npz")?;
+//! let archive = Npz::open("pneumoniamnist.npz")?;
 //! println!("{:?}", archive.names());
 //! let images = archive.array("train_images")?;
 //! # Ok::<(), tomograd_core::Error>(())

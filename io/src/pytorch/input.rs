@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tomograd_core::{Error, Result};
 
 use super::OPERATION;
-use crate::weights::Source;
+use crate::blob::Source;
 
 const PIECE: u64 = 1 << 14;
 

@@ -11,7 +11,7 @@ use super::{
     machine::{Nodes, read},
     node::{Id, Node},
 };
-use crate::weights::{Blob, Source};
+use crate::blob::{Blob, Source};
 
 /// The number 0x1950a86a20f9469cfc6c, as a pickle writes it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];

@@ -24,7 +24,6 @@ mod reduce;
 #[cfg(test)]
 mod tests;
 mod value;
-mod zip;
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -36,9 +35,12 @@ use self::{
     input::Input,
     machine::Nodes,
     node::{Id, Node},
-    zip::Archive,
 };
-use crate::weights::{Blob, Source, StoredDType, StoredTensor, View};
+use crate::{
+    blob::{Blob, Source},
+    weights::{StoredDType, StoredTensor, View},
+    zip::{self, Archive},
+};
 
 const OPERATION: &str = "pytorch";
 /// No pickle that describes tensors is larger; only compressed ones need a limit, the others are bounded by their file.

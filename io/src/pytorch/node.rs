@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::weights::{Blob, StoredDType};
+use crate::{blob::Blob, weights::StoredDType};
 
 /// The number of a node.
 pub(crate) type Id = u32;

@@ -9,7 +9,10 @@ use super::{
     machine::{Machine, Nodes},
     node::{Array, Id, Node, Storage, Tensor},
 };
-use crate::weights::{Blob, Source, StoredDType};
+use crate::{
+    blob::{Blob, Source},
+    weights::StoredDType,
+};
 
 /// No tensor has more axes (NumPy's limit).
 const MOST_AXES: usize = 64;

@@ -9,7 +9,10 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use tomograd_core::{Error, Result, contiguous_strides, element_count};
 
 use super::{METADATA, MOST_HEADER, OPERATION};
-use crate::weights::{Blob, StoredDType, StoredTensor, View};
+use crate::{
+    blob::Blob,
+    weights::{StoredDType, StoredTensor, View},
+};
 
 fn fail(what: String) -> Error {
     Error::format(OPERATION, what)

@@ -18,7 +18,8 @@ use tomograd_core::{DType, Element, Error, ErrorKind, Result, Tensor, bf16, f16}
 use self::header::Header;
 use crate::{
     atomic::write_all,
-    weights::{Blob, Skipped, Source, StoredTensor},
+    blob::{Blob, Source},
+    weights::{Skipped, StoredTensor},
     write_atomically,
 };
 

@@ -8,7 +8,8 @@ use std::{
 
 use tomograd_core::{Error, Result};
 
-use super::{OPERATION, Skipped, Source, Weights};
+use super::{OPERATION, Skipped, Weights};
+use crate::blob::Source;
 
 /// No index is larger.
 const MOST: u64 = 100_000_000;

@@ -1,7 +1,6 @@
 //! Named tensors of a file, whatever program wrote it.
 
 mod index;
-mod source;
 mod stored;
 mod view;
 
@@ -11,12 +10,11 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use source::{Blob, Source};
 pub use stored::StoredDType;
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 pub(crate) use view::View;
 
-use crate::{pytorch, safetensors};
+use crate::{blob::Source, pytorch, safetensors};
 
 const OPERATION: &str = "weights";
 /// Bytes of a reason that are kept.

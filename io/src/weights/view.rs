@@ -2,7 +2,8 @@
 
 use tomograd_core::{Device, Element, Error, ErrorKind, Result, Tensor, TensorBuilder, bf16, element_count, f16};
 
-use super::{Blob, StoredDType};
+use super::StoredDType;
+use crate::blob::Blob;
 
 const OPERATION: &str = "weights";
 

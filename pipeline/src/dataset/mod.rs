@@ -171,7 +171,7 @@ impl Dataset {
     /// # Errors
     /// When the archive can't be read or lacks an array, and as [`Dataset::arrays`].
     pub fn npz(path: impl AsRef<Path>, split: &str) -> Result<Self> {
-        let mut archive = Npz::open(path.as_ref())?;
+        let archive = Npz::open(path.as_ref())?;
         let (images, labels) = (archive.array(&format!("{split}_images"))?, archive.array(&format!("{split}_labels"))?);
         let within = |error: Error| error.within(path.as_ref().display().to_string());
         Self::arrays(split, &images, Some(&labels)).map_err(within)

@@ -1,12 +1,13 @@
-//! What of a zip archive (APPNOTE 6.3) PyTorch's files need: the central directory, zip64, and entries that are stored or
+//! Zip archives (APPNOTE 6.3), as PyTorch's and NumPy's files are: the central directory, zip64, and entries that are stored or
 //! deflated.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tomograd_core::{Error, Result};
 
-use super::OPERATION;
-use crate::weights::{Blob, Source};
+use crate::blob::{Blob, Source};
+
+const OPERATION: &str = "zip";
 
 /// Where an entry lies, as the central directory says it.
 struct Entry {
@@ -18,9 +19,10 @@ struct Entry {
     header: u64,
 }
 
-/// The entries of an archive by name.
+/// The entries of an archive, in its order and by name.
 pub(crate) struct Archive {
     source: Arc<Source>,
+    names: Vec<String>,
     entries: HashMap<String, Entry>,
 }
 
@@ -35,7 +37,7 @@ const CENTRAL_LENGTH: usize = 46;
 const LOCAL_LENGTH: u64 = 30;
 
 fn fail(what: impl Into<String>) -> Error {
-    Error::format(OPERATION, what).expected("a zip archive as torch.save writes it")
+    Error::format(OPERATION, what).expected("a zip archive of one part")
 }
 
 /// A little-endian number of `N` bytes at `at`.
@@ -49,21 +51,22 @@ impl Archive {
     pub(crate) fn open(source: &Arc<Source>) -> Result<Self> {
         let (at, length, count) = directory(source)?;
         let directory = source.bytes(at, length)?;
-        let mut entries = HashMap::new();
+        let (mut names, mut entries) = (Vec::new(), HashMap::new());
         let mut rest = &directory[..];
         for _ in 0..count {
             let (name, entry, after) = central(rest)?;
             if entries.insert(name.clone(), entry).is_some() {
                 return Err(fail(format!("the name {name} is given twice")));
             }
+            names.push(name);
             rest = after;
         }
-        Ok(Self { source: source.clone(), entries })
+        Ok(Self { source: source.clone(), names, entries })
     }
 
-    /// The names of all entries.
+    /// The names of all entries, in the order of the archive.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.names.iter().map(String::as_str)
     }
 
     /// Where the bytes of the entry called `name` lie.
@@ -105,7 +108,7 @@ fn directory(source: &Source) -> Result<(u64, u64, u64)> {
     let tail_at = source.length() - tail_length;
     let tail = source.bytes(tail_at, tail_length)?;
     let found = tail.windows(END_LENGTH).rposition(|part| part.starts_with(&END));
-    let found = found.ok_or_else(|| fail("the zip archive has no directory: the file is cut off, or no archive"))?;
+    let found = found.ok_or_else(|| fail("no zip archive: it has no directory at its end"))?;
     let end = tail.get(found..).unwrap_or_default();
     let (mut count, mut length, mut at) = (number::<2>(end, 10)?, number::<4>(end, 12)?, number::<4>(end, 16)?);
     if count == 0xFFFF || length == 0xFFFF_FFFF || at == 0xFFFF_FFFF {

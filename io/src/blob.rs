@@ -1,16 +1,16 @@
-//! Where the bytes of tensors lie until they are read.
+//! Where the bytes of tensors and of entries of an archive lie until they are read.
 
 use std::{
     fmt,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::{BufReader, Read, Seek, SeekFrom},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tomograd_core::{Error, Result, room_for};
 
-const OPERATION: &str = "weights";
+const OPERATION: &str = "read";
 /// Bytes that are read at a time; a multiple of every element's size.
 const PIECE: usize = 1 << 16;
 
@@ -28,7 +28,7 @@ impl Source {
         let file = File::open(path).map_err(fail)?;
         let about = file.metadata().map_err(fail)?;
         if !about.is_file() {
-            return Err(Error::argument(OPERATION, format!("{place} isn't a plain file")).expected("a file of weights"));
+            return Err(Error::argument(OPERATION, format!("{place} isn't a plain file")).expected("a file"));
         }
         Ok(Arc::new(Self::File { length: about.len(), place, file: Mutex::new(file) }))
     }
@@ -122,27 +122,29 @@ impl Blob {
             usize::try_from(size).ok().filter(|_| size <= self.length.saturating_mul(1032)).ok_or_else(|| {
                 Error::format(OPERATION, format!("{} compressed bytes that should unfold to {size}", self.length))
             })?;
-        let packed = self.source.bytes(self.at, self.length)?;
         let mut bytes: Vec<u8> = room_for(OPERATION, room)?;
-        let decoder = flate2::bufread::DeflateDecoder::new(&packed[..]);
-        let got = decoder.take(size.saturating_add(1)).read_to_end(&mut bytes);
-        let got = got.map_err(|error| Error::io(OPERATION, "a compressed entry", error))?;
-        if got != room {
-            return Err(Error::format(OPERATION, "a compressed entry of another length than it says")
-                .expected(format!("{size} bytes")));
-        }
-        let source = Arc::new(Source::of(bytes));
-        let plain = Self { source, at: 0, length: size, deflated: None, checksum: self.checksum };
-        // All of it is at hand: the checksum can be compared whatever part is asked for.
-        Ok(Self { checksum: None, ..plain.verified()? })
+        let mut reader = self.reader()?;
+        let got = (&mut reader).take(size.saturating_add(1)).read_to_end(&mut bytes);
+        got.map_err(|error| Error::io(OPERATION, "a compressed entry", error))?;
+        reader.finish()?;
+        // The checksum was compared here, whatever part is asked for.
+        Ok(Self::new(Arc::new(Source::of(bytes)), 0, size))
     }
 
-    /// Reads all of it, and compares the checksum.
-    fn verified(self) -> Result<Self> {
-        let mut pieces = self.pieces(0, self.length)?;
-        while pieces.refill()? {}
-        pieces.finish()?;
-        Ok(self)
+    /// The bytes in their order, decompressed as they are read. The sizes that the file says are compared first: no stream of
+    /// deflate unfolds to more than 1032 times its length.
+    pub(crate) fn reader(&self) -> Result<BlobReader<'_>> {
+        let end = self.at.checked_add(self.length).filter(|&end| end <= self.source.length());
+        end.ok_or_else(|| self.source.beyond(self.at, self.at.saturating_add(self.length)))?;
+        if self.size() > self.length.saturating_mul(1032) {
+            return Err(Error::format(OPERATION, format!("{} bytes that hold {}", self.length, self.size())));
+        }
+        let raw = BufReader::new(Span { source: &self.source, at: self.at, left: self.length });
+        let inner: Box<dyn Read> = match self.deflated {
+            Some(_) => Box::new(flate2::bufread::DeflateDecoder::new(raw)),
+            None => Box::new(raw),
+        };
+        Ok(BlobReader { blob: self, inner, count: 0, crc: flate2::Crc::new() })
     }
 
     /// All bytes.
@@ -187,6 +189,51 @@ impl Blob {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A part of a source.
+struct Span<'a> {
+    source: &'a Source,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Span<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..count).unwrap_or_default();
+        self.source.read_at(self.at, part).map_err(std::io::Error::other)?;
+        (self.at, self.left) = (self.at + count as u64, self.left - count as u64);
+        Ok(count)
+    }
+}
+
+/// A blob that is read in its order.
+pub(crate) struct BlobReader<'a> {
+    blob: &'a Blob,
+    inner: Box<dyn Read + 'a>,
+    count: u64,
+    crc: flate2::Crc,
+}
+
+impl Read for BlobReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.crc.update(buffer.get(..count).unwrap_or_default());
+        self.count += count as u64;
+        Ok(count)
+    }
+}
+
+impl BlobReader<'_> {
+    /// That all of it was read, is as long as the file says, and has its checksum.
+    pub(crate) fn finish(self) -> Result<()> {
+        if self.count != self.blob.size() {
+            return Err(Error::format(OPERATION, format!("{} bytes of an entry", self.count))
+                .expected(format!("{}, as the file says", self.blob.size())));
+        }
+        self.blob.compare(&self.crc)
     }
 }
 
