@@ -37,6 +37,8 @@ pub enum Kind {
     Dict,
     /// A tensor, or an array of NumPy's.
     Tensor,
+    /// The memory of tensors by itself, without a shape.
+    Storage,
     /// A class or function by its name.
     Global,
     /// What a class or function that isn't known would have made.
@@ -90,7 +92,8 @@ impl<'a> Value<'a> {
     /// What sort of value this is.
     pub fn kind(&self) -> Kind {
         match self.node() {
-            Node::None | Node::Storage(_) => Kind::None,
+            Node::None => Kind::None,
+            Node::Storage(_) => Kind::Storage,
             Node::Bool(_) => Kind::Bool,
             Node::Int(_) => Kind::Int,
             Node::BigInt(_) => Kind::BigInt,
