@@ -36,7 +36,8 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
         println!("skipped   {}: {}", plain(&skipped.name), plain(&skipped.why));
     }
     for (name, class) in weights.objects() {
-        println!("object    {}: {}, not resolved", plain(name), plain(class));
+        let place = if name.is_empty() { "the whole".to_owned() } else { plain(name) };
+        println!("object    {place}: {}, not resolved", plain(class));
     }
     for global in weights.globals() {
         println!("names     {}, not resolved", plain(global));
@@ -46,11 +47,11 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
     }
     let elements = tensors.iter().fold(0usize, |sum, tensor| sum.saturating_add(tensor.count()));
     let bits = tensors.iter().map(|tensor| tensor.count() as f64 * f64::from(tensor.stored().bits()));
-    println!("total     {} tensors, {elements} elements, {:.1} MB", tensors.len(), bits.sum::<f64>() / 8e6);
+    println!("total     {} tensors, {elements} elements, {:.0} bytes", tensors.len(), bits.sum::<f64>() / 8.0);
     Ok(())
 }
 
 /// Text of a file from outside, which may hold what a terminal would obey.
 fn plain(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
+    text.replace(char::is_control, "\u{FFFD}")
 }

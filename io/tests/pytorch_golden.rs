@@ -194,7 +194,12 @@ fn damage_is_told() {
     assert!(error.to_string().contains("magic number"), "{error}");
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
-    assert!(pytorch::from_bytes(tar).unwrap_err().to_string().contains("0.1.10"));
+    assert!(pytorch::from_bytes(tar.clone()).unwrap_err().to_string().contains("0.1.10"));
+    let path = std::env::temp_dir().join(format!("tomograd-tar-{}.pth", std::process::id()));
+    std::fs::write(&path, tar).unwrap();
+    let error = Weights::open(&path).unwrap_err();
+    std::fs::remove_file(path).unwrap();
+    assert!(error.to_string().contains("0.1.10"), "{error}");
 }
 
 #[test]

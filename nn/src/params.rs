@@ -208,7 +208,7 @@ impl Params {
     }
 
     /// Replaces all values by those of `state`, which must have exactly the same names; for a parameter with several
-    /// names any of them is enough.
+    /// names any of them is enough. [`import`](Self::import) takes files of other programs, with other names and dtypes.
     ///
     /// # Errors
     /// When a name is missing, unexpected or given twice, a value doesn't fit, or two names of one parameter have different

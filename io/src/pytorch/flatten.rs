@@ -62,8 +62,8 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
                     skip(&name[..name.floor_char_boundary(100)], "nested too deeply, or too long a name".to_owned());
                     continue;
                 }
-                if depth == 1 && flat.metadata.len() < MOST_METADATA && !holds_tensors(&value) {
-                    flat.metadata.insert(name.clone(), value.to_string());
+                if depth == 1 && !name.is_empty() && flat.metadata.len() < MOST_METADATA {
+                    flat.metadata.extend(value.without_tensors().map(|text| (name.clone(), text)));
                 }
                 let first = stack.len();
                 let mut push = |key: &str, value: Value<'_>, elide: bool, attributes: bool| {
@@ -80,7 +80,7 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
                     Ok::<_, Error>(())
                 };
                 if let Some(object) = value.as_object() {
-                    if let Some(args) = object.args() {
+                    if let Some(args) = object.args().filter(|args| args.members().next().is_some()) {
                         push("args", args, false, false)?;
                     }
                     if let Some(state) = object.state() {
@@ -108,14 +108,4 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
         }
     }
     Ok(flat)
-}
-
-/// Whether a tensor, or a container that may hold one, is among the first members.
-fn holds_tensors(value: &Value<'_>) -> bool {
-    let deep = |value: &Value<'_>| matches!(value.kind(), Kind::Tensor);
-    let members = value.items().map(|(_, value)| value).chain(value.members());
-    members.take(1000).any(|member| {
-        deep(&member)
-            || member.items().map(|(_, value)| value).chain(member.members()).take(100).any(|value| deep(&value))
-    })
 }

@@ -19,6 +19,9 @@ use super::{
 const UNFOLDING: u64 = 64;
 const FREE: u64 = 1 << 20;
 
+/// No pickle has more values at once; beyond it, memory would be taken without end for a file that is large on purpose.
+const MOST_VALUES: usize = 1 << 25;
+
 /// All nodes that pickles have made, and the names of classes and functions in them.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
@@ -39,7 +42,7 @@ pub(crate) fn read(input: &mut Input, nodes: &mut Nodes) -> Result<Id> {
         Machine { input, all: nodes, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), start, charged: 0 };
     loop {
         let place = machine.input.place();
-        let done = machine.input.byte().and_then(|code| machine.step(code));
+        let done = machine.check_size().and_then(|()| machine.input.byte()).and_then(|code| machine.step(code));
         if let Some(root) = done.map_err(|error| error.within(format!("the pickle's byte {}", place - start)))? {
             return Ok(root);
         }
@@ -65,8 +68,16 @@ impl Machine<'_> {
         self.all.get(id)
     }
 
+    fn check_size(&self) -> Result<()> {
+        let held = [self.all.nodes.len(), self.stack.len(), self.marks.len(), self.memo.len()];
+        if held.iter().all(|&held| held < MOST_VALUES) {
+            return Ok(());
+        }
+        Err(fail(format!("more than {MOST_VALUES} values")))
+    }
+
     pub(super) fn make(&mut self, node: Node) -> Result<Id> {
-        let id = Id::try_from(self.all.nodes.len()).map_err(|_| fail("more than 2³² values"))?;
+        let id = self.all.nodes.len() as Id;
         self.all.nodes.push(node);
         Ok(id)
     }

@@ -43,7 +43,7 @@ use crate::{
 };
 
 const OPERATION: &str = "pytorch";
-/// No pickle that describes tensors is larger; only compressed ones need a limit, the others are bounded by their file.
+/// No compressed pickle is larger; the others are bounded by their file.
 const MOST_PICKLE: u64 = 1 << 28;
 
 /// What a file of PyTorch holds. Tensors are read from the file when they are asked for.
@@ -101,14 +101,18 @@ pub(crate) fn plain_data(globals: &[impl AsRef<str>]) -> Result<()> {
 
 /// Whether a file's first bytes are those of one of PyTorch's.
 pub(crate) fn begins(first: &[u8]) -> bool {
-    first.starts_with(&zip::MAGIC) || legacy::begins(first)
+    first.starts_with(&zip::MAGIC) || legacy::begins(first) || is_tar(first)
+}
+
+fn is_tar(first: &[u8]) -> bool {
+    first.get(257..262) == Some(b"ustar")
 }
 
 pub(crate) fn open(source: &Arc<Source>) -> Result<Contents> {
     let mut nodes = Nodes::default();
     let first = source.bytes(0, source.length().min(512))?;
     if !first.starts_with(&zip::MAGIC) {
-        if first.get(257..262) == Some(b"ustar") {
+        if is_tar(&first) {
             return Err(Error::format(OPERATION, "a tar archive, as PyTorch before 0.1.10 wrote them")
                 .expected("a file written anew by torch.save of a later version"));
         }

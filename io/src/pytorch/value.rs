@@ -9,6 +9,9 @@ use super::{
     node::{self, Id, Node},
 };
 
+/// Bytes of a value in one line.
+const MOST: usize = 200;
+
 /// What sort of value something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -37,6 +40,8 @@ pub enum Kind {
     Dict,
     /// A tensor, or an array of NumPy's.
     Tensor,
+    /// The memory of tensors by itself, without a shape.
+    Storage,
     /// A class or function by its name.
     Global,
     /// What a class or function that isn't known would have made.
@@ -90,7 +95,8 @@ impl<'a> Value<'a> {
     /// What sort of value this is.
     pub fn kind(&self) -> Kind {
         match self.node() {
-            Node::None | Node::Storage(_) => Kind::None,
+            Node::None => Kind::None,
+            Node::Storage(_) => Kind::Storage,
             Node::Bool(_) => Kind::Bool,
             Node::Int(_) => Kind::Int,
             Node::BigInt(_) => Kind::BigInt,
@@ -204,6 +210,13 @@ impl<'a> Value<'a> {
         Ok(StoredTensor::new(name.into(), self.contents.view(self.id)?))
     }
 
+    /// The value in one line, if no tensor is in what that shows.
+    pub(super) fn without_tensors(&self) -> Option<String> {
+        let mut short = Short { text: String::new(), most: MOST, plain: true, full: false };
+        let whole = self.describe(&mut short, 0).is_ok();
+        (whole || short.full).then(|| if whole { short.text } else { short.text + "…" })
+    }
+
     fn describe(&self, out: &mut Short, depth: usize) -> fmt::Result {
         if depth > 4 {
             return out.write_str("…");
@@ -245,6 +258,7 @@ impl<'a> Value<'a> {
                 object.state.map_or(Ok(()), |state| Value::new(self.contents, state).describe(out, depth + 1))
             }
             Node::Storage(storage) => write!(out, "storage {}", storage.key),
+            Node::Tensor(_) | Node::Array(_) if out.plain => Err(fmt::Error),
             Node::Tensor(tensor) => write!(out, "a tensor of {} {:?}", tensor.stored, tensor.shape),
             Node::Array(array) => write!(out, "an array of {} {:?}", array.stored, array.shape),
         }
@@ -255,12 +269,17 @@ impl<'a> Value<'a> {
 struct Short {
     text: String,
     most: usize,
+    /// Whether a tensor ends it too.
+    plain: bool,
+    /// Whether it was ended by its length.
+    full: bool,
 }
 
 impl Write for Short {
     fn write_str(&mut self, more: &str) -> fmt::Result {
         for character in more.chars() {
             if self.text.len() + character.len_utf8() > self.most {
+                self.full = true;
                 return Err(fmt::Error);
             }
             self.text.push(if character.is_control() { ' ' } else { character });
@@ -272,7 +291,7 @@ impl Write for Short {
 impl fmt::Display for Value<'_> {
     /// At most about 200 bytes, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut short = Short { text: String::new(), most: 200 };
+        let mut short = Short { text: String::new(), most: MOST, plain: false, full: false };
         let whole = self.describe(&mut short, 0).is_ok();
         f.write_str(&short.text)?;
         if whole { Ok(()) } else { f.write_str("…") }

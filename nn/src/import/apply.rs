@@ -70,7 +70,7 @@ impl Params {
                 Some((value, changes)) => {
                     let reshaped = named.stored.shape() != value.shape() && import.adapts(&named.name).is_none();
                     let from = named.stored.name().to_owned();
-                    self.take(
+                    take(
                         &mut taken[index],
                         Taken { name: named.name.clone(), from, value, changes, reshaped },
                         &mut report,
@@ -135,21 +135,19 @@ impl Params {
             None => adapt::plain(named.stored, old).map(Some),
         }
     }
+}
 
-    /// Puts a value into its place; a second name of the same parameter must have the same value.
-    fn take(&self, place: &mut Option<Taken>, taken: Taken, report: &mut ImportReport) -> Result<()> {
-        match place {
-            Some(first) if bits(&first.value)? != bits(&taken.value)? => {
-                let what = format!("{} and {} have different values", first.from, taken.from);
-                return Err(
-                    Error::argument(OPERATION, what).expected("one value, since they are names of one parameter")
-                );
-            }
-            Some(first) => report.aliases.push((taken.from, first.name.clone())),
-            None => *place = Some(taken),
+/// Puts a value into its place; a second name of the same parameter must have the same value.
+fn take(place: &mut Option<Taken>, taken: Taken, report: &mut ImportReport) -> Result<()> {
+    match place {
+        Some(first) if bits(&first.value)? != bits(&taken.value)? => {
+            let what = format!("{} and {} have different values", first.from, taken.from);
+            return Err(Error::argument(OPERATION, what).expected("one value, since they are names of one parameter"));
         }
-        Ok(())
+        Some(first) => report.aliases.push((taken.from, first.name.clone())),
+        None => *place = Some(taken),
     }
+    Ok(())
 }
 
 /// The error of a strict import whose names differ.

@@ -61,7 +61,9 @@ impl fmt::Display for ImportReport {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let (first, second) = (width(0), width(1));
         for [name, from, changes] in rows {
-            writeln!(f, "{}", format!("{name:first$}  {from:second$}  {changes}").trim_end())?;
+            // Names come from outside, and may hold what a terminal would obey.
+            let row = format!("{name:first$}  {from:second$}  {changes}");
+            writeln!(f, "{}", row.trim_end().replace(char::is_control, "\u{FFFD}"))?;
         }
         write!(
             f,
