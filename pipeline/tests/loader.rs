@@ -214,6 +214,9 @@ fn any_number_of_workers_gives_the_same_batches() {
 struct Counted {
     cases: Arc<Vec<Sample>>,
     begun: Arc<AtomicUsize>,
+    /// How many are being read now, and the most that were at once.
+    now: AtomicUsize,
+    most: Arc<AtomicUsize>,
 }
 
 impl Cases for Counted {
@@ -223,7 +226,9 @@ impl Cases for Counted {
 
     fn sample(&self, index: usize) -> Result<Sample> {
         self.begun.fetch_add(1, Ordering::SeqCst);
-        sleep(Duration::from_millis(if index.is_multiple_of(3) { 4 } else { 0 }));
+        self.most.fetch_max(1 + self.now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+        sleep(Duration::from_millis(if index.is_multiple_of(3) { 4 } else { 1 }));
+        self.now.fetch_sub(1, Ordering::SeqCst);
         self.cases.sample(index)
     }
 
@@ -234,8 +239,9 @@ impl Cases for Counted {
 
 #[test]
 fn workers_wait_for_the_consumer_and_stop_with_it() {
-    let begun = Arc::new(AtomicUsize::new(0));
-    let cases = Arc::new(Counted { cases: cases(300), begun: begun.clone() });
+    let [begun, most] = [0, 0].map(|zero| Arc::new(AtomicUsize::new(zero)));
+    let cases =
+        Arc::new(Counted { cases: cases(300), begun: begun.clone(), now: AtomicUsize::new(0), most: most.clone() });
     let loader = Loader::new(cases, 1, Seed::new(1)).unwrap().in_order().workers(3).unwrap();
     let mut epoch = loader.epoch(0);
     for step in 0..10 {
@@ -245,6 +251,7 @@ fn workers_wait_for_the_consumer_and_stop_with_it() {
     }
     sleep(Duration::from_millis(50));
     assert!(begun.load(Ordering::SeqCst) <= 10 + 3 * 3);
+    assert_eq!(most.load(Ordering::SeqCst), 3, "all of them read at once");
     drop(epoch);
     let stopped = begun.load(Ordering::SeqCst);
     sleep(Duration::from_millis(30));
