@@ -229,7 +229,8 @@ impl Params {
         let same =
             |other: &&Arc<Link>| matches!(*lock(&other.follows), Follows::One(other) if other.weight == conv.weight);
         let alone = self.links.iter().filter(same).count() == 1;
-        (alone && link.epsilon <= LARGEST_EPSILON).then_some(conv)
+        let own = conv.weight.structure() == self.structure();
+        (own && alone && link.epsilon <= LARGEST_EPSILON).then_some(conv)
     }
 
     /// The new values of a convolution and a norm.

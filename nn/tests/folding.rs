@@ -239,6 +239,15 @@ fn what_has_another_use_stays() {
 }
 
 #[test]
+fn a_convolution_of_another_store_is_left_alone() {
+    let [mut first, mut second] = [1, 2].map(|seed| Params::new(Device::Cpu, Seed::new(seed)));
+    let conv = Conv::new(first.root().at("a").at("long").at("way"), 1, 2, [1]).unwrap();
+    Norm::after(second.root().at("norm"), &conv, NormKind::Batch).unwrap();
+    assert_eq!(second.fold_batch_norm().unwrap().left, ["norm"]);
+    assert!(first.fold_batch_norm().unwrap().left.is_empty());
+}
+
+#[test]
 fn works_without_elements() {
     let mut params = Params::new(Device::Meta, Seed::new(1));
     let case = Case { rank: 2, transposed: true, groups: 2, bias: false, affine: true, activation: None, fused: false };

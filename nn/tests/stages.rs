@@ -161,6 +161,10 @@ fn a_pass_that_keeps_nothing_runs_as_without_stages_and_one_that_does_gives_the_
     let actual = run(&setting, &keeping, false).value().to_vec::<f64>().unwrap();
     assert_eq!(keeping.tape().node_count(), plain.tape().node_count() + 2);
     assert_eq!(expected, actual);
+    // In whichever order a pass is told.
+    let late = Pass::eval(&setting.params).unwrap().keep_stages(["maps"]).unwrap().recording(true).unwrap();
+    let loss = score(&run(&setting, &late, false), 0);
+    assert!(late.backward(loss).unwrap().stage_gradient("maps").is_ok());
     let eval = Pass::eval(&setting.params).unwrap().keep_stages(["maps"]).unwrap();
     assert_eq!(run(&setting, &eval, true).value().to_vec::<f64>().unwrap(), expected);
     assert_eq!(eval.stages().unwrap().main().unwrap().shape(), [2, CHANNELS, SIZE[0], SIZE[1]]);
