@@ -10,7 +10,7 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use clap::Parser;
 use serde_json::json;
 use tomograd::{
-    core::pool,
+    core::memory,
     kernels::settings::{Settings, with_settings},
     pipeline::{
         Sample,
@@ -66,7 +66,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let (network, logits) = peak_of(|| predict(&window))?;
     let network = network - 4 * logits.count();
     drop((window, logits));
-    pool::trim(Device::Cpu)?;
+    memory::trim(Device::Cpu)?;
 
     let sample = Sample::new("head", &Volume::read(&arguments.image)?.to_f32()?.unsqueeze(0)?, None)?;
     let image = Compose::new().then(ZScore::default())?.apply(sample, Seed::new(0))?.image()?.clone();
@@ -86,8 +86,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
 /// The most bytes of the pool that `work` takes beside what was there before, and its result.
 fn peak_of<T>(work: impl FnOnce() -> Result<T>) -> Result<(usize, T)> {
-    pool::reset_peak(Device::Cpu)?;
-    let before = pool::statistics(Device::Cpu)?.live;
+    memory::reset_peak(Device::Cpu)?;
+    let before = memory::statistics(Device::Cpu)?.live;
     let result = work()?;
-    Ok((pool::statistics(Device::Cpu)?.peak - before, result))
+    Ok((memory::statistics(Device::Cpu)?.peak - before, result))
 }

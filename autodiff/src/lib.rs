@@ -15,8 +15,8 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+mod activation_checkpoint;
 mod backward;
-mod checkpoint;
 mod custom;
 pub mod gradcheck;
 mod tape;

@@ -1,7 +1,7 @@
 //! What core asks of a device: allocation, and the few operations that a tensor needs without the dispatcher (fill, copy,
 //! convert).
 
-use crate::{DType, Layout, Result, pool::Fit, storage::Storage};
+use crate::{DType, Layout, Result, memory::Fit, storage::Storage};
 
 /// A device as core sees it. A new device implements this and is listed in [`dispatch`](crate::dispatch).
 pub(crate) trait Backend: Sync {

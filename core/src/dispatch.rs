@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    DType, Device, Element, Error, ErrorKind, Layout, Result, backend::Backend, element_count, pool::Fit,
+    DType, Device, Element, Error, ErrorKind, Layout, Result, backend::Backend, element_count, memory::Fit,
     storage::Storage,
 };
 
@@ -24,7 +24,7 @@ fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
 }
 
 /// One fill, copy or conversion that core ran on a device (operations are traced by the dispatcher instead). Memory is
-/// counted in the statistics of [`pool`](crate::pool).
+/// counted in the statistics of [`memory`](crate::memory).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Work {

@@ -3,7 +3,7 @@
 use crate::{
     DType, Layout, Result,
     backend::Backend,
-    pool::{Charge, Fit},
+    memory::{Charge, Fit},
     storage::Storage,
 };
 

@@ -4,7 +4,7 @@ use std::{mem::MaybeUninit, ptr::NonNull, slice};
 
 use crate::{
     Device, Element,
-    pool::{Block, Charge},
+    memory::{Block, Charge},
 };
 
 /// `bytes` bytes on a device, shared by the tensors that view them.

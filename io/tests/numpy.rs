@@ -102,7 +102,7 @@ fn what_is_no_array_is_said() {
 #[test]
 fn damage_is_an_error_or_nothing() {
     let cases: usize = std::env::var("TOMOGRAD_CASES").map_or(2000, |cases| cases.parse().unwrap());
-    tomograd_core::pool::set_limit(tomograd_core::Device::Cpu, Some(64 << 20)).unwrap();
+    tomograd_core::memory::set_limit(tomograd_core::Device::Cpu, Some(64 << 20)).unwrap();
     let mut random: Random = Seed::new(1).random();
     let mut refused = 0;
     for name in ["stored.npz", "deflated.npz", "fortran.npy"] {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, pool};
+use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, memory};
 use tomograd_kernels::trace;
 use tomograd_nn::{AdamW, DiceCe, Named, Optimizer, Pass};
 
@@ -67,7 +67,7 @@ pub fn profile(config: &impl Serialize, inputs: &[&[usize]]) -> Result<Profile> 
 
 /// The books of what `body` runs and makes.
 fn cost(body: impl FnOnce() -> Result<()>) -> Result<Cost> {
-    let ((result, events), statistics) = pool::meter(|| trace::collect(body));
+    let ((result, events), statistics) = memory::meter(|| trace::collect(body));
     result?;
     Ok(Cost { flops: events.iter().map(|event| event.cost.flops).sum(), peak: statistics.tensor_peak })
 }

@@ -1,6 +1,6 @@
 //! How much memory a training step needs.
 
-use tomograd_core::{DType, Device, Seed, Tensor, pool};
+use tomograd_core::{DType, Device, Seed, Tensor, memory};
 use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{UNet3d, UNet3dConfig};
 use tomograd_nn::{DiceCe, Module, Params, Pass};
@@ -21,10 +21,10 @@ fn a_training_step_holds_little_more_than_it_keeps() {
         let activation = (image.count() * 16 * DType::F32.size()) as f64;
         let restart = || {
             // Without cached blocks, scratch seldom borrows a larger one.
-            pool::trim(Device::Cpu).unwrap();
-            pool::reset_peak(Device::Cpu).unwrap();
+            memory::trim(Device::Cpu).unwrap();
+            memory::reset_peak(Device::Cpu).unwrap();
         };
-        let peak = || pool::statistics(Device::Cpu).unwrap().peak as f64 / activation;
+        let peak = || memory::statistics(Device::Cpu).unwrap().peak as f64 / activation;
 
         restart();
         let pass = Pass::train(&params, Seed::new(3)).unwrap();

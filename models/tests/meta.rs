@@ -1,6 +1,6 @@
 //! Networks on the meta device: the whole step runs there, and its books are those of the CPU.
 
-use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
+use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, memory};
 use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{
     Model, UNet2dConfig, UNet3dConfig, profile,
@@ -22,11 +22,11 @@ fn step(model: &mut Model, image: &Tensor) -> Result<()> {
 
 /// The most bytes of tensors on the CPU while `body` runs.
 fn measured(body: impl FnOnce() -> Result<()>) -> Result<usize> {
-    pool::trim(Device::Cpu)?;
-    pool::reset_peak(Device::Cpu)?;
-    let before = pool::statistics(Device::Cpu)?.live;
+    memory::trim(Device::Cpu)?;
+    memory::reset_peak(Device::Cpu)?;
+    let before = memory::statistics(Device::Cpu)?.live;
     with_settings(Settings::default().threads(2), body)?;
-    Ok(pool::statistics(Device::Cpu)?.tensor_peak - before)
+    Ok(memory::statistics(Device::Cpu)?.tensor_peak - before)
 }
 
 fn assert_close(what: &str, predicted: usize, measured: usize) {

@@ -113,13 +113,13 @@ pub trait Optimizer {
 
 /// What an optimizer knows of each parameter, in the order of the store.
 struct State {
-    plan: Plan,
+    numbers: Hyperparameters,
     /// For each kind of moment, a tensor for each parameter (`None` for buffers).
     moments: Vec<(&'static str, Vec<Option<Tensor>>)>,
 }
 
 /// Rates, decays and numbers of steps.
-struct Plan {
+struct Hyperparameters {
     store: u64,
     /// What the optimizer has for all parameters that are in no group that says otherwise. The decay is that of weights.
     common: Numbers,
@@ -173,7 +173,10 @@ impl State {
         let common = Numbers { rate, decay: 0.0 };
         common.check(1.0)?;
         let (store, steps) = (params.store(), vec![0; names.len()]);
-        Ok(Self { plan: Plan { store, common, names, parameters, steps, factor: 1.0 }, moments: Vec::new() })
+        Ok(Self {
+            numbers: Hyperparameters { store, common, names, parameters, steps, factor: 1.0 },
+            moments: Vec::new(),
+        })
     }
 
     /// With moments of these kinds, and no others.
@@ -182,7 +185,7 @@ impl State {
             let zeros = |p: &Parameter| Tensor::zeros(&p.shape, p.dtype, p.device);
             parameter.as_ref().map(zeros).transpose()
         };
-        let moments = |&kind| Ok((kind, self.plan.parameters.iter().map(zeros).collect::<Result<_>>()?));
+        let moments = |&kind| Ok((kind, self.numbers.parameters.iter().map(zeros).collect::<Result<_>>()?));
         self.moments = kinds.iter().map(moments).collect::<Result<_>>()?;
         Ok(())
     }
@@ -190,16 +193,16 @@ impl State {
     fn export(&self) -> OptimizerState {
         let mut tensors = Vec::new();
         for (kind, moments) in &self.moments {
-            for (name, tensor) in self.plan.names.iter().zip(moments) {
+            for (name, tensor) in self.numbers.names.iter().zip(moments) {
                 tensors.extend(tensor.as_ref().map(|tensor| (format!("{kind}.{name}"), tensor.clone())));
             }
         }
         let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
-        self.plan.named().for_each(|(index, _)| *counts.entry(self.plan.steps[index]).or_default() += 1);
+        self.numbers.named().for_each(|(index, _)| *counts.entry(self.numbers.steps[index]).or_default() += 1);
         // What most parameters have is written once; of equally frequent numbers the largest.
         let steps = counts.iter().max_by_key(|&(_, count)| count).map_or(0, |(&steps, _)| steps);
-        let others = self.plan.named().filter(|&(index, _)| self.plan.steps[index] != steps);
-        let others = others.map(|(index, name)| (name.clone(), self.plan.steps[index])).collect();
+        let others = self.numbers.named().filter(|&(index, _)| self.numbers.steps[index] != steps);
+        let others = others.map(|(index, name)| (name.clone(), self.numbers.steps[index])).collect();
         OptimizerState { tensors, steps, others }
     }
 
@@ -226,10 +229,10 @@ impl State {
                 }
                 loaded.to(tensor.device()).map(Some)
             };
-            loaded.push(self.plan.names.iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?);
+            loaded.push(self.numbers.names.iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?);
         }
-        let mut counts = vec![0; self.plan.steps.len()];
-        for (index, name) in self.plan.named() {
+        let mut counts = vec![0; self.numbers.steps.len()];
+        for (index, name) in self.numbers.named() {
             counts[index] = others.remove(name).unwrap_or(steps);
         }
         if let Some(name) = by_name.keys().chain(others.keys()).next() {
@@ -238,12 +241,12 @@ impl State {
         for ((_, tensors), loaded) in self.moments.iter_mut().zip(loaded) {
             *tensors = loaded;
         }
-        self.plan.steps = counts;
+        self.numbers.steps = counts;
         Ok(())
     }
 }
 
-impl Plan {
+impl Hyperparameters {
     fn check(&self, params: &Params, update: &Update) -> Result<()> {
         if params.store() != self.store || params.entries.len() != self.names.len() {
             return Err(Error::new(ErrorKind::Name, "optimizer", "the parameters are of another store")
@@ -352,7 +355,7 @@ impl Sgd {
     /// # Errors
     /// When it is negative or no number.
     pub fn decay(mut self, decay: f64) -> Result<Self> {
-        self.state.plan.decay(decay)?;
+        self.state.numbers.decay(decay)?;
         Ok(self)
     }
 
@@ -361,7 +364,7 @@ impl Sgd {
     /// # Errors
     /// When a rate or decay is negative or no number, or no parameter is taken.
     pub fn group(mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<Self> {
-        self.state.plan.group(choose, group)?;
+        self.state.numbers.group(choose, group)?;
         Ok(self)
     }
 
@@ -411,14 +414,14 @@ impl Sgd {
 
 impl Optimizer for Sgd {
     fn step(&mut self, params: &mut Params, update: Update) -> Result<()> {
-        let State { plan, moments } = &mut self.state;
-        plan.check(params, &update)?;
+        let State { numbers, moments } = &mut self.state;
+        numbers.check(params, &update)?;
         let buffers = update.buffers(params)?;
         let mut momenta: Vec<Option<&mut Tensor>> = match moments.first_mut() {
             Some((_, tensors)) => tensors.iter_mut().map(Option::as_mut).collect(),
-            None => plan.names.iter().map(|_| None).collect(),
+            None => numbers.names.iter().map(|_| None).collect(),
         };
-        let active = plan.active(params, &update);
+        let active = numbers.active(params, &update);
         let places: Vec<usize> = active.iter().map(|active| active.place).collect();
         let parameter = |Active { place, value, gradient, rate, decay, steps }| {
             let momentum = momenta[place].take();
@@ -426,7 +429,7 @@ impl Optimizer for Sgd {
         };
         let mut parameters: Vec<SgdParameter<'_>> = active.into_iter().map(parameter).collect();
         optim::sgd_step(&mut parameters, &self.config)?;
-        plan.finish(params, &places, buffers);
+        numbers.finish(params, &places, buffers);
         Ok(())
     }
 
@@ -435,7 +438,7 @@ impl Optimizer for Sgd {
     }
 
     fn set_rate_factor(&mut self, factor: f64) -> Result<()> {
-        self.state.plan.set_factor(factor)
+        self.state.numbers.set_factor(factor)
     }
 
     fn state(&self) -> OptimizerState {
@@ -470,7 +473,7 @@ impl AdamW {
     /// # Errors
     /// When it is negative or no number.
     pub fn decay(mut self, decay: f64) -> Result<Self> {
-        self.state.plan.decay(decay)?;
+        self.state.numbers.decay(decay)?;
         Ok(self)
     }
 
@@ -479,7 +482,7 @@ impl AdamW {
     /// # Errors
     /// When a rate or decay is negative or no number, or no parameter is taken.
     pub fn group(mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<Self> {
-        self.state.plan.group(choose, group)?;
+        self.state.numbers.group(choose, group)?;
         Ok(self)
     }
 
@@ -515,13 +518,13 @@ impl AdamW {
 
 impl Optimizer for AdamW {
     fn step(&mut self, params: &mut Params, update: Update) -> Result<()> {
-        let State { plan, moments } = &mut self.state;
-        plan.check(params, &update)?;
+        let State { numbers, moments } = &mut self.state;
+        numbers.check(params, &update)?;
         let buffers = update.buffers(params)?;
         let mut moments = moments.iter_mut().map(|(_, tensors)| tensors.iter_mut().map(Option::as_mut).collect());
         let mut next = || moments.next().unwrap_or_default();
         let (mut firsts, mut seconds): (Vec<Option<&mut Tensor>>, Vec<Option<&mut Tensor>>) = (next(), next());
-        let active = plan.active(params, &update);
+        let active = numbers.active(params, &update);
         let places: Vec<usize> = active.iter().map(|active| active.place).collect();
         let parameter = |Active { place, value, gradient, rate, decay, steps }| {
             let (first, second) = (firsts[place].take()?, seconds[place].take()?);
@@ -530,7 +533,7 @@ impl Optimizer for AdamW {
         };
         let mut parameters: Vec<AdamParameter<'_>> = active.into_iter().filter_map(parameter).collect();
         optim::adam_step(&mut parameters, &self.config)?;
-        plan.finish(params, &places, buffers);
+        numbers.finish(params, &places, buffers);
         Ok(())
     }
 
@@ -539,7 +542,7 @@ impl Optimizer for AdamW {
     }
 
     fn set_rate_factor(&mut self, factor: f64) -> Result<()> {
-        self.state.plan.set_factor(factor)
+        self.state.numbers.set_factor(factor)
     }
 
     fn state(&self) -> OptimizerState {

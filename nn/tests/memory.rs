@@ -1,6 +1,6 @@
 //! When memory runs out at whatever place, what failed has changed nothing.
 
-use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, pool};
+use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, memory};
 use tomograd_kernels::methods::*;
 use tomograd_nn::{
     AdamW, Linear, Module, Norm, NormKind, Optimizer, OptimizerState, Params, Pass, Sequential, Sgd, Update,
@@ -20,11 +20,11 @@ fn with_more_and_more(
 ) -> usize {
     for failures in 0..10_000 {
         let limited = |run: &mut dyn FnMut() -> Result<()>| {
-            pool::trim(Device::Cpu).unwrap();
-            let live = pool::statistics(Device::Cpu).unwrap().live;
-            pool::set_limit(Device::Cpu, Some(live + failures * 1024)).unwrap();
+            memory::trim(Device::Cpu).unwrap();
+            let live = memory::statistics(Device::Cpu).unwrap().live;
+            memory::set_limit(Device::Cpu, Some(live + failures * 1024)).unwrap();
             let result = run();
-            pool::set_limit(Device::Cpu, None).unwrap();
+            memory::set_limit(Device::Cpu, None).unwrap();
             result
         };
         match attempt(&limited) {

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::Folder;
-use tomograd_core::{DType, Device, Result, Seed, Tensor, pool};
+use tomograd_core::{DType, Device, Result, Seed, Tensor, memory};
 use tomograd_io::{Volume, geometry};
 use tomograd_pipeline::{
     Cache, Cases, Dataset, Loader, Preparation,
@@ -30,13 +30,13 @@ fn peak(folder: &Folder, cache: Cache, workers: usize, affine: bool) -> Result<(
     }
     let transforms = transforms.then(CropOrPad::random([16; 3]))?;
     let loader = Loader::new(Arc::new(dataset.clone()), 1, Seed::new(0))?.transforms(transforms).workers(workers)?;
-    pool::trim(Device::Cpu)?;
-    pool::reset_peak(Device::Cpu)?;
-    let before = pool::statistics(Device::Cpu)?.live;
+    memory::trim(Device::Cpu)?;
+    memory::reset_peak(Device::Cpu)?;
+    let before = memory::statistics(Device::Cpu)?.live;
     for batch in (0..2).flat_map(|epoch| loader.epoch(epoch)) {
         assert_eq!(batch?.image()?.shape(), [1, 1, 16, 16, 16]);
     }
-    Ok((pool::statistics(Device::Cpu)?.peak - before, dataset))
+    Ok((memory::statistics(Device::Cpu)?.peak - before, dataset))
 }
 
 /// 64 cases are trained on with room for 8.
@@ -94,11 +94,11 @@ fn files_take_twice_a_case_and_the_cache_once() -> Result<()> {
         }
         let dataset = dataset.cache(Cache::disk(folder.0.join("cache"), 1 << 30))?;
         for most in [2.0, 1.1] {
-            pool::trim(Device::Cpu)?;
-            pool::reset_peak(Device::Cpu)?;
-            let before = pool::statistics(Device::Cpu)?.live;
+            memory::trim(Device::Cpu)?;
+            memory::reset_peak(Device::Cpu)?;
+            let before = memory::statistics(Device::Cpu)?.live;
             let case = dataset.sample(0)?.bytes() as f64;
-            let peak = (pool::statistics(Device::Cpu)?.peak - before) as f64;
+            let peak = (memory::statistics(Device::Cpu)?.peak - before) as f64;
             assert!(peak <= most * case, "{peak} of a case of {case}, {preparation:?}");
         }
         assert_eq!(dataset.cache_statistics().hits, 1);

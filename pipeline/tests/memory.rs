@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tomograd_core::{DType, Device, Result, Seed, Tensor, pool};
+use tomograd_core::{DType, Device, Result, Seed, Tensor, memory};
 use tomograd_io::{Volume, geometry};
 use tomograd_pipeline::{
     Loader, Preparation, Sample, SlidingWindow,
@@ -13,12 +13,12 @@ use tomograd_pipeline::{
 fn windows(depth: usize, window: &SlidingWindow) -> Result<(usize, usize)> {
     let image = Tensor::zeros(&[1, depth, 64, 64], DType::F32, Device::Cpu)?;
     // What an earlier call left could be taken in place of a block of the right size.
-    pool::trim(Device::Cpu)?;
-    let before = pool::statistics(Device::Cpu)?.live;
-    pool::reset_peak(Device::Cpu)?;
+    memory::trim(Device::Cpu)?;
+    let before = memory::statistics(Device::Cpu)?.live;
+    memory::reset_peak(Device::Cpu)?;
     let four_classes = |patches: &Tensor| patches.expand(&[patches.shape()[0], 4, 16, 16, 16])?.copy();
     window.labels(&image, four_classes)?;
-    let peak = pool::statistics(Device::Cpu)?.peak - before;
+    let peak = memory::statistics(Device::Cpu)?.peak - before;
     Ok((peak, window.memory_bound(1, 4, &[depth, 64, 64])?))
 }
 
@@ -29,11 +29,11 @@ fn segmentation(depth: usize, spacing: Option<[f64; 3]>) -> Result<usize> {
     let volume = Volume::new(Tensor::zeros(&[depth, 64, 64], DType::F32, Device::Cpu)?, affine)?;
     let mut preparation = Preparation::new([16; 3], ["0", "1", "2", "3"])?.orientation("RAS")?;
     preparation.spacing = spacing;
-    pool::trim(Device::Cpu)?;
-    let before = pool::statistics(Device::Cpu)?.live;
-    pool::reset_peak(Device::Cpu)?;
+    memory::trim(Device::Cpu)?;
+    let before = memory::statistics(Device::Cpu)?.live;
+    memory::reset_peak(Device::Cpu)?;
     preparation.segment(&volume, |patches| patches.expand(&[patches.shape()[0], 4, 16, 16, 16])?.copy())?;
-    let peak = pool::statistics(Device::Cpu)?.peak - before;
+    let peak = memory::statistics(Device::Cpu)?.peak - before;
     let voxels = depth * 64 * 64;
     let image = if spacing.is_some() { voxels / 2 } else { voxels };
     // While logits are made, the prepared image lives, and the labels of the volume.
@@ -75,7 +75,7 @@ fn memory_stays_within_its_bounds() -> Result<()> {
     let loader = Loader::new(Arc::new(cases), 2, Seed::new(0))?.transforms(transforms);
     // Keeping all batches is the most that any timing of the consumer can take.
     drop(loader.epoch(0).collect::<Result<Vec<_>>>()?);
-    let requests = || pool::statistics(Device::Cpu).map(|statistics| statistics.system_allocations);
+    let requests = || memory::statistics(Device::Cpu).map(|statistics| statistics.system_allocations);
     let before = requests()?;
     for batch in (1..4).flat_map(|epoch| loader.epoch(epoch)) {
         batch?;

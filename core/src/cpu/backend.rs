@@ -5,7 +5,7 @@ use crate::{
     backend::Backend,
     cpu::rows::for_each_row,
     dtype::with_element,
-    pool::{Block, Fit},
+    memory::{Block, Fit},
     storage::Storage,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
-use crate::{Device, Element, Result, dispatch, pool::Fit, storage::Storage};
+use crate::{Device, Element, Result, dispatch, memory::Fit, storage::Storage};
 
 /// `count` elements of scratch memory from the CPU pool, aligned to 64 bytes, returned to the pool when dropped.
 ///

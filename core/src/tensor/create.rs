@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::Tensor;
 use crate::{
-    DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, pool::Fit,
+    DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, memory::Fit,
     storage::Storage,
 };
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{ErrorKind, Seed, Tensor, copies_on_write, pool};
+use crate::{ErrorKind, Seed, Tensor, copies_on_write, memory};
 
 fn iota(shape: &[usize]) -> Tensor {
     Tensor::arange(shape.iter().product(), DType::F32, Device::Cpu).unwrap().reshape(shape).unwrap()
@@ -129,7 +129,7 @@ fn the_pool_reuses_and_reports() {
     // Other tests share the pool, so this test uses a size that no other test has.
     let shape = [3_000_017];
     drop(Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap());
-    let before = pool::statistics(Device::Cpu).unwrap();
+    let before = memory::statistics(Device::Cpu).unwrap();
     assert!(before.cached >= 12_000_068 && before.peak >= 12_000_068);
     let address = |tensor: &Tensor| tensor.as_slice::<f32>().unwrap().as_ptr() as usize;
     let first = Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap();
@@ -168,20 +168,20 @@ fn meta_tensors_have_shapes_and_views_but_no_elements() {
 #[test]
 fn the_statistics_of_meta_tensors_are_those_of_blocks() {
     let sizes = |device: Device| {
-        let before = pool::statistics(device).unwrap().live;
+        let before = memory::statistics(device).unwrap().live;
         let mut x = Tensor::zeros(&[1000, 1000], DType::F32, device).unwrap();
         let view = x.narrow(0, 0, 10).unwrap();
-        let one = pool::statistics(device).unwrap().live - before;
+        let one = memory::statistics(device).unwrap().live - before;
         x.make_unique().unwrap();
-        let two = pool::statistics(device).unwrap().live - before;
+        let two = memory::statistics(device).unwrap().live - before;
         drop((x, view));
-        (one, two, pool::statistics(device).unwrap().live - before)
+        (one, two, memory::statistics(device).unwrap().live - before)
     };
-    let (meta, statistics) = pool::meter(|| sizes(Device::Meta));
+    let (meta, statistics) = memory::meter(|| sizes(Device::Meta));
     assert_eq!(meta, (4_194_304, 8_388_608, 0));
     assert_eq!((statistics.peak, statistics.tensor_peak, statistics.live), (8_388_608, 8_388_608, 0));
-    let (result, _) = pool::meter(|| {
-        pool::set_limit(Device::Meta, Some(1 << 20)).unwrap();
+    let (result, _) = memory::meter(|| {
+        memory::set_limit(Device::Meta, Some(1 << 20)).unwrap();
         Tensor::zeros(&[1 << 20], DType::F32, Device::Meta)
     });
     assert_eq!(result.unwrap_err().kind(), ErrorKind::OutOfMemory);

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use tomograd_core::{Device, pool};
+use tomograd_core::{Device, memory};
 
 struct Counting;
 
@@ -32,7 +32,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// The most memory that a call took, and its result.
 pub fn measured<T>(read: impl FnOnce() -> T) -> (usize, T) {
-    pool::trim(Device::Cpu).unwrap();
+    memory::trim(Device::Cpu).unwrap();
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
     let read = read();

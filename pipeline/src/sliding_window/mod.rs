@@ -41,7 +41,7 @@ pub struct SlidingWindow {
 }
 
 /// The windows over one image: its three axes, and how many of the first don't exist in it.
-struct Plan {
+struct WindowGrid {
     axes: [Axis; 3],
     patch: [usize; 3],
     rank: usize,
@@ -149,10 +149,10 @@ impl SlidingWindow {
         Ok((grid::dims("sliding_window", spatial)?, grid::dims("sliding_window", &self.patch)?))
     }
 
-    fn plan(&self, spatial: &[usize]) -> Result<Plan> {
+    fn window_grid(&self, spatial: &[usize]) -> Result<WindowGrid> {
         let (shape, patch) = self.sizes(spatial)?;
         let axes = std::array::from_fn(|axis| Axis::new(shape[axis], patch[axis], self.overlap));
-        Ok(Plan { axes, patch, rank: spatial.len() })
+        Ok(WindowGrid { axes, patch, rank: spatial.len() })
     }
 
     /// The blended logits `(K, D, H, W)`, f32, of an image `(C, D, H, W)` (or without `D`), f32, by a predictor that maps
@@ -209,10 +209,10 @@ impl SlidingWindow {
         mut finished: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
         let (channels, shape) = grid::image_dims("sliding_window", image.shape())?;
-        let plan = self.plan(&image.shape()[1..])?;
+        let grid = self.window_grid(&image.shape()[1..])?;
         let image = image.contiguous()?;
         let voxels = image.as_slice::<f32>()?;
-        let [depth, height, width] = &plan.axes;
+        let [depth, height, width] = &grid.axes;
         let mut slab: Option<Slab> = None;
         for (row, &z) in depth.starts.iter().enumerate() {
             let places: Vec<[usize; 2]> =
@@ -220,17 +220,17 @@ impl SlidingWindow {
             for places in places.chunks(self.batch) {
                 let starts: Vec<[isize; 3]> =
                     places.iter().map(|&[y, x]| [z, height.starts[y], width.starts[x]]).collect();
-                let patches = plan.extract(voxels, channels, shape, &starts, &self.patch)?;
-                let logits = self.predict(&patches, &plan, &mut predict)?;
+                let patches = grid.extract(voxels, channels, shape, &starts, &self.patch)?;
+                let logits = self.predict(&patches, &grid, &mut predict)?;
                 let classes = logits.shape()[1];
                 if slab.is_none() {
-                    slab = Some(Slab::new(classes, shape, &plan)?);
+                    slab = Some(Slab::new(classes, shape, &grid)?);
                 }
                 let Some(slab) = &mut slab else { continue };
                 slab.check(classes)?;
-                let windows = logits.as_slice::<f32>()?.chunks_exact(classes * plan.patch.iter().product::<usize>());
+                let windows = logits.as_slice::<f32>()?.chunks_exact(classes * grid.patch.iter().product::<usize>());
                 for (&[y, x], window) in places.iter().zip(windows) {
-                    slab.add(window, &plan, [row, y, x])?;
+                    slab.add(window, &grid, [row, y, x])?;
                 }
             }
             let next = depth.starts.get(row + 1).map_or(shape[0], |&next| next.max(0) as usize);
@@ -245,7 +245,7 @@ impl SlidingWindow {
     fn predict(
         &self,
         patches: &Tensor,
-        plan: &Plan,
+        grid: &WindowGrid,
         predict: &mut impl FnMut(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let mut checked = |patches: &Tensor| {
@@ -265,11 +265,11 @@ impl SlidingWindow {
         if !self.mirroring {
             return Ok(sum);
         }
-        let images = 1 << plan.rank;
+        let images = 1 << grid.rank;
         let flip = |tensor: &mut Tensor, mirror: usize| -> Result<()> {
-            let flipped = (0..plan.rank).filter(|bit| mirror >> bit & 1 == 1);
+            let flipped = (0..grid.rank).filter(|bit| mirror >> bit & 1 == 1);
             let values = tensor.as_mut_slice::<f32>()?;
-            flipped.for_each(|bit| grid::flip(values, plan.patch, 2 - bit));
+            flipped.for_each(|bit| grid::flip(values, grid.patch, 2 - bit));
             Ok(())
         };
         for mirror in 1..images {
@@ -331,7 +331,7 @@ fn product(factors: &[usize]) -> Option<usize> {
     factors.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor))
 }
 
-impl Plan {
+impl WindowGrid {
     /// The windows that begin at `starts`, `(N, C, patch)`, zeros outside of the image.
     fn extract(
         &self,

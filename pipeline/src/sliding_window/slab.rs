@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
-use super::Plan;
+use super::WindowGrid;
 
 /// The sums of the logits of as many planes as a window is deep.
 pub(super) struct Slab {
@@ -17,8 +17,8 @@ pub(super) struct Slab {
 }
 
 impl Slab {
-    pub fn new(classes: usize, shape: [usize; 3], plan: &Plan) -> Result<Self> {
-        let depth = plan.patch[0].min(shape[0]);
+    pub fn new(classes: usize, shape: [usize; 3], grid: &WindowGrid) -> Result<Self> {
+        let depth = grid.patch[0].min(shape[0]);
         let sums = Tensor::zeros(&[depth, classes, shape[1], shape[2]], DType::F32, Device::Cpu)?;
         Ok(Self { sums, classes, shape, first: 0, depth })
     }
@@ -33,13 +33,13 @@ impl Slab {
     }
 
     /// Adds the logits `(K, patch)` of the window that is number `window` along each axis, weighted.
-    pub fn add(&mut self, logits: &[f32], plan: &Plan, window: [usize; 3]) -> Result<()> {
-        let start: [isize; 3] = std::array::from_fn(|axis| plan.axes[axis].starts[window[axis]]);
-        let weights: [&[f32]; 3] = std::array::from_fn(|axis| &plan.axes[axis].weights[window[axis]][..]);
+    pub fn add(&mut self, logits: &[f32], grid: &WindowGrid, window: [usize; 3]) -> Result<()> {
+        let start: [isize; 3] = std::array::from_fn(|axis| grid.axes[axis].starts[window[axis]]);
+        let weights: [&[f32]; 3] = std::array::from_fn(|axis| &grid.axes[axis].weights[window[axis]][..]);
         // The part of the window that lies in the image.
         let from = start.map(|s| s.min(0).unsigned_abs());
         let to: [usize; 3] =
-            std::array::from_fn(|axis| plan.patch[axis].min((self.shape[axis] as isize - start[axis]) as usize));
+            std::array::from_fn(|axis| grid.patch[axis].min((self.shape[axis] as isize - start[axis]) as usize));
         let [_, height, width] = self.shape;
         let at = |axis: usize, i: usize| (start[axis] + i as isize) as usize;
         let (classes, first) = (self.classes, self.first);
@@ -48,7 +48,7 @@ impl Slab {
             for class in 0..classes {
                 for y in from[1]..to[1] {
                     let weight = weights[0][z - from[0]] * weights[1][y - from[1]];
-                    let source = ((class * plan.patch[0] + z) * plan.patch[1] + y) * plan.patch[2];
+                    let source = ((class * grid.patch[0] + z) * grid.patch[1] + y) * grid.patch[2];
                     let target = (((at(0, z) - first) * classes + class) * height + at(1, y)) * width + at(2, from[2]);
                     let length = to[2] - from[2];
                     let row = &logits[source + from[2]..source + to[2]];

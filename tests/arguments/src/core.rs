@@ -2,7 +2,7 @@
 
 use tomograd::core::{
     DType, Device, Element, Error, ErrorKind, Layout, Result, Scratch, Seed, Tensor, TensorBuilder, broadcast_shapes,
-    contiguous_strides, element_count, pool, room_for, shape_text,
+    contiguous_strides, element_count, memory, room_for, shape_text,
 };
 
 use crate::walk::cases;
@@ -305,24 +305,24 @@ cases! {
         Ok::<_, Error>(iota(&[2, 3])?.unsqueeze(axis)?.shape().get(axis) == Some(&1))
     };
 
-    "core::pool::set_limit": (device: Device = CPU, limit: Option<usize> = Some(1 << 30)) => {
-        let before = pool::statistics(CPU)?.limit;
-        pool::set_limit(device, limit)?;
-        let (now, one) = (pool::statistics(CPU)?, Tensor::zeros(&[1 << 20], DType::U8, CPU));
-        pool::set_limit(CPU, before)?;
+    "core::memory::set_limit": (device: Device = CPU, limit: Option<usize> = Some(1 << 30)) => {
+        let before = memory::statistics(CPU)?.limit;
+        memory::set_limit(device, limit)?;
+        let (now, one) = (memory::statistics(CPU)?, Tensor::zeros(&[1 << 20], DType::U8, CPU));
+        memory::set_limit(CPU, before)?;
         Ok::<_, Error>(now.limit == limit && one.is_ok() == limit.is_none_or(|limit| limit > 0))
     };
-    "core::pool::statistics": (device: Device = CPU) => {
-        let statistics = pool::statistics(device)?;
+    "core::memory::statistics": (device: Device = CPU) => {
+        let statistics = memory::statistics(device)?;
         Ok::<_, Error>(statistics.live <= statistics.peak)
     };
-    "core::pool::reset_peak": (device: Device = CPU) => {
-        pool::reset_peak(device)?;
-        let statistics = pool::statistics(CPU)?;
+    "core::memory::reset_peak": (device: Device = CPU) => {
+        memory::reset_peak(device)?;
+        let statistics = memory::statistics(CPU)?;
         Ok::<_, Error>(statistics.peak == statistics.live)
     };
-    "core::pool::trim": (device: Device = CPU) => {
-        pool::trim(device)?;
-        Ok::<_, Error>(pool::statistics(CPU)?.cached == 0)
+    "core::memory::trim": (device: Device = CPU) => {
+        memory::trim(device)?;
+        Ok::<_, Error>(memory::statistics(CPU)?.cached == 0)
     };
 }

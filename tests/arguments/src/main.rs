@@ -96,7 +96,7 @@ fn walk_here(name: &str, first: usize) {
 
 /// Makes an allocation that no bad argument should lead to fail, whatever the machine has.
 fn limit_memory() {
-    tomograd::core::pool::set_limit(tomograd::core::Device::Cpu, Some(256 << 20)).unwrap();
+    tomograd::core::memory::set_limit(tomograd::core::Device::Cpu, Some(256 << 20)).unwrap();
     #[cfg(target_os = "linux")]
     {
         let most = libc::rlimit { rlim_cur: 16 << 30, rlim_max: 16 << 30 };

@@ -39,8 +39,8 @@ pub(super) fn current() -> Arc<Shared> {
 /// same statistics. A nested `meter` counts separately.
 ///
 /// ```
-/// use tomograd_core::{DType, Device, Tensor, pool};
-/// let (sum, statistics) = pool::meter(|| {
+/// use tomograd_core::{DType, Device, Tensor, memory};
+/// let (sum, statistics) = memory::meter(|| {
 ///     let x = Tensor::zeros(&[1024], DType::F32, Device::Meta)?;
 ///     Tensor::zeros(&[1024], DType::F32, Device::Meta).map(|y| x.count() + y.count())
 /// });
