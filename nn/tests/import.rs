@@ -8,7 +8,9 @@ use std::{
 
 use tomograd_core::{DType, Device, ErrorKind, Seed, Tensor};
 use tomograd_io::{Weights, safetensors};
-use tomograd_nn::{Checkpoint, Conv, Import, Kernel, Linear, Module, Norm, NormKind, Params, Pass, Sgd, init::Init};
+use tomograd_nn::{
+    Checkpoint, Conv, ConvNormActivation, Import, Kernel, Linear, Module, Norm, NormKind, Params, Pass, Sgd, init::Init,
+};
 
 /// A file of these tensors; it is removed in the end.
 struct File {
@@ -284,4 +286,27 @@ fn a_checkpoint_of_ones_own_gives_its_weights() {
     let report = params.import(&Import::of(&weights).unwrap()).unwrap();
     std::fs::remove_file(path).unwrap();
     assert_eq!((report.loaded.len(), all_bits(&params)), (9, all_bits(&trained)));
+}
+
+#[test]
+fn an_import_undoes_folding() {
+    let network = |seed: u64| {
+        let mut params = Params::new(Device::Cpu, Seed::new(seed));
+        let conv = Conv::new(params.root().at(0), 1, 2, [3, 3]).unwrap();
+        let norm = Norm::new(params.root().at(1), 2, NormKind::Batch).unwrap();
+        let net = ConvNormActivation::new(conv, norm).unwrap();
+        (params, net)
+    };
+    let output = |(params, net): &(Params, ConvNormActivation)| {
+        let pass = Pass::eval(params).unwrap();
+        net.forward(&pass.input(&normal(&[1, 1, 4, 5], DType::F32)), &pass).unwrap().value().to_vec::<f32>().unwrap()
+    };
+    let (other, mut own) = (network(2), network(1));
+    let tensors: Vec<_> = other.0.state().map(|(name, value)| (name, value.clone())).collect();
+    let file = File::new(&tensors);
+    own.0.fold_batch_norm().unwrap();
+    assert_ne!(output(&own), output(&other));
+    own.0.import(&file.import()).unwrap();
+    // Folded weights of before would give other numbers.
+    assert_eq!(output(&own), output(&other));
 }

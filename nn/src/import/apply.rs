@@ -96,6 +96,7 @@ impl Params {
                 report.loaded.push(Imported { name, from, changes });
             }
         }
+        self.unfold();
         Ok(report)
     }
 

@@ -394,6 +394,11 @@ cases! {
         // Whether or not, an input that isn't there may be asked about.
         Ok(op.saves_input(index) == op.saves_input(index))
     });
+    "kernels::Op::half_policy": (index: usize = 0) => {
+        // A device that isn't there may be asked about.
+        let device = Device::Cuda(index);
+        for_every_operation(|op, _| Ok(op.half_policy(device) == op.half_policy(device)))
+    };
     "kernels::Op::saves_output": (index: usize = 0) => {
         for_every_operation(|op, _| Ok(op.saves_output(index) == op.saves_output(index)))
     };
@@ -948,9 +953,9 @@ cases! {
         )
     };
     "kernels::optim::ClipNorm {}": (max: f64 = 0.5) => {
-        let mut x = values(&[4])?;
-        run_in_place(&optim::ClipNorm { max }, &mut [&mut x], &[])?;
-        finite(&[x])
+        let (mut norm, mut x) = (values(&[])?, values(&[4])?);
+        run_in_place(&optim::ClipNorm { max }, &mut [&mut norm, &mut x], &[])?;
+        finite(&[norm, x])
     };
     "kernels::optim::Scale {}": (factor: f64 = 0.5) => {
         let mut x = values(&[4])?;
