@@ -18,11 +18,11 @@ use tomograd::{
         elementwise::Function,
         matmul::Matmul,
         norm::{LayerNorm, Norm, Statistics},
-        parallel::{self, Settings, with_settings},
         pool::MaxPool,
         resample::{Interpolate, Interpolation},
         run,
         scan::SelectiveScan,
+        settings::{self, Settings, with_settings},
         trace,
     },
     models::registry::Config,
@@ -43,7 +43,7 @@ fn main() -> std::process::ExitCode {
         }
     }
     let settings = threads.map_or(Settings::default(), |threads| Settings::default().threads(threads));
-    match with_settings(settings, || run_all(&names, seconds, threads.unwrap_or_else(parallel::threads))) {
+    match with_settings(settings, || run_all(&names, seconds, threads.unwrap_or_else(settings::threads))) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("peers: {error}");
@@ -108,7 +108,7 @@ const CASES: [&str; 32] = [
 ];
 
 fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
-    let isa = format!("{:?}", parallel::current_isa()).to_lowercase();
+    let isa = format!("{:?}", settings::current_isa()).to_lowercase();
     let idle = resident::peak_mb();
     let all = CASES.map(str::to_owned);
     for name in if names.is_empty() { &all[..] } else { names } {
