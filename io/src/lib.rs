@@ -16,6 +16,7 @@ pub mod numpy;
 mod png;
 pub mod pytorch;
 pub mod safetensors;
+mod stored;
 pub mod tensorboard;
 mod volume;
 mod weights;
@@ -23,5 +24,6 @@ mod zip;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};
 pub use png::{read_png, read_png_labels, write_gray, write_rgb};
+pub use stored::{Skipped, StoredDType, StoredTensor};
 pub use volume::{Geometry, Info, Interpolation, Volume, info};
-pub use weights::{Skipped, StoredDType, StoredTensor, Weights};
+pub use weights::Weights;

@@ -1,10 +1,114 @@
-//! From JSON to the configuration of a network, and what is wrong with it.
+//! What a family of networks says of itself, and the way from JSON to its configuration.
 
-use serde::Serialize;
+use std::fmt;
+
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tomograd_core::{Error, Result, unknown_name};
+use tomograd_nn::{Network, Scope};
 
-use crate::registry::Config;
+/// What a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Task {
+    /// Logits for each voxel.
+    Segmentation,
+    /// Logits for each image.
+    Classification,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Segmentation => "segmentation",
+            Self::Classification => "classification",
+        })
+    }
+}
+
+/// What is known of a family of networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Card {
+    /// What it is for.
+    pub task: Task,
+    /// The numbers of spatial axes that it is made for.
+    pub ranks: &'static [usize],
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// The paper: authors, title, year, DOI or arXiv number.
+    pub source: &'static str,
+    /// Where the authors' code is.
+    pub code: Option<&'static str>,
+    /// The licence of weights that are known for it.
+    pub weights_licence: Option<&'static str>,
+}
+
+/// Mean and deviation of each channel, by which images are normalised for published weights: (x − mean) / deviation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChannelStatistics {
+    /// The means.
+    pub mean: &'static [f64],
+    /// The standard deviations.
+    pub deviation: &'static [f64],
+}
+
+/// A configuration that has a name.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Preset<C> {
+    /// The name, which no other preset of the family has.
+    pub name: &'static str,
+    /// The configuration.
+    pub config: C,
+    /// What published weights of it expect of their images.
+    pub channels: Option<ChannelStatistics>,
+}
+
+impl<C> Preset<C> {
+    /// A preset without published weights.
+    pub fn new(name: &'static str, config: C) -> Self {
+        Self { name, config, channels: None }
+    }
+}
+
+/// The configuration of a family of networks. As JSON it has the family's name under `network`: that is its serde tag.
+///
+/// ```
+/// use tomograd_models::{UNet2dConfig, registry::Config};
+/// assert_eq!(UNet2dConfig::preset("ronneberger2015")?, UNet2dConfig::new(2));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+pub trait Config: Serialize + DeserializeOwned {
+    /// What is built.
+    type Network: Network + 'static;
+
+    /// What is known of the family.
+    const CARD: Card;
+
+    /// Configurations with names, of which the first is that of the authors; one at least.
+    fn presets() -> Vec<Preset<Self>>;
+
+    /// Makes the network's parameters in `scope`.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense (naming the field), or a name is taken.
+    fn build(&self, scope: Scope<'_>) -> Result<Self::Network>;
+
+    /// The configuration of the preset called `name`.
+    ///
+    /// # Errors
+    /// When there is none; the error has the nearest name.
+    fn preset(name: &str) -> Result<Self> {
+        find(Self::presets(), name).map(|preset| preset.config)
+    }
+}
+
+pub(crate) fn find<C>(mut presets: Vec<Preset<C>>, name: &str) -> Result<Preset<C>> {
+    match presets.iter().position(|preset| preset.name == name) {
+        Some(place) => Ok(presets.swap_remove(place)),
+        None => Err(unknown_name("registry", "preset", name, presets.iter().map(|preset| preset.name))),
+    }
+}
 
 pub(crate) fn json(plain: &impl Serialize) -> Result<Value> {
     serde_json::to_value(plain).map_err(|error| Error::argument("registry", "it has no JSON").source(error))

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 use tomograd_kernels::{Context, elementwise::Increment, run};
 
-use crate::{check, params::blend};
+use crate::{check, lock::lock, params::blend};
 
 /// How a pass changes a buffer. It says what becomes of the value that is there, not what the value will be: so a layer that
 /// runs twice, and passes that began at one start and are added, change the buffer one after the other.
@@ -85,11 +85,6 @@ pub(crate) fn changed<'a>(
 
 /// A branch that several may hold, since a pass knows its forks.
 pub(crate) type Shared = Arc<Mutex<Branch>>;
-
-pub(crate) fn lock(branch: &Shared) -> MutexGuard<'_, Branch> {
-    // Every change of a branch is whole even after a panic elsewhere.
-    branch.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A pass, or a fork of one: what it has changed and drawn so far.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use std::{
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
-use crate::{Conv, ConvTranspose, Params, Pass, Scope, Slot, stages::lock};
+use crate::{Conv, ConvTranspose, Params, Pass, Scope, Slot, lock::lock};
 
 /// The convolution that a norm follows, `&Conv` or `&ConvTranspose`, for [`Norm::after`](crate::Norm::after).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,7 @@ pub mod gradcheck;
 mod import;
 pub mod init;
 mod layers;
+mod lock;
 pub mod losses;
 mod module;
 mod named;

@@ -12,9 +12,10 @@ use tomograd_kernels::{Context, Precision};
 
 use crate::{
     Module, Named, Params, Slot, Update,
-    buffers::{Branch, BufferChange, Shared, changed, lock},
+    buffers::{Branch, BufferChange, Shared, changed},
+    lock::lock,
     params::{Outline, check_structure},
-    stages::{self, Kept, Maps, Watch},
+    stages::{Kept, Maps, Watch},
 };
 
 /// One run through a network. It keeps four things apart: training mode (batch statistics, dropout), recording (gradients),
@@ -294,15 +295,15 @@ impl Pass {
         let end: Arc<Mutex<Option<End>>> = Arc::default();
         let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
-            let pass = stages::lock(&start).copy_on(tape);
+            let pass = lock(&start).copy_on(tape);
             let y = module.forward(&inputs[0], &pass)?;
             let maps = std::mem::take(&mut pass.maps.borrow_mut().kept);
             let kept = maps.iter().map(|kept| (kept.stage, kept.run)).collect();
-            *stages::lock(&left) = Some((std::mem::take(&mut *lock(&pass.branch)), kept));
+            *lock(&left) = Some((std::mem::take(&mut *lock(&pass.branch)), kept));
             Ok(maps.into_iter().map(|kept| kept.map).chain([y]).collect())
         })?;
         let y = outputs.pop().ok_or_else(|| Error::argument("checkpoint", "the segment has no output"))?;
-        if let Some((branch, kept)) = stages::lock(&end).take() {
+        if let Some((branch, kept)) = lock(&end).take() {
             lock(&self.branch).go_on_from(branch);
             let maps = kept.into_iter().zip(outputs).map(|((stage, run), map)| Kept { stage, run, map });
             self.maps.borrow_mut().kept.extend(maps);

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tomograd_autodiff::{Tape, Var, methods::*};
 use tomograd_core::{Error, ErrorKind, Result, Tensor, unknown_name};
 
-use crate::{Named, Params, Pass, PerAxis, Scope, buffers, check, params::check_structure};
+use crate::{Named, Params, Pass, PerAxis, Scope, check, lock::lock, params::check_structure};
 
 /// What is known of a stage of a network: a place whose feature map can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Pass {
             return Ok(map);
         }
         check_structure(self.outline.structure, stage.structure)?;
-        let run = buffers::lock(&self.branch).run_of(stage.index);
+        let run = lock(&self.branch).run_of(stage.index);
         let map = match &self.watch {
             Some(watch) if watch.wants(stage.index) => watch.with_leaf(stage.index, run, map)?,
             _ if collected => map,
@@ -261,11 +261,6 @@ pub(crate) struct Maps {
     pub(crate) collected: Vec<usize>,
     /// In the order of their making.
     pub(crate) kept: Vec<Kept>,
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every change is one push or insert, so it is whole even after a panic elsewhere.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Watch {

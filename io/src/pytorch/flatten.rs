@@ -9,7 +9,7 @@ use super::{
     node::Id,
     value::{Kind, Value},
 };
-use crate::weights::{Skipped, StoredTensor};
+use crate::stored::{Skipped, StoredTensor};
 
 /// Values deeper than this, and longer names, are no part of a state dict.
 const MOST_DEPTH: usize = 100;

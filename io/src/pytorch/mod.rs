@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     blob::{Blob, Source},
-    weights::{StoredDType, StoredTensor, View},
+    stored::{StoredDType, StoredTensor, View},
     zip::{self, Archive},
 };
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::{blob::Blob, weights::StoredDType};
+use crate::{blob::Blob, stored::StoredDType};
 
 /// The number of a node.
 pub(crate) type Id = u32;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blob::{Blob, Source},
-    weights::StoredDType,
+    stored::StoredDType,
 };
 
 /// No tensor has more axes (NumPy's limit).

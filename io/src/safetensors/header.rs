@@ -11,7 +11,7 @@ use tomograd_core::{Error, Result, contiguous_strides, element_count};
 use super::{METADATA, MOST_HEADER, OPERATION};
 use crate::{
     blob::Blob,
-    weights::{StoredDType, StoredTensor, View},
+    stored::{StoredDType, StoredTensor, View},
 };
 
 fn fail(what: String) -> Error {

@@ -19,7 +19,7 @@ use self::header::Header;
 use crate::{
     atomic::write_all,
     blob::{Blob, Source},
-    weights::{Skipped, StoredTensor},
+    stored::{Skipped, StoredTensor},
     write_atomically,
 };
 

@@ -62,8 +62,8 @@ pub(super) fn open(source: &Arc<Source>, path: &Path) -> Result<Weights> {
     let mut globals = Vec::new();
     for (file, part) in files {
         let unlisted =
-            part.tensors.iter().filter(|tensor| index.weight_map.get(&tensor.name).is_none_or(|at| at != file));
-        skipped.extend(unlisted.map(|tensor| Skipped::new(&tensor.name, format!("in {file}, but not in the index"))));
+            part.tensors.iter().filter(|tensor| index.weight_map.get(tensor.name()).is_none_or(|at| at != file));
+        skipped.extend(unlisted.map(|tensor| Skipped::new(tensor.name(), format!("in {file}, but not in the index"))));
         globals.extend(part.globals);
     }
     globals.sort();

@@ -1,8 +1,6 @@
 //! Named tensors of a file, whatever program wrote it.
 
 mod index;
-mod stored;
-mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,78 +8,15 @@ use std::{
     sync::Arc,
 };
 
-pub use stored::StoredDType;
-use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
-pub(crate) use view::View;
+use tomograd_core::{Error, ErrorKind, Result};
 
-use crate::{blob::Source, pytorch, safetensors};
+use crate::{
+    blob::Source,
+    pytorch, safetensors,
+    stored::{Skipped, StoredTensor},
+};
 
 const OPERATION: &str = "weights";
-/// Bytes of a reason that are kept.
-const MOST_WHY: usize = 300;
-
-/// A tensor that lies in a file until it is read.
-#[derive(Debug, Clone)]
-pub struct StoredTensor {
-    name: String,
-    view: View,
-}
-
-impl StoredTensor {
-    pub(crate) fn new(name: String, view: View) -> Self {
-        Self { name, view }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The sizes of the axes.
-    pub fn shape(&self) -> &[usize] {
-        &self.view.shape
-    }
-
-    /// The number of elements.
-    pub fn count(&self) -> usize {
-        self.view.shape.iter().product()
-    }
-
-    /// The type of the elements in the file.
-    pub fn stored(&self) -> StoredDType {
-        self.view.stored
-    }
-
-    /// The dtype that [`read`](Self::read) gives: the type of the elements in the file, or the next that holds them all.
-    pub fn dtype(&self) -> DType {
-        self.view.stored.dtype().unwrap_or(DType::F32)
-    }
-
-    /// Reads it from the file, into the host's memory. Where all of an entry of an archive is read, its checksum is compared.
-    ///
-    /// # Errors
-    /// When the file can't be read or is damaged, an element is beyond the dtype, or memory runs out.
-    pub fn read(&self) -> Result<Tensor> {
-        self.view.read().map_err(|error| error.within(self.name.clone()))
-    }
-}
-
-/// A tensor of a file that can't be read.
-#[derive(Debug, Clone)]
-pub struct Skipped {
-    /// Its name.
-    pub name: String,
-    /// Why.
-    pub why: String,
-}
-
-impl Skipped {
-    pub(crate) fn new(name: &str, why: impl Into<String>) -> Self {
-        let mut why = why.into();
-        why.truncate(why.floor_char_boundary(MOST_WHY));
-        Self { name: name.to_owned(), why }
-    }
-}
 
 /// The named tensors of a file: `.safetensors`, the index of a file in several parts (`model.safetensors.index.json`,
 /// `pytorch_model.bin.index.json`), and what `torch.save` writes (`.pth`, `.pt`, `.bin`, `.ckpt`). The content decides, not
@@ -142,7 +77,7 @@ impl Weights {
     }
 
     fn named(tensors: Vec<StoredTensor>) -> Self {
-        let by_name = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name.clone(), i)).collect();
+        let by_name = tensors.iter().enumerate().map(|(i, tensor)| (tensor.name().to_owned(), i)).collect();
         Self { tensors, by_name, ..Self::default() }
     }
 

@@ -11,7 +11,7 @@ use tomograd_nn::{
 use super::IMAGENET;
 use crate::{
     check,
-    registry::{Card, Config, Preset, Task},
+    config::{Card, Config, Preset, Task},
 };
 
 /// What a [`ResNet`] is made of.

@@ -9,7 +9,7 @@ use tomograd_nn::{
 
 use crate::{
     check,
-    registry::{Card, Config, Preset, Task},
+    config::{Card, Config, Preset, Task},
 };
 
 /// The sizes of a [`MeshNet`].

@@ -6,7 +6,7 @@ use tomograd_core::Result;
 use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
 use super::{UNet, UNetSpec};
-use crate::registry::{Card, Config, Preset, Task};
+use crate::config::{Card, Config, Preset, Task};
 
 /// The sizes of a [`UNet2d`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
