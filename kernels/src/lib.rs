@@ -17,6 +17,7 @@ mod op;
 
 pub mod attention;
 pub mod cast;
+pub mod check;
 pub mod compare;
 pub mod conv;
 pub mod cumulative;
@@ -62,4 +63,4 @@ pub mod settings {
 
 pub use dispatch::{run, run_backward, run_in_place, run_recompute};
 pub use in_place::InPlace;
-pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Recompute, Saved, SavedUntil, check};
+pub use op::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Recompute, Saved, SavedUntil};
