@@ -173,6 +173,8 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub use tomograd_autodiff as autodiff;
 pub use tomograd_core as core;
 pub use tomograd_core::{Error, Result};
