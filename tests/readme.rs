@@ -1,5 +1,5 @@
 //! README.md shows the first two examples, which run; what the first saves, the second, the registry and the program `tomograd`
-//! can load.
+//! can load. Links of the documents lead to files.
 
 use std::{fs, path::Path, process::Command};
 
@@ -37,6 +37,33 @@ fn the_guide_to_a_new_network_shows_a_real_one() {
             "CONTRIBUTING.md shows other lines of {name}"
         );
     }
+}
+
+/// The targets of Markdown's links: `](TARGET)` and `[NAME]: TARGET`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let inline = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let defined = text.lines().filter(|line| line.starts_with('[')).filter_map(|line| Some(line.split_once("]: ")?.1));
+    inline.chain(defined).map(|target| target.split('#').next().unwrap_or_default())
+}
+
+#[test]
+fn links_of_the_documents_lead_to_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = |folder: &str| {
+        let entries = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect::<Vec<_>>()
+    };
+    let (mut found, mut dead) = (0, Vec::new());
+    for path in ["", "docs", "docs/guide", "docs/decisions"].map(documents).concat() {
+        let text = fs::read_to_string(&path).unwrap();
+        for link in links(&text).filter(|link| !link.is_empty() && !link.contains("://")) {
+            found += 1;
+            if !path.parent().unwrap().join(link).exists() {
+                dead.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(found > 50 && dead.is_empty(), "{found} links, of which these lead nowhere:\n{}", dead.join("\n"));
 }
 
 #[test]

@@ -15,6 +15,8 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod activation_checkpoint;
 mod backward;
 mod custom;

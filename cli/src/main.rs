@@ -1,5 +1,7 @@
 //! The tomograd program. Exit codes: 0 done, 1 a file or its content is wrong, 2 the command line is, and nothing was done.
 
+#![forbid(unsafe_code)]
+
 mod info;
 mod overrides;
 mod predict;

@@ -3,7 +3,20 @@
 //!
 //! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
 //! temporary name and renamed.
+//!
+//! ```
+//! use tomograd_core::{DType, Device, Tensor};
+//! use tomograd_io::{Volume, geometry};
+//! let voxels = Tensor::zeros(&[4, 5, 6], DType::F32, Device::Cpu)?; // (z, y, x)
+//! let path = std::env::temp_dir().join(format!("tomograd-io-doc-{}.nii.gz", std::process::id()));
+//! Volume::new(voxels, geometry::from_spacing([1.0, 1.0, 2.5])?)?.write(&path)?; // mm along x, y, z
+//! let volume = Volume::read(&path)?;
+//! assert_eq!((volume.spacing(), &volume.orientation()[..]), ([1.0, 1.0, 2.5], "RAS"));
+//! # std::fs::remove_file(path).ok();
+//! # Ok::<(), tomograd_core::Error>(())
+//! ```
 
+#![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod atomic;

@@ -4,6 +4,16 @@
 //! kernels (`cpu`). An operation is a small struct that implements [`Op`] and is run only through [`run`]. `testing` lists
 //! all operations with their references and random cases, so that one test verifies them all.
 //!
+//! ```
+//! use tomograd_core::{Device, Tensor};
+//! use tomograd_kernels::{Context, methods::*, run, softmax::Softmax};
+//! let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], Device::Cpu)?;
+//! assert_eq!(x.matmul(&x)?.to_vec::<f32>()?, [7.0, 10.0, 15.0, 22.0]); // as a method
+//! let forward = run(&Softmax { axis: 1 }, &[&x], &Context::default())?; // as a layer or the tape runs it
+//! assert_eq!(forward.outputs[0].sum(1)?.to_vec::<f32>()?, [1.0, 1.0]);
+//! # Ok::<(), tomograd_core::Error>(())
+//! ```
+//!
 //! The feature `testing` adds the list of all operations with their references (`testing`), and makes internals of the
 //! kernels (`simd`, `parallel`, the paths in `conv::cpu`) visible to tests and benchmarks. These aren't part of the stable
 //! interface: they may change in any version.

@@ -14,6 +14,8 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod blocks;
 mod check;
 mod classification;

@@ -20,6 +20,8 @@
 //! # Ok::<(), tomograd_core::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod buffers;
 mod check;
 mod checkpoint;
