@@ -1,11 +1,11 @@
-//! What all layers and networks have in common.
+//! The trait of layers and networks with one input and one output.
 
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
 
 use crate::Pass;
 
-/// A layer or network with one input and one output. Immutable: its parameters lie in [`Params`](crate::Params).
+/// A layer or network with one input and one output. It is immutable: its parameters are in [`Params`](crate::Params).
 pub trait Module: Send + Sync {
     /// Computes the output.
     ///
@@ -20,7 +20,7 @@ impl<M: Module + ?Sized> Module for Box<M> {
     }
 }
 
-/// Modules one after the other.
+/// A chain of modules.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -40,12 +40,12 @@ impl<M: Module + ?Sized> Module for Box<M> {
 pub struct Sequential(Vec<Box<dyn Module>>);
 
 impl Sequential {
-    /// No module yet: gives its input.
+    /// An empty chain, which returns its input.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With `module` behind the others.
+    /// Appends `module`.
     #[must_use]
     pub fn then(mut self, module: impl Module + 'static) -> Self {
         self.0.push(Box::new(module));
