@@ -1,4 +1,4 @@
-//! From JSON to the configuration of a network, and what is wrong with it.
+//! Deserialisation of network configurations from JSON, with helpful errors.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,12 +10,12 @@ pub(crate) fn json(plain: &impl Serialize) -> Result<Value> {
     serde_json::to_value(plain).map_err(|error| Error::argument("registry", "it has no JSON").source(error))
 }
 
-/// The configuration that `given` describes, and its JSON with all defaults filled in.
+/// The configuration that `given` describes, and its JSON with all defaults.
 pub(crate) fn checked<C: Config>(name: &str, given: &Value) -> Result<(C, Value)> {
     let config: C = match serde_path_to_error::deserialize(given) {
         Ok(config) => config,
         Err(error) => {
-            // A name that is missing is often one that was misspelt.
+            // A missing field is often a misspelt one, so unknown fields are reported first.
             if let Some(preset) = C::presets().first() {
                 known_fields(given, &json(&preset.config)?, name)?;
             }
@@ -33,7 +33,7 @@ pub(crate) fn checked<C: Config>(name: &str, given: &Value) -> Result<(C, Value)
     Ok((config, full))
 }
 
-/// That `full` has all fields of `given`, at any depth. Otherwise a misspelt one would be passed over in silence.
+/// Checks that `full` has all fields of `given`, at any depth: serde would silently ignore a misspelt optional field.
 fn known_fields(given: &Value, full: &Value, place: &str) -> Result<()> {
     match (given, full) {
         (Value::Object(given), Value::Object(full)) => {

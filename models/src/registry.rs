@@ -1,7 +1,7 @@
-//! All networks by name: from a configuration, which is plain data, to a network that can be run.
+//! The registry of networks: builds a network from its configuration, which is plain data.
 //!
 //! A family of networks is a type that implements [`Config`], and a line in the list below. Its name is the `rename` of its
-//! serde tag and stands nowhere else.
+//! serde tag and is written nowhere else.
 
 use std::{fmt, sync::LazyLock};
 
@@ -25,13 +25,13 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
     ]
 });
 
-/// What a network is for.
+/// The task of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Task {
-    /// Logits for each voxel.
+    /// Segmentation: logits for each voxel.
     Segmentation,
-    /// Logits for each image.
+    /// Classification: logits for each image.
     Classification,
 }
 
@@ -44,24 +44,25 @@ impl fmt::Display for Task {
     }
 }
 
-/// What is known of a family of networks.
+/// Information about a family of networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Card {
-    /// What it is for.
+    /// The task.
     pub task: Task,
-    /// The numbers of spatial axes that it is made for.
+    /// The supported numbers of spatial axes.
     pub ranks: &'static [usize],
-    /// What it is, in a line.
+    /// A one-line description.
     pub about: &'static str,
     /// The paper: authors, title, year, DOI or arXiv number.
     pub source: &'static str,
-    /// Where the authors' code is.
+    /// The URL of the authors' code.
     pub code: Option<&'static str>,
-    /// The licence of weights that are known for it.
+    /// The licence of published weights.
     pub weights_licence: Option<&'static str>,
 }
 
-/// Mean and deviation of each channel, by which images are normalised for published weights: (x − mean) / deviation.
+/// Mean and standard deviation of each channel, with which images are normalised for published weights: (x − mean) /
+/// deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChannelStatistics {
     /// The means.
@@ -70,15 +71,15 @@ pub struct ChannelStatistics {
     pub deviation: &'static [f64],
 }
 
-/// A configuration that has a name.
+/// A named configuration.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Preset<C> {
-    /// The name, which no other preset of the family has.
+    /// The name, unique within the family.
     pub name: &'static str,
     /// The configuration.
     pub config: C,
-    /// What published weights of it expect of their images.
+    /// The channel statistics with which images must be normalised for its published weights.
     pub channels: Option<ChannelStatistics>,
 }
 
@@ -89,7 +90,7 @@ impl<C> Preset<C> {
     }
 }
 
-/// The configuration of a family of networks. As JSON it has the family's name under `network`: that is its serde tag.
+/// The configuration of a family of networks. Its serde tag stores the family's name under `network` in JSON.
 ///
 /// ```
 /// use tomograd_models::{UNet2dConfig, registry::Config};
@@ -97,25 +98,25 @@ impl<C> Preset<C> {
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub trait Config: Serialize + DeserializeOwned {
-    /// What is built.
+    /// The network that is built.
     type Network: Network + 'static;
 
-    /// What is known of the family.
+    /// Information about the family.
     const CARD: Card;
 
-    /// Configurations with names, of which the first is that of the authors; one at least.
+    /// Named configurations, at least one; the first is the authors'.
     fn presets() -> Vec<Preset<Self>>;
 
-    /// Makes the network's parameters in `scope`.
+    /// Creates the network's parameters in `scope`.
     ///
     /// # Errors
-    /// When the configuration makes no sense (naming the field), or a name is taken.
+    /// When the configuration is invalid (the error names the field), or a name is taken.
     fn build(&self, scope: Scope<'_>) -> Result<Self::Network>;
 
     /// The configuration of the preset called `name`.
     ///
     /// # Errors
-    /// When there is none; the error has the nearest name.
+    /// When it doesn't exist; the error has the nearest name.
     fn preset(name: &str) -> Result<Self> {
         find(Self::presets(), name).map(|preset| preset.config)
     }
@@ -136,31 +137,31 @@ pub struct Family {
     build: fn(Scope<'_>, &str, &Value) -> Result<Built>,
 }
 
-/// A network and its configuration with all defaults filled in.
+/// A network, and its configuration with all defaults.
 pub type Built = (Box<dyn Network>, Value);
 
 impl Family {
     fn of<C: Config>() -> Self {
-        // Its presets say the name, so that it stands in one place.
+        // The name is read from the JSON of a preset, so that it is written only in the serde attribute.
         let first = C::presets().first().and_then(|preset| json(&preset.config).ok());
         let name = first.as_ref().and_then(|config| config.get("network")?.as_str()).unwrap_or_default().to_owned();
         Self { name, card: C::CARD, presets: presets_of::<C>, build: build_of::<C> }
     }
 
-    /// Its name, the `network` of its configurations.
+    /// The name of the family, `network` in its configurations.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is known of it.
+    /// Information about the family.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// Its configurations with names, of which the first is that of the authors.
+    /// The named configurations; the first is the authors'.
     ///
     /// # Errors
-    /// None in practice: configurations are plain data.
+    /// Never in practice: configurations are plain data.
     pub fn presets(&self) -> Result<Vec<Preset<Value>>> {
         (self.presets)()
     }
@@ -168,7 +169,7 @@ impl Family {
     /// The preset called `name`.
     ///
     /// # Errors
-    /// When there is none; the error has the nearest name.
+    /// When it doesn't exist; the error has the nearest name.
     pub fn preset(&self, name: &str) -> Result<Preset<Value>> {
         find(self.presets()?, name)
     }
@@ -204,7 +205,7 @@ pub fn families() -> &'static [Family] {
 /// The family called `name`.
 ///
 /// # Errors
-/// When there is none; the error has the nearest name.
+/// When it doesn't exist; the error has the nearest name.
 pub fn family(name: &str) -> Result<&'static Family> {
     let known = || families().iter().map(Family::name);
     families()
@@ -213,11 +214,11 @@ pub fn family(name: &str) -> Result<&'static Family> {
         .ok_or_else(|| unknown_name("registry", "network", name, known().collect::<Vec<_>>()))
 }
 
-/// Builds the network that `config` describes, and gives the configuration with all defaults filled in.
+/// Builds the network that `config` describes, and returns it with the configuration with all defaults.
 ///
 /// # Errors
 /// When `network` is missing or unknown, a field is unknown (at any depth; the error has the nearest name), missing or of
-/// another type, or the network refuses its value.
+/// the wrong type, or the network rejects a value.
 pub fn build(scope: Scope<'_>, config: &Value) -> Result<Built> {
     let Some(name) = config.get("network").and_then(Value::as_str) else {
         return Err(Error::argument("registry", "the configuration doesn't say which network it is of")

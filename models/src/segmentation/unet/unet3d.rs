@@ -8,15 +8,15 @@ use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 use super::{UNet, UNetSpec};
 use crate::registry::{Card, Config, Preset, Task};
 
-/// The sizes of a [`UNet3d`].
+/// The configuration of a [`UNet3d`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "network", rename = "unet3d")]
 pub struct UNet3dConfig {
-    /// Channels of the input.
+    /// Input channels.
     pub in_channels: usize,
-    /// Channels of the logits.
+    /// Number of classes, the channels of the logits.
     pub classes: usize,
-    /// Channels of each level, the finest first.
+    /// Channels of each level, from the finest to the coarsest.
     pub widths: Vec<usize>,
 }
 
@@ -49,7 +49,7 @@ impl Config for UNet3dConfig {
     }
 }
 
-/// A plain 3D U-Net: strided 3³ convolutions down, 2³ transposed convolutions up, instance norm, leaky ReLU of slope 0.01.
+/// A plain 3D U-Net: strided 3³ convolutions, 2³ transposed convolutions, instance norm, leaky ReLU with slope 0.01.
 /// Input (N, C, D, H, W), output (N, classes, D, H, W); sizes must be multiples of 2^(levels − 1).
 ///
 /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
@@ -58,11 +58,11 @@ impl Config for UNet3dConfig {
 pub struct UNet3d(UNet);
 
 impl UNet3d {
-    /// Makes the network's parameters in `scope`.
+    /// Creates the network's parameters in `scope`.
     ///
     /// # Errors
-    /// When there are no widths or more than 24, a number of channels is 0 or beyond 2²⁴, a name is taken, or memory runs out;
-    /// then no parameter is made.
+    /// When there are no widths or more than 24, a number of channels is 0 or more than 2²⁴, a name is taken, or memory runs
+    /// out; then no parameter is created.
     pub fn new(scope: Scope<'_>, config: &UNet3dConfig) -> Result<Self> {
         let spec = UNetSpec {
             rank: 3,
