@@ -1,4 +1,4 @@
-//! Named tensors of a file, whatever program wrote it.
+//! Named tensors of a weights file in any supported format.
 
 mod index;
 mod stored;
@@ -17,10 +17,10 @@ pub(crate) use view::View;
 use crate::{blob::Source, pytorch, safetensors};
 
 const OPERATION: &str = "weights";
-/// Bytes of a reason that are kept.
+/// The maximum length of a reason in bytes.
 const MOST_WHY: usize = 300;
 
-/// A tensor that lies in a file until it is read.
+/// A tensor in a file, not read yet.
 #[derive(Debug, Clone)]
 pub struct StoredTensor {
     name: String,
@@ -32,7 +32,7 @@ impl StoredTensor {
         Self { name, view }
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -47,20 +47,20 @@ impl StoredTensor {
         self.view.shape.iter().product()
     }
 
-    /// The type of the elements in the file.
+    /// The element type in the file.
     pub fn stored(&self) -> StoredDType {
         self.view.stored
     }
 
-    /// The dtype that [`read`](Self::read) gives: the type of the elements in the file, or the next that holds them all.
+    /// The dtype that [`read`](Self::read) returns: the element type of the file, or the next type that holds all its values.
     pub fn dtype(&self) -> DType {
         self.view.stored.dtype().unwrap_or(DType::F32)
     }
 
-    /// Reads it from the file, into the host's memory. Where all of an entry of an archive is read, its checksum is compared.
+    /// Reads the tensor into host memory. If it is a whole entry of an archive, its checksum is verified.
     ///
     /// # Errors
-    /// When the file can't be read or is damaged, an element is beyond the dtype, or memory runs out.
+    /// When the file can't be read or is damaged, a value is out of the range of the dtype, or memory runs out.
     pub fn read(&self) -> Result<Tensor> {
         self.view.read().map_err(|error| error.within(self.name.clone()))
     }
@@ -69,9 +69,9 @@ impl StoredTensor {
 /// A tensor of a file that can't be read.
 #[derive(Debug, Clone)]
 pub struct Skipped {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
@@ -83,9 +83,9 @@ impl Skipped {
     }
 }
 
-/// The named tensors of a file: `.safetensors`, the index of a file in several parts (`model.safetensors.index.json`,
-/// `pytorch_model.bin.index.json`), and what `torch.save` writes (`.pth`, `.pt`, `.bin`, `.ckpt`). The content decides, not
-/// the name. Tensors stay in the file until they are read.
+/// The named tensors of a file: `.safetensors`, the index of sharded weights (`model.safetensors.index.json`,
+/// `pytorch_model.bin.index.json`), and files of `torch.save` (`.pth`, `.pt`, `.bin`, `.ckpt`). The format is detected from
+/// the content, not the name. Tensors are read on request.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -111,10 +111,10 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens a file. Names and places are read, the elements aren't.
+    /// Opens a file. Names and offsets are read, but not the elements.
     ///
     /// # Errors
-    /// When the file can't be read, is of another format, or isn't what it says.
+    /// When the file can't be read, has another format, or is malformed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let source = Source::open(path)?;
@@ -146,16 +146,16 @@ impl Weights {
         Self { tensors, by_name, ..Self::default() }
     }
 
-    /// The same, if a file of PyTorch's mentions no class or function but those of plain data.
+    /// Returns the weights if a PyTorch file names no classes or functions other than those of plain data.
     ///
     /// # Errors
-    /// When there is one; the error names the first of them.
+    /// Otherwise; the error has the first name.
     pub fn strict(self) -> Result<Self> {
         pytorch::plain_data(&self.globals)?;
         Ok(self)
     }
 
-    /// All tensors that can be read, in the order of the file.
+    /// All readable tensors, in the order of the file.
     pub fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
     }
@@ -163,7 +163,7 @@ impl Weights {
     /// The tensor called `name`.
     ///
     /// # Errors
-    /// When there is none, or it can't be read.
+    /// When it doesn't exist or can't be read.
     pub fn get(&self, name: &str) -> Result<&StoredTensor> {
         self.by_name.get(name).and_then(|&index| self.tensors.get(index)).ok_or_else(|| {
             let what = match self.skipped.iter().find(|skipped| skipped.name == name) {
@@ -174,22 +174,22 @@ impl Weights {
         })
     }
 
-    /// Tensors that can't be read, and why.
+    /// Tensors that can't be read, with the reasons.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// Free text by name; of a file of PyTorch's, what lies beside the tensors at its top, in short.
+    /// Metadata: text by name. For a PyTorch file: short texts of the top-level values that aren't tensors.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Objects of classes that aren't known, which are kept as names alone: where they lie, and the class.
+    /// Objects of unknown classes: their paths and the names of their classes.
     pub fn objects(&self) -> &[(String, String)] {
         &self.objects
     }
 
-    /// Classes and functions that a file of PyTorch's mentions, those of plain data aside. None was looked up or called.
+    /// The unknown classes and functions that a PyTorch file names. None was resolved or called.
     pub fn globals(&self) -> &[String] {
         &self.globals
     }
