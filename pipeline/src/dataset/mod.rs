@@ -1,4 +1,4 @@
-//! Cases that lie in files: pairs of image and label, a folder a class, a CSV file, arrays of NumPy.
+//! Datasets in files: pairs of image and label, class folders, CSV files, NumPy arrays.
 
 mod arrays;
 mod folders;
@@ -25,12 +25,12 @@ use crate::{
     transforms::Compose,
 };
 
-/// Cases that are read when they are first asked for, checked, prepared, and kept in a [`Cache`].
+/// A dataset of cases in files. Each case is read on first access, checked, prepared, and kept in a [`Cache`].
 ///
-/// A label lies on its image: where both files say their place in the world, a label whose axes are turned or mirrored against
-/// the image's is brought into the image's order, and one that lies elsewhere is refused (see
-/// [`Dataset::alignment_tolerance`]). Where they don't, shapes and spacings must agree. Several images of a case, and the files
-/// of the channels of one, must have one grid.
+/// The grids of a label and its image must coincide. If both files have an affine, a label whose axes are permuted or
+/// reversed is reoriented to the image's axes, and a label elsewhere in world coordinates is rejected (see
+/// [`Dataset::alignment_tolerance`]). Without affines, shapes and spacings must be equal. Several images of a case, and the
+/// channel files of one image, must have the same grid.
 #[derive(Clone)]
 pub struct Dataset {
     cases: Arc<Vec<Case>>,
@@ -41,25 +41,25 @@ pub struct Dataset {
     tolerance: f64,
     readers: Readers,
     store: Arc<Store>,
-    /// What was set besides the cases, as the store knows it.
+    /// Identifies the settings other than the cases in the cache.
     settings: u64,
 }
 
-/// What is known of a case before its files are read.
+/// A case before its files are read.
 #[derive(Clone)]
 struct Case {
     name: String,
     fields: Vec<(String, Source)>,
-    /// Its place in the whole list.
+    /// Its index in the whole dataset.
     number: usize,
-    /// How many cases of the same name come before it in the list.
+    /// The number of earlier cases with the same name.
     before: usize,
 }
 
-/// Where a field comes from.
+/// The source of a field.
 #[derive(Clone)]
 enum Source {
-    /// A file, or one for each channel.
+    /// One file, or one for each channel.
     Image(Vec<PathBuf>),
     Label {
         path: PathBuf,
@@ -76,14 +76,15 @@ impl Case {
 }
 
 impl Dataset {
-    /// The cases of `folder` with `images/` and `labels/`, in the order of their names; a label has the name of its image (the
-    /// ending may differ), and `classes` classes (1 to 256), with the background. The fields are `image` and `label`.
+    /// The cases of `folder` with subfolders `images/` and `labels/`, sorted by name. A label has the same name as its image
+    /// (the extension may differ), and `classes` classes (1 to 256, including the background). The fields are `image` and
+    /// `label`.
     ///
-    /// `reader` reads images and labels: it gives a [`Scan`], or the values `(C, D, H, W)` and the millimetres between voxels
-    /// along the spatial axes. A cache on disk needs [`Cache::version`], since it can't know what the reader does.
+    /// `reader` reads images and labels: it returns a [`Scan`], or the values `(C, D, H, W)` and the spacing in millimetres
+    /// along the spatial axes. A disk cache then needs [`Cache::version`], since it can't know what the reader does.
     ///
     /// # Errors
-    /// When a folder can't be read or is empty, an image has no label, a label has no image, or `classes` is out of its range.
+    /// When a folder can't be read or is empty, an image has no label, a label has no image, or `classes` is out of range.
     pub fn with_reader<S: Into<Scan>>(
         folder: impl AsRef<Path>,
         classes: usize,
@@ -93,8 +94,8 @@ impl Dataset {
         Ok(Self { readers, ..Self::open(folder, classes)? })
     }
 
-    /// The cases of a folder of NIfTI files (or PNG pictures) in `images/` and `labels/`; labels have `classes` classes (1 to
-    /// 256), with the background. The volumes of an image of four axes are its channels; a label has one volume.
+    /// The cases of a folder of NIfTI files (or PNG images) in `images/` and `labels/`; labels have `classes` classes (1 to
+    /// 256, including the background). The volumes of a 4D image are its channels; a label must be a single volume.
     ///
     /// # Errors
     /// As for [`Dataset::with_reader`].
@@ -103,19 +104,19 @@ impl Dataset {
         Ok(Self::of(folders::pairs(folder.as_ref(), None, classes)?, classes))
     }
 
-    /// The cases of a folder of NIfTI files (or PNG pictures), each image and label as `preparation` says: [`Dataset::open`] and
+    /// The cases of a folder of NIfTI files (or PNG images), prepared by `preparation`: [`Dataset::open`] followed by
     /// [`Dataset::preparation`].
     ///
     /// # Errors
-    /// As for both.
+    /// As both.
     pub fn prepared(folder: impl AsRef<Path>, preparation: &Preparation) -> Result<Self> {
         preparation.check()?;
         Self::open(folder, preparation.classes.len())?.preparation(preparation)
     }
 
-    /// The cases of a folder whose images have one file a channel, `images/CASE+SUFFIX` and `labels/CASE`, the channels in the
-    /// order of `suffixes` (`["_t1", "_flair"]`). Without any, files are numbered as nnU-Net's are (`case_0000.nii.gz`,
-    /// `case_0001.nii.gz`), and its folders `imagesTr` and `labelsTr` are taken where there is no `images`.
+    /// The cases of a folder with one file per channel, `images/CASE+SUFFIX` and `labels/CASE`, channels in the order of
+    /// `suffixes` (`["_t1", "_flair"]`). Without suffixes, files are numbered as in nnU-Net (`case_0000.nii.gz`,
+    /// `case_0001.nii.gz`), and its folders `imagesTr` and `labelsTr` are used if there is no folder `images`.
     ///
     /// ```no_run
     /// use tomograd_pipeline::Dataset;
@@ -125,24 +126,25 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// As for [`Dataset::with_reader`], and when a file is of no channel, or a case lacks one.
+    /// As [`Dataset::with_reader`], and when a file matches no channel, or a case lacks one.
     pub fn open_channels(folder: impl AsRef<Path>, suffixes: &[&str], classes: usize) -> Result<Self> {
         check_classes("dataset", classes)?;
         let suffixes: Vec<String> = suffixes.iter().map(ToString::to_string).collect();
         Ok(Self::of(folders::pairs(folder.as_ref(), Some(&suffixes), classes)?, classes))
     }
 
-    /// The images of a folder that has one folder a class. The fields are `image` and `class`, the number of the class's folder
-    /// among all in the order of their names ([`Dataset::class_names`]); a case is called `CLASS/IMAGE`.
+    /// The images of a folder with one subfolder per class. The fields are `image` and `class`, the index of the class among
+    /// the sorted subfolder names ([`Dataset::class_names`]); a case is called `CLASS/IMAGE`.
     ///
     /// # Errors
-    /// When a folder can't be read, or one has no files.
+    /// When a folder can't be read, or a subfolder has no files.
     pub fn class_folders(folder: impl AsRef<Path>) -> Result<Self> {
         let (cases, names) = folders::classes(folder.as_ref())?;
         Ok(Self { class_names: Arc::new(names.clone()), ..Self::of(cases, names.len()) })
     }
 
-    /// The cases of a CSV file, one a row, whose columns `columns` declares. Paths begin at the folder of the file.
+    /// The cases of a CSV file, one per row, whose columns are declared by `columns`. Paths are relative to the folder of the
+    /// file.
     ///
     /// ```no_run
     /// use tomograd_pipeline::{Columns, Dataset};
@@ -152,15 +154,15 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// When the file can't be read, isn't CSV, lacks a column, or a field isn't what its column is declared to be; with the row
-    /// and the column.
+    /// When the file can't be read, isn't CSV, lacks a column, or a field doesn't fit the declaration of its column; the
+    /// error has the row and the column.
     pub fn csv(path: impl AsRef<Path>, columns: &Columns) -> Result<Self> {
         let (cases, classes) = columns.read(path.as_ref())?;
         Ok(Self::of(cases, classes))
     }
 
-    /// The cases of a split (`train`, `val`, `test`) of an `.npz` archive as MedMNIST's are: the arrays `SPLIT_images` and
-    /// `SPLIT_labels`, taken as [`Dataset::arrays`] does. The arrays stay in memory, beside what the cache keeps.
+    /// The cases of a split (`train`, `val`, `test`) of an `.npz` archive in MedMNIST's format: the arrays `SPLIT_images` and
+    /// `SPLIT_labels`, interpreted as by [`Dataset::arrays`]. The arrays stay in memory, in addition to the cache.
     ///
     /// ```no_run
     /// use tomograd_pipeline::Dataset;
@@ -177,11 +179,11 @@ impl Dataset {
         Self::arrays(split, &images, Some(&labels)).map_err(within)
     }
 
-    /// The cases of an array of images, called `NAME_0`, `NAME_1`, ...: `(N, H, W)`, `(N, H, W, 3)` with the colours last,
-    /// `(N, D, H, W)` if the last axis isn't 3, or `(N, D, H, W, C)`. They become the field `image`, their channels first.
+    /// The cases of an array of images, named `NAME_0`, `NAME_1`, ...: `(N, H, W)`, `(N, H, W, 3)` with channels last,
+    /// `(N, D, H, W)` if the last axis isn't 3, or `(N, D, H, W, C)`. The field is `image`, with channels first.
     ///
-    /// Labels of whole numbers `(N,)` or `(N, 1)` become the field `class`; 0 and 1 in `(N, K)` the field `labels`; and other
-    /// numbers, or those of a floating dtype, the field `numbers`.
+    /// Integer labels `(N,)` or `(N, 1)` become the field `class`; 0 and 1 in `(N, K)` the field `labels`; other numbers, and
+    /// floating-point labels, the field `numbers`.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Tensor};
@@ -216,13 +218,13 @@ impl Dataset {
         }
     }
 
-    /// With each image and label as `preparation` says: turned, resampled, intensities normalised, label values as class
-    /// numbers. It is the same code that prediction runs, so that a network sees in prediction what it was trained on. The
-    /// preparation belongs into the checkpoint (`Checkpoint::preparation` in `tomograd-nn`). The classes of labels are then
-    /// the preparation's.
+    /// Prepares each image and label by `preparation`: reoriented, resampled, intensities normalised, label values mapped to
+    /// class numbers. Prediction runs the same code, so that a network gets the same kind of input as in training. Save the
+    /// preparation in the checkpoint (`Checkpoint::preparation` in `tomograd-nn`). The classes of labels are those of the
+    /// preparation.
     ///
     /// # Errors
-    /// When an attribute of the preparation is out of its range.
+    /// When an attribute of the preparation is out of range.
     pub fn preparation(self, preparation: &Preparation) -> Result<Self> {
         preparation.check()?;
         let labels = |case: &Case| case.fields.iter().any(|(_, source)| matches!(source, Source::Label { .. }));
@@ -231,16 +233,16 @@ impl Dataset {
         Ok(Self { classes, preparation, settings: Store::new_settings(), ..self })
     }
 
-    /// With these transforms of each case before it is kept: those that are the same in every epoch. They come behind a
-    /// preparation, if there is one. Their random numbers,
-    /// if they take any, are keyed by the name of the case, and by how often it was named before.
+    /// Sets transforms that are applied to each case once, before it is cached and after the preparation, if any. Their
+    /// random numbers, if they use any, depend on the name of the case and the number of earlier cases with this name, not on
+    /// the epoch.
     #[must_use]
     pub fn prepare(self, transforms: Compose) -> Self {
         Self { settings: Store::new_settings(), prepare: transforms, ..self }
     }
 
-    /// With another tolerance than [`alignment::TOLERANCE`]: how far, in voxels of the image, the centre of a corner voxel of
-    /// a label may lie from where that of its image is.
+    /// Sets the tolerance, by default [`alignment::TOLERANCE`]: the largest distance, in voxels of the image, between the
+    /// centres of corresponding corner voxels of label and image.
     ///
     /// # Errors
     /// When `voxels` is negative or not finite.
@@ -248,8 +250,8 @@ impl Dataset {
         Ok(Self { settings: Store::new_settings(), tolerance: alignment::tolerance(voxels)?, ..self })
     }
 
-    /// With another cache than one in memory without a limit. What is made from this dataset afterwards (clones, subsets)
-    /// shares it, and its budget.
+    /// Sets the cache; the default is an unlimited memory cache. Datasets that are made from this one afterwards (clones,
+    /// subsets) share the cache and its budget.
     ///
     /// ```no_run
     /// use tomograd_pipeline::{Cache, Dataset};
@@ -263,15 +265,15 @@ impl Dataset {
         Ok(Self { store: Arc::new(cache.open()?), ..self })
     }
 
-    /// What the cache holds and did.
+    /// The statistics of the cache.
     pub fn cache_statistics(&self) -> Statistics {
         self.store.statistics()
     }
 
-    /// The cases of these names, in this order; one that is named twice is there twice.
+    /// The cases with these names, in this order; a repeated name gives a repeated case.
     ///
     /// # Errors
-    /// When one isn't there.
+    /// When one doesn't exist.
     pub fn subset(&self, names: &[String]) -> Result<Self> {
         let mut known = HashMap::new();
         for case in self.cases.iter() {
@@ -285,7 +287,7 @@ impl Dataset {
     /// The (first) file of the (first) image of a case.
     ///
     /// # Errors
-    /// When no case has that name, or it has no image in a file.
+    /// When there is no case of this name, or it has no image file.
     pub fn image_file(&self, name: &str) -> Result<&Path> {
         self.file(name, "image", |source| match source {
             Source::Image(paths) => paths.first(),
@@ -296,7 +298,7 @@ impl Dataset {
     /// The file of the (first) label of a case.
     ///
     /// # Errors
-    /// When no case has that name, or it has no label in a file.
+    /// When there is no case of this name, or it has no label file.
     pub fn label_file(&self, name: &str) -> Result<&Path> {
         self.file(name, "label", |source| match source {
             Source::Label { path, .. } => Some(path),
@@ -321,18 +323,18 @@ impl Dataset {
         self.cases.iter().map(|case| case.name.clone()).collect()
     }
 
-    /// The number of classes of labels, with the background; where there are none, of classes.
+    /// The number of classes of labels, including the background; for datasets without labels, that of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The names of the classes of [`Dataset::class_folders`], in the order of their numbers; none for other datasets.
+    /// The class names of [`Dataset::class_folders`], in the order of their numbers; empty for other datasets.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
 }
 
-/// The cases, each with the number of those of its name that come before.
+/// Numbers the cases that have the same name.
 fn counted(mut cases: Vec<Case>) -> Arc<Vec<Case>> {
     let mut uses: HashMap<String, usize> = HashMap::new();
     for case in &mut cases {
