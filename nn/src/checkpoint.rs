@@ -40,12 +40,13 @@ const OTHERS: &str = "tomograd.steps.others";
 /// # Conv::new(params.root(), 1, 2, [3, 3])?;
 /// # let mut optimizer = AdamW::new(&params, 1e-3)?;
 /// # let path = std::env::temp_dir().join(format!("tomograd-checkpoint-doc-{}", std::process::id()));
-/// Checkpoint::new(&params).config(&[32, 64])?.preparation(&"as it is")?.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
+/// let checkpoint = Checkpoint::new(&params).config(&[32, 64])?.preparation(&"none")?;
+/// checkpoint.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
 /// let mut loaded = Loaded::read(&path)?;
 /// loaded.restore(&mut params)?;
 /// loaded.restore_optimizer(&mut optimizer)?;
 /// assert_eq!(loaded.config_as::<Vec<usize>>()?, [32, 64]);
-/// assert_eq!(loaded.preparation(), Some("\"as it is\""));
+/// assert_eq!(loaded.preparation(), Some("\"none\""));
 /// # std::fs::remove_file(&path).ok();
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
@@ -204,6 +205,21 @@ impl Checkpoint {
 }
 
 /// A checkpoint that has been read.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Checkpoint, Linear, Loaded, Params};
+/// # let path = std::env::temp_dir().join(format!("tomograd-loaded-doc-{}", std::process::id()));
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// Linear::new(params.root().at("fc"), 3, 2)?;
+/// Checkpoint::new(&params).text("epoch", "7").save(&path)?;
+/// let loaded = Loaded::read(&path)?;
+/// assert_eq!(loaded.text("epoch")?, "7");
+/// assert_eq!(loaded.state().map(|(name, _)| name).collect::<Vec<_>>(), ["fc.weight", "fc.bias"]);
+/// loaded.restore(&mut params)?;
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Loaded {
     weights: Vec<(String, Tensor)>,

@@ -3,6 +3,14 @@
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, TensorBuilder};
 
 /// The initialisation of a parameter.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed};
+/// use tomograd_nn::init::Init;
+/// let weight = Init::Uniform(0.5).tensor(&[4, 3], Seed::new(1), DType::F32, Device::Cpu)?;
+/// assert!(weight.to_vec::<f32>()?.iter().all(|w| w.abs() <= 0.5));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// All elements equal to this number.

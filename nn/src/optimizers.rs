@@ -84,6 +84,24 @@ pub struct OptimizerState {
 ///
 /// A parameter makes a step, and its step count grows, if the update has a gradient for it and it isn't frozen. So the bias
 /// correction of a parameter that is first used or unfrozen late starts there, as in PyTorch.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_kernels::methods::*;
+/// use tomograd_nn::{AdamW, Linear, Module, Optimizer, Params, Pass, schedule};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Linear::new(params.root(), 2, 1)?;
+/// let mut optimizer = AdamW::new(&params, 1e-2)?;
+/// let x = Tensor::ones(&[4, 2], DType::F32, Device::Cpu)?;
+/// for step in 0..10 {
+///     optimizer.set_rate_factor(schedule::cosine(step, 10, 0.0))?;
+///     let pass = Pass::train(&params, Seed::new(2).at(step))?;
+///     let loss = layer.forward(&pass.input(&x), &pass)?.square()?.mean(..)?;
+///     optimizer.step(&mut params, pass.backward(loss)?)?;
+/// }
+/// assert_eq!(optimizer.state().steps, 10);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Optimizer {
     /// Applies an update: changes the parameters in place, and the buffers.
     ///
@@ -334,6 +352,15 @@ impl Hyperparameters {
 }
 
 /// Stochastic gradient descent with optional momentum, as in PyTorch.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Linear, Params, Sgd};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// Linear::new(params.root(), 8, 2)?;
+/// let optimizer = Sgd::new(&params, 0.01)?.momentum(0.99)?.nesterov()?.decay(3e-5)?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Sgd {
     state: State,
     config: optim::Sgd,
@@ -451,6 +478,16 @@ impl Optimizer for Sgd {
 }
 
 /// AdamW (Loshchilov and Hutter 2019), or Adam (Kingma and Ba 2015) by [`AdamW::coupled`], as in PyTorch.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{AdamW, Linear, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// Linear::new(params.root(), 8, 2)?;
+/// let adamw = AdamW::new(&params, 3e-4)?.betas([0.9, 0.95])?.decay(1e-2)?;
+/// let adam = AdamW::new(&params, 3e-4)?.decay(1e-4)?.coupled();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct AdamW {
     state: State,
     config: optim::Adam,

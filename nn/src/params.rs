@@ -91,6 +91,21 @@ impl Outline {
 }
 
 /// All parameters and buffers of a network, in the order of creation.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Linear, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// Linear::new(scope.at("body"), 3, 4)?;
+/// Linear::new(scope.at("head"), 4, 2)?;
+/// assert_eq!(params.count(), 3 * 4 + 4 + 4 * 2 + 2);
+/// let names: Vec<&str> = params.state().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["body.weight", "body.bias", "head.weight", "head.bias"]);
+/// params.set("head.bias", Tensor::zeros(&[2], DType::F32, Device::Cpu)?)?;
+/// params.freeze(|p| p.name.starts_with("body."));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Params {
     /// The identifier of this store.
@@ -376,6 +391,16 @@ fn unknown(name: &str) -> Error {
 }
 
 /// A node of the tree of names, in which a layer creates its parameters.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Params, init::Init};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut root = params.root();
+/// let slot = root.at("encoder").at(0).parameter("weight", &[4, 3], Init::FanIn(3))?; // a layer keeps the slot
+/// assert_eq!(params.get("encoder.0.weight")?.shape(), [4, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Scope<'a> {
     pub(crate) params: &'a mut Params,

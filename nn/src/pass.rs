@@ -21,6 +21,23 @@ use crate::{
 /// recording (gradients), the random stream, and precision. Saliency maps need gradients without training mode; Monte Carlo
 /// dropout needs dropout without gradients.
 ///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_kernels::methods::*;
+/// use tomograd_nn::{Linear, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Linear::new(params.root(), 2, 1)?;
+/// let x = Tensor::ones(&[1, 2], DType::F32, Device::Cpu)?;
+/// let training = Pass::train(&params, Seed::new(2))?;
+/// let loss = layer.forward(&training.input(&x), &training)?.sum(..)?;
+/// assert_eq!(training.backward(loss)?.gradient("weight").unwrap().to_vec::<f32>()?, [1.0, 1.0]);
+/// let saliency = Pass::eval(&params)?.recording(true)?; // gradients without training mode
+/// let input = saliency.input_with_gradient(&x)?;
+/// let loss = layer.forward(&input, &saliency)?.sum(..)?;
+/// assert!(saliency.backward(loss)?.input_gradient(&input).is_some());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Buffers
 /// A layer reads a buffer by [`parameter`](Self::parameter) and changes it by [`update_buffer`](Self::update_buffer). It sees
 /// the changes of this pass so far; the store itself changes when an optimizer applies the [`Update`].

@@ -14,6 +14,22 @@ use crate::{
 };
 
 /// Gradients of the parameters and changes of the buffers from one training pass, for an optimizer.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_kernels::methods::*;
+/// use tomograd_nn::{Linear, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Linear::new(params.root(), 2, 1)?;
+/// let pass = Pass::train(&params, Seed::new(2))?;
+/// let x = pass.input(&Tensor::ones(&[1, 2], DType::F32, Device::Cpu)?);
+/// let loss = layer.forward(&x, &pass)?.sum(..)?;
+/// let update = pass.backward(loss)?;
+/// assert_eq!(update.gradient("weight").unwrap().to_vec::<f32>()?, [1.0, 1.0]);
+/// let update = update.clip_norm(1.0)?; // for Optimizer::step
+/// assert!((update.norm()? - 1.0).abs() < 1e-5);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "an update does nothing until an optimizer's step takes it"]
 pub struct Update {

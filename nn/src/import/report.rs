@@ -27,6 +27,22 @@ pub struct Imported {
 }
 
 /// The result of an import. `{}` prints it as a table.
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_io::{Weights, safetensors};
+/// use tomograd_nn::{Import, Linear, Params};
+/// # let path = std::env::temp_dir().join(format!("tomograd-report-doc-{}.safetensors", std::process::id()));
+/// # safetensors::save(&path, &[("weight".to_owned(), Tensor::ones(&[2, 3], DType::F16, Device::Cpu)?)], &BTreeMap::new())?;
+/// let mut params = Params::new(Device::Cpu, Seed::new(0));
+/// Linear::new(params.root(), 3, 2)?;
+/// let file = Weights::open(&path)?; // has no bias
+/// let report = params.import(&Import::of(&file)?.partial())?;
+/// assert_eq!((report.loaded[0].changes[0].as_str(), &report.missing[..]), ("f16 to f32", &["bias".to_owned()][..]));
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportReport {

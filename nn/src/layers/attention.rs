@@ -13,6 +13,19 @@ use crate::{Module, Pass, Scope, Slot, init::Init};
 ///
 /// Parameters: `in_proj_weight` (3E, E) and `in_proj_bias` (3E), which concatenate those of queries, keys and values;
 /// `out_proj.weight` (E, E), `out_proj.bias` (E). Names and initialisation are those of PyTorch's layer.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Module, MultiHeadAttention, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let attention = MultiHeadAttention::new(params.root(), 16, 4)?;
+/// let pass = Pass::eval(&params)?;
+/// let tokens = pass.input(&Tensor::ones(&[2, 5, 16], DType::F32, Device::Cpu)?);
+/// assert_eq!(attention.forward(&tokens, &pass)?.shape(), [2, 5, 16]);
+/// let positions = pass.input(&Tensor::zeros(&[4, 5, 5], DType::F32, Device::Cpu)?); // a bias for each head
+/// assert_eq!(attention.attend(&tokens, &[&positions], &pass)?.shape(), [2, 5, 16]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct MultiHeadAttention {
     heads: usize,

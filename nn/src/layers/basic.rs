@@ -33,6 +33,17 @@ impl Module for Function {
 }
 
 /// x for x > 0, w x otherwise, with a learned w for each channel (He et al. 2015). Parameter: `weight` (C).
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{Module, PRelu, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = PRelu::new(params.root(), 2)?;
+/// let pass = Pass::eval(&params)?;
+/// let x = Tensor::from_slice(&[-4.0f32, 4.0], &[1, 2, 1], Device::Cpu)?;
+/// assert_eq!(layer.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [-1.0, 4.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PRelu {
     weight: Slot,
@@ -67,6 +78,16 @@ impl Module for PRelu {
 }
 
 /// Options of a [`Linear`] layer: number of outputs; by default a bias and PyTorch's initialisation.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Linear, LinearOptions, Params, init::Init};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let options = LinearOptions::new(4).weight(Init::KaimingNormal(8)).bias_filled(Init::Constant(0.5));
+/// Linear::new(params.root(), 8, options)?;
+/// assert_eq!(params.get("bias")?.to_vec::<f32>()?, [0.5; 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinearOptions {
     outputs: usize,
@@ -153,6 +174,16 @@ impl Module for Linear {
 }
 
 /// Options of [`Dropout`]: by default single elements are dropped.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Dropout, DropoutOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let elements = Dropout::new(scope.at("elements"), 0.1)?;
+/// let channels = Dropout::new(scope.at("channels"), DropoutOptions::new(0.5).whole_channels(true))?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DropoutOptions {
     probability: f64,
@@ -182,6 +213,20 @@ impl DropoutOptions {
 /// In training, sets elements to zero with probability p and multiplies the others by 1 / (1 − p) (Srivastava et al. 2014).
 /// The mask depends on the seed of the pass, the layer's path and the number of earlier uses in the pass: two uses have
 /// different masks, and a recomputation has the same mask.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Dropout, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Dropout::new(params.root().at("dropout"), 0.5)?;
+/// let x = Tensor::ones(&[1, 64], DType::F32, Device::Cpu)?;
+/// let pass = Pass::train(&params, Seed::new(2))?;
+/// let y = layer.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?;
+/// assert!(y.contains(&0.0) && y.contains(&2.0));
+/// let pass = Pass::eval(&params)?;
+/// assert_eq!(layer.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [1.0; 64]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Dropout {
     path: String,

@@ -170,6 +170,18 @@ struct Axes {
 }
 
 /// A 1D, 2D or 3D convolution layer. Parameters: `weight` (C_out, C_in / groups, kernel...), `bias` (C_out).
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Conv, Kernel, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let conv = Conv::new(params.root(), 1, 8, Kernel::d3(3).stride(2).padding(1))?;
+/// assert_eq!(params.get("weight")?.shape(), [8, 1, 3, 3, 3]);
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::ones(&[1, 1, 8, 8, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(conv.forward(&pass.input(&image), &pass)?.shape(), [1, 8, 4, 4, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Conv {
     op: conv::Conv,
@@ -179,6 +191,17 @@ pub struct Conv {
 }
 
 /// A 1D, 2D or 3D transposed convolution layer. Parameters: `weight` (C_in, C_out / groups, kernel...), `bias` (C_out).
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{ConvTranspose, Kernel, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let up = ConvTranspose::new(params.root(), 8, 4, Kernel::d2(2).stride(2))?;
+/// let pass = Pass::eval(&params)?;
+/// let features = Tensor::ones(&[1, 8, 5, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(up.forward(&pass.input(&features), &pass)?.shape(), [1, 4, 10, 12]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConvTranspose {
     op: conv::ConvTranspose,

@@ -18,6 +18,18 @@ use crate::{
 };
 
 /// The elements over which a norm computes mean and variance.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Norm, NormKind, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// for (name, kind) in [("batch", NormKind::Batch), ("instance", NormKind::Instance), ("group", NormKind::Group(4))] {
+///     Norm::new(scope.at(name), 16, kind)?;
+/// }
+/// assert!(params.get("batch.running_mean").is_ok() && params.get("instance.running_mean").is_err());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     /// The voxels of one channel of one image.
@@ -30,6 +42,15 @@ pub enum NormKind {
 
 /// Options of a [`Norm`]. By default: γ and β, no activation, ε = 10⁻⁵, momentum 0.1 (the weight of a new batch in the
 /// running statistics).
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Activation, Norm, NormKind, NormOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let options = NormOptions::new(NormKind::Batch).activation(Activation::Relu).epsilon(1e-3).momentum(0.01);
+/// let norm = Norm::new(params.root(), 16, options)?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormOptions {
     kind: NormKind,
@@ -221,6 +242,15 @@ impl Module for Norm {
 }
 
 /// Options of a [`LayerNorm`]: its axes, and ε, by default 10⁻⁵.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{LayerNorm, LayerNormOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let norm = LayerNorm::new(params.root(), LayerNormOptions::new(96).epsilon(1e-6))?;
+/// assert_eq!(params.get("weight")?.shape(), [96]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerNormOptions {
     shape: Vec<usize>,
@@ -251,6 +281,18 @@ impl LayerNormOptions {
 }
 
 /// Layer norm over the last axes (Ba et al. 2016). Parameters: `weight`, `bias`, with the shape of these axes.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{LayerNorm, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let norm = LayerNorm::new(params.root(), 2)?;
+/// let pass = Pass::eval(&params)?;
+/// let x = Tensor::from_slice(&[1.0f32, 3.0, -20.0, 20.0], &[2, 2], Device::Cpu)?;
+/// let y = norm.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?;
+/// assert!(y.iter().zip([-1.0, 1.0, -1.0, 1.0]).all(|(y, expected)| (y - expected).abs() < 1e-4));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     op: norm::LayerNorm,
@@ -288,6 +330,20 @@ impl Module for LayerNorm {
 }
 
 /// Convolution, norm and activation as one fused operation.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let conv = Conv::new(scope.at("conv"), 1, 4, Kernel::d2(3).padding(1))?;
+/// let norm = NormOptions::new(NormKind::Instance).activation(Activation::Relu);
+/// let block = ConvNormActivation::new(conv, Norm::new(scope.at("norm"), 4, norm)?)?;
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(block.forward(&pass.input(&image), &pass)?.shape(), [1, 4, 6, 6]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConvNormActivation {
     conv: Conv,

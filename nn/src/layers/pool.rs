@@ -130,6 +130,15 @@ fn spatial_rank(x: &Var) -> usize {
 }
 
 /// The maximum of each window of (N, C, spatial...). Padding is ignored; NaN propagates.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{MaxPool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = Tensor::from_slice(&[1.0f32, 2.0, 5.0, 4.0], &[1, 1, 4], Device::Cpu)?;
+/// assert_eq!(MaxPool::new(2)?.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [2.0, 5.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaxPool {
     window: Window,
@@ -163,6 +172,15 @@ impl Module for MaxPool {
 }
 
 /// The mean of each window of (N, C, spatial...).
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{AveragePool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = Tensor::from_slice(&[1.0f32, 2.0, 5.0, 4.0], &[1, 1, 4], Device::Cpu)?;
+/// assert_eq!(AveragePool::new(2)?.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [1.5, 4.5]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AveragePool {
     window: Window,
@@ -205,6 +223,15 @@ fn checked_output(operation: &str, output: PerAxis) -> Result<PerAxis> {
 }
 
 /// Adaptive max pooling of (N, C, spatial...): maxima of equal windows, which overlap if the sizes don't divide.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{AdaptiveMaxPool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = pass.input(&Tensor::ones(&[1, 2, 7, 9], DType::F32, Device::Cpu)?);
+/// assert_eq!(AdaptiveMaxPool::new([2, 3])?.forward(&x, &pass)?.shape(), [1, 2, 2, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveMaxPool {
     output: PerAxis,
@@ -228,6 +255,16 @@ impl Module for AdaptiveMaxPool {
 }
 
 /// Adaptive average pooling of (N, C, spatial...): means of equal windows, which overlap if the sizes don't divide.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{AdaptiveAveragePool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = pass.input(&Tensor::ones(&[1, 2, 7, 9], DType::F32, Device::Cpu)?);
+/// let y = AdaptiveAveragePool::new(1)?.forward(&x, &pass)?; // global average pooling
+/// assert_eq!(y.shape(), [1, 2, 1, 1]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveAveragePool {
     output: PerAxis,
@@ -251,6 +288,13 @@ impl Module for AdaptiveAveragePool {
 }
 
 /// Options of [`Upsample`]: the factors, and the interpolation mode, by default nearest neighbour.
+///
+/// ```
+/// use tomograd_nn::{Interpolation, Upsample, UpsampleOptions};
+/// let doubled = Upsample::new(2)?;
+/// let in_plane = Upsample::new(UpsampleOptions::new([1, 2, 2]).mode(Interpolation::Linear))?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpsampleOptions {
     factors: PerAxis,
@@ -280,6 +324,16 @@ impl UpsampleOptions {
 }
 
 /// Upsamples (N, C, spatial...) by integer factors. [`Interpolate`] is the layer for a given output size.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{Module, Params, Pass, Upsample};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = Tensor::from_slice(&[1.0f32, 2.0], &[1, 1, 2], Device::Cpu)?;
+/// let y = Upsample::new(2)?.forward(&pass.input(&x), &pass)?;
+/// assert_eq!(y.value().to_vec::<f32>()?, [1.0, 1.0, 2.0, 2.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upsample {
     options: UpsampleOptions,
