@@ -10,6 +10,17 @@ use tomograd_nn::{Checkpoint, FoldedNorms, Loaded, Named, Network, Params, Pass,
 use crate::{config::json, registry};
 
 /// A network with its parameters, its configuration, and what prediction needs besides (the preparation).
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_models::{Model, UNet2dConfig};
+/// let config = UNet2dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] };
+/// let model = Model::new(&config, Device::Cpu, Seed::new(1))?;
+/// let image = Tensor::zeros(&[1, 1, 8, 8], DType::F32, Device::Cpu)?;
+/// assert_eq!(model.predict(&image)?.shape(), [1, 2, 8, 8]);
+/// assert_eq!(model.config()["network"], "unet2d");
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Model {
     params: Params,
     network: Box<dyn Network>,

@@ -9,6 +9,12 @@ use super::{UNet, UNetSpec};
 use crate::registry::{Card, Config, Preset, Task};
 
 /// The configuration of a [`UNet2d`].
+///
+/// ```
+/// use tomograd_models::UNet2dConfig;
+/// let config = UNet2dConfig { in_channels: 3, widths: vec![16, 32, 64], ..UNet2dConfig::new(2) };
+/// assert_eq!(config.classes, 2);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "network", rename = "unet2d")]
 pub struct UNet2dConfig {
@@ -54,6 +60,18 @@ impl Config for UNet2dConfig {
 ///
 /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
 /// second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_models::{UNet2d, UNet2dConfig};
+/// use tomograd_nn::{Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let net = UNet2d::new(params.root(), &UNet2dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] })?;
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::zeros(&[1, 1, 8, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(net.forward(&pass.input(&image), &pass)?.shape(), [1, 2, 8, 6]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UNet2d(UNet);
 

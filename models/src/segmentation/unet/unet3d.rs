@@ -9,6 +9,12 @@ use super::{UNet, UNetSpec};
 use crate::registry::{Card, Config, Preset, Task};
 
 /// The configuration of a [`UNet3d`].
+///
+/// ```
+/// use tomograd_models::UNet3dConfig;
+/// let config = UNet3dConfig { in_channels: 4, widths: vec![16, 32, 64], ..UNet3dConfig::new(3) };
+/// assert_eq!(config.classes, 3);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "network", rename = "unet3d")]
 pub struct UNet3dConfig {
@@ -54,6 +60,18 @@ impl Config for UNet3dConfig {
 ///
 /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
 /// second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_models::{UNet3d, UNet3dConfig};
+/// use tomograd_nn::{Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let net = UNet3d::new(params.root(), &UNet3dConfig { in_channels: 1, classes: 3, widths: vec![2, 4] })?;
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::zeros(&[1, 1, 8, 6, 4], DType::F32, Device::Cpu)?;
+/// assert_eq!(net.forward(&pass.input(&image), &pass)?.shape(), [1, 3, 8, 6, 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UNet3d(UNet);
 
