@@ -42,6 +42,17 @@ impl Target for File {
 ///
 /// Symbolic links are followed. The permissions of a previous file are kept.
 ///
+/// ```
+/// use tomograd_core::Error;
+/// use tomograd_io::write_atomically;
+/// # let path = std::env::temp_dir().join(format!("tomograd-atomic-doc-{}", std::process::id()));
+/// write_atomically(&path, |file| file.write_all(b"whole").map_err(|error| Error::io("write", "notes", error)))?;
+/// write_atomically(&path, |_| Err(Error::argument("write", "no idea"))).unwrap_err();
+/// assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// When `body` fails, the operating system reports an error, or `path` exists and isn't a regular file or a link to one.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {

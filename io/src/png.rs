@@ -23,6 +23,15 @@ const OPERATION: &str = "png";
 
 /// Writes an 8-bit RGB image; `pixels` is (height, width, 3).
 ///
+/// ```
+/// use tomograd_io::{read_png, write_rgb};
+/// # let path = std::env::temp_dir().join(format!("tomograd-rgb-doc-{}.png", std::process::id()));
+/// write_rgb(&path, 2, 1, &[255, 0, 0, 0, 0, 255])?; // a red and a blue pixel
+/// assert_eq!(read_png(&path)?.to_vec::<u8>()?, [255, 0, 0, 0, 0, 255]); // channels first
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// When the sizes don't match, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
 pub fn write_rgb(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<()> {
@@ -30,6 +39,14 @@ pub fn write_rgb(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<
 }
 
 /// Writes an 8-bit greyscale image; `pixels` is (height, width).
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("tomograd-gray-doc-{}.png", std::process::id()));
+/// tomograd_io::write_gray(&path, 3, 2, &[0, 50, 100, 150, 200, 250])?;
+/// assert_eq!(tomograd_io::read_png(&path)?.shape(), [1, 2, 3]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// When the sizes don't match, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
@@ -76,6 +93,15 @@ fn encode(writer: impl io::Write, width: u32, height: u32, pixels: &[u8], color:
 /// Reads an image: (1, H, W) for greyscale, (3, H, W) for colour; u8, or i32 from 0 to 65535 for 16 bits. Palettes are
 /// expanded, alpha is dropped, and greyscale of fewer than 8 bits is scaled to 0 to 255.
 ///
+/// ```
+/// use tomograd_io::{read_png, write_rgb};
+/// # let path = std::env::temp_dir().join(format!("tomograd-png-doc-{}.png", std::process::id()));
+/// write_rgb(&path, 4, 2, &[7; 4 * 2 * 3])?;
+/// assert_eq!(read_png(&path)?.shape(), [3, 2, 4]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// When the file can't be read, isn't a PNG file, is damaged, or claims more pixels than its bytes can hold (checked before
 /// memory is allocated).
@@ -86,6 +112,15 @@ pub fn read_png(path: impl AsRef<Path>) -> Result<Tensor> {
 
 /// Reads an image of class numbers: (1, H, W), u8, or i32 for 16 bits. Greyscale pixels of any bit depth (1, 2, 4, 8 or 16)
 /// are returned as stored; pixels of an image with a palette are palette indices, not colours. Alpha is dropped.
+///
+/// ```
+/// use tomograd_io::{read_png_labels, write_gray};
+/// # let path = std::env::temp_dir().join(format!("tomograd-label-doc-{}.png", std::process::id()));
+/// write_gray(&path, 3, 1, &[0, 1, 2])?;
+/// assert_eq!(read_png_labels(&path)?.to_vec::<u8>()?, [0, 1, 2]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`read_png`], and when the image is RGB without a palette.

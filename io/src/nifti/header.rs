@@ -409,9 +409,9 @@ impl Header {
     /// Checks that reading this header returns these sizes, this coding and, within its precision, this geometry: a file that
     /// couldn't be read back isn't written.
     pub(super) fn must_say(&self, sizes: &[usize], coding: Coding, geometry: &Geometry) -> Result<()> {
-        let said = (self.sizes()?, self.coding()?);
-        if said != (sizes.to_vec(), coding) {
-            return Err(fail(format!("the header would say {said:?}")).expected(format!("{sizes:?} and {coding:?}")));
+        let parsed = (self.sizes()?, self.coding()?);
+        if parsed != (sizes.to_vec(), coding) {
+            return Err(fail(format!("the header would say {parsed:?}")).expected(format!("{sizes:?} and {coding:?}")));
         }
         let read = self.geometry(sizes)?.affine;
         let largest = geometry::spacing(&geometry.affine).into_iter().fold(0.0, f64::max);

@@ -214,10 +214,10 @@ fn header_for(volume: &Volume, coding: Coding, extension: usize) -> Result<Heade
     };
     let mut last = None;
     for (mut header, unchanged) in [(first, unchanged), second] {
-        let said = header
+        let parsed = header
             .set(&sizes, volume.geometry(), coding, unchanged, extension)
             .and_then(|()| header.must_say(&sizes, coding, volume.geometry()));
-        match said {
+        match parsed {
             Ok(()) => return Ok(header),
             Err(error) => last = Some(error),
         }

@@ -8,6 +8,15 @@ use super::{OPERATION, read_array};
 use crate::{blob::Source, zip::Archive};
 
 /// An `.npz` archive; arrays are read one at a time.
+///
+/// ```
+/// use tomograd_io::numpy::Npz;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/medmnist.npz");
+/// let archive = Npz::open(path)?;
+/// assert!(archive.names().contains(&"train_images"));
+/// assert_eq!(archive.array("train_images")?.shape(), [4, 5, 6]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Npz {
     place: String,
     archive: Archive,

@@ -4,10 +4,14 @@
 //! read as I32, u32 as I64, and u64 as I64 if the values fit. Big-endian elements and Fortran order are supported; objects,
 //! strings, dates, complex numbers and structured types are rejected.
 //!
-//! ```no_run
+//! ```
 //! use tomograd_io::numpy::{Npz, read_npy};
-//! let weights = read_npy("weights.npy")?;
-//! let archive = Npz::open("pneumoniamnist.npz")?;
+//! # let [weights, medmnist] = [
+//! #     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/fortran.npy"),
+//! #     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/medmnist.npz"),
+//! # ];
+//! let array = read_npy(weights)?;
+//! let archive = Npz::open(medmnist)?;
 //! println!("{:?}", archive.names());
 //! let images = archive.array("train_images")?;
 //! # Ok::<(), tomograd_core::Error>(())
@@ -42,6 +46,18 @@ fn failed(error: std::io::Error) -> Error {
 }
 
 /// Reads the array of an `.npy` file.
+///
+/// ```
+/// use tomograd_io::numpy::read_npy;
+/// # let path = std::env::temp_dir().join(format!("tomograd-npy-doc-{}.npy", std::process::id()));
+/// # let header = "{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }\n";
+/// # let start = [b"\x93NUMPY\x01\0", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+/// # std::fs::write(&path, [&start[..], &3i32.to_le_bytes(), &4i32.to_le_bytes()].concat()).unwrap();
+/// let array = read_npy(&path)?; // written by numpy.save(path, numpy.array([3, 4], "int32"))
+/// assert_eq!(array.to_vec::<i32>()?, [3, 4]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// When the file can't be read, contradicts its header, or has an unsupported element type.

@@ -6,9 +6,10 @@
 //! Both containers are supported: zip archives (PyTorch 1.6 and later, including TorchScript) and the older format. The tar
 //! archives of PyTorch before 0.1.10 are rejected.
 //!
-//! ```no_run
-//! let contents = tomograd_io::pytorch::load("checkpoint_final.pth")?;
-//! println!("{:?}", contents.root().get("current_epoch").and_then(|epoch| epoch.as_i64()));
+//! ```
+//! # let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/nnunet.pth");
+//! let contents = tomograd_io::pytorch::load(checkpoint)?;
+//! assert!(contents.root().get("current_epoch").and_then(|epoch| epoch.as_i64()).is_some());
 //! for tensor in contents.tensors()? {
 //!     println!("{} {} {:?}", tensor.name(), tensor.stored(), tensor.shape());
 //! }
@@ -72,6 +73,16 @@ impl std::fmt::Debug for Storages {
 
 /// Opens a file written by `torch.save`. The structure is read, but not the elements of tensors.
 ///
+/// ```
+/// use tomograd_io::pytorch;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/nnunet.pth");
+/// let contents = pytorch::load(path)?;
+/// let weight = &contents.tensors()?[0];
+/// assert_eq!((weight.name(), weight.shape()), ("network_weights.0.weight", &[2, 1, 3, 3][..]));
+/// let values = weight.read()?.to_vec::<f32>()?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// When the file can't be read or is malformed.
 pub fn load(path: impl AsRef<Path>) -> Result<Contents> {
@@ -80,6 +91,14 @@ pub fn load(path: impl AsRef<Path>) -> Result<Contents> {
 }
 
 /// As [`load`], from bytes in memory.
+///
+/// ```
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/nnunet.pth");
+/// let bytes = std::fs::read(path).unwrap(); // a download, an entry of an archive
+/// let contents = tomograd_io::pytorch::from_bytes(bytes)?;
+/// assert!(contents.root().get("network_weights").is_some());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`load`].

@@ -57,6 +57,19 @@ fn dtype_name(dtype: DType) -> &'static str {
 
 /// Writes tensors in the given order; the same input gives the same bytes.
 ///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::safetensors;
+/// # let path = std::env::temp_dir().join(format!("tomograd-save-doc-{}.safetensors", std::process::id()));
+/// let tensors = [("fc.bias".to_owned(), Tensor::ones(&[3], DType::F32, Device::Cpu)?)];
+/// let metadata = BTreeMap::from([("epoch".to_owned(), "7".to_owned())]);
+/// safetensors::save(&path, &tensors, &metadata)?;
+/// assert_eq!(safetensors::load(&path)?.metadata, metadata);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// When a name is used twice or is `__metadata__`, names and metadata together exceed 100 MB, or the file can't be written
 /// (an existing file then stays unchanged).
@@ -66,6 +79,18 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Strin
 }
 
 /// Writes tensors to any writer, as [`save`] does to a file.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::safetensors;
+/// let tensors = [("fc.bias".to_owned(), Tensor::ones(&[3], DType::F32, Device::Cpu)?)];
+/// let mut bytes = Vec::new();
+/// safetensors::write(&mut bytes, &tensors, &BTreeMap::new())?;
+/// let contents = safetensors::read(&mut &bytes[..], bytes.len() as u64)?;
+/// assert_eq!(contents.tensors[0].1.to_vec::<f32>()?, [1.0; 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`save`].
@@ -131,6 +156,19 @@ fn write_elements(writer: &mut dyn Write, tensor: &Tensor) -> Result<()> {
 
 /// Reads a file. All sizes in the header are checked against the file size before memory is allocated.
 /// ([`Weights`](crate::Weights) reads tensors one at a time.)
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// # use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::safetensors;
+/// # let path = std::env::temp_dir().join(format!("tomograd-load-doc-{}.safetensors", std::process::id()));
+/// # safetensors::save(&path, &[("fc.bias".to_owned(), Tensor::ones(&[3], DType::F32, Device::Cpu)?)], &BTreeMap::new())?;
+/// for (name, tensor) in safetensors::load(&path)?.tensors {
+///     assert_eq!((&name[..], tensor.shape()), ("fc.bias", &[3][..]));
+/// }
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// When the file can't be read or contradicts its header.

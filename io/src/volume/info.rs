@@ -40,6 +40,20 @@ pub struct Info {
 
 /// Reads a file and summarises it.
 ///
+/// ```
+/// # use tomograd_core::{DType, Device, Tensor};
+/// # use tomograd_io::{Volume, geometry};
+/// # let path = std::env::temp_dir().join(format!("tomograd-info-doc-{}.nii.gz", std::process::id()));
+/// # let voxels = Tensor::arange(24, DType::I32, Device::Cpu)?.reshape(&[2, 3, 4])?;
+/// # Volume::new(voxels, geometry::from_spacing([1.0, 1.0, 3.0])?)?.write(&path)?;
+/// let info = tomograd_io::info(&path)?;
+/// assert_eq!((&info.shape[..], info.stored, &info.orientation[..]), (&[4, 3, 2][..], "int32", "RAS"));
+/// assert_eq!((info.spacing, info.min, info.max), ([1.0, 1.0, 3.0], 0.0, 23.0));
+/// println!("{info}");
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// When the file can't be read or contradicts its header.
 pub fn info(path: impl AsRef<Path>) -> Result<Info> {

@@ -64,6 +64,17 @@ impl Geometry {
 /// W) of u8 for RGB, 4 with alpha, and (2, D, H, W) of f32 or f64, real and imaginary part, for complex numbers.
 ///
 /// The affine of a volume is always invertible, and no axis is empty.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::{Interpolation, Volume, geometry};
+/// let voxels = Tensor::arange(24, DType::F32, Device::Cpu)?.reshape(&[2, 3, 4])?; // (D, H, W)
+/// let volume = Volume::new(voxels, geometry::from_spacing([1.0, 1.0, 2.0])?)?;
+/// assert_eq!((volume.orientation(), volume.spacing()), ("RAS".to_owned(), [1.0, 1.0, 2.0]));
+/// let fine = volume.reorient("LPS")?.resample([1.0; 3], Interpolation::Linear)?;
+/// assert_eq!(fine.voxels().shape(), [4, 3, 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Volume {
     voxels: Tensor,
@@ -116,6 +127,18 @@ impl Volume {
     /// millimetres, whatever the header's unit. The affine is that of the sform if its code is set and it is valid, else that
     /// of the qform, else it is made from the spacing.
     ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// # let path = std::env::temp_dir().join(format!("tomograd-read-doc-{}.nii.gz", std::process::id()));
+    /// let image = Volume::new(Tensor::zeros(&[4, 5, 6], DType::F32, Device::Cpu)?, geometry::from_orientation("LPS")?)?;
+    /// image.write(&path)?;
+    /// let image = Volume::read(&path)?;
+    /// assert_eq!((image.voxels().shape(), &image.orientation()[..]), (&[4, 5, 6][..], "LPS"));
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When the file can't be read, contradicts its header, or is damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
@@ -123,6 +146,16 @@ impl Volume {
     }
 
     /// Reads the bytes of a NIfTI file, compressed or not.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// let image = Volume::new(Tensor::ones(&[2, 2, 2], DType::U8, Device::Cpu)?, geometry::from_spacing([1.0; 3])?)?;
+    /// let mut bytes = Vec::new();
+    /// image.write_to(&mut bytes, true)?; // compressed
+    /// assert_eq!(Volume::from_bytes(&bytes)?.voxels().to_vec::<u8>()?, [1; 8]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When they contradict their header.
@@ -161,6 +194,15 @@ impl Volume {
     ///
     /// A file written from the result has this volume's matrices, codes, units, version and byte order. Header fields about
     /// the values are dropped, since they may not apply: intent, display range, description, slice timing and extensions.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// let image = Volume::new(Tensor::zeros(&[4, 5, 6], DType::F32, Device::Cpu)?, geometry::from_orientation("PIR")?)?;
+    /// let mask = image.with_voxels(Tensor::ones(&[4, 5, 6], DType::U8, Device::Cpu)?)?;
+    /// assert_eq!(mask.affine(), image.affine());
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the spatial size differs, or an axis is empty.

@@ -61,12 +61,13 @@ impl Volume {
         let lengths = geometry::spacing(&qform);
         let longest = lengths.into_iter().fold(0.0, f64::max);
         // Offsets beyond the range of f32 become infinite, and the qform is then invalid.
-        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac).ok();
-        let near = |(said, qform): (&[f64; 4], &[f64; 4])| {
-            said.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
+        let represented = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac).ok();
+        let near = |(represented, qform): (&[f64; 4], &[f64; 4])| {
+            represented.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
         };
-        let is_said = qform_code > 0 && said.is_some_and(|said| said.iter().zip(&qform).all(near));
-        let sform_code = if old.sform_code > 0 || is_said { old.sform_code.max(0) } else { 2 };
+        let is_represented =
+            qform_code > 0 && represented.is_some_and(|represented| represented.iter().zip(&qform).all(near));
+        let sform_code = if old.sform_code > 0 || is_represented { old.sform_code.max(0) } else { 2 };
         // pixdim belongs to the qform, if there is one.
         let [x, y, z] = geometry::spacing(if qform_code > 0 { &qform } else { &affine });
         let [_, _, _, _, t, u, v, w] = old.pixdim;
