@@ -25,6 +25,18 @@ const TILE: usize = 192;
 ///
 /// Slices are perpendicular to the first spatial axis, evenly spaced over the planes with foreground, and shown as stored
 /// (the first row of voxels at the top). The grey range is from the 1st to the 99th percentile of the first channel.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{ContactSheet, Sample};
+/// let image = Tensor::uniform(&[1, 4, 8, 8], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
+/// let [truth, prediction] = [0.0, 1.0].map(|class| Tensor::full(&[4, 8, 8], class, DType::U8, Device::Cpu));
+/// let mut sheet = ContactSheet::new(3, 2)?;
+/// sheet.add(&Sample::new("case", &image, Some(&truth?))?, &prediction?)?;
+/// let pixels = sheet.pixels()?; // or sheet.write("contact_sheet.png")
+/// assert_eq!(pixels.shape()[2], 3);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct ContactSheet {
     slices: usize,
     classes: usize,

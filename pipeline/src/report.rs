@@ -18,6 +18,16 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
 ///
 /// Undefined values are excluded, which isn't neutral: a missed object has no surface distance, so that missing it gives a
 /// better mean distance than segmenting it badly. Two means are comparable only if they are over the same cases.
+///
+/// ```
+/// use tomograd_pipeline::{ClassMetrics, Report};
+/// let mut report = Report::new(["tumour"]);
+/// report.add("found", vec![ClassMetrics { dice: 0.8, iou: 0.7, hd95: 2.0, assd: 1.0 }])?;
+/// report.add("absent", vec![ClassMetrics { dice: f64::NAN, iou: f64::NAN, hd95: f64::NAN, assd: f64::NAN }])?;
+/// let mean = report.mean(|m| m.dice);
+/// assert_eq!((mean.value, mean.defined, mean.cases), (0.8, 1, 2));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
     /// The mean; NaN if the quantity is undefined in all cases.
@@ -60,6 +70,19 @@ const QUANTITIES: [Quantity; 4] =
 
 /// The metrics of several cases by class. Its display is a table with the mean Dice and HD95 (mm) of each class, and the
 /// number of cases in each mean.
+///
+/// ```
+/// use tomograd_pipeline::{ClassMetrics, Report};
+/// let mut report = Report::new(["anterior", "posterior"]);
+/// let metrics = |dice| ClassMetrics { dice, iou: dice / (2.0 - dice), hd95: 1.0, assd: 0.5 };
+/// report.add("case_1", vec![metrics(0.9), metrics(0.8)])?;
+/// println!("{report}");
+/// # let path = std::env::temp_dir().join(format!("tomograd-metrics-doc-{}.csv", std::process::id()));
+/// report.write_csv(&path)?;
+/// assert!(std::fs::read_to_string(&path).unwrap().starts_with("case,class,dice,iou,hd95,assd\ncase_1,anterior,0.9,"));
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     classes: Vec<String>,

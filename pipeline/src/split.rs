@@ -7,6 +7,13 @@ use tomograd_core::{Error, Result};
 use crate::report::write_text;
 
 /// The names of the training and validation cases.
+///
+/// ```
+/// use tomograd_pipeline::Split;
+/// let names: Vec<String> = (0..10).map(|i| format!("case_{i}")).collect();
+/// let split = Split::fixed(&names);
+/// assert_eq!((split.train.len(), &split.validation[..]), (8, &["case_4".to_owned(), "case_9".to_owned()][..]));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
     /// Training cases.
@@ -28,6 +35,16 @@ impl Split {
     }
 
     /// Reads a file with lines `train NAME` and `validation NAME`; empty lines and lines that start with `#` are ignored.
+    ///
+    /// ```
+    /// use tomograd_pipeline::Split;
+    /// # let path = std::env::temp_dir().join(format!("tomograd-split-doc-{}", std::process::id()));
+    /// std::fs::write(&path, "# the official split\ntrain a\ntrain b\nvalidation c\n").unwrap();
+    /// let split = Split::read(&path)?;
+    /// assert_eq!((split.train, split.validation), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the file can't be read, another line occurs, or a name occurs twice.

@@ -78,10 +78,10 @@ impl Disk {
         fs::create_dir_all(&folder).map_err(failed(folder.display()))?;
         let contents = Contents::open(&folder);
         let disk = Self { folder, budget, version, statistics: Mutex::default(), contents };
-        let mut books = disk.lock()?;
+        let mut size_file = disk.lock()?;
         let bytes = disk.make_room(budget)?;
-        disk.note(&mut books, bytes)?;
-        drop(books);
+        disk.note(&mut size_file, bytes)?;
+        drop(size_file);
         Ok(disk)
     }
 
@@ -164,7 +164,7 @@ impl Disk {
         if bytes > self.budget {
             return Ok(());
         }
-        let mut books = self.lock()?;
+        let mut size_file = self.lock()?;
         // Another process may have written it in the meantime; a damaged file is removed first.
         if kept(path).is_some() {
             return Ok(());
@@ -172,14 +172,14 @@ impl Disk {
         remove(path)?;
         let room = self.budget - bytes;
         let mut text = String::new();
-        let noted = books.read_to_string(&mut text).ok().and_then(|_| text.parse::<u64>().ok());
+        let noted = size_file.read_to_string(&mut text).ok().and_then(|_| text.parse::<u64>().ok());
         let total = match noted.filter(|noted| *noted <= room) {
             Some(noted) => noted,
             None => self.make_room(room)?,
         };
         // Recorded before the file exists: if the process ends in between, the total is too large, and the next full count
         // corrects it.
-        self.note(&mut books, total + bytes)?;
+        self.note(&mut size_file, total + bytes)?;
         write_atomically(path, |writer| format::write(sample, writer))
             .map_err(|error| error.within(format!("cache of {} bytes in {}", self.budget, self.folder.display())))
     }
@@ -200,13 +200,13 @@ impl Disk {
     }
 
     /// Records the total size of the cases.
-    fn note(&self, books: &mut File, bytes: u64) -> Result<()> {
-        let write = |books: &mut File| {
-            books.set_len(0)?;
-            books.seek(SeekFrom::Start(0))?;
-            books.write_all(bytes.to_string().as_bytes())
+    fn note(&self, size_file: &mut File, bytes: u64) -> Result<()> {
+        let write = |size_file: &mut File| {
+            size_file.set_len(0)?;
+            size_file.seek(SeekFrom::Start(0))?;
+            size_file.write_all(bytes.to_string().as_bytes())
         };
-        write(books).map_err(failed(LOCK))?;
+        write(size_file).map_err(failed(LOCK))?;
         let mut statistics = locked(&self.statistics);
         statistics.bytes = bytes;
         statistics.most = statistics.most.max(bytes);

@@ -97,6 +97,23 @@ impl Dataset {
     /// The cases of a folder of NIfTI files (or PNG images) in `images/` and `labels/`; labels have `classes` classes (1 to
     /// 256, including the background). The volumes of a 4D image are its channels; a label must be a single volume.
     ///
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset};
+    /// # use tomograd_core::{DType, Device, Tensor};
+    /// # use tomograd_io::{Volume, geometry};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-open-doc-{}", std::process::id()));
+    /// # for part in ["images", "labels"] {
+    /// #     std::fs::create_dir_all(folder.join(part)).unwrap();
+    /// #     let voxels = Tensor::zeros(&[4, 5, 6], DType::U8, Device::Cpu)?;
+    /// #     Volume::new(voxels, geometry::from_spacing([1.0; 3])?)?.write(folder.join(part).join("liver_1.nii.gz"))?;
+    /// # }
+    /// let cases = Dataset::open(&folder, 2)?; // images/liver_1.nii.gz, labels/liver_1.nii.gz
+    /// assert_eq!(cases.names(), ["liver_1"]);
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [1, 4, 5, 6]);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As for [`Dataset::with_reader`].
     pub fn open(folder: impl AsRef<Path>, classes: usize) -> Result<Self> {
@@ -106,6 +123,23 @@ impl Dataset {
 
     /// The cases of a folder of NIfTI files (or PNG images), prepared by `preparation`: [`Dataset::open`] followed by
     /// [`Dataset::preparation`].
+    ///
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset, Preparation};
+    /// # use tomograd_core::{DType, Device, Tensor};
+    /// # use tomograd_io::{Volume, geometry};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-prepared-doc-{}", std::process::id()));
+    /// # for part in ["images", "labels"] {
+    /// #     std::fs::create_dir_all(folder.join(part)).unwrap();
+    /// #     let voxels = Tensor::zeros(&[4, 5, 6], DType::U8, Device::Cpu)?;
+    /// #     Volume::new(voxels, geometry::from_spacing([2.0; 3])?)?.write(folder.join(part).join("liver_1.nii.gz"))?;
+    /// # }
+    /// let preparation = Preparation::new([8, 8, 8], ["background", "liver"])?.orientation("RAS")?.spacing([1.0; 3])?;
+    /// let cases = Dataset::prepared(&folder, &preparation)?; // files with 2 mm voxels
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [1, 8, 10, 12]);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As both.
@@ -118,10 +152,26 @@ impl Dataset {
     /// `suffixes` (`["_t1", "_flair"]`). Without suffixes, files are numbered as in nnU-Net (`case_0000.nii.gz`,
     /// `case_0001.nii.gz`), and its folders `imagesTr` and `labelsTr` are used if there is no folder `images`.
     ///
-    /// ```no_run
-    /// use tomograd_pipeline::Dataset;
-    /// let brats = Dataset::open_channels("Task01_BrainTumour", &["_t1", "_t2", "_flair"], 4)?;
-    /// let nnunet = Dataset::open_channels("Dataset001_BrainTumour", &[], 4)?;
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset};
+    /// # use tomograd_core::{DType, Device, Tensor};
+    /// # use tomograd_io::{Volume, geometry};
+    /// # let voxels = Tensor::zeros(&[4, 5, 6], DType::U8, Device::Cpu)?;
+    /// # let volume = Volume::new(voxels, geometry::from_spacing([1.0; 3])?)?;
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-channels-doc-{}", std::process::id()));
+    /// # let [brats, nnunet] = ["brats", "nnunet"].map(|name| folder.join(name));
+    /// # for file in [
+    /// #     "brats/images/a_t1.nii.gz", "brats/images/a_flair.nii.gz", "brats/labels/a.nii.gz",
+    /// #     "nnunet/imagesTr/a_0000.nii.gz", "nnunet/imagesTr/a_0001.nii.gz", "nnunet/labelsTr/a.nii.gz",
+    /// # ] {
+    /// #     std::fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
+    /// #     volume.write(folder.join(file))?;
+    /// # }
+    /// let cases = Dataset::open_channels(&brats, &["_t1", "_flair"], 4)?; // images/a_t1.nii.gz, images/a_flair.nii.gz
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [2, 4, 5, 6]);
+    /// let cases = Dataset::open_channels(&nnunet, &[], 4)?; // imagesTr/a_0000.nii.gz, imagesTr/a_0001.nii.gz
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [2, 4, 5, 6]);
+    /// # std::fs::remove_dir_all(&folder).ok();
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
@@ -136,6 +186,20 @@ impl Dataset {
     /// The images of a folder with one subfolder per class. The fields are `image` and `class`, the index of the class among
     /// the sorted subfolder names ([`Dataset::class_names`]); a case is called `CLASS/IMAGE`.
     ///
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-classes-doc-{}", std::process::id()));
+    /// for class in ["normal", "pneumonia"] {
+    ///     std::fs::create_dir_all(folder.join(class)).unwrap();
+    ///     tomograd_io::write_gray(&folder.join(class).join("1.png"), 4, 4, &[0; 16])?;
+    /// }
+    /// let cases = Dataset::class_folders(&folder)?;
+    /// assert_eq!(cases.names(), ["normal/1", "pneumonia/1"]);
+    /// assert_eq!(cases.class_names(), ["normal", "pneumonia"]);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When a folder can't be read, or a subfolder has no files.
     pub fn class_folders(folder: impl AsRef<Path>) -> Result<Self> {
@@ -146,10 +210,17 @@ impl Dataset {
     /// The cases of a CSV file, one per row, whose columns are declared by `columns`. Paths are relative to the folder of the
     /// file.
     ///
-    /// ```no_run
-    /// use tomograd_pipeline::{Columns, Dataset};
+    /// ```
+    /// use tomograd_pipeline::{Cases, Columns, Dataset, Field};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-csv-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder).unwrap();
+    /// # tomograd_io::write_gray(&folder.join("1.png"), 6, 5, &[0; 30])?;
+    /// std::fs::write(folder.join("cases.csv"), "id,path,diagnosis,age\np1,1.png,malignant,64\n").unwrap();
     /// let columns = Columns::new().name("id").image("path").class("diagnosis", ["benign", "malignant"]).number("age");
-    /// let cases = Dataset::csv("cases.csv", &columns)?;
+    /// let sample = Dataset::csv(folder.join("cases.csv"), &columns)?.sample(0)?;
+    /// assert_eq!((&sample.name[..], sample.image()?.shape()), ("p1", &[1, 5, 6][..]));
+    /// assert!(matches!(sample.get("diagnosis")?, Field::Class(1)));
+    /// # std::fs::remove_dir_all(&folder).ok();
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
@@ -164,9 +235,11 @@ impl Dataset {
     /// The cases of a split (`train`, `val`, `test`) of an `.npz` archive in MedMNIST's format: the arrays `SPLIT_images` and
     /// `SPLIT_labels`, interpreted as by [`Dataset::arrays`]. The arrays stay in memory, in addition to the cache.
     ///
-    /// ```no_run
+    /// ```
     /// use tomograd_pipeline::Dataset;
-    /// let train = Dataset::npz("pneumoniamnist.npz", "train")?;
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/medmnist.npz");
+    /// let train = Dataset::npz(path, "train")?;
+    /// assert_eq!((train.names().len(), train.classes()), (4, 3));
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
@@ -253,9 +326,18 @@ impl Dataset {
     /// Sets the cache; the default is an unlimited memory cache. Datasets that are made from this one afterwards (clones,
     /// subsets) share the cache and its budget.
     ///
-    /// ```no_run
-    /// use tomograd_pipeline::{Cache, Dataset};
-    /// let cases = Dataset::open("cases", 2)?.cache(Cache::disk("/scratch/cases", 500 << 30))?;
+    /// ```
+    /// use tomograd_pipeline::{Cache, Cases, Dataset};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-disk-doc-{}", std::process::id()));
+    /// # let cache = folder.with_extension("cache");
+    /// # std::fs::create_dir_all(folder.join("normal")).unwrap();
+    /// # tomograd_io::write_gray(&folder.join("normal/1.png"), 4, 4, &[0; 16])?;
+    /// let cases = Dataset::class_folders(&folder)?.cache(Cache::disk(&cache, 1 << 30))?;
+    /// for _epoch in 0..2 {
+    ///     cases.sample(0)?;
+    /// }
+    /// assert_eq!((cases.cache_statistics().misses, cases.cache_statistics().hits), (1, 1));
+    /// # [folder, cache].iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///

@@ -14,6 +14,24 @@ pub use self::{
 use crate::{Sample, transforms::Compose};
 
 /// An indexed collection of cases, as PyTorch's map-style `Dataset`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tomograd_core::{DType, Device, Result, Seed, Tensor};
+/// use tomograd_pipeline::{Cases, Loader, Sample};
+/// struct Phantoms;
+/// impl Cases for Phantoms {
+///     fn len(&self) -> usize {
+///         4
+///     }
+///     fn sample(&self, index: usize) -> Result<Sample> {
+///         Sample::new(format!("phantom_{index}"), &Tensor::full(&[1, 8, 8], index as f64, DType::F32, Device::Cpu)?, None)
+///     }
+/// }
+/// let loader = Loader::new(Arc::new(Phantoms), 2, Seed::new(1))?;
+/// assert_eq!(loader.epoch(0).count(), 2);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Cases: Send + Sync {
     /// The number of cases.
     fn len(&self) -> usize;

@@ -11,6 +11,16 @@ use tomograd_io::Volume;
 use crate::{Scan, alignment, grid, sample::class_numbers};
 
 /// The metrics of one class. Undefined quantities are NaN.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_pipeline::{ClassMetrics, evaluate};
+/// let empty = Tensor::zeros(&[4, 4], DType::U8, Device::Cpu)?;
+/// let full = Tensor::ones(&[4, 4], DType::U8, Device::Cpu)?;
+/// let missed: ClassMetrics = evaluate(&empty, &full, &[1.0; 2], 2)?[0];
+/// assert!(missed.dice == 0.0 && missed.hd95.is_nan());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassMetrics {
     /// The Dice coefficient 2 |P ∩ T| / (|P| + |T|); NaN if both masks are empty.
@@ -29,6 +39,16 @@ pub struct ClassMetrics {
 /// foreground classes `1..classes` in order. `spacing` is in millimetres, in the order of the shape.
 ///
 /// The surface of a mask is the set of its voxels that have a face neighbour outside it; outside the image is background.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_pipeline::evaluate;
+/// let truth = Tensor::from_slice(&[1u8, 1, 0, 0, 1, 1, 0, 0], &[2, 4], Device::Cpu)?;
+/// let prediction = Tensor::from_slice(&[0u8, 1, 1, 0, 0, 1, 1, 0], &[2, 4], Device::Cpu)?;
+/// let metrics = evaluate(&prediction, &truth, &[1.0, 2.0], 2)?;
+/// assert_eq!((metrics[0].dice, metrics[0].hd95, metrics[0].assd), (0.5, 2.0, 1.0));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// When shapes differ, the spacing doesn't fit, `classes` isn't 1 to 256, or a value isn't a class number.
@@ -51,6 +71,17 @@ pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: u
 
 /// As [`evaluate`], for two volumes: a prediction whose axes are permuted or reversed against the truth is reoriented; if its
 /// corners are more than `tolerance` voxels away, it is rejected (see [`TOLERANCE`](alignment::TOLERANCE)).
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_io::{Volume, geometry};
+/// use tomograd_pipeline::{alignment, evaluate_volumes};
+/// let voxels = Tensor::from_slice(&[0u8, 1, 1, 0, 0, 1, 0, 0], &[2, 2, 2], Device::Cpu)?;
+/// let truth = Volume::new(voxels, geometry::from_spacing([1.0; 3])?)?;
+/// let prediction = truth.reorient("PIL")?; // the same mask with other axes
+/// assert_eq!(evaluate_volumes(&prediction, &truth, 2, alignment::TOLERANCE)?[0].dice, 1.0);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`evaluate`], and when the grids don't coincide.

@@ -16,6 +16,17 @@ impl Preparation {
     /// The network's input for a volume, f32 `(C, D, H, W)` (`(C, H, W)` for 2D patches): reoriented, resampled, the
     /// intensities of each channel normalised. The volumes of a 4D file are its channels.
     ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// use tomograd_pipeline::Preparation;
+    /// let preparation = Preparation::new([8, 8, 8], ["background", "liver"])?.orientation("RAS")?.spacing([2.0; 3])?;
+    /// let voxels = Tensor::uniform(&[10, 12, 14], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
+    /// let volume = Volume::new(voxels, geometry::from_orientation("LPS")?)?; // 1 mm
+    /// assert_eq!(preparation.image(&volume)?.shape(), [1, 5, 6, 7]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// When the volume has other channels than the network needs, or a single plane where the network needs several (or vice
     /// versa), a voxel isn't finite (the error has its index), or a field is out of range.
@@ -26,6 +37,17 @@ impl Preparation {
 
     /// The class numbers of a label on the grid of the network's input, u8 `(D, H, W)` (`(H, W)` for 2D patches): label
     /// values mapped to class numbers, reoriented, and resampled with nearest-neighbour interpolation.
+    ///
+    /// ```
+    /// use tomograd_core::{Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// use tomograd_pipeline::Preparation;
+    /// let preparation = Preparation::new([1, 1, 2], ["background", "liver"])?.label_values(&[0, 5])?;
+    /// let values = Tensor::from_slice(&[5u8, 0, 0, 5], &[1, 2, 2], Device::Cpu)?;
+    /// let label = Volume::new(values, geometry::from_spacing([1.0; 3])?)?;
+    /// assert_eq!(preparation.label(&label)?.to_vec::<u8>()?, [1, 0, 0, 1]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the label has several volumes, or a value that isn't a class's; the error has the value and its voxel.

@@ -28,8 +28,8 @@ use tomograd_nn::{Checkpoint, Loaded, Optimizer, Params, Pass, Update};
 ///     let teacher = Pass::eval(step.averaged()?)?;
 ///     let target = net.forward(&teacher.input(&step.batch), &teacher)?.into_value();
 ///     let pass = step.pass()?;
-///     let answer = net.forward(&pass.input(&step.batch), &pass)?;
-///     let loss = losses::mean_squared_error(&answer, &pass.input(&target))?;
+///     let prediction = net.forward(&pass.input(&step.batch), &pass)?;
+///     let loss = losses::mean_squared_error(&prediction, &pass.input(&target))?;
 ///     step.learn(pass, loss)
 /// })?;
 /// # Ok::<(), tomograd_core::Error>(())

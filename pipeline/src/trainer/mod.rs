@@ -136,28 +136,29 @@ impl Trainer {
     /// use tomograd_nn::{AdamW, Linear, Module, Params, Pass, losses};
     /// use tomograd_pipeline::{Generated, Learner, Trainer};
     /// let noise = |seed: Seed| Tensor::normal(&[8, 1], 0.0, 1.0, seed, DType::F32, Device::Cpu);
-    /// let [mut forger, mut judge] = [1, 2].map(|seed| Params::new(Device::Cpu, Seed::new(seed)));
-    /// let (generator, discriminator) = (Linear::new(forger.root(), 1, 1)?, Linear::new(judge.root(), 1, 1)?);
-    /// // How far the discriminator is from taking `x` for real (1) or forged (0).
-    /// let judged = |x: &Var, pass: &Pass, truth: f64| -> Result<Var> {
+    /// let [mut first, mut second] = [1, 2].map(|seed| Params::new(Device::Cpu, Seed::new(seed)));
+    /// let (generator, discriminator) = (Linear::new(first.root(), 1, 1)?, Linear::new(second.root(), 1, 1)?);
+    /// // The discriminator's loss for `x` as real (1) or generated (0).
+    /// let adversarial_loss = |x: &Var, pass: &Pass, truth: f64| -> Result<Var> {
     ///     let truth = Tensor::full(x.shape(), truth, DType::F32, Device::Cpu)?;
     ///     losses::binary_cross_entropy(&discriminator.forward(x, pass)?, &pass.input(&truth))
     /// };
-    /// let optimizers = (AdamW::new(&forger, 1e-2)?, AdamW::new(&judge, 1e-2)?);
-    /// let learners = [("generator", Learner::new(forger, optimizers.0)), ("discriminator", Learner::new(judge, optimizers.1))];
-    /// let mut trainer = Trainer::of_several(learners, 2)?;
+    /// let optimizers = (AdamW::new(&first, 1e-2)?, AdamW::new(&second, 1e-2)?);
+    /// let learners = [Learner::new(first, optimizers.0), Learner::new(second, optimizers.1)];
+    /// let mut trainer = Trainer::of_several(["generator", "discriminator"].into_iter().zip(learners), 2)?;
     /// let real = Generated::new(3, |epoch, step| noise(Seed::new(3).at(epoch).at(step))?.add_scalar(4.0));
     /// trainer.run(&real, |step| {
     ///     let pass = step.learner("generator")?.pass(step.seed)?;
-    ///     let forged = generator.forward(&pass.input(&noise(step.seed)?), &pass)?;
-    ///     let constant = forged.value().clone();
-    ///     // The gradient comes through the discriminator, which is a constant of the generator's pass.
-    ///     let judge = Pass::eval(step.learner("discriminator")?.params())?.on(pass.tape());
-    ///     let loss = judged(&forged, &judge, 1.0)?;
+    ///     let generated = generator.forward(&pass.input(&noise(step.seed)?), &pass)?;
+    ///     let constant = generated.value().clone();
+    ///     // The gradient passes through the discriminator, whose parameters are constants in the generator's pass.
+    ///     let frozen = Pass::eval(step.learner("discriminator")?.params())?.on(pass.tape());
+    ///     let loss = adversarial_loss(&generated, &frozen, 1.0)?;
     ///     step.learn_as("generator", pass, loss)?;
     ///
     ///     let pass = step.learner("discriminator")?.pass(step.seed)?;
-    ///     let loss = judged(&pass.input(&step.batch), &pass, 1.0)?.add(&judged(&pass.input(&constant), &pass, 0.0)?)?;
+    ///     let loss = adversarial_loss(&pass.input(&step.batch), &pass, 1.0)?;
+    ///     let loss = loss.add(&adversarial_loss(&pass.input(&constant), &pass, 0.0)?)?;
     ///     step.learn_as("discriminator", pass, loss)
     /// })?;
     /// assert_eq!(trainer.epoch(), 2);

@@ -12,6 +12,16 @@ use crate::{Field, Kind, Sample, grid};
 /// Rotates, scales and translates the sample about its centre, in millimetres, so that anisotropic voxels don't cause shear.
 /// Images are interpolated linearly, labels with nearest neighbour; both are padded with 0. Boxes and points are moved by the
 /// same map. 2D images are rotated in their plane.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomAffine}};
+/// let affine = RandomAffine { probability: 1.0, degrees: (-30.0, 30.0), scale: (0.7, 1.4), translation: (-5.0, 5.0) };
+/// let image = Tensor::uniform(&[1, 8, 8, 8], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
+/// let moved = Compose::new().then(affine)?.apply(Sample::new("case", &image, None)?, Seed::new(2))?;
+/// assert_eq!(moved.image()?.shape(), [1, 8, 8, 8]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomAffine {
     /// The probability of application.

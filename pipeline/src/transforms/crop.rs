@@ -7,6 +7,17 @@ use crate::{Field, Kind, Sample, grid};
 
 /// Crops or pads each spatial axis to a size. Padding is symmetric (an odd voxel goes to the end), with 0 in images and class
 /// 0 in labels. Boxes and points move along; boxes are clipped to the window.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, CropOrPad}};
+/// let image = Tensor::ones(&[1, 10, 3], DType::F32, Device::Cpu)?;
+/// let label = Tensor::zeros(&[10, 3], DType::U8, Device::Cpu)?;
+/// let patches = Compose::new().then(CropOrPad::random([4, 4]).foreground(0.5))?;
+/// let patch = patches.apply(Sample::new("case", &image, Some(&label))?, Seed::new(1))?;
+/// assert_eq!((patch.image()?.shape(), patch.label()?.shape()), (&[1, 4, 4][..], &[4, 4][..]));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct CropOrPad {
     size: Vec<usize>,

@@ -44,6 +44,16 @@ fn extremes(values: &[f32]) -> (f32, f32) {
 
 /// Normalises each channel to mean 0 and standard deviation 1. A constant channel becomes 0. Outliers stay: `Precision::Fast`
 /// in `tomograd-kernels` documents their effect on convolutions.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, ZScore}};
+/// let image = Tensor::from_slice(&[0.0f32, 0.0, 1.0, 3.0], &[1, 2, 2], Device::Cpu)?;
+/// let normalise = Compose::new().then(ZScore { nonzero: true })?;
+/// let sample = normalise.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [0.0, 0.0, -1.0, 1.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZScore {
     /// Whether only nonzero voxels count and change, for images whose background was set to 0.
@@ -81,6 +91,16 @@ pub(crate) fn z_score(voxels: &mut [f32], nonzero: bool) {
 }
 
 /// Adds Gaussian noise.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomNoise}};
+/// let noise = Compose::new().then(RandomNoise { probability: 1.0, deviation: (0.1, 0.1) })?;
+/// let image = Tensor::zeros(&[1, 8, 8], DType::F32, Device::Cpu)?;
+/// let sample = noise.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert!(sample.image()?.to_vec::<f32>()?.iter().all(|v| *v != 0.0 && v.abs() < 1.0));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomNoise {
     /// The probability of application.
@@ -126,6 +146,16 @@ impl Transform for RandomNoise {
 }
 
 /// Multiplies the intensities by a factor.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomBrightness}};
+/// let brighter = Compose::new().then(RandomBrightness { probability: 1.0, factor: (2.0, 2.0) })?;
+/// let image = Tensor::ones(&[1, 2, 2], DType::F32, Device::Cpu)?;
+/// let sample = brighter.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [2.0; 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomBrightness {
     /// The probability of application.
@@ -169,6 +199,16 @@ impl Transform for RandomBrightness {
 }
 
 /// Scales the intensities of each channel about their mean, clipped to the original minimum and maximum.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomContrast}};
+/// let contrast = Compose::new().then(RandomContrast { probability: 1.0, factor: (0.5, 0.5) })?;
+/// let image = Tensor::from_slice(&[0.0f32, 0.0, 2.0, 2.0], &[1, 2, 2], Device::Cpu)?;
+/// let sample = contrast.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [0.5, 0.5, 1.5, 1.5]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomContrast {
     /// The probability of application.
@@ -220,6 +260,16 @@ impl Transform for RandomContrast {
 
 /// Gamma transform: scales the intensities of each channel to 0 to 1 by minimum and maximum, raises them to a power, and
 /// scales back.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomGamma}};
+/// let gamma = Compose::new().then(RandomGamma { probability: 1.0, exponent: (2.0, 2.0), keep_moments: false })?;
+/// let image = Tensor::from_slice(&[0.0f32, 0.5, 1.0], &[1, 1, 3], Device::Cpu)?;
+/// let sample = gamma.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [0.0, 0.25, 1.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomGamma {
     /// The probability of application.

@@ -74,6 +74,25 @@ fn debug_key(transform: &impl Debug) -> Option<String> {
 }
 
 /// A step of preprocessing or augmentation.
+///
+/// ```
+/// use tomograd_core::{Random, Result};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, Transform}};
+/// /// Renames cases.
+/// struct Rename(&'static str);
+/// impl Transform for Rename {
+///     fn name(&self) -> &str {
+///         "rename"
+///     }
+///     fn apply(&self, mut sample: Sample, _: &mut Random) -> Result<Sample> {
+///         sample.name = format!("{}{}", self.0, sample.name);
+///         Ok(sample)
+///     }
+/// }
+/// let transforms = Compose::new().then(Rename("site1/"))?;
+/// # assert_eq!(transforms.apply(Sample::empty("a"), tomograd_core::Seed::new(1))?.name, "site1/a");
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Transform: Send + Sync {
     /// The name, which is a part of the key of its random numbers, and of its errors.
     fn name(&self) -> &str;
