@@ -165,11 +165,13 @@ impl Pass {
 pub struct FoldedNorms {
     /// The norms that are folded now.
     pub folded: Vec<String>,
-    /// Batch norms that aren't folded: no preceding convolution is recorded, or the convolution or the norm is shared.
+    /// Batch norms that aren't folded: no preceding convolution is recorded, the convolution or the norm is shared, or ε is
+    /// above 0.5.
     pub left: Vec<String>,
 }
 
-/// With a larger ε, rounding would make σ² + ε = 1 inexact.
+/// The largest ε of a norm that can be folded: the running variance becomes 1 − ε, which is rounded, and a larger ε would make
+/// σ² + ε differ from 1 too much.
 const LARGEST_EPSILON: f64 = 0.5;
 
 impl Params {

@@ -7,7 +7,7 @@ pub use tomograd_kernels::loss::DiceCe as DiceCeOp;
 use crate::check;
 
 /// Soft Dice, cross-entropy, or their weighted sum, for logits (N, C, spatial...) and i64 labels (N, spatial...). The default
-/// is the unweighted sum over all classes; see [`tomograd_kernels::loss::DiceCe`] for the formula.
+/// is Dice plus cross-entropy, both over all classes; see [`tomograd_kernels::loss::DiceCe`] for the formula.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};

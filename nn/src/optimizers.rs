@@ -82,8 +82,8 @@ pub struct OptimizerState {
 
 /// The interface of optimizers.
 ///
-/// A parameter makes a step, and its step count grows, if the update has a gradient for it and it isn't frozen. So the bias
-/// correction of a parameter that is first used or unfrozen late starts there, as in PyTorch.
+/// A parameter makes a step, and its step count grows, if the update has a gradient for it and it isn't frozen. So the state
+/// of a parameter that is first used or unfrozen late, such as its bias correction, starts there, as in PyTorch.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};

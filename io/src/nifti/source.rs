@@ -14,7 +14,7 @@ use crate::gzip::{self, Gzip};
 
 /// The maximum compression ratio of deflate: 258 bytes in two bits.
 const DEFLATE_RATIO: u64 = 1032;
-/// The bytes that may follow the voxels of a compressed file, unless the file has more voxels.
+/// This many bytes may follow the voxels of a compressed file, or as many as precede them, if that is more.
 const MOST_AFTER: u64 = 1 << 24;
 
 /// The number of bytes that a stream can deliver.

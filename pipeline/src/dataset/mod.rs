@@ -31,6 +31,16 @@ use crate::{
 /// reversed is reoriented to the image's axes, and a label elsewhere in world coordinates is rejected (see
 /// [`Dataset::alignment_tolerance`]). Without affines, shapes and spacings must be equal. Several images of a case, and the
 /// channel files of one image, must have the same grid.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_pipeline::{Cases, Dataset};
+/// let images = Tensor::zeros(&[6, 8, 8], DType::F32, Device::Cpu)?;
+/// let cases = Dataset::arrays("slice", &images, None)?; // or open, prepared, open_channels, class_folders, csv, npz
+/// let train = cases.subset(&["slice_0".to_owned(), "slice_3".to_owned()])?;
+/// assert_eq!((train.len(), train.sample(1)?.name), (2, "slice_3".to_owned()));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Dataset {
     cases: Arc<Vec<Case>>,
