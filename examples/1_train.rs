@@ -1,4 +1,4 @@
-//! First job: trains a small network on the images that come with the project, and saves it. README.md shows this file.
+//! First task: trains a small network on the images in this repository, and saves it. README.md shows this file.
 //!
 //!     cargo run --release --example 1_train
 

@@ -1,4 +1,4 @@
-//! Second job: segments a scan with what `1_train` saved. README.md shows this file.
+//! Second task: segments a scan with the network that `1_train` saved. README.md shows this file.
 //!
 //!     cargo run --release --example 2_predict
 

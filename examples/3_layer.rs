@@ -1,10 +1,10 @@
-//! Third job: a layer of one's own, its gradients checked, trained within a network.
+//! Third task: a custom layer, with gradient checks, trained in a network.
 //!
 //!     cargo run --release --example 3_layer
 
 use tomograd::prelude::*;
 
-/// Squeeze and excitation (Hu et al. 2018): channels weighted by what the whole image says.
+/// Squeeze and excitation (Hu et al. 2018): scales channels by weights computed from the whole image.
 struct SqueezeExcite {
     reduce: Conv,
     expand: Conv,

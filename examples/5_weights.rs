@@ -1,4 +1,5 @@
-//! Fifth job: the weights of another program. A MeshNet that PyTorch trained and wrote (`tests/golden/meshnet.py`) segments a scan.
+//! Fifth task: weights of another program. A MeshNet trained and saved by PyTorch (`tests/golden/meshnet.py`) segments a
+//! scan.
 //!
 //!     cargo run --release --example 5_weights
 
@@ -8,7 +9,8 @@ use tomograd::{
     prelude::*,
 };
 
-/// MeshNet (Fedorov et al. 2017): convolutions of one width, more and more dilated. Names as in PyTorch's `nn.Sequential`.
+/// MeshNet (Fedorov et al. 2017): convolutions with constant width and increasing dilation. Names as in PyTorch's
+/// `nn.Sequential`.
 pub fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequential> {
     let (mut net, mut channels) = (Sequential::new(), 1);
     for (block, dilation) in [1, 2, 4, 2, 1].into_iter().enumerate() {
@@ -24,7 +26,7 @@ pub fn meshnet(mut scope: Scope, width: usize, classes: usize) -> Result<Sequent
     Ok(net.then(Conv::new(scope.at(5), width, classes, Kernel::d3(1))?))
 }
 
-/// The file's names begin with that of the attribute that holds the network.
+/// Loads the weights. Names in the file start with the attribute that held the network.
 pub fn load(params: &mut Params, file: &Path) -> Result<ImportReport> {
     params.import(&Import::of(&Weights::open(file)?)?.strip_prefix("model."))
 }

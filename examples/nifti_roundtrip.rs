@@ -1,11 +1,10 @@
-//! Reads every NIfTI file of a folder, writes it to another, and reports what was read.
+//! Reads every NIfTI file of a folder, writes it to another folder, and reports what was read.
 //!
 //! ```text
 //! cargo run --release --example nifti_roundtrip -- IN_DIR OUT_DIR
 //! ```
-//! OUT_DIR, which must be new or empty, gets a file of the same name for each `.nii` and `.nii.gz`, and `report.jsonl` with one
-//! object a file.
-//! `tests/golden/nifti_check.py IN_DIR OUT_DIR` compares both with what nibabel and SimpleITK read.
+//! OUT_DIR, which must be new or empty, gets a file of the same name for each `.nii` and `.nii.gz`, and `report.jsonl` with
+//! one object per file. `tests/golden/nifti_check.py IN_DIR OUT_DIR` compares both with the results of nibabel and SimpleITK.
 
 use std::{fs, path::PathBuf};
 
@@ -32,7 +31,7 @@ fn main() -> Result<()> {
     let mut report = Vec::new();
     for path in paths {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        // macOS leaves files called ._name beside the real ones.
+        // macOS creates files called ._name beside the real ones.
         if name.starts_with('.') || !(name.ends_with(".nii") || name.ends_with(".nii.gz")) {
             continue;
         }

@@ -1,6 +1,6 @@
-//! A 3D U-Net learns to segment the hippocampus, from the files to the masks: on the 40 cases that come with the project, to
-//! predict 12 others. `benches/accuracy/` trains on all cases by the same recipe, beside PyTorch. The options, as another
-//! folder of cases, or a checkpoint to go on from:
+//! Trains a 3D U-Net for hippocampus segmentation, from files to masks: on the 40 cases in this repository, with predictions
+//! for 12 others. `benches/accuracy/` trains on all cases by the same recipe, compared with PyTorch. For options, such as
+//! another folder of cases or a checkpoint to resume from:
 //!
 //!     cargo run --release --example unet3d -- --help
 
@@ -16,34 +16,34 @@ use tomograd::{
 /// Trains a 3D U-Net on a folder of NIfTI files and predicts the validation cases.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder with images/, labels/ and split.txt; without the last, every fifth case validates
+    /// Folder with images/, labels/ and split.txt; without the last, every fifth case is for validation
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/hippocampus"))]
     data: PathBuf,
-    /// How often each training case is seen
+    /// Number of epochs
     #[arg(long, default_value_t = 40)]
     epochs: u64,
-    /// Channels of each level of the network, the finest first
+    /// Channels of each level of the network, from the finest to the coarsest
     #[arg(long, value_delimiter = ',', default_values_t = [16, 32, 64, 128])]
     widths: Vec<usize>,
-    /// Where checkpoints, masks, the contact sheet, logs and metrics go
+    /// Folder of checkpoints, masks, the contact sheet, logs and metrics
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// A checkpoint to go on from
+    /// Checkpoint to resume from
     #[arg(long)]
     resume: Option<PathBuf>,
-    /// Number of threads; all processors without it
+    /// Number of threads, by default all processors
     #[arg(long)]
     threads: Option<usize>,
-    /// Where all random numbers come from
+    /// Seed of all random numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     device: Device,
-    /// Writes over the weights of another run in the folder of results
+    /// Overwrites the weights of another run in the output folder
     #[arg(long)]
     overwrite: bool,
-    /// Trains without algorithms that round more than a plain sum (Winograd)
+    /// Trains without algorithms that round more than direct summation (Winograd)
     #[arg(long)]
     strict: bool,
 }
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let (seed, out) = (Seed::new(arguments.seed), &arguments.out);
     let precision = if arguments.strict { Precision::Strict } else { Precision::Fast };
-    // What prediction needs as well: it travels in the checkpoint.
+    // Prediction needs the preparation too, so it is saved in the checkpoint.
     let preparation = Preparation::new([40, 56, 40], ["background", "anterior", "posterior"])?
         .channels([Channel::new("t1", "MR")])?
         .orientation("RAS")?
@@ -74,7 +74,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let augment = Compose::new()
         .then(RandomAffine { probability: 0.3, ..RandomAffine::default() })?
         .then(CropOrPad::random(preparation.patch.clone()))?
-        // Left and right are mirror images; front and back, top and bottom are not.
+        // Only left and right are mirror images of each other.
         .then(Flip::new([0.0, 0.0, 0.5]))?
         .then(RandomBrightness::default())?
         .then(RandomNoise::default())?;

@@ -1,4 +1,4 @@
-//! The methods of tensors and variables: one vocabulary, the same values, and PyTorch's.
+//! The methods of tensors and variables: the same names, the same values, and the results of PyTorch.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,7 +12,7 @@ use tomograd::{
     prelude::*,
 };
 
-/// What a method gives: one operand, several, or one with positions.
+/// The result of a method: one operand, several, or one with indices.
 trait Outputs {
     fn values(self) -> Vec<Tensor>;
 }
@@ -43,7 +43,7 @@ impl<T: Outputs> Outputs for (T, Tensor) {
     }
 }
 
-/// The variable whose gradient is checked, if there is one.
+/// The variable whose gradient is checked, if any.
 trait Checked {
     fn checked(self) -> Option<Var>;
 }
@@ -81,7 +81,7 @@ struct Entry {
     variable: Run<Var, Option<Var>>,
 }
 
-/// Every method, called on `x` of shape (2, 3, 4), once as a tensor and once as a variable. `Of` is the type.
+/// Every method, called on `x` of shape (2, 3, 4) as a tensor and as a variable. `Of` is the type.
 macro_rules! entries {
     ($($name:ident: |$x:ident| $body:expr;)*) => {
         fn entries() -> Vec<Entry> {
@@ -201,7 +201,7 @@ entries! {
     };
 }
 
-/// Positive numbers, no two alike, none at a kink of a function above.
+/// Distinct positive numbers, none at a kink of the functions above.
 fn x() -> Result<Tensor> {
     let values: Vec<f64> = (0..24).map(|i| 0.213 + 0.07 * f64::from(i * 7 % 24)).collect();
     Tensor::from_slice(&values, &[2, 3, 4], Device::Cpu)
@@ -237,14 +237,14 @@ fn every_method_has_its_gradient() -> Result<()> {
         let Some(_) = (entry.variable)(&tape.leaf(x.clone())?)? else { continue };
         let function = |vars: &[Var]| {
             let output = (entry.variable)(&vars[0])?;
-            // Without a tape that records there is no gradient, but the value is there all the same.
+            // Without a recording tape there is no gradient, but a value.
             match output {
                 Some(output) => Ok(output),
                 None => Ok(vars[0].constant((entry.of_tensors)(vars[0].value())?.swap_remove(0))),
             }
         };
         if entry.name == "split" {
-            // The last part is the one with the gradient.
+            // The last part is the differentiable one.
             let last = |vars: &[Var]| vars[0].narrow(2, 1, 3);
             gradcheck::check(last, std::slice::from_ref(&x))?;
             continue;
@@ -256,7 +256,7 @@ fn every_method_has_its_gradient() -> Result<()> {
     Ok(())
 }
 
-/// Values and gradients against those of PyTorch (tests/golden/methods.py), within a few roundings of sums of 24 terms.
+/// Compares values and gradients with PyTorch's (tests/golden/methods.py), up to a few roundings of sums of 24 terms.
 #[test]
 fn values_and_gradients_are_those_of_pytorch() -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/methods.json");
@@ -269,7 +269,7 @@ fn values_and_gradients_are_those_of_pytorch() -> Result<()> {
         found.len() == expected.len() && found.iter().zip(expected).all(near)
     };
     for entry in entries() {
-        // It has a golden of its own.
+        // It has its own golden file.
         if entry.name == "selective_scan" {
             continue;
         }
@@ -294,14 +294,14 @@ fn values_and_gradients_are_those_of_pytorch() -> Result<()> {
     Ok(())
 }
 
-/// The methods in the sources are those above.
+/// The methods in the sources are those in the list above.
 #[test]
 fn every_method_is_tried() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/src/methods");
     let mut written = BTreeSet::new();
     for file in fs::read_dir(folder).unwrap().flatten() {
         let text = fs::read_to_string(file.path()).unwrap();
-        // The trait's block ends at a brace at the start of a line.
+        // A trait's block ends with a brace at the start of a line.
         let blocks = text.split("\npub trait ").skip(1).filter(|block| !block.starts_with("Operand"));
         for line in blocks.flat_map(|block| block.split("\n}").next().unwrap_or_default().lines()) {
             let line = line.trim_start();
@@ -319,8 +319,8 @@ fn tensor(values: &[f64], shape: &[usize]) -> Tensor {
     Tensor::from_slice(values, shape, Device::Cpu).unwrap()
 }
 
-/// A row with NaN and equal elements by torch.sort(stable=True), topk, argmax and argmin, of torch 2.15; of equal elements topk gives any,
-/// here the first.
+/// A row with NaN and equal elements by torch.sort(stable=True), topk, argmax and argmin of torch 2.15. For equal elements
+/// topk returns any index, here the first.
 #[test]
 fn nan_and_equal_elements_are_ordered_as_in_pytorch() -> Result<()> {
     let nan = f64::NAN;
@@ -341,14 +341,14 @@ fn nan_and_equal_elements_are_ordered_as_in_pytorch() -> Result<()> {
     assert_eq!(text(&x.cumsum(0)?)?, "[2.0, NaN, NaN, NaN, NaN, NaN]");
     // -0 and 0 are equal, and so keep their order.
     assert_eq!(tensor(&[0.0, -0.0], &[2]).sort(0)?.1.to_vec::<i64>()?, [0, 1]);
-    // Nothing compares with NaN but by being unequal.
+    // All comparisons with NaN are false, except for inequality.
     assert_eq!(x.ne(&x)?.to_vec::<bool>()?, [false, true, false, false, false, true]);
     assert_eq!(x.le(2.0)?.to_vec::<bool>()?, [true, false, true, true, true, false]);
     assert!(x.max(0)?.to_scalar()?.is_nan() && x.maximum(0.0)?.to_vec::<f64>()?[1].is_nan());
     Ok(())
 }
 
-/// Whole numbers and halves compare and sort too; a number that the dtype doesn't hold is refused.
+/// Integers and half precision can be compared and sorted; a number that isn't representable in the dtype is rejected.
 #[test]
 fn other_dtypes() -> Result<()> {
     let label = Tensor::from_slice(&[0u8, 3, 1, 3], &[4], Device::Cpu)?;
@@ -388,7 +388,7 @@ fn reductions_take_any_axes() -> Result<()> {
     for wrong in [x.sum(3), x.sum([0, 0]), x.sum(4..), x.sum(..4), x.sum(keep(2..5))] {
         assert!(wrong.is_err());
     }
-    // The variance of 0, 1, 2, 3 is 5/4, or 5/3 when it is an estimate.
+    // The variance of 0, 1, 2, 3 is 5/4, or 5/3 with Bessel's correction.
     assert_eq!(x.variance(2, 0)?.to_vec::<f64>()?, [1.25; 6]);
     assert!(x.variance(2, 1)?.to_vec::<f64>()?.iter().all(|v| (v - 5.0 / 3.0).abs() < 1e-15));
     assert!(x.variance(2, 4).unwrap_err().to_string().contains("more elements than the correction"));
@@ -396,7 +396,7 @@ fn reductions_take_any_axes() -> Result<()> {
     Ok(())
 }
 
-/// The norm has no derivative at 0; as in PyTorch, its gradient there is 0 and not NaN.
+/// The norm isn't differentiable at 0; as in PyTorch, its gradient there is 0 and not NaN.
 #[test]
 fn the_norm_of_nothing_has_the_gradient_0() -> Result<()> {
     let tape = Tape::recording(Default::default());
@@ -415,7 +415,7 @@ fn a_custom_operation_is_checked() -> Result<()> {
     let tape = Tape::recording(Default::default());
     let x = tape.leaf(tensor(&[1.0, 2.0], &[2]))?;
     let index = tape.constant(Tensor::from_slice(&[1i64, 1], &[2], Device::Cpu)?);
-    // With an index, which has no gradient, beside it.
+    // Together with an index, which has no gradient.
     let picked = Var::custom(
         &[&x, &index],
         |inputs| inputs[0].gather(0, &inputs[1]),
@@ -454,7 +454,7 @@ fn a_custom_operation_has_its_gradient() -> Result<()> {
     gradcheck::check(function, &[x()?, x()?.square()?])
 }
 
-/// A function of operands works for both.
+/// A generic function works for tensors and variables.
 #[test]
 fn a_function_of_operands() -> Result<()> {
     fn dice<T: Methods>(p: &T, q: &T) -> Result<T> {

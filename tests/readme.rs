@@ -1,5 +1,5 @@
-//! README.md shows the first two examples, which run; what the first saves, the second, the registry and the program `tomograd`
-//! can load. Links of the documents lead to files.
+//! README.md shows the first two examples, which must run. The checkpoint of the first must be readable by the second, by the
+//! registry and by the program `tomograd`. Links of the documents must lead to files.
 
 use std::{fs, path::Path, process::Command};
 
@@ -16,7 +16,7 @@ fn the_readme_shows_the_examples() {
         let code = &example[example.find("use ").unwrap()..];
         assert!(readme.contains(&format!("```rust\n{code}```\n")), "README.md has other code than examples/{name}.rs");
     }
-    // All of its Rust code is that: nothing else is shown that nobody runs.
+    // There is no other Rust code in it, which no test would run.
     assert_eq!(readme.matches("```rust").count(), SHOWN.len());
 }
 
@@ -26,7 +26,7 @@ fn the_guide_to_a_new_network_shows_a_real_one() {
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
     let (guide, file) = (read("CONTRIBUTING.md"), read("models/src/segmentation/meshnet.rs"));
     assert!(guide.contains(&format!("```rust\n{file}```\n")), "CONTRIBUTING.md has another file than meshnet.rs");
-    // The lines that are there before and after, in their order.
+    // Checks the lines of the diff that exist after the change, in order.
     for (name, diff) in
         ["models/src/registry.rs", "models/src/segmentation/mod.rs"].iter().zip(guide.split("```diff\n").skip(1))
     {

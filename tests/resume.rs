@@ -1,5 +1,5 @@
-//! The example as a process: killed at random moments and resumed, and run by several numbers of threads, it ends with the
-//! same bytes. (`pipeline/tests/trainer_killed.rs` kills a trainer at chosen moments.)
+//! Runs the example as a process: killed at random times and resumed, and with several numbers of threads, it must give
+//! the same bytes. (`pipeline/tests/trainer_killed.rs` kills a trainer at chosen times.)
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn example() -> PathBuf {
     program
 }
 
-/// Four training cases and one for validation, in a folder of their own.
+/// Creates a folder with four training cases and one for validation.
 fn data(folder: &Path) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hippocampus");
     let to = folder.join("data");
@@ -39,7 +39,7 @@ fn start(data: &Path, out: &Path, more: &[&str]) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap()
 }
 
-/// What a finished run leaves: the last checkpoint, the best one, and the table without its column of seconds.
+/// The output of a finished run: the last and the best checkpoint, and the table without the column of seconds.
 fn finish(data: &Path, out: &Path, more: &[&str]) -> [Vec<u8>; 3] {
     assert!(start(data, out, more).wait().unwrap().success());
     let table = fs::read_to_string(out.join("epochs.csv")).unwrap();
@@ -59,7 +59,7 @@ fn killed_and_resumed_it_ends_as_if_nothing_had_happened() {
     let whole = finish(&data, &folder.join("whole"), &["--threads", "1"]);
     assert!(finish(&data, &folder.join("five"), &["--threads", "5"]) == whole, "five threads give other files");
 
-    // Another run leaves the weights alone that it would write over.
+    // A new run must not overwrite the weights of another one.
     assert!(!start(&data, &folder.join("whole"), &[]).wait().unwrap().success());
     assert!(
         fs::read(folder.join("whole/last.safetensors")).unwrap() == whole[0],

@@ -1,4 +1,4 @@
-//! The network of the example `5_weights` gives what PyTorch gives with the same file of weights.
+//! The network of the example `5_weights` has the same output as PyTorch with the same weights file.
 
 #[path = "../examples/5_weights.rs"]
 #[allow(dead_code)]
@@ -20,7 +20,7 @@ fn published_weights_give_the_publishers_output() {
     assert_eq!(output.shape(), expected.shape());
     let largest = expected.to_vec_f64().unwrap().into_iter().fold(0.0f64, |most, value| most.max(value.abs()));
     for (value, expected) in output.value().to_vec_f64().unwrap().into_iter().zip(expected.to_vec_f64().unwrap()) {
-        // Five layers of up to 216 products in f32, whose ε is 1.2e-7, against f64.
+        // Five layers with up to 216 products each, in f32 (ε = 1.2e-7), compared with f64.
         assert!((value - expected).abs() < 1e-5 * largest, "{value}, but PyTorch {expected}");
     }
 }

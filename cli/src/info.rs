@@ -8,7 +8,7 @@ use tomograd::{
     io::{self, Weights},
 };
 
-/// The endings of files of weights; all others are volumes.
+/// Extensions of weights files; all other files are volumes.
 const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
 
 pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
@@ -21,7 +21,7 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
     Ok(())
 }
 
-/// Lists the tensors of a file, and what lies beside them.
+/// Lists the tensors of a weights file and its other contents.
 fn weights(file: &Path, strict: bool) -> Result<()> {
     let weights = Weights::open(file)?;
     let weights =
@@ -51,7 +51,7 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
     Ok(())
 }
 
-/// Text of a file from outside, which may hold what a terminal would obey.
+/// Text from a file may contain control characters that a terminal would interpret.
 fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{FFFD}")
 }

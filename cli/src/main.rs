@@ -1,4 +1,5 @@
-//! The tomograd program. Exit codes: 0 done, 1 a file or its content is wrong, 2 the command line is, and nothing was done.
+//! The tomograd program. Exit codes: 0 success, 1 a file or its content is invalid, 2 the command line is invalid and nothing
+//! was done.
 
 #![forbid(unsafe_code)]
 
@@ -23,52 +24,52 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; of a file of weights, lists the
-    /// tensors without reading them
+    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; for a weights file, lists
+    /// the tensors without reading them
     Info {
         /// A NIfTI file, or weights: .safetensors, .index.json, .pth, .pt, .bin, .ckpt
         file: PathBuf,
-        /// Refuses weights whose pickle names classes or functions other than those of plain data
+        /// Rejects weights whose pickle names classes or functions other than those of plain data
         #[arg(long)]
         strict: bool,
     },
-    /// Segments volumes with a network from a checkpoint, prepared as in its training; the volumes of a file of four axes are
-    /// its channels
+    /// Segments volumes with a network from a checkpoint, preprocessed as in training; the volumes of a 4D file are its
+    /// channels
     Predict {
-        /// A checkpoint with the network's configuration and preparation in it
+        /// A checkpoint that contains the network's configuration and preparation
         checkpoint: PathBuf,
         /// NIfTI files
         #[arg(required = true)]
         inputs: Vec<PathBuf>,
-        /// Where the masks go, under the names of the inputs
+        /// The folder of the masks, which get the names of the inputs
         #[arg(long)]
         out: PathBuf,
-        /// Replaces masks that are there already; never an input
+        /// Replaces existing masks, but never an input
         #[arg(long)]
         overwrite: bool,
         #[command(flatten)]
         overrides: Overrides,
     },
-    /// Prints what took the most time in a trace that a run with TOMOGRAD_TRACE=FILE wrote
+    /// Prints the slowest operations of a trace that was recorded with TOMOGRAD_TRACE=FILE
     Profile {
-        /// The trace
+        /// The trace file
         trace: PathBuf,
-        /// How many rows
+        /// The number of rows
         #[arg(long, default_value_t = 20)]
         top: usize,
-        /// A row for each shape
+        /// One row per shape
         #[arg(long)]
         by_shape: bool,
     },
 }
 
-/// Why the program ends without what it was asked for.
+/// The reason for an unsuccessful exit.
 enum Failure {
-    /// What was asked for can't be; nothing was done.
+    /// An invalid command line; nothing was done.
     CommandLine(Error),
-    /// A file, or what is in it.
+    /// An invalid file.
     File(Error),
-    /// Some of several files, each of which was named with its error; the others are done.
+    /// Some of several files failed, and an error was printed for each; the others succeeded.
     Files { failed: Vec<String>, of: usize },
 }
 

@@ -1,4 +1,4 @@
-//! Options of `tomograd predict` that replace what the checkpoint says of the preparation, or say it where the file doesn't.
+//! Options of `tomograd predict` that override or replace the checkpoint's preparation.
 
 use std::path::Path;
 
@@ -11,28 +11,28 @@ use tomograd::{
 
 use crate::Failure;
 
-/// What is used in place of the checkpoint's preparation; each option that replaces something says so.
+/// Overrides of the checkpoint's preparation; each option that overrides something prints a line.
 #[derive(Args)]
 pub(crate) struct Overrides {
-    /// Voxels that the network takes at once, along z, y and x (a network of two axes: y and x)
+    /// Patch size of the network along z, y and x (for a 2D network: y and x)
     #[arg(long, value_name = "D,H,W", value_delimiter = ',')]
     patch: Option<Vec<usize>>,
-    /// The least part of a patch that neighbours share, 0 to below 1
+    /// Minimum overlap of neighbouring patches, a fraction from 0 to less than 1
     #[arg(long, value_name = "PART")]
     overlap: Option<f64>,
-    /// Whether patches are predicted in all mirror images
+    /// Whether to average over all mirror images of each patch
     #[arg(long, value_name = "BOOL")]
     mirroring: Option<bool>,
-    /// Where x, y and z of the network's images point
+    /// Orientation code of the network's images
     #[arg(long, value_name = "RAS")]
     orientation: Option<String>,
-    /// Millimetres between voxels of the network's images
+    /// Voxel spacing of the network's images in millimetres
     #[arg(long, value_name = "X,Y,Z", value_delimiter = ',')]
     spacing: Option<Vec<f64>>,
-    /// How the intensities of every channel are normalised
+    /// Normalisation of the intensities of every channel
     #[arg(long)]
     normalise: Option<Normalise>,
-    /// The values of the classes in the mask, the background's first
+    /// Values of the classes in the mask, the background first
     #[arg(long, value_name = "VALUE,VALUE,...", value_delimiter = ',')]
     classes: Option<Vec<u16>>,
 }
@@ -41,17 +41,17 @@ pub(crate) struct Overrides {
 enum Normalise {
     /// Mean 0 and standard deviation 1 over all voxels of an image
     ZScore,
-    /// The same over those other than 0
+    /// As z-score, over nonzero voxels only
     ZScoreNonzero,
-    /// As they are
+    /// No normalisation
     None,
 }
 
 impl Overrides {
-    /// The model with the preparation that is to be used.
+    /// The model with the preparation to use.
     ///
     /// # Errors
-    /// When the checkpoint has none and the options don't say enough, or a value of an option is out of its range.
+    /// When the checkpoint has none and the options don't suffice, or the value of an option is out of range.
     pub fn apply(&self, model: Model, checkpoint: &Path) -> Result<Model, Failure> {
         let preparation = match model.preparation_json() {
             Some(_) => {
@@ -65,7 +65,7 @@ impl Overrides {
         Ok(model.with_preparation(&preparation)?)
     }
 
-    /// The preparation of a checkpoint of a network of this configuration that doesn't say it.
+    /// A preparation made from the options, for a checkpoint without one; `config` is the network's configuration.
     fn instead(&self, config: &Value) -> Result<Preparation> {
         let (Some(patch), Some(values), Some(_)) = (&self.patch, &self.classes, self.normalise) else {
             return Err(Error::argument("predict", "the checkpoint doesn't say how images are prepared").expected(
@@ -77,20 +77,20 @@ impl Overrides {
         let channels = (0..number("in_channels")).map(|channel| Channel::new(format!("channel {channel}"), ""));
         let names = (0..values.len()).map(|class| format!("class {class}"));
         let preparation = Preparation::new(patch.clone(), names)?.channels(channels.collect::<Vec<_>>())?;
-        // One map less than classes: the background has none.
+        // With one map fewer than classes, the maps are independent: the background has none.
         let independent = number("classes") + 1 == values.len() as u64;
         let activation = if independent { Activation::Sigmoid } else { Activation::Softmax };
         self.change(preparation.activation(activation), |_, _, _| {})
     }
 
-    /// The preparation of a checkpoint, some of it replaced, which is said.
+    /// Applies the options to the checkpoint's preparation, and prints what they replace.
     fn replace(&self, preparation: Preparation) -> Result<Preparation> {
         self.change(preparation, |option, new, old| {
             eprintln!("tomograd: --{option} {new} replaces {old} of the checkpoint");
         })
     }
 
-    /// Calls `say` with each option that is given: its name, its value, and what the preparation had.
+    /// Applies the options; calls `say` for each with its name, its value, and the previous value.
     fn change(&self, mut preparation: Preparation, say: impl Fn(&str, &str, &str)) -> Result<Preparation> {
         if let Some(patch) = &self.patch {
             say("patch", &list(patch), &list(&preparation.patch));
@@ -140,7 +140,7 @@ impl Overrides {
     }
 }
 
-/// Numbers as they are written on the command line.
+/// Numbers in the syntax of the command line.
 fn list<T: ToString>(numbers: &[T]) -> String {
     numbers.iter().map(T::to_string).collect::<Vec<_>>().join(",")
 }

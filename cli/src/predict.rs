@@ -10,14 +10,14 @@ use tomograd::prelude::*;
 
 use crate::{Failure, overrides::Overrides};
 
-/// A volume and where its mask goes.
+/// A volume and the path of its mask.
 struct Job<'a> {
     input: &'a Path,
     output: PathBuf,
 }
 
-/// Segments every input that can be read; those that can't are named at the end. Nothing has been read, and nothing is
-/// written, when the names alone show that a file would be lost.
+/// Segments all inputs, and names those that failed at the end. If the names alone show that a file would be overwritten,
+/// fails before anything is read or written.
 pub(crate) fn run(
     checkpoint: &Path,
     inputs: &[PathBuf],
@@ -44,18 +44,18 @@ pub(crate) fn run(
 fn segment(model: &Model, job: &Job<'_>, overwrite: bool) -> Result<()> {
     let volume = Volume::read(job.input)?;
     let mask = model.segment(&volume).map_err(|error| error.within(job.input.display().to_string()))?;
-    // It wasn't there when the names were looked at.
+    // The mask may have been created after the plan was made.
     if !overwrite && is_there(&job.output) {
         return Err(exists(&job.output));
     }
     mask.write(&job.output)
 }
 
-/// The mask's place for each input.
+/// Plans the mask path of each input.
 ///
 /// # Errors
-/// When two masks would have one name (a file system may not tell capitals apart), one would replace an input or the checkpoint,
-/// or a file is there that mustn't be overwritten.
+/// When two masks would have the same name (file systems may be case-insensitive), one would replace an input or the
+/// checkpoint, or an existing file must not be overwritten.
 fn plan<'a>(checkpoint: &Path, inputs: &'a [PathBuf], out: &Path, overwrite: bool) -> Result<Vec<Job<'a>>> {
     if is_there(out) && !out.is_dir() {
         return Err(
@@ -100,12 +100,12 @@ fn exists(path: &Path) -> Error {
         .expected("another folder, or --overwrite")
 }
 
-/// Whether there is a file of this name, or a link, wherever it leads.
+/// Whether a file or a link of this name exists, even a dangling one.
 fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// The path without links, if there is such a file.
+/// The path with links resolved, if the file exists.
 fn real(path: &Path) -> Option<PathBuf> {
     fs::canonicalize(path).ok()
 }
@@ -114,7 +114,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The name of the mask of a file: its own, as a NIfTI file.
+/// The name of the mask of a file: the same name, with a NIfTI extension.
 fn mask_name(name: &str) -> String {
     let ends = |ending: &str| {
         let stem = name.len().checked_sub(ending.len()).filter(|&at| at > 0 && name.is_char_boundary(at))?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, io::BufRead, io::BufReader, path::Pat
 use serde::Deserialize;
 use tomograd::{Error, Result};
 
-/// An event of a trace, as far as the table needs it; other events of the format have no duration.
+/// The fields of a trace event that the table needs. Events other than runs of operations have no duration.
 #[derive(Deserialize)]
 struct Event {
     name: String,
@@ -26,18 +26,18 @@ struct Details {
     share_of_peak: f64,
 }
 
-/// What the runs of one kind sum up to.
+/// The total of the runs of one kind.
 #[derive(Default)]
 struct Row {
     calls: usize,
     microseconds: f64,
     flops: f64,
     bytes: f64,
-    /// The time at the machine's peaks.
+    /// The time at peak performance of the machine.
     least: f64,
 }
 
-/// Prints the kinds of operations that took the most time.
+/// Prints the kinds of operations with the largest total time.
 pub(crate) fn run(trace: &Path, top: usize, by_shape: bool) -> Result<()> {
     let fail = |what: String| Error::argument("profile", format!("{}: {what}", trace.display()));
     let file = File::open(trace).map_err(|error| fail(error.to_string()))?;

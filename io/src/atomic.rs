@@ -1,8 +1,8 @@
-//! Writing files so that a reader finds the old file or the new one, whole, whatever happens in between.
+//! Atomic file writes: a reader always finds either the complete old file or the complete new one.
 //!
-//! The bytes go to a temporary file in the same folder, are brought to the disk (`fsync`), and take the file's name in one
-//! step (`rename`); then the folder is brought to the disk too. When anything fails, the temporary file is removed and the
-//! previous file is untouched. When the process is killed, a file `.NAME.PID.N.tmp` may stay behind.
+//! The bytes are written to a temporary file in the same folder, flushed to disk (`fsync`), and renamed to the final name
+//! (`rename`); then the folder is flushed too. On any error, the temporary file is removed and the previous file stays
+//! untouched. If the process is killed, a file `.NAME.PID.N.tmp` may remain.
 #![cfg_attr(
     not(test),
     deny(
@@ -23,12 +23,12 @@ use std::{
 
 use tomograd_core::{Error, Result};
 
-/// Where bytes of a file to come go. It is a trait so that a test can fail at any byte; otherwise it is a [`File`].
+/// The destination of the bytes: a [`File`], or in tests a writer that fails at a chosen byte.
 pub trait Target: Write {
-    /// Brings everything that was written to the disk.
+    /// Flushes everything written so far to disk.
     ///
     /// # Errors
-    /// When the operating system can't.
+    /// When the operating system reports an error.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -38,17 +38,28 @@ impl Target for File {
     }
 }
 
-/// Writes the file at `path` through `body`; it appears, or replaces the previous one, only if all succeeded.
+/// Writes the file at `path` through `body`. The file appears, or replaces the previous one, only if everything succeeded.
 ///
-/// A symbolic link is followed. The permissions of a previous file are kept.
+/// Symbolic links are followed. The permissions of a previous file are kept.
+///
+/// ```
+/// use tomograd_core::Error;
+/// use tomograd_io::write_atomically;
+/// # let path = std::env::temp_dir().join(format!("tomograd-atomic-doc-{}", std::process::id()));
+/// write_atomically(&path, |file| file.write_all(b"whole").map_err(|error| Error::io("write", "notes", error)))?;
+/// write_atomically(&path, |_| Err(Error::argument("write", "no idea"))).unwrap_err();
+/// assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When `body` fails, the operating system reports a failure, or `path` is there and isn't a plain file or a link to one.
+/// When `body` fails, the operating system reports an error, or `path` exists and isn't a regular file or a link to one.
 pub fn write_atomically(path: &Path, body: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     write_atomically_through(path, |file| file, body)
 }
 
-/// [`write_atomically`] through a target of one's own, made by `wrap` from the temporary file.
+/// As [`write_atomically`], through a custom target that `wrap` makes from the temporary file.
 ///
 /// # Errors
 /// As [`write_atomically`], and when the target fails.
@@ -59,7 +70,7 @@ pub fn write_atomically_through<W: Target>(
 ) -> Result<()> {
     let given = path;
     let fail = |source| Error::io("write", given.display(), source);
-    // A link's target is what must be replaced, not the link.
+    // The target of a link must be replaced, not the link itself.
     let path = match fs::canonicalize(given) {
         Ok(path) => path,
         Err(error) if fs::symlink_metadata(given).is_ok_and(|about| about.is_symlink()) => {
@@ -69,7 +80,7 @@ pub fn write_atomically_through<W: Target>(
     };
     let previous = fs::metadata(&path).ok();
     if previous.as_ref().is_some_and(|previous| !previous.is_file()) {
-        // A rename would replace a device or a pipe by a file.
+        // A rename would replace a device or a pipe by a regular file.
         return Err(
             Error::argument("write", format!("{} isn't a plain file", given.display())).expected("the path of a file")
         );
@@ -88,7 +99,7 @@ pub fn write_atomically_through<W: Target>(
     }
     let mut writer = BufWriter::with_capacity(1 << 16, wrap(file));
     let written = body(&mut writer).and_then(|()| writer.flush().map_err(fail));
-    // Dropping a BufWriter would try to write the rest; after a failure that is pointless.
+    // Dropping a BufWriter would try to write its buffer, which is pointless after a failure.
     let (mut target, _) = writer.into_parts();
     written?;
     target.sync().map_err(fail)?;
@@ -97,12 +108,12 @@ pub fn write_atomically_through<W: Target>(
     sync_folder(&folder).map_err(fail)
 }
 
-/// Turns a failed write into our error.
+/// Writes all bytes, with the error of this crate.
 pub(crate) fn write_all(writer: &mut dyn Write, bytes: &[u8]) -> Result<()> {
     writer.write_all(bytes).map_err(|error| Error::io("write", "a file", error))
 }
 
-/// A file that is removed when this is dropped, unless it was renamed.
+/// A file that is removed on drop unless it has been renamed.
 struct Temporary {
     path: Option<PathBuf>,
 }
@@ -120,16 +131,16 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // The failure that led here is the one to report.
+            // The error that caused the drop is the one to report.
             fs::remove_file(path).ok();
         }
     }
 }
 
-/// Makes a new file in `folder` that no other process or thread writes.
+/// Creates a new file in `folder` with a name that no other process or thread uses.
 fn create_beside(folder: &Path, name: &str) -> io::Result<(File, Temporary)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // A name near the system's limit must leave room for the rest.
+    // Leaves room for the suffix if the name is close to the system's limit.
     let stem: String = name.chars().take(60).collect();
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -142,7 +153,7 @@ fn create_beside(folder: &Path, name: &str) -> io::Result<(File, Temporary)> {
     }
 }
 
-/// Brings a rename to the disk; only Unix lets a folder be opened for that.
+/// Flushes a rename to disk; only Unix allows opening a folder for this.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -192,7 +203,7 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(write_atomically(Path::new("/dev/null"), |_| Ok(())).is_err());
         assert!(write_atomically(&folder, |_| Ok(())).is_err());
-        // A link to nothing isn't replaced by a file either.
+        // A dangling link isn't replaced by a file.
         let nowhere = folder.join("nowhere");
         std::os::unix::fs::symlink(folder.join("absent"), &nowhere).unwrap();
         assert!(write_atomically(&nowhere, |_| Ok(())).is_err());

@@ -1,4 +1,4 @@
-//! Where the bytes of tensors and of entries of an archive lie until they are read.
+//! Sources of bytes: the data of tensors and archive entries before they are read.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 use tomograd_core::{Error, Result, room_for};
 
 const OPERATION: &str = "read";
-/// Bytes that are read at a time; a multiple of every element's size.
+/// The number of bytes read at a time; a multiple of every element size.
 const PIECE: usize = 1 << 16;
 
 /// A file, or bytes in memory.
@@ -21,7 +21,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// The file at `path`.
+    /// Opens the file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
         let place = path.display().to_string();
         let fail = |error| Error::io(OPERATION, &place, error);
@@ -33,7 +33,7 @@ impl Source {
         Ok(Arc::new(Self::File { length: about.len(), place, file: Mutex::new(file) }))
     }
 
-    /// Bytes in memory.
+    /// A source of bytes in memory.
     pub(crate) fn of(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
         Self::Bytes(Box::new(bytes))
     }
@@ -45,7 +45,7 @@ impl Source {
         }
     }
 
-    /// Fills `buffer` with the bytes from `at` on.
+    /// Fills `buffer` with the bytes starting at `at`.
     pub(crate) fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
         match self {
             Self::File { file, place, .. } => {
@@ -71,7 +71,7 @@ impl Source {
             .expected("bytes inside of the file")
     }
 
-    /// `count` bytes from `at` on; the place is compared with the length before memory is taken.
+    /// `count` bytes starting at `at`. The range is checked against the length before memory is allocated.
     pub(crate) fn bytes(&self, at: u64, count: u64) -> Result<Vec<u8>> {
         let end = at.saturating_add(count);
         let room = usize::try_from(count).ok().filter(|_| end <= self.length()).ok_or_else(|| self.beyond(at, end))?;
@@ -91,16 +91,16 @@ impl fmt::Debug for Source {
     }
 }
 
-/// A part of a source: one storage, or the body of a file.
+/// A range of a source: one storage, or the data of a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
     pub(crate) source: Arc<Source>,
     pub(crate) at: u64,
-    /// The bytes in the source.
+    /// The number of bytes in the source.
     pub(crate) length: u64,
-    /// The bytes after decompression (raw deflate), where it is compressed.
+    /// The number of bytes after decompression (raw deflate), if compressed.
     pub(crate) deflated: Option<u64>,
-    /// The CRC-32 of its bytes, decompressed, where the file says it.
+    /// The CRC-32 of the uncompressed bytes, if the file has it.
     pub(crate) checksum: Option<u32>,
 }
 
@@ -109,15 +109,15 @@ impl Blob {
         Self { source, at, length, deflated: None, checksum: None }
     }
 
-    /// The number of bytes, decompressed.
+    /// The number of uncompressed bytes.
     pub(crate) fn size(&self) -> u64 {
         self.deflated.unwrap_or(self.length)
     }
 
-    /// The same bytes without compression.
+    /// The same bytes, decompressed into memory if necessary.
     pub(crate) fn plain(&self) -> Result<Self> {
         let Some(size) = self.deflated else { return Ok(self.clone()) };
-        // No stream of deflate unfolds to more than 1032 times its length.
+        // Deflate can't expand data by a factor of more than 1032.
         let room =
             usize::try_from(size).ok().filter(|_| size <= self.length.saturating_mul(1032)).ok_or_else(|| {
                 Error::format(OPERATION, format!("{} compressed bytes that should unfold to {size}", self.length))
@@ -127,12 +127,12 @@ impl Blob {
         let got = (&mut reader).take(size.saturating_add(1)).read_to_end(&mut bytes);
         got.map_err(|error| Error::io(OPERATION, "a compressed entry", error))?;
         reader.finish()?;
-        // The checksum was compared here, whatever part is asked for.
+        // The checksum was verified here, and needs no check when parts are read.
         Ok(Self::new(Arc::new(Source::of(bytes)), 0, size))
     }
 
-    /// The bytes in their order, decompressed as they are read. The sizes that the file says are compared first: no stream of
-    /// deflate unfolds to more than 1032 times its length.
+    /// A reader of the bytes that decompresses on the fly. The declared sizes are checked first: deflate can't expand data by
+    /// a factor of more than 1032.
     pub(crate) fn reader(&self) -> Result<BlobReader<'_>> {
         let end = self.at.checked_add(self.length).filter(|&end| end <= self.source.length());
         end.ok_or_else(|| self.source.beyond(self.at, self.at.saturating_add(self.length)))?;
@@ -147,13 +147,13 @@ impl Blob {
         Ok(BlobReader { blob: self, inner, count: 0, crc: flate2::Crc::new() })
     }
 
-    /// All bytes.
+    /// All bytes, uncompressed.
     pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
         let plain = self.plain()?;
         plain.part(0, plain.length)
     }
 
-    /// `count` bytes from `start` on, of a blob without compression. Of all bytes the checksum is compared.
+    /// `count` bytes starting at `start` of an uncompressed blob. If that is the whole blob, the checksum is verified.
     pub(crate) fn part(&self, start: u64, count: u64) -> Result<Vec<u8>> {
         let bytes = self.source.bytes(self.at.saturating_add(start), count)?;
         if start == 0 && count == self.length {
@@ -164,7 +164,7 @@ impl Blob {
         Ok(bytes)
     }
 
-    /// `count` bytes from `start` on, of a blob without compression, piece by piece.
+    /// `count` bytes starting at `start` of an uncompressed blob, in pieces.
     pub(crate) fn pieces(&self, start: u64, count: u64) -> Result<Pieces<'_>> {
         if start.checked_add(count).is_none_or(|end| end > self.length) {
             return Err(self.source.beyond(start, start.saturating_add(count)));
@@ -192,7 +192,7 @@ impl Blob {
     }
 }
 
-/// A part of a source.
+/// A reader of a range of a source.
 struct Span<'a> {
     source: &'a Source,
     at: u64,
@@ -209,7 +209,7 @@ impl Read for Span<'_> {
     }
 }
 
-/// A blob that is read in its order.
+/// A sequential reader of a blob.
 pub(crate) struct BlobReader<'a> {
     blob: &'a Blob,
     inner: Box<dyn Read + 'a>,
@@ -227,7 +227,7 @@ impl Read for BlobReader<'_> {
 }
 
 impl BlobReader<'_> {
-    /// That all of it was read, is as long as the file says, and has its checksum.
+    /// Checks that everything was read, with the declared length and checksum.
     pub(crate) fn finish(self) -> Result<()> {
         if self.count != self.blob.size() {
             return Err(Error::format(OPERATION, format!("{} bytes of an entry", self.count))
@@ -237,20 +237,20 @@ impl BlobReader<'_> {
     }
 }
 
-/// Bytes of a blob in their order. A failure is kept for the end, so that nothing stands between elements.
+/// A sequential reader of a blob's elements. An error is stored and reported at the end, to keep the inner loop fast.
 pub(crate) struct Pieces<'a> {
     blob: &'a Blob,
     at: u64,
     left: u64,
     buffer: Vec<u8>,
     taken: usize,
-    /// Only where all of the blob is read.
+    /// Only if the whole blob is read.
     crc: Option<flate2::Crc>,
     failed: Option<Error>,
 }
 
 impl Pieces<'_> {
-    /// Reads the next piece, and says whether there was one.
+    /// Reads the next piece; returns whether there was one.
     fn refill(&mut self) -> Result<bool> {
         let count = self.left.min(PIECE as u64);
         if count == 0 {
@@ -265,7 +265,7 @@ impl Pieces<'_> {
         Ok(true)
     }
 
-    /// The first bytes of the next piece; zeros when there is none.
+    /// The first bytes of the next piece; zeros if there is none.
     #[cold]
     fn first_of_next<const N: usize>(&mut self) -> [u8; N] {
         let filled = if self.failed.is_some() { Ok(false) } else { self.refill() };
@@ -280,7 +280,7 @@ impl Pieces<'_> {
         })
     }
 
-    /// The next `N` bytes, `N` being a divisor of the piece.
+    /// The next `N` bytes, where `N` divides the piece size.
     #[inline(always)]
     pub(crate) fn next<const N: usize>(&mut self) -> [u8; N] {
         match self.buffer.get(self.taken..).and_then(|rest| rest.first_chunk()) {
@@ -292,7 +292,7 @@ impl Pieces<'_> {
         }
     }
 
-    /// What failed on the way; and where all was read, the checksum is compared.
+    /// Reports an earlier error; if everything was read, verifies the checksum.
     pub(crate) fn finish(self) -> Result<()> {
         match self.failed {
             Some(error) => Err(error),

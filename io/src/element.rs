@@ -1,6 +1,6 @@
-//! Code that is the same for each element type, chosen by a run-time dtype.
+//! Dispatch of generic code by a run-time dtype.
 
-/// Runs `$body` with `$type` standing for the Rust type of the run-time dtype `$dtype`.
+/// Runs `$body` with `$type` as the Rust type of the run-time dtype `$dtype`.
 macro_rules! with_element {
     ($dtype:expr, $type:ident => $body:expr) => {
         match $dtype {

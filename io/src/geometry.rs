@@ -2,13 +2,13 @@
 
 use tomograd_core::{Error, Result};
 
-/// A 4 × 4 matrix, row by row.
+/// A 4 × 4 matrix in row-major order.
 pub type Affine = [[f64; 4]; 4];
 
-/// Scaling by a spacing, origin 0.
+/// The affine with this spacing and origin 0.
 ///
 /// # Errors
-/// When a step isn't positive and finite.
+/// When a spacing isn't positive and finite.
 pub fn from_spacing(spacing: [f64; 3]) -> Result<Affine> {
     let [x, y, z] = positive(spacing)?;
     checked([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0], [0.0, 0.0, 0.0, 1.0]])
@@ -21,16 +21,16 @@ fn positive(spacing: [f64; 3]) -> Result<[f64; 3]> {
     Err(Error::argument("affine", format!("a spacing of {spacing:?}")).expected("positive, finite numbers"))
 }
 
-/// The affine itself, if it can be one: see [`inverse`].
+/// Returns the affine if it is valid: see [`inverse`].
 pub(crate) fn checked(affine: Affine) -> Result<Affine> {
     inverse(&affine).map(|_| affine)
 }
 
-/// The affine of a NIfTI file that has neither qform nor sform, as nibabel takes it: a spacing, the first axis to the left,
-/// the middle of a volume of these sizes at the origin.
+/// The affine that nibabel uses for a NIfTI file without qform and sform: the spacing, the first axis pointing to the left,
+/// and the centre of a volume of these sizes at the origin.
 ///
 /// # Errors
-/// When a step isn't positive and finite.
+/// When a spacing isn't positive and finite.
 pub fn centred(sizes: &[usize], spacing: [f64; 3]) -> Result<Affine> {
     let [x, y, z] = positive(spacing)?;
     let middle = |axis: usize| sizes.get(axis).map_or(0.0, |&size| (size as f64 - 1.0) / 2.0);
@@ -42,13 +42,13 @@ pub fn centred(sizes: &[usize], spacing: [f64; 3]) -> Result<Affine> {
     ])
 }
 
-/// Where the (fractional) voxel index (i, j, k) is in the world, in millimetres.
+/// World coordinates in millimetres of the (fractional) voxel index (i, j, k).
 pub fn apply(affine: &Affine, [i, j, k]: [f64; 3]) -> [f64; 3] {
     let [x, y, z, _] = *affine;
     [x, y, z].map(|[a, b, c, d]| a * i + b * j + c * k + d)
 }
 
-/// The map that first does `first`, then `then`.
+/// The composition `then` ∘ `first`.
 pub fn compose(then: &Affine, first: &Affine) -> Affine {
     let [f0, f1, f2, f3] = *first;
     then.map(|[a, b, c, d]| {
@@ -60,10 +60,10 @@ pub fn compose(then: &Affine, first: &Affine) -> Affine {
     })
 }
 
-/// The map from the world to voxel indices.
+/// The inverse affine: from world coordinates to voxel indices.
 ///
 /// # Errors
-/// When a value isn't finite, or the map flattens space, or nearly so.
+/// When a value isn't finite, or the matrix is singular or nearly so.
 pub fn inverse(affine: &Affine) -> Result<Affine> {
     let fail = |what: &str| Err(Error::argument("affine", format!("{what}: {affine:?}")).expected("an invertible map"));
     let [[a, b, c, x], [d, e, f, y], [g, h, i, z], last] = *affine;
@@ -72,7 +72,7 @@ pub fn inverse(affine: &Affine) -> Result<Affine> {
     }
     let determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
     let [p, q, r] = spacing(affine);
-    // The determinant of the directions alone, whatever the voxels' size.
+    // The determinant relative to the lengths of the columns, so that it is independent of the voxel size.
     if !(determinant.abs() > 1e-9 * p * q * r && determinant.is_finite() && p * q * r > 0.0) {
         return fail("the matrix is singular");
     }
@@ -88,11 +88,11 @@ pub fn inverse(affine: &Affine) -> Result<Affine> {
     ])
 }
 
-/// The affine of a NIfTI quaternion (b, c, d), offsets, spacing and qfac (a negative one flips the third axis). A quaternion
-/// that is too long is scaled to unit length, as the format's reference library does.
+/// The affine of a NIfTI quaternion (b, c, d), offsets, spacing and qfac (if negative, the third axis is flipped). A
+/// quaternion of norm greater than 1 is normalised, as in the format's reference library.
 ///
 /// # Errors
-/// When a number isn't finite, or a step of the spacing isn't positive.
+/// When a number isn't finite, or a spacing isn't positive.
 pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3], qfac: f64) -> Result<Affine> {
     positive(spacing)?;
     if !qfac.is_finite() {
@@ -100,7 +100,7 @@ pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3],
     }
     let qfac = if qfac < 0.0 { -1.0 } else { 1.0 };
     let squares = b * b + c * c + d * d;
-    // Beyond 1 by rounding: then it is a half turn, and the rest is scaled to unit length.
+    // If rounding makes the sum of squares greater than 1, it is a half turn, and b, c, d are normalised.
     let (a, scale) = if squares > 1.0 { (0.0, 1.0 / squares.sqrt()) } else { ((1.0 - squares).sqrt(), 1.0) };
     let (b, c, d) = (b * scale, c * scale, d * scale);
     let rotation = [
@@ -114,8 +114,8 @@ pub fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], spacing: [f64; 3],
     checked([row(r0, offset[0]), row(r1, offset[1]), row(r2, offset[2]), [0.0, 0.0, 0.0, 1.0]])
 }
 
-/// The quaternion (b, c, d) and offsets of an affine, qfac, and whether they say the affine to f32's precision (a shear they
-/// can't). The inverse of [`from_quaternion`].
+/// The quaternion (b, c, d) and offsets of an affine, its qfac, and whether these represent the affine to the precision of
+/// f32 (an affine with shear has no such representation). The inverse of [`from_quaternion`].
 ///
 /// # Errors
 /// When the affine has no inverse.
@@ -130,7 +130,7 @@ pub fn to_quaternion(affine: &Affine) -> Result<([f64; 6], f64, bool)> {
     let [r00, r01, r02] = [a / lx, b / ly, c / lz];
     let [r10, r11, r12] = [d / lx, e / ly, f / lz];
     let [r20, r21, r22] = [g / lx, h / ly, i / lz];
-    // Four times the square of each component; the largest one is divided by, so that nothing is lost.
+    // Four times the square of each component. The largest one is the divisor, which avoids cancellation.
     let squares = [1.0 + r00 + r11 + r22, 1.0 + r00 - r11 - r22, 1.0 - r00 + r11 - r22, 1.0 - r00 - r11 + r22];
     let [w, p, q, r] = squares;
     let largest = w.max(p).max(q).max(r);
@@ -144,7 +144,7 @@ pub fn to_quaternion(affine: &Affine) -> Result<([f64; 6], f64, bool)> {
     } else {
         [(r10 - r01) / s, (r02 + r20) / s, (r12 + r21) / s, s / 4.0]
     };
-    // A quaternion and its negative are the same rotation; the format's first component isn't negative.
+    // A quaternion and its negative are the same rotation; the format requires a nonnegative first component.
     let [p, q, r] = if w < 0.0 { [-p, -q, -r] } else { [p, q, r] };
     let back = from_quaternion([p, q, r], [x, y, z], lengths, qfac)?;
     let largest = lengths.iter().fold(0.0, |a: f64, &b| a.max(b));
@@ -162,8 +162,9 @@ pub fn spacing(affine: &Affine) -> [f64; 3] {
     [length(x0, x1, x2), length(y0, y1, y2), length(z0, z1, z2)]
 }
 
-/// Three letters that say where each voxel axis points: `RAS` for right, anterior, superior. The axes are matched with the
-/// world's by the largest cosines, each world axis once. An axis of length 0, or whose direction isn't finite, is a `?`.
+/// The orientation code: three letters for the direction of each voxel axis, such as `RAS` for right, anterior, superior.
+/// Voxel axes are matched with world axes by the largest cosines, each world axis once. An axis of length 0 or of non-finite
+/// direction is `?`.
 pub fn orientation(affine: &Affine) -> String {
     let lengths = spacing(affine);
     let mut cosines: Vec<(f64, usize, usize)> = Vec::new();
@@ -194,8 +195,8 @@ pub fn orientation(affine: &Affine) -> String {
     letters.iter().collect()
 }
 
-/// The affine of voxels of 1 mm whose axes point as three letters say (`RAS`, `LPS`, ...), the first voxel at the origin: what
-/// [`orientation`] reads from it are these letters again.
+/// The affine with 1 mm voxels whose axes have this orientation code (`RAS`, `LPS`, ...), the first voxel at the origin;
+/// [`orientation`] returns the same code for it.
 ///
 /// ```
 /// use tomograd_io::geometry;
@@ -215,7 +216,7 @@ pub fn from_orientation(codes: &str) -> Result<Affine> {
     Ok(affine)
 }
 
-/// For three letters: the world axis of each, and whether it points to R, A or S.
+/// For each of the three letters: its world axis, and whether it points to R, A or S.
 pub(crate) fn axes(codes: &str) -> Result<[(usize, bool); 3]> {
     let fail = || {
         Error::argument("orientation", format!("{codes:?} names no orientation"))

@@ -1,7 +1,7 @@
-//! Gzip streams (RFC 1952), read to their end, where the CRC-32 and the length of each member are compared.
+//! Gzip streams (RFC 1952), read to the end, so that the CRC-32 and the length of each member are verified.
 //!
-//! Zeros after the last member are padding, as `tar` and tapes leave it; `gzip -t`, nibabel and ITK take them. Anything else
-//! there is an error, as for `gzip -t`: it may be a member whose first bytes were damaged.
+//! Zeros after the last member are padding, as `tar` and tape drives leave it; `gzip -t`, nibabel and ITK accept them. Any
+//! other trailing data is an error, as in `gzip -t`: it may be a member with a damaged header.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -10,14 +10,14 @@ use flate2::bufread::GzDecoder;
 
 /// The decompressed bytes of all members of a stream.
 pub(crate) struct Gzip<R> {
-    /// The member that is being read; none at the end.
+    /// The current member; `None` at the end.
     member: Option<GzDecoder<R>>,
 }
 
 /// The first bytes of a gzip stream.
 const MAGIC: [u8; 2] = [0x1F, 0x8B];
 
-/// Whether these bytes begin as a gzip stream does.
+/// Whether these bytes are the start of a gzip stream.
 pub(crate) fn is_compressed(first: &[u8]) -> bool {
     first.starts_with(&MAGIC)
 }
@@ -27,8 +27,8 @@ impl<R: BufRead> Gzip<R> {
         Self { member: Some(GzDecoder::new(reader)) }
     }
 
-    /// Reads what is left and forgets it, so that everything is compared with its checksum. More than `most` bytes are an
-    /// error: nobody may keep a reader busy with what it doesn't want.
+    /// Reads and discards the rest, so that checksums are verified. More than `most` bytes are an error, since a hostile file
+    /// could otherwise keep the reader busy.
     pub(crate) fn finish(&mut self, most: u64) -> io::Result<()> {
         let left = io::copy(&mut self.take(most.saturating_add(1)), &mut io::sink())?;
         if left > most {
@@ -46,7 +46,7 @@ impl<R: BufRead> Read for Gzip<R> {
         }
         while let Some(mut member) = self.member.take() {
             match member.read(buffer) {
-                // The checksum was right.
+                // The decoder has verified the checksum.
                 Ok(0) => self.member = after(member.into_inner())?,
                 result => {
                     self.member = Some(member);
@@ -58,7 +58,7 @@ impl<R: BufRead> Read for Gzip<R> {
     }
 }
 
-/// What follows a member: another one, or nothing but zeros.
+/// Continues after a member: with the next one, or `None` if only zeros follow.
 fn after<R: BufRead>(mut reader: R) -> io::Result<Option<GzDecoder<R>>> {
     let Some(&first) = peek(&mut reader)?.first() else { return Ok(None) };
     if Some(&first) == MAGIC.first() {
@@ -103,7 +103,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
-        // A small buffer, so that members begin in the middle of one and across two.
+        // A small buffer, so that member boundaries fall inside and across buffers.
         Gzip::new(io::BufReader::with_capacity(7, bytes)).read_to_end(&mut all).map(|_| all)
     }
 
@@ -133,10 +133,10 @@ mod tests {
                 same += 1;
             }
         }
-        // The time, the system and the level of two headers: 6 bytes each, and what else nobody interprets.
+        // Time, system and level of two headers, 6 bytes each, and other bits that no decoder checks.
         assert!((2 * 48..2 * 63).contains(&same), "{same}");
         for end in 0..good.len() {
-            // Between the members it is a whole stream.
+            // A cut between the members leaves a complete stream.
             assert!(read(&good[..end]).is_err() || end == member(&text[..200]).len(), "{end}");
         }
     }

@@ -1,8 +1,8 @@
-//! PNG pictures: grey or RGB of 8 bits written; every kind read, as colours or as class numbers.
+//! PNG images: 8-bit greyscale and RGB are written; every kind is read, as colours or as class numbers.
 //!
-//! A file is read to its end (`IEND`), and each chunk and the compressed pixels are compared with their checksums. What
-//! follows the end is ignored. Reading takes memory for the pixels as they are packed in the file, at most 1032 times its size,
-//! and for the tensor, which has up to 24 bytes for a packed one (eight pixels of three colours).
+//! A file is read to its end (`IEND`), and the checksums of each chunk and of the compressed pixels are verified. Bytes after
+//! the end are ignored. Reading allocates memory for the packed pixels, at most 1032 times the size of the file, and for the
+//! tensor, up to 24 bytes for each packed byte (eight 1-bit pixels with a colour palette).
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::{
@@ -17,22 +17,39 @@ use tomograd_core::{Device, Element, Error, Result, Tensor, TensorBuilder};
 
 use crate::write_atomically;
 
-/// Deflate can't make more than this of a byte.
+/// The maximum compression ratio of deflate.
 const DEFLATE_RATIO: u64 = 1032;
 const OPERATION: &str = "png";
 
-/// Writes an RGB picture of 8 bits a channel; `pixels` is (height, width, 3).
+/// Writes an 8-bit RGB image; `pixels` is (height, width, 3).
+///
+/// ```
+/// use tomograd_io::{read_png, write_rgb};
+/// # let path = std::env::temp_dir().join(format!("tomograd-rgb-doc-{}.png", std::process::id()));
+/// write_rgb(&path, 2, 1, &[255, 0, 0, 0, 0, 255])?; // a red and a blue pixel
+/// assert_eq!(read_png(&path)?.to_vec::<u8>()?, [255, 0, 0, 0, 0, 255]); // channels first
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When the sizes don't fit, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
+/// When the sizes don't match, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
 pub fn write_rgb(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<()> {
     write(path, width, height, pixels, ColorType::Rgb)
 }
 
-/// Writes a grey picture of 8 bits; `pixels` is (height, width).
+/// Writes an 8-bit greyscale image; `pixels` is (height, width).
+///
+/// ```
+/// # let path = std::env::temp_dir().join(format!("tomograd-gray-doc-{}.png", std::process::id()));
+/// tomograd_io::write_gray(&path, 3, 2, &[0, 50, 100, 150, 200, 250])?;
+/// assert_eq!(tomograd_io::read_png(&path)?.shape(), [1, 2, 3]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When the sizes don't fit, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
+/// When the sizes don't match, a side is 0 or exceeds 2³¹ − 1, or the file can't be written.
 pub fn write_gray(path: &Path, width: u32, height: u32, pixels: &[u8]) -> Result<()> {
     write(path, width, height, pixels, ColorType::Grayscale)
 }
@@ -44,7 +61,7 @@ fn write(path: &Path, width: u32, height: u32, pixels: &[u8], color: ColorType) 
     })
 }
 
-/// The bytes of a PNG file of 8 bits a channel: (height, width, 3) for three channels, else (height, width).
+/// The bytes of an 8-bit PNG file: (height, width, 3) for three channels, else (height, width).
 pub(crate) fn encoded(width: u32, height: u32, pixels: &[u8], channels: usize) -> Result<Vec<u8>> {
     let color = if channels == 3 { ColorType::Rgb } else { ColorType::Grayscale };
     check(width, height, pixels, color)?;
@@ -73,37 +90,54 @@ fn encode(writer: impl io::Write, width: u32, height: u32, pixels: &[u8], color:
     writer.finish().map_err(fail)
 }
 
-/// Reads a picture: (1, H, W) for a grey one, (3, H, W) for colours; u8, or i32 from 0 to 65535 for 16 bits. A palette is
-/// expanded, transparency dropped, and grey of fewer than 8 bits is spread over 0 to 255.
+/// Reads an image: (1, H, W) for greyscale, (3, H, W) for colour; u8, or i32 from 0 to 65535 for 16 bits. Palettes are
+/// expanded, alpha is dropped, and greyscale of fewer than 8 bits is scaled to 0 to 255.
+///
+/// ```
+/// use tomograd_io::{read_png, write_rgb};
+/// # let path = std::env::temp_dir().join(format!("tomograd-png-doc-{}.png", std::process::id()));
+/// write_rgb(&path, 4, 2, &[7; 4 * 2 * 3])?;
+/// assert_eq!(read_png(&path)?.shape(), [3, 2, 4]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When the file can't be read, isn't a PNG, is damaged, or claims more pixels than its bytes can hold (checked before memory
-/// is taken).
+/// When the file can't be read, isn't a PNG file, is damaged, or claims more pixels than its bytes can hold (checked before
+/// memory is allocated).
 pub fn read_png(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
     Picture::read(path).and_then(|picture| picture.colours()).map_err(|error| error.within(path.display().to_string()))
 }
 
-/// Reads a picture whose pixels are class numbers: (1, H, W), u8, or i32 for 16 bits. The pixels of a grey picture are taken as
-/// they are stored, whatever their bits (1, 2, 4, 8 or 16); those of a picture with a palette are the numbers of the colours,
-/// not the colours. Opacity is dropped.
+/// Reads an image of class numbers: (1, H, W), u8, or i32 for 16 bits. Greyscale pixels of any bit depth (1, 2, 4, 8 or 16)
+/// are returned as stored; pixels of an image with a palette are palette indices, not colours. Alpha is dropped.
+///
+/// ```
+/// use tomograd_io::{read_png_labels, write_gray};
+/// # let path = std::env::temp_dir().join(format!("tomograd-label-doc-{}.png", std::process::id()));
+/// write_gray(&path, 3, 1, &[0, 1, 2])?;
+/// assert_eq!(read_png_labels(&path)?.to_vec::<u8>()?, [0, 1, 2]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// As [`read_png`], and when the picture has colours without a palette.
+/// As [`read_png`], and when the image is RGB without a palette.
 pub fn read_png_labels(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
     Picture::read(path).and_then(|picture| picture.labels()).map_err(|error| error.within(path.display().to_string()))
 }
 
-/// The pixels as they are packed in the file.
+/// The packed pixels of a file.
 struct Picture {
     width: usize,
     height: usize,
     color: ColorType,
     depth: BitDepth,
-    /// Red, green, blue of each colour of the palette.
+    /// Red, green and blue of each palette entry.
     palette: Vec<u8>,
-    /// Bytes from row to row.
+    /// Bytes per row.
     pitch: usize,
     bytes: Vec<u8>,
 }
@@ -115,10 +149,10 @@ impl Picture {
         let mut file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let mut options = ::png::DecodeOptions::default();
-        // The checksum of the pixels, and those of chunks that aren't needed, are passed over otherwise.
+        // By default, the decoder ignores the checksum of the pixels and those of ancillary chunks.
         options.set_ignore_checksums(false);
         options.set_skip_ancillary_crc_failures(false);
-        // Texts and profiles are compressed: they could take much memory for nothing.
+        // Text and profile chunks are compressed and could take much memory; they aren't needed.
         options.set_ignore_text_chunk(true);
         options.set_ignore_iccp_chunk(true);
         let mut decoder = ::png::Decoder::new_with_options(BufReader::new(&file), options);
@@ -149,7 +183,7 @@ impl Picture {
         })
     }
 
-    /// Bits of a number.
+    /// Bits per sample.
     fn bits(&self) -> u8 {
         match self.depth {
             BitDepth::One => 1,
@@ -161,7 +195,7 @@ impl Picture {
     }
 
     fn colours(&self) -> Result<Tensor> {
-        // The largest number of few bits becomes 255.
+        // Scales the largest value of a bit depth to 255.
         let factor: u16 = match self.depth {
             BitDepth::One => 255,
             BitDepth::Two => 85,
@@ -193,7 +227,7 @@ impl Picture {
         }
     }
 
-    /// One of red, green and blue of a colour of the palette.
+    /// The value of one channel of a palette entry.
     fn palette_at(&self, index: u16, channel: usize) -> Result<u8> {
         let colour = self.palette.chunks_exact(3).nth(usize::from(index)).and_then(|colour| colour.get(channel));
         colour.copied().ok_or_else(|| {
@@ -202,8 +236,8 @@ impl Picture {
         })
     }
 
-    /// The tensor (channels, H, W) of `value(number, channel)`; a number of the file is passed for each channel, or the only one
-    /// for all.
+    /// The tensor (channels, H, W) of `value(sample, channel)`; if a pixel has a single sample, it is passed for all
+    /// channels.
     fn planes<T: Element>(&self, channels: usize, value: impl Fn(u16, usize) -> Result<T>) -> Result<Tensor> {
         let bits = self.bits();
         let samples = self.color.samples();
@@ -228,7 +262,7 @@ impl Picture {
         wrong.map_or(Ok(tensor), Err)
     }
 
-    /// Number `index` of row `y`, of so many bits, the first in the highest bits.
+    /// Sample `index` of row `y` with this bit depth; the first sample of a byte is in the highest bits.
     fn number(&self, y: usize, index: usize, bits: u8) -> Result<u16> {
         let row = y.saturating_mul(self.pitch);
         let byte = |at: usize| {
@@ -247,8 +281,8 @@ impl Picture {
     }
 }
 
-/// Inflates the pixels of a file, all of whose chunks are whole, to the end of their stream and its checksum: the decoder
-/// stops where the picture is full. What follows them in the stream is bounded by as much again, or 16 MiB.
+/// Decompresses the pixels of a file, whose chunks have been checked, to the end of the stream, to verify its checksum; the
+/// decoder stops when the image is complete. Excess data in the stream is limited to the size of the pixels plus 16 MiB.
 fn check_pixels(file: &mut impl BufRead, size: u64) -> Result<()> {
     let io = |error| Error::io(OPERATION, "the file", error);
     let most = size.saturating_mul(2).saturating_add(1 << 24);
@@ -291,7 +325,7 @@ fn check_pixels(file: &mut impl BufRead, size: u64) -> Result<()> {
                 }
             }
         }
-        // What is left of the chunk, and its checksum.
+        // The rest of the chunk, and its checksum.
         io::copy(&mut file.by_ref().take(left.saturating_add(4)), &mut io::sink()).map_err(io)?;
     }
 }
@@ -302,7 +336,7 @@ mod tests {
 
     use super::*;
 
-    /// A place of its own for each test.
+    /// A separate path for each test.
     fn place(name: &str) -> std::path::PathBuf {
         std::env::temp_dir().join(format!("tomograd-{}-{name}.png", std::process::id()))
     }
@@ -320,7 +354,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// A file of one IDAT with these compressed bytes, and chunks before it.
+    /// A file with one IDAT chunk of these compressed bytes, and chunks before it.
     fn file(size: [u32; 2], depth: u8, color: u8, before: &[u8], data: &[u8]) -> Vec<u8> {
         let header = [&size[0].to_be_bytes()[..], &size[1].to_be_bytes(), &[depth, color, 0, 0, 0]].concat();
         let (header, data, end) = (chunk(b"IHDR", &header), chunk(b"IDAT", data), chunk(b"IEND", &[]));
@@ -343,7 +377,7 @@ mod tests {
         std::fs::remove_file(path).unwrap();
     }
 
-    /// All kinds of damage: every bit flipped, every cut, and streams that are wrong though each chunk is right.
+    /// Damage of all kinds: every bit flipped, every truncation, and invalid streams in valid chunks.
     #[test]
     fn damage_is_an_error_or_changes_nothing() {
         let path = place("damage");
@@ -367,7 +401,7 @@ mod tests {
         }
         assert_eq!(read(&[&good[..], &[0; 512]].concat()).unwrap(), expected);
 
-        // The compressed bytes end early, lack their checksum, or have a wrong one; the chunk's own checksum is right.
+        // Compressed data that ends early, or has no or a wrong checksum, in a chunk with a valid checksum.
         let whole = deflated(&rows);
         for cut in 1..whole.len() {
             assert!(read(&file([4, 3], 8, 0, &[], &whole[..whole.len() - cut])).is_err(), "without the last {cut}");
@@ -380,14 +414,14 @@ mod tests {
                 assert!(bit < (whole.len() - 4) * 8, "bit {bit} of the checksum");
             }
         }
-        // The stream cut into chunks, one of them empty, is the same; more of it than pixels is passed over, but not for ever.
+        // A stream split into several chunks, one of them empty, is valid; excess data is skipped up to a limit.
         let chunks: Vec<u8> = whole.chunks(5).flat_map(|part| chunk(b"IDAT", part)).collect();
         let good = [chunk(b"IDAT", &[]), chunks].concat();
         assert_eq!(read(&file([4, 3], 8, 0, &good, &[])).unwrap(), expected);
         let long = |count: usize| deflated(&[&rows[..], &vec![0; count]].concat());
         assert_eq!(read(&file([4, 3], 8, 0, &[], &long(1000))).unwrap(), expected);
         assert!(read(&file([4, 3], 8, 0, &[], &long(17 << 20))).is_err());
-        // More pixels than a header of 16 MB claims, and fewer.
+        // A header that claims more pixels than there are, 16 MB, and far more.
         assert!(read(&file([4, 4], 8, 0, &[], &whole)).is_err());
         assert!(read(&file([1 << 12, 1 << 12], 8, 0, &[], &whole)).is_err());
         assert!(read(&file([i32::MAX as u32, i32::MAX as u32], 16, 6, &[], &whole)).is_err());
@@ -405,7 +439,7 @@ mod tests {
             (picture.to_vec_f64().unwrap(), labels.dtype(), labels.to_vec_f64().unwrap())
         };
         use tomograd_core::DType;
-        // (bits, kind, row, the picture, the class numbers)
+        // (bits, kind, row, the image, the class numbers)
         let grey = [
             (1, vec![0b1010_0000], [255.0, 0.0, 255.0], [1.0, 0.0, 1.0]),
             (2, vec![0b0111_1000], [85.0, 255.0, 170.0], [1.0, 3.0, 2.0]),
@@ -418,7 +452,7 @@ mod tests {
         }
         let found = both(file([3, 1], 16, 0, &[], &deflated(&[0, 1, 0, 0xFF, 0xFF, 0, 2])));
         assert_eq!(found, (vec![256.0, 65535.0, 2.0], DType::I32, vec![256.0, 65535.0, 2.0]));
-        // Grey with opacity.
+        // Greyscale with alpha.
         let found = both(file([3, 1], 8, 4, &[], &deflated(&[0, 1, 99, 2, 99, 3, 0])));
         assert_eq!(found.2, [1.0, 2.0, 3.0]);
         let colours = [40.0, 1.0, 70.0, 50.0, 2.0, 80.0, 60.0, 3.0, 90.0];
@@ -426,7 +460,7 @@ mod tests {
             let found = both(file([3, 1], bits, 3, &palette, &deflated(&[&[0], &row[..]].concat())));
             assert_eq!(found, (colours.to_vec(), DType::U8, vec![1.0, 3.0, 2.0]), "{bits} bits");
         }
-        // A colour that the palette hasn't.
+        // An index beyond the palette.
         std::fs::write(&path, file([3, 1], 8, 3, &palette, &deflated(&[0, 1, 4, 2]))).unwrap();
         assert!(read_png(&path).is_err() && read_png_labels(&path).is_err());
         std::fs::remove_file(path).unwrap();

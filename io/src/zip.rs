@@ -1,5 +1,5 @@
-//! Zip archives (APPNOTE 6.3), as PyTorch's and NumPy's files are: the central directory, zip64, and entries that are stored or
-//! deflated.
+//! Zip archives (APPNOTE 6.3) as PyTorch and NumPy write them: the central directory, zip64, and stored or deflated
+//! entries.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::blob::{Blob, Source};
 
 const OPERATION: &str = "zip";
 
-/// Where an entry lies, as the central directory says it.
+/// An entry of the central directory.
 struct Entry {
     method: u16,
     encrypted: bool,
@@ -19,14 +19,14 @@ struct Entry {
     header: u64,
 }
 
-/// The entries of an archive, in its order and by name.
+/// The entries of an archive, in order and by name.
 pub(crate) struct Archive {
     source: Arc<Source>,
     names: Vec<String>,
     entries: HashMap<String, Entry>,
 }
 
-/// The first bytes of an archive that isn't empty.
+/// The first bytes of a nonempty archive.
 pub(crate) const MAGIC: [u8; 4] = *b"PK\x03\x04";
 const CENTRAL: [u8; 4] = *b"PK\x01\x02";
 const END: [u8; 4] = *b"PK\x05\x06";
@@ -69,7 +69,7 @@ impl Archive {
         self.names.iter().map(String::as_str)
     }
 
-    /// Where the bytes of the entry called `name` lie.
+    /// The bytes of the entry called `name`.
     pub(crate) fn blob(&self, name: &str) -> Result<Blob> {
         let entry = self.entries.get(name).ok_or_else(|| fail(format!("there is no entry {name}")))?;
         let within = |error: Error| error.within(name.to_owned());
@@ -80,7 +80,7 @@ impl Archive {
                 Error::format(OPERATION, format!("an entry that is {how}")).expected("stored or deflated"),
             ));
         }
-        // Only the local header knows how long its own extra field is.
+        // The length of the extra field is only in the local header.
         let local = self.source.bytes(entry.header, LOCAL_LENGTH).map_err(within)?;
         if !local.starts_with(&MAGIC) {
             return Err(within(fail("no entry where the directory says")));
@@ -94,14 +94,14 @@ impl Archive {
         }
         Ok(Blob {
             deflated: (entry.method == 8).then_some(entry.size),
-            // PyTorch can be told to compute none, and writes 0.
+            // PyTorch can be configured to omit checksums, and writes 0 then.
             checksum: Some(entry.checksum).filter(|&checksum| checksum != 0),
             ..Blob::new(self.source.clone(), at, entry.packed)
         })
     }
 }
 
-/// Where the central directory begins, its bytes, and how many entries it has.
+/// Offset, size and number of entries of the central directory.
 fn directory(source: &Source) -> Result<(u64, u64, u64)> {
     // A comment of at most 65535 bytes may follow.
     let tail_length = source.length().min(END_LENGTH as u64 + u64::from(u16::MAX));
@@ -128,7 +128,7 @@ fn directory(source: &Source) -> Result<(u64, u64, u64)> {
     Ok((at, length, count))
 }
 
-/// The first entry of a directory, and what follows it.
+/// Parses the first entry of a directory; also returns the remaining bytes.
 fn central(record: &[u8]) -> Result<(String, Entry, &[u8])> {
     if !record.starts_with(&CENTRAL) {
         return Err(fail("the zip directory has something else than an entry"));
@@ -139,7 +139,7 @@ fn central(record: &[u8]) -> Result<(String, Entry, &[u8])> {
     let text = record.get(CENTRAL_LENGTH..CENTRAL_LENGTH + name).ok_or_else(cut)?;
     let mut extra = record.get(CENTRAL_LENGTH + name..end).ok_or_else(cut)?;
     let after = record.get(end + number::<2>(record, 32)? as usize..).ok_or_else(cut)?;
-    // What didn't fit its field stands in the zip64 extra field, in this order.
+    // Values that don't fit their 32-bit fields are in the zip64 extra field, in this order.
     let mut fields = [number::<4>(record, 24)?, number::<4>(record, 20)?, number::<4>(record, 42)?];
     while fields.contains(&0xFFFF_FFFF) && extra.len() >= 4 {
         let (kind, length) = (number::<2>(extra, 0)?, number::<2>(extra, 2)? as usize);

@@ -1,4 +1,4 @@
-//! What a family of networks says of itself, and the way from JSON to its configuration.
+//! The description of a family of networks, and the deserialisation of its configuration with helpful errors.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 use tomograd_core::{Error, Result, unknown_name};
 use tomograd_nn::{Network, Scope};
 
-/// What a network is for.
+/// The task of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Task {
-    /// Logits for each voxel.
+    /// Segmentation: logits for each voxel.
     Segmentation,
-    /// Logits for each image.
+    /// Classification: logits for each image.
     Classification,
 }
 
@@ -26,24 +26,25 @@ impl fmt::Display for Task {
     }
 }
 
-/// What is known of a family of networks.
+/// Information about a family of networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Card {
-    /// What it is for.
+    /// The task.
     pub task: Task,
-    /// The numbers of spatial axes that it is made for.
+    /// The supported numbers of spatial axes.
     pub ranks: &'static [usize],
-    /// What it is, in a line.
+    /// A one-line description.
     pub about: &'static str,
     /// The paper: authors, title, year, DOI or arXiv number.
     pub source: &'static str,
-    /// Where the authors' code is.
+    /// The URL of the authors' code.
     pub code: Option<&'static str>,
-    /// The licence of weights that are known for it.
+    /// The licence of published weights.
     pub weights_licence: Option<&'static str>,
 }
 
-/// Mean and deviation of each channel, by which images are normalised for published weights: (x − mean) / deviation.
+/// Mean and standard deviation of each channel, with which images are normalised for published weights: (x − mean) /
+/// deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChannelStatistics {
     /// The means.
@@ -52,15 +53,15 @@ pub struct ChannelStatistics {
     pub deviation: &'static [f64],
 }
 
-/// A configuration that has a name.
+/// A named configuration.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Preset<C> {
-    /// The name, which no other preset of the family has.
+    /// The name, unique within the family.
     pub name: &'static str,
     /// The configuration.
     pub config: C,
-    /// What published weights of it expect of their images.
+    /// The channel statistics with which images must be normalised for its published weights.
     pub channels: Option<ChannelStatistics>,
 }
 
@@ -71,7 +72,7 @@ impl<C> Preset<C> {
     }
 }
 
-/// The configuration of a family of networks. As JSON it has the family's name under `network`: that is its serde tag.
+/// The configuration of a family of networks. Its serde tag stores the family's name under `network` in JSON.
 ///
 /// ```
 /// use tomograd_models::{UNet2dConfig, registry::Config};
@@ -79,25 +80,25 @@ impl<C> Preset<C> {
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub trait Config: Serialize + DeserializeOwned {
-    /// What is built.
+    /// The network that is built.
     type Network: Network + 'static;
 
-    /// What is known of the family.
+    /// Information about the family.
     const CARD: Card;
 
-    /// Configurations with names, of which the first is that of the authors; one at least.
+    /// Named configurations, at least one; the first is the authors'.
     fn presets() -> Vec<Preset<Self>>;
 
-    /// Makes the network's parameters in `scope`.
+    /// Creates the network's parameters in `scope`.
     ///
     /// # Errors
-    /// When the configuration makes no sense (naming the field), or a name is taken.
+    /// When the configuration is invalid (the error names the field), or a name is taken.
     fn build(&self, scope: Scope<'_>) -> Result<Self::Network>;
 
     /// The configuration of the preset called `name`.
     ///
     /// # Errors
-    /// When there is none; the error has the nearest name.
+    /// When it doesn't exist; the error has the nearest name.
     fn preset(name: &str) -> Result<Self> {
         find(Self::presets(), name).map(|preset| preset.config)
     }
@@ -114,12 +115,12 @@ pub(crate) fn json(plain: &impl Serialize) -> Result<Value> {
     serde_json::to_value(plain).map_err(|error| Error::argument("registry", "it has no JSON").source(error))
 }
 
-/// The configuration that `given` describes, and its JSON with all defaults filled in.
+/// The configuration that `given` describes, and its JSON with all defaults.
 pub(crate) fn checked<C: Config>(name: &str, given: &Value) -> Result<(C, Value)> {
     let config: C = match serde_path_to_error::deserialize(given) {
         Ok(config) => config,
         Err(error) => {
-            // A name that is missing is often one that was misspelt.
+            // A missing field is often a misspelt one, so unknown fields are reported first.
             if let Some(preset) = C::presets().first() {
                 known_fields(given, &json(&preset.config)?, name)?;
             }
@@ -137,7 +138,7 @@ pub(crate) fn checked<C: Config>(name: &str, given: &Value) -> Result<(C, Value)
     Ok((config, full))
 }
 
-/// That `full` has all fields of `given`, at any depth. Otherwise a misspelt one would be passed over in silence.
+/// Checks that `full` has all fields of `given`, at any depth: serde would silently ignore a misspelt optional field.
 fn known_fields(given: &Value, full: &Value, place: &str) -> Result<()> {
     match (given, full) {
         (Value::Object(given), Value::Object(full)) => {

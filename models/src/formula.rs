@@ -1,17 +1,17 @@
-//! Parity by formula: every number of a model or an input follows from the name and shape of its tensor, so that a network
-//! can be compared with its original without a file of weights.
+//! Parity by formula: all values of a model and its inputs are computed from the names and shapes of the tensors, so that a
+//! network can be compared with its original implementation without a file of weights.
 
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, element_count, room_for};
 use tomograd_kernels::{Context, methods::*};
 use tomograd_nn::{Named, Network, Params, Pass};
 
-/// FNV-1a, 64 bits, of the UTF-8 bytes.
+/// 64-bit FNV-1a hash of the UTF-8 bytes.
 fn hash(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
-/// The first `count` numbers u of `name`, in [0, 1): the splitmix64 finalizer of h + i · 0x9E3779B97F4A7C15, i from 1, its
-/// top 53 bits.
+/// The first `count` numbers u of `name`, in [0, 1): the top 53 bits of the splitmix64 finalizer of h + i ·
+/// 0x9E3779B97F4A7C15, where h is the hash of the name and i starts at 1.
 ///
 /// # Errors
 /// When memory runs out.
@@ -28,7 +28,7 @@ pub fn uniform(name: &str, count: usize) -> Result<Vec<f64>> {
     Ok(numbers)
 }
 
-/// s = 2u − 1 as a tensor: inputs and cotangents.
+/// s = 2u − 1 as a tensor, for inputs and cotangents.
 ///
 /// # Errors
 /// When the size overflows or memory runs out.
@@ -37,7 +37,8 @@ pub fn signed(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
     Tensor::from_slice(&values, shape, Device::Cpu)?.converted(dtype)
 }
 
-/// The value of the parameter or buffer called `name`: its last part and the rank decide the range (0 for integers).
+/// The value of the parameter or buffer called `name`: the last part of the name and the rank decide the range (0 for
+/// integers).
 ///
 /// # Errors
 /// When the size overflows or memory runs out.
@@ -58,7 +59,7 @@ pub fn parameter(name: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
     Tensor::from_slice(&values, shape, Device::Cpu)?.converted(dtype)
 }
 
-/// Fills all parameters and buffers.
+/// Sets all parameters and buffers.
 ///
 /// # Errors
 /// When memory runs out.
@@ -70,13 +71,13 @@ pub fn fill(params: &mut Params) -> Result<()> {
     params.load(state)
 }
 
-/// What a network computes of inputs by formula, of which these are the shapes, in the order of [`Network::inputs`] (the main
-/// one is filled as `input`, number k of the others as `input.k`): `output.k` in their order, `grad.input.k`, `grad_norm.NAME`
-/// of each parameter, and in training mode `buffer.NAME` after one step, all in the parameters' dtype or f64. The loss is
-/// Σ_k mean(output_k · cotangent_k).
+/// The results of a network for inputs by formula with these shapes, in the order of [`Network::inputs`] (the main input is
+/// filled as `input`, number k of the others as `input.k`): `output.k`, `grad.input.k`, `grad_norm.NAME` for each parameter,
+/// and in training mode `buffer.NAME` after one step, all in the parameters' dtype or f64. The loss is Σ_k mean(output_k ·
+/// cotangent_k).
 ///
 /// # Errors
-/// When the network takes fewer inputs, a shape doesn't fit it, or memory runs out.
+/// When the network has fewer inputs, a shape doesn't fit, or memory runs out.
 pub fn dump(
     params: &Params,
     network: &dyn Network,

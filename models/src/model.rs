@@ -1,4 +1,4 @@
-//! A network with all that belongs to it.
+//! A network with its parameters, configuration and preparation.
 
 use std::path::Path;
 
@@ -9,56 +9,67 @@ use tomograd_nn::{Checkpoint, FoldedNorms, Loaded, Named, Network, Params, Pass,
 
 use crate::{config::json, registry};
 
-/// A network with its parameters, the configuration it was built from, and what prediction needs beside it.
+/// A network with its parameters, its configuration, and what prediction needs besides (the preparation).
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_models::{Model, UNet2dConfig};
+/// let config = UNet2dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] };
+/// let model = Model::new(&config, Device::Cpu, Seed::new(1))?;
+/// let image = Tensor::zeros(&[1, 1, 8, 8], DType::F32, Device::Cpu)?;
+/// assert_eq!(model.predict(&image)?.shape(), [1, 2, 8, 8]);
+/// assert_eq!(model.config()["network"], "unet2d");
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Model {
     params: Params,
     network: Box<dyn Network>,
     config: Value,
-    /// JSON of a type that isn't known here.
+    /// JSON, because its type is defined in a crate that depends on this one.
     preparation: Option<Value>,
 }
 
 impl Model {
-    /// The network that `config` (a family's configuration, or JSON) describes, its parameters filled by `seed`.
+    /// The network described by `config` (a family's configuration, or JSON), with parameters initialised from `seed`.
     ///
     /// # Errors
-    /// When the configuration doesn't fit, or memory runs out.
+    /// When the configuration is invalid, or memory runs out.
     pub fn new(config: &impl Serialize, device: Device, seed: Seed) -> Result<Self> {
         Self::with_dtype(json(config)?, device, seed, DType::F32)
     }
 
-    /// The same, with parameters of `dtype`.
+    /// As [`Model::new`], with parameters of `dtype`.
     ///
     /// # Errors
-    /// When the configuration doesn't fit, or memory runs out.
+    /// When the configuration is invalid, or memory runs out.
     pub fn with_dtype(config: Value, device: Device, seed: Seed, dtype: DType) -> Result<Self> {
         let mut params = Params::new(device, seed).with_dtype(dtype);
         let (network, config) = registry::build(params.root(), &config)?;
         Ok(Self { params, network, config, preparation: None })
     }
 
-    /// With what prediction needs beside the network (`Preparation` in `tomograd-pipeline`), in place of what it had.
+    /// Sets what prediction needs besides the network (`Preparation` of `tomograd-pipeline`).
     ///
     /// # Errors
-    /// When it has no JSON.
+    /// When it can't be serialised to JSON.
     pub fn with_preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
         self.preparation = Some(json(preparation)?);
         Ok(self)
     }
 
-    /// The network in a checkpoint, built from the configuration that travels in the file.
+    /// Loads a checkpoint and builds its network from the configuration in the file.
     ///
     /// # Errors
-    /// When the file can't be read, has no configuration, or its parameters aren't the network's.
+    /// When the file can't be read, has no configuration, or its parameters don't match the network.
     pub fn load(path: impl AsRef<Path>, device: Device) -> Result<Self> {
         let path = path.as_ref();
         Self::of(&Loaded::read(path)?, device).map_err(|error| error.within(path.display().to_string()))
     }
 
-    /// The network in a checkpoint that was already read.
+    /// As [`Model::load`], from a checkpoint that has already been read.
     ///
     /// # Errors
-    /// When it has no configuration, or its parameters aren't the network's.
+    /// When it has no configuration, or its parameters don't match the network.
     pub fn of(checkpoint: &Loaded, device: Device) -> Result<Self> {
         let dtype = checkpoint.state().map(|(_, value)| value.dtype()).find(|dtype| dtype.is_float());
         let mut model = Self::with_dtype(checkpoint.config_as()?, device, Seed::new(0), dtype.unwrap_or(DType::F32))?;
@@ -69,10 +80,10 @@ impl Model {
         Ok(model)
     }
 
-    /// A checkpoint of parameters, configuration and preparation, to which more can be added.
+    /// A checkpoint with parameters, configuration and preparation, to which more can be added.
     ///
     /// # Errors
-    /// None in practice: both are JSON.
+    /// Never in practice: both are already JSON.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let checkpoint = Checkpoint::new(&self.params).config(&self.config)?;
         match &self.preparation {
@@ -81,15 +92,15 @@ impl Model {
         }
     }
 
-    /// The main output for the main input, without training mode and gradients.
+    /// The main output for the main input, in inference mode.
     ///
     /// # Errors
-    /// When the network asks for more than one input, or this one doesn't fit.
+    /// When the network needs more than one input, or the image doesn't fit.
     pub fn predict(&self, image: &Tensor) -> Result<Tensor> {
         self.run(&[(self.main_input()?, image.clone())].into())?.into_main()
     }
 
-    /// All outputs for these inputs, without training mode and gradients.
+    /// All outputs for these inputs, in inference mode.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -109,7 +120,7 @@ impl Model {
         self.outputs(inputs, &Pass::eval(&self.params)?)
     }
 
-    /// The feature maps of these stages ([`Model::stages`]) for the main input, without training mode and gradients.
+    /// The feature maps of these stages ([`Model::stages`]) for the main input, in inference mode.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -123,7 +134,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// When there is no stage of a name (the error has the nearest one), the network asks for more than one input, or this one
+    /// When a stage doesn't exist (the error has the nearest name), the network needs more than one input, or the image
     /// doesn't fit.
     pub fn features(&self, image: &Tensor, stages: &[&str]) -> Result<Named<Tensor>> {
         let pass = Pass::eval(&self.params)?.keep_stages(stages)?;
@@ -142,12 +153,12 @@ impl Model {
         self.network.run(&inputs, pass)?.try_map(|output| Ok(output.into_value()))
     }
 
-    /// The stages of the network, whose feature maps can be asked for.
+    /// The stages of the network, whose feature maps can be requested.
     pub fn stages(&self) -> &[StageInfo] {
         self.params.stages()
     }
 
-    /// Folds batch norms into the convolutions before them, for inference: [`Params::fold_batch_norm`].
+    /// Folds batch norms into the preceding convolutions, for inference: [`Params::fold_batch_norm`].
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -173,7 +184,7 @@ impl Model {
         &self.params
     }
 
-    /// The parameters, for an optimizer or to load others.
+    /// The parameters, for an optimizer or for loading weights.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
     }
@@ -183,12 +194,12 @@ impl Model {
         &*self.network
     }
 
-    /// The configuration, all defaults filled in.
+    /// The configuration with all defaults.
     pub fn config(&self) -> &Value {
         &self.config
     }
 
-    /// What prediction needs beside the network, as JSON; none when nobody said.
+    /// What prediction needs besides the network, as JSON; `None` if it wasn't set.
     pub fn preparation_json(&self) -> Option<&Value> {
         self.preparation.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What a network costs at a given size, known in milliseconds: it runs on [`Device::Meta`], whose tensors have no elements.
+//! The cost of a network at a given size, computed in milliseconds on [`Device::Meta`], whose tensors have no elements.
 
 use serde::Serialize;
 use tomograd_autodiff::{Var, methods::*};
@@ -8,32 +8,32 @@ use tomograd_nn::{AdamW, DiceCe, Named, Optimizer, Pass};
 
 use crate::Model;
 
-/// What a network of some size costs.
+/// The cost of a network at some size.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Profile {
-    /// Elements of all parameters; buffers don't count.
+    /// The number of elements of all parameters; buffers aren't counted.
     pub parameters: usize,
-    /// A forward run alone.
+    /// A forward pass in inference mode.
     pub inference: Cost,
-    /// A training step: forward and backward run, clipping and AdamW.
+    /// A training step: forward and backward pass, clipping and AdamW.
     pub training: Cost,
 }
 
-/// What a run costs.
+/// The cost of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Cost {
-    /// Floating-point operations, a fused multiply-add being two.
+    /// Floating-point operations; a fused multiply-add counts as two.
     pub flops: f64,
-    /// The most bytes that all tensors take at once, parameters, moments and the input among them; what kernels need for a
-    /// moment isn't counted.
+    /// The peak memory of all tensors in bytes, including parameters, moments and the input; temporary buffers of kernels
+    /// aren't counted.
     pub peak: usize,
 }
 
-/// What the network that `config` describes costs for f32 inputs of these shapes, in the order of the network's inputs; an image
-/// is (N, C, spatial...). The loss of the training step is the sum over all outputs: of Dice and cross-entropy for those called
-/// `logits…` with a class for each voxel, of the mean of squares for the others.
+/// The cost of the network described by `config` for f32 inputs of these shapes, in the order of the network's inputs; an
+/// image is (N, C, spatial...). The loss of the training step is a sum over all outputs: Dice and cross-entropy for outputs
+/// called `logits…` that have a class for each voxel, the mean square for others.
 ///
 /// ```
 /// use tomograd_models::{UNet3dConfig, profile};
@@ -44,7 +44,7 @@ pub struct Cost {
 /// ```
 ///
 /// # Errors
-/// When the configuration doesn't fit a network, it takes fewer inputs, or a shape doesn't fit it.
+/// When the configuration is invalid, the network has fewer inputs, or a shape doesn't fit.
 pub fn profile(config: &impl Serialize, inputs: &[&[usize]]) -> Result<Profile> {
     let model = || Model::new(config, Device::Meta, Seed::new(0));
     let tensors =
@@ -65,7 +65,7 @@ pub fn profile(config: &impl Serialize, inputs: &[&[usize]]) -> Result<Profile> 
     })
 }
 
-/// The books of what `body` runs and makes.
+/// Runs `body` and measures its operations and peak memory.
 fn cost(body: impl FnOnce() -> Result<()>) -> Result<Cost> {
     let ((result, events), statistics) = memory::meter(|| trace::collect(body));
     result?;
@@ -79,7 +79,7 @@ fn train(mut model: Model, inputs: &Named<Tensor>) -> Result<()> {
     let inputs = inputs.iter().map(|(name, value)| (name, pass.input(value))).collect();
     let outputs = model.network().run(&inputs, &pass)?;
     let mut loss: Option<Var> = None;
-    // A batch holds its labels until the step is done.
+    // A real batch holds its labels until the step is done, so they count.
     let mut batch_labels = Vec::new();
     for (name, output) in outputs.iter() {
         let term = match output.shape() {

@@ -1,7 +1,7 @@
-//! All networks by name: from a configuration, which is plain data, to a network that can be run.
+//! The registry of networks: builds a network from its configuration, which is plain data.
 //!
 //! A family of networks is a type that implements [`Config`], and a line in the list below. Its name is the `rename` of its
-//! serde tag and stands nowhere else.
+//! serde tag and is written nowhere else.
 
 use std::{fmt, sync::LazyLock};
 
@@ -33,31 +33,31 @@ pub struct Family {
     build: fn(Scope<'_>, &str, &Value) -> Result<Built>,
 }
 
-/// A network and its configuration with all defaults filled in.
+/// A network, and its configuration with all defaults.
 pub type Built = (Box<dyn Network>, Value);
 
 impl Family {
     fn of<C: Config>() -> Self {
-        // Its presets say the name, so that it stands in one place.
+        // The name is read from the JSON of a preset, so that it is written only in the serde attribute.
         let first = C::presets().first().and_then(|preset| json(&preset.config).ok());
         let name = first.as_ref().and_then(|config| config.get("network")?.as_str()).unwrap_or_default().to_owned();
         Self { name, card: C::CARD, presets: presets_of::<C>, build: build_of::<C> }
     }
 
-    /// Its name, the `network` of its configurations.
+    /// The name of the family, `network` in its configurations.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is known of it.
+    /// Information about the family.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// Its configurations with names, of which the first is that of the authors.
+    /// The named configurations; the first is the authors'.
     ///
     /// # Errors
-    /// None in practice: configurations are plain data.
+    /// Never in practice: configurations are plain data.
     pub fn presets(&self) -> Result<Vec<Preset<Value>>> {
         (self.presets)()
     }
@@ -65,7 +65,7 @@ impl Family {
     /// The preset called `name`.
     ///
     /// # Errors
-    /// When there is none; the error has the nearest name.
+    /// When it doesn't exist; the error has the nearest name.
     pub fn preset(&self, name: &str) -> Result<Preset<Value>> {
         find(self.presets()?, name)
     }
@@ -101,7 +101,7 @@ pub fn families() -> &'static [Family] {
 /// The family called `name`.
 ///
 /// # Errors
-/// When there is none; the error has the nearest name.
+/// When it doesn't exist; the error has the nearest name.
 pub fn family(name: &str) -> Result<&'static Family> {
     let known = || families().iter().map(Family::name);
     families()
@@ -110,11 +110,11 @@ pub fn family(name: &str) -> Result<&'static Family> {
         .ok_or_else(|| unknown_name("registry", "network", name, known().collect::<Vec<_>>()))
 }
 
-/// Builds the network that `config` describes, and gives the configuration with all defaults filled in.
+/// Builds the network that `config` describes, and returns it with the configuration with all defaults.
 ///
 /// # Errors
 /// When `network` is missing or unknown, a field is unknown (at any depth; the error has the nearest name), missing or of
-/// another type, or the network refuses its value.
+/// the wrong type, or the network rejects a value.
 pub fn build(scope: Scope<'_>, config: &Value) -> Result<Built> {
     let Some(name) = config.get("network").and_then(Value::as_str) else {
         return Err(Error::argument("registry", "the configuration doesn't say which network it is of")

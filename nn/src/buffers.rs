@@ -1,4 +1,4 @@
-//! What a pass does with buffers and random streams, and in which order.
+//! Changes of buffers and random streams in a pass and its forks, and their order.
 
 use std::{
     collections::BTreeMap,
@@ -10,25 +10,25 @@ use tomograd_kernels::{Context, elementwise::Increment, run};
 
 use crate::{check, lock::lock, params::blend};
 
-/// How a pass changes a buffer. It says what becomes of the value that is there, not what the value will be: so a layer that
-/// runs twice, and passes that began at one start and are added, change the buffer one after the other.
+/// A change that a pass makes to a buffer. It describes the change, not the new value, so that the changes of a layer that
+/// runs twice, and those of passes that started from the same store and are added, apply one after the other.
 #[derive(Debug, Clone)]
 pub enum BufferChange {
-    /// old + weight · (value − old), with a weight from 0 to 1: a running average takes up what a batch has.
+    /// old + weight · (value − old), with a weight from 0 to 1: the update of a running average.
     Blend {
-        /// What the batch has, like the buffer.
+        /// The statistic of the batch; shape and dtype as the buffer's.
         value: Tensor,
-        /// Its weight.
+        /// The weight of `value`, PyTorch's `momentum`.
         weight: f64,
     },
-    /// old + number, for a buffer of i64.
+    /// old + number, for an i64 buffer.
     Count(i64),
-    /// A value that takes the old one's place, like the buffer.
+    /// Replaces the old value; shape and dtype as the buffer's.
     Set(Tensor),
 }
 
 impl BufferChange {
-    /// That the change can be made to a buffer like `buffer`.
+    /// Checks that the change can be applied to `buffer`.
     pub(crate) fn check(&self, buffer: &Tensor) -> Result<()> {
         let value = match self {
             BufferChange::Blend { value, weight } => {
@@ -69,10 +69,10 @@ impl BufferChange {
     }
 }
 
-/// A buffer, by its place in the store, and a change of it.
+/// The index of a buffer in the store, and a change of it.
 pub(crate) type Change = (usize, BufferChange);
 
-/// What the buffer at `index` is after those of `changes` that are its own; `None` when there are none.
+/// The value of the buffer at `index` after those of `changes` that concern it; `None` if there are none.
 pub(crate) fn changed<'a>(
     index: usize,
     start: &Tensor,
@@ -83,20 +83,20 @@ pub(crate) fn changed<'a>(
         .try_fold(None, |value: Option<Tensor>, (_, change)| change.apply(value.as_ref().unwrap_or(start)).map(Some))
 }
 
-/// A branch that several may hold, since a pass knows its forks.
+/// Shared, because a pass holds the branches of its forks.
 pub(crate) type Shared = Arc<Mutex<Branch>>;
 
-/// A pass, or a fork of one: what it has changed and drawn so far.
+/// The state of a pass or of a fork: the changes and random draws so far.
 #[derive(Debug, Default)]
 pub(crate) struct Branch {
-    /// What had been changed when the branch began.
+    /// The changes that were visible when the branch began.
     inherited: Vec<Change>,
     events: Vec<Event>,
-    /// How often each name has asked for a random stream.
+    /// The number of random streams that each name has requested.
     calls: BTreeMap<String, u64>,
-    /// How often each index was forked off.
+    /// The number of forks made with each index.
     forks: BTreeMap<u64, u64>,
-    /// How often the pass came by each stage that it keeps.
+    /// The number of runs of each stage that the pass keeps.
     runs: BTreeMap<usize, u64>,
 }
 
@@ -107,8 +107,8 @@ enum Event {
 }
 
 impl Branch {
-    /// What this branch sees: what had been changed when it began, and its own changes. Those of its forks, which may be at
-    /// work at the same time, it doesn't.
+    /// The changes visible to this branch: the inherited ones and its own. Changes of its forks are not, since forks may run
+    /// at the same time.
     fn seen(&self) -> impl Iterator<Item = &Change> {
         let own = self.events.iter().filter_map(|event| match event {
             Event::Change(change) => Some(change),
@@ -117,7 +117,7 @@ impl Branch {
         self.inherited.iter().chain(own)
     }
 
-    /// The changes of the buffer at `index` that the branch sees.
+    /// The changes of the buffer at `index` that are visible to this branch.
     pub(crate) fn seen_of(&self, index: usize) -> Vec<Change> {
         self.seen().filter(|(other, _)| *other == index).cloned().collect()
     }
@@ -147,7 +147,7 @@ impl Branch {
         *runs - 1
     }
 
-    /// A branch that begins here, and the number of earlier ones with this index.
+    /// Creates a fork; also returns the number of earlier forks with this index.
     pub(crate) fn fork(&mut self, index: u64) -> (Shared, u64) {
         let inherited = self.seen().cloned().collect();
         let branch = Arc::new(Mutex::new(Branch { inherited, ..Branch::default() }));
@@ -156,7 +156,7 @@ impl Branch {
         (branch, *calls)
     }
 
-    /// A branch in the same state, from which this one hears nothing.
+    /// An independent branch in the same state; its later changes don't affect this one.
     pub(crate) fn copy(&self) -> Branch {
         Branch {
             inherited: self.seen().cloned().collect(),
@@ -167,7 +167,7 @@ impl Branch {
         }
     }
 
-    /// Goes on where `other`, which began as a [`copy`](Self::copy), has ended.
+    /// Takes over the final state of `other`, which was created by [`copy`](Self::copy).
     pub(crate) fn go_on_from(&mut self, other: Branch) {
         self.events.extend(other.events);
         self.calls = other.calls;
@@ -175,8 +175,8 @@ impl Branch {
         self.runs = other.runs;
     }
 
-    /// All changes of this branch and its forks. Those of a fork stand where it was forked off; forks between the same two
-    /// changes, which may have been forked off by several threads, stand in the order of their indices.
+    /// All changes of this branch and its forks. The changes of a fork are inserted where it was forked off; forks made
+    /// between the same two changes, possibly by several threads, are ordered by index.
     pub(crate) fn changes(&self) -> Vec<Change> {
         let (mut all, mut forks) = (Vec::new(), Vec::new());
         let settle = |forks: &mut Vec<(u64, &Shared)>, all: &mut Vec<Change>| {

@@ -1,16 +1,16 @@
-//! What constructors ask of their arguments.
+//! Checks of constructor arguments.
 
 use std::ops::RangeInclusive;
 
 use tomograd_core::{Error, Result};
 use tomograd_kernels::elementwise::Function;
 
-/// Rates, factors and the like lie below this, so that neither they nor their products with what is usual overflow an f32.
+/// Upper bound of rates, factors and the like, so that neither they nor their usual products overflow an f32.
 pub(crate) const LARGEST: f64 = 1e30;
-/// What keeps a division from being one by zero lies above this, so that it isn't zero as an f32 either.
+/// Lower bound of numbers that prevent a division by zero, such as ε, so that they aren't zero in f32.
 pub(crate) const SMALLEST: f64 = 1e-30;
 
-/// That `value` lies in `range`; NaN lies in none.
+/// Checks that `value` is in `range`; NaN never is.
 pub(crate) fn number(operation: &str, name: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());
@@ -21,7 +21,7 @@ pub(crate) fn number(operation: &str, name: &str, value: f64, range: RangeInclus
         .expected(format!("a number from {least:?} to {most:?}")))
 }
 
-/// That no number of channels, elements or steps is 0; `name` says what is counted.
+/// Checks that none of `sizes` (channels, elements, steps) is 0; `name` is what the error calls them.
 pub(crate) fn sizes(operation: &str, name: &str, sizes: &[usize]) -> Result<()> {
     if sizes.iter().all(|&size| size > 0) {
         return Ok(());
@@ -29,7 +29,7 @@ pub(crate) fn sizes(operation: &str, name: &str, sizes: &[usize]) -> Result<()> 
     Err(Error::argument(operation, format!("{name}: {sizes:?}")).expected("1 at least"))
 }
 
-/// That so many groups divide each of these numbers of channels.
+/// Checks that `groups` divides each of these numbers of channels.
 pub(crate) fn groups(operation: &str, groups: usize, channels: &[usize]) -> Result<()> {
     sizes(operation, "channels", channels)?;
     if groups > 0 && channels.iter().all(|channels| channels.is_multiple_of(groups)) {
@@ -40,7 +40,7 @@ pub(crate) fn groups(operation: &str, groups: usize, channels: &[usize]) -> Resu
         .expected("a number of groups that divides the channels"))
 }
 
-/// That the numbers of a function make sense, and bounds are in their order.
+/// Checks the attributes of an elementwise function: finite numbers, bounds in order.
 pub(crate) fn function(operation: &str, function: Function) -> Result<()> {
     let fits = match function {
         Function::Add(number)

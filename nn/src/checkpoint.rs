@@ -1,5 +1,5 @@
-//! Checkpoints: a safetensors file with the weights, the network's configuration, what prediction needs beside it, the
-//! optimizer's state, and what else a resume needs.
+//! Checkpoints: a safetensors file with the weights, the network's configuration, the preparation of its images, the state of
+//! the optimizer, and whatever else resuming needs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,26 +12,26 @@ use tomograd_io::safetensors::{self, Contents};
 
 use crate::{Optimizer, OptimizerState, Params};
 
-/// The versions of the layout that can be read. In the first one all parameters have made `tomograd.steps` steps; in the
-/// second one those in `tomograd.steps.others` have made as many as stands there; the third one has further stores. A file has
-/// the first version that can say what is to be said, so that older programs read it where they can.
+/// The versions of the layout that can be read. Version 1: all parameters have made `tomograd.steps` steps. Version 2 adds
+/// `tomograd.steps.others`, the step counts of parameters that differ. Version 3 adds further stores. A file is written with
+/// the lowest version that can express it, so that older programs can read it where possible.
 const VERSIONS: [&str; 3] = ["1", "2", "3"];
-/// In front of the names of the optimizer's tensors, of averages and of further stores, so that they can't be taken for weights.
+/// Prefixes of the tensors of the optimizer, of averages and of further stores, to tell them from weights.
 pub(crate) const OPTIMIZER: &str = "optimizer/";
 pub(crate) const AVERAGE: &str = "average/";
 pub(crate) const STORE: &str = "store/";
-/// In front of the notes of a further store: `tomograd.store/NAME/tomograd.steps` is its `tomograd.steps`.
+/// Prefix of the metadata of a further store: `tomograd.store/NAME/tomograd.steps` is its `tomograd.steps`.
 const STORE_NOTE: &str = "tomograd.store/";
 const NOTE: &str = "tomograd.";
 const VERSION: &str = "tomograd.version";
-/// The network's configuration.
+/// The metadata key of the network's configuration.
 const CONFIG: &str = "config";
-/// What prediction needs beside the network.
+/// The metadata key of the preparation.
 const PREPARATION: &str = "tomograd.preparation";
-/// Numbers of steps other than that of most parameters, by name.
+/// The metadata key of step counts that differ from `tomograd.steps`, by parameter name.
 const OTHERS: &str = "tomograd.steps.others";
 
-/// A checkpoint to be saved: weights under their state-dict names, and whatever else is added.
+/// A checkpoint to be saved: weights under their state-dict names, and optional further contents.
 ///
 /// ```
 /// # use tomograd_core::{Device, Seed};
@@ -40,12 +40,13 @@ const OTHERS: &str = "tomograd.steps.others";
 /// # Conv::new(params.root(), 1, 2, [3, 3])?;
 /// # let mut optimizer = AdamW::new(&params, 1e-3)?;
 /// # let path = std::env::temp_dir().join(format!("tomograd-checkpoint-doc-{}", std::process::id()));
-/// Checkpoint::new(&params).config(&[32, 64])?.preparation(&"as it is")?.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
+/// let checkpoint = Checkpoint::new(&params).config(&[32, 64])?.preparation(&"none")?;
+/// checkpoint.optimizer(&optimizer).random(Seed::new(1).at(7)).save(&path)?;
 /// let mut loaded = Loaded::read(&path)?;
 /// loaded.restore(&mut params)?;
 /// loaded.restore_optimizer(&mut optimizer)?;
 /// assert_eq!(loaded.config_as::<Vec<usize>>()?, [32, 64]);
-/// assert_eq!(loaded.preparation(), Some("\"as it is\""));
+/// assert_eq!(loaded.preparation(), Some("\"none\""));
 /// # std::fs::remove_file(&path).ok();
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
@@ -56,7 +57,7 @@ pub struct Checkpoint {
     average: Vec<(String, Tensor)>,
     metadata: BTreeMap<String, String>,
     texts: BTreeMap<String, String>,
-    /// Parameters that have made another number of steps than most.
+    /// The step counts of parameters that differ from that of most, by name.
     others: BTreeMap<String, u64>,
     /// Further stores, by name.
     stores: BTreeMap<String, Checkpoint>,
@@ -78,26 +79,26 @@ impl Checkpoint {
         checkpoint
     }
 
-    /// With the configuration that the network is built from, as JSON.
+    /// Adds the configuration from which the network is built, as JSON.
     ///
     /// # Errors
-    /// When it has no JSON.
+    /// When it can't be serialised to JSON.
     pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
         self.note(CONFIG, json("configuration", config)?);
         Ok(self)
     }
 
-    /// With what prediction needs beside the network, as JSON: how images were prepared, in which patches, and what the classes
-    /// are (`tomograd-pipeline` has the type, `Preparation`). Programs that don't know of it read the file as before.
+    /// Adds what prediction needs besides the network, as JSON: preprocessing, patch size, classes (the type
+    /// `Preparation` of `tomograd-pipeline`). Programs that don't know this entry read the file as before.
     ///
     /// # Errors
-    /// When it has no JSON.
+    /// When it can't be serialised to JSON.
     pub fn preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
         self.note(PREPARATION, json("preparation", preparation)?);
         Ok(self)
     }
 
-    /// With the optimizer's state and the numbers of steps.
+    /// Adds the optimizer's state and step counts.
     #[must_use]
     pub fn optimizer(mut self, optimizer: &dyn Optimizer) -> Self {
         let OptimizerState { tensors, steps, others } = optimizer.state();
@@ -109,14 +110,14 @@ impl Checkpoint {
         self
     }
 
-    /// With a running average of the parameters.
+    /// Adds a running average of the parameters.
     #[must_use]
     pub fn average(mut self, average: &Params) -> Self {
         self.average = prefixed(AVERAGE, average.state());
         self
     }
 
-    /// With the random stream to go on with.
+    /// Adds the random stream with which a resumed run continues.
     #[must_use]
     pub fn random(mut self, seed: Seed) -> Self {
         let [key, stream] = seed.to_words();
@@ -124,16 +125,16 @@ impl Checkpoint {
         self
     }
 
-    /// With a text of one's own: the epoch, the best score. The names `config` and `tomograd.…` are the checkpoint's.
+    /// Adds a text entry, such as the epoch or the best score. The names `config` and `tomograd.…` are reserved.
     #[must_use]
     pub fn text(mut self, name: &str, text: impl Into<String>) -> Self {
         self.texts.insert(name.to_owned(), text.into());
         self
     }
 
-    /// With a further store, as the discriminator beside a generator: its weights, and what `store` was given besides them
-    /// (optimizer, average, random stream). [`Loaded::take_store`] gives it back. What reads the weights of the checkpoint, as
-    /// `Model::load`, reads those of the first store alone.
+    /// Adds a further store, such as the discriminator of a GAN: its weights, and everything that was added to `store`
+    /// (optimizer, average, random stream). [`Loaded::take_store`] returns it. Readers of the weights, such as `Model::load`,
+    /// read those of the first store only.
     ///
     /// ```
     /// # use tomograd_core::{Device, Seed};
@@ -160,11 +161,10 @@ impl Checkpoint {
         self.metadata.insert(name.to_owned(), text.into());
     }
 
-    /// Writes the file; the same state gives the same bytes, and a failure leaves an earlier file whole.
+    /// Writes the file atomically: a failure leaves an existing file intact. The same state gives the same bytes.
     ///
     /// # Errors
-    /// When a text, a parameter or a further store has a name that can't be told from the checkpoint's, or the file can't be
-    /// written.
+    /// When a text, a parameter or a further store has a reserved name, or the file can't be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let Contents { mut tensors, mut metadata, .. } = self.contents()?;
         for (name, store) in &self.stores {
@@ -181,7 +181,7 @@ impl Checkpoint {
         safetensors::save(path.as_ref(), &tensors, &metadata)
     }
 
-    /// The tensors and texts, those of further stores aside.
+    /// The tensors and texts of this store, without the further stores.
     fn contents(&self) -> Result<Contents> {
         let taken = |name: &str| name == CONFIG || name.starts_with(NOTE);
         let mut texts = self.texts.keys().filter(|name| taken(name));
@@ -204,13 +204,28 @@ impl Checkpoint {
     }
 }
 
-/// A checkpoint that was read.
+/// A checkpoint that has been read.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Checkpoint, Linear, Loaded, Params};
+/// # let path = std::env::temp_dir().join(format!("tomograd-loaded-doc-{}", std::process::id()));
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// Linear::new(params.root().at("fc"), 3, 2)?;
+/// Checkpoint::new(&params).text("epoch", "7").save(&path)?;
+/// let loaded = Loaded::read(&path)?;
+/// assert_eq!(loaded.text("epoch")?, "7");
+/// assert_eq!(loaded.state().map(|(name, _)| name).collect::<Vec<_>>(), ["fc.weight", "fc.bias"]);
+/// loaded.restore(&mut params)?;
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Loaded {
     weights: Vec<(String, Tensor)>,
     optimizer: Vec<(String, Tensor)>,
     average: Vec<(String, Tensor)>,
-    /// Tensors of further stores, as `NAME/TENSOR`.
+    /// The tensors of further stores, as `NAME/TENSOR`.
     stores: Vec<(String, Tensor)>,
     metadata: BTreeMap<String, String>,
 }
@@ -251,10 +266,10 @@ impl Loaded {
         loaded
     }
 
-    /// The further store called `name` ([`Checkpoint::store`]); this holds it no more.
+    /// Removes and returns the further store called `name` ([`Checkpoint::store`]).
     ///
     /// # Errors
-    /// When there is none of that name; the error lists those there are.
+    /// When there is no such store; the error lists the existing ones.
     pub fn take_store(&mut self, name: &str) -> Result<Loaded> {
         let prefix = format!("{STORE_NOTE}{name}/");
         let note = |(note, text): (&String, &String)| Some((note.strip_prefix(&prefix)?.to_owned(), text.clone()));
@@ -277,7 +292,7 @@ impl Loaded {
         Ok(Self::of(own, metadata))
     }
 
-    /// The text called `name`.
+    /// The text entry called `name`.
     ///
     /// # Errors
     /// When the checkpoint has none.
@@ -289,27 +304,27 @@ impl Loaded {
     /// The network's configuration.
     ///
     /// # Errors
-    /// When there is none, or it isn't a `T`.
+    /// When there is none, or it can't be deserialised as `T`.
     pub fn config_as<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(self.text(CONFIG)?)
             .map_err(|error| Error::format("checkpoint", format!("the configuration doesn't fit: {error}")))
     }
 
-    /// What prediction needs beside the network, as JSON; none in a file whose training didn't say.
+    /// What prediction needs besides the network, as JSON; `None` if the file has no such entry.
     pub fn preparation(&self) -> Option<&str> {
         self.metadata.get(PREPARATION).map(String::as_str)
     }
 
-    /// What prediction needs beside the network.
+    /// What prediction needs besides the network, deserialised.
     ///
     /// # Errors
-    /// When there is none, or it isn't a `T`.
+    /// When there is none, or it can't be deserialised as `T`.
     pub fn preparation_as<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(self.text(PREPARATION)?)
             .map_err(|error| Error::format("checkpoint", format!("the preparation doesn't fit: {error}")))
     }
 
-    /// The random stream to go on with.
+    /// The random stream with which a resumed run continues.
     ///
     /// # Errors
     /// When there is none.
@@ -324,7 +339,7 @@ impl Loaded {
         self.weights.iter().map(|(name, tensor)| (&name[..], tensor))
     }
 
-    /// Gives the weights to `params`, which must have exactly the same names.
+    /// Loads the weights into `params`, which must have exactly the same names.
     ///
     /// # Errors
     /// When names or shapes differ; then nothing is changed.
@@ -332,7 +347,7 @@ impl Loaded {
         params.load(on(params.device(), &self.weights)?)
     }
 
-    /// Gives the running average to `average`, a replica of the parameters.
+    /// Loads the running average into `average`, a replica of the parameters.
     ///
     /// # Errors
     /// When the checkpoint has none, or names or shapes differ.
@@ -340,7 +355,7 @@ impl Loaded {
         average.load(on(average.device(), &self.average)?)
     }
 
-    /// Gives the state to `optimizer`; afterwards this holds it no more, so that a step changes it in place.
+    /// Moves the state into `optimizer`, so that it is the only owner and can update the tensors in place.
     ///
     /// # Errors
     /// When the checkpoint has no state, or one that doesn't fit; then nothing is changed.
@@ -351,7 +366,8 @@ impl Loaded {
                 .expected(format!("{kind}, as in the file")));
         }
         let steps = number(self.text("tomograd.steps")?)?;
-        // A file of the second version has other numbers; without them all parameters would take up the common one in silence.
+        // Version 2 always has the other step counts; if they were missing, all parameters would silently get the common
+        // count.
         let others = if self.text(VERSION)? == VERSIONS[1] || self.metadata.contains_key(OTHERS) {
             serde_json::from_str(self.text(OTHERS)?)
                 .map_err(|error| Error::format("checkpoint", format!("the numbers of steps can't be read: {error}")))?

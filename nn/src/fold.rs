@@ -1,10 +1,10 @@
 //! Batch norm folded into convolutions, for inference.
 //!
-//! With the running statistics a batch norm is an affine map of each channel, γ (x − μ) / √(σ² + ε) + β, so that a convolution
-//! before it can do its work: the weight times γ / √(σ² + ε), and another bias. Which norm follows which convolution is
-//! written down when the layers are made. What is folded is stored as the weights of an ordinary network, whose norm has
-//! nothing left to do but to add the bias that the convolution has no place for: so a checkpoint of it is one of the ordinary
-//! network, with the same outputs.
+//! With running statistics a batch norm is an affine function of each channel, γ (x − μ) / √(σ² + ε) + β, which can be merged
+//! into the preceding convolution: the weight is multiplied by γ / √(σ² + ε), and the bias changes. Layers record on
+//! construction which norm follows which convolution. The folded values are stored as weights of the ordinary network, in
+//! which the norm only adds the bias if the convolution has none. So a checkpoint of a folded network loads into the ordinary
+//! one, with the same outputs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,13 +16,14 @@ use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
 use crate::{Conv, ConvTranspose, Params, Pass, Scope, Slot, lock::lock};
 
-/// The convolution that a norm follows, `&Conv` or `&ConvTranspose`, for [`Norm::after`](crate::Norm::after).
+/// A reference to the convolution that a norm follows: `&Conv` or `&ConvTranspose`, for [`Norm::after`](crate::Norm::after).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Followed {
     pub(crate) weight: Slot,
     pub(crate) bias: Option<Slot>,
     pub(crate) channels: usize,
-    /// The groups of a transposed convolution, whose weight has the output channels along axis 1.
+    /// The number of groups of a transposed convolution, whose weight has the output channels along axis 1; `None` for
+    /// `Conv`.
     pub(crate) transposed: Option<usize>,
 }
 
@@ -38,7 +39,7 @@ impl From<&ConvTranspose> for Followed {
     }
 }
 
-/// A batch norm and what it follows.
+/// A batch norm and the layer that it follows.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) path: String,
@@ -50,19 +51,19 @@ pub(crate) struct Link {
     pub(crate) follows: Mutex<Follows>,
 }
 
-/// What a norm follows.
+/// The layer that a norm follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Follows {
-    /// Nobody said.
+    /// Not recorded.
     Unknown,
-    /// One convolution, whose output goes nowhere else.
+    /// One convolution whose output only the norm reads.
     One(Followed),
-    /// Several, so that it can be folded into none.
+    /// Several convolutions, so that the norm can't be folded.
     Several,
 }
 
 impl Link {
-    /// Writes down that the norm follows `conv`.
+    /// Records that the norm follows `conv`.
     pub(crate) fn follow(&self, conv: Followed) {
         let mut follows = lock(&self.follows);
         *follows = match *follows {
@@ -73,21 +74,21 @@ impl Link {
     }
 }
 
-/// Which norms of a store are folded.
+/// The folded norms of a store.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Folds {
-    /// By their running means.
+    /// The indices of their running means.
     norms: BTreeSet<usize>,
-    /// What convolutions without a bias of their own add, by their weights.
+    /// By index of the weight, the biases of convolutions that have no bias parameter.
     biases: BTreeMap<usize, Bias>,
 }
 
-/// Where the bias of a convolution without one is stored.
+/// Where the bias of a convolution without a bias parameter is stored.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bias {
     /// As the β of the norm.
     Beta(Slot),
-    /// As the running mean of a norm without β, which takes it away.
+    /// As the negated running mean of a norm without β, which subtracts it.
     MinusMean(Slot),
 }
 
@@ -110,7 +111,7 @@ impl Folds {
     }
 
     /// # Errors
-    /// When norms are folded, and `training`.
+    /// When norms are folded and `training` is true.
     pub(crate) fn check(&self, training: bool) -> Result<()> {
         if !training || self.norms.is_empty() {
             return Ok(());
@@ -125,7 +126,7 @@ impl Folds {
 }
 
 impl Scope<'_> {
-    /// Writes down that a batch norm was made.
+    /// Records a new batch norm.
     pub(crate) fn link(&mut self, link: Link) -> Arc<Link> {
         let link = Arc::new(link);
         self.params.links.push(link.clone());
@@ -134,10 +135,10 @@ impl Scope<'_> {
 }
 
 impl Pass {
-    /// Whether the batch norm with this buffer is folded into the convolution before it.
+    /// Whether the batch norm with this running mean is folded into the preceding convolution.
     ///
     /// # Errors
-    /// When it is, and the pass is one of training.
+    /// When it is folded and this is a training pass.
     pub(crate) fn is_folded(&self, running_mean: Slot) -> Result<bool> {
         let folded = self.outline.structure == running_mean.structure() && self.outline.folds.has(running_mean);
         if folded {
@@ -146,7 +147,7 @@ impl Pass {
         Ok(folded)
     }
 
-    /// The bias that the convolution with this weight, which has none of its own, got from a folded norm.
+    /// The bias that a convolution without a bias parameter got from a folded norm; `weight` is the convolution's.
     ///
     /// # Errors
     /// When memory runs out.
@@ -158,27 +159,29 @@ impl Pass {
     }
 }
 
-/// What [`Params::fold_batch_norm`] did: paths of norms.
+/// The result of [`Params::fold_batch_norm`]: paths of norms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FoldedNorms {
-    /// Those that are folded now.
+    /// The norms that are folded now.
     pub folded: Vec<String>,
-    /// Batch norms that stay, since no convolution is known to come before, or since it or the norm has another use.
+    /// Batch norms that aren't folded: no preceding convolution is recorded, the convolution or the norm is shared, or ε is
+    /// above 0.5.
     pub left: Vec<String>,
 }
 
-/// Where ε is larger, σ² + ε can't be made 1 without rounding it away.
+/// The largest ε of a norm that can be folded: the running variance becomes 1 − ε, which is rounded, and a larger ε would make
+/// σ² + ε differ from 1 too much.
 const LARGEST_EPSILON: f64 = 0.5;
 
 impl Params {
-    /// Folds each batch norm into the convolution that it follows, for inference: the outputs stay the same up to rounding, and
-    /// the norms are left out from then on. A training pass over the parameters is then an error; a checkpoint has weights of
-    /// the ordinary network, with the same outputs. Values that are set or loaded afterwards unfold all norms, since they are
-    /// those of an ordinary network too.
+    /// Folds each batch norm into the convolution that it follows, for inference: the outputs stay the same up to rounding,
+    /// and the norms are no longer computed. A training pass is an error from then on. A checkpoint still has the layout of
+    /// the ordinary network, with the same outputs. Setting or loading values unfolds all norms, since new values belong to
+    /// an ordinary network.
     ///
-    /// A norm is known to follow a convolution when both are in a [`ConvNormActivation`](crate::ConvNormActivation), or it was
-    /// made by [`Norm::after`](crate::Norm::after).
+    /// Which convolution a norm follows is known if both are in a [`ConvNormActivation`](crate::ConvNormActivation), or if
+    /// the norm was made by [`Norm::after`](crate::Norm::after).
     ///
     /// ```
     /// use tomograd_core::{Device, Seed, Tensor};
@@ -218,12 +221,12 @@ impl Params {
         Ok(done)
     }
 
-    /// Forgets that norms are folded; their values are such that it makes no difference.
+    /// Marks all norms as not folded. The values stay valid: they are those of an ordinary network with the same outputs.
     pub(crate) fn unfold(&mut self) {
         self.folds = Arc::default();
     }
 
-    /// The convolution that the norm can be folded into.
+    /// The convolution into which the norm can be folded.
     fn foldable(&self, link: &Link) -> Option<Followed> {
         let Follows::One(conv) = *lock(&link.follows) else { return None };
         let same =
@@ -233,7 +236,7 @@ impl Params {
         (own && alone && link.epsilon <= LARGEST_EPSILON).then_some(conv)
     }
 
-    /// The new values of a convolution and a norm.
+    /// Appends the new values of a convolution and a norm.
     fn fold(&self, link: &Link, conv: &Followed, values: &mut Vec<(Slot, Tensor)>) -> Result<()> {
         let exact = |slot: Slot| self.entries[slot.index].value.cast(DType::F64);
         let constant = |slot: Slot, number: f64| {
@@ -255,8 +258,8 @@ impl Params {
         }
         let weight = exact(conv.weight)?;
         let shape = weight.shape().to_vec();
-        // (C_out, C_in / groups, kernel...), or of a transposed convolution (C_in, C_out / groups, kernel...): there axis 0 is
-        // cut into groups, whose output channels lie along the axis behind.
+        // (C_out, C_in / groups, kernel...); for a transposed convolution (C_in, C_out / groups, kernel...), where axis 0 is
+        // split into groups and axis 1 has the output channels of a group.
         let (cut, channels) = match conv.transposed {
             Some(groups) => (vec![groups, shape[0] / groups], vec![groups, 1, conv.channels / groups]),
             None => (vec![shape[0]], vec![conv.channels, 1]),

@@ -7,7 +7,7 @@ use crate::{Module, Params, Pass, Scope};
 pub use tomograd_autodiff::gradcheck::*;
 
 /// Checks the gradients of a module's input and of all its parameters, in training mode and f64, against central differences.
-/// `build` makes the module in the scope that it's given; dropout draws the same each time.
+/// `build` makes the module in the given scope; dropout draws the same numbers in each evaluation.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -19,8 +19,8 @@ pub use tomograd_autodiff::gradcheck::*;
 /// ```
 ///
 /// # Errors
-/// When a gradient is off, naming input (0 is the module's input, then come the parameters in their order), direction and
-/// both values; when an output isn't finite; or when the module can't be made or fails.
+/// When a gradient is wrong (the error has the input, where 0 is the module's input and its parameters follow in order, the
+/// direction and both values), an output isn't finite, or the module can't be made or fails.
 pub fn module<M: Module>(build: impl FnOnce(Scope<'_>) -> Result<M>, input: &Tensor) -> Result<()> {
     let mut params = Params::new(input.device(), Seed::new(0)).with_dtype(DType::F64);
     let module = build(params.root())?;

@@ -1,27 +1,35 @@
-//! How parameters are filled at first: PyTorch's distributions, bounds and fans.
+//! Initialisation of parameters: PyTorch's distributions, bounds and fans.
 
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, TensorBuilder};
 
-/// How a parameter is filled at first.
+/// The initialisation of a parameter.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed};
+/// use tomograd_nn::init::Init;
+/// let weight = Init::Uniform(0.5).tensor(&[4, 3], Seed::new(1), DType::F32, Device::Cpu)?;
+/// assert!(weight.to_vec::<f32>()?.iter().all(|w| w.abs() <= 0.5));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
-    /// Every element this number.
+    /// All elements equal to this number.
     Constant(f64),
-    /// Evenly from −bound to bound.
+    /// Uniform on [−bound, bound].
     Uniform(f64),
-    /// Normal with mean 0 and this deviation.
+    /// Normal with mean 0 and this standard deviation.
     Normal(f64),
-    /// Normal with mean 0 and this deviation, cut off at two deviations.
+    /// Normal with mean 0 and this standard deviation, truncated at two standard deviations.
     TruncatedNormal(f64),
-    /// PyTorch's default of convolution and linear layers: evenly within 1/√fan_in, both for weight and bias (He et al. 2015
+    /// PyTorch's default for convolution and linear layers: uniform on ±1/√fan_in, for both weight and bias (He et al. 2015
     /// with a = √5).
     FanIn(usize),
-    /// Normal with deviation √(2 / fan_in), for layers before a ReLU (He et al. 2015).
+    /// Normal with standard deviation √(2 / fan_in), for layers before a ReLU (He et al. 2015).
     KaimingNormal(usize),
 }
 
 impl Init {
-    /// A tensor so filled; element `i` depends on `seed` and `i` alone.
+    /// A tensor with this initialisation; element `i` depends on `seed` and `i` alone.
     ///
     /// # Errors
     /// When a number isn't finite in `dtype`, a bound or deviation is negative, a fan is 0, the size overflows, or memory runs
@@ -55,7 +63,7 @@ impl Init {
             Init::Uniform(bound) => (bound, 0.0),
             Init::Normal(deviation) | Init::TruncatedNormal(deviation) => (deviation, 0.0),
         };
-        // A normal number of 53 random bits lies within nine deviations.
+        // A normal variate made from 53 random bits is within nine standard deviations.
         let most = if matches!(self, Init::Normal(_)) { 9.0 * number } else { number };
         let fits = Tensor::full(&[], most, dtype, Device::Cpu)?.to_scalar()?.is_finite();
         if number.is_finite() && number >= least && fits {

@@ -1,11 +1,29 @@
-//! What all layers and networks have in common.
+//! The trait of layers and networks with one input and one output.
 
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
 
 use crate::Pass;
 
-/// A layer or network with one input and one output. Immutable: its parameters lie in [`Params`](crate::Params).
+/// A layer or network with one input and one output. It is immutable: its parameters are in [`Params`](crate::Params).
+///
+/// ```
+/// use tomograd_autodiff::{Var, methods::*};
+/// use tomograd_core::{DType, Device, Result, Seed, Tensor};
+/// use tomograd_nn::{Conv, Kernel, Module, Params, Pass};
+/// struct Residual(Conv);
+/// impl Module for Residual {
+///     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+///         self.0.forward(x, pass)?.relu()?.add(x)
+///     }
+/// }
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let block = Residual(Conv::new(params.root(), 2, 2, Kernel::d2(3).padding(1))?);
+/// let pass = Pass::eval(&params)?;
+/// let x = pass.input(&Tensor::ones(&[1, 2, 5, 5], DType::F32, Device::Cpu)?);
+/// assert_eq!(block.forward(&x, &pass)?.shape(), [1, 2, 5, 5]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Module: Send + Sync {
     /// Computes the output.
     ///
@@ -20,7 +38,7 @@ impl<M: Module + ?Sized> Module for Box<M> {
     }
 }
 
-/// Modules one after the other.
+/// A chain of modules.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -40,12 +58,12 @@ impl<M: Module + ?Sized> Module for Box<M> {
 pub struct Sequential(Vec<Box<dyn Module>>);
 
 impl Sequential {
-    /// No module yet: gives its input.
+    /// An empty chain, which returns its input.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With `module` behind the others.
+    /// Appends `module`.
     #[must_use]
     pub fn then(mut self, module: impl Module + 'static) -> Self {
         self.0.push(Box::new(module));

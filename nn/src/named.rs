@@ -1,9 +1,9 @@
-//! Values by name: what networks take and give.
+//! Ordered values by name: the inputs and outputs of networks.
 
 use tomograd_core::{Result, unknown_name};
 
-/// Values by name in an order, the main one first: inputs and outputs of a [`Network`](crate::Network), feature maps by stage.
-/// A name that is given again takes the new value, at its old place.
+/// Ordered values by name, the main one first: inputs and outputs of a [`Network`](crate::Network), feature maps by stage.
+/// Inserting an existing name replaces its value and keeps its position.
 ///
 /// ```
 /// use tomograd_nn::Named;
@@ -23,27 +23,27 @@ impl<T> Named<T> {
         Self(Vec::new())
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The names, in their order.
+    /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.iter().map(|(name, _)| &name[..])
     }
 
-    /// Names and values, in their order.
+    /// Names and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.0.iter().map(|(name, value)| (&name[..], value))
     }
 
-    /// The value called `name`, if there is one.
+    /// The value called `name`, if it exists.
     pub fn find(&self, name: &str) -> Option<&T> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
@@ -51,15 +51,15 @@ impl<T> Named<T> {
     /// The value called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names and the nearest one.
+    /// When it doesn't exist; the error lists the names and the nearest one.
     pub fn get(&self, name: &str) -> Result<&T> {
         self.find(name).ok_or_else(|| unknown_name("named", "tensor", name, self.names()))
     }
 
-    /// The value called `name`, moved out; the others stay in their order.
+    /// Removes and returns the value called `name`; the others keep their order.
     ///
     /// # Errors
-    /// When there is none; the error lists the names and the nearest one.
+    /// When it doesn't exist; the error lists the names and the nearest one.
     pub fn take(&mut self, name: &str) -> Result<T> {
         match self.0.iter().position(|(known, _)| known == name) {
             Some(place) => Ok(self.0.remove(place).1),
@@ -75,7 +75,7 @@ impl<T> Named<T> {
         self.0.first().map(|(_, value)| value).ok_or_else(nothing)
     }
 
-    /// The first value, moved out.
+    /// The first value, by move.
     ///
     /// # Errors
     /// When there are no values.
@@ -83,7 +83,7 @@ impl<T> Named<T> {
         self.0.into_iter().next().map(|(_, value)| value).ok_or_else(nothing)
     }
 
-    /// Gives `name` this value; gives back the one that it had.
+    /// Sets the value of `name`; returns the previous one.
     pub fn insert(&mut self, name: impl Into<String>, value: T) -> Option<T> {
         let name = name.into();
         match self.0.iter_mut().find(|(known, _)| *known == name) {
@@ -95,10 +95,10 @@ impl<T> Named<T> {
         }
     }
 
-    /// That all names are among `known`.
+    /// Checks that all names are in `known`.
     ///
     /// # Errors
-    /// When one isn't; the error lists those that are, and the nearest one.
+    /// When a name isn't; the error lists `known` and the nearest name.
     pub fn only(&self, known: &[&str]) -> Result<()> {
         match self.names().find(|name| !known.contains(name)) {
             Some(name) => Err(unknown_name("named", "tensor", name, known.iter().copied())),
@@ -106,10 +106,10 @@ impl<T> Named<T> {
         }
     }
 
-    /// What `made` gives for each value, under the same names.
+    /// Applies `made` to each value and keeps the names.
     ///
     /// # Errors
-    /// The first that `made` gives, with the name.
+    /// The first error of `made`, with the name.
     pub fn try_map<U>(self, mut made: impl FnMut(T) -> Result<U>) -> Result<Named<U>> {
         let entries = self.0.into_iter();
         let made = |(name, value)| match made(value) {

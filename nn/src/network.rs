@@ -5,11 +5,11 @@ use tomograd_core::Result;
 
 use crate::{Module, Named, Pass};
 
-/// A network that takes and gives named variables: an image pair, an image and prompts; a reconstruction with mean and
-/// variance, logits with auxiliary heads. Immutable: its parameters lie in [`Params`](crate::Params).
+/// A network with named inputs and outputs, such as an image pair, or an image and prompts; a reconstruction with mean and
+/// variance, or logits with auxiliary heads. It is immutable: its parameters are in [`Params`](crate::Params).
 ///
-/// Every [`Module`] is a network that takes `image` and gives `logits`. A network with other inputs or outputs implements this
-/// trait, and isn't a module.
+/// Every [`Module`] is a network with the input `image` and the output `logits`. A network with other inputs or outputs
+/// implements this trait and isn't a module.
 ///
 /// ```
 /// use tomograd_autodiff::{Var, methods::*};
@@ -39,7 +39,7 @@ use crate::{Module, Named, Pass};
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub trait Network: Send + Sync {
-    /// The names of the inputs, the main one first. Those that it can do without are among them.
+    /// The names of the inputs, the main one first, including optional ones.
     fn inputs(&self) -> &'static [&'static str];
 
     /// Computes all outputs, the main one first.

@@ -1,4 +1,4 @@
-//! Optimizers: fused steps over all parameters, with groups; state is kept by name.
+//! Optimizers: fused steps over all parameters, parameter groups, and state by parameter name.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     params::Entry,
 };
 
-/// What a group of parameters has of its own; the rest is the optimizer's. The optimizer's `group` checks the numbers.
+/// Settings of a parameter group; others are the optimizer's. The optimizer's `group` checks them.
 ///
 /// ```
 /// use tomograd_core::{Device, Seed};
@@ -31,19 +31,19 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group that has nothing of its own yet.
+    /// A group without settings of its own.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With this learning rate.
+    /// Sets the learning rate.
     #[must_use]
     pub fn rate(mut self, rate: f64) -> Self {
         self.rate = Some(rate);
         self
     }
 
-    /// With this weight decay, for all parameters of the group, whatever their rank.
+    /// Sets the weight decay of all parameters of the group, of any rank.
     #[must_use]
     pub fn decay(mut self, decay: f64) -> Self {
         self.decay = Some(decay);
@@ -51,7 +51,7 @@ impl Group {
     }
 }
 
-/// The numbers of one parameter.
+/// The learning rate and weight decay of one parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Numbers {
     rate: f64,
@@ -59,7 +59,7 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// That rate, decay and their product make sense when the rate is multiplied by `factor`.
+    /// Checks rate, decay and their product, with the rate multiplied by `factor`.
     fn check(&self, factor: f64) -> Result<()> {
         check::number("optimizer", "the learning rate", self.rate, 0.0..=LARGEST)?;
         check::number("optimizer", "the weight decay", self.decay, 0.0..=LARGEST)?;
@@ -69,59 +69,77 @@ impl Numbers {
     }
 }
 
-/// An optimizer's state by name: what a checkpoint keeps.
+/// An optimizer's state by name, as saved in a checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct OptimizerState {
     /// Moments and momentum: `first_moment.NAME`.
     pub tensors: Vec<(String, Tensor)>,
-    /// The number of steps that each parameter has made, those in `others` aside.
+    /// The number of steps of each parameter that isn't in `others`.
     pub steps: u64,
-    /// The numbers of steps of parameters that have made more or fewer, by name.
+    /// The step counts of parameters that differ from `steps`, by name.
     pub others: BTreeMap<String, u64>,
 }
 
-/// What all optimizers have in common.
+/// The interface of optimizers.
 ///
-/// A parameter makes a step, and its number of steps grows, when the update has a gradient for it and it isn't frozen; so one
-/// that is used or unfrozen late begins as all began, as in PyTorch.
+/// A parameter makes a step, and its step count grows, if the update has a gradient for it and it isn't frozen. So the state
+/// of a parameter that is first used or unfrozen late, such as its bias correction, starts there, as in PyTorch.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_kernels::methods::*;
+/// use tomograd_nn::{AdamW, Linear, Module, Optimizer, Params, Pass, schedule};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Linear::new(params.root(), 2, 1)?;
+/// let mut optimizer = AdamW::new(&params, 1e-2)?;
+/// let x = Tensor::ones(&[4, 2], DType::F32, Device::Cpu)?;
+/// for step in 0..10 {
+///     optimizer.set_rate_factor(schedule::cosine(step, 10, 0.0))?;
+///     let pass = Pass::train(&params, Seed::new(2).at(step))?;
+///     let loss = layer.forward(&pass.input(&x), &pass)?.square()?.mean(..)?;
+///     optimizer.step(&mut params, pass.backward(loss)?)?;
+/// }
+/// assert_eq!(optimizer.state().steps, 10);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Optimizer {
-    /// Carries an update out: changes the parameters in place, and the buffers.
+    /// Applies an update: changes the parameters in place, and the buffers.
     ///
     /// # Errors
-    /// When the update is of another store, a parameter that isn't frozen got no gradient, or memory runs out; then nothing is
-    /// changed, and no step is counted.
+    /// When the update is of another store, a parameter that isn't frozen has no gradient, or memory runs out; then nothing
+    /// is changed and no step is counted.
     fn step(&mut self, params: &mut Params, update: Update) -> Result<()>;
 
-    /// Multiplies the learning rates of all groups from now on: what a schedule gives.
+    /// Sets a factor of the learning rates of all groups, such as the value of a schedule.
     ///
     /// # Errors
-    /// When the factor is negative, NaN, or too large for a rate; then the former one stays.
+    /// When the factor is negative, NaN, or makes a rate too large; then the previous one stays.
     fn set_rate_factor(&mut self, factor: f64) -> Result<()>;
 
-    /// What it is called in checkpoints.
+    /// The optimizer's name in checkpoints.
     fn kind(&self) -> &'static str;
 
-    /// The state by name: what a checkpoint keeps.
+    /// The state by name, as saved in a checkpoint.
     fn state(&self) -> OptimizerState;
 
-    /// Takes a state up again.
+    /// Restores a state.
     ///
     /// # Errors
     /// When a name is unknown or missing, or a tensor doesn't fit; then nothing is changed.
     fn load_state(&mut self, state: OptimizerState) -> Result<()>;
 }
 
-/// What an optimizer knows of each parameter, in the order of the store.
+/// The state of an optimizer for all parameters, in the order of the store.
 struct State {
     numbers: Hyperparameters,
-    /// For each kind of moment, a tensor for each parameter (`None` for buffers).
+    /// For each kind of moment, one tensor for each parameter (`None` for buffers).
     moments: Vec<(&'static str, Vec<Option<Tensor>>)>,
 }
 
-/// Rates, decays and numbers of steps.
+/// Learning rates, weight decays and step counts.
 struct Hyperparameters {
     store: u64,
-    /// What the optimizer has for all parameters that are in no group that says otherwise. The decay is that of weights.
+    /// The optimizer's own rate and decay, where no group overrides them. This decay applies to weights only.
     common: Numbers,
     names: Vec<String>,
     /// `None` for buffers.
@@ -130,26 +148,26 @@ struct Hyperparameters {
     factor: f64,
 }
 
-/// What an optimizer knows of one parameter.
+/// The optimizer's data of one parameter.
 #[derive(Debug, Clone)]
 struct Parameter {
     shape: Vec<usize>,
     dtype: DType,
     device: Device,
     frozen: bool,
-    /// What the last groups that it is in have said.
+    /// The settings of its groups; later groups override earlier ones.
     group: Group,
 }
 
-/// A parameter that makes a step.
+/// A parameter that makes a step, with its gradient.
 struct Active<'a> {
     place: usize,
     value: &'a mut Tensor,
     gradient: &'a Tensor,
-    /// The learning rate as it is now.
+    /// The current learning rate.
     rate: f64,
     decay: f64,
-    /// The number of steps before this one.
+    /// The step count before this step.
     steps: u64,
 }
 
@@ -163,7 +181,7 @@ impl State {
         let parameters: Vec<Option<Parameter>> = params.entries.iter().map(parameter).collect();
         let names: Vec<String> = params.entries.iter().map(|entry| entry.name.clone()).collect();
         for (name, parameter) in names.iter().zip(&parameters) {
-            // A step is often smaller than half a digit of such a number, and then changes nothing.
+            // In half precision, most steps are less than half a unit in the last place and would have no effect.
             if let Some(dtype) = parameter.as_ref().map(|parameter| parameter.dtype).filter(|dtype| dtype.size() < 4) {
                 return Err(Error::new(ErrorKind::DType, "optimizer", format!("{name} is {dtype}")).expected(
                     "f32 or f64: train in f32, and load the weights into a store of half precision afterwards",
@@ -179,7 +197,7 @@ impl State {
         })
     }
 
-    /// With moments of these kinds, and no others.
+    /// Allocates moments of these kinds, replacing all others.
     fn moments(&mut self, kinds: &[&'static str]) -> Result<()> {
         let zeros = |parameter: &Option<Parameter>| {
             let zeros = |p: &Parameter| Tensor::zeros(&p.shape, p.dtype, p.device);
@@ -199,7 +217,7 @@ impl State {
         }
         let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
         self.numbers.named().for_each(|(index, _)| *counts.entry(self.numbers.steps[index]).or_default() += 1);
-        // What most parameters have is written once; of equally frequent numbers the largest.
+        // The most frequent step count is stored once; ties go to the largest.
         let steps = counts.iter().max_by_key(|&(_, count)| count).map_or(0, |(&steps, _)| steps);
         let others = self.numbers.named().filter(|&(index, _)| self.numbers.steps[index] != steps);
         let others = others.map(|(index, name)| (name.clone(), self.numbers.steps[index])).collect();
@@ -257,16 +275,16 @@ impl Hyperparameters {
         update.check_finite()
     }
 
-    /// The numbers of a parameter: its groups', else the optimizer's, whose decay is for weights.
+    /// The rate and decay of a parameter: its group's, else the optimizer's, whose decay applies to weights only.
     fn numbers(&self, parameter: &Parameter) -> Numbers {
         let decay = if parameter.shape.len() > 1 { self.common.decay } else { 0.0 };
         let Group { rate, decay: own } = parameter.group;
         Numbers { rate: rate.unwrap_or(self.common.rate), decay: own.unwrap_or(decay) }
     }
 
-    /// That the numbers of all parameters make sense, with this factor.
+    /// Checks rates and decays of all parameters with this factor.
     fn check_numbers(&self, factor: f64) -> Result<()> {
-        // Without parameters too.
+        // Checked even if there are no parameters.
         self.common.check(factor)?;
         let mut all = self.names.iter().zip(&self.parameters);
         all.try_for_each(|(name, parameter)| match parameter {
@@ -291,7 +309,7 @@ impl Hyperparameters {
             }
         }
         if !any {
-            // A misspelt name would otherwise be passed over in silence.
+            // A pattern with a misspelt name would otherwise be ignored silently.
             return Err(
                 Error::argument("optimizer", "a group that no parameter is in").expected("one parameter at least")
             );
@@ -317,7 +335,7 @@ impl Hyperparameters {
         Ok(())
     }
 
-    /// Counts a step of the parameters at `places`, and gives the buffers their values.
+    /// Increments the step counts of the parameters at `places`, and stores the new values of buffers.
     fn finish(&mut self, params: &mut Params, places: &[usize], buffers: Vec<(usize, Tensor)>) {
         for &place in places {
             self.steps[place] = self.steps[place].saturating_add(1);
@@ -327,51 +345,60 @@ impl Hyperparameters {
         }
     }
 
-    /// Names and places of the parameters.
+    /// Indices and names of the parameters.
     fn named(&self) -> impl Iterator<Item = (usize, &String)> {
         self.names.iter().enumerate().filter(|(index, _)| self.parameters[*index].is_some())
     }
 }
 
-/// Stochastic gradient descent, with momentum if asked for, as PyTorch's.
+/// Stochastic gradient descent with optional momentum, as in PyTorch.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Linear, Params, Sgd};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// Linear::new(params.root(), 8, 2)?;
+/// let optimizer = Sgd::new(&params, 0.01)?.momentum(0.99)?.nesterov()?.decay(3e-5)?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Sgd {
     state: State,
     config: optim::Sgd,
 }
 
 impl Sgd {
-    /// An optimizer of all parameters with this learning rate, without momentum and weight decay.
+    /// An optimizer of all parameters with this learning rate, without momentum or weight decay.
     ///
     /// # Errors
-    /// When the rate is negative or no number, or a parameter is of half precision.
+    /// When the rate is negative or not finite, or a parameter is of half precision.
     pub fn new(params: &Params, rate: f64) -> Result<Self> {
         let config = optim::Sgd { momentum: 0.0, dampening: 0.0, nesterov: false };
         Ok(Self { state: State::new(params, rate)?, config })
     }
 
-    /// With a weight decay of the weights, that is of parameters with two axes or more, those aside whose
-    /// [`group`](Self::group) says otherwise. Without it there is none.
+    /// Sets the weight decay of weights, that is of parameters with two axes or more; a [`group`](Self::group) can override
+    /// it. The default is none.
     ///
     /// # Errors
-    /// When it is negative or no number.
+    /// When it is negative or not finite.
     pub fn decay(mut self, decay: f64) -> Result<Self> {
         self.state.numbers.decay(decay)?;
         Ok(self)
     }
 
-    /// With what this group says for the parameters that `choose` takes; of several groups the last one counts.
+    /// Sets a group: settings for the parameters for which `choose` is true. Later groups override earlier ones.
     ///
     /// # Errors
-    /// When a rate or decay is negative or no number, or no parameter is taken.
+    /// When a rate or decay is negative or not finite, or no parameter is chosen.
     pub fn group(mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<Self> {
         self.state.numbers.group(choose, group)?;
         Ok(self)
     }
 
-    /// With this momentum; 0 is none.
+    /// Sets the momentum; 0 means none.
     ///
     /// # Errors
-    /// When it is negative or no number, or memory runs out.
+    /// When it is negative or not finite, or memory runs out.
     pub fn momentum(mut self, momentum: f64) -> Result<Self> {
         check::number("sgd", "the momentum", momentum, 0.0..=LARGEST)?;
         self.state.moments(if momentum == 0.0 { &[] } else { &["momentum"] })?;
@@ -379,19 +406,19 @@ impl Sgd {
         self.checked()
     }
 
-    /// With Nesterov's step, which looks ahead.
+    /// Uses Nesterov momentum.
     ///
     /// # Errors
-    /// When there is no [`momentum`](Self::momentum), or dampening.
+    /// When there is no [`momentum`](Self::momentum), or there is dampening.
     pub fn nesterov(mut self) -> Result<Self> {
         self.config.nesterov = true;
         self.checked()
     }
 
-    /// With this share of a new gradient kept out of the momentum; a parameter's first gradient enters whole.
+    /// Sets the dampening: a gradient enters the momentum with the factor 1 − dampening, except for a parameter's first one.
     ///
     /// # Errors
-    /// When the dampening isn't in [0, 1], or Nesterov's step is asked for, which has none.
+    /// When the dampening isn't in [0, 1], or Nesterov momentum is used, which allows none.
     pub fn dampening(mut self, dampening: f64) -> Result<Self> {
         check::number("sgd", "the dampening", dampening, 0.0..=1.0)?;
         self.config.dampening = dampening;
@@ -450,7 +477,17 @@ impl Optimizer for Sgd {
     }
 }
 
-/// AdamW (Loshchilov and Hutter 2019), or Adam (Kingma and Ba 2015) with [`AdamW::coupled`], as PyTorch's.
+/// AdamW (Loshchilov and Hutter 2019), or Adam (Kingma and Ba 2015) by [`AdamW::coupled`], as in PyTorch.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{AdamW, Linear, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// Linear::new(params.root(), 8, 2)?;
+/// let adamw = AdamW::new(&params, 3e-4)?.betas([0.9, 0.95])?.decay(1e-2)?;
+/// let adam = AdamW::new(&params, 3e-4)?.decay(1e-4)?.coupled();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct AdamW {
     state: State,
     config: optim::Adam,
@@ -460,36 +497,36 @@ impl AdamW {
     /// An optimizer of all parameters with this learning rate, without weight decay; β = (0.9, 0.999), ε = 10⁻⁸.
     ///
     /// # Errors
-    /// When the rate is negative or no number, a parameter is of half precision, or memory runs out.
+    /// When the rate is negative or not finite, a parameter is of half precision, or memory runs out.
     pub fn new(params: &Params, rate: f64) -> Result<Self> {
         let mut state = State::new(params, rate)?;
         state.moments(&["first_moment", "second_moment"])?;
         Ok(Self { state, config: optim::Adam { betas: [0.9, 0.999], epsilon: 1e-8, decoupled: true } })
     }
 
-    /// With a weight decay of the weights, that is of parameters with two axes or more, those aside whose
-    /// [`group`](Self::group) says otherwise. Without it there is none.
+    /// Sets the weight decay of weights, that is of parameters with two axes or more; a [`group`](Self::group) can override
+    /// it. The default is none.
     ///
     /// # Errors
-    /// When it is negative or no number.
+    /// When it is negative or not finite.
     pub fn decay(mut self, decay: f64) -> Result<Self> {
         self.state.numbers.decay(decay)?;
         Ok(self)
     }
 
-    /// With what this group says for the parameters that `choose` takes; of several groups the last one counts.
+    /// Sets a group: settings for the parameters for which `choose` is true. Later groups override earlier ones.
     ///
     /// # Errors
-    /// When a rate or decay is negative or no number, or no parameter is taken.
+    /// When a rate or decay is negative or not finite, or no parameter is chosen.
     pub fn group(mut self, choose: impl Fn(&ParamInfo<'_>) -> bool, group: Group) -> Result<Self> {
         self.state.numbers.group(choose, group)?;
         Ok(self)
     }
 
-    /// With these β₁ and β₂.
+    /// Sets β₁ and β₂.
     ///
     /// # Errors
-    /// When one isn't in [0, 1), as f32 has it.
+    /// When one isn't in [0, 1) after rounding to f32.
     pub fn betas(mut self, betas: [f64; 2]) -> Result<Self> {
         if betas.iter().any(|&beta| beta.is_nan() || beta < 0.0 || beta as f32 >= 1.0) {
             return Err(Error::argument("adamw", format!("betas {betas:?}")).expected("numbers in [0, 1)"));
@@ -498,7 +535,7 @@ impl AdamW {
         Ok(self)
     }
 
-    /// With this ε.
+    /// Sets ε.
     ///
     /// # Errors
     /// When it isn't from 10⁻³⁰ to 10³⁰.
@@ -508,7 +545,7 @@ impl AdamW {
         Ok(self)
     }
 
-    /// Adam: the weight decay is added to the gradient.
+    /// Uses Adam instead of AdamW: the weight decay is added to the gradient (L2 regularisation).
     #[must_use]
     pub fn coupled(mut self) -> Self {
         self.config.decoupled = false;

@@ -1,4 +1,4 @@
-//! Parameters and buffers: an owned, ordered store, addressed by name.
+//! Parameters and buffers: an ordered store, addressed by name, that owns all values.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     init::Init,
 };
 
-/// A place in a store. Layers hold these instead of tensors.
+/// A reference to a parameter or buffer in a store. Layers hold slots instead of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Slot {
     structure: u64,
@@ -28,25 +28,25 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The number of the stores that it is a place in.
+    /// The identifier of the stores in which the slot is valid.
     pub(crate) fn structure(self) -> u64 {
         self.structure
     }
 }
 
-/// What is known of a parameter, for choosing groups.
+/// Information about a parameter, for choosing groups.
 #[derive(Debug, Clone)]
 pub struct ParamInfo<'a> {
-    /// The full name, which is its state-dict key: `enc.0.1.weight`.
+    /// The full name and state-dict key, such as `enc.0.1.weight`.
     pub name: &'a str,
     /// The sizes of the axes.
     pub shape: &'a [usize],
-    /// Whether it is kept as it is.
+    /// Whether optimizers leave it unchanged.
     pub frozen: bool,
 }
 
 impl ParamInfo<'_> {
-    /// Whether it has two axes or more: weights, but not biases and the parameters of norms.
+    /// Whether it has two axes or more, as weights have, but not biases and the parameters of norms.
     pub fn is_matrix(&self) -> bool {
         self.shape.len() > 1
     }
@@ -60,8 +60,8 @@ pub(crate) struct Entry {
     pub(crate) frozen: bool,
 }
 
-/// What passes and updates know of a store: for each entry, in their order, the name, whether it is a buffer, and whether
-/// nothing is to be learned there.
+/// The structure of a store as passes and updates keep it: for each entry, in order, the name, whether it is a buffer, and
+/// whether it is constant (frozen or a buffer).
 #[derive(Debug)]
 pub(crate) struct Outline {
     pub(crate) structure: u64,
@@ -90,32 +90,47 @@ impl Outline {
     }
 }
 
-/// All parameters and buffers of a network, in the order of their making.
+/// All parameters and buffers of a network, in the order of creation.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Linear, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// Linear::new(scope.at("body"), 3, 4)?;
+/// Linear::new(scope.at("head"), 4, 2)?;
+/// assert_eq!(params.count(), 3 * 4 + 4 + 4 * 2 + 2);
+/// let names: Vec<&str> = params.state().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["body.weight", "body.bias", "head.weight", "head.bias"]);
+/// params.set("head.bias", Tensor::zeros(&[2], DType::F32, Device::Cpu)?)?;
+/// params.freeze(|p| p.name.starts_with("body."));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Params {
-    /// This store's own number.
+    /// The identifier of this store.
     store: u64,
-    /// The number that replicas have in common: their slots are the same.
+    /// The identifier shared with replicas, whose slots are the same.
     structure: u64,
     device: Device,
     dtype: DType,
     seed: Seed,
     pub(crate) entries: Vec<Entry>,
     pub(crate) by_name: BTreeMap<String, usize>,
-    /// All names in the order of their giving, so that the last ones can be taken back.
+    /// All names in the order of registration, so that the latest ones can be removed again.
     named: Vec<String>,
-    /// Places whose feature maps can be asked for.
+    /// The stages whose feature maps can be requested.
     pub(crate) stages: Vec<StageInfo>,
-    /// What each batch norm follows.
+    /// The convolution that each batch norm follows.
     pub(crate) links: Vec<Arc<Link>>,
-    /// Which batch norms are folded into convolutions.
+    /// The batch norms that are folded into convolutions.
     pub(crate) folds: Arc<Folds>,
 }
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 
 impl Params {
-    /// An empty store of f32 parameters on `device`; each is filled by `seed` and its own name.
+    /// An empty store of f32 parameters on `device`. The initial values of each parameter depend on `seed` and its name.
     pub fn new(device: Device, seed: Seed) -> Self {
         let store = NEXT_STORE.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -133,14 +148,14 @@ impl Params {
         }
     }
 
-    /// The same, with parameters of `dtype`, a floating-point one.
+    /// Sets the dtype of the parameters, a floating-point one.
     #[must_use]
     pub fn with_dtype(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
         self
     }
 
-    /// Where a network begins to name its parameters.
+    /// The root scope, in which a network creates its parameters.
     pub fn root(&mut self) -> Scope<'_> {
         Scope { params: self, prefix: String::new() }
     }
@@ -168,13 +183,13 @@ impl Params {
         self.entries.iter().filter(|entry| !entry.is_buffer).map(|entry| entry.value.count()).sum()
     }
 
-    /// What is known of each parameter, in their order.
+    /// Information about each parameter, in order.
     pub fn parameters(&self) -> impl Iterator<Item = ParamInfo<'_>> {
         let indices = (0..self.entries.len()).filter(|&index| !self.entries[index].is_buffer);
         indices.map(|index| self.info(index))
     }
 
-    /// Names and values of parameters and buffers, in their order: the state dict. One with several names has its first.
+    /// Names and values of parameters and buffers, in order: the state dict. A parameter with several names has its first.
     pub fn state(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.entries.iter().map(|entry| (&entry.name[..], &entry.value))
     }
@@ -182,7 +197,7 @@ impl Params {
     /// The value called `name`.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it doesn't exist.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.by_name.get(name).map(|&index| &self.entries[index].value).ok_or_else(|| unknown(name))
     }
@@ -190,7 +205,7 @@ impl Params {
     /// Replaces the value called `name`.
     ///
     /// # Errors
-    /// When there is none, or the new value has another shape, dtype or device.
+    /// When it doesn't exist, or the new value has another shape, dtype or device.
     pub fn set(&mut self, name: &str, value: Tensor) -> Result<()> {
         let index = *self.by_name.get(name).ok_or_else(|| unknown(name))?;
         self.entries[index].value = self.fitting(index, name, &value)?;
@@ -198,7 +213,7 @@ impl Params {
         Ok(())
     }
 
-    /// `value` as the entry at `index` keeps it.
+    /// Checks that `value` fits the entry at `index`, and returns it.
     fn fitting(&self, index: usize, name: &str, value: &Tensor) -> Result<Tensor> {
         let old = &self.entries[index].value;
         if old.shape() != value.shape() || old.dtype() != value.dtype() || old.device() != value.device() {
@@ -207,8 +222,8 @@ impl Params {
         value.contiguous()
     }
 
-    /// Replaces all values by those of `state`, which must have exactly the same names; for a parameter with several
-    /// names any of them is enough. [`import`](Self::import) takes files of other programs, with other names and dtypes.
+    /// Replaces all values by those of `state`, which must have exactly the same names; a parameter with several names
+    /// needs only one of them. [`import`](Self::import) reads files with other names and dtypes.
     ///
     /// # Errors
     /// When a name is missing, unexpected or given twice, a value doesn't fit, or two names of one parameter have different
@@ -259,16 +274,16 @@ impl Params {
         Ok(())
     }
 
-    /// Freezes the parameters for which `choose` is true, and unfreezes the others. An optimizer leaves a frozen parameter and
-    /// its state alone, also when an update from before has a gradient for it.
+    /// Freezes the parameters for which `choose` is true, and unfreezes the others. An optimizer changes neither a frozen
+    /// parameter nor its state, even if an earlier update has a gradient for it.
     pub fn freeze(&mut self, choose: impl Fn(&ParamInfo<'_>) -> bool) {
         for index in 0..self.entries.len() {
             self.entries[index].frozen = !self.entries[index].is_buffer && choose(&self.info(index));
         }
     }
 
-    /// Moves a running average towards `other`: parameters become decay · own + (1 − decay) · other's, buffers the other's.
-    /// The average is a [`replica`](Self::replica) made at the start.
+    /// Updates an exponential moving average by `other`: parameters become decay · own + (1 − decay) · other's; buffers are
+    /// copied. The average is a [`replica`](Self::replica) made at the start.
     ///
     /// # Errors
     /// When the decay isn't in [0, 1], the two don't have the same names, shapes and dtypes, or memory runs out; then nothing
@@ -295,8 +310,8 @@ impl Params {
         Ok(())
     }
 
-    /// A copy on which the same layers run, for averages and parallel runs; it shares memory until one of both changes. An
-    /// optimizer made for one refuses the other, and a replica takes no new parameters.
+    /// A copy on which the same layers run, for averages and parallel passes; it shares memory until either changes. An
+    /// optimizer made for one rejects the other, and no parameters can be added to a replica.
     pub fn replica(&self) -> Self {
         let store = NEXT_STORE.fetch_add(1, Ordering::Relaxed);
         let (entries, by_name) = (self.entries.clone(), self.by_name.clone());
@@ -320,7 +335,7 @@ impl Params {
         ParamInfo { name: &entry.name, shape: entry.value.shape(), frozen: entry.frozen }
     }
 
-    /// That the store isn't a replica, which can't grow.
+    /// Checks that the store isn't a replica, to which nothing can be added.
     pub(crate) fn check_own(&self, name: &str) -> Result<()> {
         if self.store == self.structure {
             return Ok(());
@@ -329,7 +344,7 @@ impl Params {
             .expected("a store of its own for a new network"))
     }
 
-    /// Writes down that `name` means the entry `index`.
+    /// Registers `name` for the entry at `index`.
     fn name(&mut self, name: &str, index: usize) -> Result<()> {
         self.check_own(name)?;
         if self.by_name.contains_key(name) {
@@ -349,7 +364,7 @@ impl Params {
     }
 }
 
-/// The elements' bits, so that NaN equals itself.
+/// The bits of the elements, so that NaN compares equal.
 pub(crate) fn bits(value: &Tensor) -> Result<Vec<u64>> {
     Ok(value.to_vec_f64()?.into_iter().map(f64::to_bits).collect())
 }
@@ -362,7 +377,7 @@ pub(crate) fn blend(from: &Tensor, to: &Tensor, weight: f64) -> Result<Tensor> {
     Tensor::apply(chain, &[to, from])
 }
 
-/// That a slot or stage of the stores `given` is one of the stores `structure`.
+/// Checks that a slot or stage of the stores `given` belongs to the stores `structure`.
 pub(crate) fn check_structure(structure: u64, given: u64) -> Result<()> {
     if given == structure {
         return Ok(());
@@ -375,7 +390,17 @@ fn unknown(name: &str) -> Error {
     Error::new(ErrorKind::Name, "params", format!("nothing is called {name}"))
 }
 
-/// A place in the tree of names, where a layer makes its parameters.
+/// A node of the tree of names, in which a layer creates its parameters.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Params, init::Init};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut root = params.root();
+/// let slot = root.at("encoder").at(0).parameter("weight", &[4, 3], Init::FanIn(3))?; // a layer keeps the slot
+/// assert_eq!(params.get("encoder.0.weight")?.shape(), [4, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Scope<'a> {
     pub(crate) params: &'a mut Params,
@@ -383,7 +408,7 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The scope `name` inside of this one.
+    /// The child scope called `name`.
     pub fn at(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
         let prefix = self.full(&name.to_string());
         Scope { params: self.params, prefix }
@@ -394,7 +419,7 @@ impl Scope<'_> {
         &self.prefix
     }
 
-    /// Makes what `make` makes in this scope: all of it or, when it fails, nothing.
+    /// Runs `make` in this scope; if it fails, everything that it created is removed.
     ///
     /// # Errors
     /// When `make` fails.
@@ -413,12 +438,12 @@ impl Scope<'_> {
         made
     }
 
-    /// As [`whole`](Self::whole), for a layer that is made of parameters: an error says which layer it is.
+    /// As [`whole`](Self::whole), for a layer: errors get the layer's path.
     pub(crate) fn layer<T>(mut self, make: impl FnOnce(&mut Scope<'_>) -> Result<T>) -> Result<T> {
         self.whole(make).map_err(|error| self.place(error))
     }
 
-    /// An error with the path of the layer that it is about.
+    /// Adds the path of the scope to an error.
     pub(crate) fn place(&self, error: Error) -> Error {
         if self.prefix.is_empty() { error } else { error.within(self.prefix.clone()) }
     }
@@ -427,10 +452,10 @@ impl Scope<'_> {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// Makes a parameter.
+    /// Creates a parameter.
     ///
     /// # Errors
-    /// When the name is taken, the store's dtype isn't floating point, `init` refuses its number, or memory runs out.
+    /// When the name is taken, the store's dtype isn't floating point, `init` has an invalid number, or memory runs out.
     pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Slot> {
         let name = self.full(name);
         if !self.params.dtype.is_float() {
@@ -442,7 +467,7 @@ impl Scope<'_> {
         self.params.add(name, value, false)
     }
 
-    /// Gives the parameter in `slot` another name, for weights that two layers share.
+    /// Adds another name for the parameter in `slot`, for weights that two layers share.
     ///
     /// # Errors
     /// When the name is taken, or the slot is of another store.
@@ -453,7 +478,7 @@ impl Scope<'_> {
         Ok(slot)
     }
 
-    /// Makes a buffer: a value that is kept with the parameters but has no gradient.
+    /// Creates a buffer: a value in the state dict that has no gradient.
     ///
     /// # Errors
     /// When the name is taken.
@@ -462,7 +487,7 @@ impl Scope<'_> {
         self.params.add(name, value, true)
     }
 
-    /// Makes a buffer of the parameters' dtype filled with one number.
+    /// Creates a buffer of the parameters' dtype, filled with `value`.
     ///
     /// # Errors
     /// When the name is taken, or memory runs out.
@@ -471,7 +496,7 @@ impl Scope<'_> {
         self.buffer(name, value)
     }
 
-    /// The device that parameters are made on.
+    /// The device of the parameters.
     pub fn device(&self) -> Device {
         self.params.device
     }

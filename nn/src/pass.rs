@@ -1,4 +1,4 @@
-//! One run through a network.
+//! One forward pass through a network, with its backward pass.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,26 +18,44 @@ use crate::{
     stages::{Kept, Maps, Watch},
 };
 
-/// One run through a network. It keeps four things apart: training mode (batch statistics, dropout), recording (gradients),
-/// the random stream, and precision. Saliency needs gradients without training; dropout at inference the reverse.
+/// One forward (and backward) pass through a network. It separates four settings: training mode (batch statistics, dropout),
+/// recording (gradients), the random stream, and precision. Saliency maps need gradients without training mode; Monte Carlo
+/// dropout needs dropout without gradients.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_kernels::methods::*;
+/// use tomograd_nn::{Linear, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Linear::new(params.root(), 2, 1)?;
+/// let x = Tensor::ones(&[1, 2], DType::F32, Device::Cpu)?;
+/// let training = Pass::train(&params, Seed::new(2))?;
+/// let loss = layer.forward(&training.input(&x), &training)?.sum(..)?;
+/// assert_eq!(training.backward(loss)?.gradient("weight").unwrap().to_vec::<f32>()?, [1.0, 1.0]);
+/// let saliency = Pass::eval(&params)?.recording(true)?; // gradients without training mode
+/// let input = saliency.input_with_gradient(&x)?;
+/// let loss = layer.forward(&input, &saliency)?.sum(..)?;
+/// assert!(saliency.backward(loss)?.input_gradient(&input).is_some());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Buffers
 /// A layer reads a buffer by [`parameter`](Self::parameter) and changes it by [`update_buffer`](Self::update_buffer). It sees
-/// what the pass has changed so far; the store itself changes when an optimizer carries the [`Update`] out.
+/// the changes of this pass so far; the store itself changes when an optimizer applies the [`Update`].
 ///
 /// # Forks
-/// A [`fork`](Self::fork) sees what its pass had changed when it was forked off, and what it changes itself; passes don't see
-/// what their forks change, so that forks can run at the same time. The update has the changes of a fork at the place where it
-/// was forked off, and forks between two changes of their pass in the order of their indices.
+/// A [`fork`](Self::fork) sees its own changes, and those that its pass had made before the fork. A pass doesn't see changes
+/// of its forks, so that forks can run at the same time. In the update, the changes of a fork are inserted where it was
+/// forked off; forks made between the same two changes of their pass are ordered by index.
 ///
 /// # Stages
-/// A pass that was asked for stages of the network by [`keep_stages`](Self::keep_stages) keeps their feature maps, and the
-/// update of its backward run has their gradients. Where a network runs twice, the second run's are called `NAME.1`. They may
-/// lie in checkpointed segments; forks keep none.
+/// A pass that was given stages by [`keep_stages`](Self::keep_stages) keeps their feature maps, and the update of its
+/// backward pass has their gradients. If a network runs twice, the maps of the second run are called `NAME.1`. Stages may be
+/// in checkpointed segments; forks keep none.
 ///
 /// # Threads
-/// A pass counts how often each layer asked it for random numbers, and lists the changes of buffers in their order: it goes from
-/// one thread to another, but no two threads use it at a time, so that neither depends on which was faster. Each takes a fork.
+/// A pass counts the random streams that each layer requests, and orders the changes of buffers. So it can be moved between
+/// threads, but not shared: results would depend on timing. Each thread takes a fork.
 ///
 /// ```compile_fail,E0277
 /// fn shared_between_threads<T: Sync>() {}
@@ -45,26 +63,26 @@ use crate::{
 /// ```
 pub struct Pass {
     pub(crate) tape: Tape,
-    /// A variable for each parameter and buffer: leaves, or constants where nothing is to be learned.
+    /// A variable for each parameter and buffer: a leaf, or a constant if it is frozen or a buffer.
     values: Arc<Vec<Var>>,
     pub(crate) outline: Arc<Outline>,
     pub(crate) training: bool,
     seed: Seed,
     pub(crate) branch: Shared,
-    /// The branch of the pass that this one was forked from, at last: the one whose changes the update has.
+    /// The branch of the outermost pass, whose changes the update has.
     root: Shared,
-    /// Whether this pass, and not one that it was forked from, owns the tape.
+    /// Whether this pass owns the tape; a fork doesn't.
     owns_tape: bool,
-    /// The stages to be kept, if any.
+    /// The stages to keep, if any.
     pub(crate) watch: Option<Arc<Watch>>,
-    /// The feature maps that were kept so far.
+    /// The feature maps kept so far.
     pub(crate) maps: RefCell<Maps>,
-    /// Not `Sync`.
+    /// Makes the type `!Sync`.
     one_thread: PhantomData<Cell<()>>,
 }
 
 impl Pass {
-    /// A pass of one's own making.
+    /// A pass with these settings.
     ///
     /// # Errors
     /// When memory runs out, or batch norms are folded in a training pass.
@@ -90,7 +108,7 @@ impl Pass {
         })
     }
 
-    /// A training pass: training mode, recording.
+    /// A training pass: training mode and recording.
     ///
     /// # Errors
     /// When memory runs out, or batch norms are folded ([`Params::fold_batch_norm`]).
@@ -106,7 +124,7 @@ impl Pass {
         Self::new(params, Seed::new(0), false, false, Context::default())
     }
 
-    /// The same pass, with or without gradients. To be called before anything runs on the pass.
+    /// Sets whether gradients are recorded. Must be called before anything runs on the pass.
     ///
     /// # Errors
     /// When memory runs out.
@@ -116,14 +134,14 @@ impl Pass {
         Ok(self)
     }
 
-    /// The same pass, with its layers behaving as in training or not.
+    /// Sets whether layers are in training mode.
     #[must_use]
     pub fn training(mut self, training: bool) -> Self {
         self.training = training;
         self
     }
 
-    /// The same pass, with kernels as exact as this. To be called before anything runs on the pass.
+    /// Sets the precision of the kernels. Must be called before anything runs on the pass.
     ///
     /// # Errors
     /// When memory runs out.
@@ -133,7 +151,7 @@ impl Pass {
         Ok(self)
     }
 
-    /// The same pass, with this random stream.
+    /// Sets the random stream.
     #[must_use]
     pub fn seed(mut self, seed: Seed) -> Self {
         self.seed = seed;
@@ -147,12 +165,12 @@ impl Pass {
         Ok(())
     }
 
-    /// An input, without a gradient.
+    /// An input without gradient.
     pub fn input(&self, value: &Tensor) -> Var {
         self.tape.constant(value.clone())
     }
 
-    /// An input whose gradient is wanted; [`Update::input_gradient`] gives it.
+    /// An input with gradient; [`Update::input_gradient`] returns it.
     ///
     /// # Errors
     /// When the dtype isn't floating point.
@@ -160,26 +178,27 @@ impl Pass {
         self.tape.leaf(value.clone())
     }
 
-    /// The tape that the pass records on.
+    /// The tape on which the pass records.
     pub fn tape(&self) -> &Tape {
         &self.tape
     }
 
-    /// Whether layers behave as in training.
+    /// Whether layers are in training mode.
     pub fn is_training(&self) -> bool {
         self.training
     }
 
-    /// A random stream for the layer called `path`. Each call gives another one, which follows from the pass's seed, the path
-    /// and the number of the call for this path; a [`checkpoint`](Self::checkpoint) that is computed again gets the same ones.
+    /// A random stream for the layer called `path`. Each call returns another one, which depends on the seed of the pass, the
+    /// path and the number of earlier calls for this path. The recomputation of a [`checkpoint`](Self::checkpoint) gets the
+    /// same ones.
     pub fn random(&self, path: &str) -> Seed {
         numbered(self.seed.named(path), lock(&self.branch).call(path))
     }
 
-    /// The parameter in `slot`, or the buffer as the pass has changed it so far.
+    /// The parameter in `slot`, or the buffer with the changes of this pass so far.
     ///
     /// # Errors
-    /// When the slot is of another store, the graph was used up, or memory runs out.
+    /// When the slot is of another store, the graph has been freed, or memory runs out.
     pub fn parameter(&self, slot: Slot) -> Result<Var> {
         let value = self.value(slot)?;
         if !self.outline.buffers[slot.index] {
@@ -192,7 +211,7 @@ impl Pass {
         }
     }
 
-    /// The error, with the path of the layer that `slot` is a parameter of: `enc.2.conv: …`.
+    /// Adds the path of the layer that has the parameter in `slot` to an error: `enc.2.conv: …`.
     pub(crate) fn within(&self, slot: Slot, error: Error) -> Error {
         let name = self.outline.names.get(slot.index).filter(|_| self.outline.structure == slot.structure());
         match name.and_then(|name| name.rsplit_once('.')) {
@@ -201,7 +220,7 @@ impl Pass {
         }
     }
 
-    /// What is in `slot` at the start of the pass.
+    /// The value in `slot` at the start of the pass.
     fn value(&self, slot: Slot) -> Result<&Var> {
         check_structure(self.outline.structure, slot.structure())?;
         self.values.get(slot.index).ok_or_else(|| {
@@ -210,10 +229,10 @@ impl Pass {
         })
     }
 
-    /// Changes the buffer in `slot`: at once for whoever reads it in this pass, and in the store with the update.
+    /// Changes the buffer in `slot`: immediately for readers in this pass, and in the store when the update is applied.
     ///
     /// # Errors
-    /// When the slot is of another store or isn't a buffer's, or the change doesn't fit the buffer.
+    /// When the slot is of another store or isn't a buffer, or the change doesn't fit the buffer.
     pub fn update_buffer(&self, slot: Slot, change: BufferChange) -> Result<()> {
         let value = self.value(slot)?.value();
         let name = &self.outline.names[slot.index];
@@ -226,8 +245,8 @@ impl Pass {
         Ok(())
     }
 
-    /// A pass over the same parameters, held constant, on a tape of one's own: for checking gradients of inputs. It draws
-    /// the random numbers that this one would draw next, and leaves no trace here.
+    /// A pass on another tape over the same parameters as constants, for checking gradients of inputs. It draws the random
+    /// numbers that this pass would draw next, and doesn't affect this pass.
     #[must_use]
     pub fn on(&self, tape: &Tape) -> Pass {
         let mut pass = self.copy_on(tape);
@@ -237,7 +256,7 @@ impl Pass {
         pass
     }
 
-    /// A pass on a tape of one's own, over the same frozen parameters and buffers, but these for the others, in their order.
+    /// A pass on another tape, with `learned` in place of the parameters that aren't frozen, in order.
     pub(crate) fn with_learned(&self, tape: &Tape, learned: &[Var]) -> Pass {
         let mut pass = self.on(tape);
         let mut learned = learned.iter();
@@ -249,15 +268,15 @@ impl Pass {
         pass
     }
 
-    /// A pass for branch `index` of this one, on the same tape and with a random stream of its own: another one too than that
-    /// of an earlier fork with this index.
+    /// A pass for branch `index` of this one, on the same tape and with its own random stream, which also differs from that
+    /// of an earlier fork with the same index.
     #[must_use]
     pub fn fork(&self, index: u64) -> Pass {
         let (branch, call) = lock(&self.branch).fork(index);
         self.with_branch(&self.tape, numbered(self.seed.at(index), call), branch, self.root.clone())
     }
 
-    /// A pass in the same state, of which this one hears nothing.
+    /// A pass in the same state that doesn't affect this one.
     fn copy_on(&self, tape: &Tape) -> Pass {
         let branch = Arc::new(Mutex::new(lock(&self.branch).copy()));
         let mut pass = self.with_branch(tape, self.seed, branch.clone(), branch);
@@ -282,16 +301,16 @@ impl Pass {
         }
     }
 
-    /// Runs `module` without keeping its intermediate values; the backward run computes them again, with the random numbers
-    /// and the buffers of the first time, and without changing buffers a second time. Stages that the pass keeps are outputs of
-    /// the segment too.
+    /// Activation checkpointing: runs `module` without saving its intermediate values. The backward pass recomputes them with
+    /// the same random numbers and buffers, without changing buffers a second time. Stages that the pass keeps become outputs
+    /// of the segment.
     ///
     /// # Errors
     /// When the module fails.
     pub fn checkpoint(&self, module: &Arc<dyn Module>, x: &Var) -> Result<Var> {
-        // The lock is for the tape, which may be shared; the segment runs on one thread at a time.
+        // The mutex is needed because the tape may be shared; the segment runs on one thread at a time.
         let (module, start) = (module.clone(), Mutex::new(self.copy_on(&self.tape)));
-        // Where the first run leaves what it did. That of the second run is known already.
+        // Receives the final state of the first run; the recomputation's is the same and is discarded.
         let end: Arc<Mutex<Option<End>>> = Arc::default();
         let left = end.clone();
         let mut outputs = self.tape.checkpoint(&[x], move |tape, inputs| {
@@ -311,8 +330,8 @@ impl Pass {
         Ok(y)
     }
 
-    /// The gradients of `loss` and the changes of buffers. Takes the pass, frees its graph and lets go of the parameters, so that
-    /// an optimizer changes them in place. A second backward run of one pass doesn't compile:
+    /// Computes the gradients of `loss`, and returns them with the changes of buffers. It consumes the pass, frees its graph
+    /// and releases the parameters, so that an optimizer can change them in place. A second backward pass doesn't compile:
     ///
     /// ```compile_fail,E0382
     /// # use tomograd_core::{Device, Seed};
@@ -327,7 +346,7 @@ impl Pass {
     /// ```
     ///
     /// # Errors
-    /// When the loss isn't one number of this pass, or a fork of the pass has run backward before.
+    /// When the loss isn't a scalar of this pass, or a fork of the pass has already run backward.
     pub fn backward(self, loss: Var) -> Result<Update> {
         let mut gradients = self.tape.backward(&loss)?;
         let taken: Vec<Option<Tensor>> = self.values.iter().map(|value| gradients.take(value)).collect();
@@ -338,15 +357,15 @@ impl Pass {
     }
 }
 
-/// What a segment's first run left behind: its changes, and the stages that it kept with the numbers of their runs.
+/// The final state of a segment's first run: its branch, and the stages that it kept with their run numbers.
 type End = (Branch, Vec<(usize, u64)>);
 
-/// `seed` for the first call, a stream of its own for each later one.
+/// `seed` for the first call, and a separate stream for each later one.
 fn numbered(seed: Seed, call: u64) -> Seed {
     if call == 0 { seed } else { seed.named("call").at(call) }
 }
 
-/// A variable for each value: a constant where nothing is to be learned, else a leaf.
+/// A variable for each value: a constant where `constant` is true, else a leaf.
 fn variables<'a>(tape: &Tape, values: impl Iterator<Item = &'a Tensor>, constant: &[bool]) -> Result<Arc<Vec<Var>>> {
     let variable = |(value, &constant): (&Tensor, &bool)| match constant {
         true => Ok(tape.constant(value.clone())),
@@ -356,7 +375,7 @@ fn variables<'a>(tape: &Tape, values: impl Iterator<Item = &'a Tensor>, constant
 }
 
 impl Drop for Pass {
-    /// A checkpointed segment holds a pass, and so its own tape: the circle is broken here.
+    /// A checkpointed segment holds a pass, and so its own tape; this breaks the reference cycle.
     fn drop(&mut self) {
         if self.owns_tape {
             self.tape.clear();

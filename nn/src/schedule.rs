@@ -1,40 +1,67 @@
-//! Learning-rate schedules: pure functions of the step that give the factor of the base rate.
+//! Learning-rate schedules: pure functions of the step that return a factor of the base rate.
 //!
-//! A schedule of 0 steps is over at once: it has its last value from the first step on. Numbers that make no sense, a negative
-//! power or NaN, give what the formula gives; [`Optimizer::set_rate_factor`](crate::Optimizer::set_rate_factor) refuses a
-//! factor that is negative or no number.
+//! A schedule of 0 steps has its last value from the first step on. Invalid numbers, such as a negative power or NaN, give
+//! whatever the formula gives; [`Optimizer::set_rate_factor`](crate::Optimizer::set_rate_factor) rejects a factor that is
+//! negative or not finite.
 
 use std::f64::consts::PI;
 
-/// How much of `total` steps is over at `step`, from 0 to 1: all of no steps.
+/// The completed fraction of `total` steps at `step`, from 0 to 1; 1 if `total` is 0.
 fn part(step: u64, total: u64) -> f64 {
     if total == 0 { 1.0 } else { step.min(total) as f64 / total as f64 }
 }
 
-/// (1 − step / total)^power, 0 from `total` on; with a total of 0 always 0 (1 if the power is 0).
+/// (1 − step / total)^power, and 0 from `total` on; if `total` is 0, always 0 (1 if the power is 0).
+///
+/// ```
+/// use tomograd_nn::schedule;
+/// assert_eq!(schedule::polynomial(50, 100, 2.0), 0.25);
+/// ```
 pub fn polynomial(step: u64, total: u64, power: f64) -> f64 {
     (1.0 - part(step, total)).powf(power)
 }
 
-/// From 1 to `least` along half a cosine of `total` steps (Loshchilov and Hutter 2017), `least` from then on; with a total
-/// of 0 always `least`.
+/// Cosine annealing from 1 to `least` in `total` steps (Loshchilov and Hutter 2017), then `least`; if `total` is 0,
+/// always `least`.
+///
+/// ```
+/// use tomograd_nn::schedule;
+/// assert_eq!([0, 100, 200].map(|step| schedule::cosine(step, 100, 0.1)), [1.0, 0.1, 0.1]);
+/// ```
 pub fn cosine(step: u64, total: u64, least: f64) -> f64 {
     least + (1.0 - least) * (1.0 + (PI * part(step, total)).cos()) / 2.0
 }
 
-/// gamma^⌊step / every⌋; with `every` 0 there are no steps, and it is always 1.
+/// gamma^⌊step / every⌋; always 1 if `every` is 0.
+///
+/// ```
+/// use tomograd_nn::schedule;
+/// assert_eq!([0, 29, 30, 60].map(|epoch| schedule::step(epoch, 30, 0.5)), [1.0, 1.0, 0.5, 0.25]);
+/// ```
 pub fn step(step: u64, every: u64, gamma: f64) -> f64 {
     gamma.powf(step.checked_div(every).unwrap_or(0) as f64)
 }
 
-/// From `start` up to 1 in a straight line of `steps` steps; a factor to be multiplied with another schedule's. Of 0 steps:
-/// always 1, no warm-up.
+/// Linear warm-up from `start` to 1 in `steps` steps, to be multiplied with another schedule; always 1 if `steps` is 0.
+///
+/// ```
+/// use tomograd_nn::schedule;
+/// let factor = |step| schedule::linear_warmup(step, 10, 0.0) * schedule::cosine(step, 100, 0.0);
+/// assert_eq!([factor(0), factor(100)], [0.0, 0.0]);
+/// ```
 pub fn linear_warmup(step: u64, steps: u64, start: f64) -> f64 {
     start + (1.0 - start) * part(step, steps)
 }
 
-/// The one-cycle schedule (Smith and Topin 2018) with PyTorch's defaults: from 1/25 up to 1 along half a cosine within the
-/// first 30 % of `total` steps, then down to 1/25 · 10⁻⁴ at step `total` − 1, which stays; with a total of 0 always that.
+/// The one-cycle schedule (Smith and Topin 2018) with PyTorch's defaults and cosine annealing: from 1/25 up to 1 within the
+/// first 30 % of `total` steps, then down to 1/25 · 10⁻⁴ at step `total` − 1, and constant from there; if `total` is 0,
+/// always that.
+///
+/// ```
+/// use tomograd_nn::schedule;
+/// let [first, peak, last] = [0, 29, 99].map(|step| schedule::one_cycle(step, 100));
+/// assert!((first - 0.04).abs() < 1e-12 && (peak - 1.0).abs() < 1e-2 && last < 1e-5);
+/// ```
 pub fn one_cycle(step: u64, total: u64) -> f64 {
     let (first, last) = (1.0 / 25.0, 1.0 / 25.0 / 1e4);
     if total == 0 {

@@ -1,4 +1,4 @@
-//! Stages: places in a network whose feature maps can be asked for by name.
+//! Stages: points of a network whose feature maps can be requested by name.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use tomograd_core::{Error, ErrorKind, Result, Tensor, unknown_name};
 
 use crate::{Named, Params, Pass, PerAxis, Scope, check, lock::lock, params::check_structure};
 
-/// What is known of a stage of a network: a place whose feature map can be asked for.
+/// Information about a stage: a point of a network whose feature map can be requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageInfo {
     pub(crate) name: String,
@@ -19,7 +19,7 @@ pub struct StageInfo {
 }
 
 impl StageInfo {
-    /// The full name, as those of parameters are: `backbone.layer3`.
+    /// The full name, such as `backbone.layer3`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -29,8 +29,8 @@ impl StageInfo {
         self.channels
     }
 
-    /// How many voxels of the network's input a voxel of the feature map stands for along an axis: the product of the strides
-    /// before it.
+    /// The downsampling factor of the feature map along each axis, relative to the network's input: the product of the
+    /// preceding strides.
     pub fn reduction(&self) -> &PerAxis {
         &self.reduction
     }
@@ -44,15 +44,15 @@ pub struct Stage {
 }
 
 impl Params {
-    /// The stages of the network, places whose feature maps a pass can keep, in the order of their making.
+    /// The stages of the network, in the order of creation.
     pub fn stages(&self) -> &[StageInfo] {
         &self.stages
     }
 }
 
 impl Scope<'_> {
-    /// Makes a stage: a place in the network whose feature map, of so many channels and with such a reduction, can be asked for
-    /// under this name. [`Pass::stage`](crate::Pass::stage) marks the place in a forward run.
+    /// Creates a stage: a point of the network whose feature map, with this number of channels and this downsampling factor,
+    /// can be requested by name. [`Pass::stage`](crate::Pass::stage) marks the point in the forward pass.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -73,7 +73,7 @@ impl Scope<'_> {
     /// ```
     ///
     /// # Errors
-    /// When there are no channels, the reduction is 0 along an axis, or another stage has the name.
+    /// When there are no channels, the reduction of an axis is 0, or another stage has the name.
     pub fn stage(&mut self, name: &str, channels: usize, reduction: impl Into<PerAxis>) -> Result<Stage> {
         let (name, reduction) = (self.full(name), reduction.into());
         check::sizes("stage", "channels", &[channels]).map_err(|error| error.within(name.clone()))?;
@@ -87,11 +87,11 @@ impl Scope<'_> {
         Ok(Stage { structure: self.params.structure(), index: self.params.stages.len() - 1 })
     }
 
-    /// Stages that were made in this scope, for a network that uses another one's feature maps ([`Pass::collect`]): of a backbone
-    /// that was made in `scope.at("backbone")`, those that `scope.at("backbone").find_stages(&["layer3", "layer4"])` names.
+    /// Stages that were created in this scope, for a network that uses the feature maps of another one ([`Pass::collect`]):
+    /// for a backbone in `scope.at("backbone")`, `scope.at("backbone").find_stages(&["layer3", "layer4"])` returns these two.
     ///
     /// # Errors
-    /// When there is no stage of a name; the error has the nearest one.
+    /// When a stage doesn't exist; the error has the nearest name.
     pub fn find_stages(&self, names: &[&str]) -> Result<Vec<(Stage, StageInfo)>> {
         let structure = self.params.structure();
         let stages = &self.params.stages;
@@ -103,18 +103,18 @@ impl Scope<'_> {
     }
 }
 
-/// The place of the stage called `name`.
+/// The index of the stage called `name`.
 fn find(stages: &[StageInfo], name: &str) -> Result<usize> {
     let known = || stages.iter().map(|stage| &stage.name[..]);
     known().position(|known| known == name).ok_or_else(|| unknown_name("stages", "stage", name, known()))
 }
 
 impl Pass {
-    /// The same pass, which keeps the feature maps of these stages of the network ([`Params::stages`]). To be called before
-    /// anything runs on the pass.
+    /// Keeps the feature maps of these stages of the network ([`Params::stages`]). Must be called before anything runs on the
+    /// pass.
     ///
     /// # Errors
-    /// When there is no stage of a name; the error has the nearest one.
+    /// When a stage doesn't exist; the error has the nearest name.
     pub fn keep_stages<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
         let names: Vec<N> = names.into_iter().collect();
         let names = names.iter().map(AsRef::as_ref);
@@ -122,10 +122,10 @@ impl Pass {
         Ok(self)
     }
 
-    /// Marks a stage in a network's forward run: gives its feature map as it is, and keeps it if the pass was asked to.
+    /// Marks a stage in the forward pass: returns its feature map, and keeps it if the pass was asked to.
     ///
     /// # Errors
-    /// When a stage that is to be kept is one of another store, or memory runs out.
+    /// When a stage to be kept is of another store, or memory runs out.
     pub fn stage(&self, stage: Stage, map: Var) -> Result<Var> {
         let collected = self.maps.borrow().collected.contains(&stage.index);
         if self.watch.is_none() && !collected {
@@ -142,9 +142,9 @@ impl Pass {
         Ok(map)
     }
 
-    /// Runs a part of a network, and gives what that gives with the feature maps of these of its stages (of the last run, if it
-    /// came by one several times): for a network that decodes what a backbone sees. The maps have their history, also where they
-    /// are made in checkpointed segments.
+    /// Runs a part of a network, and returns its result with the feature maps of these stages (of the last run, if a stage
+    /// ran several times), for a decoder on the features of a backbone. The maps are part of the graph, even if they come
+    /// from checkpointed segments.
     ///
     /// ```
     /// use tomograd_autodiff::{Var, methods::*};
@@ -184,7 +184,7 @@ impl Pass {
     /// ```
     ///
     /// # Errors
-    /// When `run` fails or doesn't come by a stage, or a stage is one of another store.
+    /// When `run` fails or doesn't reach a stage, or a stage is of another store.
     pub fn collect<T>(&self, stages: &[Stage], run: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Var>)> {
         stages.iter().try_for_each(|stage| check_structure(self.outline.structure, stage.structure))?;
         let (outside, start) = {
@@ -203,7 +203,7 @@ impl Pass {
             kept.map(|kept| kept.map.clone()).ok_or_else(|| self.not_come_by(stage.index))
         };
         let collected = stages.iter().map(map).collect::<Result<Vec<Var>>>()?;
-        // Whoever asked for the same stages from outside gets them too.
+        // A caller that requested the same stages gets them too.
         let outside = &maps.collected;
         own.retain(|kept| outside.contains(&kept.stage) || self.watch.as_ref().is_some_and(|w| w.wants(kept.stage)));
         maps.kept.extend(own);
@@ -216,10 +216,10 @@ impl Pass {
             .expected("a network that ran on this pass, not on a fork of it")
     }
 
-    /// The feature maps of the stages that the pass was asked for, in the order of asking. A loss may be computed of them.
+    /// The feature maps of the requested stages, in the order of the request. A loss may be computed from them.
     ///
     /// # Errors
-    /// When the pass hasn't come by one of them.
+    /// When the pass didn't reach one of them.
     pub fn stages(&self) -> Result<Named<Var>> {
         let (mut named, maps) = (Named::new(), self.maps.borrow());
         for &stage in self.watch.iter().flat_map(|watch| &watch.wanted) {
@@ -236,36 +236,36 @@ impl Pass {
     }
 }
 
-/// Which stages a pass keeps, and the leaves that take up their gradients.
+/// The stages that a pass keeps, and the leaves that receive their gradients.
 pub(crate) struct Watch {
-    /// The tape that the backward run begins on; a checkpointed segment has another one.
+    /// The tape on which the backward pass starts; a checkpointed segment has another one.
     tape: Tape,
-    /// Places in the list of stages, in the order of asking.
+    /// Indices in the list of stages, in the order of the request.
     wanted: Vec<usize>,
-    /// A leaf of −0 for each stage and run, which is added to the feature map and changes no bit of it. Its gradient is that of
-    /// the feature map, also where a checkpointed segment computes that a second time.
+    /// A leaf of −0 for each stage and run, which is added to the feature map without changing a bit. Its gradient is that of
+    /// the feature map, even if a checkpointed segment recomputes the map.
     leaves: Mutex<BTreeMap<(usize, u64), Var>>,
 }
 
-/// A feature map that was kept: its stage, the number of its run, and the map.
+/// A kept feature map: its stage, the number of the run, and the map.
 pub(crate) struct Kept {
     pub(crate) stage: usize,
     pub(crate) run: u64,
     pub(crate) map: Var,
 }
 
-/// The feature maps of a pass, or of a segment of it.
+/// The feature maps of a pass or of a checkpointed segment.
 #[derive(Default)]
 pub(crate) struct Maps {
-    /// The stages that are wanted beside those of the [`Watch`].
+    /// Requested stages in addition to those of the [`Watch`].
     pub(crate) collected: Vec<usize>,
-    /// In the order of their making.
+    /// In the order of creation.
     pub(crate) kept: Vec<Kept>,
 }
 
 impl Watch {
     /// # Errors
-    /// When a name is none of a stage.
+    /// When a name isn't that of a stage.
     pub(crate) fn new<'a>(tape: &Tape, stages: &[StageInfo], names: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut wanted = Vec::new();
         for name in names {
@@ -277,7 +277,7 @@ impl Watch {
         Ok(Self { tape: tape.clone(), wanted, leaves: Mutex::default() })
     }
 
-    /// The same, for a pass that begins anew on another tape.
+    /// The same stages, for a pass that restarts on another tape.
     pub(crate) fn on(&self, tape: &Tape) -> Self {
         Self { tape: tape.clone(), wanted: self.wanted.clone(), leaves: Mutex::default() }
     }
@@ -286,7 +286,7 @@ impl Watch {
         self.wanted.contains(&stage)
     }
 
-    /// `map`, with the leaf that takes up its gradient if the pass records.
+    /// `map` plus the leaf that receives its gradient, if the pass records.
     ///
     /// # Errors
     /// When memory runs out.
@@ -307,14 +307,14 @@ impl Watch {
         map.add(&leaf)
     }
 
-    /// The leaves, by the names that [`Pass::stages`] gives.
+    /// The leaves, under the names that [`Pass::stages`] uses.
     pub(crate) fn leaves(&self, stages: &[StageInfo]) -> Named<Var> {
         let leaves = lock(&self.leaves);
         leaves.iter().map(|(&(stage, run), leaf)| (numbered(&stages[stage].name, run), leaf.clone())).collect()
     }
 }
 
-/// A network that runs twice in a pass comes by its stages twice.
+/// A stage that runs several times in a pass gets a numbered name for each later run.
 fn numbered(name: &str, run: u64) -> String {
     if run == 0 { name.to_owned() } else { format!("{name}.{run}") }
 }

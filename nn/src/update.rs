@@ -1,4 +1,4 @@
-//! What a training pass learned.
+//! The result of a training pass: gradients and changes of buffers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,23 @@ use crate::{
     params::Outline,
 };
 
-/// Gradients of the parameters and changes of the buffers, from one training pass, to be given to an optimizer.
+/// Gradients of the parameters and changes of the buffers from one training pass, for an optimizer.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_kernels::methods::*;
+/// use tomograd_nn::{Linear, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Linear::new(params.root(), 2, 1)?;
+/// let pass = Pass::train(&params, Seed::new(2))?;
+/// let x = pass.input(&Tensor::ones(&[1, 2], DType::F32, Device::Cpu)?);
+/// let loss = layer.forward(&x, &pass)?.sum(..)?;
+/// let update = pass.backward(loss)?;
+/// assert_eq!(update.gradient("weight").unwrap().to_vec::<f32>()?, [1.0, 1.0]);
+/// let update = update.clip_norm(1.0)?; // for Optimizer::step
+/// assert!((update.norm()? - 1.0).abs() < 1e-5);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "an update does nothing until an optimizer's step takes it"]
 pub struct Update {
@@ -21,7 +37,7 @@ pub struct Update {
     pub(crate) gradients: Vec<Option<Tensor>>,
     changes: Vec<Change>,
     inputs: Gradients,
-    /// What [`Update::clip_norm`] found, on the gradients' device: the step reports one that isn't finite.
+    /// Norms computed by [`Update::clip_norm`], on the gradients' device; the optimizer's step reports one that isn't finite.
     norms: Vec<Tensor>,
     stages: Named<Option<Tensor>>,
     allow_unused: bool,
@@ -38,18 +54,18 @@ impl Update {
         Self { outline, gradients, changes, inputs, stages, norms: Vec::new(), allow_unused: false }
     }
 
-    /// The gradient of an input made by [`Pass::input_with_gradient`](crate::Pass::input_with_gradient); `None` when it had no
-    /// part in the loss. Sums, scales and bounds of updates leave it alone.
+    /// The gradient of an input made by [`Pass::input_with_gradient`](crate::Pass::input_with_gradient); `None` if the loss
+    /// doesn't depend on it. Scaling, clipping and adding updates don't change it.
     pub fn input_gradient(&self, input: &Var) -> Option<&Tensor> {
         self.inputs.get(input)
     }
 
     /// The gradient of the loss with respect to the feature map of the stage called `name`, which the pass kept
-    /// ([`Pass::keep_stages`](crate::Pass::keep_stages)): of all that was computed from it, also in checkpointed segments. Sums,
-    /// scales and bounds of updates leave it alone.
+    /// ([`Pass::keep_stages`](crate::Pass::keep_stages)), through everything computed from it, including checkpointed
+    /// segments. Scaling, clipping and adding updates don't change it.
     ///
     /// # Errors
-    /// When the pass didn't keep such a stage (the error has the nearest one), or it had no part in the loss.
+    /// When the pass didn't keep such a stage (the error has the nearest name), or the loss doesn't depend on it.
     pub fn stage_gradient(&self, name: &str) -> Result<&Tensor> {
         self.stages.get(name)?.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Graph, "stage_gradient", format!("the stage {name} had no part in the loss"))
@@ -57,12 +73,12 @@ impl Update {
         })
     }
 
-    /// The gradient of the parameter called `name`; `None` for one that is frozen or had no part in the loss.
+    /// The gradient of the parameter called `name`; `None` if it is frozen or the loss doesn't depend on it.
     pub fn gradient(&self, name: &str) -> Option<&Tensor> {
         self.gradients.get(self.outline.index(name)?)?.as_ref()
     }
 
-    /// What the buffer called `name` of `params` becomes when the update is carried out; `None` when it stays as it is.
+    /// The value of the buffer called `name` of `params` after the update; `None` if the update doesn't change it.
     ///
     /// # Errors
     /// When the update is of another store, or memory runs out.
@@ -74,7 +90,7 @@ impl Update {
         }
     }
 
-    /// What all buffers that change become, by their place in the store.
+    /// The new values of all buffers that change, by their index in the store.
     pub(crate) fn buffers(&self, params: &Params) -> Result<Vec<(usize, Tensor)>> {
         let indices: std::collections::BTreeSet<usize> = self.changes.iter().map(|(index, _)| *index).collect();
         let value = |index| {
@@ -92,7 +108,7 @@ impl Update {
             .expected("the parameters that the pass was made for, or a replica"))
     }
 
-    /// Lets parameters have no gradient: they are then left as they are.
+    /// Allows parameters without a gradient; the optimizer leaves them unchanged.
     pub fn allow_unused(mut self) -> Self {
         self.allow_unused = true;
         self
@@ -106,9 +122,9 @@ impl Update {
         optim::global_norm(&self.gradients.iter().flatten().collect::<Vec<_>>())
     }
 
-    /// Scales all gradients down so that their norm is at most `max` (as PyTorch: by max / (norm + 10⁻⁶)). An infinite `max`
-    /// asks only that the gradients be finite. Gradients whose norm isn't finite stay as they are, and the optimizer's step
-    /// refuses them: so nothing waits for the norm here.
+    /// Scales all gradients down so that their norm is at most `max` (as in PyTorch, by max / (norm + 10⁻⁶)). With an
+    /// infinite `max`, gradients only have to be finite. Gradients whose norm isn't finite stay unchanged and the optimizer's
+    /// step rejects them; so nothing waits for the norm here.
     ///
     /// # Errors
     /// When `max` is negative or NaN, or memory runs out.
@@ -127,7 +143,7 @@ impl Update {
         Ok(self)
     }
 
-    /// Fails when a norm that was to be bounded isn't finite. It is what a step reads on the host: one number.
+    /// Fails if a clipped norm isn't finite. A step reads this number on the host and no other.
     pub(crate) fn check_finite(&self) -> Result<()> {
         for norm in self.norms.iter().filter(|norm| norm.device() != Device::Meta) {
             let norm = norm.to(Device::Cpu)?.to_scalar()?;
@@ -139,7 +155,7 @@ impl Update {
         Ok(())
     }
 
-    /// Multiplies all gradients; the changes of buffers stay as they are.
+    /// Multiplies all gradients; changes of buffers stay the same.
     ///
     /// # Errors
     /// When the factor is NaN or beyond ±10³⁰, or memory runs out.
@@ -150,11 +166,11 @@ impl Update {
         Ok(self)
     }
 
-    /// Adds another update's gradients, for accumulation and replicas. Its changes of buffers come after those that are here,
-    /// as if the second pass had begun where the first one ended.
+    /// Adds another update's gradients, for accumulation and data parallelism. Its changes of buffers are appended, as if the
+    /// second pass had started where the first one ended.
     ///
     /// # Errors
-    /// When the other is of another store.
+    /// When `other` is of another store.
     #[allow(clippy::should_implement_trait, reason = "it can fail")]
     pub fn add(mut self, other: Update) -> Result<Self> {
         if self.outline.structure != other.outline.structure || self.gradients.len() != other.gradients.len() {
@@ -171,7 +187,7 @@ impl Update {
         Ok(self)
     }
 
-    /// Fails when a parameter that isn't frozen got no gradient.
+    /// Fails if a parameter that isn't frozen has no gradient.
     pub(crate) fn check_used(&self) -> Result<()> {
         if self.allow_unused {
             return Ok(());

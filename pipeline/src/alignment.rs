@@ -1,18 +1,18 @@
-//! Whether two grids lie on each other in the world.
+//! Checks that two grids coincide in world coordinates.
 //!
-//! Two files of one case may say the same with different axes: one turned, or running backwards. Then the voxels of one are
-//! brought into the order of the other, without interpolation. All else is refused: a label that lies beside its image would
-//! be learned as if it lay on it.
+//! Two files of one case may have the same grid with permuted or reversed axes. Then the voxels of one are reoriented to the
+//! axes of the other, without interpolation. Any other difference is rejected: a network would otherwise learn from a label
+//! that is displaced against its image.
 
 use tomograd_core::{Device, Error, Result, Tensor};
 use tomograd_io::geometry::{self, Affine};
 
 use crate::{Scan, grid};
 
-/// How far, in voxels, a corner of a label may lie from that of its image if nothing else is said.
+/// The default tolerance: the largest distance, in voxels, between the corners of a label and of its image.
 pub const TOLERANCE: f64 = 0.01;
 
-/// A tolerance in voxels, checked.
+/// Checks a tolerance in voxels.
 pub(crate) fn tolerance(voxels: f64) -> Result<f64> {
     if !(voxels >= 0.0 && voxels.is_finite()) {
         return Err(Error::argument("alignment", format!("a tolerance of {voxels} voxels"))
@@ -21,10 +21,10 @@ pub(crate) fn tolerance(voxels: f64) -> Result<f64> {
     Ok(voxels)
 }
 
-/// The class numbers of `label`, u8 `(D, H, W)` or `(H, W)`: those that `numbers` gives for its values, in row-major order.
+/// The class numbers of `label`, u8 `(D, H, W)` or `(H, W)`; `numbers` maps its values to class numbers, in row-major order.
 ///
 /// # Errors
-/// That of `numbers`, and when the label has several channels.
+/// Those of `numbers`, and when the label has several channels.
 pub(crate) fn label_numbers(label: &Scan, numbers: impl Fn(&Tensor) -> Result<Vec<u8>>) -> Result<Tensor> {
     let Some((&channels, spatial)) = label.values.shape().split_first() else {
         return Err(Error::shape("label", "a single number").expected("(1, D, H, W) or (1, H, W)"));
@@ -37,10 +37,10 @@ pub(crate) fn label_numbers(label: &Scan, numbers: impl Fn(&Tensor) -> Result<Ve
     Tensor::from_slice(&numbers(&label.values.squeeze(0)?)?, spatial, Device::Cpu)
 }
 
-/// [`label_numbers`] in the order of the voxels of `image`, which errors call `other`.
+/// As [`label_numbers`], reoriented to the axes of `image`, which errors call `other`.
 ///
 /// # Errors
-/// As [`label_numbers`], and when the label doesn't lie on the image.
+/// As [`label_numbers`], and when the grids of label and image don't coincide.
 pub(crate) fn label_on(
     image: &Scan,
     other: &str,
@@ -74,10 +74,10 @@ pub(crate) fn label_on(
     }
 }
 
-/// That an image has the grid of another one of its case, voxel for voxel; errors call that one `other`.
+/// Checks that two images of a case have the same grid, voxel for voxel; errors call the second one `other`.
 ///
 /// # Errors
-/// When shapes or spacings differ, or both say their places in the world and these do.
+/// When shapes or spacings differ, or both have an affine and these differ.
 pub(crate) fn same_grid(image: &Scan, other: &str, found: &Scan, tolerance: f64) -> Result<()> {
     let [expected, spatial] = [image, found].map(|scan| scan.values.shape().get(1..).unwrap_or_default());
     if expected != spatial {
@@ -105,20 +105,20 @@ fn same_spacing(image: &Scan, other: &str, found: &Scan, operation: &str) -> Res
     Ok(())
 }
 
-/// How the axes x, y, z of a grid are brought onto those of another.
+/// The permutation and reversal of the axes x, y, z that map a grid onto another one.
 struct Turn {
-    /// For each axis of the other grid, the axis of this one that lies along it.
+    /// For each axis of the other grid, the parallel axis of this one.
     axis: [usize; 3],
-    /// For each axis of the other grid, whether this one runs the other way.
+    /// For each axis of the other grid, whether this one is reversed.
     backwards: [bool; 3],
 }
 
 impl Turn {
-    /// The turn that brings a grid of these sizes (x, y, z) onto one of affine `to`.
+    /// The turn that maps a grid of these sizes (x, y, z) onto one with affine `to`.
     ///
     /// # Errors
-    /// When no turn does: when the centre of a corner voxel is more than `tolerance` voxels away from where it should be, by
-    /// the map from the one grid through the world to the other.
+    /// When there is none: the centre of a corner voxel would be more than `tolerance` voxels from the corresponding one,
+    /// measured by the map between the grids in world coordinates.
     fn between((from, sizes): (&Affine, [usize; 3]), (to, other): (&Affine, &str), tolerance: f64) -> Result<Self> {
         let map = geometry::compose(&geometry::inverse(to)?, from);
         let refused = |what: String| {
@@ -128,7 +128,7 @@ impl Turn {
                      (Dataset::alignment_tolerance allows more)"
             ))
         };
-        // Along which axis of the other grid each axis of this one lies.
+        // For each axis of this grid, the parallel axis of the other one.
         let along: [usize; 3] =
             std::array::from_fn(|j| (0..3).max_by(|&a, &b| map[a][j].abs().total_cmp(&map[b][j].abs())).unwrap_or(j));
         let find = |axis: usize| along.iter().position(|&other| other == axis);
@@ -138,7 +138,7 @@ impl Turn {
         let axis = [x, y, z];
         let turn = Self { axis, backwards: std::array::from_fn(|i| map[i][axis[i]] < 0.0) };
         let mut worst = 0.0f64;
-        // An axis of one voxel has a length too: its next voxel stands for the other corner.
+        // An axis of one voxel has a length too, so the position of a second voxel is its other corner.
         let far = sizes.map(|size| size.saturating_sub(1).max(1) as f64);
         for corner in 0..8 {
             let at: [f64; 3] = std::array::from_fn(|j| if corner >> j & 1 == 1 { far[j] } else { 0.0 });
@@ -148,7 +148,7 @@ impl Turn {
                 (there[i] - if turn.backwards[i] { last - at } else { at }).powi(2)
             };
             let distance = (0..3).map(square).sum::<f64>().sqrt();
-            // A NaN must not be passed over.
+            // A NaN must not pass the check.
             worst = if distance.is_nan() { f64::INFINITY } else { worst.max(distance) };
         }
         if worst > tolerance {
@@ -157,14 +157,14 @@ impl Turn {
         Ok(turn)
     }
 
-    /// The sizes (x, y, z) of a grid once it is turned.
+    /// The sizes (x, y, z) of a grid after the turn.
     fn sizes(&self, sizes: [usize; 3]) -> [usize; 3] {
         self.axis.map(|axis| sizes[axis])
     }
 
-    /// The voxels u8 `(D, H, W)` turned.
+    /// Applies the turn to the voxels, u8 `(D, H, W)`.
     fn apply(&self, voxels: &Tensor) -> Result<Tensor> {
-        // Axes of the tensor run z, y, x.
+        // The axes of the tensor are z, y, x.
         let order: [usize; 3] = std::array::from_fn(|axis| 2 - self.axis[2 - axis]);
         let mut turned = voxels.permute(&order)?.contiguous()?;
         let &[d, h, w] = turned.shape() else { return Ok(turned) };
@@ -175,7 +175,7 @@ impl Turn {
     }
 }
 
-/// The rows of an affine that aren't always the same.
+/// The first three rows of an affine as text.
 fn rows(affine: &Affine) -> String {
     let row = |row: &[f64; 4]| format!("[{}]", row.map(|value| format!("{value:.5}")).join(", "));
     format!("[{}]", affine.iter().take(3).map(row).collect::<Vec<_>>().join(", "))

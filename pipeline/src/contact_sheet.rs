@@ -1,4 +1,4 @@
-//! A picture of many cases at once: grey slices with the outlines of truth and prediction.
+//! An overview image of many cases: greyscale slices with the outlines of truth and prediction.
 
 use tomograd_core::{Device, Error, Result, Tensor};
 
@@ -9,29 +9,41 @@ use crate::{
 
 type Colour = [u8; 3];
 
-/// The outlines of the truth are green and blue, those of the prediction red and yellow; where those of one class agree they
-/// are white.
+/// Outline colours by class: truth is green and blue, prediction is red and yellow. Where both outlines of a class coincide,
+/// they are white.
 const TRUTH: [Colour; 4] = [[0, 210, 60], [40, 140, 255], [0, 220, 220], [150, 110, 255]];
 const PREDICTION: [Colour; 4] = [[255, 60, 40], [255, 200, 0], [255, 80, 190], [255, 140, 60]];
 const BOTH: Colour = [255; 3];
-/// Pixels between tiles, and the side of a square of the legend.
+/// Pixels between tiles, and the side of a legend square.
 const GAP: usize = 4;
 const SQUARE: usize = 14;
-/// Tiles are magnified by whole numbers as long as their longer side stays below this.
+/// Tiles are magnified by an integer factor while their longer side stays below this.
 const TILE: usize = 192;
 
-/// A sheet with one row a case, and a few slices a row; below, the legend: for each class the colour of the truth and that of
-/// the prediction, at last white, for outlines that agree.
+/// An image with one row of slices per case and a legend below: for each class the colours of truth and prediction, and
+/// white for coinciding outlines.
 ///
-/// Slices lie across the first spatial axis, evenly over the planes that have any foreground, and are shown as they are stored
-/// (the first row of voxels on top). Grey goes from the 1st to the 99th percentile of the first channel.
+/// Slices are perpendicular to the first spatial axis, evenly spaced over the planes with foreground, and shown as stored
+/// (the first row of voxels at the top). The grey range is from the 1st to the 99th percentile of the first channel.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{ContactSheet, Sample};
+/// let image = Tensor::uniform(&[1, 4, 8, 8], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
+/// let [truth, prediction] = [0.0, 1.0].map(|class| Tensor::full(&[4, 8, 8], class, DType::U8, Device::Cpu));
+/// let mut sheet = ContactSheet::new(3, 2)?;
+/// sheet.add(&Sample::new("case", &image, Some(&truth?))?, &prediction?)?;
+/// let pixels = sheet.pixels()?; // or sheet.write("contact_sheet.png")
+/// assert_eq!(pixels.shape()[2], 3);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct ContactSheet {
     slices: usize,
     classes: usize,
     rows: Vec<Vec<Picture>>,
 }
 
-/// RGB pixels, rows from the top.
+/// RGB pixels, with the top row first.
 struct Picture {
     width: usize,
     height: usize,
@@ -39,11 +51,11 @@ struct Picture {
 }
 
 impl ContactSheet {
-    /// An empty sheet with `slices` slices a case (as many as there are, at most), of labels with `classes` classes (1 to 256,
-    /// with the background).
+    /// An empty sheet with up to `slices` slices per case, for labels with `classes` classes (1 to 256, including the
+    /// background).
     ///
     /// # Errors
-    /// When `slices` is 0, or `classes` is out of its range.
+    /// When `slices` is 0, or `classes` is out of range.
     pub fn new(slices: usize, classes: usize) -> Result<Self> {
         if slices == 0 {
             return Err(Error::argument("contact_sheet", "0 slices a case").expected("at least 1"));
@@ -52,14 +64,15 @@ impl ContactSheet {
         Ok(Self { slices, classes, rows: Vec::new() })
     }
 
-    /// Adds a case: its image, its label (if it has one), and the class numbers that were predicted, `(D, H, W)` or `(H, W)`.
+    /// Adds a case: its image, its label (if any), and the predicted class numbers, `(D, H, W)` or `(H, W)`.
     ///
     /// # Errors
-    /// When the prediction hasn't the spatial shape of the image, or a voxel isn't a finite number, which has no percentiles.
+    /// When the prediction doesn't have the spatial shape of the image, or a voxel isn't finite, since there are no
+    /// percentiles then.
     pub fn add(&mut self, sample: &Sample, prediction: &Tensor) -> Result<()> {
         let (shape, _) = sample.dims("contact_sheet")?;
         let whole = sample.image()?;
-        // A sample of the prediction is the check of its shape and its values.
+        // Making a sample of the prediction checks its shape and values.
         let predicted = Sample::new(sample.name.clone(), whole, Some(prediction))?;
         let numbers = |sample: &Sample| sample.first_label().map_or(Ok(Vec::new()), |label| label.to_vec::<u8>());
         let [truth, prediction] = [numbers(sample)?, numbers(&predicted)?];
@@ -71,7 +84,7 @@ impl ContactSheet {
         let plane = |values: &[u8], z: usize| values.get(z * size..(z + 1) * size).unwrap_or_default().to_vec();
         let pictures = self.planes(shape, [&truth, &prediction]).into_iter().map(|z| {
             let grey = image[z * size..(z + 1) * size].iter().map(|value| {
-                // In f64, where the difference of two numbers of f32 can't overflow.
+                // Computed in f64, where the difference of two f32 values can't overflow.
                 let [value, low, high] = [*value, low, high].map(f64::from);
                 let level = ((value - low) / (high - low).max(f64::MIN_POSITIVE) * 255.0) as u8;
                 [level; 3]
@@ -83,7 +96,7 @@ impl ContactSheet {
         Ok(())
     }
 
-    /// The planes to show: the middles of equal parts of those with foreground.
+    /// The planes to show: the centres of equal parts of those with foreground.
     fn planes(&self, shape: [usize; 3], labels: [&[u8]; 2]) -> Vec<usize> {
         let size = shape[1] * shape[2];
         let has_foreground =
@@ -161,7 +174,7 @@ impl Picture {
         }
     }
 
-    /// Magnified, with the outlines of both labels (each of the size of the picture, or empty).
+    /// The magnified image with the outlines of both labels (each of the size of the image, or empty).
     fn outlined(&self, truth: &[u8], prediction: &[u8]) -> Picture {
         let scale = (TILE / self.width.max(self.height)).max(1);
         let mut large = Picture::black(self.width * scale, self.height * scale);
@@ -180,7 +193,7 @@ impl Picture {
         large
     }
 
-    /// The class whose inner rim pixel `(x, y)` of the magnified picture is part of.
+    /// The class on whose outline the pixel `(x, y)` of the magnified image lies, if any.
     fn outline(&self, label: &[u8], x: usize, y: usize, scale: usize) -> Option<usize> {
         let class_at = |x: usize, y: usize| label.get(y / scale * self.width + x / scale).copied();
         let class = class_at(x, y).filter(|&class| class > 0)?;
@@ -218,7 +231,7 @@ mod tests {
         assert_eq!(pixels.shape()[2], 3);
         let drawn = sheet.draw();
         let count = |colour: Colour| drawn.pixels.iter().filter(|pixel| **pixel == colour).count();
-        // The rim of a square of 4 voxels, magnified 19 times, has 300 pixels.
+        // The outline of a square of 4 voxels, magnified 19 times, has 300 pixels.
         assert!(count(BOTH) >= 300 + SQUARE * SQUARE);
         assert!(count(TRUTH[0]) > SQUARE * SQUARE + 200 && count(PREDICTION[0]) > SQUARE * SQUARE + 200);
     }
@@ -249,7 +262,7 @@ mod tests {
             assert!(error.starts_with("case odd: ") && error.contains("at voxel [0, 0, 2] of channel 0"), "{error}");
         }
         add(&[-3e38, -3e38, 0.0, 3e38, 3e38]).unwrap();
-        // Half-way between the percentiles, whose difference f32 can't hold, is half of 255.
+        // The middle between the percentiles, whose difference overflows f32, becomes half of 255.
         assert!(sheet.draw().pixels.contains(&[127; 3]));
     }
 }

@@ -1,15 +1,16 @@
-//! Comma-separated values (RFC 4180), read strictly.
+//! A strict parser of comma-separated values (RFC 4180).
 
 use std::collections::HashSet;
 
 use tomograd_core::{Error, Result};
 
-/// The rows of a text: fields apart by commas, rows by line feeds, with a carriage return before or without. A field within
-/// quotes may hold all of these, and a quote doubled. The names in the first row differ.
+/// The rows of a text. Fields are separated by commas, rows by line feeds with or without a carriage return. A quoted field
+/// may contain all of these, and doubled quotes. The names in the first row must be unique.
 ///
 /// # Errors
-/// When a row has another number of fields than the first, a name comes twice, a quote stands within a field that isn't quoted
-/// or none ends one that is, or something follows the end of a quoted field; with the row, from 1, and the column, from 1.
+/// When a row has a different number of fields than the first, a name is repeated, a quote is inside an unquoted field, a
+/// quoted field isn't closed, or something follows its closing quote. The error has the row and the column, both starting at
+/// 1.
 pub(crate) fn parse(text: &str) -> Result<Vec<Vec<String>>> {
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -65,7 +66,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Vec<String>>> {
     Ok(rows)
 }
 
-/// A field up to the quote that ends it, and what follows.
+/// A quoted field up to its closing quote, and the rest of the text.
 fn quoted_field(mut rest: &str) -> Option<(String, &str)> {
     let mut field = String::new();
     loop {

@@ -1,4 +1,4 @@
-//! How well a network does on the cases of a dataset.
+//! Evaluation of a network on the cases of a dataset.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use tomograd_io::Volume;
 
 use crate::{Cases, Dataset, Preparation, Report, alignment, evaluate, evaluate_volumes};
 
-/// A case of a dataset and the mask that a network made of its image: what [`Preparation::evaluate_files`] hands out.
+/// A case and its predicted mask, which [`Preparation::evaluate_files`] passes to its callback.
 #[derive(Debug)]
 pub struct Segmented<'a> {
     index: usize,
@@ -16,7 +16,7 @@ pub struct Segmented<'a> {
 }
 
 impl Segmented<'_> {
-    /// The number of the case in the dataset.
+    /// The index of the case in the dataset.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -26,12 +26,12 @@ impl Segmented<'_> {
         self.name
     }
 
-    /// The mask, in the grid of the image's file.
+    /// The mask, on the grid of the image file.
     pub fn mask(&self) -> &Volume {
         self.mask
     }
 
-    /// Writes the mask as `NAME.nii.gz` into `folder`, which is made if it isn't there.
+    /// Writes the mask as `NAME.nii.gz` into `folder`, which is created if necessary.
     ///
     /// # Errors
     /// When the folder or the file can't be written.
@@ -43,8 +43,8 @@ impl Segmented<'_> {
 }
 
 impl Preparation {
-    /// The metrics of a network on prepared cases ([`Dataset::prepared`]), in their prepared grid: for validation while it
-    /// trains. `predict` is that of [`Preparation::segment`]. Cases without a label are left out.
+    /// The metrics of a network on prepared cases ([`Dataset::prepared`]), on their prepared grid: for validation during
+    /// training. `predict` is as in [`Preparation::segment`]. Cases without a label are skipped.
     ///
     /// # Errors
     /// Those of the cases and the predictor, and as [`Preparation::labels`]; the error names the case.
@@ -63,8 +63,8 @@ impl Preparation {
         Ok(report)
     }
 
-    /// The metrics of a network on the files of a dataset, in their own grids: each image is [segmented](Self::segment), the
-    /// mask compared with the label, and handed to `each`, to be written or drawn.
+    /// The metrics of a network on the files of a dataset, on their original grids: each image is [segmented](Self::segment),
+    /// its mask is compared with the label and passed to `each`, for example to be written.
     ///
     /// ```
     /// use tomograd_autodiff::methods::*;
@@ -90,8 +90,8 @@ impl Preparation {
     /// ```
     ///
     /// # Errors
-    /// When a file can't be read, image and label don't lie on each other, as [`Preparation::segment`], and what `each` gives;
-    /// the error names the case.
+    /// When a file can't be read, the grids of image and label don't coincide, as [`Preparation::segment`], and those of
+    /// `each`; the error names the case.
     pub fn evaluate_files(
         &self,
         dataset: &Dataset,

@@ -1,10 +1,10 @@
-//! Loops over voxel grids that transforms, metrics and the sliding window share.
+//! Loops over voxel grids, shared by transforms, metrics and the sliding window.
 //!
-//! Every grid has three axes here; a flat image is one plane. Slices are row-major.
+//! All grids have three axes here; a 2D image is one plane. Slices are row-major.
 
 use tomograd_core::{Error, Result};
 
-/// The three sizes of a spatial shape of rank 1 to 3, with leading ones.
+/// The sizes of a spatial shape of rank 1 to 3, padded with leading ones.
 pub(crate) fn dims(operation: &str, shape: &[usize]) -> Result<[usize; 3]> {
     match *shape {
         [w] => Ok([1, 1, w]),
@@ -14,10 +14,10 @@ pub(crate) fn dims(operation: &str, shape: &[usize]) -> Result<[usize; 3]> {
     }
 }
 
-/// Spacings in millimetres whose squares, and quotients, are far from what f64 can hold.
+/// Valid spacings in millimetres: their squares and quotients are far from the limits of f64.
 const SPACINGS: std::ops::RangeInclusive<f64> = 1e-50..=1e50;
 
-/// The spacing along each of the three axes (1 along the leading ones), checked to be positive and to fit the `rank`.
+/// The spacing along each of the three axes (1 along padded ones), checked to be positive and to match the `rank`.
 pub(crate) fn spacings(operation: &str, spacing: &[f64], rank: usize) -> Result<[f64; 3]> {
     if spacing.len() != rank || rank > 3 || !spacing.iter().all(|s| SPACINGS.contains(s)) {
         return Err(Error::argument(operation, format!("spacing {spacing:?}"))
@@ -28,7 +28,7 @@ pub(crate) fn spacings(operation: &str, spacing: &[f64], rank: usize) -> Result<
     Ok(all)
 }
 
-/// Splits the shape of an image, which must have voxels, into channels and spatial sizes.
+/// Splits the shape of a nonempty image into channels and spatial sizes.
 pub(crate) fn image_dims(operation: &str, shape: &[usize]) -> Result<(usize, [usize; 3])> {
     match shape.split_first() {
         Some((&channels, spatial)) if !shape.contains(&0) => Ok((channels, dims(operation, spatial)?)),
@@ -38,7 +38,7 @@ pub(crate) fn image_dims(operation: &str, shape: &[usize]) -> Result<(usize, [us
     }
 }
 
-/// Copies the window of `size` voxels at `start` of a grid into `target`. What the window has outside of the grid is left.
+/// Copies the window of `size` voxels at `start` of a grid into `target`. Voxels outside the grid are left unchanged.
 pub(crate) fn copy_window<T: Copy>(
     source: &[T],
     shape: [usize; 3],
@@ -46,7 +46,7 @@ pub(crate) fn copy_window<T: Copy>(
     target: &mut [T],
     size: [usize; 3],
 ) {
-    // The part inside, in coordinates of the window.
+    // The part inside the grid, in window coordinates.
     let from = start.map(|s| s.min(0).unsigned_abs());
     let to: [usize; 3] =
         std::array::from_fn(|axis| size[axis].min((shape[axis] as isize - start[axis]).max(0) as usize));
@@ -64,7 +64,7 @@ pub(crate) fn copy_window<T: Copy>(
     }
 }
 
-/// Reverses `axis` of each of the grids of `shape` that follow each other in `values`.
+/// Reverses `axis` of each grid of `shape` in `values`, which are stored one after the other.
 pub(crate) fn flip<T>(values: &mut [T], shape: [usize; 3], axis: usize) {
     let inner: usize = shape[axis + 1..].iter().product();
     let count = shape[axis];

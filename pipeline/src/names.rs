@@ -1,8 +1,8 @@
-//! Names that are looked up: of fields, of columns, of cases.
+//! Errors for unknown names of fields, columns and cases.
 
 use tomograd_core::{Error, ErrorKind};
 
-/// That nothing is called `name`: the error lists what is there, and says which of it is written most alike.
+/// The error for an unknown `name`; it lists the known ones and the most similar one.
 pub(crate) fn unknown<'a>(operation: &str, what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
     const SHOWN: usize = 20;
     let known: Vec<&str> = known.into_iter().collect();
@@ -17,9 +17,9 @@ pub(crate) fn unknown<'a>(operation: &str, what: &str, name: &str, known: impl I
     error.expected(format!("one of {list} (nearest: {nearest})"))
 }
 
-/// How many letters must be changed, put in or left out to make one name of the other (Levenshtein's distance).
+/// The edit distance (Levenshtein): the number of characters to change, insert or delete.
 fn distance(a: &str, b: &str) -> usize {
-    // Names are short; of a long one the beginning is enough.
+    // Only the first 64 characters are compared.
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().take(64).enumerate() {

@@ -1,4 +1,4 @@
-//! Metrics as a table and as a file.
+//! Tables and CSV files of metrics.
 
 use std::{fmt, path::Path};
 
@@ -7,24 +7,34 @@ use tomograd_io::write_atomically;
 
 use crate::ClassMetrics;
 
-/// Writes a text file, whole or not at all.
+/// Writes a text file atomically.
 pub(crate) fn write_text(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, |writer| {
         writer.write_all(text.as_bytes()).map_err(|error| Error::io("write", path.display(), error))
     })
 }
 
-/// A mean over the cases where a quantity is defined, and how many those are.
+/// A mean over the cases in which a quantity is defined, with the number of these cases.
 ///
-/// What is left out isn't neutral: a case whose object was missed altogether has no distance, so that missing it leaves the mean
-/// of the distances better than finding it badly. Two means compare only where the same cases are in both.
+/// Undefined values are excluded, which isn't neutral: a missed object has no surface distance, so that missing it gives a
+/// better mean distance than segmenting it badly. Two means are comparable only if they are over the same cases.
+///
+/// ```
+/// use tomograd_pipeline::{ClassMetrics, Report};
+/// let mut report = Report::new(["tumour"]);
+/// report.add("found", vec![ClassMetrics { dice: 0.8, iou: 0.7, hd95: 2.0, assd: 1.0 }])?;
+/// report.add("absent", vec![ClassMetrics { dice: f64::NAN, iou: f64::NAN, hd95: f64::NAN, assd: f64::NAN }])?;
+/// let mean = report.mean(|m| m.dice);
+/// assert_eq!((mean.value, mean.defined, mean.cases), (0.8, 1, 2));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mean {
-    /// The mean; NaN when the quantity is defined nowhere.
+    /// The mean; NaN if the quantity is undefined in all cases.
     pub value: f64,
-    /// How many values are in it.
+    /// The number of values in the mean.
     pub defined: usize,
-    /// How many there are, undefined ones (NaN) included.
+    /// The number of all values, including undefined ones (NaN).
     pub cases: usize,
 }
 
@@ -42,7 +52,7 @@ impl Mean {
     }
 }
 
-/// `0.8500 (11 of 12)`; the precision is that of the mean, 4 unless another is asked for.
+/// `0.8500 (11 of 12)`; the precision applies to the mean and is 4 by default.
 impl fmt::Display for Mean {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{:.*} ({} of {})", f.precision().unwrap_or(4), self.value, self.defined, self.cases);
@@ -53,13 +63,26 @@ impl fmt::Display for Mean {
     }
 }
 
-/// The quantities by the names of the columns.
+/// The quantities and the names of their columns.
 type Quantity = (&'static str, fn(&ClassMetrics) -> f64);
 const QUANTITIES: [Quantity; 4] =
     [("dice", |m| m.dice), ("iou", |m| m.iou), ("hd95", |m| m.hd95), ("assd", |m| m.assd)];
 
-/// The metrics of several cases, class by class. Displayed, it is a table of the mean Dice and HD95 (mm) of each class, each with
-/// the number of cases that are in it.
+/// The metrics of several cases by class. Its display is a table with the mean Dice and HD95 (mm) of each class, and the
+/// number of cases in each mean.
+///
+/// ```
+/// use tomograd_pipeline::{ClassMetrics, Report};
+/// let mut report = Report::new(["anterior", "posterior"]);
+/// let metrics = |dice| ClassMetrics { dice, iou: dice / (2.0 - dice), hd95: 1.0, assd: 0.5 };
+/// report.add("case_1", vec![metrics(0.9), metrics(0.8)])?;
+/// println!("{report}");
+/// # let path = std::env::temp_dir().join(format!("tomograd-metrics-doc-{}.csv", std::process::id()));
+/// report.write_csv(&path)?;
+/// assert!(std::fs::read_to_string(&path).unwrap().starts_with("case,class,dice,iou,hd95,assd\ncase_1,anterior,0.9,"));
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     classes: Vec<String>,
@@ -67,7 +90,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// No cases yet; `classes` are the names of the foreground classes 1, 2, ...
+    /// A report without cases; `classes` are the names of the foreground classes 1, 2, ...
     pub fn new<S: Into<String>>(classes: impl IntoIterator<Item = S>) -> Self {
         Self { classes: classes.into_iter().map(Into::into).collect(), cases: Vec::new() }
     }
@@ -77,10 +100,10 @@ impl Report {
         &self.classes
     }
 
-    /// Adds a case with the metrics that [`evaluate`](crate::evaluate) gave.
+    /// Adds a case with its metrics from [`evaluate`](crate::evaluate).
     ///
     /// # Errors
-    /// When there aren't as many as foreground classes.
+    /// When their number isn't that of the foreground classes.
     pub fn add(&mut self, case: impl Into<String>, metrics: Vec<ClassMetrics>) -> Result<()> {
         if metrics.len() != self.classes.len() {
             return Err(Error::argument("report", format!("metrics of {} classes", metrics.len()))
@@ -90,10 +113,10 @@ impl Report {
         Ok(())
     }
 
-    /// The mean over the cases of one quantity of foreground class `class` (counted from 1), of those where it is defined.
+    /// The mean of a quantity of foreground class `class` (counted from 1) over the cases in which it is defined.
     ///
-    /// To count a missed object as some distance, let the quantity say so: it is missed where Dice is defined (one of the two
-    /// masks has the class) and the distance isn't.
+    /// To include missed objects with a penalty, let `quantity` return it: an object is missed where Dice is defined (one of
+    /// the masks has the class) and the distance isn't.
     ///
     /// ```
     /// use tomograd_pipeline::{ClassMetrics, Report};
@@ -107,7 +130,7 @@ impl Report {
     /// ```
     ///
     /// # Errors
-    /// When there is no such class.
+    /// When the class doesn't exist.
     pub fn class_mean(&self, class: usize, quantity: impl Fn(&ClassMetrics) -> f64) -> Result<Mean> {
         if !(1..=self.classes.len()).contains(&class) {
             return Err(Error::argument("report", format!("class {class}"))
@@ -116,8 +139,8 @@ impl Report {
         Ok(self.mean_of_class(class - 1, &quantity))
     }
 
-    /// The mean over the foreground classes of the means of [`Report::class_mean`], without classes that have none; the counts
-    /// are sums over the classes.
+    /// The mean of [`Report::class_mean`] over the foreground classes that have one; the counts are summed over the
+    /// classes.
     pub fn mean(&self, quantity: impl Fn(&ClassMetrics) -> f64) -> Mean {
         let means: Vec<Mean> = (0..self.classes.len()).map(|class| self.mean_of_class(class, &quantity)).collect();
         let sum = |count: fn(&Mean) -> usize| means.iter().map(count).sum();
@@ -128,15 +151,15 @@ impl Report {
         }
     }
 
-    /// Of the class at `index` of the names.
+    /// The mean of the class at `index` of the names.
     fn mean_of_class(&self, index: usize, quantity: &dyn Fn(&ClassMetrics) -> f64) -> Mean {
         Mean::of(self.cases.iter().filter_map(|(_, metrics)| metrics.get(index)).map(quantity))
     }
 
-    /// Writes `case,class,dice,iou,hd95,assd` lines (distances in millimetres, undefined values empty).
+    /// Writes a CSV file with the columns `case,class,dice,iou,hd95,assd` (distances in millimetres, undefined values empty).
     ///
     /// # Errors
-    /// When the file can't be written; then an earlier one is left as it was.
+    /// When the file can't be written; an existing file then stays unchanged.
     pub fn write_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut text = format!("case,class,{}\n", QUANTITIES.map(|(name, _)| name).join(","));
         for (case, metrics) in &self.cases {
@@ -148,12 +171,12 @@ impl Report {
         write_text(path.as_ref(), &text)
     }
 
-    /// Writes the means of [`Report::write_csv`]'s values: `class,quantity,mean,defined,cases` lines, one for each class and
-    /// quantity, then one for the mean over the classes of each quantity, under an empty class. `defined` of `cases` values are
-    /// in a mean; one of no value is empty.
+    /// Writes a CSV file of the means with the columns `class,quantity,mean,defined,cases`: a row for each class and
+    /// quantity, then a row for the mean over the classes of each quantity, with an empty class. A mean is over `defined` of
+    /// `cases` values, and empty if there are none.
     ///
     /// # Errors
-    /// When the file can't be written; then an earlier one is left as it was.
+    /// When the file can't be written; an existing file then stays unchanged.
     pub fn write_summary_csv(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut text = String::from("class,quantity,mean,defined,cases\n");
         let mut line = |class: &str, name: &str, mean: Mean| {
@@ -171,7 +194,7 @@ impl Report {
     }
 }
 
-/// A field of a file; empty for what is undefined.
+/// A value of a CSV field; empty if undefined.
 fn number(value: f64) -> String {
     if value.is_nan() { String::new() } else { value.to_string() }
 }

@@ -1,4 +1,4 @@
-//! Which cases train and which validate.
+//! The split of cases into training and validation.
 
 use std::{fs, path::Path};
 
@@ -6,41 +6,58 @@ use tomograd_core::{Error, Result};
 
 use crate::report::write_text;
 
-/// The names of the cases for training and for validation.
+/// The names of the training and validation cases.
+///
+/// ```
+/// use tomograd_pipeline::Split;
+/// let names: Vec<String> = (0..10).map(|i| format!("case_{i}")).collect();
+/// let split = Split::fixed(&names);
+/// assert_eq!((split.train.len(), &split.validation[..]), (8, &["case_4".to_owned(), "case_9".to_owned()][..]));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Split {
-    /// The cases to train on.
+    /// Training cases.
     pub train: Vec<String>,
-    /// The cases to measure on.
+    /// Validation cases.
     pub validation: Vec<String>,
 }
 
 impl Split {
-    /// The fixed split: of the names in sorted order, each once, those with index % 5 == 4 validate.
+    /// A deterministic split: of the sorted unique names, those with index % 5 == 4 are for validation.
     pub fn fixed(names: &[String]) -> Self {
         let mut sorted = names.to_vec();
         sorted.sort();
-        // A name on both sides would be trained on and then measured.
+        // A duplicate could otherwise be in both parts.
         sorted.dedup();
         let (validation, train) = sorted.into_iter().enumerate().partition::<Vec<_>, _>(|(index, _)| index % 5 == 4);
         let names = |part: Vec<(usize, String)>| part.into_iter().map(|(_, name)| name).collect();
         Self { train: names(train), validation: names(validation) }
     }
 
-    /// Reads a file of lines `train NAME` and `validation NAME`; empty lines and those that begin with `#` are left out.
+    /// Reads a file with lines `train NAME` and `validation NAME`; empty lines and lines that start with `#` are ignored.
+    ///
+    /// ```
+    /// use tomograd_pipeline::Split;
+    /// # let path = std::env::temp_dir().join(format!("tomograd-split-doc-{}", std::process::id()));
+    /// std::fs::write(&path, "# the official split\ntrain a\ntrain b\nvalidation c\n").unwrap();
+    /// let split = Split::read(&path)?;
+    /// assert_eq!((split.train, split.validation), (vec!["a".to_owned(), "b".to_owned()], vec!["c".to_owned()]));
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When the file can't be read, a line is something else, or a name occurs twice.
+    /// When the file can't be read, another line occurs, or a name occurs twice.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = fs::read_to_string(path).map_err(|error| Error::io("read split", path.display(), error))?;
         Self::parse(&text).map_err(|error| error.within(path.display().to_string()))
     }
 
-    /// The split of a file, as [`Split::read`] reads it; without that file the [fixed](Split::fixed) one of `names`.
+    /// Reads the split as [`Split::read`]; without that file, returns the [fixed](Split::fixed) split of `names`.
     ///
     /// # Errors
-    /// As [`Split::read`], if there is a file.
+    /// As [`Split::read`], if the file exists.
     pub fn read_or_fixed(path: impl AsRef<Path>, names: &[String]) -> Result<Self> {
         if path.as_ref().exists() { Self::read(path) } else { Ok(Self::fixed(names)) }
     }
@@ -62,10 +79,10 @@ impl Split {
         Ok(split)
     }
 
-    /// Writes the file that [`Split::read`] reads.
+    /// Writes the split in the format of [`Split::read`].
     ///
     /// # Errors
-    /// When a name occurs twice or can't stand in a line of its own, or the file can't be written.
+    /// When a name occurs twice or can't be written on one line, or the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let lines = |part: &str, names: &[String]| names.iter().map(|n| format!("{part} {n}\n")).collect::<String>();
         let text = lines("train", &self.train) + &lines("validation", &self.validation);

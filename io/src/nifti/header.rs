@@ -1,4 +1,4 @@
-//! The header: its bytes, and where each field lies in them (nifti1.h and nifti2.h of nifti.nimh.nih.gov).
+//! NIfTI headers: their bytes, and the offsets of the fields (nifti1.h and nifti2.h of nifti.nimh.nih.gov).
 
 use std::io::Read;
 
@@ -7,7 +7,7 @@ use tomograd_core::{Error, Result};
 use super::{Coding, OPERATION, fail, io_error};
 use crate::{Geometry, geometry};
 
-/// The version of the format.
+/// The format version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     /// 348 bytes, axes of at most 32767 voxels, 32-bit numbers.
@@ -16,13 +16,13 @@ pub(crate) enum Version {
     Two,
 }
 
-/// The bits of the unit of space in the field of units, and their values.
+/// The mask of the spatial unit in xyzt_units, and its values.
 const SPACE: u8 = 7;
 const METRE: u8 = 1;
 const MILLIMETRE: u8 = 2;
 const MICROMETRE: u8 = 3;
 
-/// Where the fields of a version begin, in bytes.
+/// Byte offsets of the fields of a version.
 struct Places {
     length: usize,
     magic: usize,
@@ -36,15 +36,15 @@ struct Places {
     units: usize,
     /// qform_code; sform_code follows.
     codes: usize,
-    /// Quaternion b, c, d, offsets x, y, z, and the three rows of the sform.
+    /// Quaternion b, c, d; offsets x, y, z; the three rows of the sform.
     forms: usize,
-    /// slice_start, slice_end, slice_code, slice_duration, dim_info: (place, bytes).
+    /// slice_start, slice_end, slice_code, slice_duration, dim_info: (offset, bytes).
     slices: [(usize, usize); 5],
-    /// Numbers that are floating-point in both versions: (place, how many).
+    /// Fields that are floating-point in both versions: (offset, count).
     floats: [(usize, usize); 4],
     /// intent_code.
     intent: usize,
-    /// Texts, of the same length in both versions: descrip, aux_file, intent_name.
+    /// Text fields, which have the same length in both versions: descrip, aux_file, intent_name.
     texts: [(usize, usize); 3],
 }
 
@@ -92,7 +92,7 @@ impl Version {
         }
     }
 
-    /// How the magic begins: header and voxels in one file, or in two.
+    /// The first bytes of the magic: for a single file, and for a pair.
     fn magics(self) -> [&'static [u8; 4]; 2] {
         match self {
             Version::One => [b"n+1\0", b"ni1\0"],
@@ -101,7 +101,7 @@ impl Version {
     }
 }
 
-/// The bytes of a header, in the byte order of its file.
+/// The bytes of a header, in the file's byte order.
 #[derive(Debug, Clone)]
 pub(crate) struct Header {
     bytes: Vec<u8>,
@@ -110,7 +110,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// An empty header, little-endian.
+    /// An empty little-endian header.
     pub(crate) fn new(version: Version) -> Self {
         let places = version.places();
         let mut header = Self { bytes: vec![0; places.length], big: false, version };
@@ -122,7 +122,7 @@ impl Header {
         header
     }
 
-    /// Reads a header; its first four bytes say the version and the byte order.
+    /// Reads a header; its first four bytes determine the version and the byte order.
     pub(super) fn read(reader: &mut impl Read) -> Result<Self> {
         let mut first = [0; 4];
         reader.read_exact(&mut first).map_err(io_error("the header"))?;
@@ -159,7 +159,7 @@ impl Header {
                 String::from_utf8_lossy(pair)
             )));
         }
-        // As PNG has it: a transfer as text changes these bytes, and then the others too.
+        // As in PNG, these bytes detect a transfer in text mode, which would have damaged the others too.
         if self.version == Version::Two {
             let ends = self.array_as_is::<4>(self.version.places().magic.saturating_add(4))?;
             if ends != *b"\r\n\x1A\n" && ends != [0; 4] {
@@ -169,13 +169,13 @@ impl Header {
         Ok(())
     }
 
-    /// Whether the voxels are in another file.
+    /// Whether the voxels are in a separate file.
     pub(super) fn of_a_pair(&self) -> bool {
         let [_, pair] = self.version.magics();
         self.array_as_is::<4>(self.version.places().magic).is_ok_and(|magic| magic == *pair)
     }
 
-    /// An empty header of the same version, byte order and sizes.
+    /// An empty header with the same version, byte order and sizes.
     pub(crate) fn emptied(&self) -> Self {
         let mut empty = Self { big: self.big, ..Self::new(self.version) };
         empty.put(0, (self.version.places().length as i32).to_le_bytes());
@@ -187,8 +187,8 @@ impl Header {
         empty
     }
 
-    /// A header of version two in the same byte order that says of the voxels what this one of version one does: how they are
-    /// stored and scaled, intent, display range, time offset and texts. Sizes and place are left for [`Header::set`].
+    /// A version 2 header in the same byte order with this version 1 header's description of the voxels: datatype and
+    /// scaling, intent, display range, time offset and texts. Sizes and geometry are left to [`Header::set`].
     pub(super) fn widened(&self) -> Result<Self> {
         let (from, to) = (Version::One.places(), Version::Two.places());
         let mut wide = Self { big: self.big, ..Self::new(Version::Two) };
@@ -228,7 +228,7 @@ impl Header {
         part.copied().ok_or_else(|| fail("the header is cut off"))
     }
 
-    /// `N` bytes of one number, least significant first.
+    /// `N` bytes of one number, in little-endian order.
     fn array<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
         let mut part = self.array_as_is::<N>(at)?;
         if self.big {
@@ -243,7 +243,7 @@ impl Header {
         }
     }
 
-    /// Sets one number, given least significant byte first.
+    /// Sets one number, given in little-endian order.
     fn put<const N: usize>(&mut self, at: usize, mut part: [u8; N]) {
         if self.big {
             part.reverse();
@@ -255,7 +255,7 @@ impl Header {
         self.array(at).map(i16::from_le_bytes)
     }
 
-    /// `N` floating-point numbers: 32 bits each in version one, 64 in version two.
+    /// `N` floating-point numbers: 32-bit in version 1, 64-bit in version 2.
     fn floats<const N: usize>(&self, at: usize) -> Result<[f64; N]> {
         let mut values = [0.0; N];
         for (i, value) in values.iter_mut().enumerate() {
@@ -276,7 +276,7 @@ impl Header {
         }
     }
 
-    /// The number of voxels along x, y, z, t, ...: one to seven axes of at least one voxel.
+    /// The number of voxels along x, y, z, t, ...: one to seven axes, each of size 1 or more.
     pub(super) fn sizes(&self) -> Result<Vec<usize>> {
         let dim = self.version.places().dim;
         let entry = |i: usize| -> Result<i64> {
@@ -296,18 +296,18 @@ impl Header {
         (1..=count).map(size).collect()
     }
 
-    /// How the numbers of the voxels are stored and scaled. A slope of 0, or one that isn't finite, means none.
+    /// Datatype and scaling of the voxels. A slope that is 0 or not finite means no scaling.
     pub(super) fn coding(&self) -> Result<Coding> {
         let places = self.version.places();
         let plain = Coding::from_code(self.i16(places.datatype)?)?;
         let bits = self.i16(places.datatype.saturating_add(2))?;
-        // Some writers leave it 0; any other lie says that the header can't be trusted.
+        // Some writers leave bitpix 0; any other contradiction means that the header can't be trusted.
         if bits != 0 && i64::from(bits) != (plain.size() as i64).saturating_mul(8) {
             return Err(fail(format!("{bits} bits a voxel of datatype {}", plain.name()))
                 .expected(format!("{}", plain.size().saturating_mul(8))));
         }
         let [slope, intercept] = self.floats::<2>(places.slope)?;
-        // The format says that colours aren't scaled.
+        // According to the format, RGB values aren't scaled.
         if plain.channels > 2 || slope == 0.0 || !slope.is_finite() || (slope, intercept) == (1.0, 0.0) {
             return Ok(plain);
         }
@@ -317,13 +317,13 @@ impl Header {
         Ok(Coding { scaling: Some([slope, intercept]), ..plain })
     }
 
-    /// The byte where the voxels begin.
+    /// The byte offset of the voxels.
     pub(super) fn voxels_at(&self) -> Result<u64> {
         let at = self.version.places().offset;
         let (place, offset) = match self.version {
             Version::One => {
                 let [place] = self.floats::<1>(at)?;
-                // A cast would turn NaN into 0, and a fraction into a whole number.
+                // A cast would turn NaN into 0 and truncate a fraction.
                 (place.to_string(), (place >= 0.0 && place.fract() == 0.0 && place < 9e15).then_some(place as u64))
             }
             Version::Two => {
@@ -337,12 +337,12 @@ impl Header {
         })
     }
 
-    /// The affine as nibabel takes it: the sform if its code is set, else the qform, else the spacing with the first axis
-    /// turned to the left and the middle of the volume at 0. A form that isn't finite or flattens space isn't used, and its
-    /// code is 0 then.
+    /// The affine by nibabel's rules: the sform if its code is set, else the qform, else the spacing with the first axis
+    /// pointing to the left and the centre of the volume at 0. A form that isn't finite or is singular is ignored, and its
+    /// code becomes 0.
     ///
-    /// All lengths are millimetres, as ITK has it: those of a header in metres or micrometres are converted, and an unknown
-    /// unit counts as millimetres. The unit of time, and steps in it, stay.
+    /// All lengths are converted to millimetres, as in ITK: a header may use metres or micrometres, and an unknown unit is
+    /// taken as millimetres. The time unit and time steps are kept.
     pub(super) fn geometry(&self, sizes: &[usize]) -> Result<Geometry> {
         let places = self.version.places();
         let pixdim = self.floats::<8>(places.pixdim)?;
@@ -368,7 +368,7 @@ impl Header {
             _ => (units, 1.0),
         };
         let millimetres = |value: f64| match self.version {
-            // What a header of this version can say, so that it is the same when written and read again.
+            // Rounded to the precision of this version, so that writing and reading again gives the same value.
             Version::One if scale != 1.0 => f64::from((value * scale) as f32),
             _ => value * scale,
         };
@@ -397,7 +397,7 @@ impl Header {
             (None, None) => geometry::centred(sizes, geometry.steps())
                 .map_err(|error| fail("neither sform, qform nor spacing says where the voxels are").source(error))?,
         };
-        // What isn't a length is no longer needed, and would be written.
+        // Replaces lengths that aren't finite, which are no longer used but would be written.
         for (step, spacing) in geometry.pixdim.iter_mut().skip(1).zip(geometry::spacing(&geometry.affine)) {
             if !step.is_finite() {
                 *step = spacing;
@@ -406,12 +406,12 @@ impl Header {
         Ok(geometry)
     }
 
-    /// Checks that reading this header gives these sizes, this coding and, to the precision of its numbers, this place: what
-    /// couldn't be read again isn't written.
+    /// Checks that reading this header returns these sizes, this coding and, within its precision, this geometry: a file that
+    /// couldn't be read back isn't written.
     pub(super) fn must_say(&self, sizes: &[usize], coding: Coding, geometry: &Geometry) -> Result<()> {
-        let said = (self.sizes()?, self.coding()?);
-        if said != (sizes.to_vec(), coding) {
-            return Err(fail(format!("the header would say {said:?}")).expected(format!("{sizes:?} and {coding:?}")));
+        let parsed = (self.sizes()?, self.coding()?);
+        if parsed != (sizes.to_vec(), coding) {
+            return Err(fail(format!("the header would say {parsed:?}")).expected(format!("{sizes:?} and {coding:?}")));
         }
         let read = self.geometry(sizes)?.affine;
         let largest = geometry::spacing(&geometry.affine).into_iter().fold(0.0, f64::max);
@@ -424,7 +424,8 @@ impl Header {
         Ok(())
     }
 
-    /// Sets what a volume says; the rest stays. `unchanged`: the voxels are coded as they were.
+    /// Sets the fields that describe the volume; all others stay. `unchanged`: the coding of the voxels is that of the
+    /// source.
     pub(super) fn set(
         &mut self,
         sizes: &[usize],
@@ -453,7 +454,7 @@ impl Header {
             }
         }
         if moved {
-            // Which axis the slices lie along, and when each was taken, is no longer known.
+            // Slice axis and slice timing are no longer valid.
             for (at, length) in places.slices {
                 self.put_raw(at, [0; 8].get(..length).unwrap_or_default());
             }
@@ -465,7 +466,7 @@ impl Header {
             let bits = (coding.size() as i16).saturating_mul(8);
             self.put(places.datatype.saturating_add(2), bits.to_le_bytes());
         }
-        // What was one of two files is written as one.
+        // A pair is written as a single file.
         self.put_raw(places.magic, self.version.magics()[0]);
         let start = places.length.saturating_add(extension);
         match self.version {
@@ -494,7 +495,7 @@ impl Header {
 
 #[cfg(test)]
 impl Header {
-    /// An empty header in the other byte order.
+    /// An empty header in the opposite byte order.
     pub(super) fn swapped(mut self) -> Self {
         self.big = !self.big;
         self.put(0, (self.version.places().length as i32).to_le_bytes());

@@ -1,14 +1,15 @@
-//! NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov), `.nii` and `.nii.gz`, pairs `.hdr` and `.img`, both byte orders.
+//! NIfTI-1 and NIfTI-2 (nifti.nimh.nih.gov): `.nii` and `.nii.gz`, pairs of `.hdr` and `.img`, both byte orders.
 //!
-//! What is read is kept: a file written from a volume that was read has its header, byte for byte, with only those fields
-//! changed that the volume changed, its byte order, its version and its extensions. Lengths in metres or micrometres become
-//! millimetres, and an sform or qform that isn't finite or is singular loses its code.
+//! A file written from a volume that was read keeps the header of the source byte for byte, except for fields that the volume
+//! changed; it also keeps byte order, version and extensions. Lengths in metres or micrometres become millimetres, and the
+//! code of an sform or qform that isn't finite or is singular becomes 0.
 //!
-//! A compressed file is read to its end, where its checksums are. Bytes after the voxels are ignored, as nibabel and ITK do,
-//! up to the length of all before them, or 16 MiB; more of them in a compressed file are an error.
+//! A compressed file is read to the end to verify its checksums. Bytes after the voxels are ignored, as in nibabel and ITK,
+//! up to the number of bytes before them or 16 MiB, whichever is more; beyond that, a compressed file is an error.
 //!
-//! Memory, whatever a header says: reading `n` bytes (after decompression) takes at most 9·n + 1 MiB, n being what really
-//! arrived. Deflate can't exceed 1032:1, so a compressed header that claims more is refused before any voxel is read.
+//! Memory is bounded whatever a header claims: reading `n` bytes (after decompression) takes at most 9·n + 1 MiB, where n is
+//! the number of bytes actually received. Deflate can't exceed 1032:1, so a compressed file that claims more is rejected
+//! before any voxel is read.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod header;
@@ -35,7 +36,7 @@ pub(crate) use voxels::{Coding, Stored};
 use crate::{Volume, atomic::write_all, write_atomically};
 
 const OPERATION: &str = "nifti";
-/// The most bytes that are read behind the header of a pair.
+/// The most bytes that are read after the header of a pair.
 const MOST_EXTENSIONS: u64 = 1 << 26;
 
 fn fail(what: impl Into<String>) -> Error {
@@ -46,16 +47,16 @@ fn io_error(what: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::io(OPERATION, what, error)
 }
 
-/// The part of a file that a volume keeps to write the same again.
+/// The parts of a file that a volume keeps, to write the same file again.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) header: Header,
-    /// The bytes between the header and the voxels: the extender and the extensions.
+    /// The bytes between header and voxels: the extender and the extensions.
     pub(crate) extension: Vec<u8>,
 }
 
 impl Source {
-    /// A source that says nothing but version, byte order and sizes.
+    /// A source that keeps only version, byte order and sizes.
     pub(crate) fn emptied(&self) -> Self {
         Self { header: self.header.emptied(), extension: Vec::new() }
     }
@@ -78,18 +79,18 @@ fn read_files(pair: &pair::Pair) -> Result<Volume> {
     read_stream(open(&pair.header)?, Some(&mut || open(&pair.image)))
 }
 
-/// Reads bytes as if they were a file.
+/// Reads the bytes of a file.
 pub(crate) fn read_bytes(bytes: &[u8]) -> Result<Volume> {
     read_stream(Stream::new(bytes, Some(bytes.len() as u64))?, None)
 }
 
-/// Reads bytes as if they were the files of a pair.
+/// Reads the bytes of the two files of a pair.
 pub(crate) fn read_pair(header: &[u8], image: &[u8]) -> Result<Volume> {
     let header = Stream::new(header, Some(header.len() as u64))?;
     read_stream(header, Some(&mut || Stream::new(image, Some(image.len() as u64))))
 }
 
-/// Reads a header and the voxels behind it; `other` opens the file of the voxels, for a header that is one of two.
+/// Reads a header and the voxels after it; `other` opens the file of the voxels for the header of a pair.
 fn read_stream<R: BufRead>(
     mut stream: Stream<R>,
     other: Option<&mut dyn FnMut() -> Result<Stream<R>>>,
@@ -113,8 +114,8 @@ fn read_stream<R: BufRead>(
     read_voxels(other()?, header, Some(extension))
 }
 
-/// Reads the voxels from a stream that stands at the end of the header, or at the beginning if that is in another file, with
-/// these extensions.
+/// Reads the voxels from a stream positioned after the header, or for a pair at the start of the voxel file. `extension` are
+/// the extensions, if they have already been read.
 fn read_voxels<R: BufRead>(mut stream: Stream<R>, header: Header, extension: Option<Vec<u8>>) -> Result<Volume> {
     let sizes = header.sizes()?;
     let coding = header.coding()?;
@@ -151,7 +152,7 @@ fn read_voxels<R: BufRead>(mut stream: Stream<R>, header: Header, extension: Opt
     Volume::from_file(voxels, geometry, Arc::new(Source { header, extension }), coding)
 }
 
-/// The shape of the tensor for the axes x, y, z, t, ... of a file: the same, backwards, with at least three axes.
+/// The tensor shape for the axes x, y, z, t, ... of a file: reversed, with at least three axes.
 fn tensor_shape(sizes: &[usize]) -> Vec<usize> {
     let mut shape = sizes.to_vec();
     shape.resize(shape.len().max(3), 1);
@@ -159,13 +160,13 @@ fn tensor_shape(sizes: &[usize]) -> Vec<usize> {
     shape
 }
 
-/// The axes of the file for the shape of a tensor: those of the source if they are the same but for a picture's third axis.
+/// The file axes for a tensor shape: the source's, if they differ only in the third axis of a 2D image.
 pub(crate) fn file_sizes(shape: &[usize], source: Option<&Source>) -> Vec<usize> {
     let kept = source.and_then(|source| source.header.sizes().ok()).filter(|sizes| tensor_shape(sizes) == shape);
     kept.unwrap_or_else(|| shape.iter().rev().copied().collect())
 }
 
-/// Writes a file; its name says whether it is compressed.
+/// Writes a file; the extension determines whether it is compressed.
 pub(crate) fn write(path: &Path, volume: &Volume) -> Result<()> {
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     let compressed = name.ends_with(".nii.gz");
@@ -182,7 +183,7 @@ pub(crate) fn write_to(writer: &mut dyn Write, volume: &Volume, compressed: bool
     if !compressed {
         return write_plain(writer, volume);
     }
-    // No name and no time go in, so the same volume gives the same bytes.
+    // The gzip header has no name and no time, so that the same volume gives the same bytes.
     let mut encoder = GzEncoder::new(writer, Compression::new(4));
     write_plain(&mut encoder, volume)?;
     encoder.finish().map(|_| ()).map_err(io_error("the compressed file"))
@@ -191,7 +192,7 @@ pub(crate) fn write_to(writer: &mut dyn Write, volume: &Volume, compressed: bool
 fn write_plain(writer: &mut dyn Write, volume: &Volume) -> Result<()> {
     let coding = voxels::choose(volume)?;
     let extension: &[u8] = volume.source().map_or(&[0; 4], |source| &source.extension);
-    // The four bytes that say whether extensions follow must be there.
+    // The four bytes of the extender are required.
     let extension = if extension.len() < 4 { &[0; 4] } else { extension };
     let header = header_for(volume, coding, extension.len())?;
     write_all(writer, header.bytes())?;
@@ -199,7 +200,7 @@ fn write_plain(writer: &mut dyn Write, volume: &Volume) -> Result<()> {
     voxels::encode(writer, volume.voxels(), coding, header.big())
 }
 
-/// The header of a file that holds this volume: the source's, if the volume has one; version two if version one can't say it.
+/// The header for this volume: that of the source, if any; version 2 if version 1 can't represent the volume.
 fn header_for(volume: &Volume, coding: Coding, extension: usize) -> Result<Header> {
     let source = volume.source().map(|source| &source.header);
     let shape = volume.voxels().shape();
@@ -213,10 +214,10 @@ fn header_for(volume: &Volume, coding: Coding, extension: usize) -> Result<Heade
     };
     let mut last = None;
     for (mut header, unchanged) in [(first, unchanged), second] {
-        let said = header
+        let parsed = header
             .set(&sizes, volume.geometry(), coding, unchanged, extension)
             .and_then(|()| header.must_say(&sizes, coding, volume.geometry()));
-        match said {
+        match parsed {
             Ok(()) => return Ok(header),
             Err(error) => last = Some(error),
         }

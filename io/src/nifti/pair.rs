@@ -1,19 +1,19 @@
-//! The two files of a pair: a header `NAME.hdr` and its voxels `NAME.img`, each of them plain or with `.gz` behind it.
+//! File names of a pair: header `NAME.hdr` and voxels `NAME.img`, each optionally with `.gz` appended.
 
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
 };
 
-/// The header's file and, in the order in which they are tried, the places of the other one.
+/// The header file and the voxel file, each as the candidate paths in the order in which they are tried.
 #[derive(Debug, PartialEq)]
 pub(super) struct Pair {
     pub(super) header: Vec<PathBuf>,
     pub(super) image: Vec<PathBuf>,
 }
 
-/// The files of the pair that `path` names by one of them; none if it has another ending. They lie in one folder and differ
-/// in their ending alone: no file says where the other one is.
+/// The files of the pair to which `path` belongs; `None` for another extension. Both files are in one folder and differ in
+/// the extension only, since neither file names the other.
 pub(super) fn files(path: &Path) -> Option<Pair> {
     let gz = path.extension().filter(|ending| ending.eq_ignore_ascii_case("gz")).map(OsString::from);
     let plain = if gz.is_some() { path.with_extension("") } else { path.to_path_buf() };
@@ -34,7 +34,7 @@ pub(super) fn files(path: &Path) -> Option<Pair> {
         name.push(ending);
         PathBuf::from(name)
     };
-    // First the one that is compressed as this one is.
+    // The candidate with the same compression comes first.
     let others = match gz.as_ref().and_then(|gz| gz.to_str()) {
         Some(gz) => vec![with(&format!(".{gz}")), other.clone()],
         None => vec![other.clone(), with(".gz")],

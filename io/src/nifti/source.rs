@@ -1,4 +1,4 @@
-//! The bytes of a file, and those of a stream whose length nobody vouches for: there memory grows as they arrive.
+//! Input streams for NIfTI data. If the length isn't known reliably, memory grows as the bytes arrive.
 
 use std::{
     collections::VecDeque,
@@ -12,21 +12,21 @@ use tomograd_core::Result;
 use super::{fail, io_error};
 use crate::gzip::{self, Gzip};
 
-/// The most that deflate can compress: 258 bytes by two bits.
+/// The maximum compression ratio of deflate: 258 bytes in two bits.
 const DEFLATE_RATIO: u64 = 1032;
-/// Bytes that may follow the voxels of a compressed file, where the voxels are fewer.
+/// This many bytes may follow the voxels of a compressed file, or as many as precede them, if that is more.
 const MOST_AFTER: u64 = 1 << 24;
 
-/// How many bytes a stream can give.
+/// The number of bytes that a stream can deliver.
 #[derive(Clone, Copy)]
 pub(super) enum Length {
-    /// Exactly this many: memory can be taken for them at once.
+    /// Exactly this many, so that memory can be allocated at once.
     Known(u64),
-    /// At most this many, after decompression: memory is taken as they arrive.
+    /// At most this many after decompression; memory is allocated as they arrive.
     AtMost(u64),
 }
 
-/// The bytes of a file, decompressed if need be: compression shows in the first bytes, whatever the name is.
+/// The decompressed bytes of a file. Compression is detected from the first bytes, not from the name.
 pub(super) struct Stream<R> {
     bytes: Bytes<R>,
     pub(super) length: Length,
@@ -41,7 +41,7 @@ impl Stream<BufReader<File>> {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(io_error("the file"))?;
         let about = file.metadata().map_err(io_error("the file"))?;
-        // A pipe says it is empty; then nothing is known, and memory grows with what arrives.
+        // A pipe reports length 0, so that its length is unknown and memory grows with the data.
         let length = about.is_file().then_some(about.len());
         Self::new(BufReader::with_capacity(1 << 16, file), length)
     }
@@ -58,8 +58,8 @@ impl<R: BufRead> Stream<R> {
         })
     }
 
-    /// Called when all is read that is wanted, `used` bytes: reads a compressed stream to its end, for its checksums. Of what
-    /// follows at most as much again is decompressed, or 16 MiB if that is more.
+    /// Called after the `used` bytes have been read: reads a compressed stream to the end, to verify its checksums. At most
+    /// `used` more bytes are decompressed, or 16 MiB if that is more.
     pub(super) fn finish(&mut self, used: u64) -> Result<()> {
         match &mut self.bytes {
             Bytes::Plain(_) => Ok(()),
@@ -79,17 +79,17 @@ impl<R: BufRead> Read for Stream<R> {
     }
 }
 
-/// Memory grows by at most this much before the bytes that it is for have arrived.
+/// The most by which memory is allocated ahead of the data.
 const STEP: u64 = 1 << 18;
 
-/// Bytes in pieces; reading them frees the pieces as they are passed.
+/// Bytes in pieces, which are freed as they are read.
 pub(super) struct Held {
     pieces: VecDeque<Vec<u8>>,
-    /// How far the first piece is read.
+    /// The position in the first piece.
     at: usize,
 }
 
-/// Takes exactly `wanted` bytes from `reader`.
+/// Reads exactly `wanted` bytes from `reader`.
 pub(super) fn hold(reader: &mut impl Read, wanted: u64) -> Result<Held> {
     let mut pieces = VecDeque::new();
     let mut left = wanted;
@@ -100,7 +100,7 @@ pub(super) fn hold(reader: &mut impl Read, wanted: u64) -> Result<Held> {
     Ok(Held { pieces, at: 0 })
 }
 
-/// Exactly `wanted` bytes of `what` in one piece.
+/// Reads exactly `wanted` bytes, contiguously; errors call them `what`.
 pub(super) fn collect(reader: &mut impl Read, wanted: u64, what: &'static str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let got = reader.take(wanted).read_to_end(&mut bytes).map_err(io_error(what))?;
@@ -110,7 +110,7 @@ pub(super) fn collect(reader: &mut impl Read, wanted: u64, what: &'static str) -
     Ok(bytes)
 }
 
-/// Passes over `count` bytes.
+/// Skips `count` bytes.
 pub(super) fn skip(reader: &mut impl Read, count: u64, what: &'static str) -> Result<()> {
     let passed = io::copy(&mut reader.take(count), &mut io::sink()).map_err(io_error(what))?;
     if passed < count { Err(fail(format!("the file ends inside of {what}"))) } else { Ok(()) }

@@ -125,7 +125,7 @@ fn lies_are_errors_that_say_so() {
     }
     refused(&[(108, &1e12f32.to_le_bytes())], "the file holds at most 448 bytes");
     refused(&[(112, &2f32.to_le_bytes()), (116, &f32::NAN.to_le_bytes())], "a finite intercept");
-    // A slope that isn't a number means no scaling, as nibabel has it.
+    // A slope of NaN means no scaling, as in nibabel.
     let mut bytes = good.clone();
     bytes[112..116].copy_from_slice(&f32::NAN.to_le_bytes());
     assert_eq!(Volume::from_bytes(&bytes).unwrap().voxels().dtype(), DType::I32);
@@ -179,7 +179,7 @@ fn version_two_says_what_the_file_of_version_one_did() {
         }
         let image = Volume::from_bytes(&original).unwrap();
         assert_eq!(bytes(&image), original);
-        // Somewhere that 32 bits can't say.
+        // An offset beyond the range of 32-bit floats.
         let mut affine = *image.affine();
         affine[1][3] = 1e60;
         let onto = Volume::new(Tensor::zeros(&[2, 3, 4], DType::U8, Device::Cpu).unwrap(), affine).unwrap();
@@ -214,7 +214,7 @@ fn floats(values: &[f32]) -> Vec<u8> {
 fn a_form_that_cant_be_one_isnt_used() {
     let sform = bytes(&volume())[280..328].to_vec();
     let row = |n: usize| sform[16 * n..16 * (n + 1)].to_vec();
-    // A qform of code 1: no rotation, at (1, 2, 3), beside the sform; pixdim says 1.5, 0.5 and 2.
+    // A qform with code 1 besides the sform: no rotation, offset (1, 2, 3); pixdim is 1.5, 0.5 and 2.
     let with_qform: (usize, &[u8]) = (252, &1i16.to_le_bytes());
     let quaternion = floats(&[0.0, 0.0, 0.0, 1.0, 2.0, 3.0]);
     let quaternion: (usize, &[u8]) = (256, &quaternion);
@@ -232,13 +232,13 @@ fn a_form_that_cant_be_one_isnt_used() {
         let read = Volume::from_bytes(&changed(&[(at, wrong), with_qform, quaternion])).unwrap();
         assert_eq!(*read.affine(), of_qform, "{name}");
         assert_eq!((read.geometry().qform_code, read.geometry().sform_code), (1, 0), "{name}");
-        // What is written says the same to programs that would have believed the sform.
+        // The written file has the same geometry in programs that would have used the sform.
         let back = Volume::from_bytes(&bytes(&read)).unwrap();
         assert_eq!(back.geometry(), read.geometry(), "{name}");
         let read = Volume::from_bytes(&changed(&[(at, wrong)])).unwrap();
         assert_eq!((*read.affine(), read.geometry().sform_code), (of_spacing, 0), "{name}");
     }
-    // Neither can the qform be one.
+    // The same for the qform.
     for (name, at) in [("quaternion", 256usize), ("offset", 268)] {
         for wrong in [&nan, &infinite] {
             let bytes = changed(&[(280, &[0; 48]), with_qform, quaternion, (at, wrong)]);
@@ -246,14 +246,14 @@ fn a_form_that_cant_be_one_isnt_used() {
             assert_eq!((*read.affine(), read.geometry().qform_code), (of_spacing, 0), "{name}");
         }
     }
-    // A quaternion that is too long is scaled, a spacing of 0 is 1, and its sign is of no meaning.
+    // A quaternion that is too long is normalised; a spacing of 0 is taken as 1, and its sign is ignored.
     let long = floats(&[2.0, 0.0, 0.0]);
     let read = Volume::from_bytes(&changed(&[(280, &[0; 48]), with_qform, quaternion, (256, &long)])).unwrap();
     assert_eq!(read.affine()[1], [0.0, -0.5, 0.0, 2.0]);
     let steps = floats(&[0.0, -0.5]);
     let read = Volume::from_bytes(&changed(&[(280, &[0; 48]), with_qform, quaternion, (80, &steps)])).unwrap();
     assert_eq!(read.spacing(), [1.0, 0.5, 2.0]);
-    // A spacing that isn't a number: of no interest beside an sform, else an error.
+    // A NaN spacing is ignored if there is an sform, and an error otherwise.
     let read = Volume::from_bytes(&changed(&[(80, &nan)])).unwrap();
     assert_eq!((read.affine(), read.geometry().pixdim[1]), (volume().affine(), 1.5));
     let error = Volume::from_bytes(&changed(&[(280, &[0; 48]), with_qform, quaternion, (80, &nan)])).unwrap_err();
@@ -265,7 +265,7 @@ fn lengths_are_millimetres_whatever_the_unit() {
     let reference =
         Volume::from_bytes(&changed(&[(252, &1i16.to_le_bytes()), (268, &floats(&[1.0, 2.0, 3.0]))])).unwrap();
     for (unit, factor) in [(0u8, 1.0f32), (1, 1e-3), (2, 1.0), (3, 1e3), (5, 1.0)] {
-        // Seconds and milliseconds stay what they are.
+        // Time units stay as they are.
         for time in [0u8, 8, 16] {
             let scaled = |values: &[f64]| floats(&values.iter().map(|&v| v as f32 * factor).collect::<Vec<_>>());
             let geometry = reference.geometry();
@@ -297,7 +297,7 @@ fn lengths_are_millimetres_whatever_the_unit() {
 
 #[test]
 fn both_forms_move_with_the_voxels() {
-    // The qform is turned by 90 degrees against the sform and has other offsets.
+    // The qform is rotated by 90 degrees against the sform and has other offsets.
     let half = std::f32::consts::FRAC_1_SQRT_2;
     let file = changed(&[(252, &1i16.to_le_bytes()), (256, &floats(&[0.0, 0.0, half, 1.0, 2.0, 3.0]))]);
     let original = Volume::from_bytes(&file).unwrap();
@@ -311,7 +311,7 @@ fn both_forms_move_with_the_voxels() {
         assert_eq!((moved.geometry().qform_code, moved.geometry().sform_code), (1, 2));
         let read = Volume::from_bytes(&bytes(&moved)).unwrap();
         assert_eq!((read.geometry().qform_code, read.geometry().sform_code), (1, 2));
-        // A voxel that the sform puts where it was before, the qform puts where it was before too.
+        // Sform and qform move by the same map of voxel indices.
         let to_old = crate::geometry::inverse(original.affine()).unwrap();
         for &corner in &corners {
             let old = crate::geometry::apply(&to_old, crate::geometry::apply(read.affine(), corner));
@@ -322,7 +322,7 @@ fn both_forms_move_with_the_voxels() {
             }
         }
     }
-    // On the grid of another volume the matrices are that one's.
+    // After resampling to another grid, the matrices are those of that grid.
     let onto = original.resample_to(&other, crate::Interpolation::Nearest).unwrap();
     assert_eq!((onto.geometry().qform_code, onto.affine()), (0, other.affine()));
 }
@@ -348,12 +348,12 @@ fn a_mask_says_nothing_of_its_image_but_the_place() {
     assert!(bytes(&image) == file);
     let mask = image.with_voxels(Tensor::ones(&[2, 3, 4], DType::U8, Device::Cpu).unwrap()).unwrap();
     let written = bytes(&mask);
-    // Sizes and forms, unit and codes; nothing else.
+    // Only sizes, forms, units and codes remain.
     let empty = |range: std::ops::Range<usize>| written[range].iter().all(|&byte| byte == 0);
     assert!(empty(56..70) && empty(74..76) && empty(116..123) && empty(124..252) && empty(328..344));
     assert_eq!(written.len(), 352 + 24);
     assert_eq!(Volume::from_bytes(&written).unwrap().geometry(), image.geometry());
-    // The values are the image's own after turning and resampling: they keep what was said of them.
+    // Reorienting and resampling keep the image's own values, so the metadata about them stays.
     for moved in [
         image.reorient("RAS").unwrap(),
         image.resample([3.0; 3], crate::Interpolation::Nearest).unwrap(),
@@ -391,7 +391,7 @@ fn what_cant_be_read_isnt_written() {
     }
     let volume = with(0, 0, 1.0).unwrap();
     assert!(volume.with_voxels(voxels(&[0, 2, 3, 4])).is_err());
-    // Beyond 32 bits the second version says it.
+    // Values beyond the range of 32-bit floats are written in version 2.
     for (row, column, value) in [(0, 0, 1e-60), (1, 3, 1e60), (2, 2, 1e60)] {
         let volume = with(row, column, value).unwrap();
         let written = bytes(&volume);
@@ -417,20 +417,20 @@ fn colours_and_complex_numbers_are_channels() {
     assert_eq!((rgb.voxels().shape(), rgb.voxels().dtype()), (&[3, 2, 3, 4][..], DType::U8));
     assert_eq!((rgb.stored_dtype(), rgb.file_shape()), ("rgb24", vec![4, 3, 2, 3]));
     let values = rgb.voxels().to_vec::<u8>().unwrap();
-    // Voxel n holds 3 n, 3 n + 1, 3 n + 2; colours aren't scaled.
+    // Voxel n has the values 3 n, 3 n + 1, 3 n + 2; RGB isn't scaled.
     assert!((0..3).all(|c| (0..24).all(|n| values[c * 24 + n] as usize == 3 * n + c)));
     let turned = rgb.reorient("RAS").unwrap();
     let back = Volume::from_bytes(&bytes(&turned)).unwrap();
     assert_eq!((back.stored_dtype(), back.voxels().shape()), ("rgb24", turned.voxels().shape()));
     assert_eq!(back.voxels().to_vec::<u8>().unwrap(), turned.voxels().to_vec::<u8>().unwrap());
-    // Interpolated they are numbers, no longer colours of 8 bits.
+    // Interpolated values are written as floating point, no longer as 8-bit RGB.
     let fine = rgb.resample([1.0; 3], crate::Interpolation::Linear).unwrap();
     let back = Volume::from_bytes(&bytes(&fine)).unwrap();
     assert_eq!((back.stored_dtype(), back.voxels().shape()[0]), ("float32", 3));
     let rgba = Volume::from_bytes(&file(Version::Two, true, 2304, &[4, 6], None, &raw)).unwrap();
     assert_eq!((rgba.stored_dtype(), rgba.voxels().shape()), ("rgba32", &[4, 1, 6, 4][..]));
 
-    // Both parts are scaled, as the format says.
+    // Scaling applies to both parts, as the format requires.
     let raw: Vec<u8> = (0..48).flat_map(|i| (i as f32 * 0.5).to_be_bytes()).collect();
     let complex = Volume::from_bytes(&file(Version::One, true, 32, &[4, 3, 2], Some([2.0, 1.0]), &raw)).unwrap();
     assert_eq!((complex.stored_dtype(), complex.voxels().shape()), ("complex64", &[2, 2, 3, 4][..]));
@@ -460,7 +460,7 @@ fn the_files_of_a_pair_are_read_and_written_as_one() {
         assert!(Volume::from_pair(&header, &image[..image.len() - 1]).is_err());
         assert!(Volume::from_pair(&header[..header.len() / 2], &image).is_err());
     }
-    // A place in the voxels' own file, and an extension behind the header.
+    // A voxel offset in the voxel file, and an extension after the header.
     header[108..112].copy_from_slice(&16f32.to_le_bytes());
     let mut extension = vec![1, 0, 0, 0, 16, 0, 0, 0, 6, 0, 0, 0];
     extension.resize(20, b'x');
@@ -468,7 +468,7 @@ fn the_files_of_a_pair_are_read_and_written_as_one() {
     assert_eq!(moved.voxels().to_vec::<i32>().unwrap(), volume().voxels().to_vec::<i32>().unwrap());
     assert_eq!(bytes(&moved).len(), 348 + 20 + 96);
     assert_eq!(Volume::from_bytes(&bytes(&moved)).unwrap().geometry(), volume().geometry());
-    // A file that holds both is what it says, whatever it is called.
+    // A single file is recognised by its content, whatever its name.
     assert!(Volume::from_pair(&single, &[]).is_ok());
 
     let folder = std::env::temp_dir().join(format!("tomograd-{}-pair", std::process::id()));
@@ -496,7 +496,7 @@ fn the_end_of_a_file_is_looked_at() {
     volume().write_to(&mut compressed, true).unwrap();
     let expected = volume().voxels().to_vec::<i32>().unwrap();
     let read = |bytes: &[u8]| Volume::from_bytes(bytes).map(|volume| volume.voxels().to_vec::<i32>().unwrap());
-    // Zeros, as `tar` leaves them; a member of nothing; nothing else.
+    // Zeros, as `tar` leaves them; an empty member; nothing else.
     let mut nothing = GzEncoder::new(Vec::new(), Compression::fast());
     nothing.write_all(&[]).unwrap();
     let nothing = nothing.finish().unwrap();
@@ -506,7 +506,7 @@ fn the_end_of_a_file_is_looked_at() {
     for after in [&b"x"[..], &[0x1F], &[0x1F, 0x8B], &[0, 0, 1], &[0xFF; 512]] {
         assert!(read(&[&compressed, after].concat()).is_err(), "{after:?}");
     }
-    // Bytes after the voxels, as nibabel and ITK have it.
+    // Bytes after the voxels are ignored, as in nibabel and ITK.
     assert_eq!(read(&[&bytes(&volume())[..], b"more"].concat()).unwrap(), expected);
     let with = |count: usize| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -517,7 +517,7 @@ fn the_end_of_a_file_is_looked_at() {
     assert_eq!(read(&with(1 << 24)).unwrap(), expected);
     let error = read(&with((1 << 24) + 1)).unwrap_err().to_string();
     assert!(error.contains("follow the voxels"), "{error}");
-    // Damage behind the voxels is damage.
+    // Damage after the voxels is detected.
     let mut late = with(1 << 20);
     let at = late.len() - 100;
     late[at] ^= 1;
@@ -527,12 +527,12 @@ fn the_end_of_a_file_is_looked_at() {
 #[test]
 fn scaling_keeps_neighbouring_numbers_apart() {
     let raw: Vec<u8> = [1i16, 2, 3, -32768].iter().flat_map(|x| x.to_le_bytes()).collect();
-    // In f32 the first three were one number.
+    // In f32, the first three would round to the same value.
     let read = |scaling| Volume::from_bytes(&file(Version::One, false, 4, &[4, 1, 1], Some(scaling), &raw)).unwrap();
     let volume = read([1.0, 1e9]);
     assert_eq!(volume.voxels().dtype(), DType::F64);
     assert_eq!(volume.voxels().to_vec::<f64>().unwrap()[..3], [1e9 + 1.0, 1e9 + 2.0, 1e9 + 3.0]);
-    // Beyond f32's range, not infinite.
+    // Values beyond the range of f32 don't become infinite.
     let large = f64::from(1e36f32);
     assert_eq!(read([large, 0.0]).voxels().to_vec_f64().unwrap()[3], -32768.0 * large);
     assert_eq!(read([0.5, 1.0]).voxels().dtype(), DType::F32);

@@ -1,4 +1,4 @@
-//! Voxels between the bytes of a file and a tensor.
+//! Conversion between the voxels of a file and tensors.
 
 use std::{
     any::Any,
@@ -10,7 +10,7 @@ use tomograd_core::{DType, Device, Element, Error, Result, Tensor};
 use super::{OPERATION, fail, io_error};
 use crate::{Volume, atomic::write_all, element::with_element};
 
-/// A type of numbers of the format.
+/// A scalar datatype of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     U8,
@@ -25,18 +25,18 @@ pub(crate) enum Stored {
     U64,
 }
 
-/// How a voxel is stored: `slope · x + intercept` of each of its numbers x.
+/// The coding of voxels: each stored number x has the value `slope · x + intercept`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Coding {
     pub(crate) stored: Stored,
-    /// Numbers of a voxel: 1, real and imaginary part, or red, green, blue and opacity. Where there are several they are the
-    /// first axis of the tensor.
+    /// Numbers per voxel: 1; 2 for real and imaginary part; 3 or 4 for red, green, blue and alpha. If there are several, they
+    /// are the first axis of the tensor.
     pub(crate) channels: usize,
     pub(crate) scaling: Option<[f64; 2]>,
 }
 
 impl Coding {
-    /// Voxels of several numbers: what they are made of, how many, their code, and what they are called.
+    /// Datatypes with several numbers per voxel: element type, count, code and name.
     const COMPOSED: [(Stored, usize, i16, &'static str); 4] = [
         (Stored::U8, 3, 128, "rgb24"),
         (Stored::U8, 4, 2304, "rgba32"),
@@ -44,12 +44,12 @@ impl Coding {
         (Stored::F64, 2, 1792, "complex128"),
     ];
 
-    /// One number a voxel, not scaled.
+    /// One number per voxel, without scaling.
     pub(crate) fn plain(stored: Stored) -> Self {
         Self { stored, channels: 1, scaling: None }
     }
 
-    /// The datatype of this code, not scaled.
+    /// The coding of this datatype code, without scaling.
     pub(super) fn from_code(code: i16) -> Result<Self> {
         match Self::COMPOSED.into_iter().find(|entry| entry.2 == code) {
             Some((stored, channels, ..)) => Ok(Self { stored, channels, scaling: None }),
@@ -70,13 +70,13 @@ impl Coding {
         self.entry().1
     }
 
-    /// Bytes of a voxel.
+    /// Bytes per voxel.
     pub(super) fn size(self) -> usize {
         self.stored.size().saturating_mul(self.channels)
     }
 }
 
-/// Voxels that are converted at a time.
+/// The number of voxels converted at a time.
 const BLOCK: usize = 1 << 12;
 
 impl Stored {
@@ -126,7 +126,7 @@ impl Stored {
         self.entry().2
     }
 
-    /// What holds every value of `dtype`.
+    /// The datatype that holds every value of `dtype`.
     pub(crate) fn of(dtype: DType) -> Self {
         match dtype {
             DType::U8 | DType::Bool => Stored::U8,
@@ -138,14 +138,14 @@ impl Stored {
     }
 }
 
-/// Whether f32 tells apart what two neighbouring integers of `stored` become, all over their range.
+/// Whether f32 distinguishes the scaled values of neighbouring integers over the whole range of `stored`.
 fn scales_in_f32(stored: Stored, [slope, intercept]: [f64; 2]) -> bool {
     let most = match stored {
         Stored::U8 => 255.0,
         Stored::I8 => 128.0,
         Stored::I16 => 32768.0,
         Stored::U16 => 65535.0,
-        // Floating-point numbers are as precise afterwards as they were.
+        // Scaling keeps the relative precision of floating-point numbers.
         Stored::F32 => return true,
         Stored::I32 | Stored::U32 | Stored::I64 | Stored::U64 | Stored::F64 => return false,
     };
@@ -153,14 +153,14 @@ fn scales_in_f32(stored: Stored, [slope, intercept]: [f64; 2]) -> bool {
     largest <= f64::from(f32::MAX) && largest * f64::from(f32::EPSILON) <= slope.abs()
 }
 
-/// Reads a tensor of `shape`, with the channels in front of it if a voxel has several: unscaled in the smallest dtype that
-/// holds every value of the stored type; scaled in f32 for f32 and for integers of 8 and 16 bits, in f64 for all others and
-/// where f32 wouldn't tell two of them apart.
+/// Reads a tensor of `shape`, with a leading channel axis if voxels have several numbers. Without scaling, the dtype is the
+/// smallest that holds every value of the stored type. With scaling, it is f32 for f32 and for 8-bit and 16-bit integers, and
+/// f64 for all others and where f32 wouldn't distinguish neighbouring integers.
 pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], big: bool) -> Result<Tensor> {
     if coding.channels == 1 {
         return decode_numbers(reader, coding, shape, big);
     }
-    // In the file the channels of a voxel lie side by side.
+    // The file interleaves the channels of a voxel.
     let together = decode_numbers(reader, coding, &[shape, &[coding.channels]].concat(), big)?;
     let order: Vec<usize> = std::iter::once(shape.len()).chain(0..shape.len()).collect();
     together.permute(&order)?.contiguous()
@@ -233,7 +233,7 @@ fn decode_numbers(reader: &mut impl Read, coding: Coding, shape: &[usize], big: 
     }
 }
 
-/// A voxel's value, whole where its dtype is.
+/// The value of a voxel; an integer if the dtype is one.
 #[derive(Clone, Copy)]
 enum Number {
     Whole(i64),
@@ -250,7 +250,7 @@ impl Number {
         if T::DTYPE.is_float() { Number::Real(real) } else { Number::Whole(real as i64) }
     }
 
-    /// The bytes of this value as `coding` stores it, least significant first; none if it can't be told apart after reading.
+    /// The bytes of this value in `coding`, in little-endian order; `None` if reading wouldn't restore it exactly.
     fn encode<T: Element>(self, coding: Coding) -> Option<[u8; 8]> {
         let Some([slope, intercept]) = coding.scaling else { return self.store(coding.stored) };
         let value = match self {
@@ -263,7 +263,7 @@ impl Number {
             Stored::F64 => raw,
             _ => raw.round(),
         };
-        // What reading would give must be this value to the bit.
+        // Reading must restore the value bit for bit.
         let back = T::from_f64(slope * raw + intercept).to_f64();
         (back.to_bits() == value.to_bits() || (back == 0.0 && value == 0.0))
             .then(|| Number::Real(raw).store(coding.stored))
@@ -278,7 +278,7 @@ impl Number {
         }
         let whole = match self {
             Number::Whole(value) => Some(value),
-            // −2⁶³ ≤ value < 2⁶³, and no fraction.
+            // Integers with −2⁶³ ≤ value < 2⁶³.
             Number::Real(value) if value.fract() == 0.0 && (-9.3e18..9.223372036854775e18).contains(&value) => {
                 Some(value as i64)
             }
@@ -308,8 +308,8 @@ impl Number {
     }
 }
 
-/// What the voxels are stored as: what they were read as, or what was asked for, if it reproduces every voxel; else what
-/// holds their dtype.
+/// The coding for writing: the one of the source or the requested one if it reproduces every voxel, else the one that
+/// holds the dtype.
 pub(super) fn choose(volume: &Volume) -> Result<Coding> {
     let voxels = volume.voxels();
     let plain = Coding::plain(Stored::of(voxels.dtype()));

@@ -1,4 +1,4 @@
-//! The zip archive of an `.npz` file.
+//! `.npz` files, which are zip archives of arrays.
 
 use std::path::Path;
 
@@ -7,17 +7,26 @@ use tomograd_core::{Error, ErrorKind, Result, Tensor};
 use super::{OPERATION, read_array};
 use crate::{blob::Source, zip::Archive};
 
-/// An `.npz` archive, whose arrays are read one by one.
+/// An `.npz` archive; arrays are read one at a time.
+///
+/// ```
+/// use tomograd_io::numpy::Npz;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/medmnist.npz");
+/// let archive = Npz::open(path)?;
+/// assert!(archive.names().contains(&"train_images"));
+/// assert_eq!(archive.array("train_images")?.shape(), [4, 5, 6]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub struct Npz {
     place: String,
     archive: Archive,
 }
 
 impl Npz {
-    /// Reads the list of arrays.
+    /// Opens the archive and reads the list of arrays.
     ///
     /// # Errors
-    /// When the file can't be read, or isn't a zip archive of one part.
+    /// When the file can't be read or isn't a single-part zip archive.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let place = path.as_ref().display().to_string();
         let archive = Source::open(path.as_ref()).and_then(|source| Archive::open(&source));
@@ -35,7 +44,7 @@ impl Npz {
     /// Reads the array of that name.
     ///
     /// # Errors
-    /// When there is none, or it is damaged, isn't what its header says, or has elements that no tensor has.
+    /// When it doesn't exist, is damaged, contradicts its header, or has an unsupported element type.
     pub fn array(&self, name: &str) -> Result<Tensor> {
         let Some(entry) = self.archive.names().find(|entry| array_name(entry) == name) else {
             return Err(Error::new(ErrorKind::Name, OPERATION, format!("no array is called {name:?}"))
@@ -53,7 +62,7 @@ impl Npz {
     }
 }
 
-/// The name of an entry without `.npy`.
+/// The name of an entry without the extension `.npy`.
 fn array_name(entry: &str) -> &str {
     entry.strip_suffix(".npy").unwrap_or(entry)
 }

@@ -1,13 +1,17 @@
-//! NumPy's files: `.npy`, one array, and `.npz`, several of them in a zip archive, as they are or deflated.
+//! NumPy files: `.npy` with one array, and `.npz` with several in a zip archive, stored or deflated.
 //!
-//! Elements that [`DType`](tomograd_core::DType) lacks become the smallest type that holds them: i8, i16 and u16 are read as I32, u32 as I64, and u64 as
-//! I64 where it fits. Big-endian elements and Fortran's order are read as well; objects, texts, dates, complex numbers and
-//! records are refused.
+//! Element types that [`DType`](tomograd_core::DType) lacks become the smallest type that holds them: i8, i16 and u16 are
+//! read as I32, u32 as I64, and u64 as I64 if the values fit. Big-endian elements and Fortran order are supported; objects,
+//! strings, dates, complex numbers and structured types are rejected.
 //!
-//! ```no_run
+//! ```
 //! use tomograd_io::numpy::{Npz, read_npy};
-//! let weights = read_npy("weights.npy")?;
-//! let archive = Npz::open("pneumoniamnist.npz")?;
+//! # let [weights, medmnist] = [
+//! #     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/fortran.npy"),
+//! #     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/medmnist.npz"),
+//! # ];
+//! let array = read_npy(weights)?;
+//! let archive = Npz::open(medmnist)?;
 //! println!("{:?}", archive.names());
 //! let images = archive.array("train_images")?;
 //! # Ok::<(), tomograd_core::Error>(())
@@ -27,10 +31,10 @@ use tomograd_core::{Device, Element, Error, Result, Tensor, element_count, f16};
 pub use self::archive::Npz;
 
 const OPERATION: &str = "numpy";
-/// No header of an array is longer: NumPy itself reads 10,000 characters.
+/// The longest header that is accepted; NumPy itself accepts 10,000 characters.
 const MOST_HEADER: usize = 1 << 16;
 
-/// The kinds of elements that are read, each with its bytes.
+/// The supported element types, each with its size in bytes.
 const KINDS: [&str; 12] = ["b1", "u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"];
 
 fn fail(what: impl Into<String>) -> Error {
@@ -43,8 +47,20 @@ fn failed(error: std::io::Error) -> Error {
 
 /// Reads the array of an `.npy` file.
 ///
+/// ```
+/// use tomograd_io::numpy::read_npy;
+/// # let path = std::env::temp_dir().join(format!("tomograd-npy-doc-{}.npy", std::process::id()));
+/// # let header = "{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }\n";
+/// # let start = [b"\x93NUMPY\x01\0", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+/// # std::fs::write(&path, [&start[..], &3i32.to_le_bytes(), &4i32.to_le_bytes()].concat()).unwrap();
+/// let array = read_npy(&path)?; // written by numpy.save(path, numpy.array([3, 4], "int32"))
+/// assert_eq!(array.to_vec::<i32>()?, [3, 4]);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
-/// When the file can't be read, isn't what its header says, or has elements that no tensor has.
+/// When the file can't be read, contradicts its header, or has an unsupported element type.
 pub fn read_npy(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
     let read = || {
@@ -61,12 +77,12 @@ fn exact<const N: usize>(reader: &mut dyn Read) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// The bytes from `at` on; zeros beyond the end.
+/// The bytes starting at `at`, with zeros beyond the end.
 fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
-/// An array with its header, `length` bytes together (NumPy's NEP 1).
+/// Reads an array with its header, together `length` bytes (NumPy's NEP 1).
 fn read_array(reader: &mut dyn Read, length: u64) -> Result<Tensor> {
     let start: [u8; 8] = exact(reader)?;
     let [magic @ .., major, _] = start;
@@ -120,7 +136,7 @@ fn read_array(reader: &mut dyn Read, length: u64) -> Result<Tensor> {
         "f8" => decode::<f64, 8>(reader, &shape, big, |x| Some(f64::from_le_bytes(x))),
         _ => Err(unknown(&descr)),
     }?;
-    // The decoder of an archive must come to its end for its checksum.
+    // The decoder of an archive verifies the checksum only at the end of the entry.
     if reader.read(&mut [0]).map_err(failed)? != 0 {
         return Err(fail("bytes behind the array"));
     }
@@ -158,7 +174,7 @@ fn decode<T: Element, const N: usize>(
     Ok(array)
 }
 
-/// The header of an array: a literal of a Python dictionary.
+/// The header of an array: a Python dictionary literal.
 #[derive(Debug, PartialEq)]
 struct Header {
     descr: String,
@@ -197,11 +213,11 @@ impl Header {
     }
 }
 
-/// What of a literal is still to be read.
+/// The part of a literal that is still to be parsed.
 struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
-    /// Whether this comes next; then it is passed.
+    /// Consumes `token` if it comes next; returns whether it did.
     fn token(&mut self, token: &str) -> bool {
         let after = self.0.trim_start().strip_prefix(token);
         self.0 = after.unwrap_or(self.0);
@@ -225,7 +241,7 @@ impl<'a> Rest<'a> {
         if text.is_empty() {
             return Some(Vec::new());
         }
-        // Python 2 wrote long numbers as 3L.
+        // Python 2 wrote long integers as 3L.
         text.split(',').map(|size| size.trim().trim_end_matches('L').parse().ok()).collect()
     }
 }

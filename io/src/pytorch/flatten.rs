@@ -1,4 +1,4 @@
-//! The tensors of a pickle under names that say where they lie.
+//! Flattens a pickle to named tensors, where a name is the path of a tensor.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,37 +11,37 @@ use super::{
 };
 use crate::stored::{Skipped, StoredTensor};
 
-/// Values deeper than this, and longer names, are no part of a state dict.
+/// Deeper values and longer names aren't part of a state dict.
 const MOST_DEPTH: usize = 100;
 const MOST_NAME: usize = 1024;
-/// Lines of metadata that are kept.
+/// The number of metadata entries that are kept.
 const MOST_METADATA: usize = 1000;
-/// Bytes of names for each value of the pickle, in the mean.
+/// Limit of the average number of name bytes per value of the pickle.
 const NAMES: usize = 128;
 
-/// What is found on the way.
+/// The result of flattening.
 #[derive(Debug, Default)]
 pub(crate) struct Flat {
     pub(crate) tensors: Vec<StoredTensor>,
     pub(crate) skipped: Vec<Skipped>,
     pub(crate) metadata: BTreeMap<String, String>,
-    /// Where objects of classes that aren't known lie, and their classes.
+    /// Paths of objects of unknown classes, and the names of their classes.
     pub(crate) objects: Vec<(String, String)>,
 }
 
-/// A value that is to be looked at.
+/// A value to visit.
 struct Next<'a> {
     value: Value<'a>,
     name: String,
     depth: usize,
-    /// Whether it is the state of an object: a module's `_parameters` are no part of its names.
+    /// Whether it is the state of an object, for which a module's `_parameters` doesn't become part of names.
     attributes: bool,
 }
 
 pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
     let mut flat = Flat::default();
     let mut names = HashSet::new();
-    // A container that is named twice is looked at once, so that sharing and cycles cost nothing.
+    // A container that is referenced several times is visited once, so that sharing and cycles don't multiply the work.
     let mut seen: HashSet<Id> = HashSet::new();
     let mut left = (1usize << 16).saturating_add(NAMES.saturating_mul(contents.nodes.nodes.len()));
     let mut stack = vec![Next { value: contents.root(), name: String::new(), depth: 0, attributes: false }];
@@ -55,7 +55,7 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
             },
             Kind::Dict | Kind::List | Kind::Tuple | Kind::Object => {
                 if !seen.insert(value.id()) {
-                    // Empty ones, and hyperparameters that are named twice, are of no interest.
+                    // Visited before: usually an empty container or a repeated hyperparameter.
                     continue;
                 }
                 if depth > MOST_DEPTH || name.len() > MOST_NAME {

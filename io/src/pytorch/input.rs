@@ -1,4 +1,4 @@
-//! The bytes of a pickle, read on as they are asked for.
+//! A buffered reader of a pickle.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::blob::Source;
 
 const PIECE: u64 = 1 << 14;
 
-/// A place in a source, and where it ends.
+/// A position in a source, and the end of the readable range.
 pub(crate) struct Input {
     source: Arc<Source>,
     buffer: Vec<u8>,
     taken: usize,
-    /// The place behind the buffer.
+    /// The position after the buffer.
     at: u64,
     end: u64,
 }
@@ -24,7 +24,7 @@ impl Input {
         Self { end: end.min(source.length()), source, buffer: Vec::new(), taken: 0, at }
     }
 
-    /// The place of the next byte.
+    /// The position of the next byte.
     pub(crate) fn place(&self) -> u64 {
         self.at - (self.buffer.len() - self.taken) as u64
     }
@@ -44,7 +44,7 @@ impl Input {
         Ok(byte)
     }
 
-    /// The next `count` bytes; how many there are is known before memory is taken.
+    /// The next `count` bytes; the number of available bytes is checked before memory is allocated.
     pub(crate) fn take(&mut self, count: u64) -> Result<Vec<u8>> {
         let place = self.place();
         if count > self.end.saturating_sub(place) {
@@ -71,7 +71,7 @@ impl Input {
         Ok(bytes)
     }
 
-    /// The bytes up to a line feed, which isn't among them.
+    /// The bytes up to the next line feed, without it.
     pub(crate) fn line(&mut self) -> Result<Vec<u8>> {
         let mut line = Vec::new();
         loop {

@@ -1,5 +1,5 @@
-//! The container of `torch.save` before version 1.6: pickles of a magic number, of a version and of the system, then the
-//! object's, then that of the storages' keys, and the storages: a count of elements and the elements.
+//! The format of `torch.save` before version 1.6: pickles of a magic number, a version and system information, the pickle of
+//! the object, the pickle of the storage keys, and then the storages, each as an element count and the elements.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,21 +13,21 @@ use super::{
 };
 use crate::blob::{Blob, Source};
 
-/// The number 0x1950a86a20f9469cfc6c, as a pickle writes it.
+/// 0x1950a86a20f9469cfc6c in the encoding of a pickle.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
-/// Whether a file's first bytes are those of a pickle of protocol 2 or later.
+/// Whether a file starts with a pickle of protocol 2 or later.
 pub(super) fn begins(first: &[u8]) -> bool {
     matches!(first, [0x80, 2..=5, ..])
 }
 
-/// The object, and its storages by key. Their elements have the least byte first, whatever machine wrote them.
+/// The object, and its storages by key. Elements are little-endian, whatever machine wrote them.
 pub(super) fn open(source: &Arc<Source>, nodes: &mut Nodes) -> Result<(Id, HashMap<String, Blob>)> {
     let mut input = Input::new(source.clone(), 0, source.length());
     let mut next =
         |what: &str, nodes: &mut Nodes| read(&mut input, nodes).map_err(|error| error.within(what.to_owned()));
-    // At once, so that other pickles aren't read through.
+    // Checked first, so that other pickles are rejected before they are read.
     let magic = next("the magic number", nodes)?;
     if !matches!(nodes.get(magic), Node::BigInt(bytes) if **bytes == MAGIC) {
         return Err(
@@ -67,7 +67,7 @@ pub(super) fn open(source: &Arc<Source>, nodes: &mut Nodes) -> Result<(Id, HashM
     Ok((root, blobs))
 }
 
-/// The bytes of an element of each storage.
+/// The element size of each storage in bytes.
 fn element_sizes(nodes: &Nodes) -> Result<HashMap<String, u64>> {
     let mut sizes = HashMap::new();
     for node in &nodes.nodes {

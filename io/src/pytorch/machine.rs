@@ -1,5 +1,5 @@
-//! A pickle's instructions (Python's `pickletools` lists them), carried out for data only: no class is looked up and no function is
-//! called. Protocols 2 to 5, and what older ones have in common with them.
+//! An interpreter of pickle opcodes (listed in Python's `pickletools`) that builds data only: no class is resolved and no
+//! function is called. It supports protocols 2 to 5 and the opcodes that these share with older ones.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,15 +14,15 @@ use super::{
     node::{Id, Node, Object},
 };
 
-/// Bytes of nodes that a byte of the pickle may unfold to by naming the same thing again and again, and the bytes that are
-/// always allowed.
+/// Limit of memory that a pickle can allocate by referencing earlier values: bytes of nodes per byte of the pickle, and bytes
+/// that are always allowed.
 const UNFOLDING: u64 = 64;
 const FREE: u64 = 1 << 20;
 
-/// No pickle has more values at once; beyond it, memory would be taken without end for a file that is large on purpose.
+/// Limit of the number of values, since a large hostile file could otherwise exhaust the memory.
 const MOST_VALUES: usize = 1 << 25;
 
-/// All nodes that pickles have made, and the names of classes and functions in them.
+/// All nodes of the pickles, and the names of the classes and functions in them.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     pub(crate) nodes: Vec<Node>,
@@ -35,7 +35,7 @@ impl Nodes {
     }
 }
 
-/// Reads one pickle and returns the node that it describes.
+/// Reads one pickle and returns its root node.
 pub(crate) fn read(input: &mut Input, nodes: &mut Nodes) -> Result<Id> {
     let start = input.place();
     let mut machine =
@@ -82,7 +82,7 @@ impl Machine<'_> {
         Ok(id)
     }
 
-    /// Counts bytes that are made without bytes of the pickle, and refuses too many.
+    /// Counts bytes that are allocated without input bytes, and fails beyond the limit.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
         self.charged = self.charged.saturating_add(bytes as u64);
         let consumed = self.input.place() - self.start;
@@ -112,7 +112,7 @@ impl Machine<'_> {
         top.copied().ok_or_else(|| fail("a value is named where there is none"))
     }
 
-    /// What lies above the last mark.
+    /// Pops the values above the topmost mark.
     fn marked(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or_else(|| fail("there is no mark"))?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
@@ -140,7 +140,7 @@ impl Machine<'_> {
         self.push(Node::Text(String::from_utf8_lossy(&bytes).into()))
     }
 
-    /// A string of Python 2, which is text or bytes.
+    /// A Python 2 string, which may be text or bytes.
     fn string(&mut self, count: u64) -> Result<()> {
         let node = match String::from_utf8(self.input.take(count)?) {
             Ok(text) => Node::Text(text.into()),
@@ -164,7 +164,7 @@ impl Machine<'_> {
         self.push(Node::Int(i64::from_le_bytes(word)))
     }
 
-    /// An integer in decimal, as Python 2 writes larger ones; `00` and `01` are truth values.
+    /// A decimal integer, as Python 2 writes large ones; `00` and `01` are booleans.
     fn decimal(&mut self) -> Result<()> {
         let line = self.input.line()?;
         let text = String::from_utf8_lossy(&line);
@@ -236,15 +236,15 @@ impl Machine<'_> {
         } else if let Some(Node::Object(object)) = self.all.nodes.get_mut(target as usize) {
             object.state = Some(state);
         }
-        // The attributes of a dict (the versions of a state dict's modules) and of a tensor aren't kept.
+        // Attributes of a dict (the version metadata of a state dict) and of a tensor are dropped.
         Ok(())
     }
 
-    /// Carries out one instruction; the last one gives what the pickle describes.
+    /// Executes one opcode; the last one returns the root node.
     #[rustfmt::skip]
     fn step(&mut self, code: u8) -> Result<Option<Id>> {
         match code {
-            // PROTO, FRAME: nothing to be done.
+            // PROTO and FRAME have no effect.
             0x80 => {
                 let version = self.input.byte()?;
                 if version > 5 {
@@ -304,7 +304,7 @@ impl Machine<'_> {
                     return Err(fail("a class whose name is no text"));
                 };
                 let (module, name) = (module.clone(), name.clone());
-                // Both texts may have been remembered, and cost nothing.
+                // Both strings may come from the memo, and so without input bytes.
                 self.charge(module.len() + name.len())?;
                 self.global(&module, &name)?;
             }
@@ -313,14 +313,14 @@ impl Machine<'_> {
                 let made = if code == b'R' { self.reduce(callee, args)? } else { self.new_object(callee, args)? };
                 self.stack.push(made);
             }
-            // NEWOBJ_EX: arguments by name are kept beside the others.
+            // NEWOBJ_EX: keyword arguments are stored after the positional ones.
             0x92 => {
                 let (named, args, callee) = (self.pop()?, self.pop()?, self.pop()?);
                 let both = self.make(Node::Tuple([args, named].into()))?;
                 let made = self.object(callee, Some(both))?;
                 self.stack.push(made);
             }
-            // OBJ: class and arguments lie above the mark. INST: the class is named here.
+            // OBJ: class and arguments are above the mark. INST: the opcode names the class.
             b'o' => {
                 let ids = self.marked()?;
                 let (&callee, args) = ids.split_first().ok_or_else(|| fail("an object without a class"))?;

@@ -1,14 +1,15 @@
-//! PyTorch's files (`torch.save`): `.pth`, `.pt`, `.bin`, `.ckpt`. They are pickles, which can name any function to be called; here
-//! a pickle is read for its data alone. Tensors, numbers, texts, bytes, lists, tuples, sets, dicts, and NumPy's arrays and numbers
-//! are values; any other class or function is a name with its arguments, never looked up and never called
-//! ([`Contents::strict`] refuses files that have such).
+//! PyTorch files (`torch.save`): `.pth`, `.pt`, `.bin`, `.ckpt`. These are pickles, which can request a call of any function;
+//! here a pickle is only read as data. Tensors, numbers, strings, bytes, lists, tuples, sets, dicts, and NumPy arrays and
+//! scalars become values; any other class or function stays a name with its arguments, and is never resolved or called
+//! ([`Contents::strict`] rejects files that contain any).
 //!
-//! Both containers are read: zip archives (PyTorch 1.6 and later, TorchScript's too) and the older one. The tar archives of
-//! PyTorch before 0.1.10 are refused.
+//! Both containers are supported: zip archives (PyTorch 1.6 and later, including TorchScript) and the older format. The tar
+//! archives of PyTorch before 0.1.10 are rejected.
 //!
-//! ```no_run
-//! let contents = tomograd_io::pytorch::load("checkpoint_final.pth")?;
-//! println!("{:?}", contents.root().get("current_epoch").and_then(|epoch| epoch.as_i64()));
+//! ```
+//! # let checkpoint = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/nnunet.pth");
+//! let contents = tomograd_io::pytorch::load(checkpoint)?;
+//! assert!(contents.root().get("current_epoch").and_then(|epoch| epoch.as_i64()).is_some());
 //! for tensor in contents.tensors()? {
 //!     println!("{} {} {:?}", tensor.name(), tensor.stored(), tensor.shape());
 //! }
@@ -43,10 +44,10 @@ use crate::{
 };
 
 const OPERATION: &str = "pytorch";
-/// No compressed pickle is larger; the others are bounded by their file.
+/// Limit of the size of a compressed pickle; uncompressed ones are limited by their file.
 const MOST_PICKLE: u64 = 1 << 28;
 
-/// What a file of PyTorch holds. Tensors are read from the file when they are asked for.
+/// The contents of a PyTorch file. Tensors are read on request.
 #[derive(Debug)]
 pub struct Contents {
     nodes: Nodes,
@@ -55,7 +56,7 @@ pub struct Contents {
     big_endian: bool,
 }
 
-/// Where the elements of tensors lie.
+/// The location of tensor data.
 enum Storages {
     Archive { archive: Archive, folder: String },
     Places(HashMap<String, Blob>),
@@ -70,16 +71,34 @@ impl std::fmt::Debug for Storages {
     }
 }
 
-/// Opens a file that `torch.save` has written. Only the description is read, not the tensors' elements.
+/// Opens a file written by `torch.save`. The structure is read, but not the elements of tensors.
+///
+/// ```
+/// use tomograd_io::pytorch;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/nnunet.pth");
+/// let contents = pytorch::load(path)?;
+/// let weight = &contents.tensors()?[0];
+/// assert_eq!((weight.name(), weight.shape()), ("network_weights.0.weight", &[2, 1, 3, 3][..]));
+/// let values = weight.read()?.to_vec::<f32>()?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When the file can't be read, or isn't what its container says.
+/// When the file can't be read or is malformed.
 pub fn load(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
     open(&Source::open(path)?).map_err(|error| error.within(path.display().to_string()))
 }
 
-/// The same from bytes in memory.
+/// As [`load`], from bytes in memory.
+///
+/// ```
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pytorch/nnunet.pth");
+/// let bytes = std::fs::read(path).unwrap(); // a download, an entry of an archive
+/// let contents = tomograd_io::pytorch::from_bytes(bytes)?;
+/// assert!(contents.root().get("network_weights").is_some());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`load`].
@@ -87,7 +106,7 @@ pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Con
     open(&Arc::new(Source::of(bytes)))
 }
 
-/// Refuses classes and functions that a pickle names.
+/// Fails if a pickle names classes or functions.
 pub(crate) fn plain_data(globals: &[impl AsRef<str>]) -> Result<()> {
     if globals.is_empty() {
         return Ok(());
@@ -99,7 +118,7 @@ pub(crate) fn plain_data(globals: &[impl AsRef<str>]) -> Result<()> {
         .expected("tensors and plain data alone"))
 }
 
-/// Whether a file's first bytes are those of one of PyTorch's.
+/// Whether these are the first bytes of a PyTorch file.
 pub(crate) fn begins(first: &[u8]) -> bool {
     first.starts_with(&zip::MAGIC) || legacy::begins(first) || is_tar(first)
 }
@@ -123,7 +142,7 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Contents> {
         return Ok(Contents { nodes, root, storages: Storages::Places(blobs), big_endian: false });
     }
     let archive = Archive::open(source)?;
-    // Of an archive in an archive's folder, the outer one.
+    // If there are several, the outermost one.
     let folders = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
     let folder = folders.filter(|folder| folder.matches('/').count() <= 1).min_by_key(|folder| folder.len());
     let folder = folder
@@ -143,30 +162,31 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Contents> {
 }
 
 impl Contents {
-    /// What was saved.
+    /// The saved object.
     pub fn root(&self) -> Value<'_> {
         Value::new(self, self.root)
     }
 
-    /// All tensors, and NumPy's arrays, under names that say where they lie: keys of dicts, places in lists and attributes
-    /// of objects, joined by `.` (`state_dict.conv.weight`). A module that was saved whole has the names of its state
-    /// dict. What can't be read (complex and quantised numbers, storages that aren't in the file) is left out; [`Weights`](crate::Weights) lists it.
+    /// All tensors and NumPy arrays, named by their path: dict keys, list indices and object attributes, joined by `.`
+    /// (`state_dict.conv.weight`). A module that was saved as a whole gets the names of its state dict. Unreadable tensors
+    /// (complex and quantised numbers, storages that aren't in the file) are left out; [`Weights`](crate::Weights) lists
+    /// them.
     ///
     /// # Errors
-    /// When the names take far more memory than the file.
+    /// When the names would take far more memory than the file.
     pub fn tensors(&self) -> Result<Vec<StoredTensor>> {
         Ok(self.flat()?.tensors)
     }
 
-    /// Names of the classes and functions that the file mentions and that stand for no plain data, sorted.
+    /// Names of the classes and functions in the file that aren't known as plain data, sorted.
     pub fn globals(&self) -> impl Iterator<Item = &str> {
         self.nodes.globals.iter().map(|name| &**name).filter(|name| !reduce::is_known(name))
     }
 
-    /// The same contents, if no class or function is mentioned that isn't plain data.
+    /// Returns the contents if all classes and functions in the file are known as plain data.
     ///
     /// # Errors
-    /// When there is one; the error names the first of them.
+    /// Otherwise; the error has the first name.
     pub fn strict(self) -> Result<Self> {
         plain_data(&self.globals().collect::<Vec<_>>())?;
         Ok(self)
@@ -176,7 +196,7 @@ impl Contents {
         flatten::flatten(self)
     }
 
-    /// The place of a tensor's elements.
+    /// The location of a tensor's elements.
     fn view(&self, id: Id) -> Result<View> {
         match self.nodes.get(id) {
             Node::Tensor(tensor) => {
@@ -217,7 +237,7 @@ impl Contents {
     }
 }
 
-/// A view whose elements can be read, all inside of their storage.
+/// Checks that a view is readable and inside its storage.
 fn checked(view: View) -> Result<View> {
     view.check()?;
     if view.stored.dtype().is_none() {
@@ -233,7 +253,7 @@ fn checked(view: View) -> Result<View> {
     Ok(view)
 }
 
-/// Strides without gaps, in row-major order or with the first axis as the fastest.
+/// Contiguous strides, in row-major or Fortran order.
 fn strides(shape: &[usize], fortran: bool) -> Vec<u64> {
     let mut strides = vec![1u64; shape.len()];
     let mut stride = 1u64;

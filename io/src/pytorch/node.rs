@@ -1,11 +1,11 @@
-//! What a pickle describes, as nodes that name one another by number: sharing and cycles stay as they are, and nothing
-//! is recursive, so that neither depth nor repetition costs more than the pickle's own length.
+//! The values of a pickle as nodes that refer to each other by index. Sharing and cycles are preserved, and nothing is
+//! recursive, so that the cost of depth and repetition is limited by the length of the pickle.
 
 use std::sync::Arc;
 
 use crate::{blob::Blob, stored::StoredDType};
 
-/// The number of a node.
+/// The index of a node.
 pub(crate) type Id = u32;
 
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) enum Node {
     None,
     Bool(bool),
     Int(i64),
-    /// Two's complement, the least byte first.
+    /// Two's complement, little-endian.
     BigInt(Box<[u8]>),
     Float(f64),
     Text(Arc<str>),
@@ -22,7 +22,7 @@ pub(crate) enum Node {
     Tuple(Box<[Id]>),
     Set(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    /// A class or function by its name, which is only a name here.
+    /// A class or function, as a name only.
     Global(Arc<str>),
     Object(Box<Object>),
     Storage(Box<Storage>),
@@ -30,7 +30,7 @@ pub(crate) enum Node {
     Array(Box<Array>),
 }
 
-/// What a pickle wants made by a class or function that isn't known.
+/// A call or instance of an unknown class or function, which isn't executed.
 #[derive(Debug)]
 pub(crate) struct Object {
     /// The class or function.
@@ -41,17 +41,17 @@ pub(crate) struct Object {
     pub(crate) list: Vec<Id>,
 }
 
-/// The memory of tensors, in an entry of the file.
+/// A storage of tensors, in an entry of the file.
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) key: Arc<str>,
-    /// None for bytes without a type.
+    /// `None` for an untyped storage.
     pub(crate) stored: Option<StoredDType>,
-    /// Where it begins in the entry, in elements.
+    /// Its offset in the entry, in elements.
     pub(crate) base: u64,
 }
 
-/// A tensor of a storage.
+/// A tensor: a view of a storage.
 #[derive(Debug)]
 pub(crate) struct Tensor {
     pub(crate) storage: Id,
@@ -59,17 +59,17 @@ pub(crate) struct Tensor {
     pub(crate) offset: u64,
     pub(crate) shape: Vec<usize>,
     pub(crate) strides: Vec<u64>,
-    /// Why it can't be read although its place is known.
+    /// The reason why it can't be read, if it can't although its location is known.
     pub(crate) unreadable: Option<&'static str>,
 }
 
-/// A NumPy array, whose elements stand in the pickle.
+/// A NumPy array, whose elements are in the pickle.
 #[derive(Debug)]
 pub(crate) struct Array {
     pub(crate) stored: StoredDType,
     pub(crate) big_endian: bool,
     pub(crate) shape: Vec<usize>,
-    /// Whether the first axis is the fastest.
+    /// Whether it is in Fortran order.
     pub(crate) fortran: bool,
     pub(crate) blob: Blob,
 }

@@ -1,4 +1,4 @@
-//! The few functions of Python, NumPy and PyTorch whose results are values here. All others stay names with arguments.
+//! Calls of the few Python, NumPy and PyTorch functions that are known and give values. All others stay names with arguments.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::{
     stored::StoredDType,
 };
 
-/// No tensor has more axes (NumPy's limit).
+/// Limit of the number of axes (NumPy's limit).
 const MOST_AXES: usize = 64;
 
-/// Names that a strict reader takes: those that become values, and plain data of PyTorch and NumPy.
+/// Names that strict mode accepts: functions that give values, and plain data of PyTorch and NumPy.
 #[rustfmt::skip]
 const KNOWN: [&str; 33] = [
     "collections.OrderedDict", "collections.defaultdict", "_codecs.encode",
@@ -31,7 +31,7 @@ const KNOWN: [&str; 33] = [
     "numpy.ndarray", "numpy.dtype", "numpy.dtypes",
 ];
 
-/// A name without what depends on the version of Python or NumPy.
+/// A name in its current spelling, independent of the version of Python or NumPy.
 fn modern(name: &str) -> String {
     match name.split_once('.') {
         Some(("__builtin__", rest)) => format!("builtins.{rest}"),
@@ -40,7 +40,7 @@ fn modern(name: &str) -> String {
     }
 }
 
-/// Whether a name stands for plain data: nothing is lost or hidden when it isn't resolved.
+/// Whether a name is known as plain data, so that nothing is lost if it isn't resolved.
 pub(super) fn is_known(name: &str) -> bool {
     let name = modern(name);
     let torch = name.strip_prefix("torch.").unwrap_or_default();
@@ -85,7 +85,7 @@ impl Nodes {
         self.ids(id).filter(|ids| ids.len() <= MOST_AXES)?.iter().map(|&id| self.size(id)).collect()
     }
 
-    /// What `numpy.dtype` with these arguments says: the type, and whether the most significant byte is the first.
+    /// The arguments of `numpy.dtype` as a type and whether it is big-endian.
     fn numpy_dtype(&self, id: Id) -> Option<(StoredDType, bool)> {
         let Node::Object(object) = self.get(id) else { return None };
         self.name(object.callee).filter(|name| &***name == "numpy.dtype")?;
@@ -101,13 +101,13 @@ impl Nodes {
     fn raw(&self, id: Id) -> Option<Arc<[u8]>> {
         match self.get(id) {
             Node::Bytes(bytes) => Some(bytes.clone()),
-            // A string of Python 2.
+            // A Python 2 string.
             Node::Text(text) => Some(text.as_bytes().into()),
             _ => None,
         }
     }
 
-    /// An array whose elements are `raw`; none when that isn't one of numbers.
+    /// An array with the elements `raw`; `None` if it isn't numeric.
     fn array(&self, raw: Id, dtype: Id, shape: Id, fortran: bool) -> Option<Result<Node>> {
         let (stored, big_endian) = self.numpy_dtype(dtype)?;
         let shape = self.sizes(shape)?;
@@ -123,7 +123,7 @@ impl Nodes {
         Some(Ok(Node::Array(Box::new(Array { stored, big_endian, shape, fortran, blob }))))
     }
 
-    /// A NumPy number as one of Python's.
+    /// A NumPy scalar as a Python number.
     fn scalar(&self, dtype: Id, raw: Id) -> Option<Node> {
         let (stored, big_endian) = self.numpy_dtype(dtype)?;
         let mut bytes = self.raw(raw)?.to_vec();
@@ -155,8 +155,8 @@ impl Nodes {
 }
 
 impl Machine<'_> {
-    /// What `callee(*args)` stands for: a value where the function is known and the arguments are what it takes, otherwise
-    /// an object that keeps both.
+    /// The result of `callee(*args)`: a value if the function and the form of its arguments are known, else an object with
+    /// both.
     pub(super) fn reduce(&mut self, callee: Id, args: Id) -> Result<Id> {
         match self.known(callee, args)? {
             Some(made) => Ok(made),
@@ -208,7 +208,7 @@ impl Machine<'_> {
                 return Ok(first.filter(|&id| matches!(self.node(id), Node::Tensor(_))));
             }
             "torch._tensor._rebuild_from_type_v2" => match (first, arg(2)) {
-                // A tensor of a subclass: what it wraps. A wrapper in a wrapper stays as it is.
+                // A tensor subclass: its wrapped tensor. Nested wrappers stay objects.
                 (Some(rebuild), Some(args)) if Some(rebuild) != Some(callee) => {
                     let inner = self.all.name(rebuild).is_some_and(|name| name.starts_with("torch._utils._rebuild_"));
                     return if inner { self.known(rebuild, args) } else { Ok(None) };
@@ -234,7 +234,7 @@ impl Machine<'_> {
         self.make(node).map(Some)
     }
 
-    /// The bytes that a text stands for, as protocols before 3 write them.
+    /// The bytes of a string that protocols before 3 use for bytes.
     fn latin_1(&self, text: Option<Id>, encoding: Option<Id>) -> Option<Node> {
         let encoding = self.all.text(encoding?)?;
         let text = self.all.text(text?)?;
@@ -247,7 +247,7 @@ impl Machine<'_> {
     fn tensor(&self, name: &str, args: &[Id]) -> Option<Node> {
         let &[storage, offset, sizes, strides, ..] = args else { return None };
         let Node::Storage(place) = self.node(storage) else { return None };
-        // The third version says the type itself, since its storage has none.
+        // Version 3 has the dtype as an argument, since its storage is untyped.
         let (named, more) = if name.ends_with("v3") {
             let dtype = self.all.name(*args.get(6)?)?;
             (StoredDType::of_torch(dtype.strip_prefix("torch.")?), 7)
@@ -256,7 +256,7 @@ impl Machine<'_> {
         };
         let stored = named.or(place.stored).unwrap_or(StoredDType::U8);
         let (sizes, strides) = (self.all.sizes(sizes)?, self.all.sizes(strides)?);
-        // Bits of tensors that stand for the negated or conjugated numbers.
+        // Flags of tensors that represent negated or conjugated values.
         let negated = args.get(more).is_some_and(|&about| match self.node(about) {
             Node::Dict(items) => items.iter().any(|&(key, value)| {
                 self.all.text(key).is_some_and(|key| &**key == "neg") && matches!(self.node(value), Node::Bool(true))
@@ -283,7 +283,7 @@ impl Machine<'_> {
             })
     }
 
-    /// The array that `_reconstruct` began and `state` completes: (version, shape, dtype, Fortran order, bytes).
+    /// Completes the array that `_reconstruct` created with `state`: (version, shape, dtype, Fortran order, bytes).
     pub(super) fn built_array(&mut self, target: Id, state: Id) -> Result<Option<Node>> {
         let Node::Object(object) = self.node(target) else { return Ok(None) };
         let begun =
@@ -295,8 +295,8 @@ impl Machine<'_> {
         Ok(array)
     }
 
-    /// What a persistent id names: `("storage", class, key, location, elements[, view])`, or in old files
-    /// `("module", class, file, source)`, of which the class counts.
+    /// Resolves a persistent id: `("storage", class, key, location, elements[, view])`, or in old files
+    /// `("module", class, file, source)`, which stands for its class.
     pub(super) fn persistent(&mut self, id: Id) -> Result<Id> {
         let wrong = || Error::format(OPERATION, "a persistent id that names no storage").expected("one of torch.save");
         let ids = self.all.ids(id).ok_or_else(wrong)?;
@@ -316,7 +316,7 @@ impl Machine<'_> {
                     Node::Int(key) => key.to_string().into(),
                     _ => return Err(wrong()),
                 };
-                // A view of another storage: (its own key, offset, elements).
+                // A view of another storage: (view key, offset, elements).
                 let base = match view.first().map(|&view| (self.node(view), self.all.ids(view))) {
                     None | Some((Node::None, _)) => 0,
                     Some((_, Some(&[_, offset, _]))) => self.all.size(offset).ok_or_else(wrong)?,
@@ -330,14 +330,14 @@ impl Machine<'_> {
     }
 }
 
-/// The bytes of a node beyond its own.
+/// The memory of a node besides the node itself.
 fn cost(node: &Node) -> usize {
     match node {
         Node::Dict(items) => size_of_val(&items[..]),
         Node::Set(ids) => size_of_val(&ids[..]),
         Node::Bytes(bytes) => bytes.len(),
         Node::Tensor(tensor) => size_of::<Tensor>() + 16 * tensor.shape.len(),
-        // The elements are mostly those of the pickle; those of a string of Python 2 are a copy.
+        // The elements mostly share the pickle's bytes, but those of a Python 2 string are a copy.
         Node::Array(array) => size_of::<Array>() + 8 * array.shape.len() + array.blob.length as usize,
         _ => 0,
     }

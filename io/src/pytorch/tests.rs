@@ -1,8 +1,8 @@
-//! Pickles that no program writes: deep, repeating, cyclic, lying.
+//! Pickles that no ordinary program writes: deep, repetitive, cyclic, inconsistent.
 
 use super::*;
 
-/// The container before PyTorch 1.6 around an object's pickle, with these keys and bytes behind.
+/// A file in the format before PyTorch 1.6 with this pickle of an object, these storage keys and trailing bytes.
 fn container(object: &[u8], keys: &[u8], behind: &[u8]) -> Vec<u8> {
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
     [&magic[..], b"\x80\x02M\xe9\x03.", b"\x80\x02}.", object, keys, behind].concat()
@@ -14,13 +14,13 @@ fn read(object: &[u8]) -> Result<Contents> {
 
 #[test]
 fn depth_takes_no_stack() {
-    // A list in a list in a list.
+    // Nested lists.
     let lists = [b"]".repeat(300_000), b"a".repeat(299_999), b".".to_vec()].concat();
     let contents = read(&lists).unwrap();
     assert!(contents.tensors().unwrap().is_empty());
     let text = contents.root().to_string();
     assert!(text.starts_with("[[[[[") && text.len() < 250, "{text}");
-    // Tuples, and objects that are one another's state.
+    // Nested tuples, and objects that are each other's state.
     let tuples = [b")".to_vec(), b"\x85".repeat(300_000), b".".to_vec()].concat();
     assert_eq!(read(&tuples).unwrap().root().kind(), Kind::Tuple);
     let objects =
@@ -32,26 +32,26 @@ fn depth_takes_no_stack() {
 
 #[test]
 fn repetition_takes_no_memory() {
-    // Each list holds the one before twice: 2^60 paths.
+    // Each list contains the previous one twice: 2^60 paths.
     let mut laughs = b"]q\x00".to_vec();
     (0..60u8).for_each(|i| laughs.extend([b']', b'q', i + 1, b'(', b'h', i, b'h', i, b'e']));
     laughs.push(b'.');
     let contents = read(&laughs).unwrap();
     assert!(contents.tensors().unwrap().is_empty());
     assert!(contents.root().to_string().len() < 250);
-    // A text of 64 KiB that is encoded a hundred thousand times.
+    // A string of 64 KiB that is encoded a hundred thousand times.
     let text = [b"X\0\0\x01\0".to_vec(), b"a".repeat(1 << 16)].concat();
     let one = b"c_codecs\nencode\nq\x01h\x00X\x06\0\0\0latin1\x86q\x02R";
     let encoded = [text, b"q\x000".to_vec(), one.to_vec(), b"0h\x01h\x02R".repeat(100_000), b".".to_vec()].concat();
     let error = read(&encoded).unwrap_err();
     assert!(error.to_string().contains("unfold"), "{error}");
-    // A long key in every dict of many: the names would be far longer than the pickle.
+    // A long key in every one of many dicts: the names would be far longer than the pickle.
     let key = [b"X\0\x04\0\0".to_vec(), b"k".repeat(1 << 10)].concat();
     let dicts = [key, b"q\x000]q\x01(".to_vec(), b"}h\x00Ns".repeat(10_000), b"e.".to_vec()].concat();
     assert!(read(&dicts).is_ok());
 }
 
-/// A tensor of storage `0` with 4 floats, of these sizes and strides.
+/// A tensor with these sizes and strides in storage `0`, which has 4 floats.
 fn tensor(offset: u8, sizes: &[u8], strides: &[u8]) -> Vec<u8> {
     let numbers =
         |numbers: &[u8]| [&b"("[..], &numbers.iter().flat_map(|&n| [b'K', n]).collect::<Vec<u8>>(), b"t"].concat();
@@ -83,9 +83,9 @@ fn tensors_stay_in_their_storage() {
     {
         assert!(values(offset, &sizes, &strides).is_err(), "{offset} {sizes:?} {strides:?}");
     }
-    // 255³² elements of one.
+    // 255³² elements from a single one.
     assert!(values(0, &[255; 32], &[0; 32]).is_err());
-    // Sizes and strides of different numbers are no tensor, but a call that isn't carried out.
+    // Sizes and strides of different lengths aren't a tensor; the call stays an object.
     let contents = from_bytes(tensor(0, &[2, 2], &[1])).unwrap();
     assert_eq!(contents.root().as_object().unwrap().global(), "torch._utils._rebuild_tensor_v2");
 }
@@ -101,7 +101,7 @@ fn a_storage_can_be_a_view_of_another() {
     assert_eq!((read(plain), read(view)), (vec![0.0, 1.0], vec![1.0, 2.0]));
 }
 
-/// An archive with one entry, whose sizes and places stand in the zip64 records alone.
+/// An archive with one entry, whose sizes and offsets are only in the zip64 records.
 fn zip64(name: &str, content: &[u8]) -> Vec<u8> {
     let long = |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
     let mut crc = flate2::Crc::new();
@@ -131,7 +131,7 @@ fn large_archives_have_longer_records() {
         for byte in [0, 0x7F, 0xFF] {
             let mut changed = good.clone();
             changed[place] = byte;
-            // Refused or read; the checksum tells what is in the pickle.
+            // It is either rejected or read correctly: the checksum protects the pickle.
             if let Ok(contents) = from_bytes(changed) {
                 assert_eq!(contents.root().as_i64(), Some(7), "byte {place}");
             }
@@ -168,7 +168,7 @@ fn lying_containers_are_refused() {
 
 #[test]
 fn nothing_is_called() {
-    // os.system("…"), as an attacker writes it: a name with its argument.
+    // os.system("…"), as in an attack: it stays a name with its argument.
     let contents = read(b"\x80\x02cposix\nsystem\nX\x04\0\0\0echo\x85R.").unwrap();
     let object = contents.root().as_object().unwrap();
     assert_eq!((object.global(), object.args().unwrap().to_string()), ("posix.system", "('echo')".to_owned()));

@@ -1,4 +1,4 @@
-//! A value of a pickle, as a user looks at it.
+//! The public view of a value in a pickle.
 
 use std::fmt::{self, Write};
 
@@ -9,24 +9,24 @@ use super::{
     node::{self, Id, Node},
 };
 
-/// Bytes of a value in one line.
+/// The limit of a value's one-line text in bytes.
 const MOST: usize = 200;
 
-/// What sort of value something is.
+/// The kind of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     /// Python's `None`.
     None,
-    /// A truth value.
+    /// A boolean.
     Bool,
-    /// An integer of 64 bits.
+    /// An integer of up to 64 bits.
     Int,
     /// A larger integer.
     BigInt,
     /// A floating-point number.
     Float,
-    /// Text.
+    /// A string.
     Text,
     /// Bytes.
     Bytes,
@@ -36,26 +36,26 @@ pub enum Kind {
     Tuple,
     /// A set.
     Set,
-    /// A dict, also an ordered one.
+    /// A dict, including `OrderedDict`.
     Dict,
-    /// A tensor, or an array of NumPy's.
+    /// A tensor, or a NumPy array.
     Tensor,
-    /// The memory of tensors by itself, without a shape.
+    /// A storage without a tensor.
     Storage,
-    /// A class or function by its name.
+    /// A class or function, as a name.
     Global,
-    /// What a class or function that isn't known would have made.
+    /// A call or instance of an unknown class or function.
     Object,
 }
 
-/// A value in a file of PyTorch's.
+/// A value in a PyTorch file.
 #[derive(Clone, Copy)]
 pub struct Value<'a> {
     contents: &'a Contents,
     id: Id,
 }
 
-/// What a class or function that isn't known would have made: its name and what it was to be given.
+/// A call or instance of an unknown class or function: its name and arguments.
 #[derive(Debug, Clone, Copy)]
 pub struct Object<'a> {
     contents: &'a Contents,
@@ -63,7 +63,7 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// The class or function, `argparse.Namespace`; empty when it is itself a value.
+    /// The name of the class or function, such as `argparse.Namespace`; empty if the callee isn't a plain name.
     pub fn global(&self) -> &'a str {
         self.contents.nodes.name(self.object.callee).map_or("", |name| name)
     }
@@ -73,7 +73,7 @@ impl<'a> Object<'a> {
         self.object.args.map(|id| Value::new(self.contents, id))
     }
 
-    /// What its `__setstate__` would have been given: mostly a dict of its attributes.
+    /// The argument of its `__setstate__`, usually a dict of attributes.
     pub fn state(&self) -> Option<Value<'a>> {
         self.object.state.map(|id| Value::new(self.contents, id))
     }
@@ -92,7 +92,7 @@ impl<'a> Value<'a> {
         self.contents.nodes.get(self.id)
     }
 
-    /// What sort of value this is.
+    /// The kind of this value.
     pub fn kind(&self) -> Kind {
         match self.node() {
             Node::None => Kind::None,
@@ -113,17 +113,17 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The truth value.
+    /// The value of a boolean.
     pub fn as_bool(&self) -> Option<bool> {
         if let Node::Bool(value) = self.node() { Some(*value) } else { None }
     }
 
-    /// The integer, if 64 bits hold it.
+    /// The value of an integer that fits into 64 bits.
     pub fn as_i64(&self) -> Option<i64> {
         if let Node::Int(value) = self.node() { Some(*value) } else { None }
     }
 
-    /// The number, an integer's rounded where f64 can't hold it.
+    /// The value of a number; integers are rounded to f64 if necessary.
     pub fn as_f64(&self) -> Option<f64> {
         match self.node() {
             Node::Float(value) => Some(*value),
@@ -132,12 +132,12 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text.
+    /// The string.
     pub fn as_text(&self) -> Option<&'a str> {
         if let Node::Text(text) = self.node() { Some(text) } else { None }
     }
 
-    /// The bytes; of a larger integer those of its two's complement, the least first.
+    /// The bytes; for a larger integer those of its two's complement in little-endian order.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
         match self.node() {
             Node::Bytes(bytes) => Some(bytes),
@@ -151,12 +151,12 @@ impl<'a> Value<'a> {
         self.contents.nodes.name(self.id).map(|name| &**name)
     }
 
-    /// What a class or function that isn't known would have made.
+    /// The value as an object of an unknown class or function.
     pub fn as_object(&self) -> Option<Object<'a>> {
         if let Node::Object(object) = self.node() { Some(Object { contents: self.contents, object }) } else { None }
     }
 
-    /// The members of a list, tuple or set, and those that an object's list was to be given; nothing for other values.
+    /// The members of a list, tuple or set, and the list items of an object; empty for other values.
     pub fn members(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let ids = match self.node() {
             Node::Object(object) => &object.list[..],
@@ -166,7 +166,7 @@ impl<'a> Value<'a> {
         ids.iter().map(move |&id| Value { contents, id })
     }
 
-    /// The keys and values of a dict, and those that an object was to be given; nothing for other values.
+    /// The keys and values of a dict, and the dict items of an object; empty for other values.
     pub fn items(&self) -> impl DoubleEndedIterator<Item = (Value<'a>, Value<'a>)> + use<'a> {
         let items = match self.node() {
             Node::Dict(items) => &items[..],
@@ -177,23 +177,23 @@ impl<'a> Value<'a> {
         items.iter().map(move |&(key, value)| (Value { contents, id: key }, Value { contents, id: value }))
     }
 
-    /// What a key leads to: the text, or the decimal digits of an integer, of a dict's key; the place in a list or tuple; the
-    /// attribute of an object.
+    /// Looks up `key`: a dict key (a string, or an integer in decimal), an index of a list or tuple, or an attribute
+    /// of an object.
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         let found = self.items().rev().find(|(name, _)| name.key().is_some_and(|name| name == key));
         found.map(|(_, value)| value).or_else(|| match self.as_object() {
-            // An attribute's state is a dict, so that this goes no deeper.
+            // The state is a dict, so that the recursion ends here.
             Some(object) => object.state().filter(|state| state.kind() == Kind::Dict).and_then(|state| state.get(key)),
             None => self.members().nth(key.parse().ok()?),
         })
     }
 
-    /// What the keys, one after the other, lead to.
+    /// Looks up several keys in sequence.
     pub fn path<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<Value<'a>> {
         keys.into_iter().try_fold(*self, |value, key| value.get(key))
     }
 
-    /// As a part of a name.
+    /// The value as a part of a name.
     pub(super) fn key(&self) -> Option<String> {
         match self.node() {
             Node::Text(text) => Some(text.to_string()),
@@ -202,15 +202,15 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The tensor, not read yet, under the name `name`.
+    /// The tensor under the name `name`; it isn't read yet.
     ///
     /// # Errors
-    /// When this is no tensor, or one that can't be read.
+    /// When the value isn't a tensor, or is one that can't be read.
     pub fn tensor(&self, name: impl Into<String>) -> Result<StoredTensor> {
         Ok(StoredTensor::new(name.into(), self.contents.view(self.id)?))
     }
 
-    /// The value in one line, if no tensor is in what that shows.
+    /// The value in one line, unless that contains a tensor.
     pub(super) fn without_tensors(&self) -> Option<String> {
         let mut short = Short { text: String::new(), most: MOST, plain: true, full: false };
         let whole = self.describe(&mut short, 0).is_ok();
@@ -265,13 +265,13 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Text of at most so many bytes; what would make it longer ends it.
+/// Text of limited length; an attempt to exceed the limit is an error, which stops the formatting.
 struct Short {
     text: String,
     most: usize,
-    /// Whether a tensor ends it too.
+    /// Whether a tensor is an error too.
     plain: bool,
-    /// Whether it was ended by its length.
+    /// Whether the limit was reached.
     full: bool,
 }
 
@@ -289,7 +289,7 @@ impl Write for Short {
 }
 
 impl fmt::Display for Value<'_> {
-    /// At most about 200 bytes, in one line.
+    /// One line of at most about 200 bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut short = Short { text: String::new(), most: MOST, plain: false, full: false };
         let whole = self.describe(&mut short, 0).is_ok();

@@ -1,4 +1,4 @@
-//! The header of a safetensors file: a JSON object that says of each tensor its dtype, shape and place.
+//! The header of a safetensors file: a JSON object with the dtype, shape and offsets of each tensor.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,7 +18,7 @@ fn fail(what: String) -> Error {
     Error::format(OPERATION, what)
 }
 
-/// The length of the header, which a file of `length` bytes says in its first eight.
+/// The length of the header, from the first eight bytes of a file of `length` bytes.
 pub(super) fn length(first: &[u8], length: u64) -> Result<u64> {
     let first: [u8; 8] = first.try_into().map_err(|_| fail("no header".into()))?;
     let header = u64::from_le_bytes(first);
@@ -29,19 +29,19 @@ pub(super) fn length(first: &[u8], length: u64) -> Result<u64> {
     Err(fail(format!("a header of {header} bytes in a file of {length}")))
 }
 
-/// A tensor as the header describes it; its place is in bytes after the header.
+/// A tensor in the header; offsets are in bytes after the header.
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) start: u64,
     pub(super) end: u64,
-    /// The dtype's name in the file.
+    /// The name of the dtype in the file.
     dtype: String,
     stored: StoredDType,
     shape: Vec<usize>,
 }
 
 impl Place {
-    /// Why it can't be read.
+    /// Fails with the reason if the tensor can't be read.
     pub(super) fn readable(&self) -> Result<(), String> {
         match self.stored.dtype() {
             Some(_) => Ok(()),
@@ -56,15 +56,15 @@ impl Place {
     }
 }
 
-/// What a header says.
+/// The parsed header.
 pub(super) struct Header {
-    /// In the order of the file.
+    /// In the order of the offsets.
     pub(super) places: Vec<Place>,
     pub(super) metadata: BTreeMap<String, String>,
 }
 
 impl Header {
-    /// Reads a header that `body` bytes follow. They must hold the tensors one after the other, without gaps.
+    /// Parses a header that is followed by `body` bytes, in which the tensors must be contiguous.
     pub(super) fn parse(text: &[u8], body: u64) -> Result<Self> {
         let Pairs(header) = serde_json::from_slice::<Pairs<Value>>(text)
             .map_err(|error| fail(format!("the header can't be read: {error}")))?;
@@ -76,7 +76,7 @@ impl Header {
                 Value::Tensor(entry) => places.push(entry.place(name, body)?),
             }
         }
-        // Empty tensors come before the one that begins where they lie, in the order of the header (the sort is stable).
+        // Empty tensors come before the tensor at the same offset, in the order of the header (the sort is stable).
         places.sort_by_key(|place| (place.start, place.end));
         let mut at = 0;
         for Place { name, start, end, .. } in &places {
@@ -97,7 +97,7 @@ impl Header {
 impl Entry {
     fn place(self, name: String, body: u64) -> Result<Place> {
         let Entry { dtype, shape, data_offsets: [start, end] } = self;
-        // A type of later versions is no reason to refuse the others.
+        // A dtype of a later version doesn't make the other tensors unreadable.
         let stored = StoredDType::of_safetensors(&dtype).unwrap_or(StoredDType::Unknown);
         let shape: Vec<usize> = shape.into_iter().map(|size| usize::try_from(size).unwrap_or(usize::MAX)).collect();
         let bits = (element_count(OPERATION, &shape)? as u64).checked_mul(stored.bits().into());
@@ -112,25 +112,25 @@ impl Entry {
     }
 }
 
-/// What stands behind a name in the header.
+/// The value of a name in the header.
 enum Value {
     Metadata(BTreeMap<String, String>),
     Tensor(Entry),
 }
 
-/// What the header says of a tensor.
+/// The header entry of a tensor.
 #[derive(serde::Deserialize)]
 struct Entry {
     dtype: String,
     shape: Vec<u64>,
-    /// From where to where it lies, in bytes after the header.
+    /// Start and end, in bytes after the header.
     data_offsets: [u64; 2],
 }
 
-/// The pairs of a JSON object in their order; a name that is given twice is an error.
+/// The entries of a JSON object, in order; a duplicate name is an error.
 struct Pairs<T>(Vec<(String, T)>);
 
-/// A value whose kind depends on its name.
+/// A value whose type depends on its name.
 trait Named: Sized {
     fn next<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Self, A::Error>;
 }
@@ -138,7 +138,7 @@ trait Named: Sized {
 impl Named for Value {
     fn next<'de, A: MapAccess<'de>>(name: &str, map: &mut A) -> Result<Self, A::Error> {
         if name == METADATA {
-            // `null` says that there is none, as in the reference implementation.
+            // `null` means none, as in the reference implementation.
             let pairs = map.next_value::<Option<Pairs<String>>>()?.map_or_else(Vec::new, |Pairs(pairs)| pairs);
             return Ok(Value::Metadata(pairs.into_iter().collect()));
         }

@@ -1,4 +1,4 @@
-//! The safetensors format: a JSON header of names, dtypes, shapes and places, then the elements.
+//! The safetensors format: a JSON header with names, dtypes, shapes and offsets, then the elements.
 
 mod header;
 
@@ -23,23 +23,23 @@ use crate::{
     write_atomically,
 };
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug)]
 pub struct Contents {
-    /// Names and tensors, in the order of their place in the file. Types that a tensor can't have became the next one that holds
-    /// all their values ([`StoredDType::dtype`](crate::StoredDType::dtype)).
+    /// Names and tensors, in the order of their offsets. Element types that tensors lack are converted to the next type that
+    /// holds all their values ([`StoredDType::dtype`](crate::StoredDType::dtype)).
     pub tensors: Vec<(String, Tensor)>,
-    /// Free text by name.
+    /// Metadata: text by name.
     pub metadata: BTreeMap<String, String>,
-    /// Tensors that no dtype can hold: complex numbers, elements of less than a byte, types that aren't known, and 64-bit
-    /// unsigned integers beyond i64.
+    /// Tensors that no dtype can hold: complex numbers, elements smaller than a byte, unknown types, and 64-bit
+    /// unsigned integers beyond the range of i64.
     pub skipped: Vec<Skipped>,
 }
 
 const OPERATION: &str = "safetensors";
-/// The entry of the header that isn't a tensor.
+/// The name of the header entry with the metadata.
 const METADATA: &str = "__metadata__";
-/// No header is larger than this (the reference implementation's limit).
+/// The maximum header size (that of the reference implementation).
 const MOST_HEADER: u64 = 100_000_000;
 
 fn dtype_name(dtype: DType) -> &'static str {
@@ -55,11 +55,24 @@ fn dtype_name(dtype: DType) -> &'static str {
     }
 }
 
-/// Writes tensors in the given order; the same tensors give the same bytes.
+/// Writes tensors in the given order; the same input gives the same bytes.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::safetensors;
+/// # let path = std::env::temp_dir().join(format!("tomograd-save-doc-{}.safetensors", std::process::id()));
+/// let tensors = [("fc.bias".to_owned(), Tensor::ones(&[3], DType::F32, Device::Cpu)?)];
+/// let metadata = BTreeMap::from([("epoch".to_owned(), "7".to_owned())]);
+/// safetensors::save(&path, &tensors, &metadata)?;
+/// assert_eq!(safetensors::load(&path)?.metadata, metadata);
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When a name is given twice or is `__metadata__`, names and metadata together exceed 100 MB, or the file can't be written
-/// (what was there before is then untouched).
+/// When a name is used twice or is `__metadata__`, names and metadata together exceed 100 MB, or the file can't be written
+/// (an existing file then stays unchanged).
 pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
     write_atomically(path, |writer| write(writer, tensors, metadata))
         .map_err(|error| error.within(path.display().to_string()))
@@ -67,11 +80,23 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Strin
 
 /// Writes tensors to any writer, as [`save`] does to a file.
 ///
+/// ```
+/// use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::safetensors;
+/// let tensors = [("fc.bias".to_owned(), Tensor::ones(&[3], DType::F32, Device::Cpu)?)];
+/// let mut bytes = Vec::new();
+/// safetensors::write(&mut bytes, &tensors, &BTreeMap::new())?;
+/// let contents = safetensors::read(&mut &bytes[..], bytes.len() as u64)?;
+/// assert_eq!(contents.tensors[0].1.to_vec::<f32>()?, [1.0; 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`save`].
 pub fn write(writer: &mut dyn Write, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
-    // Written piece by piece: a map of serde_json would sort the names, and those of empty tensors, which all lie at the
-    // same place, would lose their order.
+    // Written entry by entry: a serde_json map would sort the names, and empty tensors, which all have the same offset, would
+    // lose their order.
     let mut entries = Vec::with_capacity(tensors.len().saturating_add(1));
     if !metadata.is_empty() {
         entries.push(format!("{}:{}", json!(METADATA), json!(metadata)));
@@ -88,7 +113,7 @@ pub fn write(writer: &mut dyn Write, tensors: &[(String, Tensor)], metadata: &BT
         place = end;
     }
     let mut text = format!("{{{}}}", entries.join(",")).into_bytes();
-    // The elements begin at a multiple of eight.
+    // Aligns the elements to eight bytes.
     text.resize(text.len().next_multiple_of(8), b' ');
     if text.len() as u64 > MOST_HEADER {
         return Err(Error::argument(OPERATION, format!("a header of {} bytes", text.len()))
@@ -108,7 +133,7 @@ fn write_elements(writer: &mut dyn Write, tensor: &Tensor) -> Result<()> {
         tensor: &Tensor,
         bytes: fn(T) -> [u8; N],
     ) -> Result<()> {
-        // In pieces, so that no second copy of a large tensor is made.
+        // In chunks, to avoid a second copy of a large tensor.
         let mut buffer = Vec::with_capacity(1 << 14);
         for part in tensor.as_slice::<T>()?.chunks((1 << 14) / N) {
             buffer.clear();
@@ -129,11 +154,24 @@ fn write_elements(writer: &mut dyn Write, tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// Reads a file. Every size in the header is compared with the file's before memory is taken. ([`Weights`](crate::Weights) reads tensors
-/// one by one.)
+/// Reads a file. All sizes in the header are checked against the file size before memory is allocated.
+/// ([`Weights`](crate::Weights) reads tensors one at a time.)
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// # use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::safetensors;
+/// # let path = std::env::temp_dir().join(format!("tomograd-load-doc-{}.safetensors", std::process::id()));
+/// # safetensors::save(&path, &[("fc.bias".to_owned(), Tensor::ones(&[3], DType::F32, Device::Cpu)?)], &BTreeMap::new())?;
+/// for (name, tensor) in safetensors::load(&path)?.tensors {
+///     assert_eq!((&name[..], tensor.shape()), ("fc.bias", &[3][..]));
+/// }
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When the file can't be read or isn't what its header says.
+/// When the file can't be read or contradicts its header.
 pub fn load(path: &Path) -> Result<Contents> {
     let open = || {
         let (stored, skipped, metadata) = stored(&Source::open(path)?)?;
@@ -157,7 +195,7 @@ impl Contents {
     }
 }
 
-/// Tensors that lie in a file, those that can't be read, and free text by name.
+/// Unread tensors, unreadable tensors, and metadata.
 pub(crate) type Stored = (Vec<StoredTensor>, Vec<Skipped>, BTreeMap<String, String>);
 
 /// The tensors of a file, not read yet.
@@ -178,10 +216,10 @@ pub(crate) fn stored(source: &Arc<Source>) -> Result<Stored> {
     Ok((tensors, skipped, metadata))
 }
 
-/// Reads `length` bytes of a reader, as [`load`] does of a file.
+/// Reads `length` bytes of a reader, as [`load`] does for a file.
 ///
 /// # Errors
-/// When the reader fails or the bytes aren't what their header says.
+/// When the reader fails or the bytes contradict their header.
 pub fn read(reader: &mut dyn Read, length: u64) -> Result<Contents> {
     // Memory grows as the bytes arrive, whatever `length` claims.
     let mut exact = |count: u64| -> Result<Vec<u8>> {

@@ -40,10 +40,10 @@ fn what_the_reference_implementation_takes_is_read() {
     for header in [
         format!(r#"{{"__metadata__":null,{entry}}}"#),
         format!(r#"{{"__metadata__":{{}},{entry}}}"#),
-        // Not aligned, white space around, and a field that isn't known.
+        // Unaligned, with white space and an unknown field.
         format!(" \n{{{entry} }} \t"),
         r#"{"a":{"shape":[2],"more":[{}],"dtype":"U8","data_offsets":[0,2]}}"#.to_owned(),
-        // Empty tensors lie anywhere between the others.
+        // Empty tensors may be anywhere between the others.
         format!(r#"{{"e":{{"dtype":"F64","shape":[3,0],"data_offsets":[2,2]}},{entry}}}"#),
     ] {
         let contents = read(&header, &[7, 8]).unwrap();
@@ -106,7 +106,7 @@ fn what_no_dtype_holds_is_named_and_the_rest_is_read() {
     assert!(contents.skipped[2].why.contains("NEW"));
     let values: Vec<Vec<f64>> = contents.tensors.iter().map(|(_, tensor)| tensor.to_vec_f64().unwrap()).collect();
     assert_eq!(values, [vec![5.0], vec![-128.0, 127.0]]);
-    // Three elements of four bits aren't whole bytes.
+    // Three 4-bit elements aren't a whole number of bytes.
     let at = bytes.windows(5).position(|part| part == b"[2,2]").unwrap();
     let mut odd = bytes;
     odd[at..at + 5].copy_from_slice(b"[1,3]");

@@ -1,10 +1,10 @@
-//! The types of elements that files of weights have, which are more than a tensor can have.
+//! Element types of weights files, of which there are more than dtypes of tensors.
 
 use std::fmt;
 
 use tomograd_core::DType;
 
-/// The type of a tensor's elements in a file.
+/// The element type of a tensor in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoredDType {
@@ -16,15 +16,15 @@ pub enum StoredDType {
     F16,
     /// bfloat16.
     BF16,
-    /// 8 bits: 4 of the exponent, 3 of the mantissa, no infinities (OCP FP8 E4M3, PyTorch's `float8_e4m3fn`).
+    /// 8 bits with 4 exponent and 3 mantissa bits, without infinities (OCP FP8 E4M3, PyTorch's `float8_e4m3fn`).
     F8E4M3,
-    /// 8 bits: 5 of the exponent, 2 of the mantissa (OCP FP8 E5M2).
+    /// 8 bits with 5 exponent and 2 mantissa bits (OCP FP8 E5M2).
     F8E5M2,
-    /// As `F8E4M3` with a bias of 8 and without a negative zero, whose bits are the only NaN.
+    /// As `F8E4M3` with exponent bias 8; the bits of negative zero are the only NaN.
     F8E4M3Fnuz,
-    /// As `F8E5M2` with a bias of 16 and without a negative zero, whose bits are the only NaN.
+    /// As `F8E5M2` with exponent bias 16; the bits of negative zero are the only NaN.
     F8E5M2Fnuz,
-    /// Powers of two, 2^(bits − 127): scales (OCP MX).
+    /// Powers of two, 2^(bits − 127), for scales (OCP MX).
     F8E8M0,
     /// 64-bit signed integer.
     I64,
@@ -42,19 +42,19 @@ pub enum StoredDType {
     U16,
     /// 8-bit unsigned integer.
     U8,
-    /// Truth value, one byte.
+    /// Boolean, one byte.
     Bool,
-    /// Two halves: real and imaginary part.
+    /// Complex with 16-bit real and imaginary part.
     C32,
-    /// Two 32-bit floating-point numbers: real and imaginary part.
+    /// Complex with 32-bit real and imaginary part.
     C64,
-    /// Two 64-bit floating-point numbers: real and imaginary part.
+    /// Complex with 64-bit real and imaginary part.
     C128,
-    /// Floating point of 4 bits (OCP MX).
+    /// 4-bit floating point (OCP MX).
     F4,
-    /// Floating point of 6 bits, 2 of the exponent (OCP MX).
+    /// 6-bit floating point with 2 exponent bits (OCP MX).
     F6E2M3,
-    /// Floating point of 6 bits, 3 of the exponent (OCP MX).
+    /// 6-bit floating point with 3 exponent bits (OCP MX).
     F6E3M2,
     /// Quantised to 8-bit signed integers.
     QI8,
@@ -62,14 +62,14 @@ pub enum StoredDType {
     QU8,
     /// Quantised to 32-bit signed integers.
     QI32,
-    /// A type that isn't known here.
+    /// An unknown type.
     Unknown,
 }
 
 use StoredDType::*;
 
-/// A row a type: its name here and in safetensors files, PyTorch's name of the dtype and of the storage class, NumPy's code,
-/// and the bits of an element (0: not known).
+/// A row of the table: the type, its name (that of safetensors, if it has one), PyTorch's names of the dtype and of the
+/// storage class, NumPy's code, and the bits per element (0: unknown).
 type Row = (StoredDType, &'static str, &'static str, &'static str, &'static str, u32);
 
 #[rustfmt::skip]
@@ -109,12 +109,12 @@ fn find(known: impl Fn(&Row) -> bool) -> Option<StoredDType> {
 }
 
 impl StoredDType {
-    /// The type that a safetensors file calls `name`.
+    /// The type with this name in safetensors files.
     pub(crate) fn of_safetensors(name: &str) -> Option<Self> {
         find(|row| row.1 == name && row.0 != Unknown)
     }
 
-    /// PyTorch's dtype `torch.NAME`.
+    /// The type of PyTorch's dtype `torch.NAME`.
     pub(crate) fn of_torch(name: &str) -> Option<Self> {
         find(|row| row.2 == name && !name.is_empty())
     }
@@ -124,7 +124,7 @@ impl StoredDType {
         find(|row| row.3 == name && !name.is_empty())
     }
 
-    /// NumPy's type of a kind and a number of bytes: `f8`.
+    /// The type of a NumPy code, kind and size in bytes: `f8`.
     pub(crate) fn of_numpy(code: &str) -> Option<Self> {
         find(|row| row.4 == code && !code.is_empty())
     }
@@ -133,25 +133,25 @@ impl StoredDType {
         TYPES.iter().find(|row| row.0 == self).unwrap_or(&TYPES[27])
     }
 
-    /// The short name, which is that of safetensors where it has one: `BF16`, `F8_E4M3`.
+    /// The short name, that of safetensors where it exists: `BF16`, `F8_E4M3`.
     pub fn name(self) -> &'static str {
         self.row().1
     }
 
-    /// The bits that an element takes in the file; 0 where that isn't known.
+    /// The bits per element in the file; 0 if unknown.
     pub fn bits(self) -> u32 {
         self.row().5
     }
 
-    /// The bytes that an element takes in the file, where they are whole.
+    /// The bytes per element in the file, if whole.
     pub(crate) fn bytes(self) -> Option<usize> {
         let bits = self.bits() as usize;
         (bits >= 8).then_some(bits / 8)
     }
 
-    /// The dtype of the tensor that is read, which holds every value of this one: `I8`, `I16` and `U16` become i32, `U32`
-    /// and `U64` i64 (reading a value beyond i64 is an error), the four floating-point types of 8 bits f16, and `F8_E8M0` f32.
-    /// None for what no tensor can hold: complex and quantised numbers, elements of less than a byte, and unknown types.
+    /// The dtype to which the type is read, which holds all its values: `I8`, `I16` and `U16` become i32, `U32` and `U64` i64
+    /// (a value beyond the range of i64 is an error), the four 8-bit floating-point types f16, and `F8_E8M0` f32. `None` for
+    /// types that no tensor can hold: complex and quantised numbers, elements smaller than a byte, and unknown types.
     pub fn dtype(self) -> Option<DType> {
         Some(match self {
             F64 => DType::F64,

@@ -8,10 +8,10 @@ use tomograd_core::{DType, Result, Tensor};
 pub use dtype::StoredDType;
 pub(crate) use view::View;
 
-/// Bytes of a reason that are kept.
+/// The maximum length of a reason in bytes.
 const MOST_WHY: usize = 300;
 
-/// A tensor that lies in a file until it is read.
+/// A tensor in a file, not read yet.
 #[derive(Debug, Clone)]
 pub struct StoredTensor {
     name: String,
@@ -23,7 +23,7 @@ impl StoredTensor {
         Self { name, view }
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -38,20 +38,20 @@ impl StoredTensor {
         self.view.shape.iter().product()
     }
 
-    /// The type of the elements in the file.
+    /// The element type in the file.
     pub fn stored(&self) -> StoredDType {
         self.view.stored
     }
 
-    /// The dtype that [`read`](Self::read) gives: the type of the elements in the file, or the next that holds them all.
+    /// The dtype that [`read`](Self::read) returns: the element type of the file, or the next type that holds all its values.
     pub fn dtype(&self) -> DType {
         self.view.stored.dtype().unwrap_or(DType::F32)
     }
 
-    /// Reads it from the file, into the host's memory. Where all of an entry of an archive is read, its checksum is compared.
+    /// Reads the tensor into host memory. If it is a whole entry of an archive, its checksum is verified.
     ///
     /// # Errors
-    /// When the file can't be read or is damaged, an element is beyond the dtype, or memory runs out.
+    /// When the file can't be read or is damaged, a value is out of the range of the dtype, or memory runs out.
     pub fn read(&self) -> Result<Tensor> {
         self.view.read().map_err(|error| error.within(self.name.clone()))
     }
@@ -60,9 +60,9 @@ impl StoredTensor {
 /// A tensor of a file that can't be read.
 #[derive(Debug, Clone)]
 pub struct Skipped {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 

@@ -1,4 +1,4 @@
-//! A tensor in a file: where its elements lie, and how they become a tensor.
+//! Strided views of tensor data in a file, and their conversion to tensors.
 
 use tomograd_core::{Device, Element, Error, ErrorKind, Result, Tensor, TensorBuilder, bf16, element_count, f16};
 
@@ -7,28 +7,28 @@ use crate::blob::Blob;
 
 const OPERATION: &str = "weights";
 
-/// Elements of a blob that make a tensor.
+/// A strided view of the elements of a blob.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) blob: Blob,
     pub(crate) stored: StoredDType,
     pub(crate) big_endian: bool,
-    /// The first element's place, in elements.
+    /// The offset of the first element, in elements.
     pub(crate) offset: u64,
     pub(crate) shape: Vec<usize>,
-    /// Elements between neighbours along each axis.
+    /// The strides in elements.
     pub(crate) strides: Vec<u64>,
 }
 
 impl View {
-    /// A tensor on the host; in the dtype that [`StoredDType::dtype`] says.
+    /// Reads the tensor into host memory, with the dtype [`StoredDType::dtype`].
     pub(crate) fn read(&self) -> Result<Tensor> {
         match self.stored {
             StoredDType::F64 => self.elements(|x| Some(f64::from_le_bytes(x))),
             StoredDType::F32 => self.elements(|x| Some(f32::from_le_bytes(x))),
             StoredDType::F16 => self.elements(|x| Some(f16::from_le_bytes(x))),
             StoredDType::BF16 => self.elements(|x| Some(bf16::from_le_bytes(x))),
-            // The upper half of a half.
+            // E5M2 is the upper byte of an f16.
             StoredDType::F8E5M2 => self.elements(|[x]| Some(f16::from_bits(u16::from(x) << 8))),
             StoredDType::F8E4M3 => {
                 self.elements(|[x]| Some(f16::from_f32(if x & 0x7F == 0x7F { f32::NAN } else { small_float(x, 4, 7) })))
@@ -52,13 +52,14 @@ impl View {
         }
     }
 
-    /// Whether everything lies inside of the blob, and takes no more memory than the blob does.
+    /// Checks that all elements are inside the blob, and that the tensor takes no more memory than the blob.
     pub(crate) fn check(&self) -> Result<()> {
         let bytes = self.stored.bytes().unwrap_or(1);
         self.extent(bytes).map(|_| ())
     }
 
-    /// The shape without repetition along axes of stride 0, the number of its elements, and that from the first to the last.
+    /// The shape without repetition along axes of stride 0, its number of elements, and the number of elements from the first
+    /// to the last.
     fn extent(&self, bytes: usize) -> Result<(Vec<usize>, usize, u64)> {
         element_count(OPERATION, &self.shape)?;
         let axes = || self.shape.iter().zip(&self.strides);
@@ -112,12 +113,12 @@ impl View {
         } else {
             let bytes = blob.part(first, length)?;
             let mut places = Places::new(&shape, &self.strides);
-            // Every place is inside of the span.
+            // `extent` has checked that every index is inside the span.
             let element = |place: usize| bytes.get(place * N..).and_then(|rest| rest.first_chunk()).copied();
             builder.fill_with(|_| decode(element(places.next() as usize).unwrap_or([0; N])))?
         };
         if let Some(bytes) = wrong {
-            // A truth value of 2 is damage; an integer that is too large for i64 is none.
+            // A boolean of 2 is damage; an integer beyond the range of i64 is a valid value without a dtype.
             let kind = if self.stored == StoredDType::U64 { ErrorKind::DType } else { ErrorKind::Format };
             return Err(Error::new(kind, OPERATION, format!("an element of {} with the bytes {bytes:?}", self.stored))
                 .expected(format!("a value of {}", T::DTYPE)));
@@ -125,7 +126,7 @@ impl View {
         if shape == self.shape { Ok(tensor) } else { tensor.expand(&self.shape) }
     }
 
-    /// Whether the elements of `shape` lie one after the other.
+    /// Whether the elements of `shape` are contiguous in row-major order.
     fn is_row_major(&self, shape: &[usize]) -> bool {
         let mut expected = 1u64;
         shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
@@ -136,7 +137,7 @@ impl View {
     }
 }
 
-/// The places of a tensor's elements in row-major order of the axes.
+/// An iterator of the element indices of a strided tensor in row-major order.
 struct Places<'a> {
     shape: &'a [usize],
     strides: &'a [u64],
@@ -149,7 +150,7 @@ impl<'a> Places<'a> {
         Self { shape, strides, index: vec![0; shape.len()], place: 0 }
     }
 
-    /// The place of this element; the next one is prepared.
+    /// The index of the current element; advances to the next one.
     fn next(&mut self) -> u64 {
         let place = self.place;
         for ((index, &size), &stride) in self.index.iter_mut().zip(self.shape).zip(self.strides).rev() {
@@ -165,7 +166,8 @@ impl<'a> Places<'a> {
     }
 }
 
-/// The value of 8 bits: a sign, `exponent` bits of an exponent with `bias`, and a mantissa; no infinities and NaN.
+/// The value of an 8-bit float with a sign bit, `exponent` exponent bits with `bias`, and a mantissa, without infinities and
+/// NaN.
 fn small_float(bits: u8, exponent: u32, bias: i32) -> f32 {
     let mantissa_bits = 7 - exponent;
     let mantissa = f32::from(bits & ((1 << mantissa_bits) - 1));
@@ -175,7 +177,7 @@ fn small_float(bits: u8, exponent: u32, bias: i32) -> f32 {
     if bits & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
-/// As [`small_float`]; the bits of −0 are NaN.
+/// As [`small_float`], except that the bits of −0 are NaN.
 fn unsigned_zero(bits: u8, exponent: u32, bias: i32) -> f32 {
     if bits == 0x80 { f32::NAN } else { small_float(bits, exponent, bias) }
 }

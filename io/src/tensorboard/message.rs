@@ -1,6 +1,6 @@
-//! The few messages of protocol buffers that events are made of (TensorFlow's `event.proto` and `summary.proto`).
+//! The few protocol buffer messages of which events consist (TensorFlow's `event.proto` and `summary.proto`).
 
-/// What an event says.
+/// The content of an event.
 pub(super) enum Content<'a> {
     /// The first event of a file: its version.
     Version(&'a str),
@@ -10,29 +10,29 @@ pub(super) enum Content<'a> {
         tag: &'a str,
         height: u32,
         width: u32,
-        /// 1 for grey, 3 for colours, which is also how `summary.proto` numbers them.
+        /// 1 for greyscale, 3 for RGB, which are also the colorspace numbers of `summary.proto`.
         channels: usize,
         png: &'a [u8],
     },
 }
 
-/// How a field's bytes are to be read.
+/// Wire types of fields.
 const VARINT: u64 = 0;
 const EIGHT_BYTES: u64 = 1;
 const SIZED: u64 = 2;
 const FOUR_BYTES: u64 = 5;
 
-/// The numbers of fields of `Event`.
+/// Field numbers of `Event`.
 const WALL_TIME: u64 = 1;
 const STEP: u64 = 2;
 
-/// A message under way; fields are to be added in the order of their numbers, as Google's writers have them.
+/// A message under construction; fields are added in the order of their numbers, as Google's writers do.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
 impl Message {
     fn varint(mut self, field: u64, value: u64) -> Self {
-        // A 0 is what a reader takes for a missing field, and isn't written.
+        // 0 is the default of a missing field, and isn't written.
         if value != 0 {
             self.number(field << 3 | VARINT);
             self.number(value);
@@ -53,7 +53,7 @@ impl Message {
         self
     }
 
-    /// Seven bits a byte, the lowest first; the highest bit of a byte says that more follow.
+    /// A varint: seven bits per byte, lowest first; the highest bit of a byte means that more follow.
     fn number(&mut self, mut value: u64) {
         while value > 0x7F {
             self.0.push(value as u8 | 0x80);
@@ -89,7 +89,7 @@ pub(super) fn event(wall_time: f64, step: u64, content: &Content<'_>) -> Vec<u8>
     event.sized(5, &Message::default().sized(1, &value.0).0).0
 }
 
-/// The step of an event; none where the bytes are no message.
+/// The step of an event; `None` if the bytes aren't a valid message.
 pub(super) fn step(event: &[u8]) -> Option<u64> {
     let (mut rest, mut step) = (event, 0);
     while !rest.is_empty() {

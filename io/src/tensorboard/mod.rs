@@ -1,7 +1,7 @@
-//! Event files of TensorBoard: scalars, pictures and texts over the steps of a training.
+//! TensorBoard event files: scalars, images and texts by training step.
 //!
-//! A file is a row of TFRecords (length, its masked CRC-32C, a message, its masked CRC-32C), each message an `Event` of
-//! TensorFlow's `event.proto`. Records are only ever added at the end, so that TensorBoard shows a training while it runs.
+//! A file is a sequence of TFRecords (length, its masked CRC-32C, a message, its masked CRC-32C), each message an `Event` of
+//! TensorFlow's `event.proto`. Records are only appended, so that TensorBoard can show a running training.
 
 mod message;
 mod record;
@@ -22,11 +22,11 @@ use message::{Content, event};
 use crate::png;
 
 const OPERATION: &str = "tensorboard";
-/// How the files are called: TensorBoard looks for the first part; the last one says who wrote the file.
+/// The file name: TensorBoard searches for the prefix; the suffix marks files of this project.
 const PREFIX: &str = "events.out.tfevents.";
 const SUFFIX: &str = ".tomograd";
 
-/// Writes an event file that TensorBoard shows (`tensorboard --logdir FOLDER`).
+/// Writes a TensorBoard event file (`tensorboard --logdir FOLDER` shows it).
 ///
 /// ```
 /// use tomograd_io::tensorboard::EventWriter;
@@ -51,10 +51,10 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new file `events.out.tfevents.SECONDS.tomograd` in `folder`, which is made if it isn't there.
+    /// Creates a file `events.out.tfevents.SECONDS.tomograd` in `folder`, which is created if necessary.
     ///
     /// # Errors
-    /// When the folder or the file can't be made.
+    /// When the folder or the file can't be created.
     pub fn create(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(|error| Error::io(OPERATION, folder.display(), error))?;
@@ -63,7 +63,7 @@ impl EventWriter {
             let path = folder.join(format!("{PREFIX}{seconds:010}{SUFFIX}"));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => break (path, file),
-                // Another file of this second.
+                // There is already a file of this second.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => seconds = seconds.saturating_add(1),
                 Err(error) => return Err(Error::io(OPERATION, path.display(), error)),
             }
@@ -74,8 +74,9 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Goes on with the newest file that an `EventWriter` has made in `folder`: it is cut behind the last whole event of step
-    /// `step` or an earlier one, as events come in the order of their steps. Without such a file a new one is made.
+    /// Continues the newest file that an `EventWriter` has created in `folder`: it is truncated after the last complete event
+    /// of step `step` or earlier, since events are in the order of their steps. If there is no such file, a new one is
+    /// created.
     ///
     /// # Errors
     /// When the folder or the file can't be read or written.
@@ -87,7 +88,7 @@ impl EventWriter {
         let size = file.metadata().map_err(fail)?.len();
         let end = record::end_of_step(&mut BufReader::new(&file), size, step)?;
         if end == 0 {
-            // Not even the first record, which says what the file is, was whole.
+            // Not even the first record, the file version, is complete.
             fs::remove_file(&path).map_err(fail)?;
             return Self::create(folder);
         }
@@ -96,7 +97,7 @@ impl EventWriter {
         Ok(Self { path, file: BufWriter::new(file) })
     }
 
-    /// Removes the files that `EventWriter`s have made in `folder`, and no others.
+    /// Removes the files that `EventWriter`s have created in `folder`, and no others.
     ///
     /// # Errors
     /// When the folder can't be read, or a file can't be removed.
@@ -107,20 +108,20 @@ impl EventWriter {
         Ok(())
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A number of a curve; TensorBoard keeps it as an f32.
+    /// Writes a scalar, which TensorBoard stores as f32.
     ///
     /// # Errors
-    /// When the step is beyond i64's range, or the file can't be written.
+    /// When the step exceeds the range of i64, or the file can't be written.
     pub fn scalar(&mut self, tag: &str, step: u64, value: f64) -> Result<()> {
         self.add(step, &Content::Scalar(tag, value as f32))
     }
 
-    /// A text, which TensorBoard shows as Markdown.
+    /// Writes a text, which TensorBoard shows as Markdown.
     ///
     /// # Errors
     /// As [`EventWriter::scalar`].
@@ -128,10 +129,10 @@ impl EventWriter {
         self.add(step, &Content::Text(tag, text))
     }
 
-    /// A picture, u8 `(height, width, 3)` for colours or `(height, width)` for grey; it is kept as PNG.
+    /// Writes an image as PNG: u8 `(height, width, 3)` for RGB or `(height, width)` for greyscale.
     ///
     /// # Errors
-    /// When `pixels` is something else, and as [`EventWriter::scalar`].
+    /// When `pixels` has another shape or dtype, and as [`EventWriter::scalar`].
     pub fn image(&mut self, tag: &str, step: u64, pixels: &Tensor) -> Result<()> {
         let (height, width, channels) = match *pixels.shape() {
             [height, width] => (height, width, 1),
@@ -149,7 +150,8 @@ impl EventWriter {
         self.add(step, &Content::Image { tag, height: high, width: wide, channels, png: &png })
     }
 
-    /// Hands what was written to the operating system, so that the end of this process doesn't lose it, and to the disk.
+    /// Flushes the buffer to the operating system and to disk, so that neither a crash of the process nor of the machine
+    /// loses events.
     ///
     /// # Errors
     /// When the file can't be written.
@@ -170,7 +172,7 @@ impl EventWriter {
     }
 }
 
-/// The files that `EventWriter`s have made in a folder, the oldest first; none if it isn't there.
+/// The files that `EventWriter`s have created in a folder, oldest first; empty if the folder doesn't exist.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let fail = |error| Error::io(OPERATION, folder.display(), error);
     let entries = match fs::read_dir(folder) {
@@ -185,12 +187,12 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
             found.push(entry.path());
         }
     }
-    // Their names have the seconds in ten digits.
+    // The seconds in the names have ten digits, so that names sort by time.
     found.sort();
     Ok(found)
 }
 
-/// Seconds since 1970.
+/// Seconds since 1970 (Unix time).
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }

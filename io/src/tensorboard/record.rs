@@ -6,11 +6,11 @@ use tomograd_core::{Error, Result};
 
 use super::{OPERATION, message};
 
-/// What stands before a message (its length and that number's checksum) and behind it (its checksum).
+/// The bytes before a message (its length and the checksum of the length) and after it (its checksum).
 const BEFORE: u64 = 12;
 const BEHIND: u64 = 4;
 
-/// The remainders of CRC-32C (Castagnoli; polynomial 0x1EDC6F41, bits reversed) of each byte.
+/// The CRC-32C table (Castagnoli; polynomial 0x1EDC6F41, bit-reversed).
 #[allow(clippy::indexing_slicing, reason = "the compiler runs it, and would refuse a place beyond the end")]
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
@@ -27,7 +27,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// CRC-32C, as iSCSI has it (RFC 3720).
+/// CRC-32C (RFC 3720).
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     let next = |crc: u32, byte: &u8| {
         let place = usize::from(crc as u8 ^ byte);
@@ -36,19 +36,19 @@ pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, next)
 }
 
-/// A checksum as records hold it: turned by fifteen bits and moved, since a checksum of bytes that hold their own is weak.
+/// The masked checksum of TFRecords: rotated by 15 bits plus a constant, because the CRC of data that contains CRCs is weak.
 fn masked(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 
 pub(super) fn write(writer: &mut impl Write, message: &[u8]) -> io::Result<()> {
     let length = (message.len() as u64).to_le_bytes();
-    // At once, so that a process that ends in between leaves as few parts of records as can be.
+    // One write call, so that a crash rarely leaves a partial record.
     let parts = [&length[..], &masked(&length).to_le_bytes(), message, &masked(message).to_le_bytes()];
     writer.write_all(&parts.concat())
 }
 
-/// Where the last whole record of a file of `size` bytes ends whose event, like all before it, is of step `step` or earlier.
+/// The end of the last complete record of a file of `size` bytes such that all events up to it are of step `step` or earlier.
 pub(super) fn end_of_step(reader: &mut impl Read, size: u64, step: u64) -> Result<u64> {
     let mut end = 0u64;
     loop {
@@ -60,12 +60,12 @@ pub(super) fn end_of_step(reader: &mut impl Read, size: u64, step: u64) -> Resul
         let [length @ .., a, b, c, d] = before;
         let sum = u32::from_le_bytes([a, b, c, d]);
         let count = u64::from_le_bytes(length);
-        // A length that the rest of the file can't hold is that of a torn record, or of no record at all.
+        // A length beyond the end of the file is that of an incomplete record, or the data isn't a record.
         if masked(&length) != sum || count > left - BEFORE - BEHIND {
             return Ok(end);
         }
         let (mut message, mut sum) = (Vec::new(), [0; BEHIND as usize]);
-        // Memory grows as bytes arrive.
+        // Memory grows as the bytes arrive.
         let got = reader.by_ref().take(count).read_to_end(&mut message).map_err(fail)? as u64;
         if got != count || !filled(reader, &mut sum)? || masked(&message) != u32::from_le_bytes(sum) {
             return Ok(end);
@@ -77,7 +77,7 @@ pub(super) fn end_of_step(reader: &mut impl Read, size: u64, step: u64) -> Resul
     }
 }
 
-/// Whether there were enough bytes.
+/// Fills `bytes`; returns whether there were enough.
 fn filled(reader: &mut impl Read, bytes: &mut [u8]) -> Result<bool> {
     match reader.read_exact(bytes) {
         Ok(()) => Ok(true),

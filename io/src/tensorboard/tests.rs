@@ -23,7 +23,7 @@ fn known() -> Vec<u8> {
     bytes
 }
 
-/// The examples of RFC 3720, B.4, and the check value of the catalogues.
+/// The examples of RFC 3720, B.4, and the standard check value.
 #[test]
 fn checksums_are_crc32c() {
     let counting: Vec<u8> = (0..32).collect();
@@ -47,18 +47,18 @@ fn bytes_are_those_of_tensorboard() {
     assert_eq!(text, TENSORBOARD);
 }
 
-/// Every cut, every flipped bit: what is kept ends with a whole record before the damage.
+/// Every truncation and every flipped bit: the retained part ends with a complete record before the damage.
 #[test]
 fn damage_ends_what_is_read() {
     let bytes = known();
     let end = |bytes: &[u8], step| record::end_of_step(&mut &bytes[..], bytes.len() as u64, step).unwrap() as usize;
-    // Where the records end: 24, 32, 38 and 58 bytes, and 16 around each.
+    // The ends of the records: payloads of 24, 32, 38 and 58 bytes, plus 16 each.
     let ends = [0, 40, 88, 142, 216];
     assert_eq!([6, 7, 299, 300, 1 << 40].map(|step| end(&bytes, step)), [40, 88, 88, 142, 216]);
     let whole = |size: usize| ends.into_iter().rev().find(|end| *end <= size).unwrap();
     for size in 0..=bytes.len() {
         assert_eq!(end(&bytes[..size], u64::MAX), whole(size), "{size} bytes");
-        // A file that is shorter than the system said.
+        // A file that is shorter than its reported size.
         assert_eq!(record::end_of_step(&mut &bytes[..size], 1 << 60, u64::MAX).unwrap() as usize, whole(size));
     }
     for bit in 0..bytes.len() * 8 {
@@ -66,7 +66,7 @@ fn damage_ends_what_is_read() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(end(&bytes, u64::MAX), whole(bit / 8), "bit {bit}");
     }
-    // A huge length with a right checksum, and messages that are none.
+    // A huge length with a valid checksum, and invalid messages.
     let huge = [&(u64::MAX - 3).to_le_bytes()[..], &[0; 30]].concat();
     assert_eq!(end(&huge, 0), 0);
     for message in [&[0x10][..], &[0x0A, 0xFF, 1], &[0x0B], &[0xFF; 11], &[0x10, 0x80]] {
@@ -92,7 +92,7 @@ fn a_file_goes_on_behind_the_step_that_is_known() {
     let (path, whole) = (events.path().to_owned(), fs::read(events.path()).unwrap());
     drop(events);
     let [version, scalar] = [40, 16 + 9 + 2 + 2 + 2 + 6 + 5];
-    // The last record torn, and events beyond the step that is known.
+    // An incomplete last record, and events beyond the step.
     fs::write(&path, &whole[..whole.len() - 3]).unwrap();
     let mut events = EventWriter::resume(&folder, 3).unwrap();
     assert_eq!(events.path(), path);
@@ -102,11 +102,11 @@ fn a_file_goes_on_behind_the_step_that_is_known() {
     let again = fs::read(&path).unwrap();
     assert_eq!(again.len(), version + 4 * scalar);
     drop(events);
-    // Nothing whole: another file in its place.
+    // No complete record: the file is replaced.
     fs::write(&path, b"no events").unwrap();
     let events = EventWriter::resume(&folder, 3).unwrap();
     assert_eq!(fs::read(events.path()).unwrap().len(), version);
-    // Two files of one second have two names; those of other writers stay.
+    // Two files of the same second get different names; files of other writers stay.
     EventWriter::create(&folder).unwrap();
     fs::write(folder.join("events.out.tfevents.1.host"), b"").unwrap();
     assert_eq!(files(&folder).unwrap().len(), 2);

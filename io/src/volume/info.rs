@@ -1,4 +1,4 @@
-//! What a volume is, in a few lines: for the program's `info` and for reports.
+//! A summary of a volume, for the program's `info` and for reports.
 
 use std::{fmt, path::Path};
 
@@ -10,47 +10,61 @@ use crate::{element::with_element, geometry::Affine};
 /// A summary of a volume.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Info {
-    /// Voxels along each axis of the file: x, y, z, then time; channels of colours or complex numbers are the last.
+    /// The size of each axis of the file: x, y, z, then time; channels (RGB, complex numbers) come last.
     pub shape: Vec<usize>,
-    /// The type of a stored voxel: `int16`.
+    /// The stored datatype, such as `int16`.
     pub stored: &'static str,
-    /// The dtype of the voxels after reading.
+    /// The dtype after reading.
     pub dtype: DType,
-    /// Millimetres between neighbouring voxels along x, y, z.
+    /// The voxel spacing along x, y, z in millimetres.
     pub spacing: [f64; 3],
-    /// Where x, y and z point: `RAS`.
+    /// The orientation code, such as `RAS`.
     pub orientation: String,
-    /// From voxel indices to the world, RAS+.
+    /// From voxel indices to world coordinates (RAS+, millimetres).
     pub affine: Affine,
     /// The qform code.
     pub qform_code: i32,
     /// The sform code.
     pub sform_code: i32,
-    /// The smallest voxel, NaN aside; NaN if there is no other.
+    /// The minimum, ignoring NaN; NaN if all voxels are.
     pub min: f64,
-    /// The largest voxel, NaN aside; NaN if there is no other.
+    /// The maximum, ignoring NaN; NaN if all voxels are.
     pub max: f64,
-    /// The sum of all voxels, NaN aside.
+    /// The sum, ignoring NaN.
     pub sum: f64,
-    /// How many voxels are NaN.
+    /// The number of NaN voxels.
     pub nan: usize,
-    /// How many voxels there are.
+    /// The number of voxels.
     pub count: usize,
 }
 
-/// Reads a file and sums it up.
+/// Reads a file and summarises it.
+///
+/// ```
+/// # use tomograd_core::{DType, Device, Tensor};
+/// # use tomograd_io::{Volume, geometry};
+/// # let path = std::env::temp_dir().join(format!("tomograd-info-doc-{}.nii.gz", std::process::id()));
+/// # let voxels = Tensor::arange(24, DType::I32, Device::Cpu)?.reshape(&[2, 3, 4])?;
+/// # Volume::new(voxels, geometry::from_spacing([1.0, 1.0, 3.0])?)?.write(&path)?;
+/// let info = tomograd_io::info(&path)?;
+/// assert_eq!((&info.shape[..], info.stored, &info.orientation[..]), (&[4, 3, 2][..], "int32", "RAS"));
+/// assert_eq!((info.spacing, info.min, info.max), ([1.0, 1.0, 3.0], 0.0, 23.0));
+/// println!("{info}");
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When the file can't be read or isn't what its header says.
+/// When the file can't be read or contradicts its header.
 pub fn info(path: impl AsRef<Path>) -> Result<Info> {
     Volume::read(path)?.info()
 }
 
 impl Volume {
-    /// Sums the volume up; every voxel is looked at.
+    /// Summarises the volume; reads every voxel.
     ///
     /// # Errors
-    /// When the voxels aren't in the host's memory.
+    /// When the voxels aren't in host memory.
     pub fn info(&self) -> Result<Info> {
         let (mut min, mut max, mut sum, mut nan) = (f64::INFINITY, f64::NEG_INFINITY, 0.0, 0);
         let voxels = self.voxels().contiguous()?;

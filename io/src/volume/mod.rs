@@ -1,4 +1,4 @@
-//! A volume: voxels and where they lie in the world.
+//! Volumes: voxels with their geometry.
 
 mod info;
 mod reorient;
@@ -15,28 +15,28 @@ use crate::{
 pub use info::{Info, info};
 pub use resample::Interpolation;
 
-/// What a NIfTI header says of the geometry, in millimetres, kept so that a file written from it says the same.
+/// The geometry fields of a NIfTI header, in millimetres, kept so that a file written from the volume has the same ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geometry {
-    /// Voxel indices (i, j, k) to world coordinates, RAS+ millimetres.
+    /// From voxel indices (i, j, k) to world coordinates (RAS+, millimetres).
     pub affine: Affine,
     /// pixdim: qfac, then the spacing of every axis.
     pub pixdim: [f64; 8],
-    /// qform code, and quaternion b, c, d with offsets x, y, z.
+    /// The qform code.
     pub qform_code: i32,
-    /// See `qform_code`.
+    /// Quaternion b, c, d and offsets x, y, z of the qform.
     pub quaternion: [f64; 6],
-    /// sform code, and the three rows.
+    /// The sform code.
     pub sform_code: i32,
-    /// See `sform_code`.
+    /// The three rows of the sform.
     pub sform: [[f64; 4]; 3],
-    /// Codes of the units of space (2: millimetres, 0: not said, and taken for millimetres) and time.
+    /// The unit codes of space (2: millimetres, 0: unknown, taken as millimetres) and time.
     pub units: u8,
 }
 
 impl Geometry {
-    /// Millimetres along i, j and k as pixdim says them: 0 counts as 1, and the sign is of no meaning, as the format's
-    /// reference library has it.
+    /// The spacing along i, j and k from pixdim: 0 counts as 1, and the sign is ignored, as in the format's reference
+    /// library.
     pub(crate) fn steps(&self) -> [f64; 3] {
         let [_, x, y, z, ..] = self.pixdim;
         [x, y, z].map(|step| if step == 0.0 { 1.0 } else { step.abs() })
@@ -51,7 +51,7 @@ impl Geometry {
     /// The affine of the qform, whatever its code.
     pub(crate) fn qform_affine(&self) -> Result<Affine> {
         let ([b, c, d, x, y, z], [qfac, ..]) = (self.quaternion, self.pixdim);
-        // Whatever isn't −1 is 1.
+        // Any qfac other than −1 means 1.
         let qfac = if qfac < 0.0 { -1.0 } else { 1.0 };
         geometry::from_quaternion([b, c, d], [x, y, z], self.steps(), qfac)
     }
@@ -59,27 +59,38 @@ impl Geometry {
 
 /// A volume: voxels with their geometry.
 ///
-/// The voxels are a tensor (D, H, W): k, j, i of the file, so that memory lies as in the file, i running fastest. A file with
-/// more axes gives (T, D, H, W), also if T is 1. Voxels of several numbers have their channels in front: (3, D, H, W) of u8
-/// for RGB, 4 with opacity, and (2, D, H, W) of f32 or f64, real and imaginary part, for complex numbers.
+/// The voxels are a tensor (D, H, W), that is k, j, i of the file, with the memory order of the file (i is contiguous). A
+/// file with more axes gives (T, D, H, W), even if T is 1. Voxels with several numbers get a leading channel axis: (3, D, H,
+/// W) of u8 for RGB, 4 with alpha, and (2, D, H, W) of f32 or f64, real and imaginary part, for complex numbers.
 ///
-/// The affine of every volume has an inverse, and no axis is empty.
+/// The affine of a volume is always invertible, and no axis is empty.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_io::{Interpolation, Volume, geometry};
+/// let voxels = Tensor::arange(24, DType::F32, Device::Cpu)?.reshape(&[2, 3, 4])?; // (D, H, W)
+/// let volume = Volume::new(voxels, geometry::from_spacing([1.0, 1.0, 2.0])?)?;
+/// assert_eq!((volume.orientation(), volume.spacing()), ("RAS".to_owned(), [1.0, 1.0, 2.0]));
+/// let fine = volume.reorient("LPS")?.resample([1.0; 3], Interpolation::Linear)?;
+/// assert_eq!(fine.voxels().shape(), [4, 3, 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Volume {
     voxels: Tensor,
     geometry: Geometry,
-    /// How the voxels are stored in the file that they were read from, when they are unchanged.
+    /// The coding of the voxels in the source file, if they are unchanged.
     coding: Option<Coding>,
-    /// What else that file said.
+    /// The header and extensions of the source file.
     source: Option<Arc<Source>>,
 }
 
 impl Volume {
-    /// A volume of voxels (D, H, W) or (T, D, H, W) and an affine from (i, j, k) to RAS+ millimetres.
+    /// A volume of voxels (D, H, W) or (T, D, H, W) with an affine from (i, j, k) to world coordinates (RAS+, millimetres).
     ///
     /// # Errors
-    /// When the voxels have another rank (a picture (H, W) is unsqueezed first) or an empty axis, or the affine isn't finite,
-    /// has no inverse, or its last row isn't (0, 0, 0, 1).
+    /// When the voxels have another rank (unsqueeze a 2D image (H, W) first) or an empty axis, or the affine isn't finite,
+    /// isn't invertible, or its last row isn't (0, 0, 0, 1).
     pub fn new(voxels: Tensor, affine: Affine) -> Result<Self> {
         let [x, y, z] = geometry::spacing(&affine);
         let [r0, r1, r2, _] = affine;
@@ -109,28 +120,50 @@ impl Volume {
         Ok(Self { voxels, geometry, coding: None, source: None })
     }
 
-    /// Reads a NIfTI file, `.nii` or `.nii.gz`, or the pair `.hdr` and `.img` of which `path` names one (each of them may have
-    /// `.gz` behind it; they lie in one folder).
+    /// Reads a NIfTI file, `.nii` or `.nii.gz`, or a pair of `.hdr` and `.img` in one folder, given by either path (each may
+    /// have `.gz` appended).
     ///
-    /// A compressed file is compared with its checksums to the last byte; zeros after its end are padding. The geometry is in
-    /// millimetres, whatever the header's unit. The affine is the sform's if that has a code and is one, else the qform's, else
-    /// it comes from the spacing alone.
+    /// The checksums of a compressed file are verified to its end; trailing zeros are accepted as padding. The geometry is in
+    /// millimetres, whatever the header's unit. The affine is that of the sform if its code is set and it is valid, else that
+    /// of the qform, else it is made from the spacing.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// # let path = std::env::temp_dir().join(format!("tomograd-read-doc-{}.nii.gz", std::process::id()));
+    /// let image = Volume::new(Tensor::zeros(&[4, 5, 6], DType::F32, Device::Cpu)?, geometry::from_orientation("LPS")?)?;
+    /// image.write(&path)?;
+    /// let image = Volume::read(&path)?;
+    /// assert_eq!((image.voxels().shape(), &image.orientation()[..]), (&[4, 5, 6][..], "LPS"));
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When the file can't be read, isn't what its header says, or is damaged.
+    /// When the file can't be read, contradicts its header, or is damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         nifti::read(path.as_ref())
     }
 
     /// Reads the bytes of a NIfTI file, compressed or not.
     ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// let image = Volume::new(Tensor::ones(&[2, 2, 2], DType::U8, Device::Cpu)?, geometry::from_spacing([1.0; 3])?)?;
+    /// let mut bytes = Vec::new();
+    /// image.write_to(&mut bytes, true)?; // compressed
+    /// assert_eq!(Volume::from_bytes(&bytes)?.voxels().to_vec::<u8>()?, [1; 8]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// When they aren't what their header says.
+    /// When they contradict their header.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         nifti::read_bytes(bytes)
     }
 
-    /// Reads the bytes of a pair: what `.hdr` and `.img` hold, each compressed or not.
+    /// Reads the bytes of a pair, the contents of `.hdr` and `.img`, each compressed or not.
     ///
     /// # Errors
     /// As [`Volume::read`].
@@ -138,13 +171,13 @@ impl Volume {
         nifti::read_pair(header, image)
     }
 
-    /// Writes a NIfTI file, compressed when the name ends in `.nii.gz`. A volume that was read keeps the header of its file, its
-    /// byte order, version and extensions, and the stored type and scaling as long as they reproduce every voxel; otherwise
-    /// the stored type is that of the dtype (bool: u8; f16 and bf16: f32), and the version is 1 unless an axis exceeds 32767
-    /// or its 32-bit numbers can't say the affine.
+    /// Writes a NIfTI file, compressed if the name ends in `.nii.gz`. A volume that was read keeps the source's header, byte
+    /// order, version and extensions, and its datatype and scaling if they reproduce every voxel; otherwise the datatype is
+    /// that of the dtype (bool: u8; f16 and bf16: f32). A new file is version 1, unless an axis exceeds 32767 or the affine
+    /// exceeds the range of 32-bit floats.
     ///
     /// # Errors
-    /// When the name ends in neither `.nii` nor `.nii.gz`, no header can say what the volume is, or the file can't be written.
+    /// When the name ends in neither `.nii` nor `.nii.gz`, no header can represent the volume, or the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         nifti::write(path.as_ref(), self)
     }
@@ -157,10 +190,19 @@ impl Volume {
         nifti::write_to(writer, self, compressed)
     }
 
-    /// Other voxels with the geometry of this volume, to the voxel: a mask for an image.
+    /// Other voxels with exactly the geometry of this volume, such as a mask of an image.
     ///
-    /// A file written from it has this one's matrices, codes, units, version and byte order. What its header said about the
-    /// voxels is left out, as it need not be true of others: intent, display range, description, slice timing and extensions.
+    /// A file written from the result has this volume's matrices, codes, units, version and byte order. Header fields about
+    /// the values are dropped, since they may not apply: intent, display range, description, slice timing and extensions.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// let image = Volume::new(Tensor::zeros(&[4, 5, 6], DType::F32, Device::Cpu)?, geometry::from_orientation("PIR")?)?;
+    /// let mask = image.with_voxels(Tensor::ones(&[4, 5, 6], DType::U8, Device::Cpu)?)?;
+    /// assert_eq!(mask.affine(), image.affine());
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// When the spatial size differs, or an axis is empty.
@@ -184,23 +226,22 @@ impl Volume {
         &self.geometry
     }
 
-    /// From voxel indices (i, j, k) to world coordinates, RAS+ millimetres.
+    /// From voxel indices (i, j, k) to world coordinates (RAS+, millimetres).
     pub fn affine(&self) -> &Affine {
         &self.geometry.affine
     }
 
-    /// Millimetres along i, j and k.
+    /// The voxel spacing along i, j and k in millimetres.
     pub fn spacing(&self) -> [f64; 3] {
         geometry::spacing(&self.geometry.affine)
     }
 
-    /// Where i, j and k point: `RAS`, `LPI`.
+    /// The orientation code of i, j and k, such as `RAS` or `LPI`.
     pub fn orientation(&self) -> String {
         geometry::orientation(&self.geometry.affine)
     }
 
-    /// The type that the voxels are stored as, in the file that they were read from or will be written to: `int16`, `float32`,
-    /// `rgb24`, `complex64`.
+    /// The stored datatype in the source file, or the one that will be written: `int16`, `float32`, `rgb24`, `complex64`.
     pub fn stored_dtype(&self) -> &'static str {
         self.coding.unwrap_or_else(|| Coding::plain(Stored::of(self.voxels.dtype()))).name()
     }
@@ -213,7 +254,7 @@ impl Volume {
         self.source.as_deref()
     }
 
-    /// The voxels as f32.
+    /// The voxels converted to f32.
     ///
     /// # Errors
     /// When memory runs out.

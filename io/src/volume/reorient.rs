@@ -1,4 +1,4 @@
-//! Turning the axes of a volume, and what its geometry becomes when it moves.
+//! Reorienting volumes, and the geometry of moved voxels.
 
 use tomograd_core::{Element, Layout, Result, Tensor};
 
@@ -10,17 +10,18 @@ use crate::{
 };
 
 impl Volume {
-    /// The same volume with x, y and z pointing as `codes` says (`RAS`, `LPS`, `PIR`, ...): axes are permuted and flipped,
-    /// never interpolated, so that turning back gives the same voxels. Every voxel stays where it is in the world.
+    /// Reorients the volume so that x, y and z have the orientation `codes` (`RAS`, `LPS`, `PIR`, ...): axes are permuted and
+    /// flipped without interpolation, so that the inverse restores the voxels exactly. World coordinates of voxels don't
+    /// change.
     ///
-    /// The codes of qform and sform stay; each of the two matrices becomes that of the turned axes, also where they differ.
+    /// The codes of qform and sform are kept; both matrices are updated, even if they differ.
     ///
     /// # Errors
     /// When `codes` isn't three letters, one each of R/L, A/P and S/I, or memory runs out.
     pub fn reorient(&self, codes: &str) -> Result<Self> {
         let (from, to) = (geometry::axes(&self.orientation())?, geometry::axes(codes)?);
         let [x, y, z] = self.spatial();
-        // For each new axis: the old axis along the same world axis, and whether it runs the other way.
+        // For each new axis: the old axis along the same world axis, and whether it is reversed.
         let turn = to.map(|(world, positive)| {
             let old = from.iter().position(|axis| axis.0 == world).unwrap_or(0);
             (old, from.get(old).is_some_and(|axis| axis.1 != positive))
@@ -29,7 +30,7 @@ impl Volume {
             return Ok(self.clone());
         }
         let sizes = [x, y, z];
-        // Old voxel index of a new one: column by column.
+        // The map from new to old voxel indices, column by column.
         let mut map: Affine = [[0.0; 4], [0.0; 4], [0.0; 4], [0.0, 0.0, 0.0, 1.0]];
         for (new, &(old, flip)) in turn.iter().enumerate() {
             if let (Some(row), Some(&size)) = (map.get_mut(old), sizes.get(old)) {
@@ -43,30 +44,31 @@ impl Volume {
         self.moved(voxels, &map)
     }
 
-    /// Other voxels on another grid; `map` gives the old voxel index of a new one. Qform and sform each move by it and keep
-    /// their codes; a qform that can't say where it comes to (a shear) loses its code.
+    /// Other voxels on another grid, where `map` maps new to old voxel indices. Qform and sform are both composed with it and
+    /// keep their codes; a qform that would need a shear loses its code.
     pub(crate) fn moved(&self, voxels: Tensor, map: &Affine) -> Result<Self> {
         let old = self.geometry();
         let affine = geometry::compose(&old.affine, map);
         let sform = if old.sform_code > 0 { geometry::compose(&old.sform_affine()?, map) } else { affine };
-        // Without a code the numbers of the qform are of no meaning: they say the affine as far as they can.
+        // The qform of code 0 has no meaning, so it approximates the affine.
         let qform = if old.qform_code > 0 { geometry::compose(&old.qform_affine()?, map) } else { affine };
         let (quaternion, qfac, exact) = geometry::to_quaternion(&qform)?;
         let qform_code = if exact { old.qform_code.max(0) } else { 0 };
-        // The affine must come from the sform if no qform says it: a header of 32 bits rounds the quaternion, which moves voxels
-        // near a half turn.
+        // The affine must come from the sform if the qform can't represent it: a 32-bit header rounds the quaternion, which
+        // moves voxels of rotations near a half turn.
         let rounded = quaternion.map(|value| f64::from(value as f32));
         let [b, c, d, x, y, z] = rounded;
         let lengths = geometry::spacing(&qform);
         let longest = lengths.into_iter().fold(0.0, f64::max);
-        // Offsets beyond 32 bits become infinite: then it says nothing.
-        let said = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac).ok();
-        let near = |(said, qform): (&[f64; 4], &[f64; 4])| {
-            said.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
+        // Offsets beyond the range of f32 become infinite, and the qform is then invalid.
+        let represented = geometry::from_quaternion([b, c, d], [x, y, z], lengths, qfac).ok();
+        let near = |(represented, qform): (&[f64; 4], &[f64; 4])| {
+            represented.iter().zip(qform).take(3).all(|(a, b)| (a - b).abs() <= 1e-5 * longest)
         };
-        let is_said = qform_code > 0 && said.is_some_and(|said| said.iter().zip(&qform).all(near));
-        let sform_code = if old.sform_code > 0 || is_said { old.sform_code.max(0) } else { 2 };
-        // The spacing belongs to the qform, if there is one.
+        let is_represented =
+            qform_code > 0 && represented.is_some_and(|represented| represented.iter().zip(&qform).all(near));
+        let sform_code = if old.sform_code > 0 || is_represented { old.sform_code.max(0) } else { 2 };
+        // pixdim belongs to the qform, if there is one.
         let [x, y, z] = geometry::spacing(if qform_code > 0 { &qform } else { &affine });
         let [_, _, _, _, t, u, v, w] = old.pixdim;
         let [r0, r1, r2, _] = sform;
@@ -82,23 +84,23 @@ impl Volume {
         Ok(Self { coding: self.coding, source: self.source.clone(), ..Self::with_geometry(voxels, geometry)? })
     }
 
-    /// Voxels along x, y and z.
+    /// The number of voxels along x, y and z.
     pub(crate) fn spatial(&self) -> [usize; 3] {
         let mut sizes = self.voxels().shape().iter().rev().copied();
         [sizes.next().unwrap_or(1), sizes.next().unwrap_or(1), sizes.next().unwrap_or(1)]
     }
 
-    /// Voxels along each axis of the file: x, y, z, then the others; channels of colours or complex numbers are the last.
+    /// The size of each axis of the file: x, y, z, then the others; channels (RGB, complex numbers) come last.
     pub fn file_shape(&self) -> Vec<usize> {
         nifti::file_sizes(self.voxels().shape(), self.source())
     }
 }
 
-/// New axis x, y, z along old axis `turn[n].0`, backwards if `turn[n].1`.
+/// Permutes and flips: new axis n (x, y, z) is old axis `turn[n].0`, reversed if `turn[n].1`.
 fn turned<T: Element>(voxels: &Tensor, turn: [(usize, bool); 3]) -> Result<Tensor> {
     let rank = voxels.rank();
     let base = rank.saturating_sub(3);
-    // Tensor axes run z, y, x.
+    // The axes of the tensor are z, y, x.
     let mut order: Vec<usize> = (0..base).collect();
     order.extend(turn.iter().rev().map(|&(old, _)| base + (2 - old)));
     let view = voxels.permute(&order)?;
@@ -119,7 +121,7 @@ fn turned<T: Element>(voxels: &Tensor, turn: [(usize, bool); 3]) -> Result<Tenso
     Ok(turned)
 }
 
-/// Where each row of the last axis begins, in row-major order, some axes running backwards.
+/// The start offset of each row of the last axis, in row-major order, where `flips` marks reversed axes.
 fn row_starts<'a>(layout: &'a Layout, flips: &'a [bool]) -> impl Iterator<Item = usize> + 'a {
     let outer = layout.rank().saturating_sub(1);
     let rows: usize = layout.shape().iter().take(outer).product();

@@ -1,4 +1,4 @@
-//! Resampling a volume to another grid.
+//! Resampling volumes to another grid.
 
 use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder};
 
@@ -8,22 +8,22 @@ use crate::{
     geometry::{self, Affine},
 };
 
-/// How a value between voxels is made.
+/// The interpolation mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpolation {
-    /// The nearest voxel's; the dtype stays. For labels: no new value can arise. A place half-way between two voxels, to a
-    /// ten-thousandth of a voxel, takes the one of the larger index, as SciPy, ITK and PyTorch's `nearest-exact` do.
+    /// Nearest neighbour; the dtype is kept. For labels, since no new values arise. A point within 10⁻⁴ voxels of halfway
+    /// between two voxels takes the one with the larger index, as in SciPy, ITK and PyTorch's `nearest-exact`.
     Nearest,
-    /// Linear between the eight voxels around; in f64, given as f64 for f64 voxels and as f32 for all others. For images.
+    /// Trilinear, computed in f64; the result is f64 for f64 voxels and f32 for all others. For images.
     Linear,
 }
 
 impl Volume {
-    /// The volume on a grid of another spacing (millimetres along x, y, z), with the same axes and the same middle. The number
-    /// of voxels along an axis is the old extent divided by the new spacing, rounded, and at least 1. Which voxels a new one
-    /// comes from follows from the ratio of the spacings alone, wherever the axes point.
+    /// Resamples the volume to another spacing (millimetres along x, y, z), with the same axes and the same centre. The size
+    /// of an axis is the old extent divided by the new spacing, rounded, at least 1. The sampling positions depend on the
+    /// ratio of the spacings only, not on the orientation.
     ///
-    /// There is no smoothing before the grid is made coarser. See [`Volume::resample_to`] for the edge.
+    /// Downsampling doesn't smooth first. See [`Volume::resample_to`] for the boundary.
     ///
     /// # Errors
     /// When a spacing isn't positive and finite, or memory runs out.
@@ -36,7 +36,7 @@ impl Volume {
         let axes = sizes.iter_mut().zip(self.spatial()).zip(spacing.into_iter().zip(self.spacing()));
         for (axis, (row, ((size, old_size), (new, old)))) in map.iter_mut().zip(axes).enumerate() {
             let ratio = new / old;
-            // A cast saturates, and the tensor's own limit refuses what is too large.
+            // The cast saturates, and a size that is too large is rejected when the tensor is created.
             *size = ((old_size as f64 / ratio).round() as usize).max(1);
             if let Some(entry) = row.get_mut(axis) {
                 *entry = ratio;
@@ -46,10 +46,10 @@ impl Volume {
         self.resampled(sizes, &map, interpolation)
     }
 
-    /// The volume on the grid of another one, wherever that lies in the world. Its matrices and codes are the other's; what
-    /// else the file said of the voxels stays.
+    /// Resamples the volume to the grid of another one, by world coordinates. Matrices and codes become the other's; other
+    /// metadata is kept.
     ///
-    /// A place up to half a voxel outside of the outermost voxel centres takes the value at the edge; beyond that it is 0.
+    /// Positions up to half a voxel outside the outermost voxel centres take the boundary value; beyond that, the value is 0.
     ///
     /// # Errors
     /// When memory runs out.
@@ -57,7 +57,7 @@ impl Volume {
         let sizes = other.spatial();
         let map = geometry::compose(&geometry::inverse(self.affine())?, other.affine());
         let mut resampled = self.resampled(sizes, &straightened(map, sizes), interpolation)?;
-        // The grid is the other's to the bit, codes and all; the steps of time and channels are this one's.
+        // Geometry is copied bit for bit from `other`; the steps of time and channels are kept from this volume.
         let mut geometry = other.geometry.clone();
         for (step, own) in geometry.pixdim.iter_mut().zip(self.geometry.pixdim).skip(4) {
             *step = own;
@@ -67,7 +67,7 @@ impl Volume {
         Ok(resampled)
     }
 
-    /// The volume on a grid of these sizes; `map` gives the old voxel index of a new one.
+    /// The volume on a grid of these sizes, where `map` maps new to old voxel indices.
     fn resampled(&self, sizes: [usize; 3], map: &Affine, interpolation: Interpolation) -> Result<Self> {
         geometry::inverse(map)?;
         let voxels = self.voxels().contiguous()?;
@@ -87,11 +87,11 @@ impl Volume {
     }
 }
 
-/// The part of a voxel that rounding in headers of 32 bits and in the maps between grids is taken to reach.
+/// The largest rounding error, in voxels, assumed for 32-bit headers and for maps between grids.
 const SLACK: f64 = 1e-4;
 
-/// A map between grids without what rounding left beside their axes, where the axes of both are parallel: then an index
-/// depends on one other index alone, and a tie is decided the same way everywhere.
+/// If the axes of both grids are parallel, removes the off-axis rounding errors of the map. Then an index depends on one
+/// other index only, and ties are broken the same way everywhere.
 fn straightened(map: Affine, sizes: [usize; 3]) -> Affine {
     let mut straight = map;
     for row in straight.iter_mut().take(3) {
@@ -110,7 +110,7 @@ fn straightened(map: Affine, sizes: [usize; 3]) -> Affine {
     if geometry::inverse(&straight).is_ok() { straight } else { map }
 }
 
-/// Two grids, and the map from voxel indices of the new one to those of the old one.
+/// Two grids, and the map from voxel indices of the new one to the old one.
 struct Grid {
     from: [usize; 3],
     to: [usize; 3],
@@ -118,7 +118,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// Makes the tensor of the new grid from `value(the old voxels of one channel, place)`, channel by channel.
+    /// Computes the tensor of the new grid by `value(old voxels of one channel, position)`, channel by channel.
     fn fill<T: Element, U: Element>(
         &self,
         voxels: &Tensor,
@@ -149,9 +149,9 @@ impl Grid {
         })
     }
 
-    /// The place moved to the edge if it is at most half a voxel outside; none if it is further.
+    /// Clamps a position that is at most half a voxel outside; `None` if it is further outside.
     fn inside(&self, place: [f64; 3]) -> Option<[f64; 3]> {
-        // Rounding in the map must not lose the outermost voxels.
+        // The tolerance keeps the outermost voxels in spite of rounding in the map.
         let mut inside = [0.0; 3];
         for ((to, at), size) in inside.iter_mut().zip(place).zip(self.from) {
             let last = size as f64 - 1.0;
@@ -167,7 +167,7 @@ impl Grid {
         let [width, height, _] = self.from;
         self.fill::<T, T>(voxels, |values, place| {
             let [x, y, z] = self.inside(place)?.map(|at| (at + 0.5 + SLACK).floor() as usize);
-            // Half-way at the last voxel is clamped already, so each index is on the grid.
+            // The position is clamped, so rounding up stays on the grid.
             values.get((z * height + y) * width + x).copied()
         })
     }
@@ -183,7 +183,7 @@ impl Grid {
             let at = |x: usize, y: usize, z: usize| {
                 values.get((z * height + y) * width + x).map_or(0.0, |value| value.to_f64())
             };
-            // Between two equal infinities the difference isn't a number.
+            // The difference of two equal infinities would be NaN.
             let mix = |a: f64, b: f64, t: f64| if t == 0.0 || a == b { a } else { a + (b - a) * t };
             let row = |y, z| mix(at(x, y, z), at(right, y, z), fx);
             let plane = |z| mix(row(y, z), row(back, z), fy);

@@ -1,4 +1,4 @@
-//! Weights in several files, and the index that says where each tensor lies: `{"weight_map": {"NAME": "FILE", …}}`.
+//! Sharded weights: an index file says in which file each tensor is: `{"weight_map": {"NAME": "FILE", …}}`.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +11,7 @@ use tomograd_core::{Error, Result};
 use super::{OPERATION, Skipped, Weights};
 use crate::blob::Source;
 
-/// No index is larger.
+/// The maximum size of an index.
 const MOST: u64 = 100_000_000;
 
 #[derive(serde::Deserialize)]
@@ -21,7 +21,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Opens the files of an index. Each must lie in its folder, so that an index from outside names no other files.
+/// Opens the files of an index. They must be in the same folder, so that a hostile index can't name other files.
 pub(super) fn open(source: &Arc<Source>, path: &Path) -> Result<Weights> {
     if source.length() > MOST {
         return Err(Error::format(OPERATION, format!("an index of {} bytes", source.length()))

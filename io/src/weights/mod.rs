@@ -1,4 +1,4 @@
-//! Named tensors of a file, whatever program wrote it.
+//! Named tensors of a weights file in any supported format.
 
 mod index;
 
@@ -18,9 +18,9 @@ use crate::{
 
 const OPERATION: &str = "weights";
 
-/// The named tensors of a file: `.safetensors`, the index of a file in several parts (`model.safetensors.index.json`,
-/// `pytorch_model.bin.index.json`), and what `torch.save` writes (`.pth`, `.pt`, `.bin`, `.ckpt`). The content decides, not
-/// the name. Tensors stay in the file until they are read.
+/// The named tensors of a file: `.safetensors`, the index of sharded weights (`model.safetensors.index.json`,
+/// `pytorch_model.bin.index.json`), and files of `torch.save` (`.pth`, `.pt`, `.bin`, `.ckpt`). The format is detected from
+/// the content, not the name. Tensors are read on request.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -46,10 +46,10 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens a file. Names and places are read, the elements aren't.
+    /// Opens a file. Names and offsets are read, but not the elements.
     ///
     /// # Errors
-    /// When the file can't be read, is of another format, or isn't what it says.
+    /// When the file can't be read, has another format, or is malformed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let source = Source::open(path)?;
@@ -81,16 +81,16 @@ impl Weights {
         Self { tensors, by_name, ..Self::default() }
     }
 
-    /// The same, if a file of PyTorch's mentions no class or function but those of plain data.
+    /// Returns the weights if a PyTorch file names no classes or functions other than those of plain data.
     ///
     /// # Errors
-    /// When there is one; the error names the first of them.
+    /// Otherwise; the error has the first name.
     pub fn strict(self) -> Result<Self> {
         pytorch::plain_data(&self.globals)?;
         Ok(self)
     }
 
-    /// All tensors that can be read, in the order of the file.
+    /// All readable tensors, in the order of the file.
     pub fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
     }
@@ -98,7 +98,7 @@ impl Weights {
     /// The tensor called `name`.
     ///
     /// # Errors
-    /// When there is none, or it can't be read.
+    /// When it doesn't exist or can't be read.
     pub fn get(&self, name: &str) -> Result<&StoredTensor> {
         self.by_name.get(name).and_then(|&index| self.tensors.get(index)).ok_or_else(|| {
             let what = match self.skipped.iter().find(|skipped| skipped.name == name) {
@@ -109,22 +109,22 @@ impl Weights {
         })
     }
 
-    /// Tensors that can't be read, and why.
+    /// Tensors that can't be read, with the reasons.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// Free text by name; of a file of PyTorch's, what lies beside the tensors at its top, in short.
+    /// Metadata: text by name. For a PyTorch file: short texts of the top-level values that aren't tensors.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Objects of classes that aren't known, which are kept as names alone: where they lie, and the class.
+    /// Objects of unknown classes: their paths and the names of their classes.
     pub fn objects(&self) -> &[(String, String)] {
         &self.objects
     }
 
-    /// Classes and functions that a file of PyTorch's mentions, those of plain data aside. None was looked up or called.
+    /// The unknown classes and functions that a PyTorch file names. None was resolved or called.
     pub fn globals(&self) -> &[String] {
         &self.globals
     }

@@ -4,7 +4,7 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope};
 
-/// How a [`DoubleConv`] computes: stride 1, and a bias in both convolutions, unless told otherwise.
+/// Options of [`DoubleConv`]: by default stride 1, and a bias in both convolutions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DoubleConvOptions {
     rank: usize,
@@ -15,19 +15,19 @@ pub struct DoubleConvOptions {
 }
 
 impl DoubleConvOptions {
-    /// Over so many spatial axes, with this norm and activation behind each convolution.
+    /// Options for `rank` spatial axes, with this norm and activation after each convolution.
     pub fn new(rank: usize, norm: NormKind, activation: Activation) -> Self {
         Self { rank, norm, activation, stride: 1, bias: true }
     }
 
-    /// With this stride of the first convolution.
+    /// Sets the stride of the first convolution.
     #[must_use]
     pub fn stride(mut self, stride: usize) -> Self {
         self.stride = stride;
         self
     }
 
-    /// Whether the convolutions have a bias.
+    /// Sets whether the convolutions have a bias.
     #[must_use]
     pub fn bias(mut self, bias: bool) -> Self {
         self.bias = bias;
@@ -35,11 +35,11 @@ impl DoubleConvOptions {
     }
 }
 
-/// (convolution of 3 → norm → activation) twice, as in U-Nets (Ronneberger et al. 2015). (N, C_in, spatial...) to
+/// (3-wide convolution → norm → activation) twice, as in U-Nets (Ronneberger et al. 2015). (N, C_in, spatial...) to
 /// (N, C_out, spatial / stride...).
 ///
-/// State-dict names: `0` the first convolution, `1` its norm, `3` and `4` the second ones, as in a sequence whose places 2 and 5
-/// are the activations.
+/// State-dict names: `0` the first convolution, `1` its norm, `3` and `4` the second ones, as in a PyTorch `Sequential` whose
+/// entries 2 and 5 are the activations.
 #[derive(Debug)]
 pub struct DoubleConv {
     first: ConvNormActivation,
@@ -47,11 +47,11 @@ pub struct DoubleConv {
 }
 
 impl DoubleConv {
-    /// Makes the parameters in `scope`.
+    /// Creates the parameters in `scope`.
     ///
     /// # Errors
     /// When there aren't one to three axes, a number of channels or the stride is 0, the norm's groups don't divide the
-    /// channels, a name is taken, or memory runs out; then no parameter is made.
+    /// channels, a name is taken, or memory runs out; then no parameter is created.
     pub fn new(mut scope: Scope<'_>, in_channels: usize, channels: usize, options: DoubleConvOptions) -> Result<Self> {
         let DoubleConvOptions { rank, norm, activation, stride, bias } = options;
         let norm = NormOptions::new(norm).activation(activation);
@@ -65,7 +65,7 @@ impl DoubleConv {
         })
     }
 
-    /// The output for two inputs whose channels are put together, without making that concatenation.
+    /// The output for two inputs concatenated along channels, without the concatenated copy.
     ///
     /// # Errors
     /// When the inputs don't fit.

@@ -1,4 +1,4 @@
-//! Parts that several networks share.
+//! Building blocks that several networks share.
 
 mod double_conv;
 

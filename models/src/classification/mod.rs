@@ -1,4 +1,4 @@
-//! Networks that give logits for a whole image.
+//! Classification networks: logits for a whole image.
 
 mod resnet;
 
@@ -6,6 +6,6 @@ pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 
 use crate::registry::ChannelStatistics;
 
-/// The means and deviations of ImageNet's images with values from 0 to 1 (red, green, blue), by which torchvision normalises.
+/// Means and standard deviations of ImageNet (red, green, blue; values from 0 to 1), with which torchvision normalises.
 const IMAGENET: ChannelStatistics =
     ChannelStatistics { mean: &[0.485, 0.456, 0.406], deviation: &[0.229, 0.224, 0.225] };

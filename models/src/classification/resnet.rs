@@ -1,4 +1,4 @@
-//! Residual networks of 1, 2 or 3 spatial axes.
+//! Residual networks in 1D, 2D and 3D.
 
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
@@ -14,18 +14,18 @@ use crate::{
     config::{Card, Config, Preset, Task},
 };
 
-/// What a [`ResNet`] is made of.
+/// The kind of residual block of a [`ResNet`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResNetBlock {
-    /// Two convolutions of 3.
+    /// Two 3-wide convolutions.
     Basic,
-    /// Convolutions of 1, 3 and 1, the last of which gives four times the channels; the one of 3 has the stride.
+    /// Convolutions of widths 1, 3 and 1; the second has the stride, and the third has four times the channels.
     Bottleneck,
 }
 
 impl ResNetBlock {
-    /// By what the channels grow within a block.
+    /// The ratio of a block's output channels to its inner channels.
     fn expansion(self) -> usize {
         match self {
             Self::Basic => 1,
@@ -34,40 +34,40 @@ impl ResNetBlock {
     }
 }
 
-/// The sizes of a [`ResNet`].
+/// The configuration of a [`ResNet`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "network", rename = "resnet")]
 pub struct ResNetConfig {
     /// The number of spatial axes.
     #[serde(default = "ResNetConfig::two")]
     pub rank: usize,
-    /// Channels of the input.
+    /// Input channels.
     pub in_channels: usize,
-    /// Channels of the logits.
+    /// Number of classes, the channels of the logits.
     pub classes: usize,
-    /// What the layers are made of.
+    /// The kind of block.
     pub block: ResNetBlock,
-    /// Blocks of each layer; from one layer to the next, channels double and sizes halve.
+    /// The number of blocks of each layer; channels double and sizes halve from one layer to the next.
     pub layers: Vec<usize>,
-    /// Channels of the stem, and of the first layer before its blocks' expansion.
+    /// Channels of the stem, and of the first layer before the blocks' expansion.
     #[serde(default = "ResNetConfig::sixty_four")]
     pub width: usize,
-    /// Groups of a bottleneck's convolution of 3.
+    /// Groups of a bottleneck's 3-wide convolution.
     #[serde(default = "ResNetConfig::one")]
     pub groups: usize,
-    /// Channels of each group where `width` is 64: a bottleneck's convolution of 3 has a 64th of
-    /// `width · 2^layer · width_per_group` channels in each group.
+    /// Channels of each group for a `width` of 64; in general, each group of a bottleneck's 3-wide convolution has
+    /// `width · 2^layer · width_per_group / 64` channels.
     #[serde(default = "ResNetConfig::sixty_four")]
     pub width_per_group: usize,
 }
 
-/// With more layers an image would have to be larger than any.
+/// Each layer halves the image, so that more layers would need an image larger than any.
 const MOST_LAYERS: usize = 16;
-/// No layer has more blocks.
+/// The largest number of blocks of a layer.
 const MOST_BLOCKS: usize = 1024;
 
 impl ResNetConfig {
-    /// A network for photographs: two axes, three input channels, a width of 64, one group.
+    /// A network for photographs: 2D, three input channels, width 64, one group.
     pub fn new(block: ResNetBlock, layers: impl Into<Vec<usize>>, classes: usize) -> Self {
         let (rank, in_channels, width, groups, width_per_group) = (2, 3, 64, 1, 64);
         Self { rank, in_channels, classes, block, layers: layers.into(), width, groups, width_per_group }
@@ -90,7 +90,7 @@ impl ResNetConfig {
         self.width << layer
     }
 
-    /// The channels within a bottleneck of layer `layer`.
+    /// The inner channels of a bottleneck of layer `layer`.
     fn inner(&self, layer: usize) -> usize {
         self.planes(layer) * self.width_per_group / 64 * self.groups
     }
@@ -114,7 +114,7 @@ impl ResNetConfig {
             )
             .expected("1 and 64, or blocks of the kind bottleneck"));
         }
-        // Products of numbers that were checked: they don't overflow 64 bits.
+        // Products of checked numbers, which don't overflow 64 bits.
         let inner = |layer: usize| (self.planes(layer) * self.width_per_group / 64).saturating_mul(self.groups);
         if inner(0) == 0 || inner(last) > most {
             let what =
@@ -163,7 +163,7 @@ impl Config for ResNetConfig {
     }
 }
 
-/// Convolution without a bias, batch norm, and an activation if one is given.
+/// Convolution without bias, batch norm, and optionally an activation.
 fn conv_norm(
     scope: &mut Scope<'_>,
     [conv, norm]: [&str; 2],
@@ -177,7 +177,7 @@ fn conv_norm(
     ConvNormActivation::new(conv, Norm::new(scope.at(norm), channels, options)?)
 }
 
-/// Convolutions beside a shortcut, which has one of its own where size or channels change.
+/// A residual block: convolutions and a shortcut, which has a projection if the size or the channels change.
 #[derive(Debug)]
 struct Residual {
     main: Vec<ConvNormActivation>,
@@ -229,11 +229,11 @@ impl Module for Residual {
     }
 }
 
-/// A residual network (He et al. 2015; the stride in the bottleneck's convolution of 3, as in torchvision). Input
+/// A residual network (He et al. 2015; the stride is in a bottleneck's 3-wide convolution, as in torchvision). Input
 /// (N, C, spatial...), output (N, classes).
 ///
 /// State-dict names are torchvision's: `conv1`, `bn1`, `layer1.0.conv1`, `layer1.0.bn1`, …, `layer2.0.downsample.0`, …, `fc`.
-/// Stages: `stem`, `layer1`, `layer2`, …, each of half the size of the one before, but `layer1` a quarter of the input.
+/// Stages: `stem` (1/2 of the input size), `layer1` (1/4), and `layer2`, …, each half the size of the previous one.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -253,11 +253,11 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// Makes the network's parameters in `scope`, filled as PyTorch fills its layers.
+    /// Creates the network's parameters in `scope`, with PyTorch's initialisation.
     ///
     /// # Errors
-    /// When a number of the configuration is 0 or beyond what makes sense, a name is taken, or memory runs out; then no
-    /// parameter is made.
+    /// When a number of the configuration is 0 or too large, a name is taken, or memory runs out; then no parameter is
+    /// created.
     pub fn new(mut scope: Scope<'_>, config: &ResNetConfig) -> Result<Self> {
         config.check()?;
         scope.whole(|scope| {
@@ -274,8 +274,8 @@ impl Module for ResNet {
     }
 }
 
-/// A [`ResNet`] without its head (the configuration's classes don't matter): a backbone for other networks, which
-/// [`collect`](Pass::collect) the feature maps of its stages. Gives the last of these.
+/// A [`ResNet`] without its head (the configuration's `classes` is ignored): a backbone for other networks, which
+/// [`collect`](Pass::collect) the feature maps of its stages. Its output is the last of these.
 #[derive(Debug)]
 pub struct ResNetEncoder {
     rank: usize,
@@ -286,7 +286,7 @@ pub struct ResNetEncoder {
 }
 
 impl ResNetEncoder {
-    /// Makes the parameters in `scope`, under the names that they have in the whole network.
+    /// Creates the parameters in `scope`, with the same names as in the whole network.
     ///
     /// # Errors
     /// As [`ResNet::new`].

@@ -1,4 +1,4 @@
-//! Networks that give logits for each voxel.
+//! Segmentation networks: logits for each voxel.
 
 mod meshnet;
 mod unet;

@@ -1,4 +1,4 @@
-//! A tensor of a file as a parameter keeps it.
+//! Converts a tensor of a file to the shape and dtype of a parameter.
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor, shape_text};
 use tomograd_io::StoredTensor;
@@ -6,13 +6,13 @@ use tomograd_kernels::methods::*;
 
 use super::OPERATION;
 
-/// A value, and what was done to it; nothing when it is as in the file.
+/// A value, and descriptions of the conversions (empty if it is as in the file).
 pub(super) type Adapted = (Tensor, Vec<String>);
 
-/// No first convolution has more channels; a file may repeat one without end in a few bytes.
+/// Limit of a convolution's input channels. A file of a few bytes can describe a tensor with any number of repeated channels.
 const MOST_CHANNELS: usize = 4096;
 
-/// Sizes but for those of 1, which don't change the order of elements.
+/// The shape without axes of size 1, which don't affect the order of elements.
 fn essential(shape: &[usize]) -> Vec<usize> {
     shape.iter().copied().filter(|&size| size != 1).collect()
 }
@@ -23,14 +23,14 @@ fn other_shape(stored: &StoredTensor, expected: String) -> Error {
 
 /// The tensor, of the shape and dtype of `old`.
 pub(super) fn plain(stored: &StoredTensor, old: &Tensor) -> Result<Adapted> {
-    // Before it is read: a file from outside doesn't say how much memory that takes.
+    // Checked before reading, because the file decides how much memory that takes.
     if essential(stored.shape()) != essential(old.shape()) {
         return Err(other_shape(stored, shape_text(old.shape())));
     }
     finished(stored, stored.read()?.reshape(old.shape())?, old, Vec::new())
 }
 
-/// A convolution's weight for the input channels that `old` has, which are `channels`.
+/// A convolution's weight, adapted to the `channels` input channels of `old`.
 pub(super) fn channels(stored: &StoredTensor, old: &Tensor, channels: usize) -> Result<Adapted> {
     let (given, wanted) = (stored.shape(), old.shape());
     let rest =
@@ -65,7 +65,7 @@ pub(super) fn channels(stored: &StoredTensor, old: &Tensor, channels: usize) -> 
     finished(stored, value, old, vec![format!("{from} channels to {channels}")])
 }
 
-/// The rows of `old`, in the place of which come those of the file where `rows` names one.
+/// `old` with each row for which `rows` has a number replaced by that row of the file.
 pub(super) fn rows(stored: &StoredTensor, old: &Tensor, rows: &[Option<usize>]) -> Result<Adapted> {
     let (given, wanted) = (stored.shape(), old.shape());
     if wanted.first() != Some(&rows.len()) {
@@ -107,7 +107,7 @@ fn finished(stored: &StoredTensor, value: Tensor, old: &Tensor, mut how: Vec<Str
     let source = stored.dtype();
     if source != to {
         let (before, after) = (value.to_vec_f64()?, converted.to_vec_f64()?);
-        // A floating-point number may be rounded; all else must stay what it is.
+        // Rounding a floating-point value is accepted; any other change is an error.
         let kept =
             |(x, y): (&f64, &f64)| if to.is_float() { x.is_infinite() || y.is_finite() || x.is_nan() } else { x == y };
         if let Some((x, _)) = before.iter().zip(&after).find(|&(x, y)| !kept((x, y))) {

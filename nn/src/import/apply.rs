@@ -1,4 +1,4 @@
-//! An import carried out.
+//! Applies an import to a store.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{Params, params::bits};
 
-/// So many names of a sort stand in an error.
+/// The number of names of each kind that an error lists.
 const SHOWN: usize = 5;
 
-/// What an entry of the store gets.
+/// The new value of an entry of the store.
 struct Taken {
     name: String,
     from: String,
@@ -24,11 +24,11 @@ struct Taken {
 }
 
 impl Params {
-    /// Replaces values by those of a file, as `import` says, and reports what was done.
+    /// Replaces values by those of a file, according to `import`, and reports what was loaded.
     ///
     /// # Errors
-    /// When a name is missing or unexpected (unless the import is partial) or is given twice, a tensor doesn't fit or can't be
-    /// read, or nothing is taken; then nothing is changed.
+    /// When a name is missing or unexpected (unless the import is partial) or given twice, a tensor doesn't fit or can't be
+    /// read, or nothing would be loaded; then nothing is changed.
     pub fn import(&mut self, import: &Import<'_>) -> Result<ImportReport> {
         if let Some(wrong) = &import.wrong {
             return Err(Error::new(ErrorKind::Name, OPERATION, wrong.clone()).expected("a part that the file has"));
@@ -88,7 +88,7 @@ impl Params {
             return Err(Error::new(ErrorKind::Name, OPERATION, format!("nothing fits among {}", names.join(", ")))
                 .expected(format!("names of the network, as {}", self.some_names())));
         }
-        // Only now is anything changed.
+        // Everything has been read and checked; only now is the store changed.
         for (entry, taken) in self.entries.iter_mut().zip(taken) {
             if let Some(Taken { name, from, value, changes, reshaped }) = taken {
                 entry.value = value;
@@ -100,7 +100,7 @@ impl Params {
         Ok(report)
     }
 
-    /// What the import is to adapt must be there.
+    /// Checks that the parameters and layers that the import adapts exist.
     fn check_steps(&self, import: &Import<'_>) -> Result<()> {
         let known = |name: &str| self.by_name.contains_key(name);
         let layer = |head: &&Head| !self.by_name.keys().any(|name| head.has(name));
@@ -117,7 +117,7 @@ impl Params {
         names.join(", ")
     }
 
-    /// Entries that no tensor of the file is for, those of layers that keep their values aside.
+    /// Entries without a tensor in the file, except those of layers that keep their values.
     fn missing(&self, import: &Import<'_>, found: &[(usize, &Named<'_>)]) -> Vec<usize> {
         let mut there = vec![false; self.entries.len()];
         found.iter().for_each(|&(index, _)| there[index] = true);
@@ -126,7 +126,7 @@ impl Params {
         (0..there.len()).filter(|&index| !there[index] && !kept(index)).collect()
     }
 
-    /// The value for an entry; none when the entry keeps its own.
+    /// The new value of an entry; `None` if the entry keeps its own.
     fn adapted(&self, import: &Import<'_>, index: usize, named: &Named<'_>) -> Result<Option<Adapted>> {
         let old = &self.entries[index].value;
         match import.adapts(&named.name) {
@@ -138,7 +138,7 @@ impl Params {
     }
 }
 
-/// Puts a value into its place; a second name of the same parameter must have the same value.
+/// Stores a value; a second name of the same parameter must have the same value.
 fn take(place: &mut Option<Taken>, taken: Taken, report: &mut ImportReport) -> Result<()> {
     match place {
         Some(first) if bits(&first.value)? != bits(&taken.value)? => {
@@ -151,7 +151,7 @@ fn take(place: &mut Option<Taken>, taken: Taken, report: &mut ImportReport) -> R
     Ok(())
 }
 
-/// The error of a strict import whose names differ.
+/// The error of a strict import with missing or unexpected names.
 fn refusal(report: &ImportReport) -> Error {
     let list = |what: &str, names: &[String], candidates: &[String], of: &str| {
         let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
@@ -175,7 +175,7 @@ fn refusal(report: &ImportReport) -> Error {
     )
 }
 
-/// What is done to a tensor besides.
+/// How a tensor is adapted, apart from its dtype.
 enum Adaptation<'a> {
     Channels(usize),
     Rows(&'a [Option<usize>]),

@@ -1,4 +1,4 @@
-//! Weights of other programs: names mapped, dtypes converted, layers for other channels or classes adapted.
+//! Importing weights of other programs: renaming, dtype conversion, adaptation to other input channels or classes.
 
 mod adapt;
 mod apply;
@@ -14,11 +14,11 @@ use crate::checkpoint::{AVERAGE, OPTIMIZER, STORE};
 
 const OPERATION: &str = "import";
 
-/// What of a file goes where in a network. Each step works on the names that those before have left; nothing is read until
-/// [`Params::import`](crate::Params::import).
+/// The plan of an import: which tensors of a file go where in a network. Each step works on the names that the previous steps
+/// produced; no tensor is read before [`Params::import`](crate::Params::import).
 ///
-/// Without further steps the names must be exactly the network's. Shapes must be equal but for axes of size 1; a dtype is
-/// converted to the parameter's.
+/// Without further steps, names must match exactly. Shapes must be equal up to axes of size 1; dtypes are converted to
+/// the parameters'.
 ///
 /// ```
 /// # use std::collections::BTreeMap;
@@ -48,18 +48,19 @@ pub struct Import<'a> {
     partial: bool,
     channels: Vec<(String, usize)>,
     heads: Vec<Head>,
-    /// What a step could not do.
+    /// The error of a step that failed, which [`Params::import`](crate::Params::import) reports.
     wrong: Option<String>,
 }
 
-/// A tensor of the file and the name that it has by now.
+/// A tensor of the file and its current name.
 #[derive(Debug, Clone)]
 struct Named<'a> {
     name: String,
     stored: &'a StoredTensor,
 }
 
-/// A layer for other classes than the file's: for each of its rows the file's, or none; without rows all keep their values.
+/// A layer whose number of classes differs from the file's: for each of its rows the row of the file, or none. Without `rows`
+/// the whole layer keeps its values.
 #[derive(Debug, Clone)]
 struct Head {
     name: String,
@@ -73,8 +74,8 @@ impl Head {
 }
 
 impl<'a> Import<'a> {
-    /// All tensors of a file, under their names there; of a checkpoint of this framework the weights alone, and of
-    /// several stores those of the first.
+    /// All tensors of a file under their names in the file. For a checkpoint of this framework: the weights of the first
+    /// store only.
     ///
     /// # Errors
     /// When the file has no tensor that can be read.
@@ -93,7 +94,8 @@ impl<'a> Import<'a> {
         Ok(Self { named, skipped, partial: false, channels: Vec::new(), heads: Vec::new(), wrong: None })
     }
 
-    /// Only what lies in the part called `name` (`state_dict`, `network_weights`), under the names that it has there.
+    /// Restricts the import to the part called `name` (`state_dict`, `network_weights`), and removes that prefix from the
+    /// names.
     #[must_use]
     pub fn part(mut self, name: &str) -> Self {
         let prefix = format!("{name}.");
@@ -114,20 +116,20 @@ impl<'a> Import<'a> {
         self
     }
 
-    /// Takes `prefix` from the names that begin with it (`module.` of a network that was trained on several devices).
+    /// Removes `prefix` from the names that start with it (`module.` from data-parallel training in PyTorch).
     #[must_use]
     pub fn strip_prefix(self, prefix: &str) -> Self {
         self.rename(|name| name.strip_prefix(prefix).unwrap_or(name).to_owned())
     }
 
-    /// Gives every tensor the name that `rename` makes of its own.
+    /// Renames every tensor by `rename`.
     #[must_use]
     pub fn rename(mut self, mut rename: impl FnMut(&str) -> String) -> Self {
         self.named.iter_mut().for_each(|named| named.name = rename(&named.name));
         self
     }
 
-    /// Leaves out the tensors for whose names `skip` is true.
+    /// Excludes the tensors for whose names `skip` is true.
     #[must_use]
     pub fn skip(mut self, mut skip: impl FnMut(&str) -> bool) -> Self {
         let (skipped, named): (Vec<_>, Vec<_>) = self.named.into_iter().partition(|named| skip(&named.name));
@@ -136,33 +138,34 @@ impl<'a> Import<'a> {
         self
     }
 
-    /// Takes what fits: parameters that the file doesn't have keep their values, tensors that the network doesn't have are
-    /// left. A tensor of a parameter's name and another shape is an error all the same, and so is a file of which nothing fits.
+    /// Allows missing and unexpected names: parameters that the file lacks keep their values, and tensors that the network
+    /// lacks are ignored. A tensor whose name matches but whose shape doesn't is still an error, and so is a file with no
+    /// matching name.
     #[must_use]
     pub fn partial(mut self) -> Self {
         self.partial = true;
         self
     }
 
-    /// The convolution's weight called `name`, W of (out, in, …), for `channels` of the input instead of `in`. As timm does:
-    /// for one channel W′(o, 0) = Σ W(o, c), for others the channels are repeated and rescaled,
-    /// W′(o, c) = W(o, c mod in) · in / channels. An input whose channels are all alike gives the same output as before
-    /// where `channels` is 1 or a multiple of `in`.
+    /// Adapts the convolution weight called `name`, W of shape (out, in, …), to `channels` input channels, as timm does:
+    /// W′(o, 0) = Σ W(o, c) for one channel; otherwise the channels are repeated and rescaled,
+    /// W′(o, c) = W(o, c mod in) · in / channels. For an input whose channels are all equal, the output stays the same if
+    /// `channels` is 1 or a multiple of `in`.
     #[must_use]
     pub fn channels(mut self, name: &str, channels: usize) -> Self {
         self.channels.push((name.to_owned(), channels));
         self
     }
 
-    /// The layer called `name` has other classes than the file's: its parameters keep their values.
+    /// Declares that the layer called `name` has other classes than the file's: its parameters keep their values.
     #[must_use]
     pub fn head(mut self, name: &str) -> Self {
         self.heads.push(Head { name: name.to_owned(), rows: None });
         self
     }
 
-    /// The layer called `name` has other classes than the file's: of its parameters, row i of the first axis becomes the
-    /// file's row `rows[i]`, or keeps its values where that is none.
+    /// Declares that the layer called `name` has other classes than the file's: row i of each parameter becomes the file's
+    /// row `rows[i]`, or keeps its values if that is `None`.
     #[must_use]
     pub fn head_rows(mut self, name: &str, rows: &[Option<usize>]) -> Self {
         self.heads.push(Head { name: name.to_owned(), rows: Some(rows.to_vec()) });

@@ -1,11 +1,11 @@
-//! Which name was meant.
+//! Suggestions for misspelt names.
 
-/// No more of a name is compared.
+/// Only this many characters of a name are compared.
 const MOST: usize = 120;
-/// Candidates beyond this many aren't looked at.
+/// Only this many candidates are compared.
 const CANDIDATES: usize = 2000;
 
-/// The candidate that `name` is most like, if it is at all.
+/// The candidate most similar to `name`, if any is similar enough.
 pub(super) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let inside = |other: &str| other.ends_with(name) || name.ends_with(other);
     let like = candidates.iter().take(CANDIDATES).map(|&other| (!inside(other), distance(name, other), other));
@@ -13,7 +13,7 @@ pub(super) fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str>
     (!inside || 2 * distance <= name.len().max(found.len()).min(MOST)).then_some(found)
 }
 
-/// How many characters must be put in, left out or replaced to make the one of the other (Levenshtein 1966).
+/// The edit distance: insertions, deletions and replacements of characters (Levenshtein 1966).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(MOST).collect(), b.chars().take(MOST).collect());
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,8 +1,8 @@
-//! What an import has done.
+//! The report of an import.
 
 use std::fmt;
 
-/// A tensor that was not taken, and why.
+/// A tensor that was not loaded, and why.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
     pub(super) name: String,
@@ -15,34 +15,50 @@ impl Left {
     }
 }
 
-/// A parameter or buffer that has a value of the file now.
+/// A parameter or buffer that was loaded from the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Its name in the network.
+    /// The name in the network.
     pub name: String,
-    /// The tensor's name in the file.
+    /// The name in the file.
     pub from: String,
-    /// What was done to the value, `f16 to f32`; nothing when it is as in the file.
+    /// The conversions, such as `f16 to f32`; empty if the value is as in the file.
     pub changes: Vec<String>,
 }
 
-/// What an import has done. `{}` prints it as a table.
+/// The result of an import. `{}` prints it as a table.
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_io::{Weights, safetensors};
+/// use tomograd_nn::{Import, Linear, Params};
+/// # let path = std::env::temp_dir().join(format!("tomograd-report-doc-{}.safetensors", std::process::id()));
+/// # safetensors::save(&path, &[("weight".to_owned(), Tensor::ones(&[2, 3], DType::F16, Device::Cpu)?)], &BTreeMap::new())?;
+/// let mut params = Params::new(Device::Cpu, Seed::new(0));
+/// Linear::new(params.root(), 3, 2)?;
+/// let file = Weights::open(&path)?; // has no bias
+/// let report = params.import(&Import::of(&file)?.partial())?;
+/// assert_eq!((report.loaded[0].changes[0].as_str(), &report.missing[..]), ("f16 to f32", &["bias".to_owned()][..]));
+/// # std::fs::remove_file(&path).ok();
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportReport {
-    /// Parameters and buffers with values of the file, in the network's order.
+    /// Loaded parameters and buffers, in the network's order.
     pub loaded: Vec<Imported>,
-    /// Those of the network that aren't in the file, and keep their values; only in a partial import.
+    /// Names of the network that aren't in the file and keep their values; empty unless the import was partial.
     pub missing: Vec<String>,
-    /// Those of the file that aren't in the network; only in a partial import.
+    /// Names of the file that aren't in the network; empty unless the import was partial.
     pub unexpected: Vec<String>,
-    /// Names among `loaded` whose shape differs from the file's by axes of size 1.
+    /// Names among `loaded` whose shape differs from the file's in axes of size 1.
     pub reshaped: Vec<String>,
     /// Parameters of a layer for other classes, which keep their values.
     pub kept: Vec<String>,
-    /// Tensors of the file that were left out, and why.
+    /// Tensors of the file that were excluded, and why.
     pub skipped: Vec<(String, String)>,
-    /// Further names of a parameter in the file: the name, and the one among `loaded`. Their values were equal.
+    /// Further names of a parameter in the file: the name, and the one in `loaded`. Their values were equal.
     pub aliases: Vec<(String, String)>,
 }
 
@@ -61,7 +77,7 @@ impl fmt::Display for ImportReport {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let (first, second) = (width(0), width(1));
         for [name, from, changes] in rows {
-            // Names come from outside, and may hold what a terminal would obey.
+            // Names come from outside and may contain control characters that a terminal would interpret.
             let row = format!("{name:first$}  {from:second$}  {changes}");
             writeln!(f, "{}", row.trim_end().replace(char::is_control, "\u{FFFD}"))?;
         }

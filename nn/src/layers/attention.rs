@@ -1,4 +1,4 @@
-//! Attention with several heads.
+//! Multi-head attention.
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result, element_count};
@@ -7,12 +7,25 @@ use tomograd_kernels::matmul;
 use super::{Linear, LinearOptions};
 use crate::{Module, Pass, Scope, Slot, init::Init};
 
-/// Self-attention of a sequence: queries, keys and values are linear in x, are cut into heads, each of which attends
-/// for itself (see [`attention`](tomograd_autodiff::methods::Networks::attention)), and the heads' results, one after the other, go through another linear layer
-/// (Vaswani et al. 2017). (N, L, E) to (N, L, E).
+/// Multi-head self-attention (Vaswani et al. 2017): queries, keys and values are linear in x and split into heads. Each head
+/// computes [`attention`](tomograd_autodiff::methods::Networks::attention); the heads' outputs are concatenated and projected
+/// by a linear layer. (N, L, E) to (N, L, E).
 ///
-/// Parameters: `in_proj_weight` (3E, E) and `in_proj_bias` (3E), those of queries, keys and values one after the other,
-/// `out_proj.weight` (E, E), `out_proj.bias` (E); the names and first values are those of PyTorch's layer.
+/// Parameters: `in_proj_weight` (3E, E) and `in_proj_bias` (3E), which concatenate those of queries, keys and values;
+/// `out_proj.weight` (E, E), `out_proj.bias` (E). Names and initialisation are those of PyTorch's layer.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Module, MultiHeadAttention, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let attention = MultiHeadAttention::new(params.root(), 16, 4)?;
+/// let pass = Pass::eval(&params)?;
+/// let tokens = pass.input(&Tensor::ones(&[2, 5, 16], DType::F32, Device::Cpu)?);
+/// assert_eq!(attention.forward(&tokens, &pass)?.shape(), [2, 5, 16]);
+/// let positions = pass.input(&Tensor::zeros(&[4, 5, 5], DType::F32, Device::Cpu)?); // a bias for each head
+/// assert_eq!(attention.attend(&tokens, &[&positions], &pass)?.shape(), [2, 5, 16]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct MultiHeadAttention {
     heads: usize,
@@ -23,7 +36,7 @@ pub struct MultiHeadAttention {
 }
 
 impl MultiHeadAttention {
-    /// A layer for elements of `size` numbers, in `heads` heads of `size / heads` numbers.
+    /// A layer of embedding dimension `size` with `heads` heads of dimension `size / heads`.
     ///
     /// # Errors
     /// When the size is 0 or overflows, the heads don't divide it, a name is taken, or memory runs out.
@@ -34,7 +47,7 @@ impl MultiHeadAttention {
         }
         let three = size.saturating_mul(3);
         element_count("multi_head_attention", &[three, size]).map_err(|error| scope.place(error))?;
-        // Xavier's bound for (3E, E): √(6 / (fan in + fan out)) (Glorot and Bengio 2010).
+        // Xavier bound for (3E, E): √(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
         let init = Init::Uniform((6.0 / (4.0 * size as f64)).sqrt());
         scope.whole(|scope| {
             let weight = scope.parameter("in_proj_weight", &[three, size], init)?;
@@ -45,8 +58,8 @@ impl MultiHeadAttention {
         })
     }
 
-    /// Attends with up to three biases of the scores, each of which broadcasts to (N, heads, L, L): relative positions,
-    /// masks.
+    /// The forward pass with up to three biases added to the scores, such as relative positions and masks; each broadcasts to
+    /// (N, heads, L, L).
     ///
     /// # Errors
     /// When x isn't (N, L, E), a bias doesn't broadcast, or memory runs out.
@@ -59,7 +72,7 @@ impl MultiHeadAttention {
         let (weight, bias) = (pass.parameter(self.weight)?, pass.parameter(self.bias)?);
         let all = Var::apply(matmul::Linear { bias: true }, &[x, &weight, &bias])
             .map_err(|error| pass.within(self.weight, error))?;
-        // Heads beside the batch: (N, heads, L, E / heads), views of one tensor.
+        // Split into heads, (N, heads, L, E / heads), as views of one tensor.
         let heads = |part: Var| part.reshape(&[batch, length, self.heads, size / self.heads])?.transpose(1, 2);
         let parts = all.split(&[size; 3], 2)?.into_iter().map(heads).collect::<Result<Vec<Var>>>()?;
         let y = parts[0].attention(&parts[1], &parts[2], biases, None, false)?;

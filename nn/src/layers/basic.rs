@@ -12,7 +12,7 @@ use tomograd_kernels::{
 
 use crate::{Module, Pass, Scope, Slot, check, init::Init};
 
-/// Operations without parameters are layers as they are.
+/// Implements `Module` for operations without parameters.
 macro_rules! modules {
     ($($op:ty),*) => {$(
         impl Module for $op {
@@ -25,7 +25,7 @@ macro_rules! modules {
 
 modules!(Chain, Softmax, LogSoftmax, Interpolate);
 
-/// An elementwise function is a layer as it is: `Activation::Relu`.
+/// Elementwise functions are layers: `Activation::Relu`.
 impl Module for Function {
     fn forward(&self, x: &Var, _: &Pass) -> Result<Var> {
         Var::apply(Chain::unary(*self), &[x])
@@ -33,6 +33,17 @@ impl Module for Function {
 }
 
 /// x for x > 0, w x otherwise, with a learned w for each channel (He et al. 2015). Parameter: `weight` (C).
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{Module, PRelu, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = PRelu::new(params.root(), 2)?;
+/// let pass = Pass::eval(&params)?;
+/// let x = Tensor::from_slice(&[-4.0f32, 4.0], &[1, 2, 1], Device::Cpu)?;
+/// assert_eq!(layer.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [-1.0, 4.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct PRelu {
     weight: Slot,
@@ -40,7 +51,7 @@ pub struct PRelu {
 }
 
 impl PRelu {
-    /// A layer whose w start at 0.25.
+    /// A layer with w initialised to 0.25.
     ///
     /// # Errors
     /// When there are no channels, the name is taken, or memory runs out.
@@ -66,7 +77,17 @@ impl Module for PRelu {
     }
 }
 
-/// The outputs of a [`Linear`] layer: with a bias and filled as PyTorch fills them, unless told otherwise.
+/// Options of a [`Linear`] layer: number of outputs; by default a bias and PyTorch's initialisation.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Linear, LinearOptions, Params, init::Init};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let options = LinearOptions::new(4).weight(Init::KaimingNormal(8)).bias_filled(Init::Constant(0.5));
+/// Linear::new(params.root(), 8, options)?;
+/// assert_eq!(params.get("bias")?.to_vec::<f32>()?, [0.5; 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinearOptions {
     outputs: usize,
@@ -81,26 +102,26 @@ impl From<usize> for LinearOptions {
 }
 
 impl LinearOptions {
-    /// So many outputs.
+    /// Options with this number of outputs.
     pub fn new(outputs: usize) -> Self {
         Self { outputs, weight: None, bias: Some(None) }
     }
 
-    /// How the weight is filled at first.
+    /// Sets the initialisation of the weight.
     #[must_use]
     pub fn weight(mut self, init: Init) -> Self {
         self.weight = Some(init);
         self
     }
 
-    /// Whether there is a bias.
+    /// Sets whether there is a bias.
     #[must_use]
     pub fn bias(mut self, bias: bool) -> Self {
         self.bias = bias.then_some(self.bias.flatten());
         self
     }
 
-    /// A bias that is filled like this at first.
+    /// Adds a bias with this initialisation.
     #[must_use]
     pub fn bias_filled(mut self, init: Init) -> Self {
         self.bias = Some(Some(init));
@@ -126,10 +147,10 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer with these [`LinearOptions`], or with so many outputs.
+    /// A layer with these [`LinearOptions`], or with this number of outputs.
     ///
     /// # Errors
-    /// When there are no inputs or outputs or their product overflows, an [`Init`] refuses its number, a name is taken, or
+    /// When there are no inputs or outputs or their product overflows, an [`Init`] has an invalid number, a name is taken, or
     /// memory runs out.
     pub fn new(scope: Scope<'_>, inputs: usize, outputs: impl Into<LinearOptions>) -> Result<Self> {
         let LinearOptions { outputs, weight, bias } = outputs.into();
@@ -152,7 +173,17 @@ impl Module for Linear {
     }
 }
 
-/// How a [`Dropout`] drops: single elements, unless told otherwise.
+/// Options of [`Dropout`]: by default single elements are dropped.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Dropout, DropoutOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let elements = Dropout::new(scope.at("elements"), 0.1)?;
+/// let channels = Dropout::new(scope.at("channels"), DropoutOptions::new(0.5).whole_channels(true))?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DropoutOptions {
     probability: f64,
@@ -166,12 +197,12 @@ impl From<f64> for DropoutOptions {
 }
 
 impl DropoutOptions {
-    /// With this probability.
+    /// Options with this probability.
     pub fn new(probability: f64) -> Self {
         Self { probability, whole_channels: false }
     }
 
-    /// Whether whole channels of (N, C, ...) are dropped (Tompson et al. 2015).
+    /// Sets whether whole channels of (N, C, ...) are dropped (Tompson et al. 2015).
     #[must_use]
     pub fn whole_channels(mut self, whole_channels: bool) -> Self {
         self.whole_channels = whole_channels;
@@ -180,8 +211,22 @@ impl DropoutOptions {
 }
 
 /// In training, sets elements to zero with probability p and multiplies the others by 1 / (1 − p) (Srivastava et al. 2014).
-/// Which ones follows from the pass's seed, the layer's name and how often the pass has used it, so that two uses drop
-/// different ones and a recomputation the same.
+/// The mask depends on the seed of the pass, the layer's path and the number of earlier uses in the pass: two uses have
+/// different masks, and a recomputation has the same mask.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Dropout, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let layer = Dropout::new(params.root().at("dropout"), 0.5)?;
+/// let x = Tensor::ones(&[1, 64], DType::F32, Device::Cpu)?;
+/// let pass = Pass::train(&params, Seed::new(2))?;
+/// let y = layer.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?;
+/// assert!(y.contains(&0.0) && y.contains(&2.0));
+/// let pass = Pass::eval(&params)?;
+/// assert_eq!(layer.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [1.0; 64]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Dropout {
     path: String,
@@ -190,7 +235,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// A layer with these [`DropoutOptions`], or with this probability of single elements.
+    /// A layer with these [`DropoutOptions`], or with this probability for single elements.
     ///
     /// # Errors
     /// When the probability isn't in [0, 1).

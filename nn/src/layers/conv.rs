@@ -7,9 +7,9 @@ use tomograd_kernels::{Meta, Op, conv};
 use super::{PerAxis, per_axis::from_lists};
 use crate::{Followed, Module, Pass, Scope, Slot, check, init::Init};
 
-/// The kernel of a convolution and how it moves: stride 1, no padding, no dilation, one group and a bias, unless told
-/// otherwise. A list is a kernel of as many spatial axes (`[3, 3]`, a slice, a `Vec`); one number for all axes needs to know
-/// how many there are: `Kernel::d2(3)`. The layer's `new` checks all of it together.
+/// The kernel of a convolution: by default stride 1, no padding, no dilation, one group and a bias. A list gives the size for
+/// each spatial axis (`[3, 3]`, a slice, a `Vec`); one size for all axes needs their number: `Kernel::d2(3)`. The layer's
+/// `new` checks everything together.
 ///
 /// ```
 /// use tomograd_core::{Device, Seed};
@@ -37,7 +37,7 @@ pub struct Kernel {
 from_lists!(Kernel: numbers => Kernel::new(numbers.len(), numbers));
 
 impl Kernel {
-    /// A kernel of this size over `rank` spatial axes, of which there are one to three.
+    /// A kernel of this size over `rank` spatial axes, 1 to 3.
     pub fn new(rank: usize, size: impl Into<PerAxis>) -> Self {
         Self {
             rank,
@@ -51,64 +51,64 @@ impl Kernel {
         }
     }
 
-    /// A kernel over one axis.
+    /// A 1D kernel.
     pub fn d1(size: impl Into<PerAxis>) -> Self {
         Self::new(1, size)
     }
 
-    /// A kernel over two axes.
+    /// A 2D kernel.
     pub fn d2(size: impl Into<PerAxis>) -> Self {
         Self::new(2, size)
     }
 
-    /// A kernel over three axes.
+    /// A 3D kernel.
     pub fn d3(size: impl Into<PerAxis>) -> Self {
         Self::new(3, size)
     }
 
-    /// From one place to the next.
+    /// Sets the stride.
     #[must_use]
     pub fn stride(mut self, stride: impl Into<PerAxis>) -> Self {
         self.stride = stride.into();
         self
     }
 
-    /// Zeros on both sides (of a transposed convolution: voxels cut off).
+    /// Sets the zero padding on both sides (for a transposed convolution: the voxels cropped from both sides).
     #[must_use]
     pub fn padding(mut self, padding: impl Into<PerAxis>) -> Self {
         self.padding = padding.into();
         self
     }
 
-    /// Voxels that a transposed convolution adds at the end of each axis; fewer than the stride.
+    /// Sets the voxels that a transposed convolution adds at the end of each axis; fewer than the stride.
     #[must_use]
     pub fn output_padding(mut self, output_padding: impl Into<PerAxis>) -> Self {
         self.output_padding = output_padding.into();
         self
     }
 
-    /// From one voxel under the kernel to the next.
+    /// Sets the dilation, the distance between kernel elements.
     #[must_use]
     pub fn dilation(mut self, dilation: impl Into<PerAxis>) -> Self {
         self.dilation = dilation.into();
         self
     }
 
-    /// Into how many groups the channels are divided.
+    /// Sets the number of groups into which the channels are divided.
     #[must_use]
     pub fn groups(mut self, groups: usize) -> Self {
         self.groups = groups;
         self
     }
 
-    /// Whether there is a bias.
+    /// Sets whether there is a bias.
     #[must_use]
     pub fn bias(mut self, bias: bool) -> Self {
         self.bias = bias;
         self
     }
 
-    /// The numbers of each axis, each of which makes sense alone.
+    /// The numbers for each axis, each checked for itself.
     fn axes(&self, operation: &str, channels: [usize; 2]) -> Result<Axes> {
         let rank = self.rank;
         if !(1..=3).contains(&rank) {
@@ -128,9 +128,9 @@ impl Kernel {
         Ok(axes)
     }
 
-    /// Makes weight and bias, filled as PyTorch fills them: the fan is taken from the weight's axes after the first, also for
-    /// a transposed convolution. Before that, checks `op` on an input of `channels[0]` channels that has `spatial` voxels along
-    /// the axes (`None`: too many).
+    /// Makes weight and bias with PyTorch's initialisation: the fan is computed from the weight's axes after the first, also
+    /// for a transposed convolution. Before that, checks `op` on an input with `channels[0]` channels and spatial shape
+    /// `spatial` (`None`: it overflowed).
     fn parameters(
         &self,
         scope: &mut Scope<'_>,
@@ -160,7 +160,7 @@ impl Kernel {
     }
 }
 
-/// The numbers of a [`Kernel`] for each axis.
+/// The attributes of a [`Kernel`] for each axis.
 struct Axes {
     size: Vec<usize>,
     stride: Vec<usize>,
@@ -169,7 +169,19 @@ struct Axes {
     dilation: Vec<usize>,
 }
 
-/// A convolution layer of any spatial rank from 1 to 3. Parameters: `weight` (C_out, C_in / groups, kernel...), `bias` (C_out).
+/// A 1D, 2D or 3D convolution layer. Parameters: `weight` (C_out, C_in / groups, kernel...), `bias` (C_out).
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Conv, Kernel, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let conv = Conv::new(params.root(), 1, 8, Kernel::d3(3).stride(2).padding(1))?;
+/// assert_eq!(params.get("weight")?.shape(), [8, 1, 3, 3, 3]);
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::ones(&[1, 1, 8, 8, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(conv.forward(&pass.input(&image), &pass)?.shape(), [1, 8, 4, 4, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Conv {
     op: conv::Conv,
@@ -178,7 +190,18 @@ pub struct Conv {
     out_channels: usize,
 }
 
-/// A transposed convolution layer. Parameters: `weight` (C_in, C_out / groups, kernel...), `bias` (C_out).
+/// A 1D, 2D or 3D transposed convolution layer. Parameters: `weight` (C_in, C_out / groups, kernel...), `bias` (C_out).
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{ConvTranspose, Kernel, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let up = ConvTranspose::new(params.root(), 8, 4, Kernel::d2(2).stride(2))?;
+/// let pass = Pass::eval(&params)?;
+/// let features = Tensor::ones(&[1, 8, 5, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(up.forward(&pass.input(&features), &pass)?.shape(), [1, 4, 10, 12]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConvTranspose {
     op: conv::ConvTranspose,
@@ -191,7 +214,7 @@ impl Conv {
     /// A layer with this [`Kernel`], or with a list of its sizes.
     ///
     /// # Errors
-    /// When there aren't one to three axes, a list isn't one number for each, channels, groups, a size of the kernel, stride or
+    /// When there aren't one to three axes, a list has another length, channels, groups, a kernel size, stride or
     /// dilation is 0, the groups don't divide the channels, there is an output padding, sizes overflow, a name is taken, or
     /// memory runs out.
     pub fn new(scope: Scope<'_>, in_channels: usize, out_channels: usize, kernel: impl Into<Kernel>) -> Result<Self> {
@@ -210,7 +233,7 @@ impl Conv {
                 two_inputs: false,
                 bias: kernel.bias,
             };
-            // As many voxels as the kernel spans.
+            // The smallest valid input: the extent of the dilated kernel.
             let spans = axes.size.iter().zip(&axes.dilation);
             let spatial = spans.map(|(size, dilation)| dilation.checked_mul(size - 1)?.checked_add(1)).collect();
             let channels = [in_channels, out_channels];
@@ -220,12 +243,12 @@ impl Conv {
         })
     }
 
-    /// How many channels come out.
+    /// The number of output channels.
     pub fn out_channels(&self) -> usize {
         self.out_channels
     }
 
-    /// An error of a run, with the layer's path.
+    /// Adds the layer's path to an error of a forward pass.
     pub(super) fn within(&self, error: Error, pass: &Pass) -> Error {
         pass.within(self.weight, error)
     }
@@ -235,7 +258,8 @@ impl Conv {
         Followed { weight, bias, channels: out_channels, transposed: None }
     }
 
-    /// The operation and its inputs without the bias of a folded norm, for one x or two whose channels are put together.
+    /// The operation and its inputs, without the bias of a folded norm. `x` is one input, or two that are concatenated along
+    /// channels.
     pub(super) fn inputs(&self, x: &[&Var], pass: &Pass) -> Result<(conv::Conv, Vec<Var>)> {
         let mut inputs: Vec<Var> = x.iter().map(|&x| x.clone()).collect();
         inputs.push(pass.parameter(self.weight)?);
@@ -245,7 +269,7 @@ impl Conv {
         Ok((conv::Conv { two_inputs: x.len() == 2, ..self.op.clone() }, inputs))
     }
 
-    /// The output for one x or two whose channels are put together.
+    /// The output for one input, or for two that are concatenated along channels.
     pub(super) fn run(&self, x: &[&Var], pass: &Pass) -> Result<Var> {
         let (mut op, mut inputs) = self.inputs(x, pass)?;
         if self.bias.is_none() {
@@ -260,9 +284,9 @@ impl ConvTranspose {
     /// A layer with this [`Kernel`], or with a list of its sizes.
     ///
     /// # Errors
-    /// When there aren't one to three axes, a list isn't one number for each, channels, groups, a size of the kernel, stride or
-    /// dilation is 0, the groups don't divide the channels, the output padding isn't below the stride, sizes overflow, a name
-    /// is taken, or memory runs out.
+    /// When there aren't one to three axes, a list has another length, channels, groups, a kernel size, stride or dilation is
+    /// 0, the groups don't divide the channels, the output padding isn't less than the stride, sizes overflow, a name is
+    /// taken, or memory runs out.
     pub fn new(scope: Scope<'_>, in_channels: usize, out_channels: usize, kernel: impl Into<Kernel>) -> Result<Self> {
         let kernel = kernel.into();
         scope.layer(|scope| {
@@ -279,7 +303,7 @@ impl ConvTranspose {
                 groups: kernel.groups,
                 bias: kernel.bias,
             };
-            // So many voxels that cutting off the padding leaves some.
+            // An input large enough that cropping the padding leaves some voxels.
             let cut = axes.padding.iter().zip(&axes.stride);
             let spatial =
                 cut.map(|(padding, stride)| padding.checked_mul(2)?.div_ceil(*stride).checked_add(1)).collect();
@@ -289,7 +313,7 @@ impl ConvTranspose {
         })
     }
 
-    /// How many channels come out.
+    /// The number of output channels.
     pub fn out_channels(&self) -> usize {
         self.out_channels
     }

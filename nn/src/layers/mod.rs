@@ -1,9 +1,9 @@
-//! Layers. Each makes its parameters in a [`Scope`](crate::Scope) and holds their slots.
+//! Layers. Each creates its parameters in a [`Scope`](crate::Scope) and holds their slots.
 //!
-//! All are built in one way: `Layer::new(scope, sizes, options)?`. A layer with parameters or random numbers takes its scope
-//! first, another one takes none. What has a default stands in one value at the end, whose methods change it and can't fail; the
-//! number or list that is enough mostly can stand in its place. `new` checks everything together, before it makes a parameter,
-//! and its error says which layer it is. A layer has no methods that change it afterwards.
+//! All layers are built the same way: `Layer::new(scope, sizes, options)?`. A layer with parameters or random numbers takes
+//! its scope first; others take none. Everything with a default is in one options value at the end, whose methods can't fail;
+//! the number or list that usually suffices can be passed in its place. `new` checks everything before it creates a
+//! parameter, and its error names the layer. No method changes a layer afterwards.
 
 mod attention;
 mod basic;

@@ -1,4 +1,4 @@
-//! Batch, instance, group and layer norm, and the layer of a convolution, a norm and an activation in one operation.
+//! Batch, instance, group and layer norm, and a fused layer of convolution, norm and activation.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,19 +17,40 @@ use crate::{
     init::Init,
 };
 
-/// Over which elements a norm takes mean and variance.
+/// The elements over which a norm computes mean and variance.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Norm, NormKind, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// for (name, kind) in [("batch", NormKind::Batch), ("instance", NormKind::Instance), ("group", NormKind::Group(4))] {
+///     Norm::new(scope.at(name), 16, kind)?;
+/// }
+/// assert!(params.get("batch.running_mean").is_ok() && params.get("instance.running_mean").is_err());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     /// The voxels of one channel of one image.
     Instance,
-    /// The voxels and channels of one of this many groups of one image.
+    /// The voxels and channels of one group of one image; the number is that of groups.
     Group(usize),
-    /// The voxels of one channel of the whole batch in training, running statistics otherwise.
+    /// The voxels of one channel of the whole batch in training; running statistics in inference.
     Batch,
 }
 
-/// Which [`Norm`] it is: with γ and β, no activation, ε = 10⁻⁵, and a share of 0.1 of a new batch in the running statistics,
-/// unless told otherwise.
+/// Options of a [`Norm`]. By default: γ and β, no activation, ε = 10⁻⁵, momentum 0.1 (the weight of a new batch in the
+/// running statistics).
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{Activation, Norm, NormKind, NormOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let options = NormOptions::new(NormKind::Batch).activation(Activation::Relu).epsilon(1e-3).momentum(0.01);
+/// let norm = Norm::new(params.root(), 16, options)?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormOptions {
     kind: NormKind,
@@ -46,33 +67,33 @@ impl From<NormKind> for NormOptions {
 }
 
 impl NormOptions {
-    /// A norm of this kind.
+    /// Options of a norm of this kind.
     pub fn new(kind: NormKind) -> Self {
         Self { kind, activation: None, affine: true, epsilon: 1e-5, momentum: 0.1 }
     }
 
-    /// With an activation behind the norm, in one operation with it.
+    /// Adds an activation, fused with the norm.
     #[must_use]
     pub fn activation(mut self, activation: Function) -> Self {
         self.activation = Some(activation);
         self
     }
 
-    /// Whether there are γ and β.
+    /// Sets whether there are γ and β.
     #[must_use]
     pub fn affine(mut self, affine: bool) -> Self {
         self.affine = affine;
         self
     }
 
-    /// With this ε.
+    /// Sets ε.
     #[must_use]
     pub fn epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
         self
     }
 
-    /// With this share of a new batch in the running statistics.
+    /// Sets the momentum: the weight of a new batch in the running statistics.
     #[must_use]
     pub fn momentum(mut self, momentum: f64) -> Self {
         self.momentum = momentum;
@@ -88,8 +109,9 @@ impl NormOptions {
     }
 }
 
-/// A norm with γ and β, and an activation fused with it. Parameters: `weight`, `bias` (C); for [`NormKind::Batch`] the buffers
-/// `running_mean`, `running_var` (C) and `num_batches_tracked`, which a batch of no voxel leaves as they are.
+/// Batch, instance or group norm with an optional fused activation. Parameters: `weight` (γ), `bias` (β), each (C); for
+/// [`NormKind::Batch`] the buffers `running_mean`, `running_var` (C) and `num_batches_tracked`, which an empty batch doesn't
+/// change.
 ///
 /// ```
 /// use tomograd_core::{Device, Seed};
@@ -108,7 +130,7 @@ pub struct Norm {
     /// γ and β.
     affine: Option<[Slot; 2]>,
     running: Option<[Slot; 3]>,
-    /// Of a batch norm: which convolution it follows.
+    /// For batch norm: the convolution that it follows.
     link: Option<Arc<Link>>,
 }
 
@@ -116,8 +138,8 @@ impl Norm {
     /// A norm of `channels` channels with these [`NormOptions`], or of this [`NormKind`].
     ///
     /// # Errors
-    /// When there are no channels, the groups don't divide them, a number of the activation makes no sense, ε isn't from 10⁻³⁰
-    /// to 10³⁰, the momentum isn't in [0, 1], a name is taken, or memory runs out.
+    /// When there are no channels, the groups don't divide them, an attribute of the activation is invalid, ε isn't from
+    /// 10⁻³⁰ to 10³⁰, the momentum isn't in [0, 1], a name is taken, or memory runs out.
     pub fn new(scope: Scope<'_>, channels: usize, options: impl Into<NormOptions>) -> Result<Self> {
         let options = options.into();
         scope.layer(|scope| {
@@ -143,8 +165,8 @@ impl Norm {
         })
     }
 
-    /// A norm of the channels of a convolution (`&conv`), whose output it alone reads: a batch norm that
-    /// [`Params::fold_batch_norm`](crate::Params::fold_batch_norm) can fold into it.
+    /// A norm of the output channels of `&conv`, whose output nothing else may read: a batch norm can then be folded into the
+    /// convolution by [`Params::fold_batch_norm`](crate::Params::fold_batch_norm).
     ///
     /// # Errors
     /// As [`Norm::new`].
@@ -159,7 +181,7 @@ impl Norm {
         self.link.iter().for_each(|link| link.follow(conv));
     }
 
-    /// Whether the convolution before does the norm's work.
+    /// Whether the norm is folded into the preceding convolution.
     fn is_folded(&self, pass: &Pass) -> Result<bool> {
         self.running.map_or(Ok(false), |[mean, ..]| pass.is_folded(mean))
     }
@@ -188,10 +210,10 @@ impl Norm {
         ))
     }
 
-    /// Takes the batch's statistics up into the running ones; gives y.
+    /// Updates the running statistics by those of the batch; returns y.
     fn finish(&self, mut outputs: Vec<Var>, pass: &Pass) -> Result<Var> {
         if let (Some([mean, variance, batches]), [_, batch_mean, batch_variance]) = (self.running, &outputs[..]) {
-            // A batch of nothing has no statistics.
+            // An empty batch has no statistics.
             if outputs[0].value().count() > 0 {
                 for (slot, batch) in [(mean, batch_mean), (variance, batch_variance)] {
                     let change = BufferChange::Blend { value: batch.value().clone(), weight: self.options.momentum };
@@ -219,7 +241,16 @@ impl Module for Norm {
     }
 }
 
-/// The axes of a [`LayerNorm`], and its ε: 10⁻⁵ unless told otherwise.
+/// Options of a [`LayerNorm`]: its axes, and ε, by default 10⁻⁵.
+///
+/// ```
+/// use tomograd_core::{Device, Seed};
+/// use tomograd_nn::{LayerNorm, LayerNormOptions, Params};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let norm = LayerNorm::new(params.root(), LayerNormOptions::new(96).epsilon(1e-6))?;
+/// assert_eq!(params.get("weight")?.shape(), [96]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerNormOptions {
     shape: Vec<usize>,
@@ -235,12 +266,13 @@ impl From<usize> for LayerNormOptions {
 from_lists!(LayerNormOptions: shape => LayerNormOptions::new(shape));
 
 impl LayerNormOptions {
-    /// Last axes of this shape: a number is that of the last axis, a list one for each.
+    /// The shape of the normalised axes: a number is the size of the last axis, a list has one size for each of the last
+    /// axes.
     pub fn new(shape: impl Into<PerAxis>) -> Self {
         Self { shape: shape.into().given().to_vec(), epsilon: 1e-5 }
     }
 
-    /// With this ε.
+    /// Sets ε.
     #[must_use]
     pub fn epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
@@ -248,7 +280,19 @@ impl LayerNormOptions {
     }
 }
 
-/// A norm over the last axes (Ba et al. 2016). Parameters: `weight`, `bias`, with the shape of these axes.
+/// Layer norm over the last axes (Ba et al. 2016). Parameters: `weight`, `bias`, with the shape of these axes.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{LayerNorm, Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let norm = LayerNorm::new(params.root(), 2)?;
+/// let pass = Pass::eval(&params)?;
+/// let x = Tensor::from_slice(&[1.0f32, 3.0, -20.0, 20.0], &[2, 2], Device::Cpu)?;
+/// let y = norm.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?;
+/// assert!(y.iter().zip([-1.0, 1.0, -1.0, 1.0]).all(|(y, expected)| (y - expected).abs() < 1e-4));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     op: norm::LayerNorm,
@@ -260,7 +304,7 @@ impl LayerNorm {
     /// A norm with these [`LayerNormOptions`], or over last axes of this shape.
     ///
     /// # Errors
-    /// When there is no axis, or one of size 0, ε isn't from 10⁻³⁰ to 10³⁰, a name is taken, or memory runs out.
+    /// When there is no axis, an axis has size 0, ε isn't from 10⁻³⁰ to 10³⁰, a name is taken, or memory runs out.
     pub fn new(scope: Scope<'_>, options: impl Into<LayerNormOptions>) -> Result<Self> {
         let LayerNormOptions { shape, epsilon } = options.into();
         scope.layer(|scope| {
@@ -285,7 +329,21 @@ impl Module for LayerNorm {
     }
 }
 
-/// Convolution, norm and activation in one operation.
+/// Convolution, norm and activation as one fused operation.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let mut scope = params.root();
+/// let conv = Conv::new(scope.at("conv"), 1, 4, Kernel::d2(3).padding(1))?;
+/// let norm = NormOptions::new(NormKind::Instance).activation(Activation::Relu);
+/// let block = ConvNormActivation::new(conv, Norm::new(scope.at("norm"), 4, norm)?)?;
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(block.forward(&pass.input(&image), &pass)?.shape(), [1, 4, 6, 6]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConvNormActivation {
     conv: Conv,
@@ -293,10 +351,10 @@ pub struct ConvNormActivation {
 }
 
 impl ConvNormActivation {
-    /// Fuses a convolution and the norm (with its activation) that follows it.
+    /// Fuses a convolution with the norm that follows it and the norm's activation.
     ///
     /// # Errors
-    /// When the norm isn't one of the convolution's output channels.
+    /// When the norm's channels aren't the convolution's output channels.
     pub fn new(conv: Conv, norm: Norm) -> Result<Self> {
         if conv.out_channels() != norm.channels {
             let what = format!("a norm of {} channels after {}", norm.channels, conv.out_channels());
@@ -308,7 +366,7 @@ impl ConvNormActivation {
         Ok(Self { conv, norm })
     }
 
-    /// The output for two inputs whose channels are put together: what a concatenation before it would give.
+    /// The output for two inputs concatenated along channels, without the concatenated copy.
     ///
     /// # Errors
     /// When the inputs don't fit.
@@ -316,13 +374,13 @@ impl ConvNormActivation {
         self.run(&[first, second], pass)
     }
 
-    /// How many channels come out.
+    /// The number of output channels.
     pub fn out_channels(&self) -> usize {
         self.conv.out_channels()
     }
 
     fn run(&self, x: &[&Var], pass: &Pass) -> Result<Var> {
-        // With an activation the operation stays: it adds a norm with nothing left to do where it stores the sum.
+        // With an activation, the fused operation is kept, since the folded norm costs nothing in its epilogue.
         if self.norm.is_folded(pass)? && self.norm.options.activation.is_none() {
             return self.conv.run(x, pass);
         }

@@ -1,8 +1,8 @@
-//! Numbers of axes, however they are written.
+//! Numbers for each axis, given as one number or a list.
 
 use tomograd_core::{Error, Result};
 
-/// A number for each axis: one for all (`2`), or a list (`[1, 2, 2]`, a slice, a `Vec`) in the order of the shape.
+/// One number for each axis: a number for all (`2`), or a list (`[1, 2, 2]`, a slice, a `Vec`) in the order of the shape.
 ///
 /// ```
 /// use tomograd_nn::PerAxis;
@@ -14,7 +14,7 @@ use tomograd_core::{Error, Result};
 pub enum PerAxis {
     /// The same number for all axes.
     All(usize),
-    /// One for each, in the order of the shape.
+    /// One number for each axis, in the order of the shape.
     Each(Vec<usize>),
 }
 
@@ -24,7 +24,7 @@ impl From<usize> for PerAxis {
     }
 }
 
-/// Everything that is made from a number for each axis, is made from a list in all its forms.
+/// Implements `From` for all forms of a list.
 macro_rules! from_lists {
     ($type:ty: $numbers:ident => $made:expr) => {
         impl From<Vec<usize>> for $type {
@@ -63,7 +63,7 @@ pub(super) use from_lists;
 from_lists!(PerAxis: numbers => Self::Each(numbers));
 
 impl PerAxis {
-    /// The numbers of `rank` axes; `name` says of what.
+    /// The numbers for `rank` axes; errors call them `name`.
     pub(super) fn numbers(&self, operation: &str, name: &str, rank: usize) -> Result<Vec<usize>> {
         match self {
             Self::All(number) => Ok(vec![*number; rank]),
@@ -75,7 +75,7 @@ impl PerAxis {
         }
     }
 
-    /// The numbers as they are given.
+    /// The numbers as given.
     pub(crate) fn given(&self) -> &[usize] {
         match self {
             Self::All(number) => std::slice::from_ref(number),
@@ -83,7 +83,7 @@ impl PerAxis {
         }
     }
 
-    /// That a list, of which nobody knows yet how many axes it is for, has one to three numbers.
+    /// Checks that a list has one to three numbers, where the number of axes isn't known yet.
     pub(super) fn check_length(&self, operation: &str, name: &str) -> Result<()> {
         match self {
             Self::Each(numbers) if !(1..=3).contains(&numbers.len()) => {

@@ -10,8 +10,8 @@ use tomograd_kernels::{
 use super::{PerAxis, per_axis::from_lists};
 use crate::{Module, Pass, check};
 
-/// The window of a pooling layer and how it moves: side by side, no padding, unless told otherwise. A number is for all
-/// spatial axes, as many as the input has; a list is one for each.
+/// The window of a pooling layer: by default the stride is the window size, and there is no padding. A number applies to all
+/// spatial axes of the input; a list has one number for each.
 ///
 /// ```
 /// use tomograd_nn::{MaxPool, Window};
@@ -39,7 +39,7 @@ impl From<usize> for Window {
 from_lists!(Window: sizes => Window::new(sizes));
 
 impl Window {
-    /// Windows of this size, side by side.
+    /// Windows of this size, with a stride of the same size.
     pub fn new(size: impl Into<PerAxis>) -> Self {
         Self {
             size: size.into(),
@@ -51,42 +51,42 @@ impl Window {
         }
     }
 
-    /// From one window to the next; without it the size.
+    /// Sets the stride; by default the window size.
     #[must_use]
     pub fn stride(mut self, stride: impl Into<PerAxis>) -> Self {
         self.stride = Some(stride.into());
         self
     }
 
-    /// Places on both sides that hold nothing (of an average: zeros); at most half a window.
+    /// Sets the padding on both sides (for an average: zeros; a maximum ignores it); at most half a window.
     #[must_use]
     pub fn padding(mut self, padding: impl Into<PerAxis>) -> Self {
         self.padding = padding.into();
         self
     }
 
-    /// From one voxel of a window to the next, for [`MaxPool`].
+    /// Sets the dilation, the distance between voxels of a window; for [`MaxPool`].
     #[must_use]
     pub fn dilation(mut self, dilation: impl Into<PerAxis>) -> Self {
         self.dilation = dilation.into();
         self
     }
 
-    /// Whether windows may reach beyond the end.
+    /// Sets whether windows may extend beyond the end.
     #[must_use]
     pub fn ceil_mode(mut self, ceil_mode: bool) -> Self {
         self.ceil_mode = ceil_mode;
         self
     }
 
-    /// Whether the zeros of the padding count in the mean, as they do unless told otherwise; for [`AveragePool`].
+    /// Sets whether zeros of the padding count in the mean (by default they do); for [`AveragePool`].
     #[must_use]
     pub fn count_padding(mut self, count_padding: bool) -> Self {
         self.count_padding = count_padding;
         self
     }
 
-    /// The numbers for `rank` spatial axes: size, stride, padding, dilation.
+    /// Size, stride, padding and dilation for `rank` spatial axes.
     fn axes(&self, operation: &str, rank: usize) -> Result<[Vec<usize>; 4]> {
         let numbers = |name, numbers: &PerAxis| numbers.numbers(operation, name, rank);
         Ok([
@@ -97,7 +97,7 @@ impl Window {
         ])
     }
 
-    /// Checks all that doesn't depend on the input, with the operation for a number of axes.
+    /// Checks everything that doesn't depend on the input, by the operation's own checks for one number of axes.
     fn check<O: Op>(&self, operation: &str, op: impl Fn(usize) -> Result<O>) -> Result<()> {
         let lists = [Some(&self.size), self.stride.as_ref(), Some(&self.padding), Some(&self.dilation)];
         let mut rank = 1;
@@ -108,7 +108,7 @@ impl Window {
             }
         }
         let [size, stride, _, dilation] = self.axes(operation, rank)?;
-        // No size beyond this makes sense, and none below it overflows.
+        // A limit beyond any sensible size, below which nothing overflows.
         let most = 1 << 20;
         for (name, numbers) in [("the window", &size), ("the stride", &stride), ("the dilation", &dilation)] {
             if numbers.iter().any(|number| !(1..=most).contains(number)) {
@@ -117,7 +117,7 @@ impl Window {
                 );
             }
         }
-        // An image that a window fills.
+        // The smallest valid image: the extent of the dilated window.
         let spans = size.iter().zip(&dilation).map(|(size, dilation)| dilation * (size - 1) + 1);
         let shape = [1, 1].into_iter().chain(spans).collect();
         let x = Meta { shape, dtype: tomograd_core::DType::F32, device: tomograd_core::Device::Cpu };
@@ -129,7 +129,16 @@ fn spatial_rank(x: &Var) -> usize {
     x.rank().saturating_sub(2)
 }
 
-/// The maximum of each window of (N, C, spatial...); padding never wins, a NaN does.
+/// The maximum of each window of (N, C, spatial...). Padding is ignored; NaN propagates.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{MaxPool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = Tensor::from_slice(&[1.0f32, 2.0, 5.0, 4.0], &[1, 1, 4], Device::Cpu)?;
+/// assert_eq!(MaxPool::new(2)?.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [2.0, 5.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaxPool {
     window: Window,
@@ -139,8 +148,8 @@ impl MaxPool {
     /// A layer with this [`Window`], or with its size: a number or a list.
     ///
     /// # Errors
-    /// When a number is 0 or beyond 2²⁰, the padding more than half a window, lists differ in length or are for more than three
-    /// axes, or `count_padding` was turned off, since nothing is counted.
+    /// When a number is 0 or more than 2²⁰, the padding is more than half a window, lists differ in length or have more than
+    /// three numbers, or `count_padding` is false, which has no meaning here.
     pub fn new(window: impl Into<Window>) -> Result<Self> {
         let layer = Self { window: window.into() };
         if !layer.window.count_padding {
@@ -163,6 +172,15 @@ impl Module for MaxPool {
 }
 
 /// The mean of each window of (N, C, spatial...).
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{AveragePool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = Tensor::from_slice(&[1.0f32, 2.0, 5.0, 4.0], &[1, 1, 4], Device::Cpu)?;
+/// assert_eq!(AveragePool::new(2)?.forward(&pass.input(&x), &pass)?.value().to_vec::<f32>()?, [1.5, 4.5]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AveragePool {
     window: Window,
@@ -172,8 +190,8 @@ impl AveragePool {
     /// A layer with this [`Window`], or with its size: a number or a list.
     ///
     /// # Errors
-    /// When a number is 0 or beyond 2²⁰, the padding more than half a window, lists differ in length or are for more than three
-    /// axes, or there is a dilation.
+    /// When a number is 0 or more than 2²⁰, the padding is more than half a window, lists differ in length or have more than
+    /// three numbers, or there is a dilation.
     pub fn new(window: impl Into<Window>) -> Result<Self> {
         let layer = Self { window: window.into() };
         if layer.window.dilation.given().iter().any(|&dilation| dilation != 1) {
@@ -197,24 +215,33 @@ impl Module for AveragePool {
     }
 }
 
-/// The output of an adaptive layer, if it can be one.
+/// Checks the output size of an adaptive layer.
 fn checked_output(operation: &str, output: PerAxis) -> Result<PerAxis> {
     output.check_length(operation, "an output")?;
     check::sizes(operation, "the output", output.given())?;
     Ok(output)
 }
 
-/// The maxima of equal shares of (N, C, spatial...), which overlap where the sizes don't divide.
+/// Adaptive max pooling of (N, C, spatial...): maxima of equal windows, which overlap if the sizes don't divide.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{AdaptiveMaxPool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = pass.input(&Tensor::ones(&[1, 2, 7, 9], DType::F32, Device::Cpu)?);
+/// assert_eq!(AdaptiveMaxPool::new([2, 3])?.forward(&x, &pass)?.shape(), [1, 2, 2, 3]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveMaxPool {
     output: PerAxis,
 }
 
 impl AdaptiveMaxPool {
-    /// A layer whose output has this spatial size: a number for all axes, or a list.
+    /// A layer with this spatial output size: a number for all axes, or a list.
     ///
     /// # Errors
-    /// When a number is 0, or the list is for more than three axes.
+    /// When a number is 0, or the list has more than three.
     pub fn new(output: impl Into<PerAxis>) -> Result<Self> {
         Ok(Self { output: checked_output("adaptive_max_pool", output.into())? })
     }
@@ -227,17 +254,27 @@ impl Module for AdaptiveMaxPool {
     }
 }
 
-/// The means of equal shares of (N, C, spatial...), which overlap where the sizes don't divide.
+/// Adaptive average pooling of (N, C, spatial...): means of equal windows, which overlap if the sizes don't divide.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_nn::{AdaptiveAveragePool, Module, Params, Pass};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = pass.input(&Tensor::ones(&[1, 2, 7, 9], DType::F32, Device::Cpu)?);
+/// let y = AdaptiveAveragePool::new(1)?.forward(&x, &pass)?; // global average pooling
+/// assert_eq!(y.shape(), [1, 2, 1, 1]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdaptiveAveragePool {
     output: PerAxis,
 }
 
 impl AdaptiveAveragePool {
-    /// A layer whose output has this spatial size: a number for all axes, or a list.
+    /// A layer with this spatial output size: a number for all axes, or a list.
     ///
     /// # Errors
-    /// When a number is 0, or the list is for more than three axes.
+    /// When a number is 0, or the list has more than three.
     pub fn new(output: impl Into<PerAxis>) -> Result<Self> {
         Ok(Self { output: checked_output("adaptive_average_pool", output.into())? })
     }
@@ -250,8 +287,14 @@ impl Module for AdaptiveAveragePool {
     }
 }
 
-/// How much larger an [`Upsample`] makes its input, and how values between voxels are found: the nearest one's, unless told
-/// otherwise.
+/// Options of [`Upsample`]: the factors, and the interpolation mode, by default nearest neighbour.
+///
+/// ```
+/// use tomograd_nn::{Interpolation, Upsample, UpsampleOptions};
+/// let doubled = Upsample::new(2)?;
+/// let in_plane = Upsample::new(UpsampleOptions::new([1, 2, 2]).mode(Interpolation::Linear))?;
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpsampleOptions {
     factors: PerAxis,
@@ -267,12 +310,12 @@ impl From<usize> for UpsampleOptions {
 from_lists!(UpsampleOptions: factors => UpsampleOptions::new(factors));
 
 impl UpsampleOptions {
-    /// This multiple of each spatial axis.
+    /// Options with these factors of the spatial axes.
     pub fn new(factors: impl Into<PerAxis>) -> Self {
         Self { factors: factors.into(), mode: Interpolation::Nearest }
     }
 
-    /// How values between voxels are found.
+    /// Sets the interpolation mode.
     #[must_use]
     pub fn mode(mut self, mode: Interpolation) -> Self {
         self.mode = mode;
@@ -280,7 +323,17 @@ impl UpsampleOptions {
     }
 }
 
-/// Interpolates (N, C, spatial...) to a multiple of its spatial size. [`Interpolate`] is the layer for a given size.
+/// Upsamples (N, C, spatial...) by integer factors. [`Interpolate`] is the layer for a given output size.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_nn::{Module, Params, Pass, Upsample};
+/// let pass = Pass::eval(&Params::new(Device::Cpu, Seed::new(1)))?;
+/// let x = Tensor::from_slice(&[1.0f32, 2.0], &[1, 1, 2], Device::Cpu)?;
+/// let y = Upsample::new(2)?.forward(&pass.input(&x), &pass)?;
+/// assert_eq!(y.value().to_vec::<f32>()?, [1.0, 1.0, 2.0, 2.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upsample {
     options: UpsampleOptions,
@@ -290,7 +343,7 @@ impl Upsample {
     /// A layer with these [`UpsampleOptions`], or with the factor: a number or a list.
     ///
     /// # Errors
-    /// When a list isn't of one to three factors, or one is 0.
+    /// When a list doesn't have one to three factors, or a factor is 0.
     pub fn new(options: impl Into<UpsampleOptions>) -> Result<Self> {
         let options = options.into();
         options.factors.check_length("upsample", "factors")?;

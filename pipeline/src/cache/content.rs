@@ -1,4 +1,4 @@
-//! The digests of files' contents, which are kept as long as the files stay as they are.
+//! Digests of file contents, which are reused as long as the files don't change.
 
 use std::{
     collections::HashMap,
@@ -17,10 +17,11 @@ use super::{
     failed,
 };
 
-/// The file in a cache's folder that keeps digests for processes to come: in each line one, its file's mark, and its path.
+/// The file in the cache folder that stores digests for later processes: each line has a digest, the mark of the file, and
+/// its path.
 const KEPT: &str = ".digests";
-/// A file that was changed less long ago could change again within the same tick of its clock: its digest isn't kept. (FAT's
-/// clock ticks every two seconds.)
+/// A file that was modified less than this ago could change again without a change of its timestamp, so that its digest isn't
+/// stored. (FAT timestamps have a resolution of two seconds.)
 const SETTLED: Duration = Duration::from_secs(3);
 
 pub(super) struct Contents {
@@ -29,13 +30,13 @@ pub(super) struct Contents {
     known: Mutex<HashMap<PathBuf, (Mark, String)>>,
 }
 
-/// What changes whenever a file does: its length, when it was changed, and on Unix which file it is and when that was noted, which
-/// no program can set back.
+/// Metadata that changes whenever a file does: its length and modification time, and on Unix the device, inode and change
+/// time, which no program can set back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mark(String);
 
 impl Mark {
-    /// None for a file that was changed just now.
+    /// `None` for a file that was modified just now.
     fn of(about: &fs::Metadata, settled: Duration) -> Option<Self> {
         let now = SystemTime::now();
         let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
@@ -54,7 +55,7 @@ impl Mark {
 }
 
 impl Contents {
-    /// With the digests that a folder keeps.
+    /// Loads the digests that are stored in a folder.
     pub(super) fn open(folder: &Path) -> Self {
         Self::settled(folder, SETTLED)
     }
@@ -63,7 +64,7 @@ impl Contents {
         let kept = folder.join(KEPT);
         let text = fs::read(&kept).unwrap_or_default();
         let mut known = HashMap::new();
-        // A line that isn't whole is of a process that ended while it wrote.
+        // An incomplete line was written by a process that ended while writing.
         for line in String::from_utf8_lossy(&text).lines() {
             if let [digest, mark, path, "."] = line.split('\t').collect::<Vec<_>>()[..]
                 && digest.len() == 64
@@ -74,10 +75,10 @@ impl Contents {
         Self { kept, settled, known: Mutex::new(known) }
     }
 
-    /// The digest of a file's bytes, in hexadecimal digits.
+    /// The digest of a file's bytes in hexadecimal.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When the file can't be read.
     pub(super) fn digest(&self, path: &Path) -> Result<String> {
         let fail = || failed(path.display());
         let path = fs::canonicalize(path).map_err(fail())?;
@@ -98,7 +99,7 @@ impl Contents {
             }
         }
         let digest = hexadecimal(&sha.finish());
-        // A file that was changed while it was read has another mark now, or is too young for one.
+        // If the file changed while it was read, the marks differ, or it is too recent to have one.
         if let (Some(before), Some(after)) = (before, mark(&file).map_err(fail())?)
             && before == after
         {
@@ -108,10 +109,10 @@ impl Contents {
         Ok(digest)
     }
 
-    /// Adds a digest to those that are kept. Without it, the next process computes it anew: a failure is none.
+    /// Appends a digest to the stored ones. Errors are ignored, since the next process can compute the digest again.
     fn keep(&self, path: &Path, mark: &Mark, digest: &str) {
         let Some(path) = path.to_str().filter(|path| !path.contains(['\t', '\n', '\r'])) else { return };
-        // One write at the end of a file isn't mixed with those of other processes.
+        // A single append isn't interleaved with those of other processes.
         let line = format!("{digest}\t{}\t{path}\t.\n", mark.0);
         _ = OpenOptions::new()
             .create(true)
@@ -134,26 +135,26 @@ mod tests {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let lines = || fs::read_to_string(folder.join(KEPT)).unwrap_or_default();
 
-        // A young file's isn't kept.
+        // The digest of a file that was modified just now isn't stored.
         assert_eq!(Contents::open(&folder).digest(&path).unwrap(), abc);
         assert_eq!(lines(), "");
         std::thread::sleep(Duration::from_millis(30));
         let contents = Contents::settled(&folder, Duration::from_millis(20));
         assert_eq!(contents.digest(&path).unwrap(), abc);
         assert_eq!(lines().lines().count(), 1);
-        // Those to come believe what is kept, as a digest that isn't the file's shows.
+        // Later processes use the stored digest, as a false one shows.
         let false_one = "0".repeat(64);
         fs::write(folder.join(KEPT), lines().replace(abc, &false_one)).unwrap();
         let next = Contents::settled(&folder, Duration::from_millis(20));
         assert_eq!(next.digest(&path).unwrap(), false_one);
-        // Until the file changes: its content, or the file of that name.
+        // Until the file changes: its content, or the file at this path.
         fs::write(&path, "abd").unwrap();
         let other = next.digest(&path).unwrap();
         assert!(other != false_one && other != abc);
         fs::write(folder.join("b"), "abc").unwrap();
         fs::rename(folder.join("b"), &path).unwrap();
         assert_eq!(next.digest(&path).unwrap(), abc);
-        // A line without its end is nobody's.
+        // An incomplete line is ignored.
         fs::write(folder.join(KEPT), lines().replace("\t.\n", "")).unwrap();
         std::thread::sleep(Duration::from_millis(30));
         assert_eq!(Contents::settled(&folder, Duration::from_millis(20)).digest(&path).unwrap(), abc);

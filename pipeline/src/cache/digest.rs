@@ -1,6 +1,6 @@
 //! SHA-256 (FIPS 180-4).
 
-/// The state of a digest that bytes are fed to.
+/// The state of an incremental digest.
 #[derive(Clone)]
 pub(super) struct Sha256 {
     state: [u32; 8],
@@ -13,7 +13,7 @@ fn roots<const N: usize>(root: fn(f64) -> f64, power: u32) -> [u32; N] {
     let mut primes = (2u128..).filter(|n| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0));
     std::array::from_fn(|_| {
         let prime = primes.next().unwrap_or(2);
-        // The floating root is near; the integer one, of the prime with 32 bits behind the point, is exact.
+        // The floating-point root is approximate; the integer root of the prime, scaled to 32 fractional bits, is exact.
         let scaled = prime << (32 * power);
         let mut guess = (root(prime as f64) * 4_294_967_296.0) as u128 + 2;
         while guess.pow(power) > scaled {
@@ -81,7 +81,7 @@ impl Sha256 {
     }
 }
 
-/// A digest in hexadecimal digits.
+/// The digest in hexadecimal.
 pub(super) fn hexadecimal(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Cases kept on disk.
+//! The disk cache of cases.
 
 use std::{
     fmt::Display,
@@ -20,17 +20,17 @@ use super::{
 };
 use crate::Sample;
 
-/// Part of every key: another one makes all files new.
+/// A part of every key: another value invalidates all files.
 const FORMAT: &str = "1";
-/// The ending of a case's file.
+/// The extension of cache files.
 const ENDING: &str = "case";
-/// The file that a process locks while it writes; it holds how many bytes the cases have, or more.
+/// The lock file; it contains an upper bound of the total bytes of the cache files.
 const LOCK: &str = ".books";
 
-/// All that a case follows from.
+/// Everything that determines a cached case.
 pub(crate) struct Key {
     parts: Vec<Part>,
-    /// What nobody has said the version of.
+    /// A custom component whose version isn't known, if any.
     unknown: Option<&'static str>,
 }
 
@@ -53,7 +53,7 @@ impl Key {
         self.parts.extend(paths.into_iter().map(Part::File));
     }
 
-    /// Says that the case follows from something that only its maker can name.
+    /// Records that the case depends on a custom component, which needs a version.
     pub(crate) fn unknown(&mut self, what: &'static str) {
         self.unknown = Some(what);
     }
@@ -68,20 +68,20 @@ pub(crate) struct Disk {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics in between.
+    // Poisoning is ignored: nothing panics while the lock is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Disk {
-    /// Makes the folder, and removes what is beyond the budget.
+    /// Creates the folder, and removes cases beyond the budget.
     pub(super) fn open(folder: PathBuf, budget: u64, version: Option<String>) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(failed(folder.display()))?;
         let contents = Contents::open(&folder);
         let disk = Self { folder, budget, version, statistics: Mutex::default(), contents };
-        let mut books = disk.lock()?;
+        let mut size_file = disk.lock()?;
         let bytes = disk.make_room(budget)?;
-        disk.note(&mut books, bytes)?;
-        drop(books);
+        disk.note(&mut size_file, bytes)?;
+        drop(size_file);
         Ok(disk)
     }
 
@@ -101,14 +101,14 @@ impl Disk {
         Ok(sample)
     }
 
-    /// The digest of all that a case follows from.
+    /// The file name: the digest of everything that determines a case.
     fn name(&self, key: &Key) -> Result<String> {
         if let (Some(what), None) = (key.unknown, &self.version) {
             return Err(Error::argument("cache", format!("what {what} does isn't known to a cache on disk"))
                 .expected("Cache::version with a text that says it, and changes when it does"));
         }
         let mut digest = Sha256::new();
-        // With the length before each text, two keys are equal only if all their texts are.
+        // With the length before each part, keys are equal only if all their parts are.
         let mut feed = |bytes: &[u8]| {
             digest.update(&(bytes.len() as u64).to_le_bytes());
             digest.update(bytes);
@@ -129,7 +129,7 @@ impl Disk {
         Ok(hexadecimal(&digest.finish()))
     }
 
-    /// Locks the folder for other threads and processes, as long as the file lives.
+    /// Locks the folder against other threads and processes until the file is dropped.
     fn lock(&self) -> Result<File> {
         let path = self.folder.join(LOCK);
         let fail = || failed(path.display());
@@ -138,8 +138,8 @@ impl Disk {
         Ok(file)
     }
 
-    /// The cases that lie in the folder, when each was last used, and its bytes; under the lock. What a process that ended while
-    /// it wrote has left is removed.
+    /// The cases in the folder with the time of the last use and the size; needs the lock. Temporary files that an
+    /// interrupted process has left are removed.
     fn cases(&self) -> Result<Vec<(SystemTime, PathBuf, u64)>> {
         let fail = || failed(self.folder.display());
         let mut cases = Vec::new();
@@ -147,7 +147,7 @@ impl Disk {
             let entry = entry.map_err(fail())?;
             let path = entry.path();
             if path.extension().is_some_and(|ending| ending == "tmp") {
-                // Nobody else writes under the lock.
+                // No other process can be writing, because this one holds the lock.
                 remove(&path)?;
             } else if path.extension().is_some_and(|ending| ending == ENDING)
                 && let Ok(about) = entry.metadata()
@@ -158,32 +158,33 @@ impl Disk {
         Ok(cases)
     }
 
-    /// Writes a case, if the budget has room once those that were used least recently are gone.
+    /// Writes a case, if the budget suffices after evicting the least recently used ones.
     fn keep(&self, path: &Path, sample: &Sample) -> Result<()> {
         let bytes = format::length(sample)?;
         if bytes > self.budget {
             return Ok(());
         }
-        let mut books = self.lock()?;
-        // Another process may have made it meanwhile; a damaged one leaves first.
+        let mut size_file = self.lock()?;
+        // Another process may have written it in the meantime; a damaged file is removed first.
         if kept(path).is_some() {
             return Ok(());
         }
         remove(path)?;
         let room = self.budget - bytes;
         let mut text = String::new();
-        let noted = books.read_to_string(&mut text).ok().and_then(|_| text.parse::<u64>().ok());
+        let noted = size_file.read_to_string(&mut text).ok().and_then(|_| text.parse::<u64>().ok());
         let total = match noted.filter(|noted| *noted <= room) {
             Some(noted) => noted,
             None => self.make_room(room)?,
         };
-        // Before the file is there: if this process ends in between, the books say too much, which the next full count mends.
-        self.note(&mut books, total + bytes)?;
+        // Recorded before the file exists: if the process ends in between, the total is too large, and the next full count
+        // corrects it.
+        self.note(&mut size_file, total + bytes)?;
         write_atomically(path, |writer| format::write(sample, writer))
             .map_err(|error| error.within(format!("cache of {} bytes in {}", self.budget, self.folder.display())))
     }
 
-    /// Removes cases, those first that were used least recently, until the others have at most `most` bytes, and gives their bytes.
+    /// Evicts the least recently used cases until the others take at most `most` bytes; returns their total size.
     fn make_room(&self, most: u64) -> Result<u64> {
         let mut cases = self.cases()?;
         cases.sort();
@@ -198,14 +199,14 @@ impl Disk {
         Ok(total)
     }
 
-    /// Writes how many bytes the cases have.
-    fn note(&self, books: &mut File, bytes: u64) -> Result<()> {
-        let write = |books: &mut File| {
-            books.set_len(0)?;
-            books.seek(SeekFrom::Start(0))?;
-            books.write_all(bytes.to_string().as_bytes())
+    /// Records the total size of the cases.
+    fn note(&self, size_file: &mut File, bytes: u64) -> Result<()> {
+        let write = |size_file: &mut File| {
+            size_file.set_len(0)?;
+            size_file.seek(SeekFrom::Start(0))?;
+            size_file.write_all(bytes.to_string().as_bytes())
         };
-        write(books).map_err(failed(LOCK))?;
+        write(size_file).map_err(failed(LOCK))?;
         let mut statistics = locked(&self.statistics);
         statistics.bytes = bytes;
         statistics.most = statistics.most.max(bytes);
@@ -213,11 +214,11 @@ impl Disk {
     }
 }
 
-/// The case of a file, if it is there and whole; it counts as used.
+/// Reads the case of a file, if it exists and is intact, and marks it as used.
 fn kept(path: &Path) -> Option<Sample> {
     let file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    // Where the time can't be set, the case leaves earlier; it is as good as before.
+    // If the time can't be set, the case is only evicted earlier.
     _ = file.set_modified(SystemTime::now());
     format::read(&mut BufReader::with_capacity(1 << 16, file), length).ok()
 }

@@ -1,7 +1,7 @@
-//! The file of a case: what is small as JSON, then the voxels of images (f32) and labels (u8) as they lie in memory, then the
-//! CRC-32 of all before.
+//! The file format of a cached case: small fields as JSON, then the voxels of images (f32) and labels (u8) in memory layout,
+//! then the CRC-32 of everything before it.
 //!
-//! A file is read by the machine, or one like it, that wrote it: numbers have its order of bytes.
+//! Files are meant for the machine that wrote them: numbers are in its byte order.
 
 use std::io::{Read, Write};
 
@@ -15,9 +15,9 @@ use super::failed;
 use crate::{Boxes, Field, Points, Sample};
 
 const MAGIC: [u8; 8] = *b"TOMOCASE";
-/// No header is longer.
+/// The maximum size of the JSON header.
 const MOST_HEADER: u64 = 1 << 30;
-/// Bytes that are summed up at once, while they are in the processor's cache.
+/// The number of bytes that are checksummed at a time, while they are in the CPU cache.
 const PART: usize = 1 << 16;
 
 #[derive(Serialize, Deserialize)]
@@ -28,7 +28,7 @@ struct Header {
     fields: Vec<(String, Kept)>,
 }
 
-/// A field, without its voxels.
+/// A field without its voxels.
 #[derive(Serialize, Deserialize)]
 enum Kept {
     Image(Vec<usize>),
@@ -53,7 +53,7 @@ impl Kept {
         }
     }
 
-    /// The bytes of its voxels.
+    /// The size of its voxels in bytes.
     fn bytes(&self) -> Result<u64> {
         Ok(match self {
             Self::Image(shape) => 4 * element_count("cache", shape)? as u64,
@@ -70,7 +70,7 @@ fn header(sample: &Sample) -> Result<Vec<u8>> {
     serde_json::to_vec(&header).map_err(|error| Error::argument("cache", "a case without JSON").source(error))
 }
 
-/// How many bytes the file of a sample has.
+/// The size of a sample's file in bytes.
 pub(super) fn length(sample: &Sample) -> Result<u64> {
     let voxels = sample.fields().map(|(_, field)| Kept::of(field).bytes()).sum::<Result<u64>>()?;
     Ok(8 + 8 + header(sample)?.len() as u64 + voxels + 4)
@@ -102,7 +102,7 @@ pub(super) fn write(sample: &Sample, writer: &mut dyn Write) -> Result<()> {
 /// Reads a file of `length` bytes.
 ///
 /// # Errors
-/// When it isn't one of a case, or damaged.
+/// When it isn't a cache file, or is damaged.
 pub(super) fn read(reader: &mut dyn Read, length: u64) -> Result<Sample> {
     let damaged = |what: &str| Error::format("cache", what.to_owned());
     let mut crc = Crc::new();

@@ -1,4 +1,4 @@
-//! Cases kept in memory.
+//! The memory cache of cases.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,7 @@ use tomograd_core::Result;
 use super::Statistics;
 use crate::Sample;
 
-/// The settings of a dataset, a case, and how many of its name come before it.
+/// The settings of a dataset, the case's index, and the number of earlier cases with the same name.
 pub(crate) type Key = (u64, usize, usize);
 
 pub(crate) struct Memory {
@@ -20,9 +20,9 @@ pub(crate) struct Memory {
 
 #[derive(Default)]
 struct Books {
-    /// A case, its bytes, and when it was last used.
+    /// The sample, its size in bytes, and the time of its last use.
     cases: HashMap<Key, (Sample, u64, u64)>,
-    /// The keys by when they were last used.
+    /// The keys in order of their last use.
     order: BTreeMap<u64, Key>,
     now: u64,
     statistics: Statistics,
@@ -34,7 +34,7 @@ impl Memory {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        // Nothing panics while the books are open.
+        // Poisoning is ignored: nothing panics while the lock is held.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -46,7 +46,7 @@ impl Memory {
         if let Some(sample) = self.books().find(key) {
             return Ok(sample);
         }
-        // While it is made, others use the cache.
+        // The lock isn't held while the sample is loaded.
         let sample = load()?;
         self.books().keep(key, &sample, self.budget);
         Ok(sample)
@@ -69,7 +69,7 @@ impl Books {
 
     fn keep(&mut self, key: Key, sample: &Sample, budget: u64) {
         let bytes = sample.bytes() as u64;
-        // One that is larger than the budget would drive out all others and not stay itself.
+        // A sample larger than the budget would evict all others without fitting.
         if bytes > budget || self.cases.contains_key(&key) {
             return;
         }

@@ -1,13 +1,13 @@
-//! Prepared cases that are kept, in memory or on disk, within a budget of bytes.
+//! Caches of prepared cases, in memory or on disk, within a budget of bytes.
 //!
-//! What must lie in memory at once is the budget of a cache in memory, and for each worker of the loader the case that it has in
-//! hand, a second one while a transform moves its voxels, and the batches that wait. A CT volume of 512×512×300 voxels has 78.6
-//! million of them: 315 MB as f32 and 79 MB for its label, 393 MB together. A thousand are 393 GB, which lie on disk
-//! (`Cache::disk(folder, 400 << 30)`) while 4 workers hold 4 · (393 + 393) MB = 3.1 GB, or 1.6 GB if the first transform is
-//! [`CropOrPad`](crate::transforms::CropOrPad), which makes patches of the volumes; batches of patches are small beside that. That
-//! is half of 8 GiB. In the first epoch each worker reads a file, turns and resamples it, for which it needs up to twice a case
-//! (`tests/cache_memory.rs` holds it to that): 3.1 GB again. Whatever memory is free is used by the operating system to keep files
-//! of the cache that were read, without a copy of this cache's own.
+//! The memory needed at once is the budget of a memory cache, and for each loader worker the case that it works on, a second
+//! copy while a spatial transform runs, and the batches in its queue. A CT volume of 512×512×300 voxels has 78.6 million of
+//! them: 315 MB as f32 and 79 MB for its label, 393 MB together. A thousand such cases take 393 GB on disk
+//! (`Cache::disk(folder, 400 << 30)`), while 4 workers need 4 · (393 + 393) MB = 3.1 GB, or 1.6 GB if the first transform is
+//! [`CropOrPad`](crate::transforms::CropOrPad), which cuts patches from the volumes; batches of patches are small in
+//! comparison. In the first epoch, each worker reads, reorients and resamples a file, which takes up to twice the size of a
+//! case (`tests/cache_memory.rs` checks that): 3.1 GB again. The operating system uses free memory as its page cache for the
+//! files, without another copy in this process.
 
 mod content;
 mod digest;
@@ -29,15 +29,16 @@ pub(crate) use self::disk::Key;
 use self::{disk::Disk, memory::Memory};
 use crate::Sample;
 
-/// Where prepared cases are kept, and how many bytes of them; those that were used least recently leave first.
+/// The settings of a cache: where prepared cases are kept, and the budget in bytes. The least recently used cases are evicted
+/// first.
 ///
-/// A cache in memory keeps samples as they are, in as many bytes as their voxels take. A cache on disk is a folder of files, one
-/// a case, with the values as they lie in memory, so that reading one takes no decompression. A file's name is the SHA-256 of
-/// all that the case follows from: the contents of its files, the preparation, the transforms of
-/// [`Dataset::prepare`](crate::Dataset::prepare) and the version of this library; what changes any of these isn't served. A
-/// source file is read for its digest once, and again when its length, its times or its place on the disk are others. A
-/// file is written under another name and renamed, so that a process that ends while it writes leaves none that is half
-/// written; several processes may use one folder at once, and keep its budget together; one that is damaged is made again.
+/// A memory cache keeps samples as they are, and its size is that of their voxels. A disk cache is a folder with one file per
+/// case, in memory layout and uncompressed, so that reading is fast. The file name is the SHA-256 of everything that
+/// determines the case: the contents of the source files, the preparation, the transforms of
+/// [`Dataset::prepare`](crate::Dataset::prepare) and the version of this library; if any of these changes, the old file isn't
+/// used. A source file is read once for its digest, and again when its length, timestamps or inode change. Cache files are
+/// written to a temporary name and renamed, so that an interrupted process leaves no partial file. Several processes may
+/// share a folder and its budget. Damaged files are replaced.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Tensor};
@@ -63,34 +64,34 @@ enum Place {
     Disk(PathBuf),
 }
 
-/// What a cache holds and did.
+/// The size and the hits and misses of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Bytes of the cases that are kept. On disk, as of this process's last write.
+    /// The total size of the cached cases in bytes; for a disk cache, as of this process's last write.
     pub bytes: u64,
-    /// The most that `bytes` has been.
+    /// The maximum of `bytes`.
     pub most: u64,
-    /// How often a case was there.
+    /// The number of cache hits.
     pub hits: u64,
-    /// How often one wasn't.
+    /// The number of cache misses.
     pub misses: u64,
 }
 
 impl Cache {
-    /// In memory, as many cases as `bytes` hold. With 0 none is kept.
+    /// A memory cache of at most `bytes`. With 0, nothing is cached.
     pub fn memory(bytes: u64) -> Self {
         Self { place: Place::Memory, bytes, version: None }
     }
 
-    /// On disk, in files of `folder` (which is made if it isn't there), as many cases as `bytes` hold. The folder is the cache's
-    /// own: whatever has the ending `.case` in it may be removed.
+    /// A disk cache of at most `bytes` in `folder`, which is created if necessary. The folder must be used for nothing else:
+    /// any file with the extension `.case` may be removed.
     pub fn disk(folder: impl Into<PathBuf>, bytes: u64) -> Self {
         Self { place: Place::Disk(folder.into()), bytes, version: None }
     }
 
-    /// With this text as part of what cases on disk follow from: it says what a reader or a transform of one's own does, and
-    /// must change when that does.
+    /// Adds `text` to the keys of a disk cache: a version of custom readers or transforms, which must change when they
+    /// do.
     #[must_use]
     pub fn version(self, text: impl Into<String>) -> Self {
         Self { version: Some(text.into()), ..self }
@@ -104,7 +105,7 @@ impl Cache {
     }
 }
 
-/// A cache in use.
+/// An open cache.
 pub(crate) enum Store {
     Memory(Memory),
     Disk(Disk),
@@ -115,13 +116,14 @@ impl Store {
         Self::Memory(Memory::new(u64::MAX))
     }
 
-    /// A number that no settings had before.
+    /// A new identifier of dataset settings.
     pub(crate) fn new_settings() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The case of that key: the kept one, or what `load` makes. Two threads may make the same case at once, and make it equal.
+    /// The case with this key: from the cache, or from `load`. Two threads may load the same case at the same time, with
+    /// equal results.
     pub(crate) fn get(
         &self,
         key: memory::Key,

@@ -54,7 +54,7 @@ fn damage_is_noticed() -> Result<()> {
         bytes[random.below(good.len() as u64) as usize] ^= 1 << random.below(8);
         assert!(format::read(&mut &bytes[..], bytes.len() as u64).is_err());
     }
-    // A header that claims more than there is takes no memory for it.
+    // A header that claims more data than there is doesn't allocate memory for it.
     let claim = r#"{"name":"x","spacing":[],"fields":[["image",{"Image":[1,1099511627776,1099511627776]}]]}"#;
     for claim in [claim.to_owned(), claim.replace("1099511627776,1099511627776", "1099511627776,9")] {
         let bytes = [&b"TOMOCASE"[..], &(claim.len() as u64).to_le_bytes(), claim.as_bytes(), &[0; 64]].concat();
@@ -77,16 +77,16 @@ fn those_that_were_used_least_recently_leave_memory() -> Result<()> {
     for number in [1, 2, 3, 1, 4, 1, 2, 3] {
         get(number, &mut made)?;
     }
-    // 2 left when 4 came, 3 when 2 came again, and 4 when 3 came.
+    // 2 was evicted for 4, 3 for 2, and 4 for 3.
     assert_eq!(made, [1, 2, 3, 4, 2, 3]);
     let statistics = memory.statistics();
     assert_eq!((statistics.hits, statistics.misses), (2, 6));
     assert!(statistics.bytes == 3 * one.bytes() as u64 && statistics.most == statistics.bytes);
-    // One that is larger than the budget isn't kept, and drives no other out.
+    // A sample larger than the budget isn't cached and evicts nothing.
     let large = Sample::new("large", &Tensor::zeros(&[1, 99, 99], DType::F32, Device::Cpu)?, None)?;
     memory.get((0, 9, 0), || Ok(large))?;
     assert_eq!(memory.statistics().bytes, statistics.bytes);
-    // What can't be made is asked for again.
+    // A failure isn't cached.
     assert!(memory.get((0, 5, 0), || Err(Error::argument("test", "no"))).is_err());
     assert!(memory.get((0, 5, 0), || sample("x")).is_ok());
     Ok(())

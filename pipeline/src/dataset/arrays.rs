@@ -1,4 +1,4 @@
-//! Cases that are the rows of arrays.
+//! Cases that are rows of arrays.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use tomograd_core::{DType, Error, Result, Tensor};
 use super::{Case, Source};
 use crate::{Field, Scan};
 
-/// Images in one array, along its first axis.
+/// An array of images along its first axis.
 #[derive(Clone)]
 pub(super) struct Rows {
     images: Tensor,
-    /// Whether the last axis is that of the channels; otherwise there is one channel.
+    /// Whether the last axis has the channels; otherwise there is one channel.
     channels_last: bool,
 }
 
 impl Rows {
-    /// Image number `row`: its values, with 1 mm between them.
+    /// Image number `row`, with 1 mm spacing.
     pub(super) fn scan(&self, row: usize) -> Result<Scan> {
         let image = self.images.select(0, row)?;
         let values = if self.channels_last {
@@ -32,7 +32,7 @@ impl Rows {
     }
 }
 
-/// The cases of an array of images and one of labels, called after `name`, and how many classes they have.
+/// The cases of an array of images and one of labels, named after `name`, and the number of classes.
 pub(super) fn cases(name: &str, images: &Tensor, labels: Option<&Tensor>) -> Result<(Vec<Case>, usize)> {
     let wrong = |what: &str, expected: &str, tensor: &Tensor| {
         Error::shape("dataset", what).expected(expected).shapes([tensor.shape()])

@@ -1,4 +1,4 @@
-//! Cases that folders list.
+//! Cases in folders of files.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ fn wrong(what: String) -> Error {
     Error::new(ErrorKind::Name, "dataset", what)
 }
 
-/// The cases of `images/` and `labels/`, or of nnU-Net's `imagesTr/` and `labelsTr/`, of `classes` classes.
+/// The cases of `images/` and `labels/`, or of nnU-Net's `imagesTr/` and `labelsTr/`, with `classes` classes.
 pub(super) fn pairs(folder: &Path, suffixes: Option<&[String]>, classes: usize) -> Result<Vec<Case>> {
     let named = ["images", "labels"].map(|part| folder.join(part));
     let [images, labels] = match suffixes.is_some() && !named[0].exists() && folder.join("imagesTr").exists() {
@@ -44,7 +44,7 @@ pub(super) fn pairs(folder: &Path, suffixes: Option<&[String]>, classes: usize) 
     }
 }
 
-/// The files of the channels of each case. Without suffixes they are numbered as nnU-Net does: `case_0000`, `case_0001`, ...
+/// The channel files of each case. Without suffixes, they are numbered as in nnU-Net: `case_0000`, `case_0001`, ...
 fn channels(folder: &Path, suffixes: &[String]) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     let mut found: BTreeMap<String, BTreeMap<String, PathBuf>> = BTreeMap::new();
     for (name, path) in files(folder)? {
@@ -91,7 +91,7 @@ fn channels(folder: &Path, suffixes: &[String]) -> Result<BTreeMap<String, Vec<P
     found.into_iter().map(of_case).collect()
 }
 
-/// The cases of a folder that has one folder a class, and the names of the classes.
+/// The cases of a folder with one subfolder per class, and the class names.
 pub(super) fn classes(folder: &Path) -> Result<(Vec<Case>, Vec<String>)> {
     let failed = |error| Error::io("read folder", folder.display(), error);
     let mut names = Vec::new();
@@ -129,7 +129,7 @@ fn readable(name: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files of a folder by the name of their case. Hidden ones are left out, and the voxels (`.img`) beside a header (`.hdr`).
+/// The files of a folder by case name, without hidden files and without the voxel file (`.img`) of a header (`.hdr`).
 fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let failed = |error| Error::io("read folder", folder.display(), error);
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -159,7 +159,7 @@ fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(files)
 }
 
-/// The files that a path stands for: a header (`.hdr`) has its voxels in another file of the same name.
+/// All files of a path: a header (`.hdr`) has its voxels in another file with the same name.
 pub(super) fn parts(path: &Path) -> Result<Vec<PathBuf>> {
     if !matches!(ending(path).as_deref(), Some("hdr" | "img")) {
         return Ok(vec![path.to_path_buf()]);
@@ -178,14 +178,14 @@ pub(super) fn parts(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(parts)
 }
 
-/// The ending of a file name in small letters, without `.gz` behind it.
+/// The extension of a file name in lower case, ignoring a trailing `.gz`.
 fn ending(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     name.rsplit_once('.').map(|(_, ending)| ending.to_owned())
 }
 
-/// The header of two files that are a pair of header and voxels.
+/// The header of two files, if they are a pair of header and voxels.
 fn pair(first: &Path, second: &Path) -> Option<PathBuf> {
     match (ending(first)?.as_str(), ending(second)?.as_str()) {
         ("hdr", "img") => Some(first.into()),
@@ -194,7 +194,7 @@ fn pair(first: &Path, second: &Path) -> Option<PathBuf> {
     }
 }
 
-/// A file name without its ending, and without `.gz` behind it.
+/// A file name without its extension and without a trailing `.gz`.
 fn case_name(file: &str) -> &str {
     let name = match file.rsplit_once('.') {
         Some((stem, ending)) if ending.eq_ignore_ascii_case("gz") => stem,

@@ -1,4 +1,4 @@
-//! From the files of a case to its sample.
+//! Loading a case: from files to a sample.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,12 +12,12 @@ use crate::{Field, Sample, Scan, alignment, cache::Key, sample::class_numbers, t
 
 type Reader = dyn Fn(&Path) -> Result<Scan> + Send + Sync;
 
-/// What reads the files.
+/// The readers of files.
 #[derive(Clone)]
 pub(super) struct Readers {
     image: Arc<Reader>,
     label: Arc<Reader>,
-    /// Whether they are a user's, of which a cache on disk can't know what they do.
+    /// Whether they are custom, so that a disk cache can't know their version.
     own: bool,
 }
 
@@ -28,7 +28,7 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// One for images and labels.
+    /// One reader for both images and labels.
     pub(super) fn new(reader: impl Fn(&Path) -> Result<Scan> + Send + Sync + 'static) -> Self {
         let reader: Arc<Reader> = Arc::new(reader);
         Self { image: reader.clone(), label: reader, own: true }
@@ -36,15 +36,15 @@ impl Readers {
 }
 
 impl Dataset {
-    /// Reads a case and prepares it.
+    /// Reads and prepares a case.
     pub(super) fn load(&self, case: &Case) -> Result<Sample> {
-        // The first image, as it is in its file: all others of the case lie on its grid.
+        // The first image, unprepared: all other fields of the case must be on its grid.
         let is_image = |source: &Source| matches!(source, Source::Image(_) | Source::Row(..));
         let first = case.fields.iter().position(|(_, source)| is_image(source));
         let mut grid = first.map(|first| self.image(case, first)).transpose()?;
         let mut place_of_grid = None;
         let mut fields: Vec<Option<Field>> = vec![None; case.fields.len()];
-        // The first image comes last, since its preparation takes its place in memory.
+        // The first image is prepared last, since it is needed unprepared until then, and its memory is reused.
         let order = (0..case.fields.len()).filter(|place| Some(*place) != first).chain(first);
         for place in order {
             fields[place] = Some(match &case.fields[place].1 {
@@ -71,7 +71,7 @@ impl Dataset {
                         Some(preparation) => preparation.image_scan(scan).map_err(within)?,
                         None => scan,
                     };
-                    // Here already, so that the error names the file.
+                    // Checked here, so that the error names the file.
                     let image = Sample::empty(&case.name).with(name, Field::Image(scan.values)).map_err(within)?;
                     let image = image.with_spacing(&scan.spacing).map_err(within)?;
                     place_of_grid = Some((scan.spacing, scan.affine));
@@ -89,7 +89,7 @@ impl Dataset {
         self.prepare.apply(sample, nth_use(Seed::new(0).named(&case.name), case.before))
     }
 
-    /// An image as its files have it; the channels of several files behind each other.
+    /// An image as in its files, with the channels of several files concatenated.
     fn image(&self, case: &Case, place: usize) -> Result<Scan> {
         let paths = match &case.fields[place].1 {
             Source::Row(rows, row) => return rows.scan(*row),
@@ -133,7 +133,7 @@ impl Dataset {
         }
     }
 
-    /// What a case on disk follows from.
+    /// Everything that determines a case in a disk cache.
     pub(super) fn disk_key(&self, case: &Case) -> Result<Key> {
         let mut key = Key::new();
         key.text("name", &case.name).text("before", case.before).text("tolerance", self.tolerance);
@@ -172,7 +172,7 @@ impl Dataset {
     }
 }
 
-/// The name of what an image was read from, for errors.
+/// The source of an image, for errors.
 fn place_of(source: &Source, case: &Case) -> String {
     match source {
         Source::Image(paths) => paths.first().map_or_else(String::new, |path| path.display().to_string()),
@@ -180,7 +180,7 @@ fn place_of(source: &Source, case: &Case) -> String {
     }
 }
 
-/// Images (C, spatial) of one spatial shape as one with all channels, f32.
+/// Concatenates images (C, spatial) of equal spatial shape along channels, as f32.
 fn stacked(images: &[Tensor]) -> Result<Tensor> {
     let channels = images.iter().map(|image| image.shape().first().copied().unwrap_or(0)).sum();
     let spatial = images.first().and_then(|image| image.shape().get(1..)).unwrap_or_default();

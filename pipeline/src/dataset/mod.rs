@@ -1,4 +1,4 @@
-//! Cases that lie in files: pairs of image and label, a folder a class, a CSV file, arrays of NumPy.
+//! Datasets in files: pairs of image and label, class folders, CSV files, NumPy arrays.
 
 mod arrays;
 mod folders;
@@ -25,12 +25,22 @@ use crate::{
     transforms::Compose,
 };
 
-/// Cases that are read when they are first asked for, checked, prepared, and kept in a [`Cache`].
+/// A dataset of cases in files. Each case is read on first access, checked, prepared, and kept in a [`Cache`].
 ///
-/// A label lies on its image: where both files say their place in the world, a label whose axes are turned or mirrored against
-/// the image's is brought into the image's order, and one that lies elsewhere is refused (see
-/// [`Dataset::alignment_tolerance`]). Where they don't, shapes and spacings must agree. Several images of a case, and the files
-/// of the channels of one, must have one grid.
+/// The grids of a label and its image must coincide. If both files have an affine, a label whose axes are permuted or
+/// reversed is reoriented to the image's axes, and a label elsewhere in world coordinates is rejected (see
+/// [`Dataset::alignment_tolerance`]). Without affines, shapes and spacings must be equal. Several images of a case, and the
+/// channel files of one image, must have the same grid.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_pipeline::{Cases, Dataset};
+/// let images = Tensor::zeros(&[6, 8, 8], DType::F32, Device::Cpu)?;
+/// let cases = Dataset::arrays("slice", &images, None)?; // or open, prepared, open_channels, class_folders, csv, npz
+/// let train = cases.subset(&["slice_0".to_owned(), "slice_3".to_owned()])?;
+/// assert_eq!((train.len(), train.sample(1)?.name), (2, "slice_3".to_owned()));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Dataset {
     cases: Arc<Vec<Case>>,
@@ -41,25 +51,25 @@ pub struct Dataset {
     tolerance: f64,
     readers: Readers,
     store: Arc<Store>,
-    /// What was set besides the cases, as the store knows it.
+    /// Identifies the settings other than the cases in the cache.
     settings: u64,
 }
 
-/// What is known of a case before its files are read.
+/// A case before its files are read.
 #[derive(Clone)]
 struct Case {
     name: String,
     fields: Vec<(String, Source)>,
-    /// Its place in the whole list.
+    /// Its index in the whole dataset.
     number: usize,
-    /// How many cases of the same name come before it in the list.
+    /// The number of earlier cases with the same name.
     before: usize,
 }
 
-/// Where a field comes from.
+/// The source of a field.
 #[derive(Clone)]
 enum Source {
-    /// A file, or one for each channel.
+    /// One file, or one for each channel.
     Image(Vec<PathBuf>),
     Label {
         path: PathBuf,
@@ -76,14 +86,15 @@ impl Case {
 }
 
 impl Dataset {
-    /// The cases of `folder` with `images/` and `labels/`, in the order of their names; a label has the name of its image (the
-    /// ending may differ), and `classes` classes (1 to 256), with the background. The fields are `image` and `label`.
+    /// The cases of `folder` with subfolders `images/` and `labels/`, sorted by name. A label has the same name as its image
+    /// (the extension may differ), and `classes` classes (1 to 256, including the background). The fields are `image` and
+    /// `label`.
     ///
-    /// `reader` reads images and labels: it gives a [`Scan`], or the values `(C, D, H, W)` and the millimetres between voxels
-    /// along the spatial axes. A cache on disk needs [`Cache::version`], since it can't know what the reader does.
+    /// `reader` reads images and labels: it returns a [`Scan`], or the values `(C, D, H, W)` and the spacing in millimetres
+    /// along the spatial axes. A disk cache then needs [`Cache::version`], since it can't know what the reader does.
     ///
     /// # Errors
-    /// When a folder can't be read or is empty, an image has no label, a label has no image, or `classes` is out of its range.
+    /// When a folder can't be read or is empty, an image has no label, a label has no image, or `classes` is out of range.
     pub fn with_reader<S: Into<Scan>>(
         folder: impl AsRef<Path>,
         classes: usize,
@@ -93,8 +104,25 @@ impl Dataset {
         Ok(Self { readers, ..Self::open(folder, classes)? })
     }
 
-    /// The cases of a folder of NIfTI files (or PNG pictures) in `images/` and `labels/`; labels have `classes` classes (1 to
-    /// 256), with the background. The volumes of an image of four axes are its channels; a label has one volume.
+    /// The cases of a folder of NIfTI files (or PNG images) in `images/` and `labels/`; labels have `classes` classes (1 to
+    /// 256, including the background). The volumes of a 4D image are its channels; a label must be a single volume.
+    ///
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset};
+    /// # use tomograd_core::{DType, Device, Tensor};
+    /// # use tomograd_io::{Volume, geometry};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-open-doc-{}", std::process::id()));
+    /// # for part in ["images", "labels"] {
+    /// #     std::fs::create_dir_all(folder.join(part)).unwrap();
+    /// #     let voxels = Tensor::zeros(&[4, 5, 6], DType::U8, Device::Cpu)?;
+    /// #     Volume::new(voxels, geometry::from_spacing([1.0; 3])?)?.write(folder.join(part).join("liver_1.nii.gz"))?;
+    /// # }
+    /// let cases = Dataset::open(&folder, 2)?; // images/liver_1.nii.gz, labels/liver_1.nii.gz
+    /// assert_eq!(cases.names(), ["liver_1"]);
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [1, 4, 5, 6]);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As for [`Dataset::with_reader`].
@@ -103,68 +131,125 @@ impl Dataset {
         Ok(Self::of(folders::pairs(folder.as_ref(), None, classes)?, classes))
     }
 
-    /// The cases of a folder of NIfTI files (or PNG pictures), each image and label as `preparation` says: [`Dataset::open`] and
+    /// The cases of a folder of NIfTI files (or PNG images), prepared by `preparation`: [`Dataset::open`] followed by
     /// [`Dataset::preparation`].
     ///
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset, Preparation};
+    /// # use tomograd_core::{DType, Device, Tensor};
+    /// # use tomograd_io::{Volume, geometry};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-prepared-doc-{}", std::process::id()));
+    /// # for part in ["images", "labels"] {
+    /// #     std::fs::create_dir_all(folder.join(part)).unwrap();
+    /// #     let voxels = Tensor::zeros(&[4, 5, 6], DType::U8, Device::Cpu)?;
+    /// #     Volume::new(voxels, geometry::from_spacing([2.0; 3])?)?.write(folder.join(part).join("liver_1.nii.gz"))?;
+    /// # }
+    /// let preparation = Preparation::new([8, 8, 8], ["background", "liver"])?.orientation("RAS")?.spacing([1.0; 3])?;
+    /// let cases = Dataset::prepared(&folder, &preparation)?; // files with 2 mm voxels
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [1, 8, 10, 12]);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// As for both.
+    /// As both.
     pub fn prepared(folder: impl AsRef<Path>, preparation: &Preparation) -> Result<Self> {
         preparation.check()?;
         Self::open(folder, preparation.classes.len())?.preparation(preparation)
     }
 
-    /// The cases of a folder whose images have one file a channel, `images/CASE+SUFFIX` and `labels/CASE`, the channels in the
-    /// order of `suffixes` (`["_t1", "_flair"]`). Without any, files are numbered as nnU-Net's are (`case_0000.nii.gz`,
-    /// `case_0001.nii.gz`), and its folders `imagesTr` and `labelsTr` are taken where there is no `images`.
+    /// The cases of a folder with one file per channel, `images/CASE+SUFFIX` and `labels/CASE`, channels in the order of
+    /// `suffixes` (`["_t1", "_flair"]`). Without suffixes, files are numbered as in nnU-Net (`case_0000.nii.gz`,
+    /// `case_0001.nii.gz`), and its folders `imagesTr` and `labelsTr` are used if there is no folder `images`.
     ///
-    /// ```no_run
-    /// use tomograd_pipeline::Dataset;
-    /// let brats = Dataset::open_channels("Task01_BrainTumour", &["_t1", "_t2", "_flair"], 4)?;
-    /// let nnunet = Dataset::open_channels("Dataset001_BrainTumour", &[], 4)?;
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset};
+    /// # use tomograd_core::{DType, Device, Tensor};
+    /// # use tomograd_io::{Volume, geometry};
+    /// # let voxels = Tensor::zeros(&[4, 5, 6], DType::U8, Device::Cpu)?;
+    /// # let volume = Volume::new(voxels, geometry::from_spacing([1.0; 3])?)?;
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-channels-doc-{}", std::process::id()));
+    /// # let [brats, nnunet] = ["brats", "nnunet"].map(|name| folder.join(name));
+    /// # for file in [
+    /// #     "brats/images/a_t1.nii.gz", "brats/images/a_flair.nii.gz", "brats/labels/a.nii.gz",
+    /// #     "nnunet/imagesTr/a_0000.nii.gz", "nnunet/imagesTr/a_0001.nii.gz", "nnunet/labelsTr/a.nii.gz",
+    /// # ] {
+    /// #     std::fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
+    /// #     volume.write(folder.join(file))?;
+    /// # }
+    /// let cases = Dataset::open_channels(&brats, &["_t1", "_flair"], 4)?; // images/a_t1.nii.gz, images/a_flair.nii.gz
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [2, 4, 5, 6]);
+    /// let cases = Dataset::open_channels(&nnunet, &[], 4)?; // imagesTr/a_0000.nii.gz, imagesTr/a_0001.nii.gz
+    /// assert_eq!(cases.sample(0)?.image()?.shape(), [2, 4, 5, 6]);
+    /// # std::fs::remove_dir_all(&folder).ok();
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// As for [`Dataset::with_reader`], and when a file is of no channel, or a case lacks one.
+    /// As [`Dataset::with_reader`], and when a file matches no channel, or a case lacks one.
     pub fn open_channels(folder: impl AsRef<Path>, suffixes: &[&str], classes: usize) -> Result<Self> {
         check_classes("dataset", classes)?;
         let suffixes: Vec<String> = suffixes.iter().map(ToString::to_string).collect();
         Ok(Self::of(folders::pairs(folder.as_ref(), Some(&suffixes), classes)?, classes))
     }
 
-    /// The images of a folder that has one folder a class. The fields are `image` and `class`, the number of the class's folder
-    /// among all in the order of their names ([`Dataset::class_names`]); a case is called `CLASS/IMAGE`.
+    /// The images of a folder with one subfolder per class. The fields are `image` and `class`, the index of the class among
+    /// the sorted subfolder names ([`Dataset::class_names`]); a case is called `CLASS/IMAGE`.
+    ///
+    /// ```
+    /// use tomograd_pipeline::{Cases, Dataset};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-classes-doc-{}", std::process::id()));
+    /// for class in ["normal", "pneumonia"] {
+    ///     std::fs::create_dir_all(folder.join(class)).unwrap();
+    ///     tomograd_io::write_gray(&folder.join(class).join("1.png"), 4, 4, &[0; 16])?;
+    /// }
+    /// let cases = Dataset::class_folders(&folder)?;
+    /// assert_eq!(cases.names(), ["normal/1", "pneumonia/1"]);
+    /// assert_eq!(cases.class_names(), ["normal", "pneumonia"]);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When a folder can't be read, or one has no files.
+    /// When a folder can't be read, or a subfolder has no files.
     pub fn class_folders(folder: impl AsRef<Path>) -> Result<Self> {
         let (cases, names) = folders::classes(folder.as_ref())?;
         Ok(Self { class_names: Arc::new(names.clone()), ..Self::of(cases, names.len()) })
     }
 
-    /// The cases of a CSV file, one a row, whose columns `columns` declares. Paths begin at the folder of the file.
+    /// The cases of a CSV file, one per row, whose columns are declared by `columns`. Paths are relative to the folder of the
+    /// file.
     ///
-    /// ```no_run
-    /// use tomograd_pipeline::{Columns, Dataset};
+    /// ```
+    /// use tomograd_pipeline::{Cases, Columns, Dataset, Field};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-csv-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder).unwrap();
+    /// # tomograd_io::write_gray(&folder.join("1.png"), 6, 5, &[0; 30])?;
+    /// std::fs::write(folder.join("cases.csv"), "id,path,diagnosis,age\np1,1.png,malignant,64\n").unwrap();
     /// let columns = Columns::new().name("id").image("path").class("diagnosis", ["benign", "malignant"]).number("age");
-    /// let cases = Dataset::csv("cases.csv", &columns)?;
+    /// let sample = Dataset::csv(folder.join("cases.csv"), &columns)?.sample(0)?;
+    /// assert_eq!((&sample.name[..], sample.image()?.shape()), ("p1", &[1, 5, 6][..]));
+    /// assert!(matches!(sample.get("diagnosis")?, Field::Class(1)));
+    /// # std::fs::remove_dir_all(&folder).ok();
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// When the file can't be read, isn't CSV, lacks a column, or a field isn't what its column is declared to be; with the row
-    /// and the column.
+    /// When the file can't be read, isn't CSV, lacks a column, or a field doesn't fit the declaration of its column; the
+    /// error has the row and the column.
     pub fn csv(path: impl AsRef<Path>, columns: &Columns) -> Result<Self> {
         let (cases, classes) = columns.read(path.as_ref())?;
         Ok(Self::of(cases, classes))
     }
 
-    /// The cases of a split (`train`, `val`, `test`) of an `.npz` archive as MedMNIST's are: the arrays `SPLIT_images` and
-    /// `SPLIT_labels`, taken as [`Dataset::arrays`] does. The arrays stay in memory, beside what the cache keeps.
+    /// The cases of a split (`train`, `val`, `test`) of an `.npz` archive in MedMNIST's format: the arrays `SPLIT_images` and
+    /// `SPLIT_labels`, interpreted as by [`Dataset::arrays`]. The arrays stay in memory, in addition to the cache.
     ///
-    /// ```no_run
+    /// ```
     /// use tomograd_pipeline::Dataset;
-    /// let train = Dataset::npz("pneumoniamnist.npz", "train")?;
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/numpy/medmnist.npz");
+    /// let train = Dataset::npz(path, "train")?;
+    /// assert_eq!((train.names().len(), train.classes()), (4, 3));
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
@@ -177,11 +262,11 @@ impl Dataset {
         Self::arrays(split, &images, Some(&labels)).map_err(within)
     }
 
-    /// The cases of an array of images, called `NAME_0`, `NAME_1`, ...: `(N, H, W)`, `(N, H, W, 3)` with the colours last,
-    /// `(N, D, H, W)` if the last axis isn't 3, or `(N, D, H, W, C)`. They become the field `image`, their channels first.
+    /// The cases of an array of images, named `NAME_0`, `NAME_1`, ...: `(N, H, W)`, `(N, H, W, 3)` with channels last,
+    /// `(N, D, H, W)` if the last axis isn't 3, or `(N, D, H, W, C)`. The field is `image`, with channels first.
     ///
-    /// Labels of whole numbers `(N,)` or `(N, 1)` become the field `class`; 0 and 1 in `(N, K)` the field `labels`; and other
-    /// numbers, or those of a floating dtype, the field `numbers`.
+    /// Integer labels `(N,)` or `(N, 1)` become the field `class`; 0 and 1 in `(N, K)` the field `labels`; other numbers, and
+    /// floating-point labels, the field `numbers`.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Tensor};
@@ -216,13 +301,13 @@ impl Dataset {
         }
     }
 
-    /// With each image and label as `preparation` says: turned, resampled, intensities normalised, label values as class
-    /// numbers. It is the same code that prediction runs, so that a network sees in prediction what it was trained on. The
-    /// preparation belongs into the checkpoint (`Checkpoint::preparation` in `tomograd-nn`). The classes of labels are then
-    /// the preparation's.
+    /// Prepares each image and label by `preparation`: reoriented, resampled, intensities normalised, label values mapped to
+    /// class numbers. Prediction runs the same code, so that a network gets the same kind of input as in training. Save the
+    /// preparation in the checkpoint (`Checkpoint::preparation` in `tomograd-nn`). The classes of labels are those of the
+    /// preparation.
     ///
     /// # Errors
-    /// When an attribute of the preparation is out of its range.
+    /// When an attribute of the preparation is out of range.
     pub fn preparation(self, preparation: &Preparation) -> Result<Self> {
         preparation.check()?;
         let labels = |case: &Case| case.fields.iter().any(|(_, source)| matches!(source, Source::Label { .. }));
@@ -231,16 +316,16 @@ impl Dataset {
         Ok(Self { classes, preparation, settings: Store::new_settings(), ..self })
     }
 
-    /// With these transforms of each case before it is kept: those that are the same in every epoch. They come behind a
-    /// preparation, if there is one. Their random numbers,
-    /// if they take any, are keyed by the name of the case, and by how often it was named before.
+    /// Sets transforms that are applied to each case once, before it is cached and after the preparation, if any. Their
+    /// random numbers, if they use any, depend on the name of the case and the number of earlier cases with this name, not on
+    /// the epoch.
     #[must_use]
     pub fn prepare(self, transforms: Compose) -> Self {
         Self { settings: Store::new_settings(), prepare: transforms, ..self }
     }
 
-    /// With another tolerance than [`alignment::TOLERANCE`]: how far, in voxels of the image, the centre of a corner voxel of
-    /// a label may lie from where that of its image is.
+    /// Sets the tolerance, by default [`alignment::TOLERANCE`]: the largest distance, in voxels of the image, between the
+    /// centres of corresponding corner voxels of label and image.
     ///
     /// # Errors
     /// When `voxels` is negative or not finite.
@@ -248,12 +333,21 @@ impl Dataset {
         Ok(Self { settings: Store::new_settings(), tolerance: alignment::tolerance(voxels)?, ..self })
     }
 
-    /// With another cache than one in memory without a limit. What is made from this dataset afterwards (clones, subsets)
-    /// shares it, and its budget.
+    /// Sets the cache; the default is an unlimited memory cache. Datasets that are made from this one afterwards (clones,
+    /// subsets) share the cache and its budget.
     ///
-    /// ```no_run
-    /// use tomograd_pipeline::{Cache, Dataset};
-    /// let cases = Dataset::open("cases", 2)?.cache(Cache::disk("/scratch/cases", 500 << 30))?;
+    /// ```
+    /// use tomograd_pipeline::{Cache, Cases, Dataset};
+    /// # let folder = std::env::temp_dir().join(format!("tomograd-disk-doc-{}", std::process::id()));
+    /// # let cache = folder.with_extension("cache");
+    /// # std::fs::create_dir_all(folder.join("normal")).unwrap();
+    /// # tomograd_io::write_gray(&folder.join("normal/1.png"), 4, 4, &[0; 16])?;
+    /// let cases = Dataset::class_folders(&folder)?.cache(Cache::disk(&cache, 1 << 30))?;
+    /// for _epoch in 0..2 {
+    ///     cases.sample(0)?;
+    /// }
+    /// assert_eq!((cases.cache_statistics().misses, cases.cache_statistics().hits), (1, 1));
+    /// # [folder, cache].iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
@@ -263,15 +357,15 @@ impl Dataset {
         Ok(Self { store: Arc::new(cache.open()?), ..self })
     }
 
-    /// What the cache holds and did.
+    /// The statistics of the cache.
     pub fn cache_statistics(&self) -> Statistics {
         self.store.statistics()
     }
 
-    /// The cases of these names, in this order; one that is named twice is there twice.
+    /// The cases with these names, in this order; a repeated name gives a repeated case.
     ///
     /// # Errors
-    /// When one isn't there.
+    /// When one doesn't exist.
     pub fn subset(&self, names: &[String]) -> Result<Self> {
         let mut known = HashMap::new();
         for case in self.cases.iter() {
@@ -285,7 +379,7 @@ impl Dataset {
     /// The (first) file of the (first) image of a case.
     ///
     /// # Errors
-    /// When no case has that name, or it has no image in a file.
+    /// When there is no case of this name, or it has no image file.
     pub fn image_file(&self, name: &str) -> Result<&Path> {
         self.file(name, "image", |source| match source {
             Source::Image(paths) => paths.first(),
@@ -296,7 +390,7 @@ impl Dataset {
     /// The file of the (first) label of a case.
     ///
     /// # Errors
-    /// When no case has that name, or it has no label in a file.
+    /// When there is no case of this name, or it has no label file.
     pub fn label_file(&self, name: &str) -> Result<&Path> {
         self.file(name, "label", |source| match source {
             Source::Label { path, .. } => Some(path),
@@ -321,18 +415,18 @@ impl Dataset {
         self.cases.iter().map(|case| case.name.clone()).collect()
     }
 
-    /// The number of classes of labels, with the background; where there are none, of classes.
+    /// The number of classes of labels, including the background; for datasets without labels, that of classes.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The names of the classes of [`Dataset::class_folders`], in the order of their numbers; none for other datasets.
+    /// The class names of [`Dataset::class_folders`], in the order of their numbers; empty for other datasets.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }
 }
 
-/// The cases, each with the number of those of its name that come before.
+/// Numbers the cases that have the same name.
 fn counted(mut cases: Vec<Case>) -> Arc<Vec<Case>> {
     let mut uses: HashMap<String, usize> = HashMap::new();
     for case in &mut cases {

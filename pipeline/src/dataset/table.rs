@@ -1,4 +1,4 @@
-//! Cases that a CSV file lists, one a row.
+//! Cases listed in a CSV file, one per row.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use tomograd_core::{Error, ErrorKind, Result};
 use super::{Case, Source};
 use crate::{Field, csv, names, sample::check_classes};
 
-/// What the columns of a CSV file are: each line makes a field of the samples. Columns that aren't named are passed over.
+/// Declares the columns of a CSV file: each call adds a field to the samples. Undeclared columns are ignored.
 ///
 /// ```
 /// use tomograd_pipeline::Columns;
@@ -41,7 +41,7 @@ fn owned(names: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
 }
 
 impl Columns {
-    /// No columns yet.
+    /// No columns.
     pub fn new() -> Self {
         Self::default()
     }
@@ -51,57 +51,58 @@ impl Columns {
         self
     }
 
-    /// The names of the cases; without such a column they are called by the numbers of their rows: `row_2`.
+    /// The column with case names; without it, cases are named by their rows: `row_2`.
     #[must_use]
     pub fn name(self, column: impl Into<String>) -> Self {
         Self { name: Some(column.into()), ..self }
     }
 
-    /// Paths of images, from the folder of the CSV file on; the field has the name of the column.
+    /// A column with paths of images, relative to the folder of the CSV file; the field has the name of the column.
     #[must_use]
     pub fn image(self, column: impl Into<String>) -> Self {
         let column = column.into();
         self.with(column.clone(), Column::Images(vec![column]))
     }
 
-    /// Paths of the channels of an image, one column a channel.
+    /// Columns with paths of the channels of an image.
     #[must_use]
     pub fn channels(self, field: impl Into<String>, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(field, Column::Images(owned(columns)))
     }
 
-    /// Paths of labels of `classes` classes (1 to 256, with the background); the field has the name of the column.
+    /// A column with paths of labels with `classes` classes (1 to 256, including the background); the field has the name of
+    /// the column.
     #[must_use]
     pub fn label(self, column: impl Into<String>, classes: usize) -> Self {
         self.with(column, Column::Label(classes))
     }
 
-    /// One of these names; the field has the name of the column, and the number of the name in the list.
+    /// A column with class names; the field has the name of the column, and its value is the index of the name in the list.
     #[must_use]
     pub fn class(self, column: impl Into<String>, classes: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(column, Column::Class(owned(classes)))
     }
 
-    /// Labels that hold (1) or don't (0), one column each.
+    /// Columns with multi-label values, 1 or 0.
     #[must_use]
     pub fn labels(self, field: impl Into<String>, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(field, Column::Labels(owned(columns)))
     }
 
-    /// A number; the field has the name of the column.
+    /// A column with numbers; the field has the name of the column.
     #[must_use]
     pub fn number(self, column: impl Into<String>) -> Self {
         let column = column.into();
         self.with(column.clone(), Column::Numbers(vec![column]))
     }
 
-    /// Numbers, one column each.
+    /// Columns with numbers, which become one field.
     #[must_use]
     pub fn numbers(self, field: impl Into<String>, columns: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.with(field, Column::Numbers(owned(columns)))
     }
 
-    /// The cases of a file, and the greatest number of classes among its columns.
+    /// The cases of a file, and the largest number of classes among its columns.
     pub(super) fn read(&self, path: &Path) -> Result<(Vec<Case>, usize)> {
         let within = |error: Error| error.within(path.display().to_string());
         let mut classes = 0;
@@ -185,7 +186,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// What the row has in a column, which isn't empty.
+    /// The nonempty value of the row in a column.
     fn get(&self, column: &str) -> Result<&str> {
         let at = self.header.iter().position(|known| known == column);
         let at = at.ok_or_else(|| names::unknown("csv", "column", column, self.header.iter().map(String::as_str)))?;

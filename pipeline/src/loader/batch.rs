@@ -1,10 +1,10 @@
-//! Samples put together to what a training step takes.
+//! Batches: samples collated for a training step.
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use crate::{Field, Kind, Sample, names, sample::only};
 
-/// What a training step takes: the fields of several samples, put together by kind.
+/// The input of a training step: the fields of several samples, collated by kind.
 ///
 /// | kind | in the batch |
 /// |---|---|
@@ -33,23 +33,23 @@ pub struct Batch {
     fields: Vec<(String, Kind, Collated)>,
 }
 
-/// A field of a batch.
+/// A collated field.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Collated {
     /// One tensor for all samples.
     Tensor(Tensor),
-    /// For each sample its boxes and their classes.
+    /// For each sample: its boxes and their classes.
     Boxes(Vec<(Tensor, Tensor)>),
-    /// For each sample its points.
+    /// For each sample: its points.
     Points(Vec<Tensor>),
 }
 
 impl Batch {
-    /// Samples of the same fields and shapes as a batch.
+    /// Collates samples with the same fields and shapes.
     ///
     /// # Errors
-    /// When there is none, fields or shapes differ, or memory runs out; the error names the case.
+    /// When there are no samples, fields or shapes differ, or memory runs out; the error names the case.
     pub fn collate(samples: &[Sample]) -> Result<Self> {
         let first = samples.first().ok_or_else(|| Error::argument("batch", "no samples").expected("at least one"))?;
         let kinds = |sample: &Sample| -> Vec<(String, Kind)> {
@@ -80,7 +80,7 @@ impl Batch {
         })
     }
 
-    /// The images, f32 `(N, C, D, H, W)` or `(N, C, H, W)`: the field `image`, or the only one of its kind.
+    /// The images, f32 `(N, C, D, H, W)` or `(N, C, H, W)`: the field `image`, or the only image field.
     ///
     /// # Errors
     /// When there is none, or there are several and none is called `image`.
@@ -88,7 +88,7 @@ impl Batch {
         self.only(Kind::Image)
     }
 
-    /// The class numbers of the voxels, i64 `(N, D, H, W)` or `(N, H, W)`: the field `label`, or the only one of its kind.
+    /// The class numbers of the voxels, i64 `(N, D, H, W)` or `(N, H, W)`: the field `label`, or the only label field.
     ///
     /// # Errors
     /// When there is none, or there are several and none is called `label`.
@@ -96,7 +96,7 @@ impl Batch {
         self.only(Kind::Label)
     }
 
-    /// The classes of the samples, i64 `(N)`: the field `class`, or the only one of its kind.
+    /// The classes of the samples, i64 `(N)`: the field `class`, or the only class field.
     ///
     /// # Errors
     /// When there is none, or there are several and none is called `class`.
@@ -110,32 +110,32 @@ impl Batch {
         field.tensor(name)
     }
 
-    /// The names and values of the fields, in their order.
+    /// Names and values of the fields, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Collated)> {
         self.fields.iter().map(|(name, _, field)| (name.as_str(), field))
     }
 
-    /// The field of that name.
+    /// The field called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names and says the nearest.
+    /// When it doesn't exist; the error lists the names and the nearest one.
     pub fn get(&self, name: &str) -> Result<&Collated> {
         let found = self.fields().find(|(known, _)| *known == name).map(|(_, field)| field);
         found.ok_or_else(|| names::unknown("batch", "field", name, self.fields().map(|(name, _)| name)))
     }
 
-    /// The tensor of that name: images, labels, classes or numbers.
+    /// The tensor called `name`: an image, label, class, labels or numbers field.
     ///
     /// # Errors
-    /// When there is no such field, or it holds boxes or points.
+    /// When it doesn't exist, or is a field of boxes or points.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.get(name)?.tensor(name)
     }
 
-    /// For each sample the boxes of that name, f32 `(boxes, 2 · axes)`, and their classes, i64 `(boxes)`.
+    /// The boxes called `name`: for each sample f32 `(boxes, 2 · axes)` and the classes, i64 `(boxes)`.
     ///
     /// # Errors
-    /// When there is no such field, or it holds something else.
+    /// When it doesn't exist, or is of another kind.
     pub fn boxes(&self, name: &str) -> Result<&[(Tensor, Tensor)]> {
         match self.get(name)? {
             Collated::Boxes(boxes) => Ok(boxes),
@@ -143,10 +143,10 @@ impl Batch {
         }
     }
 
-    /// For each sample the points of that name, f32 `(points, axes)`.
+    /// The points called `name`: for each sample f32 `(points, axes)`.
     ///
     /// # Errors
-    /// When there is no such field, or it holds something else.
+    /// When it doesn't exist, or is of another kind.
     pub fn points(&self, name: &str) -> Result<&[Tensor]> {
         match self.get(name)? {
             Collated::Points(points) => Ok(points),
@@ -173,7 +173,7 @@ impl Collated {
     }
 }
 
-/// The field of that name of all samples, all of which have it, of one kind.
+/// Collates the field called `name`, which all samples have with the same kind.
 fn collated(samples: &[Sample], name: &str, kind: Kind) -> Result<Collated> {
     let fields = || samples.iter().map(|sample| Ok((sample, sample.get(name)?)));
     match kind {

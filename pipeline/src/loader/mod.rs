@@ -1,4 +1,4 @@
-//! Batches, prepared ahead of the training by worker threads.
+//! Batches, prefetched by worker threads.
 
 mod batch;
 mod workers;
@@ -13,25 +13,42 @@ pub use self::{
 };
 use crate::{Sample, transforms::Compose};
 
-/// A numbered collection of cases.
+/// An indexed collection of cases, as PyTorch's map-style `Dataset`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tomograd_core::{DType, Device, Result, Seed, Tensor};
+/// use tomograd_pipeline::{Cases, Loader, Sample};
+/// struct Phantoms;
+/// impl Cases for Phantoms {
+///     fn len(&self) -> usize {
+///         4
+///     }
+///     fn sample(&self, index: usize) -> Result<Sample> {
+///         Sample::new(format!("phantom_{index}"), &Tensor::full(&[1, 8, 8], index as f64, DType::F32, Device::Cpu)?, None)
+///     }
+/// }
+/// let loader = Loader::new(Arc::new(Phantoms), 2, Seed::new(1))?;
+/// assert_eq!(loader.epoch(0).count(), 2);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Cases: Send + Sync {
-    /// How many there are.
+    /// The number of cases.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Whether there are no cases.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Case number `index`, prepared as far as it is the same in every epoch.
+    /// Case number `index`, with all preparation that is the same in every epoch.
     ///
     /// # Errors
-    /// When there is none of that number, or it can't be read.
+    /// When the index is out of range, or the case can't be read.
     fn sample(&self, index: usize) -> Result<Sample>;
 
-    /// The name of case number `index`, the same as that of its sample. A loader asks for those of the cases before the place
-    /// where it resumes an epoch. Unless there is a quicker way, the sample is made for it.
-    ///
+    /// The name of case number `index`, which is that of its sample. A loader that resumes within an epoch requests the names
+    /// of the skipped cases. By default, the sample is loaded to get its name.
     /// # Errors
     /// As [`Cases::sample`].
     fn name(&self, index: usize) -> Result<String> {
@@ -57,8 +74,8 @@ pub(crate) fn missing(index: usize, count: usize) -> Error {
     Error::argument("case", format!("number {index} of {count}"))
 }
 
-/// Batches of shuffled, transformed cases. What a batch holds depends on the seed, the epoch and the step alone, however many
-/// workers there are.
+/// Shuffled, transformed and batched cases. The contents of a batch depend on the seed, the epoch and the step only, not on
+/// the number of workers.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -86,11 +103,11 @@ pub struct Loader {
     workers: usize,
 }
 
-/// The most threads of a loader.
+/// The largest number of worker threads.
 const MOST_WORKERS: usize = 256;
 
 impl Loader {
-    /// Batches of `batch` cases, shuffled anew each epoch; the last batch of an epoch may be smaller.
+    /// Batches of `batch` cases, shuffled anew in each epoch; the last batch of an epoch may be smaller.
     ///
     /// # Errors
     /// When there are no cases, or `batch` is 0.
@@ -102,25 +119,25 @@ impl Loader {
         Ok(Self { cases, transforms: Arc::default(), batch, seed, shuffle: true, drop_last: false, workers: 1 })
     }
 
-    /// With these transforms of each case. Their random numbers are keyed by the seed, the epoch, the name of the case, and by
-    /// how many places of the epoch before this one have a case of the same name: a case that comes twice is drawn twice.
+    /// Sets the transforms of each case. Their random numbers depend on the seed, the epoch, the name of the case, and the
+    /// number of earlier occurrences of the name in the epoch, so that a repeated case is augmented differently.
     #[must_use]
     pub fn transforms(mut self, transforms: Compose) -> Self {
         self.transforms = Arc::new(transforms);
         self
     }
 
-    /// The cases in their own order.
+    /// Disables shuffling.
     #[must_use]
     pub fn in_order(mut self) -> Self {
         self.shuffle = false;
         self
     }
 
-    /// Without the last batch of an epoch when it is smaller than the others.
+    /// Drops the last batch of an epoch if it is smaller than the others.
     ///
     /// # Errors
-    /// When no batch would be left.
+    /// When no batch would remain.
     pub fn drop_last(mut self) -> Result<Self> {
         if self.cases.len() < self.batch {
             return Err(Error::argument("loader", format!("{} cases in batches of {}", self.cases.len(), self.batch))
@@ -130,10 +147,10 @@ impl Loader {
         Ok(self)
     }
 
-    /// With this many threads that prepare batches, one if nothing else is said. The batches and their order stay the same.
+    /// Sets the number of worker threads, by default one. The batches and their order don't depend on it.
     ///
-    /// Each worker has one batch in hand, and may have finished two that wait for the training. With several workers each asks
-    /// for the names of the cases that the others prepare ([`Cases::name`]).
+    /// Each worker prepares one batch and may have two finished ones in its queue. Each of several workers also requests the
+    /// names of the cases that the others prepare ([`Cases::name`]).
     ///
     /// # Errors
     /// When `workers` isn't 1 to 256.
@@ -147,7 +164,7 @@ impl Loader {
         Ok(self)
     }
 
-    /// How many batches an epoch has.
+    /// The number of batches per epoch.
     pub fn steps(&self) -> u64 {
         let cases = self.cases.len();
         (if self.drop_last { cases / self.batch } else { cases.div_ceil(self.batch) }) as u64
@@ -158,7 +175,7 @@ impl Loader {
         self.resume(epoch, 0)
     }
 
-    /// The batches of one epoch from number `step` on: for a run that goes on where another stopped.
+    /// The batches of one epoch starting at `step`, to resume a run.
     pub fn resume(&self, epoch: u64, step: u64) -> Epoch {
         Epoch::start(self, epoch, step)
     }

@@ -1,4 +1,4 @@
-//! The threads that prepare the batches of an epoch.
+//! The worker threads that prepare the batches of an epoch.
 
 use std::{
     any::Any,
@@ -17,12 +17,12 @@ use tomograd_core::{Error, ErrorKind, Result};
 use super::{Batch, Loader};
 use crate::transforms::nth_use;
 
-/// How many finished batches of each worker may wait for the consumer.
+/// The number of finished batches per worker that may wait for the consumer.
 const PREFETCH: usize = 2;
 
-/// The batches of one epoch, in order. After an error there are no more. Dropping it stops the threads.
+/// The batches of one epoch, in order. After an error there are no more. Dropping the iterator stops the threads.
 pub struct Epoch {
-    /// One queue a worker: batch `i` comes from worker `i` modulo their number.
+    /// One queue per worker: batch `i` comes from worker `i` modulo the number of workers.
     queues: Vec<Receiver<Result<Batch>>>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -42,7 +42,7 @@ impl Epoch {
                 return this;
             }
         };
-        // No more than there are batches.
+        // At most as many workers as batches.
         let workers = (loader.workers as u64).min(loader.steps().saturating_sub(first));
         for number in 0..workers {
             let (sender, receiver) = sync_channel(PREFETCH);
@@ -91,11 +91,11 @@ impl Iterator for Epoch {
 
 impl Drop for Epoch {
     fn drop(&mut self) {
-        // A worker looks at this before each case; without a receiver its next send fails.
+        // Workers check this before each case; without a receiver their next send fails.
         self.stop.store(true, Ordering::Relaxed);
         self.queues.clear();
         for thread in self.threads.drain(..) {
-            // The thread catches panics of the cases; one elsewhere has been printed and has no reader any more.
+            // Panics of cases are caught in the thread; any other has been printed, and there is nothing to return it to.
             let _ = thread.join();
         }
     }
@@ -104,17 +104,17 @@ impl Drop for Epoch {
 struct Worker {
     loader: Loader,
     epoch: u64,
-    /// The cases of the whole epoch.
+    /// The order of the cases in the epoch.
     order: Arc<Vec<usize>>,
-    /// How many of them are in `uses`.
+    /// The number of cases that `uses` includes.
     counted: usize,
-    /// How often each name came in the epoch so far.
+    /// The number of occurrences of each name in the epoch so far.
     uses: HashMap<String, usize>,
     stop: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// Sends each of these batches until there are no more, one fails, or nobody listens.
+    /// Sends these batches until there are no more, one fails, or the receiver is gone.
     fn work(&mut self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Batch>>) {
         for step in steps {
             let batch = catch_unwind(AssertUnwindSafe(|| self.prepare(step)))
@@ -129,11 +129,11 @@ impl Worker {
 
     fn prepare(&mut self, step: u64) -> Result<Batch> {
         let Loader { cases, transforms, batch, seed, .. } = self.loader.clone();
-        // Less than the number of cases.
+        // Less than the number of cases, so no overflow.
         let start = step as usize * batch;
         let end = start.saturating_add(batch).min(self.order.len());
         let order = self.order.clone();
-        // Those that other workers prepare, or that an earlier run did.
+        // The cases that other workers prepare, or that an earlier run has prepared.
         for &case in &order[self.counted..start] {
             self.count(cases.name(case)?);
         }
@@ -150,7 +150,7 @@ impl Worker {
         Batch::collate(&samples.collect::<Result<Vec<_>>>()?)
     }
 
-    /// How often `name` came before this time.
+    /// The number of earlier occurrences of `name`.
     fn count(&mut self, name: String) -> usize {
         let count = self.uses.entry(name).or_default();
         *count += 1;

@@ -1,7 +1,7 @@
 //! The exact Euclidean distance transform (Felzenszwalb and Huttenlocher, *Distance Transforms of Sampled Functions*, 2012):
-//! the lower envelope of one parabola a voxel, along one axis after the other.
+//! the lower envelope of one parabola per voxel, along one axis after the other.
 
-/// The squared distance (mm²) of each voxel to the nearest one of `sites`; infinite when there is none.
+/// The squared distance (mm²) of each voxel to the nearest voxel of `sites`; infinite if there is none.
 pub(super) fn squared_distances(sites: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
     let mut distances: Vec<f64> = sites.iter().map(|&site| if site { 0.0 } else { f64::INFINITY }).collect();
     let longest = shape.into_iter().max().unwrap_or(0);
@@ -26,7 +26,7 @@ pub(super) fn squared_distances(sites: &[bool], shape: [usize; 3], spacing: [f64
     distances
 }
 
-/// A parabola of the envelope: where its lowest point lies and how high, and from where on it is the lowest of all.
+/// A parabola of the lower envelope: its vertex and height, and the position from which on it is the lowest.
 struct Parabola {
     centre: f64,
     height: f64,
@@ -39,7 +39,7 @@ fn lower_envelope(heights: &[f64], spacing: f64, envelope: &mut Vec<Parabola>) {
         let centre = i as f64 * spacing;
         let mut from = f64::NEG_INFINITY;
         while let Some(last) = envelope.last() {
-            // Where the new parabola begins to lie below the last one.
+            // The position from which on the new parabola is below the last one.
             let rise = (height + centre * centre) - (last.height + last.centre * last.centre);
             from = rise / (2.0 * (centre - last.centre));
             if from > last.from {

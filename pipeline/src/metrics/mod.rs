@@ -1,4 +1,4 @@
-//! How well a segmentation agrees with the truth: Dice, IoU, and the distances between surfaces, class by class.
+//! Segmentation metrics per class: Dice, IoU, and surface distances.
 
 mod distance_transform;
 
@@ -10,28 +10,48 @@ use tomograd_io::Volume;
 
 use crate::{Scan, alignment, grid, sample::class_numbers};
 
-/// The agreement of one class. A quantity that isn't defined is NaN.
+/// The metrics of one class. Undefined quantities are NaN.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_pipeline::{ClassMetrics, evaluate};
+/// let empty = Tensor::zeros(&[4, 4], DType::U8, Device::Cpu)?;
+/// let full = Tensor::ones(&[4, 4], DType::U8, Device::Cpu)?;
+/// let missed: ClassMetrics = evaluate(&empty, &full, &[1.0; 2], 2)?[0];
+/// assert!(missed.dice == 0.0 && missed.hd95.is_nan());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassMetrics {
-    /// 2 |P ∩ T| / (|P| + |T|); NaN when both are empty.
+    /// The Dice coefficient 2 |P ∩ T| / (|P| + |T|); NaN if both masks are empty.
     pub dice: f64,
-    /// |P ∩ T| / |P ∪ T|; NaN when both are empty.
+    /// Intersection over union |P ∩ T| / |P ∪ T|; NaN if both masks are empty.
     pub iou: f64,
-    /// The Hausdorff distance at 95 %, in millimetres: the greater one of the 95th percentiles (between two values linear) of
-    /// the distances from the surface of the prediction to that of the truth, and back. NaN when either is empty.
+    /// The 95 % Hausdorff distance in millimetres: the larger of the 95th percentiles (with linear interpolation) of the
+    /// distances from the surface of the prediction to that of the truth, and vice versa. NaN if either mask is empty.
     pub hd95: f64,
-    /// The average symmetric surface distance, in millimetres: the mean of both sets of distances together. NaN when either is
-    /// empty.
+    /// The average symmetric surface distance in millimetres: the mean of the distances in both directions. NaN if either
+    /// mask is empty.
     pub assd: f64,
 }
 
-/// The agreement of `prediction` with `truth`, both class numbers `(D, H, W)` or `(H, W)` of any integer dtype, for the
+/// The metrics of `prediction` against `truth`, class numbers `(D, H, W)` or `(H, W)` of any integer dtype, for the
 /// foreground classes `1..classes` in order. `spacing` is in millimetres, in the order of the shape.
 ///
-/// The surface of a mask are its voxels with a neighbour along an axis outside of it; beyond the image there is background.
+/// The surface of a mask is the set of its voxels that have a face neighbour outside it; outside the image is background.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_pipeline::evaluate;
+/// let truth = Tensor::from_slice(&[1u8, 1, 0, 0, 1, 1, 0, 0], &[2, 4], Device::Cpu)?;
+/// let prediction = Tensor::from_slice(&[0u8, 1, 1, 0, 0, 1, 1, 0], &[2, 4], Device::Cpu)?;
+/// let metrics = evaluate(&prediction, &truth, &[1.0, 2.0], 2)?;
+/// assert_eq!((metrics[0].dice, metrics[0].hd95, metrics[0].assd), (0.5, 2.0, 1.0));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// When shapes differ, the spacing doesn't fit, `classes` isn't 1 to 256, or a value isn't one of them.
+/// When shapes differ, the spacing doesn't fit, `classes` isn't 1 to 256, or a value isn't a class number.
 pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: usize) -> Result<Vec<ClassMetrics>> {
     if prediction.shape() != truth.shape() {
         return Err(Error::shape("metrics", "prediction and truth have different shapes")
@@ -49,12 +69,22 @@ pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: u
     Ok((1..classes).map(class_metrics).collect())
 }
 
-/// [`evaluate`] for two volumes, brought onto each other first: a prediction whose axes are turned or mirrored against those of
-/// the truth is turned, one that lies more than `tolerance` voxels elsewhere is refused (see
-/// [`TOLERANCE`](alignment::TOLERANCE)).
+/// As [`evaluate`], for two volumes: a prediction whose axes are permuted or reversed against the truth is reoriented; if its
+/// corners are more than `tolerance` voxels away, it is rejected (see [`TOLERANCE`](alignment::TOLERANCE)).
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_io::{Volume, geometry};
+/// use tomograd_pipeline::{alignment, evaluate_volumes};
+/// let voxels = Tensor::from_slice(&[0u8, 1, 1, 0, 0, 1, 0, 0], &[2, 2, 2], Device::Cpu)?;
+/// let truth = Volume::new(voxels, geometry::from_spacing([1.0; 3])?)?;
+/// let prediction = truth.reorient("PIL")?; // the same mask with other axes
+/// assert_eq!(evaluate_volumes(&prediction, &truth, 2, alignment::TOLERANCE)?[0].dice, 1.0);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 ///
 /// # Errors
-/// As [`evaluate`], and when the volumes don't lie on each other.
+/// As [`evaluate`], and when the grids don't coincide.
 pub fn evaluate_volumes(
     prediction: &Volume,
     truth: &Volume,
@@ -79,7 +109,7 @@ fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: us
     } else {
         surface_distances(masks, shape, spacing, rank)
     };
-    // 0 / 0 is the NaN that is promised.
+    // 0 / 0 is NaN, as documented.
     ClassMetrics {
         dice: 2.0 * both / (predicted + true_count),
         iou: both / (predicted + true_count - both),
@@ -88,9 +118,9 @@ fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: us
     }
 }
 
-/// HD95 and ASSD of two masks that aren't empty.
+/// HD95 and ASSD of two nonempty masks.
 fn surface_distances(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> (f64, f64) {
-    // Nothing outside of the box around both masks matters: neither to their surfaces nor to distances between these.
+    // Voxels outside the bounding box of both masks affect neither the surfaces nor the distances between them.
     let (start, size) = bounding_box(&masks, shape);
     let [first, second] = masks.map(|mask| {
         let mut inside = vec![false; size.iter().product()];
@@ -104,7 +134,7 @@ fn surface_distances(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3]
     (percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)), assd)
 }
 
-/// The first voxel and the size of the box around all that is set.
+/// The first voxel and the size of the bounding box of both masks.
 fn bounding_box(masks: &[Vec<bool>; 2], shape: [usize; 3]) -> ([usize; 3], [usize; 3]) {
     let (mut low, mut high) = (shape, [0; 3]);
     for (index, _) in masks[0].iter().zip(&masks[1]).enumerate().filter(|(_, (a, b))| **a || **b) {
@@ -115,7 +145,7 @@ fn bounding_box(masks: &[Vec<bool>; 2], shape: [usize; 3]) -> ([usize; 3], [usiz
     (low, std::array::from_fn(|axis| high[axis] - low[axis]))
 }
 
-/// The voxels of the mask with a neighbour outside of it, along the last `rank` axes.
+/// The voxels of the mask that have a neighbour outside it along the last `rank` axes.
 fn surface(mask: &[bool], shape: [usize; 3], rank: usize) -> Vec<bool> {
     let strides = [shape[1] * shape[2], shape[2], 1];
     let inner = |index: usize| {
@@ -127,13 +157,13 @@ fn surface(mask: &[bool], shape: [usize; 3], rank: usize) -> Vec<bool> {
     mask.iter().enumerate().map(|(index, &inside)| inside && !inner(index)).collect()
 }
 
-/// The distance of each voxel of `from` to the nearest one of `to`.
+/// The distance of each voxel of `from` to the nearest voxel of `to`.
 fn directed(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
     let squares = distance_transform::squared_distances(to, shape, spacing);
     from.iter().zip(squares).filter(|(inside, _)| **inside).map(|(_, square)| square.sqrt()).collect()
 }
 
-/// The value below which `fraction` of the values lie, linear between two of them (NumPy's default).
+/// A quantile with linear interpolation (NumPy's default); sorts the values.
 fn percentile(values: &mut [f64], fraction: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return f64::NAN };

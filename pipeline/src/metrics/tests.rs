@@ -27,7 +27,7 @@ proptest! {
     }
 }
 
-/// The metrics of class 1 straight from their definitions, voxel by voxel.
+/// The metrics of class 1 computed from their definitions by brute force.
 fn by_definition(masks: [&[u8]; 2], shape: &[usize], spacing: &[f64]) -> ClassMetrics {
     let place = |mut index: usize| {
         let mut place = vec![0i64; shape.len()];
@@ -102,7 +102,7 @@ fn tensor(values: &[u8], shape: &[usize]) -> Tensor {
 
 #[test]
 fn a_shifted_square() {
-    // 2×2 squares, one voxel apart along the last axis.
+    // 2×2 squares, offset by one voxel along the last axis.
     let truth = tensor(&[1, 1, 0, 0, 1, 1, 0, 0], &[2, 4]);
     let prediction = tensor(&[0, 1, 1, 0, 0, 1, 1, 0], &[2, 4]);
     let metrics = evaluate(&prediction, &truth, &[1.0, 2.0], 3).unwrap();

@@ -1,4 +1,4 @@
-//! What is done to the values of a channel.
+//! Intensity preprocessing of a channel.
 
 use serde::{Deserialize, Serialize};
 use tomograd_core::{Error, Result, room_for};
@@ -6,60 +6,61 @@ use tomograd_core::{Error, Result, room_for};
 use super::OPERATION;
 use crate::transforms::z_score;
 
-/// What is done to the values of a channel: first they are clipped, then normalised.
+/// The intensity preprocessing of a channel: clipping, then normalisation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Intensity {
-    /// The bounds that values are moved to if they lie outside; none: they stay.
+    /// Clipping; `None`: values aren't clipped.
     pub clip: Option<Clip>,
-    /// How they are shifted and scaled; none: they stay.
+    /// Shifting and scaling; `None`: values aren't normalised.
     pub normalisation: Option<Normalisation>,
 }
 
-/// Bounds of the values.
+/// Clipping bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Clip {
-    /// Two percentiles of the channel of each image, 0 to 100, linear between two values (as NumPy's `percentile`); with
-    /// `nonzero`, of its voxels other than 0, which alone change.
+    /// Two percentiles of each image's channel, 0 to 100, with linear interpolation (as NumPy's `percentile`); with
+    /// `nonzero`, percentiles of the nonzero voxels, and only these are clipped.
     Percentiles {
-        /// The lower one.
+        /// The lower percentile.
         low: f64,
-        /// The upper one.
+        /// The upper percentile.
         high: f64,
-        /// Whether voxels of 0 are left out.
+        /// Whether voxels of value 0 are ignored.
         nonzero: bool,
     },
-    /// Two values, in the units of the image: a window of Hounsfield units.
+    /// Two values in the units of the image, such as a window of Hounsfield units.
     Window {
-        /// The lower one.
+        /// The lower bound.
         low: f64,
-        /// The upper one.
+        /// The upper bound.
         high: f64,
     },
 }
 
-/// How values are shifted and scaled.
+/// Shifting and scaling of values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Normalisation {
-    /// To mean 0 and standard deviation 1 (of the population) of each image; a constant channel becomes 0. See
+    /// Z-score: mean 0 and standard deviation 1 (that of the population) for each image; a constant channel becomes 0. See
     /// [`ZScore`](crate::transforms::ZScore).
     ZScore {
-        /// Whether only voxels other than 0 count and change: for images whose background was set to 0.
+        /// Whether only nonzero voxels count and change, for images whose background was set to 0.
         nonzero: bool,
     },
-    /// By the mean and the standard deviation of the training set: (v − mean) / deviation. For CT, whose numbers have a meaning.
+    /// With mean and standard deviation of the training set: (v − mean) / deviation. For CT, whose values have an absolute
+    /// meaning.
     Stored {
-        /// What becomes 0.
+        /// The mean.
         mean: f64,
-        /// What becomes 1.
+        /// The standard deviation.
         deviation: f64,
     },
 }
 
 impl Intensity {
-    /// That every number is in its range.
+    /// Checks the ranges of all numbers.
     pub(super) fn check(&self) -> Result<()> {
         let most = f64::from(f32::MAX);
         let fail = |what: String, expected: &str| Err(Error::argument(OPERATION, what).expected(expected));
@@ -85,7 +86,7 @@ impl Intensity {
         }
     }
 
-    /// Changes the values of one channel, all of which are finite.
+    /// Preprocesses the values of one channel, all of which are finite.
     pub(super) fn apply(&self, voxels: &mut [f32]) -> Result<()> {
         match self.clip {
             Some(Clip::Percentiles { low, high, nonzero }) => {
@@ -115,7 +116,7 @@ impl Intensity {
     }
 }
 
-/// Percentiles of the values, linear between two of them; none if there are no values.
+/// Percentiles of the values with linear interpolation; `None` if there are no values.
 fn percentiles(values: impl Iterator<Item = f32> + Clone, percents: [f64; 2]) -> Result<Option<[f32; 2]>> {
     let mut sorted: Vec<f32> = room_for(OPERATION, values.clone().count())?;
     sorted.extend(values);

@@ -1,9 +1,8 @@
-//! What prediction needs beside a network, as one value that travels with the weights.
+//! Preprocessing and postprocessing as plain data that is saved with the weights.
 //!
-//! Training and prediction take it alike: [`Dataset::prepared`](crate::Dataset::prepared) reads images and labels by it,
-//! `Checkpoint::preparation` (`tomograd-nn`) writes it into the file of the weights, and [`Segment::segment`] of a loaded model
-//! reads it there. So a network sees in prediction what it was trained on: the same orientation, spacing and intensities, in
-//! patches of the same size.
+//! Training and prediction share it: [`Dataset::prepared`](crate::Dataset::prepared) prepares images and labels by it,
+//! `Checkpoint::preparation` (`tomograd-nn`) saves it with the weights, and [`Segment::segment`] of a loaded model uses it.
+//! So prediction has the same orientation, spacing, intensities and patch size as training.
 
 mod image;
 mod intensity;
@@ -27,14 +26,14 @@ pub use self::{
 use crate::{SlidingWindow, sample::MOST_CLASSES};
 
 const OPERATION: &str = "preparation";
-/// The version of the JSON that is written and read.
+/// The version of the JSON format.
 const VERSION: u64 = 1;
-/// Spacings in millimetres; what is outside is a slip of a unit.
+/// Valid spacings in millimetres; values outside suggest a wrong unit.
 const SPACINGS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
-/// How images become a network's input, and its logits become a mask.
+/// How images become a network's input, and how its logits become a mask.
 ///
-/// The fields may be read and changed; every use checks them first. As JSON it has a version, and a key that isn't known is an
+/// Fields may be read and changed; every use checks them first. The JSON form has a version, and an unknown key is an
 /// error.
 ///
 /// ```
@@ -50,28 +49,28 @@ const SPACINGS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 #[non_exhaustive]
 pub struct Preparation {
     version: u64,
-    /// The channels of an image, in order; at least one.
+    /// The channels of an image in order, at least one.
     pub channels: Vec<Channel>,
-    /// Where x, y and z of the network's images point, as three letters (`RAS`): images are turned and mirrored there. None:
-    /// as each file has them.
+    /// The orientation code of the network's images, such as `RAS`, to which images are reoriented. `None`: the orientation
+    /// of each file.
     pub orientation: Option<String>,
-    /// Millimetres between voxels of the network's images along x, y and z: images are resampled there. None: as each file has
-    /// them. A spacing that differs by less than a thousandth isn't another one. A network of two axes takes x and y alone.
+    /// The spacing of the network's images along x, y and z in millimetres, to which images are resampled. `None`: the
+    /// spacing of each file. A relative difference of less than a thousandth is ignored. A 2D network uses x and y only.
     pub spacing: Option<[f64; 3]>,
-    /// How an image is resampled; labels take the nearest voxel, and logits are resampled linearly on the way back.
+    /// The interpolation of images; labels use nearest neighbour, and logits are resampled linearly to the original spacing.
     #[serde(with = "InterpolationName")]
     pub interpolation: Interpolation,
-    /// The voxels that the network takes at once, (D, H, W) or (H, W).
+    /// The patch size of the network, (D, H, W) or (H, W).
     pub patch: Vec<usize>,
-    /// The least part, from 0 to below 1, that neighbouring patches share in prediction.
+    /// The minimum overlap of neighbouring patches in prediction, as a fraction from 0 to less than 1.
     pub overlap: f64,
-    /// Whether each patch is predicted in all mirror images and the mean taken.
+    /// Whether prediction averages over all mirror images of each patch (test-time augmentation).
     pub mirroring: bool,
-    /// The classes: number 0 is the background.
+    /// The classes, starting with the background.
     pub classes: Vec<Class>,
-    /// What the network's logits say.
+    /// The meaning of the network's logits.
     pub activation: Activation,
-    /// What is done to the mask, in order.
+    /// Postprocessing steps of the mask, in order.
     pub postprocessing: Vec<Postprocess>,
 }
 
@@ -79,22 +78,22 @@ pub struct Preparation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
-    /// Its name: `t1`, `flair`.
+    /// The name, such as `t1` or `flair`.
     pub name: String,
-    /// What it was taken with: `MR`, `CT`; empty if nobody said.
+    /// The modality, such as `MR` or `CT`; empty if unknown.
     pub modality: String,
-    /// What is done to its values.
+    /// The intensity preprocessing.
     pub intensity: Intensity,
 }
 
 impl Channel {
-    /// A channel whose values become of mean 0 and standard deviation 1, over all voxels of each image.
+    /// A channel that is normalised to mean 0 and standard deviation 1 over all voxels of each image.
     pub fn new(name: impl Into<String>, modality: impl Into<String>) -> Self {
         let normalisation = Some(Normalisation::ZScore { nonzero: false });
         Self { name: name.into(), modality: modality.into(), intensity: Intensity { clip: None, normalisation } }
     }
 
-    /// With other changes of its values.
+    /// Sets the intensity preprocessing.
     #[must_use]
     pub fn intensity(self, intensity: Intensity) -> Self {
         Self { intensity, ..self }
@@ -105,20 +104,20 @@ impl Channel {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Class {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The value of its voxels in files of labels and masks.
+    /// The value of its voxels in label and mask files.
     pub value: u16,
 }
 
-/// What the logits of a network say.
+/// The meaning of a network's logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// One map for each class, of which the greatest wins; of equal ones the first.
+    /// One map per class; the class with the largest logit wins, and the first of equal ones.
     Softmax,
-    /// One map for each class but the background, each for itself: a class may be there where its logit is positive (its
-    /// sigmoid above 0.5). Where several are, the one with the greatest logit is taken; where none is, it is background.
+    /// One independent map per foreground class: a class is possible where its logit is positive (its sigmoid is above 0.5).
+    /// Of several possible classes, the one with the largest logit wins; without any, the voxel is background.
     Sigmoid,
 }
 
@@ -131,16 +130,17 @@ enum InterpolationName {
 }
 
 impl Preparation {
-    /// For a network of patches of this size, (D, H, W) or (H, W), and classes of these names, the background first, whose
-    /// values in files are 0, 1, 2, ...
+    /// A preparation for a network with this patch size, (D, H, W) or (H, W), and these class names, the background first.
+    /// The label values are 0, 1, 2, ...
     ///
-    /// All else begins with: one channel of z-scores over all voxels, orientation and spacing as each file has them, patches
-    /// that overlap by half, no mirroring, softmax, no post-processing.
+    /// The defaults of the other fields are: one channel with z-scores over all voxels, orientation and spacing of each file,
+    /// patches with half overlap, no mirroring, softmax, no postprocessing.
     ///
     /// # Errors
-    /// When the patch hasn't 2 or 3 axes or one of 0 voxels, there aren't 2 to 256 classes, or two have one name.
+    /// When the patch doesn't have 2 or 3 axes or has an axis of size 0, there aren't 2 to 256 classes, or two have the same
+    /// name.
     pub fn new(patch: impl Into<Vec<usize>>, classes: impl IntoIterator<Item = impl Into<String>>) -> Result<Self> {
-        // More values than there are classes, so that too many are refused below.
+        // There are more values than classes are allowed, so that an excess of classes is reported below.
         let classes = (0..=u16::MAX).zip(classes).map(|(value, name)| Class { name: name.into(), value }).collect();
         Self {
             version: VERSION,
@@ -158,18 +158,18 @@ impl Preparation {
         .checked()
     }
 
-    /// With these channels.
+    /// Sets the channels.
     ///
     /// # Errors
-    /// When there is none, two have one name, or a number of an intensity is out of its range.
+    /// When there are none, two have the same name, or a number of an intensity is out of range.
     pub fn channels(self, channels: impl Into<Vec<Channel>>) -> Result<Self> {
         Self { channels: channels.into(), ..self }.checked()
     }
 
-    /// With these values of the classes in files of labels and masks, one a class, the background's first.
+    /// Sets the values of the classes in label and mask files, one per class, the background first.
     ///
     /// # Errors
-    /// When there isn't one a class, or two are equal.
+    /// When there isn't one value per class, or two are equal.
     pub fn label_values(mut self, values: &[u16]) -> Result<Self> {
         if values.len() != self.classes.len() {
             return Err(Error::argument(OPERATION, format!("{} label values", values.len()))
@@ -179,60 +179,60 @@ impl Preparation {
         self.checked()
     }
 
-    /// With images turned and mirrored so that x, y and z point as three letters say: `RAS`, `LPS`.
+    /// Sets the orientation code to which images are reoriented, such as `RAS` or `LPS`.
     ///
     /// # Errors
-    /// When `codes` isn't one each of R/L, A/P and S/I.
+    /// When `codes` isn't three letters, one each of R/L, A/P and S/I.
     pub fn orientation(self, codes: &str) -> Result<Self> {
         Self { orientation: Some(codes.to_ascii_uppercase()), ..self }.checked()
     }
 
-    /// With images resampled to this spacing: millimetres along x, y and z, after the axes were turned.
+    /// Sets the spacing to which images are resampled: millimetres along x, y and z of the reoriented image.
     ///
     /// # Errors
-    /// When a number isn't in 1e-6 to 1e6.
+    /// When a number isn't from 1e-6 to 1e6.
     pub fn spacing(self, spacing: [f64; 3]) -> Result<Self> {
         Self { spacing: Some(spacing), ..self }.checked()
     }
 
-    /// With another interpolation of images than the linear one.
+    /// Sets the interpolation of images, by default linear.
     #[must_use]
     pub fn interpolation(self, interpolation: Interpolation) -> Self {
         Self { interpolation, ..self }
     }
 
-    /// With patches that overlap by this part in prediction, 0 to below 1.
+    /// Sets the minimum overlap of neighbouring patches in prediction, a fraction from 0 to less than 1.
     ///
     /// # Errors
-    /// When it is out of its range.
+    /// When it is out of range.
     pub fn overlap(self, overlap: f64) -> Result<Self> {
         Self { overlap, ..self }.checked()
     }
 
-    /// With the mean over all mirror images of each patch, or without.
+    /// Sets whether prediction averages over all mirror images of each patch.
     #[must_use]
     pub fn mirroring(self, mirroring: bool) -> Self {
         Self { mirroring, ..self }
     }
 
-    /// With another meaning of the logits than softmax.
+    /// Sets the meaning of the logits, by default softmax.
     #[must_use]
     pub fn activation(self, activation: Activation) -> Self {
         Self { activation, ..self }
     }
 
-    /// With these changes of the mask, in order.
+    /// Sets the postprocessing steps of the mask, in order.
     ///
     /// # Errors
-    /// When one is of a class that isn't there, or of the background.
+    /// When a step is for an unknown class or the background.
     pub fn postprocessing(self, postprocessing: impl Into<Vec<Postprocess>>) -> Result<Self> {
         Self { postprocessing: postprocessing.into(), ..self }.checked()
     }
 
-    /// That every field is in its range.
+    /// Checks that all fields are in range.
     ///
     /// # Errors
-    /// When one isn't; the error says which, and what it may be.
+    /// When one isn't; the error has its name and the valid range.
     pub fn check(&self) -> Result<()> {
         let fail = |what: String, expected: &str| Err(Error::argument(OPERATION, what).expected(expected));
         if self.version != VERSION {
@@ -277,37 +277,37 @@ impl Preparation {
         Ok(self)
     }
 
-    /// The windows that prediction lays over a prepared image.
+    /// The sliding window for prediction on a prepared image.
     ///
     /// # Errors
-    /// When patch or overlap are out of their range.
+    /// When patch or overlap are out of range.
     pub fn window(&self) -> Result<SlidingWindow> {
         Ok(SlidingWindow::new(self.patch.clone())?.overlap(self.overlap)?.mirroring(self.mirroring))
     }
 
-    /// How many maps of logits the network gives: one for each class, or one less with [`Activation::Sigmoid`].
+    /// The number of logit maps of the network: one per class, or one less with [`Activation::Sigmoid`].
     pub fn maps(&self) -> usize {
         self.classes.len().saturating_sub(usize::from(self.activation == Activation::Sigmoid))
     }
 
-    /// The names of the classes behind the background, as [`Report::new`](crate::Report::new) takes them.
+    /// The names of the foreground classes, as [`Report::new`](crate::Report::new) takes them.
     pub fn foreground(&self) -> impl Iterator<Item = &str> {
         self.classes.iter().skip(1).map(|class| class.name.as_str())
     }
 
-    /// The JSON that [`Preparation::from_json`] reads, to the bit.
+    /// The JSON form, which [`Preparation::from_json`] restores exactly.
     ///
     /// # Errors
-    /// When a field is out of its range.
+    /// When a field is out of range.
     pub fn to_json(&self) -> Result<String> {
         self.check()?;
         serde_json::to_string(self).map_err(|error| Error::argument(OPERATION, "it has no JSON").source(error))
     }
 
-    /// Reads JSON.
+    /// Parses the JSON form.
     ///
     /// # Errors
-    /// When it is of another version, has a key that isn't known, lacks one, or a value is out of its range.
+    /// When it has another version, an unknown key, a missing key, or a value that is out of range.
     pub fn from_json(json: &str) -> Result<Self> {
         serde_json::from_str(json).map_err(|error| Error::format(OPERATION, error.to_string()))
     }
@@ -318,7 +318,7 @@ fn unknown_version(version: &str) -> Error {
         .expected(format!("version {VERSION} (a newer program reads newer ones)"))
 }
 
-/// The first that comes again.
+/// The first duplicate.
 fn twice<T: PartialEq>(all: impl Iterator<Item = T> + Clone) -> Option<T> {
     all.clone().enumerate().find(|(at, one)| all.clone().take(*at).any(|other| other == *one)).map(|(_, one)| one)
 }
@@ -329,7 +329,7 @@ impl Serialize for Preparation {
     }
 }
 
-/// The version is looked at before all else, and everything is checked.
+/// Checks the version first, and then everything else.
 impl<'de> Deserialize<'de> for Preparation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;

@@ -1,27 +1,26 @@
-//! What is done to a mask: the largest component of a class, and holes.
+//! Postprocessing of masks: largest component of a class, hole filling.
 //!
-//! Components are found by rows: runs of voxels along the last axis are joined with those of neighbouring rows, so that memory
-//! goes with the number of runs and not with that of voxels.
+//! Connected components are found by runs: runs of voxels along the last axis are merged with those of neighbouring rows, so
+//! that memory is proportional to the number of runs, not voxels.
 
 use serde::{Deserialize, Serialize};
 use tomograd_core::{Error, Result};
 
 use super::OPERATION;
 
-/// A change of a mask.
+/// A postprocessing step of a mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Postprocess {
-    /// Of the components of a class the one with the most voxels stays (of equal ones the first, by its first voxel in the
-    /// network's orientation); the others become background. Voxels that share a face, an edge or a corner are connected (26
-    /// neighbours in three dimensions, 8 in two), as in nnU-Net.
+    /// Keeps the largest component of a class (of equal ones the first, by its first voxel in the network's orientation); the
+    /// others become background. Voxels that share a face, an edge or a corner are connected (26 neighbours in 3D, 8 in 2D),
+    /// as in nnU-Net.
     LargestComponent {
         /// The number of the class, 1 or more.
         class: usize,
     },
-    /// Background that a class encloses becomes of that class: what can't be reached from the border by steps through faces (6
-    /// in three dimensions, 4 in two) without going through it, as SciPy's `binary_fill_holes`. Voxels of other classes in
-    /// there stay what they are.
+    /// Fills holes: background that can't be reached from the border through face neighbours (6 in 3D, 4 in 2D) without
+    /// crossing the class becomes that class, as SciPy's `binary_fill_holes`. Voxels of other classes inside stay unchanged.
     FillHoles {
         /// The number of the class, 1 or more.
         class: usize,
@@ -29,7 +28,7 @@ pub enum Postprocess {
 }
 
 impl Postprocess {
-    /// That it is of one of `classes` classes, and not the background.
+    /// Checks that the class is a foreground class among `classes` classes.
     pub(super) fn check(&self, classes: usize) -> Result<()> {
         let (Self::LargestComponent { class } | Self::FillHoles { class }) = *self;
         if (1..classes).contains(&class) {
@@ -39,7 +38,7 @@ impl Postprocess {
             .expected(format!("the number of a class, 1 to {}", classes - 1)))
     }
 
-    /// Changes class numbers of `shape` (D, H, W); a `flat` mask is one plane without neighbours before and behind it.
+    /// Processes class numbers of `shape` (D, H, W); a `flat` mask is one plane without neighbours before and after it.
     pub(super) fn apply(&self, labels: &mut [u8], shape: [usize; 3], flat: bool) {
         match *self {
             Self::LargestComponent { class } => {
@@ -69,16 +68,16 @@ impl Postprocess {
     }
 }
 
-/// What makes two voxels neighbours.
+/// The connectivity of voxels.
 #[derive(Clone, Copy, PartialEq)]
 enum Connected {
-    /// A face.
+    /// By faces.
     Faces,
-    /// A face, an edge or a corner.
+    /// By faces, edges or corners.
     Corners,
 }
 
-/// Neighbouring voxels of one row, by their numbers in the grid.
+/// A run of neighbouring voxels in one row, by their indices in the grid.
 struct Run {
     start: usize,
     end: usize,
@@ -93,7 +92,8 @@ impl Run {
     }
 }
 
-/// The connected components of a mask: its runs in order, and for each the number of the first run of its component.
+/// The connected components of a mask: its runs in order, and for each the index of the first run of its component
+/// (union-find).
 struct Components {
     runs: Vec<Run>,
     roots: Vec<usize>,
@@ -102,7 +102,7 @@ struct Components {
 impl Components {
     fn find(labels: &[u8], [_, height, width]: [usize; 3], connected: Connected, inside: impl Fn(u8) -> bool) -> Self {
         let mut found = Self { runs: Vec::new(), roots: Vec::new() };
-        // Where the runs of each row begin.
+        // The index of the first run of each row.
         let mut rows = vec![0];
         for (row, values) in labels.chunks_exact(width).enumerate() {
             let first = found.runs.len();
@@ -115,7 +115,7 @@ impl Components {
             }
             rows.push(found.runs.len());
             let (z, y) = (row / height, row % height);
-            // The rows before that touch this one: of this plane, and of the one before.
+            // The preceding rows that touch this one, in this plane and in the previous one.
             let above = (y > 0).then(|| row - 1);
             let before = (z > 0).then(|| row - height);
             let corners = match (before, connected) {
@@ -134,10 +134,10 @@ impl Components {
         found
     }
 
-    /// Joins the runs of two neighbouring rows that touch.
+    /// Merges the touching runs of two neighbouring rows.
     fn join(&mut self, these: std::ops::Range<usize>, those: std::ops::Range<usize>, width: usize, by: Connected) {
         let (mut a, mut b) = (these.start, those.start);
-        // Over a corner, neighbours are one voxel further.
+        // Diagonal neighbours are one voxel further.
         let reach = usize::from(by == Connected::Corners);
         while a < these.end && b < those.end {
             let [(a_start, a_end), (b_start, b_end)] = [a, b].map(|run| {
@@ -153,7 +153,7 @@ impl Components {
         }
     }
 
-    /// The first run of the component of a run; the way there is halved.
+    /// The first run of the component of a run, with path halving.
     fn root(&mut self, mut run: usize) -> usize {
         while self.roots[run] != run {
             self.roots[run] = self.roots[self.roots[run]];
@@ -162,7 +162,7 @@ impl Components {
         run
     }
 
-    /// The number of voxels of each component, at the place of its first run.
+    /// The number of voxels of each component, at the index of its first run.
     fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![0; self.runs.len()];
         self.runs.iter().zip(&self.roots).for_each(|(run, &root)| sizes[root] += run.end - run.start);

@@ -1,39 +1,38 @@
-//! Logits of the network's grid, brought back to the grid of the image, plane by plane.
+//! Resampling logits from the network's grid to the image's grid, plane by plane.
 //!
-//! Both grids have parallel axes and one middle, so that linear interpolation works axis by axis. A plane of the image lies
-//! between two planes of logits at most: these two are all that is kept, whatever the depth of the volume and the number of
-//! classes.
+//! Both grids have parallel axes and the same centre, so that linear interpolation is separable. A plane of the image is
+//! between at most two planes of logits; only these are kept, whatever the depth of the volume.
 
 use tomograd_core::{DType, Device, Result, Tensor};
 
-/// Planes of logits on their way into another grid.
+/// The state of resampling planes of logits to another grid.
 pub(super) struct Restore {
-    /// For each axis, between which voxels of the network's grid those of the image lie.
+    /// For each axis: between which voxels of the network's grid each voxel of the image lies.
     axes: [Vec<Between>; 3],
-    /// Sizes of the network's grid.
+    /// The sizes of the network's grid.
     from: [usize; 3],
-    /// Sizes of the image's grid.
+    /// The sizes of the image's grid.
     to: [usize; 3],
-    /// The plane before, f32 `(K, H, W)`.
+    /// The previous plane of logits, f32 `(K, H, W)`.
     before: Tensor,
-    /// A plane of the image, f32 `(K, H, W)`.
+    /// A plane on the image's grid, f32 `(K, H, W)`.
     plane: Tensor,
-    /// One map between two planes, f32 `(H, W)`.
+    /// One map interpolated between two planes, f32 `(H, W)`.
     map: Tensor,
-    /// The plane of the image that comes next.
+    /// The next plane of the image.
     next: usize,
 }
 
-/// A place between two neighbouring voxels, or on one.
+/// A position between two neighbouring voxels, or on one.
 struct Between {
     low: usize,
     high: usize,
-    /// How far it is from the low one to the high one, 0 to 1.
+    /// The position between them, from 0 (`low`) to 1 (`high`).
     part: f32,
 }
 
 impl Restore {
-    /// From `maps` maps of a grid of sizes `from` to one of sizes `to`, with these millimetres between their voxels.
+    /// From `maps` maps on a grid with sizes and spacings `from` to one with sizes and spacings `to` (millimetres).
     pub fn new(maps: usize, from: ([usize; 3], [f64; 3]), to: ([usize; 3], [f64; 3])) -> Result<Self> {
         let axis = |axis: usize| between((from.0[axis], from.1[axis]), (to.0[axis], to.1[axis]));
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::Cpu);
@@ -49,8 +48,8 @@ impl Restore {
         })
     }
 
-    /// Takes the logits `(K, H, W)` of plane `depth`, the next one, and calls `finished` with the number and the logits of each
-    /// plane of the image that lies before or on it.
+    /// Adds the logits `(K, H, W)` of the next plane, number `depth`, and calls `finished` with the index and the logits of
+    /// each image plane up to it.
     pub fn take(&mut self, depth: usize, logits: &[f32], finished: &mut impl FnMut(usize, &mut [f32])) -> Result<()> {
         let [depths, heights, widths] = &self.axes;
         let ([_, height, width], [_, rows, columns]) = (self.from, self.to);
@@ -59,7 +58,7 @@ impl Restore {
             let maps = self.plane.as_mut_slice::<f32>()?.chunks_exact_mut(rows * columns);
             let map = self.map.as_mut_slice::<f32>()?;
             for ((target, before), now) in maps.zip(before).zip(logits.chunks_exact(height * width)) {
-                // What isn't on this plane lies between the one before and this one.
+                // Positions that aren't on this plane are between the previous one and this one.
                 let low = if z.low == depth { now } else { before };
                 map.iter_mut().zip(low.iter().zip(now)).for_each(|(to, (a, b))| *to = mix(*a, *b, z.part));
                 for (row, y) in target.chunks_exact_mut(columns).zip(heights) {
@@ -78,12 +77,12 @@ impl Restore {
     }
 }
 
-/// Between two equal infinities the difference isn't a number.
+/// The difference of two equal infinities would be NaN.
 fn mix(a: f32, b: f32, part: f32) -> f32 {
     if part == 0.0 || a == b { a } else { a + (b - a) * part }
 }
 
-/// Where the voxels of the grid `to` lie in the grid `from`, which has the same middle; what is beyond its ends lies on them.
+/// The positions of the voxels of the grid `to` in the grid `from`, which has the same centre; positions outside are clamped.
 fn between((size, step): (usize, f64), (to_size, to_step): (usize, f64)) -> Vec<Between> {
     let (last, ratio) = (size as f64 - 1.0, to_step / step);
     let first = (last - (to_size as f64 - 1.0) * ratio) / 2.0;

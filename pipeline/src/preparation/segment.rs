@@ -1,4 +1,4 @@
-//! From a volume to its mask.
+//! Segmentation: from a volume to its mask.
 
 use tomograd_core::{DType, Device, Error, Result, Tensor, TensorBuilder};
 use tomograd_io::{Volume, geometry};
@@ -10,7 +10,7 @@ use crate::{
     sliding_window::{check_logits, decide},
 };
 
-/// A network that knows how its images are prepared.
+/// A network with its preparation.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -27,13 +27,13 @@ use crate::{
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 pub trait Segment {
-    /// How images are prepared for the network, and masks made from its logits.
+    /// The preparation of the network's images and masks.
     ///
     /// # Errors
-    /// When nobody said, or it is of another version.
+    /// When the model has none, or it has another version.
     fn preparation(&self) -> Result<Preparation>;
 
-    /// The mask of a volume, in its own grid: [`Preparation::segment`] by the network.
+    /// The mask of a volume on its original grid: [`Preparation::segment`] with this network.
     ///
     /// # Errors
     /// As [`Segment::preparation`] and [`Preparation::segment`].
@@ -55,18 +55,19 @@ impl Segment for Model {
 }
 
 impl Preparation {
-    /// The mask of a volume in its own grid, its voxels the label values of the classes (u8, or i32 if one is above 255).
-    /// `predict` maps patches `(N, C, patch)`, f32, to logits `(N, K, patch)`.
+    /// The mask of a volume on its original grid; voxels have the label values of the classes (u8, or i32 if one is above
+    /// 255). `predict` maps patches `(N, C, patch)`, f32, to logits `(N, K, patch)`.
     ///
-    /// Where images are resampled, the logits are brought back linearly, and decided there: so a border between two classes
-    /// lies where their logits are equal, and not on the voxels of another grid. Turned axes alone change no bit.
+    /// If images are resampled, the logits are resampled back linearly and decided on the original grid, so that the boundary
+    /// between two classes is where their logits are equal, without steps of the other grid. Reorientation alone changes no
+    /// bit.
     ///
-    /// Memory, beside the volume and its prepared image: that of [`SlidingWindow::labels`](crate::SlidingWindow::labels), and
-    /// where images are resampled two planes of logits more, of the prepared image and of the volume.
+    /// Memory besides the volume and its prepared image: that of [`SlidingWindow::labels`](crate::SlidingWindow::labels), and
+    /// with resampling two more planes of logits, of the prepared image and of the volume.
     ///
     /// # Errors
-    /// Those of the predictor and of [`Preparation::image`], when there are more or fewer maps of logits than
-    /// [`Preparation::maps`], and when a logit is NaN; the error names its map and its voxel in the prepared image.
+    /// Those of the predictor and of [`Preparation::image`], when the number of logit maps isn't
+    /// [`Preparation::maps`], and when a logit is NaN; the error has its map and its voxel in the prepared image.
     pub fn segment(&self, volume: &Volume, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Volume> {
         self.check()?;
         let turned = self.turned(self.accepted(Scan::of_volume(volume)?)?)?;
@@ -74,20 +75,20 @@ impl Preparation {
         let (sizes, mut steps) = (grid_of(&turned)?, spacings(&turned)?);
         drop(turned);
         if self.patch.len() == 2 {
-            // A single plane has no neighbour that the step could lead to.
+            // The spacing between planes is irrelevant for a single plane.
             steps[0] = 1.0;
         }
         let labels = self.decided(&image, (sizes, steps), predict)?;
         let own = volume.orientation();
         let codes = self.orientation.as_ref().unwrap_or(&own);
-        // The letters alone say how axes are turned, so that turning back is the inverse whatever the affine is.
+        // The axes depend on the orientation codes only, so that reorienting back is the exact inverse for any affine.
         let mask = Volume::new(self.values(&labels)?, geometry::from_orientation(codes)?)?;
         volume.with_voxels(mask.reorient(&own)?.voxels().clone())
     }
 
-    /// The class numbers of a prepared image `(C, D, H, W)` or `(C, H, W)`, as [`Preparation::image`] and
-    /// [`Dataset::prepared`](crate::Dataset::prepared) give it, in its own grid: u8 `(D, H, W)` or `(H, W)`. For validation
-    /// while a network trains.
+    /// The class numbers of a prepared image `(C, D, H, W)` or `(C, H, W)`, as made by [`Preparation::image`] and
+    /// [`Dataset::prepared`](crate::Dataset::prepared), on its own grid: u8 `(D, H, W)` or `(H, W)`. For validation
+    /// during training.
     ///
     /// # Errors
     /// As [`Preparation::segment`].
@@ -98,7 +99,7 @@ impl Preparation {
         self.decided(&scan, own, predict)?.reshape(&image.shape()[1..])
     }
 
-    /// The class numbers `(D, H, W)` of a prepared image in a grid of these sizes and spacings, post-processed.
+    /// The postprocessed class numbers `(D, H, W)` of a prepared image on a grid with these sizes and spacings.
     fn decided(
         &self,
         image: &Scan,
@@ -153,12 +154,12 @@ impl Preparation {
     }
 }
 
-/// The sizes of a scan along all three axes.
+/// The sizes of a scan along three axes.
 fn grid_of(scan: &Scan) -> Result<[usize; 3]> {
     grid::image_dims(OPERATION, scan.values.shape()).map(|(_, sizes)| sizes)
 }
 
-/// The spacing of a scan along all three axes.
+/// The spacing of a scan along three axes.
 fn spacings(scan: &Scan) -> Result<[f64; 3]> {
     grid::spacings(OPERATION, &scan.spacing, scan.values.rank().saturating_sub(1))
 }

@@ -10,7 +10,7 @@ fn preparation() -> Preparation {
     Preparation::new([8, 8, 8], NAMES).unwrap()
 }
 
-/// Everything set, with numbers that have no short decimal.
+/// All fields set, with numbers that have no short decimal form.
 fn full() -> Preparation {
     let ct = Intensity {
         clip: Some(Clip::Window { low: -1024.0 / 3.0, high: 0.1 + 0.2 }),
@@ -40,7 +40,7 @@ fn json_comes_back_to_the_bit() {
         let read = Preparation::from_json(&json).unwrap();
         assert_eq!(read, original);
         assert_eq!(read.to_json().unwrap(), json);
-        // Through a tree of values too, as a model keeps it.
+        // Also through `serde_json::Value`, as a model stores it.
         let value = serde_json::to_value(&original).unwrap();
         assert_eq!(Preparation::from_json(&value.to_string()).unwrap(), original);
     }
@@ -57,7 +57,7 @@ fn other_json_is_refused_with_the_reason() {
     for version in [Value::from(2), Value::from("1"), Value::Null] {
         let mut other = value();
         other["version"] = version.clone();
-        // What a later version has besides is no reason.
+        // The version is checked before unknown keys of a later version.
         other["cascade"] = Value::from(1);
         refused(&other, &[&format!("version {version}"), "expected version 1"]);
     }
@@ -126,7 +126,7 @@ fn what_makes_no_sense_is_refused() {
     for (mean, deviation) in [(0.0, 0.0), (f64::NAN, 1.0), (0.0, -1.0), (0.0, 1e-31), (1e39, 1.0)] {
         refused(with(None, Some(Normalisation::Stored { mean, deviation })), "standard deviation");
     }
-    // A field that was changed by hand is looked at before it is used.
+    // A field that was changed directly is checked before use.
     let mut changed = preparation();
     changed.overlap = 2.0;
     assert!(changed.to_json().is_err() && changed.image(&volume(&[8, 8, 8])).is_err());
@@ -161,7 +161,7 @@ fn masks_are_processed_as_scipy_does() {
             assert_eq!(mask, digits(key), "{key} of {shape:?}");
         }
     }
-    // Of two equal ones the first stays; a class that isn't there changes nothing.
+    // Of two equal components the first is kept; a missing class changes nothing.
     let mut mask = [1, 0, 1, 2];
     Postprocess::LargestComponent { class: 1 }.apply(&mut mask, [1, 1, 4], false);
     assert_eq!(mask, [1, 0, 0, 2]);
@@ -169,7 +169,7 @@ fn masks_are_processed_as_scipy_does() {
     assert_eq!(mask, [1, 0, 0, 2]);
 }
 
-/// The image of one channel whose values are these, by this intensity.
+/// The values of a single-channel image after this preprocessing.
 fn changed(values: &[f32], intensity: Intensity) -> Result<Vec<f32>> {
     let channel = Channel::new("image", "").intensity(intensity);
     let preparation = Preparation::new([1, 1, 1], ["background", "a"])?.channels([channel])?;
@@ -189,7 +189,7 @@ fn intensities_change_as_by_hand() -> Result<()> {
         let [low, high] = [expected[i], expected[i + 1]].map(|bound| bound as f32);
         assert_eq!(found, values.iter().map(|value| value.clamp(low, high)).collect::<Vec<_>>());
     }
-    // Of 1, 2, 3, 4 alone: the quarter lies at 1.75, three quarters at 3.25.
+    // Quartiles of 1, 2, 3, 4: 1.75 and 3.25.
     let clip = Some(Clip::Percentiles { low: 25.0, high: 75.0, nonzero: true });
     let found = changed(&[0.0, 4.0, 2.0, 0.0, 1.0, 3.0], Intensity { clip, normalisation: None })?;
     assert_eq!(found, [0.0, 3.25, 2.0, 0.0, 1.75, 3.0]);
@@ -199,7 +199,7 @@ fn intensities_change_as_by_hand() -> Result<()> {
     let clip = Some(Clip::Window { low: -100.0, high: 300.0 });
     let normalisation = Some(Normalisation::Stored { mean: 100.0, deviation: 50.0 });
     assert_eq!(changed(&[-1000.0, 0.0, 150.0, 3000.0], Intensity { clip, normalisation })?, [-4.0, -2.0, 1.0, 4.0]);
-    // Mean 2, deviation 1.
+    // Mean 2, standard deviation 1.
     let normalisation = Some(Normalisation::ZScore { nonzero: true });
     assert_eq!(changed(&[0.0, 1.0, 3.0, 0.0], Intensity { clip: None, normalisation })?, [0.0, -1.0, 1.0, 0.0]);
     assert_eq!(changed(&[0.0, 1.5], Intensity::default())?, [0.0, 1.5]);
@@ -226,14 +226,14 @@ fn volumes_that_do_not_fit_are_refused() {
     for odd in [f32::NAN, f32::INFINITY] {
         let mut voxels = volume(&[3, 4, 5]).voxels().clone();
         voxels.as_mut_slice::<f32>().unwrap()[(2 * 4 + 1) * 5 + 3] = odd;
-        // The voxel is that of the file, whatever the network's axes are.
+        // The voxel index is that of the file, whatever the network's orientation.
         let volume = Volume::new(voxels, geometry::from_orientation("LPI").unwrap()).unwrap();
         let turned = preparation().orientation("SAR").unwrap();
         refused(&turned, &volume, &[&format!("{odd} at voxel [2, 1, 3] of channel 0")]);
     }
 }
 
-/// Logits of three classes that are a function of the patch: its own, its negative, and a third of its square.
+/// Logits of three classes that are functions of the patch: x, −x, and a third of x².
 fn function(patches: &Tensor) -> Result<Tensor> {
     let values = patches.to_vec::<f32>()?;
     let size = patches.shape()[2..].iter().product::<usize>();
@@ -278,7 +278,7 @@ fn all_turns_of_an_image_give_its_mask() -> Result<()> {
             }
         }
     }
-    // Without an orientation the file's own axes are the network's: windows lie as the file does, and its mask too.
+    // Without an orientation, the axes of the file are used.
     let turned = original.reorient("PIL")?;
     let found = preparation().segment(&turned, function)?;
     assert_eq!((found.voxels().shape(), found.affine()), (turned.voxels().shape(), turned.affine()));
@@ -287,11 +287,11 @@ fn all_turns_of_an_image_give_its_mask() -> Result<()> {
 
 #[test]
 fn an_axis_at_45_degrees_is_turned_back_too() -> Result<()> {
-    // Two axes lie as near to right as to anterior.
+    // Two axes are equally close to right and anterior.
     let half = 0.5f64.sqrt();
     let affine = [[half, -half, 0.0, 1.0], [half, half, 0.0, 2.0], [0.0, 0.0, 1.0, 3.0], [0.0, 0.0, 0.0, 1.0]];
     let original = Volume::new(volume(&[9, 12, 10]).voxels().clone(), affine)?;
-    // Without windows and statistics, each voxel's label is its own.
+    // Without windows and statistics, the label of a voxel depends on that voxel only.
     let plain = Channel::new("image", "").intensity(Intensity::default());
     let mut preparation = Preparation::new([64; 3], NAMES)?.channels([plain])?;
     let mask = preparation.segment(&original, function)?.voxels().to_vec::<u8>()?;
@@ -331,7 +331,7 @@ fn logits_come_back_as_volumes_are_resampled() -> Result<()> {
             })?;
         }
         assert_eq!(planes, 9, "{spacing:?}");
-        // Logits up to 4, interpolated in f32 there and in f64 here.
+        // Logits up to 4, interpolated in f32 by the code and in f64 here.
         assert!(worst < 4e-6, "{spacing:?}: {worst}");
     }
     Ok(())
@@ -339,7 +339,7 @@ fn logits_come_back_as_volumes_are_resampled() -> Result<()> {
 
 #[test]
 fn independent_maps_are_decided_at_a_half() -> Result<()> {
-    // Two classes beside the background, three voxels... each with the logits of both.
+    // Two foreground classes; each voxel has a logit of both.
     let logits = [[-1.0f32, 0.0, 2.0, 1.0, 3.0, -0.5], [-2.0, 0.0, 1.0, 1.0, 4.0, 0.25]];
     let image = Tensor::zeros(&[1, 1, 1, 6], DType::F32, Device::Cpu)?;
     let predict = |maps: usize| {
@@ -366,7 +366,7 @@ fn label_values_become_class_numbers_and_come_back() -> Result<()> {
     let plane = [7i32, 7, 0, 0, 300, 300, 7, 7];
     let values = Tensor::from_slice(&[plane, plane].concat(), &[2, 2, 4], Device::Cpu)?;
     let label = Volume::new(values, geometry::from_orientation("LAS")?)?;
-    // Mirrored along x, and of each two voxels, half-way between them, the one of the larger index.
+    // Mirrored along x; halfway between two voxels, the one with the larger index is taken.
     assert_eq!(preparation.label(&label)?.to_vec::<u8>()?, [1, 0, 0, 2, 1, 0, 0, 2]);
     let other = [7, 7, 0, 0, 300, 301, 7, 7];
     let values = Tensor::from_slice(&[plane, other].concat(), &[2, 2, 4], Device::Cpu)?;
@@ -379,7 +379,7 @@ fn label_values_become_class_numbers_and_come_back() -> Result<()> {
 fn a_picture_is_a_volume_of_one_plane() -> Result<()> {
     let affine = [[0.5, 0.0, 0.0, 5.0], [0.0, 1.5, 0.0, -3.0], [0.0, 0.0, 7.0, 1.0], [0.0, 0.0, 0.0, 1.0]];
     let picture = Volume::new(volume(&[1, 12, 10]).voxels().clone(), affine)?;
-    // The distance between planes isn't looked at.
+    // The spacing between planes is ignored.
     for spacing in [None, Some([0.5, 1.5, 1.0]), Some([1.0; 3])] {
         let mut preparation = Preparation::new([8, 8], NAMES)?;
         preparation.spacing = spacing;

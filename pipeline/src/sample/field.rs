@@ -1,4 +1,4 @@
-//! What a field of a sample may be.
+//! Fields of samples.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::grid;
 
-/// One of the things that are known of a case.
+/// A field of a sample: one piece of data of a case.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Tensor};
@@ -31,11 +31,11 @@ pub enum Field {
     Image(Tensor),
     /// A class number for each voxel, u8 `(D, H, W)` or `(H, W)`; other dtypes are converted.
     Label(Tensor),
-    /// One class for the whole case.
+    /// A class of the whole case.
     Class(i64),
-    /// Several labels for the whole case, each of which may hold (multi-label).
+    /// Several independent labels of the whole case (multi-label).
     Labels(Vec<bool>),
-    /// Numbers: what a regression learns, or what is known besides the image.
+    /// Numbers, such as regression targets or clinical data.
     Numbers(Vec<f64>),
     /// Boxes, each with a class.
     Boxes(Boxes),
@@ -68,8 +68,8 @@ impl Kind {
     pub const ALL: [Self; 7] =
         [Self::Image, Self::Label, Self::Class, Self::Labels, Self::Numbers, Self::Boxes, Self::Points];
 
-    /// Its name in the errors: `image`, `label`, ... A field of that name is what [`Sample::image`](super::Sample::image) and
-    /// the like take if there are several of the kind.
+    /// The name in error messages: `image`, `label`, ... If a sample has several fields of a kind,
+    /// [`Sample::image`](super::Sample::image) and similar methods return the field of this name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -90,7 +90,7 @@ impl fmt::Display for Kind {
 }
 
 impl Field {
-    /// Its kind.
+    /// The kind.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Image(_) => Kind::Image,
@@ -103,10 +103,10 @@ impl Field {
         }
     }
 
-    /// The tensor of an image or a label.
+    /// The tensor of an image or label field.
     ///
     /// # Errors
-    /// When it is of another kind.
+    /// When the field is of another kind.
     pub fn tensor(&self) -> Result<&Tensor> {
         match self {
             Self::Image(tensor) | Self::Label(tensor) => Ok(tensor),
@@ -117,7 +117,7 @@ impl Field {
         }
     }
 
-    /// How many bytes of memory it holds.
+    /// The memory of the field in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Image(tensor) | Self::Label(tensor) => tensor.count() * tensor.dtype().size(),
@@ -129,7 +129,7 @@ impl Field {
         }
     }
 
-    /// The shape that the samples of one batch have in common; boxes and points are as many as there are.
+    /// The part of the shape that must be equal for all samples of a batch; the number of boxes or points may differ.
     pub(crate) fn shape(&self) -> Vec<usize> {
         match self {
             Self::Image(tensor) | Self::Label(tensor) => tensor.shape().to_vec(),
@@ -139,7 +139,7 @@ impl Field {
         }
     }
 
-    /// The spatial sizes that it says of the grid.
+    /// The spatial sizes of the grid, if the field determines them.
     pub(crate) fn spatial(&self) -> Option<&[usize]> {
         match self {
             Self::Image(image) => image.shape().get(1..),
@@ -148,7 +148,7 @@ impl Field {
         }
     }
 
-    /// How many spatial axes it has; none for what lies in no grid.
+    /// The number of spatial axes; `None` for a field without a grid.
     pub(crate) fn axes(&self) -> Option<usize> {
         match self {
             Self::Boxes(boxes) => Some(boxes.axes()),
@@ -157,7 +157,7 @@ impl Field {
         }
     }
 
-    /// With tensors of the dtypes that transforms expect.
+    /// The field with tensors converted to the dtypes that transforms expect.
     pub(super) fn converted(self) -> Result<Self> {
         Ok(match self {
             Self::Image(image) => {

@@ -1,4 +1,4 @@
-//! One case: named fields on one grid.
+//! Samples: the named fields of one case on one grid.
 
 mod field;
 mod shapes;
@@ -16,11 +16,11 @@ pub use self::{
 };
 use crate::{grid, names};
 
-/// One case on its way from a file to a batch: fields by name, in the order in which they were added.
+/// A case as named fields, in the order in which they were added.
 ///
-/// A sample has one grid: its images and labels have the same spatial sizes and the same spacing, and its boxes and points are
-/// in the coordinates of these voxels. Images of one case that lie on other grids are brought onto one before (see
-/// [`Preparation`](crate::Preparation), [`alignment`](crate::alignment)), or are samples of their own.
+/// All fields of a sample share one grid: its images and labels have the same spatial sizes and spacing, and its boxes and
+/// points are in the voxel coordinates of this grid. Images on other grids must be resampled first (see
+/// [`Preparation`](crate::Preparation), [`alignment`](crate::alignment)), or be separate samples.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Tensor};
@@ -36,7 +36,7 @@ use crate::{grid, names};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The name of the case: the file name without its ending.
+    /// The name of the case: the file name without its extension.
     pub name: String,
     spacing: Vec<f64>,
     affine: Option<Affine>,
@@ -44,11 +44,11 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A case of an `image` and perhaps a `label`, which are the names of the fields, converted to the dtypes that transforms
-    /// expect, with a spacing of 1 mm.
+    /// A sample with the fields `image` and optionally `label`, converted to the dtypes that transforms expect, with a
+    /// spacing of 1 mm.
     ///
     /// # Errors
-    /// When the label hasn't the spatial shape of the image, or holds something that isn't a class number in `0..=255`.
+    /// When the label doesn't have the spatial shape of the image, or has a value that isn't a class number in `0..=255`.
     pub fn new(name: impl Into<String>, image: &Tensor, label: Option<&Tensor>) -> Result<Self> {
         let sample = Self::empty(name).with("image", Field::Image(image.clone()))?;
         match label {
@@ -57,15 +57,15 @@ impl Sample {
         }
     }
 
-    /// A case of which nothing is known yet.
+    /// A sample without fields.
     pub fn empty(name: impl Into<String>) -> Self {
         Self { name: name.into(), spacing: Vec::new(), affine: None, fields: Vec::new() }
     }
 
-    /// The same case with one more field, or with another value of the field of that name.
+    /// Adds a field, or replaces the field of the same name.
     ///
     /// # Errors
-    /// When an image or a label isn't one, or boxes, points, images and labels don't lie on one grid.
+    /// When an image or label has an invalid shape or value, or the grid differs from that of other fields.
     pub fn with(mut self, field: impl Into<String>, value: Field) -> Result<Self> {
         let field = field.into();
         let within = |error: Error, name: &str| error.within(field.clone()).within(name.to_owned());
@@ -84,8 +84,8 @@ impl Sample {
         }
     }
 
-    /// The same case with other fields in place of all that it has; the spacing stays if the number of axes does, and the affine
-    /// stays: what moves voxels says so by [`Sample::with_affine`].
+    /// Replaces all fields. The spacing is kept if the number of axes is the same, and the affine is kept: a transform that
+    /// moves voxels must update it by [`Sample::with_affine`].
     ///
     /// # Errors
     /// As [`Sample::with`].
@@ -94,15 +94,15 @@ impl Sample {
         fields.into_iter().try_fold(self, |sample, (name, field)| sample.with(name, field))
     }
 
-    /// Takes all fields out; name, spacing and affine stay, for [`Sample::with_fields`].
+    /// Takes out all fields; name, spacing and affine are kept, for [`Sample::with_fields`].
     pub fn take_fields(&mut self) -> Vec<(String, Field)> {
         std::mem::take(&mut self.fields)
     }
 
-    /// The same case with another spacing, in millimetres along the spatial axes.
+    /// Sets the spacing, in millimetres along the spatial axes.
     ///
     /// # Errors
-    /// When there isn't one positive number an axis, or the case has no image, label, boxes or points, whose grid it would be.
+    /// When there isn't one positive number per axis, or the sample has no image, label, boxes or points.
     pub fn with_spacing(mut self, spacing: &[f64]) -> Result<Self> {
         let axes = self.fields.iter().find_map(|(_, field)| field.axes()).unwrap_or(0);
         grid::spacings("sample", spacing, axes).map_err(|error| error.within(&self.name))?;
@@ -110,46 +110,46 @@ impl Sample {
         Ok(self)
     }
 
-    /// Millimetres between voxels along the spatial axes, in the order of the shape; none without a grid.
+    /// The spacing in millimetres along the spatial axes, in the order of the shape; empty without a grid.
     pub fn spacing(&self) -> &[f64] {
         &self.spacing
     }
 
-    /// The same case with a place in the world: from voxel indices (i, j, k), i along the last axis, to millimetres. Spatial
-    /// transforms keep it true of their results, so that a voxel stays where it was in the world; the spacing stays as it is.
+    /// Sets the affine: from voxel indices (i, j, k), where i is the last axis, to world coordinates in millimetres. Spatial
+    /// transforms update it, so that the world coordinates of voxels don't change; they don't change the spacing.
     ///
     /// # Errors
-    /// When it can't be inverted.
+    /// When it isn't invertible.
     pub fn with_affine(self, affine: &Affine) -> Result<Self> {
         geometry::inverse(affine).map_err(|error| error.within(&self.name))?;
         Ok(Self { affine: Some(*affine), ..self })
     }
 
-    /// From voxel indices (i, j, k), i along the last axis, to the world in millimetres; `None` if nobody said.
+    /// The affine from voxel indices (i, j, k), where i is the last axis, to world coordinates in millimetres, if known.
     pub fn affine(&self) -> Option<&Affine> {
         self.affine.as_ref()
     }
 
-    /// The names and values of the fields, in their order.
+    /// Names and values of the fields, in order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Field)> {
         self.fields.iter().map(|(name, field)| (name.as_str(), field))
     }
 
-    /// The field of that name, if there is one.
+    /// The field called `name`, if it exists.
     pub fn find(&self, name: &str) -> Option<&Field> {
         self.fields().find(|(known, _)| *known == name).map(|(_, field)| field)
     }
 
-    /// The field of that name.
+    /// The field called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names and says the nearest.
+    /// When it doesn't exist; the error lists the names and the nearest one.
     pub fn get(&self, name: &str) -> Result<&Field> {
         let known = || self.fields().map(|(name, _)| name);
         self.find(name).ok_or_else(|| names::unknown("sample", "field", name, known()).within(&self.name))
     }
 
-    /// The image: the field `image`, or the only one of its kind.
+    /// The image: the field `image`, or the only image field.
     ///
     /// # Errors
     /// When there is none, or there are several and none is called `image`.
@@ -157,7 +157,7 @@ impl Sample {
         self.only(Kind::Image)?.tensor()
     }
 
-    /// The class numbers of the voxels: the field `label`, or the only one of its kind.
+    /// The class numbers of the voxels: the field `label`, or the only label field.
     ///
     /// # Errors
     /// When there is none, or there are several and none is called `label`.
@@ -170,12 +170,12 @@ impl Sample {
         only("sample", kind, fields).map_err(|error| error.within(&self.name))
     }
 
-    /// How many bytes of memory its fields hold.
+    /// The memory of all fields in bytes.
     pub fn bytes(&self) -> usize {
         self.fields().map(|(name, field)| name.len() + field.bytes()).sum::<usize>() + self.name.len()
     }
 
-    /// The spatial sizes and their number, from what has a grid; the axes alone from boxes and points.
+    /// The spatial sizes and their number, if there is a grid; for boxes and points alone, only the number of axes.
     fn grid(&self, operation: &str) -> Result<Option<([usize; 3], usize)>> {
         let spatial = self.fields.iter().find_map(|(name, field)| Some((name, field.spatial()?, field)));
         let first = self.fields.iter().find_map(|(name, field)| Some((name, field.axes()?)));
@@ -199,10 +199,10 @@ impl Sample {
         Ok(first.map(|(_, axes)| (sizes.unwrap_or_default(), axes)))
     }
 
-    /// The spatial sizes as three, leading ones before those of a flat grid, and how many there are.
+    /// The spatial sizes, padded to three with leading ones, and the number of axes.
     ///
     /// # Errors
-    /// When there is neither image nor label, or they don't lie on one grid.
+    /// When there is neither image nor label, or their grids differ.
     pub(crate) fn dims(&self, operation: &str) -> Result<([usize; 3], usize)> {
         match self.grid(operation)? {
             Some((sizes, axes)) if !sizes.contains(&0) => Ok((sizes, axes)),
@@ -210,12 +210,12 @@ impl Sample {
         }
     }
 
-    /// Notes that voxels were moved: that each of the result comes from where `map` says, in voxel indices (i, j, k).
+    /// Updates the affine after a transform, where `map` maps new to old voxel indices (i, j, k).
     pub(crate) fn note_move(&mut self, map: &Affine) {
         self.affine = self.affine.map(|affine| geometry::compose(&affine, map));
     }
 
-    /// The fields, to be changed by a transform that keeps them on one grid.
+    /// Mutable access to the fields, for transforms that keep them on one grid.
     pub(crate) fn fields_mut(&mut self) -> impl Iterator<Item = (&str, &mut Field)> {
         self.fields.iter_mut().map(|(name, field)| (name.as_str(), field))
     }
@@ -237,7 +237,7 @@ impl Sample {
     }
 }
 
-/// Of named things, the only one of a kind, or the one that is called as the kind is.
+/// The only field of a kind, or the one that has the name of the kind.
 pub(crate) fn only<'a, T>(operation: &str, kind: Kind, fields: impl Iterator<Item = (&'a str, Kind, T)>) -> Result<T> {
     let mut names = Vec::new();
     let mut found = Vec::new();

@@ -1,13 +1,13 @@
-//! Boxes and points in the coordinates of a sample's voxels.
+//! Boxes and points in voxel coordinates.
 
 use serde::{Deserialize, Serialize};
 use tomograd_core::{Device, Error, Result, Tensor};
 
-/// Boxes in a sample's grid, each with a class.
+/// Boxes on a sample's grid, each with a class.
 ///
-/// Axes run as the grid's do: (D, H, W), or (H, W). A box is half-open, `low..high` along each axis, in units of voxels, voxel
-/// `i` filling `i..i + 1`: the box of the voxels 2, 3 and 4 is 2 to 5. (So an edge at `e` lies at `e - 0.5` in the coordinates
-/// of [`Points`].) Edges may lie between the voxels' borders, and outside of the grid.
+/// Axes are in the order of the grid: (D, H, W) or (H, W). A box is half-open, `low..high` along each axis, in units of
+/// voxels, where voxel `i` is `i..i + 1`: the box of the voxels 2, 3 and 4 is 2 to 5. (So an edge `e` is at `e - 0.5` in the
+/// coordinates of [`Points`].) Edges may be fractional and outside the grid.
 ///
 /// ```
 /// use tomograd_pipeline::Boxes;
@@ -19,15 +19,15 @@ use tomograd_core::{Device, Error, Result, Tensor};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boxes {
     axes: usize,
-    /// Lower and upper edges along three axes; the axis that a flat grid lacks runs from 0 to 1.
+    /// Lower and upper edges along three axes; a 2D box is 0 to 1 along the first.
     pub(crate) edges: Vec<[[f64; 3]; 2]>,
     pub(crate) classes: Vec<i64>,
 }
 
-/// Points in a sample's grid: landmarks, or the centres of what is to be found.
+/// Points on a sample's grid, such as landmarks.
 ///
-/// Axes run as the grid's do: (D, H, W), or (H, W). The centre of voxel `i` is at `i`, as in NIfTI's affines. Points keep
-/// their order and their number, even where a transform moves one out of the grid.
+/// Axes are in the order of the grid: (D, H, W) or (H, W). The centre of voxel `i` is at `i`, as in NIfTI affines. Points
+/// keep their order and number, even if a transform moves one outside the grid.
 ///
 /// ```
 /// use tomograd_pipeline::Points;
@@ -38,11 +38,11 @@ pub struct Boxes {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Points {
     axes: usize,
-    /// Along three axes; 0 along the one that a flat grid lacks.
+    /// Coordinates along three axes; a 2D point is at 0 along the first.
     pub(crate) at: Vec<[f64; 3]>,
 }
 
-/// Coordinates beyond this are no places in a volume.
+/// Larger coordinates are rejected.
 const FARTHEST: f64 = 1e12;
 
 fn checked<const N: usize>(operation: &str, place: [f64; N], rest: f64) -> Result<[f64; 3]> {
@@ -63,11 +63,11 @@ fn axes<const N: usize>(operation: &str) -> Result<usize> {
 }
 
 impl Boxes {
-    /// Boxes from lower to upper edges, and one class each.
+    /// Boxes from their lower and upper edges and classes.
     ///
     /// # Errors
-    /// When there isn't one class a box, there aren't 2 or 3 axes, a coordinate isn't finite, or an upper edge isn't above the
-    /// lower one.
+    /// When there isn't one class per box, there aren't 2 or 3 axes, a coordinate isn't finite, or an upper edge isn't above
+    /// the lower one.
     pub fn new<const N: usize>(edges: &[([f64; N], [f64; N])], classes: &[i64]) -> Result<Self> {
         let axes = axes::<N>("boxes")?;
         if edges.len() != classes.len() {
@@ -84,24 +84,24 @@ impl Boxes {
         Ok(Self { axes, edges: edges.iter().map(one).collect::<Result<_>>()?, classes: classes.to_vec() })
     }
 
-    /// The same boxes, if they can be some: what was read from a file may be anything.
+    /// Checks deserialised boxes.
     pub(crate) fn checked(self) -> Result<Self> {
         let whole = (2..=3).contains(&self.axes) && self.edges.len() == self.classes.len();
         let inside = self.edges.iter().flatten().flatten().all(|x| x.abs() <= FARTHEST);
         if whole && inside { Ok(self) } else { Err(Error::format("boxes", "boxes that can't be")) }
     }
 
-    /// How many there are.
+    /// The number of boxes.
     pub fn len(&self) -> usize {
         self.edges.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no boxes.
     pub fn is_empty(&self) -> bool {
         self.edges.is_empty()
     }
 
-    /// How many coordinates a corner has.
+    /// The number of coordinates of a corner.
     pub fn axes(&self) -> usize {
         self.axes
     }
@@ -111,7 +111,7 @@ impl Boxes {
         &self.classes
     }
 
-    /// f32 `(boxes, 2 · axes)`: in each row the lower edges, then the upper ones.
+    /// f32 `(boxes, 2 · axes)`: in each row the lower edges, then the upper edges.
     ///
     /// # Errors
     /// When memory runs out.
@@ -124,7 +124,7 @@ impl Boxes {
 }
 
 impl Points {
-    /// Points at these coordinates.
+    /// Points with these coordinates.
     ///
     /// # Errors
     /// When there aren't 2 or 3 axes, or a coordinate isn't finite.
@@ -133,7 +133,7 @@ impl Points {
         Ok(Self { axes, at: points.iter().map(|&point| checked("points", point, 0.0)).collect::<Result<_>>()? })
     }
 
-    /// The same points, if they can be some: what was read from a file may be anything.
+    /// Checks deserialised points.
     pub(crate) fn checked(self) -> Result<Self> {
         let inside = self.at.iter().flatten().all(|x| x.abs() <= FARTHEST);
         if (2..=3).contains(&self.axes) && inside {
@@ -143,17 +143,17 @@ impl Points {
         }
     }
 
-    /// How many there are.
+    /// The number of points.
     pub fn len(&self) -> usize {
         self.at.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no points.
     pub fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
 
-    /// How many coordinates a point has.
+    /// The number of coordinates of a point.
     pub fn axes(&self) -> usize {
         self.axes
     }

@@ -76,7 +76,7 @@ fn a_sample_has_one_grid() {
     assert!(flat.contains("image has 2 spatial axes, p 3"), "{flat}");
     assert!(error("n", Field::Numbers(vec![f64::NAN])).contains("the number NaN"));
     assert!(error("l", Field::Label(Tensor::full(&[4, 5], 0.5, DType::F32, Device::Cpu).unwrap())).contains("0.5"));
-    // The whole grid may be replaced at once, and with another number of axes the spacing begins anew.
+    // All fields may be replaced at once; with another number of axes the spacing is reset.
     let sample = whole("case").unwrap().with_spacing(&[2.0, 3.0]).unwrap();
     let image = |shape: &[usize]| [("image".to_owned(), Field::Image(zeros(shape)))];
     assert_eq!(sample.clone().with_fields(image(&[1, 9, 9])).unwrap().spacing(), [2.0, 3.0]);

@@ -1,11 +1,11 @@
-//! What the values of images and labels may be.
+//! Checks of the values of images and labels.
 
 use tomograd_core::{Error, Result, Tensor, room_for};
 
-/// Class numbers are kept in a byte.
+/// Class numbers are stored in a byte.
 pub(crate) const MOST_CLASSES: usize = 256;
 
-/// That `classes` is a number of classes, with the background.
+/// Checks a number of classes, including the background.
 pub(crate) fn check_classes(operation: &str, classes: usize) -> Result<()> {
     if !(1..=MOST_CLASSES).contains(&classes) {
         return Err(Error::argument(operation, format!("{classes} classes"))
@@ -14,8 +14,8 @@ pub(crate) fn check_classes(operation: &str, classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// That every voxel of an image `(C, spatial)` is a number: a statistic of all of them would be none otherwise, and one of the
-/// others would pass for it.
+/// Checks that all voxels of an image `(C, spatial)` are finite: a statistic over all of them would otherwise be NaN, and one
+/// over some of them misleading.
 pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
     let contiguous = image.contiguous()?;
     let values = contiguous.as_slice::<f32>()?;
@@ -29,24 +29,24 @@ pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
 /// The class numbers of a label of any dtype, in row-major order.
 ///
 /// # Errors
-/// When `classes` isn't 1 to 256, or a value isn't one of them; it names the value and its voxel.
+/// When `classes` isn't 1 to 256, or a value isn't a class number; the error has the value and its voxel.
 pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
     check_classes("label", classes)?;
     let number = |value: f64| (value.fract() == 0.0 && (0.0..classes as f64).contains(&value)).then_some(value as u8);
     numbers_of(label, number, || format!("whole numbers in 0..={}", classes - 1))
 }
 
-/// What `number` gives for each value of a tensor of any dtype, in row-major order.
+/// Applies `number` to each value of a tensor of any dtype, in row-major order.
 ///
 /// # Errors
-/// For a value without a number: it names the value, its voxel, and what was expected.
+/// When `number` returns `None`; the error has the value, its voxel, and `expected`.
 pub(crate) fn numbers_of(
     label: &Tensor,
     number: impl Fn(f64) -> Option<u8>,
     expected: impl Fn() -> String,
 ) -> Result<Vec<u8>> {
     let mut numbers: Vec<u8> = room_for("label", label.count())?;
-    // Plane by plane, since the values as f64 take eight times the memory of the numbers.
+    // Plane by plane, since the values as f64 take eight times the memory of the result.
     let planes = label.shape().first().copied().unwrap_or(1);
     for plane in 0..planes {
         let values = if label.rank() == 0 { label.to_vec_f64()? } else { label.narrow(0, plane, 1)?.to_vec_f64()? };
@@ -60,7 +60,7 @@ pub(crate) fn numbers_of(
     Ok(numbers)
 }
 
-/// The place of element `index` of a tensor that has one.
+/// The multi-index of element `index` of a tensor.
 pub(crate) fn voxel(mut index: usize, shape: &[usize]) -> Vec<usize> {
     let mut place = vec![0; shape.len()];
     for (place, size) in place.iter_mut().zip(shape).rev() {

@@ -1,21 +1,22 @@
 //! The windows along one axis.
 
-/// Where windows begin along an axis, and the weight of each of their voxels.
+/// The start of each window along an axis, and the weights of its voxels.
 pub(super) struct Axis {
-    /// The first voxel of each window; negative where the image is smaller than the window.
+    /// The first voxel of each window; negative if the image is smaller than the window.
     pub starts: Vec<isize>,
-    /// For each window, the weights of those of its voxels that lie in the image. At each voxel of the image, those of all
-    /// windows add up to 1.
+    /// For each window, the weights of its voxels inside the image. At each voxel of the image, the weights of all windows
+    /// add up to 1.
     pub weights: Vec<Vec<f32>>,
 }
 
 impl Axis {
     pub fn new(size: usize, patch: usize, overlap: f64) -> Self {
         let starts = starts(size, patch, overlap);
-        // The Gaussian has a standard deviation of an eighth of the window: at its rim the weight is 3e-4 of that in the centre.
+        // The standard deviation of the Gaussian is an eighth of the window: the weight at the edge is 3e-4 of that at the
+        // centre.
         let centre = (patch as f64 - 1.0) / 2.0;
         let gauss = |i: usize| (-0.5 * ((i as f64 - centre) * 8.0 / patch as f64).powi(2)).exp();
-        // The voxels of the image that a window has, and the number of the first of them in the window.
+        // The voxels of the image inside a window, and the index of the first of them in the window.
         let inside = |start: isize| {
             let first = start.max(0) as usize;
             (first..size.min(first.saturating_add(patch)), start.min(0).unsigned_abs())
@@ -34,20 +35,20 @@ impl Axis {
     }
 }
 
-/// As few windows as give the overlap, to within the rounding of their places to voxels.
+/// The least number of windows with at least the overlap, up to rounding of their positions to voxels.
 pub(super) fn count(size: usize, patch: usize, overlap: f64) -> usize {
     let room = size.saturating_sub(patch) as f64;
     let step = (patch as f64 * (1.0 - overlap)).max(1.0);
     let gaps = room / step;
-    // 10 · (1 − 0.8) is a little less than 2, and 10 / 2 a little more than 5: rounding must not ask for another window.
+    // 10 · (1 − 0.8) is slightly less than 2, and 10 / 2 slightly more than 5; rounding errors must not add a window.
     let whole = gaps.round();
-    // The step is a voxel or more, so that this is the most that the difference, rounded once, is off in proportion.
+    // The step is at least one voxel, so this bounds the relative error of the rounded difference.
     let rounding = 4.0 * f64::EPSILON * patch as f64;
     let gaps = if (gaps - whole).abs() <= rounding * whole { whole } else { gaps.ceil() };
     (gaps as usize).saturating_add(1)
 }
 
-/// The windows spread evenly from the first voxel to the last; one about the middle of an image smaller than it.
+/// Evenly spaced windows from the first voxel to the last; for an image smaller than the window, one centred window.
 fn starts(size: usize, patch: usize, overlap: f64) -> Vec<isize> {
     let Some(room) = size.checked_sub(patch) else {
         return vec![-(((patch - size) / 2) as isize)];
@@ -69,12 +70,12 @@ mod tests {
         assert_eq!(starts(7, usize::MAX, 0.9), [-(((usize::MAX - 7) / 2) as isize)]);
     }
 
-    /// The number by whole numbers: the overlap is `hundredths` of the window, at most.
+    /// The number of windows in integer arithmetic, with an overlap of `hundredths` of the window.
     fn exact(size: u128, patch: u128, hundredths: u128) -> u128 {
         if size <= patch {
             return 1;
         }
-        // The step is patch · (100 − hundredths) / 100, and one voxel at least.
+        // The step is patch · (100 − hundredths) / 100, but at least one voxel.
         let step = (patch * (100 - hundredths)).max(100);
         ((size - patch) * 100).div_ceil(step) + 1
     }

@@ -1,12 +1,12 @@
-//! Inference on images larger than what a network takes at once.
+//! Sliding-window inference on images larger than the input of a network.
 //!
-//! Windows of one size are laid over the image in a regular grid, each predicted by itself, and the logits blended with a
-//! Gaussian weight about the centre of the window. As the windows form a grid, the sum of all weights at a voxel is a
-//! product of one sum an axis: weights are normalised beforehand, and no volume of weights is kept.
+//! Windows of one size form a regular grid over the image. Each is predicted separately, and the logits are blended with a
+//! Gaussian weight centred in the window. On a regular grid, the sum of the weights at a voxel is a product of one sum per
+//! axis; so weights are normalised beforehand, and no volume of weights is kept.
 //!
-//! Memory: beside the input and the result, one batch of windows, and the logits of one slab of planes as thick as a window. A
-//! slab's planes are final as soon as the next row of windows begins behind them, so neither the number of windows nor the
-//! depth of the volume adds to it. [`SlidingWindow::memory_bound`] has the formula.
+//! Memory besides input and result: one batch of windows, and the logits of a slab of planes as thick as a window. The planes
+//! of a slab are finished once the next row of windows starts after them, so that memory depends on neither the number of
+//! windows nor the depth of the volume. [`SlidingWindow::memory_bound`] has the formula.
 
 mod axis;
 mod slab;
@@ -22,7 +22,7 @@ use crate::{
     sample::{MOST_CLASSES, voxel},
 };
 
-/// How windows are laid over an image and blended.
+/// The settings of sliding-window inference.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -40,7 +40,7 @@ pub struct SlidingWindow {
     batch: usize,
 }
 
-/// The windows over one image: its three axes, and how many of the first don't exist in it.
+/// The windows on one image: its three axes, and the number of leading axes that the image doesn't have.
 struct WindowGrid {
     axes: [Axis; 3],
     patch: [usize; 3],
@@ -48,10 +48,10 @@ struct WindowGrid {
 }
 
 impl SlidingWindow {
-    /// Windows of `patch` voxels along the spatial axes, overlapping by half, one at a time, not mirrored.
+    /// Windows of `patch` voxels along the spatial axes, with half overlap, in batches of one, without mirroring.
     ///
     /// # Errors
-    /// When the patch hasn't 1 to 3 axes, or one of 0 voxels.
+    /// When the patch doesn't have 1 to 3 axes, or has an axis of size 0.
     pub fn new(patch: impl Into<Vec<usize>>) -> Result<Self> {
         let patch = patch.into();
         grid::dims("sliding_window", &patch)?;
@@ -62,10 +62,11 @@ impl SlidingWindow {
         Ok(Self { patch, overlap: 0.5, mirroring: false, batch: 1 })
     }
 
-    /// The least part, from 0 to below 1, that neighbouring windows share, to within the rounding of their places to voxels.
+    /// Sets the minimum overlap of neighbouring windows, a fraction from 0 to less than 1, up to rounding of positions to
+    /// voxels.
     ///
     /// # Errors
-    /// When it is out of its range.
+    /// When it is out of range.
     pub fn overlap(mut self, overlap: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&overlap) {
             return Err(Error::argument("sliding_window", format!("overlap {overlap}")).expected("0 to below 1"));
@@ -74,14 +75,14 @@ impl SlidingWindow {
         Ok(self)
     }
 
-    /// Whether each window is predicted in all mirror images (4 in two dimensions, 8 in three) and the mean taken.
+    /// Sets whether predictions are averaged over all mirror images of each window (4 in 2D, 8 in 3D).
     #[must_use]
     pub fn mirroring(mut self, mirroring: bool) -> Self {
         self.mirroring = mirroring;
         self
     }
 
-    /// How many windows are predicted at once.
+    /// Sets the number of windows per batch.
     ///
     /// # Errors
     /// When it is 0.
@@ -93,7 +94,7 @@ impl SlidingWindow {
         Ok(self)
     }
 
-    /// How many windows an image of these spatial sizes takes.
+    /// The number of windows for an image with these spatial sizes.
     ///
     /// # Errors
     /// When the sizes don't fit the patch, or the number overflows.
@@ -106,20 +107,21 @@ impl SlidingWindow {
         })
     }
 
-    /// How many windows lie along each axis.
+    /// The number of windows along each axis.
     fn counts(&self, spatial: &[usize]) -> Result<[usize; 3]> {
         let (shape, patch) = self.sizes(spatial)?;
         Ok(std::array::from_fn(|axis| axis::count(shape[axis], patch[axis], self.overlap)))
     }
 
-    /// The most bytes that [`SlidingWindow::labels`] takes for a contiguous image `(channels, D, H, W)` of these spatial sizes
-    /// and a predictor of `classes` logits, beside the image and what the predictor takes to make its logits:
+    /// The most bytes that [`SlidingWindow::labels`] allocates for a contiguous image `(channels, D, H, W)` with these
+    /// spatial sizes and a predictor of `classes` logits, besides the image and the memory that the predictor needs for
+    /// itself:
     ///
     /// D H W + 4 K min(d, D) H W + 4 m N (C + K) d h w
     ///
-    /// for the labels, the slab of sums, and the windows in flight: K classes, C channels, patches of d × h × w voxels, N of
-    /// them at once (never more than lie in one row of windows), m = 2 with mirroring and 1 without. The memory pool may round
-    /// each of these blocks up by a quarter. [`SlidingWindow::logits`] takes 4 K D H W for its result in place of the labels.
+    /// for the labels, the slab of sums, and the current batch: K classes, C channels, patches of d × h × w voxels, N of
+    /// them per batch (at most one row of windows), m = 2 with mirroring and 1 without. The memory pool may round
+    /// each of these blocks up by a quarter. [`SlidingWindow::logits`] takes 4 K D H W for its result instead of the labels.
     ///
     /// # Errors
     /// When the sizes don't fit the patch, or the number overflows.
@@ -140,7 +142,7 @@ impl SlidingWindow {
         })
     }
 
-    /// The sizes of an image and of the patch along all three axes.
+    /// The sizes of an image and of the patch along three axes.
     fn sizes(&self, spatial: &[usize]) -> Result<([usize; 3], [usize; 3])> {
         if self.patch.len() != spatial.len() || spatial.contains(&0) {
             let what = format!("patch {} for an image of {}", shape_text(&self.patch), shape_text(spatial));
@@ -155,9 +157,9 @@ impl SlidingWindow {
         Ok(WindowGrid { axes, patch, rank: spatial.len() })
     }
 
-    /// The blended logits `(K, D, H, W)`, f32, of an image `(C, D, H, W)` (or without `D`), f32, by a predictor that maps
-    /// patches `(N, C, patch)` to logits `(N, K, patch)`. Where the image is smaller than the patch, it is filled with 0 on
-    /// both sides.
+    /// The blended logits `(K, D, H, W)`, f32, of an image `(C, D, H, W)` (or without `D`), f32. `predict` maps
+    /// patches `(N, C, patch)` to logits `(N, K, patch)`. An image smaller than the patch is padded with 0 on both
+    /// sides.
     ///
     /// # Errors
     /// Those of the predictor, and when shapes don't fit.
@@ -181,12 +183,12 @@ impl SlidingWindow {
         result.ok_or_else(|| Error::shape("sliding_window", "an image without planes").shapes([image.shape()]))
     }
 
-    /// The class of the greatest logit (of equal ones the first) at each voxel, u8, `(D, H, W)` (or without `D`); with a
-    /// single logit, whether it is positive. Otherwise as [`SlidingWindow::logits`], without the memory of all logits.
+    /// The class with the largest logit (the first of equal ones) at each voxel, u8, `(D, H, W)` (or without `D`); for a
+    /// single logit, whether it is positive. As [`SlidingWindow::logits`], but without the memory of all logits.
     ///
     /// # Errors
-    /// As [`SlidingWindow::logits`], when there are more than 256 classes, and when a logit is NaN, which isn't greater or less
-    /// than any; the error names its class and voxel.
+    /// As [`SlidingWindow::logits`], when there are more than 256 classes, and when a logit is NaN, which can't be compared;
+    /// the error has its class and voxel.
     pub fn labels(&self, image: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let (_, [_, height, width]) = grid::image_dims("sliding_window", image.shape())?;
         let (spatial, plane) = (&image.shape()[1..], height * width);
@@ -201,7 +203,7 @@ impl SlidingWindow {
         Ok(result)
     }
 
-    /// Calls `finished` with the number of each plane, in order, and its logits `(K, H, W)`, which are its to change.
+    /// Calls `finished` with the index of each plane, in order, and its logits `(K, H, W)`, which it may change.
     pub(crate) fn run(
         &self,
         image: &Tensor,
@@ -241,7 +243,7 @@ impl SlidingWindow {
         Ok(())
     }
 
-    /// The logits of a batch of patches: of all mirror images, if asked for. Contiguous, of checked shape.
+    /// The logits of a batch of patches, averaged over all mirror images if requested. Contiguous, with checked shape.
     fn predict(
         &self,
         patches: &Tensor,
@@ -290,7 +292,7 @@ impl SlidingWindow {
     }
 }
 
-/// That there are at most 256 maps, and that each of the logits `(K, H, W)` of plane `depth` of an image is a number.
+/// Checks that there are at most 256 maps, and that no logit in `(K, H, W)`, plane `depth` of an image, is NaN.
 pub(crate) fn check_logits(logits: &[f32], depth: usize, spatial: &[usize]) -> Result<()> {
     let plane = spatial.iter().rev().take(2).product::<usize>();
     let maps = logits.len() / plane;
@@ -305,14 +307,15 @@ pub(crate) fn check_logits(logits: &[f32], depth: usize, spatial: &[usize]) -> R
         .expected("numbers, from finite intensities and finite weights"))
 }
 
-/// The label of each place of a plane from its logits `(K, plane)`, which are changed: the class of the greatest one, of equal
-/// ones the first. If the maps are `independent`, map k stands for class k + 1, and where none is positive it is class 0.
+/// The label of each voxel of a plane from its logits `(K, plane)`, which are changed: the class with the largest logit, the
+/// first of equal ones. If the maps are `independent`, map k is for class k + 1, and class 0 is taken where no logit is
+/// positive.
 pub(crate) fn decide(logits: &mut [f32], labels: &mut [u8], independent: bool) {
     let plane = labels.len();
     labels.fill(0);
     let (first, others) = logits.split_at_mut(plane);
     if independent {
-        // What the first map must exceed; afterwards it holds the greatest logit, or 0.
+        // The threshold of the first map; afterwards the largest logit so far, or 0.
         for (best, label) in first.iter_mut().zip(labels.iter_mut()) {
             *label = u8::from(*best > 0.0);
             *best = best.max(0.0);
@@ -332,7 +335,7 @@ fn product(factors: &[usize]) -> Option<usize> {
 }
 
 impl WindowGrid {
-    /// The windows that begin at `starts`, `(N, C, patch)`, zeros outside of the image.
+    /// The windows at `starts` as `(N, C, patch)`, with zeros outside the image.
     fn extract(
         &self,
         voxels: &[f32],

@@ -1,17 +1,17 @@
-//! The planes that still receive windows.
+//! The slab of planes that still receive contributions from windows.
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use super::WindowGrid;
 
-/// The sums of the logits of as many planes as a window is deep.
+/// The sums of logits of as many planes as a window has.
 pub(super) struct Slab {
-    /// f32 `(depth, K, H, W)`: a plane at a time is finished, so the plane comes first.
+    /// f32 `(depth, K, H, W)`; the plane comes first, because planes are finished one at a time.
     sums: Tensor,
     classes: usize,
-    /// Sizes of the image.
+    /// The sizes of the image.
     shape: [usize; 3],
-    /// The plane of the image that is the slab's first.
+    /// The image plane that is the first of the slab.
     first: usize,
     depth: usize,
 }
@@ -23,7 +23,7 @@ impl Slab {
         Ok(Self { sums, classes, shape, first: 0, depth })
     }
 
-    /// Every window must have as many classes as the first.
+    /// Checks that a window has as many classes as the first one.
     pub fn check(&self, classes: usize) -> Result<()> {
         if classes != self.classes {
             return Err(Error::shape("sliding_window", format!("logits of {classes} classes"))
@@ -32,11 +32,11 @@ impl Slab {
         Ok(())
     }
 
-    /// Adds the logits `(K, patch)` of the window that is number `window` along each axis, weighted.
+    /// Adds the weighted logits `(K, patch)` of the window with index `window` along each axis.
     pub fn add(&mut self, logits: &[f32], grid: &WindowGrid, window: [usize; 3]) -> Result<()> {
         let start: [isize; 3] = std::array::from_fn(|axis| grid.axes[axis].starts[window[axis]]);
         let weights: [&[f32]; 3] = std::array::from_fn(|axis| &grid.axes[axis].weights[window[axis]][..]);
-        // The part of the window that lies in the image.
+        // The part of the window inside the image.
         let from = start.map(|s| s.min(0).unsigned_abs());
         let to: [usize; 3] =
             std::array::from_fn(|axis| grid.patch[axis].min((self.shape[axis] as isize - start[axis]) as usize));
@@ -61,7 +61,7 @@ impl Slab {
         Ok(())
     }
 
-    /// Hands out the planes before plane `next` of the image, and makes that the slab's first.
+    /// Passes on the planes before image plane `next`, and makes `next` the first plane of the slab.
     pub fn finish(&mut self, next: usize, finished: &mut impl FnMut(usize, &mut [f32]) -> Result<()>) -> Result<()> {
         let plane = self.classes * self.shape[1] * self.shape[2];
         let done = (next - self.first).min(self.depth);

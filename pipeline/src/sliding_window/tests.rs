@@ -35,7 +35,7 @@ proptest! {
         let values = image.to_vec::<f32>().unwrap();
         let (first, second) = values.split_at(labels.count());
         for (i, label) in labels.to_vec::<u8>().unwrap().into_iter().enumerate() {
-            // Equal but for rounding: either is right.
+            // If they are equal up to rounding, either label is correct.
             prop_assert!(label == u8::from(second[i] > first[i]) || (first[i] - second[i]).abs() < 1e-5);
         }
     }
@@ -43,7 +43,7 @@ proptest! {
 
 #[test]
 fn mirror_images_are_averaged() -> Result<()> {
-    // A predictor that knows where in the window it is: the place along the last axis.
+    // A predictor whose result depends on the position in the window: the index along the last axis.
     let ramp = |patches: &Tensor| {
         let shape = [patches.shape()[0], 1, 4, 4];
         let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i % 4) as f32).collect();
@@ -98,13 +98,13 @@ fn counts_are_the_least_and_never_overflow() {
     let large = SlidingWindow::new([usize::MAX; 3]).unwrap();
     assert_eq!(large.windows(&[20; 3]).unwrap(), 1);
     assert!(large.labels(&image(&[2, 2, 2]), |patches| Ok(patches.clone())).is_err(), "no memory holds the patch");
-    // A window of a million voxels along an axis of two costs no more than its two voxels' weights.
+    // A window of a million voxels on an axis of two voxels stores only two weights.
     let long = SlidingWindow::new([1_000_000]).unwrap();
     let whole = long.logits(&image(&[2]), |patches| Ok(patches.clone())).unwrap();
     assert_eq!(whole.to_vec::<f32>().unwrap(), image(&[2]).to_vec::<f32>().unwrap());
 }
 
-/// The first logit is `first` at voxel [1, 2] and 0 elsewhere, the second 5.
+/// The first logit is `first` at voxel [1, 2] and 0 elsewhere; the second is 5.
 fn logits_with(first: f32) -> impl Fn(&Tensor) -> Result<Tensor> {
     move |_| {
         let mut values = [[0f32; 16], [5.0; 16]];
@@ -123,10 +123,10 @@ fn a_logit_that_is_no_number_is_no_label() {
         blended.iter().map(|logit| logit.is_nan()).collect::<Vec<_>>(),
         (0..32).map(|i| i == 6).collect::<Vec<_>>()
     );
-    // An infinity has its place in the order.
+    // An infinity can be compared.
     let labels = window.labels(&image(&[4, 4]), logits_with(f32::INFINITY)).unwrap().to_vec::<u8>().unwrap();
     assert_eq!(labels, (0..16).map(|i| u8::from(i != 6)).collect::<Vec<_>>());
-    // A single logit decides by its sign.
+    // With a single logit, the sign decides.
     let single = |patches: &Tensor| Tensor::full(&[1, 1, 4, 4], f64::NAN, patches.dtype(), Device::Cpu);
     assert!(window.labels(&image(&[4, 4]), single).unwrap_err().to_string().contains("voxel [0, 0] is NaN"));
 }

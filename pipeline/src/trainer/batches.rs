@@ -1,22 +1,23 @@
-//! Where a trainer's batches come from.
+//! Sources of batches for a trainer.
 
 use tomograd_core::Result;
 
 use crate::{Batch, Loader};
 
-/// What a [`Trainer`](crate::Trainer) takes its batches from: a [`Loader`], [`Generated`] ones, or a source of one's own, as
-/// pairs of batches of two loaders. A batch must depend on the epoch and its number alone, so that a resumed run sees the same.
+/// A source of batches for a [`Trainer`](crate::Trainer): a [`Loader`], [`Generated`] batches, or a custom source, such as
+/// pairs of batches of two loaders. A batch must depend only on the epoch and its index, so that a resumed run gets the same
+/// batches.
 pub trait Batches {
-    /// What a step takes.
+    /// The type of a batch.
     type Batch;
 
-    /// How many batches an epoch has.
+    /// The number of batches per epoch.
     fn steps(&self) -> u64;
 
-    /// The batches of an epoch from number `first` on; `steps` less `first` of them.
+    /// The batches of an epoch starting at index `first`; there are `steps` − `first`.
     fn batches(&self, epoch: u64, first: u64) -> impl Iterator<Item = Result<Self::Batch>>;
 
-    /// What an error in a step says of its batch, as the names of the cases; nothing unless there is something to say.
+    /// A description of the batch for errors, such as the names of its cases; empty by default.
     fn describe(&self, _batch: &Self::Batch) -> String {
         String::new()
     }
@@ -38,7 +39,7 @@ impl Batches for Loader {
     }
 }
 
-/// Batches that a function makes of the epoch and the number in it.
+/// Batches computed by a function of the epoch and the step.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -56,7 +57,7 @@ pub struct Generated<F> {
 }
 
 impl<B, F: Fn(u64, u64) -> Result<B>> Generated<F> {
-    /// Epochs of `steps` batches, each `make(epoch, step)`, both counted from 0.
+    /// Epochs of `steps` batches `make(epoch, step)`, both counted from 0.
     pub fn new(steps: u64, make: F) -> Self {
         Self { steps, make }
     }

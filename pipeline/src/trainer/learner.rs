@@ -1,14 +1,14 @@
-//! Parameters and what changes them.
+//! Learners: parameters with their optimizer.
 
 use serde::{Deserialize, Serialize};
 use tomograd_core::{Error, Result, Seed};
 use tomograd_nn::{Checkpoint, Loaded, Optimizer, Params, Pass, Update};
 
-/// A store of parameters with its optimizer, and how that is to be used: learning-rate schedule, bound of the gradients' norm,
-/// gradient accumulation, a running average of the weights. A [`Trainer`](crate::Trainer) has one, or several: a generator
+/// Parameters with an optimizer and settings of its use: learning-rate schedule, gradient clipping, gradient accumulation,
+/// exponential moving average of the weights. A [`Trainer`](crate::Trainer) has one or several learners, such as a generator
 /// and a discriminator.
 ///
-/// The running average can be a teacher: a step takes its answers as targets.
+/// The average can serve as a mean teacher: a step uses its outputs as targets.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -28,8 +28,8 @@ use tomograd_nn::{Checkpoint, Loaded, Optimizer, Params, Pass, Update};
 ///     let teacher = Pass::eval(step.averaged()?)?;
 ///     let target = net.forward(&teacher.input(&step.batch), &teacher)?.into_value();
 ///     let pass = step.pass()?;
-///     let answer = net.forward(&pass.input(&step.batch), &pass)?;
-///     let loss = losses::mean_squared_error(&answer, &pass.input(&target))?;
+///     let prediction = net.forward(&pass.input(&step.batch), &pass)?;
+///     let loss = losses::mean_squared_error(&prediction, &pass.input(&target))?;
 ///     step.learn(pass, loss)
 /// })?;
 /// # Ok::<(), tomograd_core::Error>(())
@@ -40,14 +40,14 @@ pub struct Learner {
     schedule: Option<Box<Schedule>>,
     average: Option<Params>,
     settings: Settings,
-    /// The sum of the updates since the last step, and how many they are.
+    /// The sum of the updates since the last optimizer step, and their number.
     pending: Option<Update>,
     count: u64,
 }
 
 type Schedule = dyn Fn(u64, u64) -> f64;
 
-/// The numbers of a learner, which a resumed run must have as well.
+/// The settings that a resumed run must have as well.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Settings {
     average: Option<f64>,
@@ -56,34 +56,34 @@ pub(super) struct Settings {
 }
 
 impl Learner {
-    /// The parameters, changed by this optimizer at its own rate, one step an update.
+    /// A learner with an optimizer step for each update, at the optimizer's learning rate.
     pub fn new(params: Params, optimizer: impl Optimizer + 'static) -> Self {
         let settings = Settings { average: None, clip_norm: None, accumulate: 1 };
         let optimizer = Box::new(optimizer);
         Self { params, optimizer, schedule: None, average: None, settings, pending: None, count: 0 }
     }
 
-    /// With learning rates multiplied by `schedule(step, total)`: a function of [`tomograd_nn::schedule`], or one's own. Steps
-    /// are batches, counted from 0 over the whole run of `total`.
+    /// Multiplies the learning rates by `schedule(step, total)`: a function of [`tomograd_nn::schedule`] or a custom one.
+    /// `step` counts batches from 0 over the whole run, which has `total`.
     #[must_use]
     pub fn schedule(mut self, schedule: impl Fn(u64, u64) -> f64 + 'static) -> Self {
         self.schedule = Some(Box::new(schedule));
         self
     }
 
-    /// With the gradients of each optimizer step scaled down to a norm of at most `max` ([`Update::clip_norm`]); an infinite
-    /// one asks only that they be finite.
+    /// Clips the gradient norm of each optimizer step to `max` ([`Update::clip_norm`]); an infinite `max` only checks that
+    /// gradients are finite.
     ///
     /// # Errors
     /// When `max` is negative or NaN.
     pub fn clip_norm(mut self, max: f64) -> Result<Self> {
-        // That of JSON, which has no infinity.
+        // JSON has no infinity, so it is stored as the largest f64.
         self.settings.clip_norm = Some(number("clip_norm", max, max >= 0.0, "0 at least")?.min(f64::MAX));
         Ok(self)
     }
 
-    /// With a running average (EMA) of the parameters: after each optimizer step it becomes decay · average + (1 − decay) ·
-    /// parameters ([`Params::ema_update`]). It begins as the parameters are now.
+    /// Keeps an exponential moving average (EMA) of the parameters: after each optimizer step it becomes decay · average + (1
+    /// − decay) · parameters ([`Params::ema_update`]). It starts as the current parameters.
     ///
     /// # Errors
     /// When the decay isn't in [0, 1].
@@ -94,8 +94,8 @@ impl Learner {
         Ok(self)
     }
 
-    /// With one optimizer step for the mean of the gradients of `updates` updates, as if their batches were one. What is left
-    /// at the end of an epoch makes a step of its own.
+    /// Accumulates gradients: one optimizer step with the mean gradient of `updates` updates. An incomplete rest at the end
+    /// of an epoch gets its own step.
     ///
     /// # Errors
     /// When it is 0.
@@ -109,22 +109,23 @@ impl Learner {
         &self.params
     }
 
-    /// The parameters, to be frozen or bounded. A checkpoint doesn't keep what is frozen: let the step's number decide it.
+    /// Mutable parameters, for freezing or clamping. Checkpoints don't store which ones are frozen: decide it by the step
+    /// number.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
     }
 
-    /// The running average of the parameters, on which the same layers run.
+    /// The average of the parameters, on which the same layers run.
     ///
     /// # Errors
-    /// When there is none.
+    /// When none is kept.
     pub fn averaged(&self) -> Result<&Params> {
         self.average.as_ref().ok_or_else(|| {
             Error::argument("learner", "there is no running average").expected("Learner::average when it is made")
         })
     }
 
-    /// A training pass through the parameters.
+    /// A training pass on the parameters.
     ///
     /// # Errors
     /// When memory runs out.
@@ -145,12 +146,12 @@ impl Learner {
         self.schedule.is_some()
     }
 
-    /// What the learning rates are multiplied by.
+    /// The current factor of the learning rates.
     pub(super) fn factor(&self, [step, total]: [u64; 2]) -> f64 {
         self.schedule.as_ref().map_or(1.0, |schedule| schedule(step, total))
     }
 
-    /// Takes an update up, and makes a step when there are enough.
+    /// Adds an update, and makes an optimizer step if there are enough.
     pub(super) fn apply(&mut self, update: Update, at: [u64; 2]) -> Result<()> {
         self.pending = Some(match self.pending.take() {
             Some(sum) => sum.add(update)?,
@@ -160,12 +161,12 @@ impl Learner {
         if self.count == self.settings.accumulate { self.finish(at) } else { Ok(()) }
     }
 
-    /// Whether there are updates that no step was made for.
+    /// Whether there are updates without an optimizer step.
     pub(super) fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Makes a step for the updates that wait, if there are any.
+    /// Makes an optimizer step for the pending updates, if any.
     pub(super) fn finish(&mut self, at: [u64; 2]) -> Result<()> {
         let Some(mut update) = self.pending.take() else { return Ok(()) };
         if self.count > 1 {
@@ -198,7 +199,7 @@ impl Learner {
     }
 }
 
-/// `value`, if it is as it should be.
+/// Returns `value` if `fits`, else an error.
 fn number(operation: &str, value: f64, fits: bool, expected: &str) -> Result<f64> {
     if fits { Ok(value) } else { Err(Error::argument(operation, format!("{value:?}")).expected(expected)) }
 }

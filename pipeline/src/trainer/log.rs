@@ -1,4 +1,4 @@
-//! What a training writes down: a table with a row an epoch, and TensorBoard's events.
+//! Logs of a training: a CSV file with a row per epoch, and TensorBoard events.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,16 @@ use tomograd_io::tensorboard::EventWriter;
 
 use crate::report::{quoted, write_text};
 
-/// The file of the table.
+/// The name of the CSV file.
 pub(super) const TABLE: &str = "epochs.csv";
-/// The columns that are the trainer's.
+/// Column names reserved for the trainer.
 const EPOCH: &str = "epoch";
 const SECONDS: &str = "step_seconds";
 
-/// A name and a picture.
+/// A name and an image.
 pub(super) type Picture = (String, Tensor);
 
-/// Sums of numbers by name, in the order of their coming.
+/// Sums of values by name, in the order of first use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Values(Vec<(String, f64, u64)>);
 
@@ -26,7 +26,7 @@ impl Values {
         self.sum(name, value, 1)
     }
 
-    /// Takes up the sums of others.
+    /// Adds the sums of `others`.
     pub(super) fn merge(&mut self, others: &Values) -> Result<()> {
         others.0.iter().try_for_each(|(name, sum, count)| self.sum(name, *sum, *count))
     }
@@ -53,9 +53,9 @@ impl Values {
     }
 }
 
-/// One epoch's results.
+/// The results of one epoch.
 pub(super) struct Row<'a> {
-    /// From 1.
+    /// Counted from 1.
     pub(super) epoch: u64,
     pub(super) step_seconds: f64,
     pub(super) training: &'a Values,
@@ -65,7 +65,7 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Columns and their numbers.
+    /// Column names and values.
     fn fields(&self) -> Result<Vec<(&str, f64)>> {
         if let Some((name, _)) = self.validation.means().find(|(name, _)| self.training.has(name)) {
             return Err(Error::argument("log", format!("{name} is noted by the steps and by the validation"))
@@ -76,7 +76,7 @@ impl Row<'_> {
     }
 }
 
-/// The files of a folder.
+/// The log files of a folder.
 pub(super) struct Log {
     table: Table,
     events: EventWriter,
@@ -84,7 +84,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Begins anew, without what an earlier run has left.
+    /// Starts new logs and removes those of an earlier run.
     pub(super) fn create(folder: &Path, every: u64) -> Result<Self> {
         EventWriter::remove(folder)?;
         let table = Table { path: folder.join(TABLE), columns: Vec::new(), rows: Vec::new() };
@@ -92,13 +92,13 @@ impl Log {
         Ok(Self { table, events: EventWriter::create(folder)?, every })
     }
 
-    /// Goes on behind so many epochs and steps; what is beyond is dropped.
+    /// Continues logs after this many epochs and steps; later entries are removed.
     pub(super) fn resume(folder: &Path, epochs: u64, steps: u64, every: u64) -> Result<Self> {
         let table = Table::read(folder.join(TABLE), epochs)?;
         Ok(Self { table, events: EventWriter::resume(folder, steps)?, every })
     }
 
-    /// One step's numbers; `done` steps are made, with it.
+    /// Logs the values of a step; `done` is the number of steps including this one.
     pub(super) fn step<'a>(&mut self, done: u64, values: impl IntoIterator<Item = (&'a str, f64)>) -> Result<()> {
         if !done.is_multiple_of(self.every) {
             return Ok(());
@@ -106,7 +106,7 @@ impl Log {
         values.into_iter().try_for_each(|(name, value)| self.events.scalar(&format!("train/{name}"), done, value))
     }
 
-    /// One epoch's numbers, behind `done` steps.
+    /// Logs the values of an epoch after `done` steps.
     pub(super) fn epoch(&mut self, done: u64, row: Row<'_>) -> Result<()> {
         self.table.add(&row.fields()?)?;
         let scores = row.score.map(|score| ("score", score));
@@ -125,8 +125,8 @@ impl Log {
     }
 }
 
-/// A CSV file. A column is added when a row first has it, empty in the rows before; numbers are the shortest texts that are
-/// read as the same f64.
+/// A CSV file. A column is added when a row first has it, and is empty in earlier rows; numbers are written as the shortest
+/// text that parses to the same f64.
 struct Table {
     path: PathBuf,
     columns: Vec<String>,
@@ -134,7 +134,7 @@ struct Table {
 }
 
 impl Table {
-    /// The rows of the first so many epochs; none where there is no file.
+    /// The rows of the first `epochs` epochs; empty if there is no file.
     fn read(path: PathBuf, epochs: u64) -> Result<Self> {
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -183,7 +183,7 @@ impl Table {
     }
 }
 
-/// The fields of a line, without their quotes.
+/// The unquoted fields of a line.
 fn fields(line: &str) -> Vec<String> {
     let (mut fields, mut inside) = (vec![String::new()], false);
     let mut characters = line.chars().peekable();
@@ -214,7 +214,7 @@ mod tests {
         let huge = format!("1{}", "0".repeat(300));
         let text = format!("epoch,\"a \"\"b\"\", c\",Dice\n1,0.1,\n2,{huge},NaN\n3,,-0.5\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        // Read again up to an epoch, it goes on as if it had never stopped.
+        // Read up to an epoch and continued, it has the same contents as without interruption.
         let mut table = Table::read(path.clone(), 2).unwrap();
         table.add(&[("epoch", 3.0), ("Dice", -0.5)]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);

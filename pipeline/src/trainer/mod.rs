@@ -1,8 +1,8 @@
-//! The loop around training steps, and its book-keeping.
+//! The training loop with validation, logs and checkpoints.
 //!
-//! What a step computes is written by the user; the [`Trainer`] does what is the same in every training: it counts epochs and
-//! steps, validates, schedules learning rates, averages weights, accumulates gradients, stops early, keeps logs, writes
-//! checkpoints and resumes from them to the bit.
+//! The user writes the training step. The [`Trainer`] does the rest: it counts epochs and steps, validates, schedules
+//! learning rates, averages weights, accumulates gradients, stops early, writes logs and checkpoints, and resumes from these
+//! bit for bit.
 
 mod batches;
 mod learner;
@@ -24,13 +24,13 @@ pub use step::{Step, Validation};
 
 use state::Progress;
 
-/// The checkpoints of a run.
+/// The file names of checkpoints.
 const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
-/// The name of a learner that was given none.
+/// The default name of a single learner.
 const MODEL: &str = "model";
 
-/// Runs a training: a loop of epochs over batches whose step is a function of the user's.
+/// A training loop: epochs over batches, with a training step that is a user-defined function.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -76,15 +76,16 @@ const MODEL: &str = "model";
 /// ```
 ///
 /// # Files
-/// In its [`folder`](Self::folder), if it has one: `last.safetensors`, the state at the end of the last epoch (or at a step,
-/// [`save_every`](Self::save_every)); `best.safetensors`, that of the epoch with the best score; `epochs.csv`, a row an epoch with
-/// the means of what the steps have noted, the seconds of a step, and what the validation has noted; and
-/// `events.out.tfevents.*`, which TensorBoard shows. A folder with weights of another run is refused.
+/// In the [`folder`](Self::folder), if one is set: `last.safetensors`, the state at the end of the last epoch (or at a step,
+/// [`save_every`](Self::save_every)); `best.safetensors`, that of the epoch with the best score; `epochs.csv`, a row per
+/// epoch with the means of the values logged by the steps, the seconds per step, and the values logged by the validation; and
+/// `events.out.tfevents.*` for TensorBoard. A folder with weights of another run is rejected.
 ///
 /// # Resuming
-/// A run that ends at any moment, `kill -9` included, and is [resumed](Self::resume) from its last checkpoint goes on as
-/// if it had never ended: files are written whole or not at all, and what the logs have beyond the checkpoint is cut. Weights,
-/// checkpoints and logs come to the same bytes, times aside, if steps and batches depend on their numbers and seeds alone.
+/// A run that is interrupted at any time (even by `kill -9`) and [resumed](Self::resume) from its last checkpoint continues
+/// as if without interruption: files are written atomically, and log entries after the checkpoint are removed. Weights,
+/// checkpoints and logs are equal byte for byte, except for times, if steps and batches depend on their numbers and seeds
+/// only.
 pub struct Trainer {
     learners: Vec<(String, Learner)>,
     epochs: u64,
@@ -100,12 +101,12 @@ pub struct Trainer {
     config: Option<Value>,
     preparation: Option<Value>,
     progress: Progress,
-    /// The steps that were done when the last checkpoint was written.
+    /// The number of steps at the last checkpoint.
     saved: u64,
 }
 
 impl Trainer {
-    /// A training of one learner, over so many epochs.
+    /// A training of one learner for `epochs` epochs.
     pub fn new(learner: Learner, epochs: u64) -> Self {
         Self {
             learners: vec![(MODEL.to_owned(), learner)],
@@ -126,8 +127,8 @@ impl Trainer {
         }
     }
 
-    /// A training of several learners by their names, as a generator and a discriminator. The weights of the first one stand
-    /// in checkpoints as if it were alone.
+    /// A training of several named learners, such as a generator and a discriminator. Checkpoints store the weights of the
+    /// first learner as if it were the only one.
     ///
     /// ```
     /// use tomograd_autodiff::{Var, methods::*};
@@ -135,28 +136,29 @@ impl Trainer {
     /// use tomograd_nn::{AdamW, Linear, Module, Params, Pass, losses};
     /// use tomograd_pipeline::{Generated, Learner, Trainer};
     /// let noise = |seed: Seed| Tensor::normal(&[8, 1], 0.0, 1.0, seed, DType::F32, Device::Cpu);
-    /// let [mut forger, mut judge] = [1, 2].map(|seed| Params::new(Device::Cpu, Seed::new(seed)));
-    /// let (generator, discriminator) = (Linear::new(forger.root(), 1, 1)?, Linear::new(judge.root(), 1, 1)?);
-    /// // How far the discriminator is from taking `x` for real (1) or forged (0).
-    /// let judged = |x: &Var, pass: &Pass, truth: f64| -> Result<Var> {
+    /// let [mut first, mut second] = [1, 2].map(|seed| Params::new(Device::Cpu, Seed::new(seed)));
+    /// let (generator, discriminator) = (Linear::new(first.root(), 1, 1)?, Linear::new(second.root(), 1, 1)?);
+    /// // The discriminator's loss for `x` as real (1) or generated (0).
+    /// let adversarial_loss = |x: &Var, pass: &Pass, truth: f64| -> Result<Var> {
     ///     let truth = Tensor::full(x.shape(), truth, DType::F32, Device::Cpu)?;
     ///     losses::binary_cross_entropy(&discriminator.forward(x, pass)?, &pass.input(&truth))
     /// };
-    /// let optimizers = (AdamW::new(&forger, 1e-2)?, AdamW::new(&judge, 1e-2)?);
-    /// let learners = [("generator", Learner::new(forger, optimizers.0)), ("discriminator", Learner::new(judge, optimizers.1))];
-    /// let mut trainer = Trainer::of_several(learners, 2)?;
+    /// let optimizers = (AdamW::new(&first, 1e-2)?, AdamW::new(&second, 1e-2)?);
+    /// let learners = [Learner::new(first, optimizers.0), Learner::new(second, optimizers.1)];
+    /// let mut trainer = Trainer::of_several(["generator", "discriminator"].into_iter().zip(learners), 2)?;
     /// let real = Generated::new(3, |epoch, step| noise(Seed::new(3).at(epoch).at(step))?.add_scalar(4.0));
     /// trainer.run(&real, |step| {
     ///     let pass = step.learner("generator")?.pass(step.seed)?;
-    ///     let forged = generator.forward(&pass.input(&noise(step.seed)?), &pass)?;
-    ///     let constant = forged.value().clone();
-    ///     // The gradient comes through the discriminator, which is a constant of the generator's pass.
-    ///     let judge = Pass::eval(step.learner("discriminator")?.params())?.on(pass.tape());
-    ///     let loss = judged(&forged, &judge, 1.0)?;
+    ///     let generated = generator.forward(&pass.input(&noise(step.seed)?), &pass)?;
+    ///     let constant = generated.value().clone();
+    ///     // The gradient passes through the discriminator, whose parameters are constants in the generator's pass.
+    ///     let frozen = Pass::eval(step.learner("discriminator")?.params())?.on(pass.tape());
+    ///     let loss = adversarial_loss(&generated, &frozen, 1.0)?;
     ///     step.learn_as("generator", pass, loss)?;
     ///
     ///     let pass = step.learner("discriminator")?.pass(step.seed)?;
-    ///     let loss = judged(&pass.input(&step.batch), &pass, 1.0)?.add(&judged(&pass.input(&constant), &pass, 0.0)?)?;
+    ///     let loss = adversarial_loss(&pass.input(&step.batch), &pass, 1.0)?;
+    ///     let loss = loss.add(&adversarial_loss(&pass.input(&constant), &pass, 0.0)?)?;
     ///     step.learn_as("discriminator", pass, loss)
     /// })?;
     /// assert_eq!(trainer.epoch(), 2);
@@ -164,7 +166,7 @@ impl Trainer {
     /// ```
     ///
     /// # Errors
-    /// When there is none, or a name is empty, has a `/`, or is given twice.
+    /// When there are none, or a name is empty, contains a `/`, or is used twice.
     pub fn of_several<N: Into<String>>(learners: impl IntoIterator<Item = (N, Learner)>, epochs: u64) -> Result<Self> {
         let learners: Vec<(String, Learner)> =
             learners.into_iter().map(|(name, learner)| (name.into(), learner)).collect();
@@ -183,49 +185,49 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// With random streams from this seed: step number n has `seed.at(n)`.
+    /// Sets the random seed: step number n uses `seed.at(n)`.
     #[must_use]
     pub fn seed(mut self, seed: Seed) -> Self {
         self.seed = seed;
         self
     }
 
-    /// With checkpoints and logs in this folder, which is made if it isn't there.
+    /// Sets the folder of checkpoints and logs, which is created if necessary.
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// Goes on from this checkpoint.
+    /// Resumes from this checkpoint.
     #[must_use]
     pub fn resume(mut self, checkpoint: impl Into<PathBuf>) -> Self {
         self.resume = Some(checkpoint.into());
         self
     }
 
-    /// Goes on from the last checkpoint of the [`folder`](Self::folder) if there is one, and begins otherwise: so that the same
-    /// command can be run until it is through.
+    /// Resumes from the last checkpoint in the [`folder`](Self::folder) if there is one, and starts from the beginning
+    /// otherwise, so that the same command can be repeated until the training is complete.
     ///
     /// # Errors
-    /// When the folder isn't known yet.
+    /// When no folder has been set.
     pub fn resume_if_there(mut self) -> Result<Self> {
         let folder = self.folder.as_ref().ok_or_else(|| {
             Error::argument("trainer", "resume_if_there without a folder").expected("Trainer::folder before it")
         })?;
-        // The first epoch's best checkpoint comes before its last one, and has the same state.
+        // In the first epoch, the best checkpoint is written before the last one and has the same state.
         self.resume = [LAST, BEST].map(|name| folder.join(name)).into_iter().find(|path| path.exists());
         Ok(self)
     }
 
-    /// Replaces the files of another run in the folder.
+    /// Allows replacing the files of another run in the folder.
     #[must_use]
     pub fn overwrite(mut self) -> Self {
         self.overwrite = true;
         self
     }
 
-    /// Validates at the end of every so many epochs, and of the last one. Without it: of every epoch.
+    /// Validates every `epochs` epochs and after the last one. By default: after every epoch.
     ///
     /// # Errors
     /// When it is 0.
@@ -234,7 +236,7 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Stops when so many validations one after the other have brought no better score.
+    /// Early stopping: stops after this many consecutive validations without a better score.
     ///
     /// # Errors
     /// When it is 0.
@@ -243,8 +245,8 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Writes the last checkpoint after every so many steps too, not only at the end of an epoch. While a learner waits
-    /// for more gradients ([`Learner::accumulate`]), as soon as none does.
+    /// Also writes the last checkpoint every `steps` steps, not only at the end of an epoch. While a learner is accumulating
+    /// gradients ([`Learner::accumulate`]), this is postponed.
     ///
     /// # Errors
     /// When it is 0.
@@ -253,7 +255,7 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Shows TensorBoard the numbers of every so many steps only. Without it: of every step.
+    /// Writes step values to TensorBoard only every `steps` steps. By default: every step.
     ///
     /// # Errors
     /// When it is 0.
@@ -262,27 +264,28 @@ impl Trainer {
         Ok(self)
     }
 
-    /// Prints a line an epoch and, in a terminal, a progress bar.
+    /// Prints a line per epoch and, in a terminal, a progress bar.
     #[must_use]
     pub fn verbose(mut self) -> Self {
         self.verbose = true;
         self
     }
 
-    /// With the configuration of the first learner's network, for checkpoints; a run of another one can't be resumed.
+    /// Sets the configuration of the first learner's network, for checkpoints. A run with another configuration can't be
+    /// resumed.
     ///
     /// # Errors
-    /// When it has no JSON.
+    /// When it can't be serialised to JSON.
     pub fn config(mut self, config: &impl Serialize) -> Result<Self> {
         self.config = Some(json("configuration", config)?);
         Ok(self)
     }
 
-    /// With what prediction needs beside the network, a [`Preparation`](crate::Preparation), for checkpoints; a run of another
-    /// one can't be resumed.
+    /// Sets what prediction needs besides the network, a [`Preparation`](crate::Preparation), for checkpoints. A run with
+    /// another one can't be resumed.
     ///
     /// # Errors
-    /// When it has no JSON.
+    /// When it can't be serialised to JSON.
     pub fn preparation(mut self, preparation: &impl Serialize) -> Result<Self> {
         self.preparation = Some(json("preparation", preparation)?);
         Ok(self)
@@ -296,7 +299,7 @@ impl Trainer {
     /// The learner called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names.
+    /// When it doesn't exist; the error lists the names.
     pub fn learner(&self, name: &str) -> Result<&Learner> {
         Ok(&self.learners[step::find(&self.learners, name)?].1)
     }
@@ -306,18 +309,18 @@ impl Trainer {
         self.learners
     }
 
-    /// The number of finished epochs.
+    /// The number of completed epochs.
     pub fn epoch(&self) -> u64 {
         self.progress.epoch
     }
 
-    /// The best score of all validations.
+    /// The best validation score so far.
     pub fn best(&self) -> Option<f64> {
         self.progress.best
     }
 }
 
-/// That a count isn't 0.
+/// Checks that a count isn't 0.
 fn at_least_one(operation: &str, count: u64) -> Result<u64> {
     if count > 0 { Ok(count) } else { Err(Error::argument(operation, "0").expected("1 at least")) }
 }
@@ -327,7 +330,7 @@ fn json(what: &str, value: &impl Serialize) -> Result<Value> {
         .map_err(|error| Error::argument("trainer", format!("the {what} has no JSON")).source(error))
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path.display(), error)),

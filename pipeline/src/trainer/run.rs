@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use std::{path::Path, time::Instant};
 
@@ -16,10 +16,10 @@ use super::{
 type Validate<'a> = dyn FnMut(&mut Validation<'_>) -> Result<f64> + 'a;
 
 impl Trainer {
-    /// Trains without validation: `step` is called with each batch of each epoch that is left.
+    /// Trains without validation: calls `step` with each batch of the remaining epochs.
     ///
     /// # Errors
-    /// As [`run_with`](Self::run_with), and when there is a [`patience`](Self::patience).
+    /// As [`run_with`](Self::run_with), and when [`patience`](Self::patience) is set.
     pub fn run<L: Batches>(
         &mut self,
         batches: &L,
@@ -31,13 +31,13 @@ impl Trainer {
         self.train(batches, step, None)
     }
 
-    /// Trains: `step` is called with each batch of each epoch that is left, and `validate` at the end of the epochs that
-    /// [`validate_every`](Self::validate_every) says. It returns a score, the higher the better.
+    /// Trains: calls `step` with each batch of the remaining epochs, and `validate` at the end of the epochs
+    /// given by [`validate_every`](Self::validate_every). `validate` returns a score; higher is better.
     ///
     /// # Errors
-    /// What the functions and the batches give, with the epoch and the step (both from 1) and the cases; when the
-    /// folder has another run's files and [`overwrite`](Self::overwrite) wasn't said; when the checkpoint to resume isn't one of
-    /// this run; and when a file can't be read or written.
+    /// Those of the functions and the batches, with the epoch and the step (both from 1) and the cases; when the folder has
+    /// files of another run and [`overwrite`](Self::overwrite) isn't set; when the checkpoint to resume is of another run;
+    /// and when a file can't be read or written.
     pub fn run_with<L: Batches>(
         &mut self,
         batches: &L,
@@ -97,7 +97,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// The steps of the epoch under way that are left; gives the seconds of one.
+    /// Runs the remaining steps of the current epoch; returns the seconds per step.
     fn run_epoch<L: Batches>(
         &mut self,
         batches: &L,
@@ -151,7 +151,7 @@ impl Trainer {
         Ok(begin.elapsed().as_secs_f64() / run.steps.saturating_sub(first).max(1) as f64)
     }
 
-    /// Whether the score is the best so far.
+    /// Runs the validation; returns whether the score is the best so far.
     fn validate(&mut self, epoch: u64, function: &mut Validate<'_>, row: &mut Row<'_>) -> Result<bool> {
         let mut validation =
             Validation { epoch, learners: &self.learners, values: Values::default(), pictures: Vec::new() };
@@ -170,7 +170,7 @@ impl Trainer {
         self.patience.is_some_and(|patience| self.progress.since_best >= patience)
     }
 
-    /// Whether a checkpoint is due within an epoch. At its end there is one anyway.
+    /// Whether a checkpoint is due within an epoch; at the end of an epoch, one is written anyway.
     fn is_time_to_save(&self, steps: u64) -> bool {
         let due = self.save_every.is_some_and(|every| self.done(steps) / every > self.saved / every);
         due && self.progress.step < steps && !self.learners.iter().any(|(_, learner)| learner.is_pending())
@@ -191,14 +191,14 @@ impl Trainer {
         }
     }
 
-    /// Takes up the checkpoint, if one was named, and opens the logs.
+    /// Restores the checkpoint, if one was set, and opens the logs.
     fn begin(&mut self, run: &Run) -> Result<Option<Log>> {
         let resume = self.resume.take();
         let here = |folder: &Path| match &resume {
             Some(path) => path
                 .canonicalize()
                 .is_ok_and(|path| folder.canonicalize().is_ok_and(|folder| path.parent() == Some(&folder))),
-            // A second call goes on with what the first one has left.
+            // A second call continues the first one.
             None => self.progress != Progress::default(),
         };
         let goes_on = self.folder.as_deref().is_some_and(here);
@@ -219,7 +219,7 @@ impl Trainer {
             }
             return Log::resume(&folder, self.progress.epoch, self.done(run.steps), self.log_every).map(Some);
         }
-        // The best weights of an earlier run would stay until this one has better ones.
+        // Otherwise the best weights of an earlier run would stay until the first validation.
         [LAST, BEST].iter().try_for_each(|name| remove(&folder.join(name)))?;
         Log::create(&folder, self.log_every).map(Some)
     }
@@ -258,14 +258,14 @@ impl Trainer {
     }
 }
 
-/// The line of an epoch.
+/// Prints the line of an epoch.
 fn report(row: &Row<'_>, start: Instant) {
     let values: String = row.training.means().map(|(name, mean)| format!("  {name} {mean:.4}")).collect();
     let score = row.score.map_or(String::new(), |score| format!("  score {score:.4}"));
     println!("epoch {:>3}{values}{score}  {:.0} s", row.epoch, start.elapsed().as_secs_f64());
 }
 
-/// A progress bar, if one is wanted and the feature is on.
+/// A progress bar, if requested and the feature is enabled.
 struct Bar {
     #[cfg(feature = "progress")]
     bar: Option<indicatif::ProgressBar>,

@@ -1,4 +1,4 @@
-//! What a checkpoint holds of a run beside weights and optimizers.
+//! The state of a run in a checkpoint, besides weights and optimizers.
 
 use std::path::Path;
 
@@ -9,33 +9,33 @@ use tomograd_nn::Loaded;
 
 use super::{learner::Settings, log::Values};
 
-/// The name of the checkpoint's text.
+/// The name of the text entry in a checkpoint.
 pub(super) const TEXT: &str = "trainer";
 
-/// What a run and the one that it is resumed by have in common.
+/// The settings that a resumed run must share with the original one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Run {
     /// The words of the seed.
     pub(super) seed: [u64; 2],
-    /// The number of steps of an epoch.
+    /// The number of steps per epoch.
     pub(super) steps: u64,
-    /// That of epochs, where a learning-rate schedule depends on it.
+    /// The number of epochs, if a learning-rate schedule depends on it.
     pub(super) epochs: Option<u64>,
     pub(super) learners: Vec<(String, Settings)>,
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Progress {
-    /// Finished epochs.
+    /// Completed epochs.
     pub(super) epoch: u64,
-    /// Steps of the epoch under way.
+    /// Completed steps of the current epoch.
     pub(super) step: u64,
     /// The best score so far.
     pub(super) best: Option<f64>,
-    /// Validations since then.
+    /// Validations since the best score.
     pub(super) since_best: u64,
-    /// The numbers that the steps of the epoch under way have noted.
+    /// Values logged by the steps of the current epoch.
     pub(super) values: Values,
 }
 
@@ -54,8 +54,8 @@ pub(super) fn to_json(run: &Run, progress: &Progress) -> Result<String> {
         .map_err(|error| Error::argument("trainer", "the state has no JSON").source(error))
 }
 
-/// How far the run of a checkpoint is, if it is this run: with what it says of itself, and with the network and the preparation
-/// that stand in the checkpoint.
+/// The progress in a checkpoint, after checking that its run settings, network configuration and preparation are those of
+/// this run.
 pub(super) fn progress(
     loaded: &Loaded,
     path: &Path,

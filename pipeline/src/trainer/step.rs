@@ -1,4 +1,4 @@
-//! What the functions of a training get.
+//! The arguments of the step and validation functions.
 
 use tomograd_autodiff::Var;
 use tomograd_core::{Error, ErrorKind, Result, Seed, Tensor};
@@ -11,10 +11,10 @@ use super::{
     log::{Picture, Values},
 };
 
-/// Learners by name, the first one the main one.
+/// Named learners; the first one is the main one.
 pub(super) type Learners = [(String, Learner)];
 
-/// The place of the learner called `name`.
+/// The index of the learner called `name`.
 pub(super) fn find(learners: &Learners, name: &str) -> Result<usize> {
     learners.iter().position(|(known, _)| known == name).ok_or_else(|| {
         let names: Vec<&str> = learners.iter().map(|(name, _)| &name[..]).collect();
@@ -23,22 +23,22 @@ pub(super) fn find(learners: &Learners, name: &str) -> Result<usize> {
     })
 }
 
-/// One step of a training: what the step's function is called with.
+/// One training step: the argument of the step function.
 ///
-/// It runs as many passes as it likes, on parameters, averages and batches, and hands their results over: a loss
-/// by [`learn`](Self::learn), where there is one learner; by [`learn_as`](Self::learn_as), where there are several;
-/// and an update that it has put together itself by [`apply`](Self::apply).
+/// A step runs any number of passes, on parameters, averages and batches, and passes on their results: a loss by
+/// [`learn`](Self::learn) if there is one learner, by [`learn_as`](Self::learn_as) if there are several, and an update
+/// by [`apply`](Self::apply).
 pub struct Step<'a, B> {
-    /// The number of the epoch, from 0.
+    /// The epoch, counted from 0.
     pub epoch: u64,
-    /// The number of the step since the start of the run, from 0.
+    /// The number of the step since the start of the run, counted from 0.
     pub number: u64,
-    /// A random stream of this step alone.
+    /// The random stream of this step.
     pub seed: Seed,
     /// The batch.
     pub batch: B,
     pub(super) learners: &'a mut Learners,
-    /// How many steps the run has.
+    /// The number of steps of the run.
     pub(super) total: u64,
     pub(super) values: Values,
 }
@@ -49,15 +49,15 @@ impl<B> Step<'_, B> {
         self.learners[0].1.params()
     }
 
-    /// The running average of the first learner's parameters.
+    /// The average of the first learner's parameters.
     ///
     /// # Errors
-    /// When it has none.
+    /// When none is kept.
     pub fn averaged(&self) -> Result<&Params> {
         self.learners[0].1.averaged()
     }
 
-    /// A training pass through the first learner's parameters, with the step's seed.
+    /// A training pass on the first learner's parameters, with the seed of the step.
     ///
     /// # Errors
     /// When memory runs out.
@@ -68,24 +68,24 @@ impl<B> Step<'_, B> {
     /// The learner called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names.
+    /// When it doesn't exist; the error lists the names.
     pub fn learner(&self, name: &str) -> Result<&Learner> {
         Ok(&self.learners[find(self.learners, name)?].1)
     }
 
-    /// The learner called `name`, to be changed.
+    /// Mutable access to the learner called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names.
+    /// When it doesn't exist; the error lists the names.
     pub fn learner_mut(&mut self, name: &str) -> Result<&mut Learner> {
         let place = find(self.learners, name)?;
         Ok(&mut self.learners[place].1)
     }
 
-    /// Notes a number under `name`: the log has its mean over the epoch, TensorBoard also each step's.
+    /// Logs a value under `name`: its mean over the epoch in the CSV file, and the value of each step in TensorBoard.
     ///
     /// # Errors
-    /// When it isn't finite: the training has gone astray, and the error says where. Also when the name can't be that of a
+    /// When the value isn't finite, since the training has diverged; also when the name is invalid for a
     /// column.
     pub fn log(&mut self, name: &str, value: f64) -> Result<()> {
         if !value.is_finite() {
@@ -94,10 +94,10 @@ impl<B> Step<'_, B> {
         self.values.add(name, value)
     }
 
-    /// Notes the loss under `loss`, and hands its gradients to the only learner.
+    /// Logs the loss under `loss`, and applies its gradients to the only learner.
     ///
     /// # Errors
-    /// When the loss isn't a finite number, there are several learners, or as [`apply`](Self::apply).
+    /// When the loss isn't finite, there are several learners, or as [`apply`](Self::apply).
     pub fn learn(&mut self, pass: Pass, loss: Var) -> Result<()> {
         if self.learners.len() > 1 {
             return Err(Error::argument("learn", format!("{} learners", self.learners.len()))
@@ -106,10 +106,10 @@ impl<B> Step<'_, B> {
         self.backward(0, "loss", pass, loss)
     }
 
-    /// Notes the loss under `NAME_loss`, and hands its gradients to the learner called `name`.
+    /// Logs the loss under `NAME_loss`, and applies its gradients to the learner called `name`.
     ///
     /// # Errors
-    /// When no learner has this name, and as [`learn`](Self::learn).
+    /// When there is no learner of this name, and as [`learn`](Self::learn).
     pub fn learn_as(&mut self, name: &str, pass: Pass, loss: Var) -> Result<()> {
         let place = find(self.learners, name)?;
         self.backward(place, &format!("{name}_loss"), pass, loss).map_err(|error| error.within(name))
@@ -120,11 +120,11 @@ impl<B> Step<'_, B> {
         self.learners[place].1.apply(pass.backward(loss)?, [self.number, self.total])
     }
 
-    /// Hands an update to the learner called `name` (`model`, if it has no name): it is clipped, and the optimizer
-    /// makes a step, or waits for more of them ([`Learner::accumulate`]).
+    /// Passes an update to the learner called `name` (`model` if it has no name): it is clipped, and the optimizer makes a
+    /// step, or accumulates more updates ([`Learner::accumulate`]).
     ///
     /// # Errors
-    /// When no learner has this name, the update is of another store, or as [`Update::clip_norm`] and
+    /// When there is no learner of this name, the update is of another store, or as [`Update::clip_norm`] and
     /// [`Optimizer::step`](tomograd_nn::Optimizer::step).
     pub fn apply(&mut self, name: &str, update: Update) -> Result<()> {
         let place = find(self.learners, name)?;
@@ -132,10 +132,10 @@ impl<B> Step<'_, B> {
     }
 }
 
-/// A validation at the end of an epoch: what its function is called with. The score that it returns decides which
-/// checkpoint is the best one; one that isn't finite is no score.
+/// A validation at the end of an epoch: the argument of the validation function. The returned score decides which checkpoint
+/// is the best; a score that isn't finite is ignored.
 pub struct Validation<'a> {
-    /// The number of the epoch, from 0.
+    /// The epoch, counted from 0.
     pub epoch: u64,
     pub(super) learners: &'a Learners,
     pub(super) values: Values,
@@ -148,10 +148,10 @@ impl Validation<'_> {
         self.learners[0].1.params()
     }
 
-    /// The running average of the first learner's parameters.
+    /// The average of the first learner's parameters.
     ///
     /// # Errors
-    /// When it has none.
+    /// When none is kept.
     pub fn averaged(&self) -> Result<&Params> {
         self.learners[0].1.averaged()
     }
@@ -159,24 +159,24 @@ impl Validation<'_> {
     /// The learner called `name`.
     ///
     /// # Errors
-    /// When there is none; the error lists the names.
+    /// When it doesn't exist; the error lists the names.
     pub fn learner(&self, name: &str) -> Result<&Learner> {
         Ok(&self.learners[find(self.learners, name)?].1)
     }
 
-    /// Notes a number under `name`, which becomes a column of the log; of several ones their mean.
+    /// Logs a value under `name`, a column of the CSV file; the mean of repeated values.
     ///
     /// # Errors
-    /// When the name can't be that of a column.
+    /// When the name is invalid for a column.
     pub fn log(&mut self, name: &str, value: f64) -> Result<()> {
         self.values.add(name, value)
     }
 
-    /// Notes the mean of a quantity over the cases for each class of a report, under the class's name, and over how many cases
-    /// each is a mean, under `NAME_defined`.
+    /// Logs the mean of a quantity over the cases for each class of a report, under the name of the class, and the number of
+    /// cases in each mean under `NAME_defined`.
     ///
     /// # Errors
-    /// When a class has a name that can't be that of a column.
+    /// When the name of a class is invalid for a column.
     pub fn log_classes(&mut self, report: &Report, quantity: impl Fn(&ClassMetrics) -> f64) -> Result<()> {
         let mean = |place: usize| report.class_mean(place + 1, &quantity);
         for (place, name) in report.classes().iter().enumerate() {
@@ -188,8 +188,8 @@ impl Validation<'_> {
         Ok(())
     }
 
-    /// Notes a picture for TensorBoard, u8 `(height, width, 3)` or `(height, width)`, as
-    /// [`ContactSheet::pixels`](crate::ContactSheet::pixels) gives it.
+    /// Logs an image to TensorBoard, u8 `(height, width, 3)` or `(height, width)`, such as
+    /// [`ContactSheet::pixels`](crate::ContactSheet::pixels).
     pub fn image(&mut self, name: &str, pixels: Tensor) {
         self.pictures.push((name.to_owned(), pixels));
     }

@@ -1,4 +1,4 @@
-//! Small rotations, scalings and translations.
+//! Random rotations, scalings and translations.
 
 use tomograd_core::{Device, Element, Random, Result, Tensor};
 
@@ -9,18 +9,28 @@ use super::{
 };
 use crate::{Field, Kind, Sample, grid};
 
-/// Rotates, scales and shifts the sample about its centre, in millimetres, so that anisotropic voxels don't shear. Images are
-/// interpolated linearly, labels take the nearest voxel; what comes from outside is 0 in both. Boxes and points move by the
-/// same map. Flat images are rotated in their plane.
+/// Rotates, scales and translates the sample about its centre, in millimetres, so that anisotropic voxels don't cause shear.
+/// Images are interpolated linearly, labels with nearest neighbour; both are padded with 0. Boxes and points are moved by the
+/// same map. 2D images are rotated in their plane.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomAffine}};
+/// let affine = RandomAffine { probability: 1.0, degrees: (-30.0, 30.0), scale: (0.7, 1.4), translation: (-5.0, 5.0) };
+/// let image = Tensor::uniform(&[1, 8, 8, 8], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
+/// let moved = Compose::new().then(affine)?.apply(Sample::new("case", &image, None)?, Seed::new(2))?;
+/// assert_eq!(moved.image()?.shape(), [1, 8, 8, 8]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomAffine {
-    /// How often it acts.
+    /// The probability of application.
     pub probability: f64,
-    /// The angle about each axis is drawn from this range, in degrees.
+    /// The range of the rotation angle about each axis, in degrees.
     pub degrees: (f64, f64),
-    /// The magnification, the same along all axes, is drawn from this range.
+    /// The range of the scale factor, which is the same for all axes.
     pub scale: (f64, f64),
-    /// The shift along each axis is drawn from this range, in millimetres.
+    /// The range of the translation along each axis, in millimetres.
     pub translation: (f64, f64),
 }
 
@@ -61,7 +71,7 @@ impl RandomAffine {
             let shift = draw(self.translation, random) / spacing[i];
             let real = i >= 3 - rank;
             for j in 0..3 {
-                // From voxels to millimetres, rotate, back to voxels. The scale of an axis that isn't there stays 1.
+                // Voxels to millimetres, rotation, millimetres to voxels. The scale along a padded axis is 1.
                 matrix[i][j] *= spacing[j] / spacing[i] / if real { scale } else { 1.0 };
             }
             let centre = |axis: usize| (shape[axis] as f64 - 1.0) / 2.0;
@@ -73,7 +83,7 @@ impl RandomAffine {
 }
 
 impl Map {
-    /// Calls `row` with the index of the first voxel of each row and the places that its voxels come from.
+    /// Calls `row` with the index of the first voxel of each row, and the source positions of its voxels.
     fn rows(&self, shape: [usize; 3], mut row: impl FnMut(usize, &[[f32; 3]])) {
         let mut places = vec![[0f32; 3]; shape[2]];
         for z in 0..shape[0] {
@@ -90,18 +100,18 @@ impl Map {
     }
 }
 
-/// Whether a place is nearer to a voxel of the grid than to one outside.
+/// Whether the nearest voxel to a position is in the grid.
 fn inside(place: &[f32; 3], shape: [usize; 3]) -> bool {
     (0..3).all(|axis| place[axis] >= -0.5 && place[axis] < shape[axis] as f32 - 0.5)
 }
 
-/// The index of the voxel nearest to a place inside.
+/// The index of the nearest voxel to a position inside the grid.
 fn nearest(place: &[f32; 3], shape: [usize; 3]) -> usize {
     (0..3).fold(0, |index, axis| index * shape[axis] + ((place[axis] + 0.5) as usize).min(shape[axis] - 1))
 }
 
-/// The eight voxels around a place inside, as their first index and the steps to the next one along each axis, and the
-/// fractions between them. Beyond the outermost voxels their value goes on.
+/// The eight voxels around a position inside the grid: the index of the first, the steps to the next one along each axis, and
+/// the interpolation weights. Positions beyond the outermost voxel centres take the boundary value.
 fn corners(place: &[f32; 3], shape: [usize; 3]) -> (usize, [usize; 3], [f32; 3]) {
     let (mut index, mut steps, mut fractions) = (0, [0; 3], [0.0; 3]);
     let strides = [shape[1] * shape[2], shape[2], 1];
@@ -116,7 +126,7 @@ fn corners(place: &[f32; 3], shape: [usize; 3]) -> (usize, [usize; 3], [f32; 3])
 }
 
 fn linear(voxels: &[f32], first: usize, steps: [usize; 3], fractions: [f32; 3]) -> f32 {
-    // A voxel that has no part in the result doesn't reach it: a NaN, an infinity.
+    // A NaN or infinity with weight 0 must not affect the result.
     let between = |a: f32, b: f32, t: f32| if t == 0.0 { a } else { a + (b - a) * t };
     let along_row = |at: usize| between(voxels[at], voxels[at + steps[2]], fractions[2]);
     let in_plane = |at: usize| between(along_row(at), along_row(at + steps[1]), fractions[1]);
@@ -131,7 +141,7 @@ impl Transform for RandomAffine {
     fn check(&self) -> Result<()> {
         check_probability(self.probability)?;
         check_range("degrees", self.degrees, f64::NEG_INFINITY)?;
-        // As small as this, a picture is nothing already, and its inverse still a number.
+        // A smaller scale would leave nothing of the image, and its inverse could overflow.
         check_range("scale", self.scale, 1e-6)?;
         check_range("translation", self.translation, f64::NEG_INFINITY)
     }
@@ -154,7 +164,7 @@ impl Transform for RandomAffine {
         let spacing = grid::spacings("affine", sample.spacing(), rank)?;
         let map = self.map(shape, spacing, rank, random);
 
-        // What is there now, beside what comes in its place.
+        // The original tensors, and the mutable fields that receive the results.
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         for (_, field) in sample.fields_mut() {
             let (tensor, all) = match field {

@@ -1,12 +1,23 @@
-//! Samples of one size.
+//! Cropping and padding to a fixed size.
 
 use tomograd_core::{Device, Element, Error, Random, Result, Tensor, shape_text};
 
 use super::{Effect, Transform, check_probability, debug_key, spatial::Map, spatial_effect};
 use crate::{Field, Kind, Sample, grid};
 
-/// Cuts or fills each spatial axis to a size. Filling is the same on both sides (the odd voxel behind), with 0 in images
-/// and class 0 in labels. Boxes and points move with their voxels; a box is clipped to the window.
+/// Crops or pads each spatial axis to a size. Padding is symmetric (an odd voxel goes to the end), with 0 in images and class
+/// 0 in labels. Boxes and points move along; boxes are clipped to the window.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, CropOrPad}};
+/// let image = Tensor::ones(&[1, 10, 3], DType::F32, Device::Cpu)?;
+/// let label = Tensor::zeros(&[10, 3], DType::U8, Device::Cpu)?;
+/// let patches = Compose::new().then(CropOrPad::random([4, 4]).foreground(0.5))?;
+/// let patch = patches.apply(Sample::new("case", &image, Some(&label))?, Seed::new(1))?;
+/// assert_eq!((patch.image()?.shape(), patch.label()?.shape()), (&[1, 4, 4][..], &[4, 4][..]));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct CropOrPad {
     size: Vec<usize>,
@@ -15,18 +26,19 @@ pub struct CropOrPad {
 }
 
 impl CropOrPad {
-    /// To `size` voxels along the spatial axes, about the centre.
+    /// Crops or pads to `size` voxels along the spatial axes, centred.
     pub fn centred(size: impl Into<Vec<usize>>) -> Self {
         Self { size: size.into(), random: false, foreground: 0.0 }
     }
 
-    /// To `size` voxels along the spatial axes, at a random place where the sample is larger.
+    /// Crops to `size` voxels along the spatial axes at a random position where the sample is larger; pads where it is
+    /// smaller.
     pub fn random(size: impl Into<Vec<usize>>) -> Self {
         Self { random: true, ..Self::centred(size) }
     }
 
-    /// With this probability, the random window lies about a voxel of a foreground class instead: a class that the (first)
-    /// label has, each equally likely, then one of its voxels. So small structures are seen often enough.
+    /// With this probability, the random window contains a foreground voxel: one of the classes of the (first) label is
+    /// chosen with equal probability, then one of its voxels. So small structures are sampled often enough.
     #[must_use]
     pub fn foreground(mut self, probability: f64) -> Self {
         self.foreground = probability;
@@ -54,7 +66,7 @@ impl CropOrPad {
     }
 }
 
-/// A voxel of a random foreground class; `None` when there is no foreground.
+/// A random voxel of a random foreground class; `None` without foreground.
 fn foreground_voxel(label: &[u8], shape: [usize; 3], random: &mut Random) -> Option<[usize; 3]> {
     let mut counts = [0usize; 256];
     label.iter().for_each(|&class| counts[usize::from(class)] += 1);
@@ -65,7 +77,7 @@ fn foreground_voxel(label: &[u8], shape: [usize; 3], random: &mut Random) -> Opt
     Some([index / (shape[1] * shape[2]), index / shape[2] % shape[1], index % shape[2]])
 }
 
-/// The window of each grid (channel) of `tensor`, zeros outside.
+/// The window of each channel of `tensor`, with zeros outside.
 fn window<T: Element>(
     tensor: &Tensor,
     shape: [usize; 3],

@@ -1,4 +1,4 @@
-//! Transforms move all that a sample has together.
+//! Transforms move all fields of a sample consistently.
 
 use proptest::prelude::*;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
@@ -7,7 +7,7 @@ use tomograd_io::geometry;
 use super::*;
 use crate::{Boxes, Field, Points};
 
-/// A sample with every kind of field: on a dark image a bright ball about a point; its label, and the box of that.
+/// A sample with every kind of field: a bright ball around a point on a dark image, its label, and its bounding box.
 fn ball(shape: [usize; 3], centre: [usize; 3]) -> Result<Sample> {
     let count = shape.iter().product::<usize>();
     let place = |i: usize| [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
@@ -42,7 +42,7 @@ fn boxes(sample: &Sample) -> (Vec<f64>, Vec<i64>) {
     }
 }
 
-/// The values of a field, whatever its kind.
+/// The values of a field as text.
 fn text(field: &Field) -> String {
     match field {
         Field::Image(tensor) | Field::Label(tensor) => {
@@ -52,8 +52,8 @@ fn text(field: &Field) -> String {
     }
 }
 
-/// What must hold of a ball wherever it was moved: its point lies on its brightest voxel, its box holds its label, all of it
-/// that is left, and at most `slack` voxels more.
+/// The invariants of a moved ball: its point is on its brightest voxel, and its box is that of the remaining label, up to
+/// `slack` voxels.
 fn holds_together(sample: &Sample, slack: f64) -> std::result::Result<(), TestCaseError> {
     let shape: [usize; 3] = sample.label().unwrap().shape().try_into().unwrap();
     let place = |i: usize| [i / (shape[1] * shape[2]), i / shape[2] % shape[1], i % shape[2]];
@@ -64,7 +64,7 @@ fn holds_together(sample: &Sample, slack: f64) -> std::result::Result<(), TestCa
         let index = (0..3).fold(0, |index, a| index * shape[a] + voxel[a] as usize);
         let most = image.iter().copied().fold(0.0, f64::max);
         let brightest = image.iter().position(|&value| value == most).map(place).unwrap();
-        // Between two voxels either may be the brighter one.
+        // Between two voxels, either may be the brighter one.
         prop_assert!((0..3).all(|a| (brightest[a] as f64 - at[a]).abs() <= 1.25), "{brightest:?} {at:?}");
         prop_assert!(image[index] > 0.75 * most && most > 0.5, "{} of {most}", image[index]);
     }
@@ -133,7 +133,7 @@ proptest! {
         let place = geometry::from_spacing([spacing[2], spacing[1], spacing[0]]).unwrap();
         let sample = ball(shape, centre).unwrap().with_spacing(&spacing).unwrap().with_affine(&place).unwrap();
         let after = all.clone().then(CropOrPad::random([7, 8, 9])).unwrap().apply(sample.clone(), Seed::new(seed)).unwrap();
-        // In the world the point is where it was.
+        // The world coordinates of the point don't change.
         let world = |sample: &Sample| {
             let at = point(sample);
             geometry::apply(sample.affine().unwrap(), [at[2], at[1], at[0]])
@@ -168,7 +168,7 @@ fn a_box_outside_of_the_window_is_dropped_with_its_class() -> Result<()> {
     Ok(())
 }
 
-/// What the table says is what happens: fields that are kept are the same to the bit, others change.
+/// The effects are those of the table: kept fields stay equal bit for bit, others change.
 #[test]
 fn transforms_do_what_they_say() -> Result<()> {
     let affine = RandomAffine { probability: 1.0, degrees: (20.0, 20.0), ..RandomAffine::default() };
@@ -221,7 +221,7 @@ fn chosen_images_change_alone() -> Result<()> {
     );
     assert!(Compose::new().then(OnImages::new(["ramp"], Flip::default())).is_err());
     assert!(Compose::new().then(OnImages::new([""; 0], noise)).is_err());
-    // A sample without a grid has nothing that could be moved or changed.
+    // A sample without a grid has nothing to transform.
     let numbers = Sample::empty("n").with("x", Field::Numbers(vec![1.0]))?;
     for transform in [&Flip::default() as &dyn Transform, &noise] {
         let error = transform.apply(numbers.clone(), &mut Seed::new(1).random()).unwrap_err().to_string();

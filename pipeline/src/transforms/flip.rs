@@ -1,24 +1,34 @@
-//! Mirror images.
+//! Random mirroring.
 
 use tomograd_core::{Error, Random, Result};
 
 use super::{Effect, Transform, check_probability, debug_key, spatial::Map, spatial_effect};
 use crate::{Field, Kind, Sample, grid};
 
-/// Mirrors all that lies in the grid along each spatial axis with a probability of its own.
+/// Mirrors all fields on the grid along each spatial axis, with a separate probability for each.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, Flip}};
+/// let image = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[1, 2, 2], Device::Cpu)?;
+/// let flip = Compose::new().then(Flip::new([0.0, 1.0]))?; // never along H, always along W
+/// let sample = flip.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [2.0, 1.0, 4.0, 3.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Flip {
     probabilities: Option<Vec<f64>>,
 }
 
 impl Flip {
-    /// With one probability for each spatial axis, in the order of the shape.
+    /// One probability per spatial axis, in the order of the shape.
     pub fn new(probabilities: impl Into<Vec<f64>>) -> Self {
         Self { probabilities: Some(probabilities.into()) }
     }
 }
 
-/// Every axis with probability 0.5.
+/// Probability 0.5 for every axis.
 impl Default for Flip {
     fn default() -> Self {
         Self { probabilities: None }

@@ -1,4 +1,5 @@
-//! Changes of the intensities of all images of a sample; all else stays. [`OnImages`](super::OnImages) chooses among images.
+//! Intensity transforms of all images of a sample; other fields are kept. [`OnImages`](super::OnImages) restricts them to
+//! some images.
 
 use tomograd_core::{Error, Random, Result};
 
@@ -14,7 +15,7 @@ fn each_channel(sample: &mut Sample, mut change: impl FnMut(&mut [f32])) -> Resu
     Ok(())
 }
 
-/// That every voxel of every image is a number.
+/// Checks that all voxels of all images are finite.
 fn check_images(operation: &str, sample: &Sample) -> Result<()> {
     let images: Vec<_> = sample.fields().filter(|(_, field)| field.kind() == Kind::Image).collect();
     images.iter().try_for_each(|(name, field)| {
@@ -23,12 +24,12 @@ fn check_images(operation: &str, sample: &Sample) -> Result<()> {
     })
 }
 
-/// What changes of intensities do: images alone change.
+/// The effect of intensity transforms: only images change.
 fn intensity_effect(kind: Kind) -> Effect {
     if kind == Kind::Image { Effect::Intensities } else { Effect::Kept }
 }
 
-/// Mean and standard deviation (of the population), summed in f64 in two passes.
+/// Mean and standard deviation (of the population), computed in f64 in two passes.
 fn moments(values: impl Iterator<Item = f32> + Clone) -> (f64, f64) {
     let count = values.clone().count().max(1) as f64;
     let mean = values.clone().map(f64::from).sum::<f64>() / count;
@@ -36,16 +37,26 @@ fn moments(values: impl Iterator<Item = f32> + Clone) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
-/// The least and the greatest value.
+/// Minimum and maximum.
 fn extremes(values: &[f32]) -> (f32, f32) {
     values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &v| (low.min(v), high.max(v)))
 }
 
-/// Each channel shifted and scaled to mean 0 and standard deviation 1. A constant channel becomes 0. An outlier stays one: the docs
-/// of `Precision::Fast` in `tomograd-kernels` say what it does to convolutions.
+/// Normalises each channel to mean 0 and standard deviation 1. A constant channel becomes 0. Outliers stay: `Precision::Fast`
+/// in `tomograd-kernels` documents their effect on convolutions.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, ZScore}};
+/// let image = Tensor::from_slice(&[0.0f32, 0.0, 1.0, 3.0], &[1, 2, 2], Device::Cpu)?;
+/// let normalise = Compose::new().then(ZScore { nonzero: true })?;
+/// let sample = normalise.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [0.0, 0.0, -1.0, 1.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ZScore {
-    /// Whether only voxels other than 0 count and change: for images whose background was set to 0.
+    /// Whether only nonzero voxels count and change, for images whose background was set to 0.
     pub nonzero: bool,
 }
 
@@ -69,7 +80,7 @@ impl Transform for ZScore {
     }
 }
 
-/// Mean 0 and standard deviation 1 for one channel, or for its voxels other than 0 alone.
+/// Normalises one channel, or only its nonzero voxels, to mean 0 and standard deviation 1.
 pub(crate) fn z_score(voxels: &mut [f32], nonzero: bool) {
     let counts = |value: &f32| !nonzero || *value != 0.0;
     let (mean, deviation) = moments(voxels.iter().copied().filter(counts));
@@ -80,11 +91,21 @@ pub(crate) fn z_score(voxels: &mut [f32], nonzero: bool) {
 }
 
 /// Adds Gaussian noise.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomNoise}};
+/// let noise = Compose::new().then(RandomNoise { probability: 1.0, deviation: (0.1, 0.1) })?;
+/// let image = Tensor::zeros(&[1, 8, 8], DType::F32, Device::Cpu)?;
+/// let sample = noise.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert!(sample.image()?.to_vec::<f32>()?.iter().all(|v| *v != 0.0 && v.abs() < 1.0));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomNoise {
-    /// How often it acts.
+    /// The probability of application.
     pub probability: f64,
-    /// The standard deviation is drawn from this range, in the units of the image.
+    /// The range of the standard deviation, in the units of the image.
     pub deviation: (f64, f64),
 }
 
@@ -124,12 +145,22 @@ impl Transform for RandomNoise {
     }
 }
 
-/// Multiplies the intensities by one factor.
+/// Multiplies the intensities by a factor.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomBrightness}};
+/// let brighter = Compose::new().then(RandomBrightness { probability: 1.0, factor: (2.0, 2.0) })?;
+/// let image = Tensor::ones(&[1, 2, 2], DType::F32, Device::Cpu)?;
+/// let sample = brighter.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [2.0; 4]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomBrightness {
-    /// How often it acts.
+    /// The probability of application.
     pub probability: f64,
-    /// The factor is drawn from this range.
+    /// The range of the factor.
     pub factor: (f64, f64),
 }
 
@@ -167,12 +198,22 @@ impl Transform for RandomBrightness {
     }
 }
 
-/// Stretches the intensities of each channel about their mean, kept between the least and the greatest there was.
+/// Scales the intensities of each channel about their mean, clipped to the original minimum and maximum.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomContrast}};
+/// let contrast = Compose::new().then(RandomContrast { probability: 1.0, factor: (0.5, 0.5) })?;
+/// let image = Tensor::from_slice(&[0.0f32, 0.0, 2.0, 2.0], &[1, 2, 2], Device::Cpu)?;
+/// let sample = contrast.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [0.5, 0.5, 1.5, 1.5]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomContrast {
-    /// How often it acts.
+    /// The probability of application.
     pub probability: f64,
-    /// The factor is drawn from this range.
+    /// The range of the factor.
     pub factor: (f64, f64),
 }
 
@@ -217,14 +258,25 @@ impl Transform for RandomContrast {
     }
 }
 
-/// Raises the intensities of each channel, seen as 0 to 1 between the least and the greatest, to a power.
+/// Gamma transform: scales the intensities of each channel to 0 to 1 by minimum and maximum, raises them to a power, and
+/// scales back.
+///
+/// ```
+/// use tomograd_core::{Device, Seed, Tensor};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, RandomGamma}};
+/// let gamma = Compose::new().then(RandomGamma { probability: 1.0, exponent: (2.0, 2.0), keep_moments: false })?;
+/// let image = Tensor::from_slice(&[0.0f32, 0.5, 1.0], &[1, 1, 3], Device::Cpu)?;
+/// let sample = gamma.apply(Sample::new("case", &image, None)?, Seed::new(1))?;
+/// assert_eq!(sample.image()?.to_vec::<f32>()?, [0.0, 0.25, 1.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RandomGamma {
-    /// How often it acts.
+    /// The probability of application.
     pub probability: f64,
-    /// The exponent is drawn from this range.
+    /// The range of the exponent.
     pub exponent: (f64, f64),
-    /// Whether mean and standard deviation are put back afterwards.
+    /// Whether mean and standard deviation are restored afterwards.
     pub keep_moments: bool,
 }
 
@@ -241,7 +293,7 @@ impl Transform for RandomGamma {
 
     fn check(&self) -> Result<()> {
         check_probability(self.probability)?;
-        // 0 to a power of 0 or less isn't in 0 to 1.
+        // 0 to a power of 0 or less is 1 or infinite.
         check_range("exponent", self.exponent, f64::from(f32::MIN_POSITIVE))
     }
 

@@ -1,6 +1,6 @@
-//! What is done to a case before it becomes part of a batch.
+//! Transforms of samples for preprocessing and augmentation.
 //!
-//! A transform acts on all fields of a sample together; [`Transform::effect`] says what it does to each kind:
+//! A transform acts on all fields of a sample together; [`Transform::effect`] gives its effect on each kind:
 //!
 //! | | image | label | boxes, points | class, labels, numbers |
 //! |---|---|---|---|---|
@@ -8,12 +8,12 @@
 //! | [`CropOrPad`], [`Flip`] | moved | moved | moved | kept |
 //! | [`ZScore`], [`RandomNoise`], [`RandomBrightness`], [`RandomContrast`], [`RandomGamma`] | intensities | kept | kept | kept |
 //!
-//! Boxes become the bounding boxes of their moved corners, clipped to the grid, and are dropped with their class when nothing
-//! is left of them; points all stay, wherever they come to lie. Changes of intensities draw the same parameters for all images
-//! of a sample; [`OnImages`] has one act on chosen images only.
+//! Boxes become the bounding boxes of their moved corners, clipped to the grid; a box of which nothing remains is dropped
+//! with its class. All points are kept, even outside the grid. Intensity transforms use the same random parameters for all
+//! images of a sample; [`OnImages`] restricts one to some images.
 //!
-//! A transform takes its random numbers from the stream it is given, and [`Compose`] keys that stream by the seed of the case
-//! and the name of the transform: neither threads nor a transform added elsewhere in the list shift anybody's numbers.
+//! A transform draws from the random stream it is given. [`Compose`] derives that stream from the seed of the case and the
+//! name of the transform, so that neither threads nor other transforms in the list change its random numbers.
 
 mod affine;
 mod crop;
@@ -40,25 +40,25 @@ pub use on_images::OnImages;
 
 use crate::{Kind, Sample};
 
-/// What a transform does to the fields of one kind.
+/// The effect of a transform on fields of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// Nothing: they stay to the bit.
+    /// None: equal bit for bit.
     Kept,
-    /// Voxels are moved as they are; boxes and points move with them.
+    /// Voxels are moved without interpolation; boxes and points move along.
     Moved,
-    /// Voxels are moved, with linear interpolation between them.
+    /// Voxels are moved with linear interpolation.
     Linear,
-    /// Voxels are moved, and each takes the value of the nearest.
+    /// Voxels are moved with nearest-neighbour interpolation.
     Nearest,
-    /// Voxels stay where they are, with other values.
+    /// Voxels change their values but not their positions.
     Intensities,
-    /// What its documentation says.
+    /// As documented by the transform.
     Other,
 }
 
-/// What spatial transforms do.
+/// The effect of spatial transforms.
 fn spatial_effect(kind: Kind, image: Effect, label: Effect) -> Effect {
     match kind {
         Kind::Image => image,
@@ -68,17 +68,36 @@ fn spatial_effect(kind: Kind, image: Effect, label: Effect) -> Effect {
     }
 }
 
-/// The key of a transform whose attributes are all in what `Debug` writes.
+/// The key of a transform for which `Debug` prints all attributes.
 fn debug_key(transform: &impl Debug) -> Option<String> {
     Some(format!("{transform:?}"))
 }
 
-/// One step of preparation or augmentation.
+/// A step of preprocessing or augmentation.
+///
+/// ```
+/// use tomograd_core::{Random, Result};
+/// use tomograd_pipeline::{Sample, transforms::{Compose, Transform}};
+/// /// Renames cases.
+/// struct Rename(&'static str);
+/// impl Transform for Rename {
+///     fn name(&self) -> &str {
+///         "rename"
+///     }
+///     fn apply(&self, mut sample: Sample, _: &mut Random) -> Result<Sample> {
+///         sample.name = format!("{}{}", self.0, sample.name);
+///         Ok(sample)
+///     }
+/// }
+/// let transforms = Compose::new().then(Rename("site1/"))?;
+/// # assert_eq!(transforms.apply(Sample::empty("a"), tomograd_core::Seed::new(1))?.name, "site1/a");
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Transform: Send + Sync {
-    /// Its name: part of the key of its random numbers, and of its errors.
+    /// The name, which is a part of the key of its random numbers, and of its errors.
     fn name(&self) -> &str;
 
-    /// That its attributes are in their ranges; [`Compose::then`] asks before any sample comes.
+    /// Checks that its attributes are in range; called by [`Compose::then`].
     ///
     /// # Errors
     /// When one isn't.
@@ -86,26 +105,26 @@ pub trait Transform: Send + Sync {
         Ok(())
     }
 
-    /// What it does to fields of this kind when it acts.
+    /// The effect on fields of this kind.
     fn effect(&self, kind: Kind) -> Effect {
         _ = kind;
         Effect::Other
     }
 
-    /// A text that changes whenever the results of the transform do: its name and all its attributes. A cache on disk keeps
-    /// cases under it. None: what it makes isn't kept on disk (see [`Cache::version`](crate::Cache::version)).
+    /// A text that changes whenever the results of the transform may change: its name and all its attributes. It is part of
+    /// the key of a disk cache. `None`: results aren't cached on disk (see [`Cache::version`](crate::Cache::version)).
     fn key(&self) -> Option<String> {
         None
     }
 
-    /// The sample transformed.
+    /// Applies the transform.
     ///
     /// # Errors
-    /// When an attribute is out of its range or the sample doesn't fit.
+    /// When an attribute is out of range, or the sample doesn't fit.
     fn apply(&self, sample: Sample, random: &mut Random) -> Result<Sample>;
 }
 
-/// Transforms one after the other.
+/// A sequence of transforms.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -122,27 +141,28 @@ pub struct Compose {
 }
 
 impl Compose {
-    /// No transform yet: samples pass unchanged.
+    /// An empty sequence, which returns samples unchanged.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With `transform` at the end.
+    /// Appends `transform`.
     ///
     /// # Errors
-    /// When an attribute of it is out of its range.
+    /// When an attribute is out of range.
     pub fn then(mut self, transform: impl Transform + 'static) -> Result<Self> {
         transform.check().map_err(|error| error.within(transform.name()))?;
         self.transforms.push(Arc::new(transform));
         Ok(self)
     }
 
-    /// The keys of all of them in their order; none when one has none.
+    /// The keys of all transforms in order; `None` if one has none.
     pub(crate) fn key(&self) -> Option<Vec<String>> {
         self.transforms.iter().map(|transform| Some(format!("{}: {}", transform.name(), transform.key()?))).collect()
     }
 
-    /// Applies all of them. A transform's stream is `seed`, its name, and how often that name came before in the list.
+    /// Applies all transforms. The stream of each depends on `seed`, its name, and the number of earlier transforms with that
+    /// name.
     ///
     /// # Errors
     /// That of the first transform that fails, with its name and that of the case.
@@ -159,7 +179,7 @@ impl Compose {
     }
 }
 
-/// The seed of something that came `before` times already: the first use has the seed itself.
+/// The seed of a use with `before` earlier uses; the first use has `seed` itself.
 pub(crate) fn nth_use(seed: Seed, before: usize) -> Seed {
     if before == 0 { seed } else { seed.at(before as u64) }
 }
@@ -171,7 +191,7 @@ fn check_probability(probability: f64) -> Result<()> {
     Ok(())
 }
 
-/// That the bounds of a range are in order, at least `least`, and numbers that an image can hold.
+/// Checks that the bounds of a range are in order, at least `least`, and representable in f32.
 fn check_range(what: &str, (low, high): (f64, f64), least: f64) -> Result<()> {
     let most = f64::from(f32::MAX);
     if !(least.max(-most) <= low && low <= high && high <= most) {

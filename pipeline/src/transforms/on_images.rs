@@ -1,11 +1,11 @@
-//! A change of intensities on chosen images.
+//! Intensity transforms of selected images.
 
 use tomograd_core::{Error, Random, Result};
 
 use super::{Effect, Transform};
 use crate::{Field, Kind, Sample, names};
 
-/// A change of intensities that acts on the images of these names only; the others stay.
+/// An intensity transform that acts only on the images with these names.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -24,13 +24,13 @@ pub struct OnImages<T> {
 }
 
 impl<T: Transform> OnImages<T> {
-    /// `transform` for the images of these names.
+    /// Applies `transform` to the images with these names.
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>, transform: T) -> Self {
         Self { names: names.into_iter().map(Into::into).collect(), transform }
     }
 }
 
-/// Its random numbers are those that the transform has on all images.
+/// The random numbers are the same as without the restriction.
 impl<T: Transform> Transform for OnImages<T> {
     fn name(&self) -> &str {
         self.transform.name()

@@ -1,4 +1,4 @@
-//! The map that a spatial transform applies to all fields of a sample.
+//! The map by which a spatial transform moves all fields of a sample.
 
 use tomograd_core::{Error, Result};
 use tomograd_io::geometry::Affine;
@@ -7,8 +7,8 @@ use crate::{Field, Sample};
 
 pub(super) type Matrix = [[f64; 3]; 3];
 
-/// Where each voxel of the result comes from: voxel `p` from `matrix · p + offset`, in the coordinates whose whole numbers are
-/// the centres of voxels.
+/// The map from new to old positions: voxel `p` of the result comes from `matrix · p + offset`, in coordinates in which voxel
+/// centres are integers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Map {
     pub(super) matrix: Matrix,
@@ -16,7 +16,7 @@ pub(super) struct Map {
 }
 
 impl Map {
-    /// The map of a window that begins at `start`.
+    /// The map of a window that starts at `start`.
     pub(super) fn window(start: [isize; 3]) -> Self {
         let matrix = std::array::from_fn(|i| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 }));
         Self { matrix, offset: start.map(|start| start as f64) }
@@ -26,7 +26,7 @@ impl Map {
         std::array::from_fn(|i| (0..3).map(|j| self.matrix[i][j] * p[j]).sum::<f64>() + self.offset[i])
     }
 
-    /// Where each voxel goes to.
+    /// The inverse map, from old to new positions.
     fn inverse(&self) -> Result<Self> {
         let m = &self.matrix;
         let minor = |i: usize, j: usize| {
@@ -45,7 +45,7 @@ impl Map {
         Ok(Self { offset: inverse.apply(self.offset).map(|x| 0.0 - x), ..inverse })
     }
 
-    /// The same map of voxel indices (i, j, k), which run against the axes of the shape.
+    /// The same map for voxel indices (i, j, k), which are in the reverse order of the axes.
     fn affine(&self) -> Affine {
         std::array::from_fn(|row| {
             std::array::from_fn(|column| match (row, column) {
@@ -57,8 +57,9 @@ impl Map {
         })
     }
 
-    /// Moves boxes and points to where their voxels go, in a result of `size` voxels. A box becomes the bounding box of its
-    /// moved corners, clipped to the grid; one of which nothing is left is dropped with its class. Points all stay. The affine of the sample follows.
+    /// Moves boxes and points with their voxels, for a result of `size` voxels. A box becomes the bounding box of its moved
+    /// corners, clipped to the grid; a box of which nothing remains is dropped with its class. All points are kept. The
+    /// affine is updated.
     pub(super) fn move_shapes(&self, sample: &mut Sample, size: [usize; 3]) -> Result<()> {
         sample.note_move(&self.affine());
         let mut there = None;
@@ -90,7 +91,7 @@ impl Map {
     fn bounds(&self, edges: [[f64; 3]; 2], size: [usize; 3]) -> [[f64; 3]; 2] {
         let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
         for corner in 0..8 {
-            // An edge at e lies half a voxel before the centre of voxel e.
+            // An edge at e is half a voxel before the centre of voxel e.
             let at = self.apply(std::array::from_fn(|axis| edges[corner >> axis & 1][axis] - 0.5));
             for axis in 0..3 {
                 low[axis] = low[axis].min(at[axis] + 0.5);

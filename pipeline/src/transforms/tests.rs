@@ -129,7 +129,7 @@ fn attributes_are_checked_before_anything_runs() {
     fn refused(transform: impl Transform + Clone + 'static, part: &str) {
         let error = Compose::new().then(transform.clone()).err().map(|error| error.to_string());
         assert!(error.as_ref().is_some_and(|error| error.contains(part)), "{part}: {error:?}");
-        // Nor does it run without a list.
+        // The check also applies without a list.
         assert!(transform.apply(sample(&[3, 4], 0), &mut Seed::new(0).random()).is_err(), "{part}");
     }
     const NAN: f64 = f64::NAN;
@@ -159,12 +159,12 @@ fn attributes_are_checked_before_anything_runs() {
     }
     refused(Flip::new([]), "0 probabilities");
     refused(Flip::new([0.5; 4]), "4 probabilities");
-    // Too large for any memory is an error too, when it comes to it.
+    // A size too large for any memory is an error on application.
     let large = Compose::new().then(CropOrPad::centred([usize::MAX, 3])).unwrap();
     assert!(large.apply(sample(&[3, 4], 0), Seed::new(0)).is_err());
 }
 
-/// A sample of one channel whose voxel [0, 1] is `value`.
+/// A single-channel sample whose voxel [0, 1] is `value`.
 fn odd(value: f32) -> Sample {
     let image = Tensor::from_slice(&[1.0, value, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0], &[1, 3, 3], Device::Cpu).unwrap();
     Sample::new("odd", &image, None).unwrap()
@@ -182,7 +182,7 @@ fn what_is_no_number_has_no_statistic() {
         refused(Compose::new().then(RandomContrast { probability: 1.0, ..RandomContrast::default() }).unwrap());
         refused(Compose::new().then(RandomGamma { probability: 1.0, ..RandomGamma::default() }).unwrap());
     }
-    // A range that f32 can't hold would make every voxel NaN.
+    // If the range overflows f32, every voxel would become NaN.
     let gamma = Compose::new().then(RandomGamma { probability: 1.0, ..RandomGamma::default() }).unwrap();
     let image = Tensor::from_slice(&[-3e38f32, 0.0, 3e38], &[1, 3], Device::Cpu).unwrap();
     assert!(gamma.apply(Sample::new("wide", &image, None).unwrap(), Seed::new(0)).is_err());
@@ -198,7 +198,7 @@ fn arithmetic_passes_on_what_is_no_number() -> Result<()> {
         .then(CropOrPad::centred([3, 3]))?;
     for value in [f32::NAN, f32::INFINITY] {
         let found = image(&all.apply(odd(value), Seed::new(0))?);
-        // The voxel itself and no other, by interpolation neither.
+        // Only the voxel itself is affected, with interpolation too.
         assert_eq!(found.iter().map(|v| v.is_finite()).collect::<Vec<_>>(), (0..9).map(|i| i != 1).collect::<Vec<_>>());
         assert_eq!(found[1].is_nan(), value.is_nan());
     }
@@ -212,7 +212,7 @@ fn two_of_one_kind_draw_differently() -> Result<()> {
     let once = image(&Compose::new().then(noise())?.apply(black()?, Seed::new(3))?);
     let twice = image(&Compose::new().then(noise())?.then(noise())?.apply(black()?, Seed::new(3))?);
     assert!(once.iter().zip(&twice).all(|(a, b)| *b != 2.0 * a));
-    // What stands between them shifts nobody's numbers.
+    // A transform between them doesn't change their random numbers.
     let flat = Flip::new([0.0, 0.0]);
     assert_eq!(twice, image(&Compose::new().then(noise())?.then(flat)?.then(noise())?.apply(black()?, Seed::new(3))?));
     Ok(())

@@ -13,7 +13,7 @@ fn values(shape: &[usize]) -> Result<Tensor> {
     Tensor::normal(shape, 0.0, 1.0, Seed::new(3), DType::F32, Device::Cpu)
 }
 
-/// One value of a strategy.
+/// A value of a strategy.
 fn one(strategy: impl Strategy<Value = Tensor>) -> Result<Tensor> {
     let tree = strategy.new_tree(&mut TestRunner::deterministic());
     tree.map(|tree| tree.current()).map_err(|reason| Error::argument("test", reason.to_string()))
@@ -29,12 +29,12 @@ cases! {
         let options = gradcheck::Options { step, tolerance, elementwise, directions, seed: Seed::new(1) };
         let wrong = |vars: &[Var]| vars[0].detach().mul(&vars[0]);
         let x = [values(&[3])?];
-        // A check that passes what is right and doesn't see what is wrong would be none; a huge tolerance asks for that.
+        // A check must accept the right gradient and reject the wrong one, unless the tolerance is huge.
         gradcheck::check_with(|vars| vars[0].square(), &x, options)?;
         Ok::<_, Error>(gradcheck::check_with(wrong, &x, options).is_err() || tolerance > 1e6)
     };
     "autodiff::gradcheck::check_with": (directions: u64 = 4) => {
-        // Few enough elements are checked one by one, whatever the number of directions.
+        // A small input is checked element by element, whatever the number of directions.
         let options = gradcheck::Options { directions, ..gradcheck::Options::default() };
         gradcheck::check_with(|vars| vars[0].square(), &[values(&[3])?], options).map(|()| true)
     };

@@ -9,7 +9,7 @@ use crate::walk::cases;
 
 const CPU: Device = Device::Cpu;
 
-/// 0, 1, 2, ... of this shape.
+/// A tensor 0, 1, 2, ... of this shape.
 fn iota(shape: &[usize]) -> Result<Tensor> {
     Tensor::arange(shape.iter().product(), DType::F64, CPU)?.reshape(shape)
 }
@@ -19,9 +19,9 @@ fn all(tensor: &Tensor, value: f64) -> Result<bool> {
     Ok(tensor.to_vec_f64()?.iter().all(|&x| x == value || x.is_nan() && value.is_nan()))
 }
 
-/// Whether a tensor can be used in all the ways that don't depend on its values.
+/// Whether a tensor supports all uses that don't depend on its values.
 fn usable(tensor: &Tensor) -> bool {
-    // Printing shortens long axes; reading and copying may run out of memory, but must say so.
+    // Printing abbreviates long axes; reading and copying may run out of memory, but must report it.
     let printed = !tensor.to_string().is_empty() && !format!("{tensor:?}").is_empty();
     let full = |error: &Error| error.kind() == ErrorKind::OutOfMemory;
     let read = tensor.to_vec_f64().map_or_else(|error| full(&error), |values| values.len() == tensor.count());
@@ -29,12 +29,12 @@ fn usable(tensor: &Tensor) -> bool {
     printed && read && copied
 }
 
-/// Whether a layout's places are those that its shape, strides and offset say, within a storage of `count` elements.
+/// Whether the offsets of a layout are inside a storage of `count` elements.
 fn inside(layout: &Layout, count: usize) -> bool {
     layout.count() == 0 || layout.end() <= count
 }
 
-/// The largest product of sizes that are not 0, or `None` when it overflows.
+/// The product of the nonzero sizes, or `None` if it overflows.
 fn product(shape: &[usize]) -> Option<usize> {
     let most = isize::MAX as usize / 8;
     shape
@@ -73,7 +73,7 @@ cases! {
         let layout = Layout::contiguous(&shape);
         let exact = product(&shape).is_none()
             || layout.count() == if shape.contains(&0) { 0 } else { product(&shape).unwrap() };
-        // What overflows is as large as it can be, never a small number that looks right.
+        // An overflow must saturate, and never give a small number that looks right.
         layout.shape() == shape
             && exact
             && (product(&shape).is_some() || shape.contains(&0) || layout.count() > isize::MAX as usize / 8)
@@ -143,7 +143,7 @@ cases! {
     "core::Random::bernoulli": (probability: f64 = 0.5) => {
         let mut random = Seed::new(1).random();
         let hits = (0..100).filter(|_| random.bernoulli(probability)).count();
-        // A probability that isn't one is as near as can be, and NaN is never met.
+        // Probabilities are clamped to [0, 1]; NaN counts as 0.
         if probability >= 1.0 {
             hits == 100
         } else if probability > 0.1 {
@@ -159,12 +159,12 @@ cases! {
     };
     "core::Random::truncated_normal": (low: f64 = -1.0, high: f64 = 0.5) => {
         let value = Seed::new(1).random().truncated_normal(low, high);
-        // Of an interval that isn't one nothing can be drawn, and a NaN says so.
+        // An invalid interval gives NaN.
         if low <= high { (low..=high).contains(&value) } else { value.is_nan() }
     };
     "core::Random::uniform_in": (low: f64 = -1.0, high: f64 = 2.0) => {
         let value = Seed::new(1).random().uniform_in(low, high);
-        // Arithmetic on what isn't finite gives what isn't finite, or a number below infinity.
+        // With non-finite bounds, the result may be non-finite.
         if low.is_finite() && high.is_finite() {
             low.min(high) <= value && value <= low.max(high)
         } else {

@@ -29,7 +29,7 @@ fn bytes() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether what a volume was made of can be written and read again.
+/// Whether a volume survives writing and reading.
 fn round_trip(volume: &Volume) -> Result<bool> {
     let mut bytes = Vec::new();
     let written = volume.write_to(&mut bytes, false).and_then(|()| Volume::from_bytes(&bytes));
@@ -42,7 +42,7 @@ fn picture(name: &str) -> std::path::PathBuf {
 
 cases! {
     "io::Volume::from_bytes": (place: usize = 0, value: u8 = 0x5C) => {
-        // One byte replaced: sizes, codes, offsets, scalings. Whatever is believed must be whole.
+        // One byte replaced: sizes, codes, offsets, scalings. Whatever is accepted must be consistent.
         let mut bytes = bytes()?;
         let size = bytes.len();
         bytes[place % size] = value;
@@ -50,7 +50,7 @@ cases! {
         Ok::<_, Error>(read.voxels().count() * read.voxels().dtype().size() <= 4 * size)
     };
     "io::Volume::from_bytes": (words: [u8; 8] = [3, 4, 3, 2, 1, 1, 1, 1]) => {
-        // The numbers of axes and voxels, dim[0] to dim[7].
+        // The sizes of the axes, dim[0] to dim[7].
         let mut bytes = bytes()?;
         for (axis, word) in words.into_iter().enumerate() {
             bytes[40 + 2 * axis] = word;
@@ -60,7 +60,7 @@ cases! {
         Ok::<_, Error>(read.voxels().count() <= bytes.len())
     };
     "io::Volume::from_bytes": (number: f32 = 1.0) => {
-        // vox_offset, scl_slope, scl_inter, pixdim, a row of the sform: floats that a header may hold.
+        // Floating-point fields: vox_offset, scl_slope, scl_inter, pixdim, a row of the sform.
         for place in [108, 112, 116, 76, 80, 280, 292] {
             let mut bytes = bytes()?;
             bytes[place..place + 4].copy_from_slice(&number.to_le_bytes());
@@ -73,7 +73,7 @@ cases! {
         Ok(true)
     };
     "io::Volume::from_pair": (place: usize = 0, value: u8 = 0x5C, length: usize = 96) => {
-        // A single file taken apart: its header with the name of a pair and no offset, and its 24 voxels.
+        // A single file split into a pair: its header with the magic of a pair and offset 0, and its 24 voxels.
         let mut header = bytes()?;
         let mut image = header.split_off(352);
         header.truncate(348);
@@ -96,7 +96,7 @@ cases! {
     "io::geometry::apply": (spacing: f64 = 2.0, place: [f64; 3] = [1.0, 2.0, 3.0]) => {
         let affine = [[spacing, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
         let world = geometry::apply(&affine, place);
-        // Arithmetic, in which what isn't finite stays so.
+        // Plain arithmetic, which propagates non-finite values.
         let sound = spacing.abs() < 1e300 && place.iter().all(|x| x.abs() < 1e300) && spacing.is_finite();
         !sound || (world[0] - (spacing * place[0] + 1.0)).abs() <= 1e-9 * world[0].abs() && world[1] == 2.0 * place[1]
     };
@@ -121,7 +121,7 @@ cases! {
         bytes: Vec<u8> = include_bytes!("../../../io/tests/pytorch/legacy_4.pth").to_vec(),
     ) => {
         let tensors = pytorch::from_bytes(bytes)?.tensors()?;
-        // Another byte may be another number or name, but no more tensors than the file has, and none of another size.
+        // Another byte may change values or names, but not the number of tensors or their sizes.
         tensors.iter().try_for_each(|tensor| tensor.read().map(|_| ()))?;
         Ok::<_, Error>(tensors.len() <= 4 && tensors.iter().all(|tensor| tensor.count() <= 6))
     };
@@ -133,7 +133,7 @@ cases! {
         Ok::<_, Error>(safetensors::read(&mut &bytes[..], length)?.tensors.len() == 1)
     };
     "io::safetensors::read": (header: u64 = 1) => {
-        // The length of the header, as the file says it.
+        // The length of the header in the file.
         let mut bytes = Vec::new();
         safetensors::write(
             &mut bytes,

@@ -39,7 +39,7 @@ use tomograd::{
 
 use crate::walk::cases;
 
-/// Numbers between −1 and 1, no two alike.
+/// Distinct numbers between −1 and 1.
 fn values(shape: &[usize]) -> Result<Tensor> {
     let count = shape.iter().product::<usize>();
     let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect();
@@ -76,19 +76,19 @@ fn finite(tensors: &[Tensor]) -> Result<bool> {
     Ok(tensors.iter().map(Tensor::to_vec_f64).collect::<Result<Vec<_>>>()?.iter().flatten().all(|x| x.is_finite()))
 }
 
-/// Whether an operation, forward and backward, gives finite numbers, output 0 having `shape`.
+/// Whether an operation's outputs and gradients are finite, and output 0 has `shape`.
 fn gives(op: &dyn Op, inputs: &[Tensor], shape: &[usize]) -> Result<bool> {
     let (outputs, gradients) = both(op, inputs)?;
     Ok(outputs[0].shape() == shape && finite(&outputs)? && finite(&gradients)?)
 }
 
-/// As [`gives`], whatever the shape.
+/// As [`gives`], for any shape.
 fn works(op: &dyn Op, inputs: &[Tensor]) -> Result<bool> {
     let (outputs, gradients) = both(op, inputs)?;
     Ok(finite(&outputs)? && finite(&gradients)?)
 }
 
-/// What chunks use is called within a chunk, where a broken promise is an error.
+/// Functions for use within chunks must run in a chunk, where violated contracts become errors.
 fn in_a_chunk(body: impl Fn() + Sync) -> Result<bool> {
     parallel_for(1, 1, |_| body()).map(|()| true).map_err(|error| match error.kind() {
         ErrorKind::Panic => Error::argument("chunk", error.to_string()),
@@ -117,14 +117,14 @@ fn conv_shape() -> ConvShape {
     }
 }
 
-/// The shape with one number of each of its fields replaced.
+/// The shape with one number of each field replaced.
 fn varied(sizes: &[usize], spatial: &[[usize; 3]]) -> ConvShape {
     let [batch, groups, in_channels, out_channels] = sizes[..] else { unreachable!() };
     let [input, kernel, stride, padding, dilation] = spatial[..] else { unreachable!() };
     ConvShape { batch, groups, in_channels, out_channels, input, kernel, stride, padding, dilation, ..conv_shape() }
 }
 
-/// Numbers for a shape that has been checked, if it is small enough to be computed here.
+/// Values for a checked shape, if it is small enough to be computed here.
 fn numbers(count: usize) -> Result<Vec<f32>> {
     if count > 1 << 22 {
         return Err(Error::new(ErrorKind::OutOfMemory, "test", "more than this test computes"));
@@ -141,7 +141,7 @@ fn all_finite(numbers: &[MaybeUninit<f32>]) -> bool {
     numbers.iter().all(|x| unsafe { x.assume_init() }.is_finite())
 }
 
-/// Every function of a convolution, by every path that suits the shape; `slack` is added to the lengths of all slices.
+/// All functions of a convolution on every suitable path; `slack` is added to the lengths of all slices.
 fn convolve(shape: &ConvShape, path: Option<Path>) -> Result<bool> {
     shape.check()?;
     let (x, w) = (numbers(shape.input_count())?, numbers(shape.weight_count())?);
@@ -182,7 +182,7 @@ fn convolve(shape: &ConvShape, path: Option<Path>) -> Result<bool> {
     Ok(all_finite(&y) && all_finite(&dx) && all_finite(&dw))
 }
 
-/// The forward pass of the sensible convolution on slices that are said to have these channels.
+/// The forward pass of the default convolution on slices with these channels.
 fn with_channels(channels: [usize; 4]) -> Result<bool> {
     let shape = conv_shape();
     let (x, w) = (numbers(shape.input_count())?, numbers(shape.weight_count())?);
@@ -199,7 +199,7 @@ fn with_channels(channels: [usize; 4]) -> Result<bool> {
     Ok(all_finite(&y) && channels == [1, 1, 1, 2])
 }
 
-/// A value of every registered operation, with inputs that fit it.
+/// Calls `check` with a value of every registered operation and suitable inputs.
 fn for_every_operation(mut check: impl FnMut(&dyn Op, &[Tensor]) -> Result<bool>) -> Result<bool> {
     for entry in testing::all() {
         for number in 0..3 {
@@ -212,7 +212,7 @@ fn for_every_operation(mut check: impl FnMut(&dyn Op, &[Tensor]) -> Result<bool>
     Ok(true)
 }
 
-/// One step of both optimizers, which must leave finite numbers, or an error and the parameter as it was.
+/// One step of both optimizers, which must either leave finite numbers, or fail and leave the parameter unchanged.
 fn stepped(step: impl Fn(&mut Tensor, &Tensor, &mut Tensor, &mut Tensor) -> Result<()>) -> Result<bool> {
     let zeros = || Tensor::zeros(&[5], DType::F32, Device::Cpu);
     let (mut value, gradient, mut first, mut second) = (values(&[5])?, values(&[5])?, zeros()?, zeros()?);
@@ -227,7 +227,7 @@ fn stepped(step: impl Fn(&mut Tensor, &Tensor, &mut Tensor, &mut Tensor) -> Resu
     }
 }
 
-/// What vectors make of numbers, in every instruction set.
+/// Arguments of vector functions, which run in every instruction set.
 #[derive(Clone, Copy)]
 struct Probe {
     count: u32,
@@ -303,7 +303,7 @@ fn probe(change: impl Fn(&mut Probe), right: impl Fn(&Probe, &Probed) -> bool) -
     })
 }
 
-/// The sum of a row as one would write it, where NaN and infinities come through.
+/// The sum of a row by a plain loop, which propagates NaN and infinities.
 fn plain(row: &[f32]) -> f64 {
     row.iter().map(|&x| f64::from(x)).sum()
 }
@@ -391,7 +391,7 @@ cases! {
         Ok::<_, Error>(outputs[0].to_vec::<i64>()? == [1 + number, number - 2])
     };
     "kernels::Op::saves_input": (index: usize = 0) => for_every_operation(|op, _| {
-        // Whether or not, an input that isn't there may be asked about.
+        // Querying an input that doesn't exist is allowed.
         Ok(op.saves_input(index) == op.saves_input(index))
     });
     "kernels::Op::half_policy": (index: usize = 0) => {
@@ -443,7 +443,7 @@ cases! {
         )
     };
     "kernels::run_backward": (count: Vec<f64> = vec![1.0]) => {
-        // No gradient, or one for each of many outputs, and as many inputs that need theirs.
+        // No gradient, or one per output for many outputs, and as many inputs with gradients.
         let op = Softmax { axis: 0 };
         let x = values(&[3])?;
         let forward = run(&op, &[&x], &Context::default())?;
@@ -459,7 +459,7 @@ cases! {
         Ok::<_, Error>(count.len() == 1 && gradients.len() == 1)
     };
     "kernels::Saved {}": (places: Vec<usize> = vec![3]) => {
-        // A saved input of another shape than its meta's, or too few, or too many.
+        // A saved input with another shape than its metadata, too few saved inputs, or too many.
         let op = Chain::unary(Function::Square);
         let x = values(&[3])?;
         let inputs = places
@@ -503,7 +503,7 @@ cases! {
     "kernels::attention::Attention {}": (scale: Option<f64> = Some(0.5)) => {
         let inputs = [values(&[2, 3, 4])?, values(&[2, 5, 4])?, values(&[2, 5, 3])?];
         let right = gives(&Attention { scale, causal: false }, &inputs, &[2, 3, 3])?;
-        // A factor that carries the scores beyond the largest number makes what it makes in arithmetic.
+        // A factor that makes the scores overflow gives non-finite results, as in plain arithmetic.
         Ok::<_, Error>(right || scale.is_some_and(|scale| scale.abs() > 1e37))
     };
     "kernels::conv::Conv::new": (rank: usize = 2) => {
@@ -602,12 +602,12 @@ cases! {
             .map(|path| convolve(&shape, Some(path)))
             .collect::<Result<Vec<_>>>()
     };
-    // One row a function of a shape: each is called by `convolve`.
+    // One row per function of a shape; each is called by `convolve`.
     "kernels::conv::cpu::backward_data": (stride: usize = 1) => {
         convolve(&ConvShape { stride: [1, stride, 1], ..conv_shape() }, None)
     };
     "kernels::conv::cpu::backward_data": (stride: [usize; 3] = [1 << 39; 3]) => {
-        // A stride beyond the input is a stride: there is one output.
+        // A stride larger than the input is valid: there is one output.
         convolve(&ConvShape { stride, ..conv_shape() }, None)
     };
     "kernels::conv::cpu::transposed_forward": (padding: usize = 1) => {
@@ -645,7 +645,7 @@ cases! {
             return Err(Error::argument("test", "not a shape"));
         }
         let shape = varied(&sizes, &spatial);
-        // A question that any shape may be asked.
+        // Any shape may be queried.
         let suited = Path::ALL.map(|path| path.suits::<f32>(&shape));
         Ok::<_, Error>(shape.check().is_err() || suited.contains(&true))
     };
@@ -681,7 +681,7 @@ cases! {
     "kernels::conv::cpu::Outputs::two": (first: usize = 1) => with_channels([1, 1, first, 3usize.wrapping_sub(first)]);
     "kernels::norm::Moments {}": (count: f64 = 3.0, mean: f64 = 1.0, rest: f64 = 1e-20, squares: f64 = 2.0) => {
         let moments = Moments { count, mean, rest, squares };
-        // Nothing that is added changes nothing.
+        // Joining empty moments changes nothing.
         moments.join(Moments::default()) == moments
             || [count, mean, rest, squares].iter().any(|x| x.is_nan())
             || count == 0.0
@@ -714,7 +714,7 @@ cases! {
     "kernels::elementwise::Function {}": (slope: f64 = 0.1, number: f64 = 0.7) => {
         let x = values(&[3, 5])?;
         let mut right = true;
-        // Numbers that aren't finite in f32 make what they make in arithmetic; NaN is no number to apply.
+        // Values that overflow f32 give non-finite results, as in plain arithmetic; NaN attributes are rejected.
         let large = slope.abs() > 1e37 || number.abs() > 1e37;
         for function in
             [Function::LeakyRelu(slope), Function::Elu(slope), Function::Add(number), Function::Multiply(number)]
@@ -783,7 +783,7 @@ cases! {
         let mut right = true;
         for mode in [PadMode::Constant(constant), PadMode::Reflect, PadMode::Replicate] {
             let (y, dx) = both(&Pad { before: before.clone(), after: after.clone(), mode }, &[values(&[3, 4])?])?;
-            // A border of infinities or NaN is what was asked for.
+            // A border of infinities or NaN is what was requested.
             right &= finite(&dx)?
                 && (finite(&y)? || !(constant as f32).is_finite())
                 && y[0].shape() == [3 + before[0] + after[0], 4 + before[1] + after[1]];
@@ -791,7 +791,7 @@ cases! {
         Ok::<_, Error>(right)
     };
     "kernels::index::Pad {}": (before: Vec<usize> = vec![1, 0]) => {
-        // Without elements a border of zeros has none either, however wide.
+        // Without elements, the padded tensor has no elements either.
         let x = Tensor::zeros(&[2, 0], DType::F32, Device::Cpu)?;
         let (y, _) = both(&Pad { before: before.clone(), after: vec![0, 0], mode: PadMode::Constant(0.0) }, &[x])?;
         finite(&y)
@@ -858,7 +858,7 @@ cases! {
             Start::Columns(&bias),
             &mut out,
         )?;
-        // A bias that isn't finite goes into its column, as in arithmetic.
+        // A non-finite bias propagates to its column, as in plain arithmetic.
         Ok::<_, Error>(all_finite(&out) || bias.iter().any(|x| !x.is_finite()))
     };
     "kernels::matmul::cpu::gemm_add": (batch: usize = 1, m: usize = 2, n: usize = 3, k: usize = 2) => {
@@ -1029,7 +1029,7 @@ cases! {
         Ok::<_, Error>(in_a_chunk(|| grid.tile_of(1, 0, 0).row(0).fill(1))? && numbers[12] == 1)
     };
     "kernels::parallel::Grid::batched": (planes: usize = 0, rows: usize = 3, columns: usize = 4) => {
-        // Sizes whose product would come to 0, or wrap around to it.
+        // Sizes whose product would be 0 or wrap around to it.
         let mut numbers = [0u8; 0];
         let grid = Grid::batched(&mut numbers, planes, rows, columns, 2, 2)?;
         Ok::<_, Error>(
@@ -1203,7 +1203,7 @@ cases! {
         blocks.iter().any(|block| block.abs_diff(size) <= 1) || blocks.is_empty() && size <= 2
     };
     "kernels::testing::corner": (least: usize = 2, most: usize = 4, blocks: Vec<usize> = vec![4, 8]) => {
-        // Eight axes at the most, and one alone around a block.
+        // At most eight axes; a single axis near a block size.
         let shape = testing::corner(&mut Seed::new(1).random(), least, most, &blocks);
         let most = most.min(8);
         (least.max(2).min(most)..=most).contains(&shape.len())
@@ -1218,7 +1218,7 @@ cases! {
         Ok::<_, Error>(mapped.iter().all(|x| x.to_bits() == value.to_bits()))
     };
     "kernels::testing::shape": (least: usize = 1, most: usize = 4) => {
-        // Eight axes at the most, and as many as asked for before that.
+        // At most eight axes, and otherwise as many as requested.
         let shape = testing::shape(&mut Seed::new(1).random(), least, most);
         (least.min(8)..=most.clamp(least.min(8), 8)).contains(&shape.len())
     };
@@ -1286,7 +1286,7 @@ cases! {
     "kernels::softmax::LogSoftmax {}": (axis: usize = 1) => gives(&LogSoftmax { axis }, &[values(&[2, 3])?], &[2, 3]);
     "kernels::trace::Peaks {}": (gflops: f64 = 100.0, gbytes: f64 = 20.0) => {
         let seconds = trace::Peaks { gflops, gbytes }.seconds(cost(1e9, 1e9));
-        // What can do nothing takes for ever.
+        // With a throughput of 0, the time is infinite.
         if gflops > 0.0 && gbytes > 0.0 { seconds >= 0.0 } else { seconds == f64::INFINITY }
     };
     "kernels::trace::Peaks::seconds": (flops: f64 = 1e9, bytes: f64 = 1e9) => {
@@ -1320,7 +1320,7 @@ cases! {
     };
 }
 
-/// A count of a shape, if it passes its check.
+/// A count of a shape that passes its check.
 fn shape_count(shape: &ConvShape, count: impl Fn(&ConvShape) -> usize) -> Result<usize> {
     shape.check().map(|()| count(shape))
 }

@@ -1,10 +1,9 @@
-//! Every public function that takes a number, called with numbers that nobody should pass: 0, −1, NaN, infinities, 2⁴⁰ and
-//! the largest values. Each call must give an error or a right result: never a panic, the end of the process, a silent NaN or
-//! a wait without end.
+//! Calls every public function that takes a number with hostile values: 0, −1, NaN, infinities, 2⁴⁰ and the largest values.
+//! Each call must give an error or a right result: never a panic, an abort of the process, a silent NaN or an endless loop.
 //!
-//! The functions are found in the sources ([`scan`]); one without a case here fails the test, as does a case whose function
-//! is gone. The cases of each crate run in a process of their own with little memory, so that one that ends its process is
-//! named like any other.
+//! The functions are found in the sources ([`scan`]); a function without a case fails the test, and so does a case without a
+//! function. The cases of each crate run in a separate process with little memory, so that an aborting case is reported
+//! like any other.
 
 mod autodiff;
 mod core;
@@ -25,8 +24,8 @@ use std::{
 
 use walk::{Case, Walk};
 
-/// The crates and their cases; the methods of tensors and variables, which are of the kernels, have a walk of
-/// their own, as trainers have.
+/// The crates and their cases. Methods of tensors and variables, which are in the kernels crate, and trainers have separate
+/// walks.
 const CRATES: [(&str, &[Case]); 9] = [
     ("core", core::CASES),
     ("kernels", kernels::CASES),
@@ -51,7 +50,7 @@ fn every_public_function_that_takes_a_number_has_a_case() {
     assert!(found.len() > 200);
 }
 
-/// The walk of a crate's cases, in child processes: one that ends is followed by another, behind the case that ended it.
+/// Walks the cases of a crate in child processes: if one aborts, another continues after the case that aborted it.
 fn walk_in_children(name: &str) {
     if let Ok(first) = std::env::var("TOMOGRAD_ARGUMENTS_FROM") {
         return walk_here(name, first.parse().unwrap());
@@ -94,7 +93,7 @@ fn walk_here(name: &str, first: usize) {
     walk::say("@done");
 }
 
-/// Makes an allocation that no bad argument should lead to fail, whatever the machine has.
+/// Limits the memory, so that allocations due to a hostile argument fail on any machine.
 fn limit_memory() {
     tomograd::core::memory::set_limit(tomograd::core::Device::Cpu, Some(256 << 20)).unwrap();
     #[cfg(target_os = "linux")]
@@ -107,7 +106,7 @@ fn limit_memory() {
 
 macro_rules! walks {
     ($($name:ident)*) => {
-        /// A test a crate, which its child finds by its name.
+        /// One test per crate, which its child process finds by name.
         mod walks {
             $(
                 #[test]

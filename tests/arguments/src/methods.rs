@@ -1,4 +1,4 @@
-//! Cases of the methods that tensors and variables share, each tried on both.
+//! Cases of the methods shared by tensors and variables, each called on both.
 
 use tomograd::{
     autodiff::{Tape, Var, methods::*},
@@ -20,7 +20,7 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
 }
 
-/// Whether what `function` makes of numbers of `shape` is of `expected`, and finite, as is the gradient of its sum.
+/// Whether `function` of values of `shape` has the shape `expected` and is finite, and so is the gradient of its sum.
 fn of_variables(shape: &[usize], expected: &[usize], function: impl Fn(&Var) -> Result<Var>) -> Result<bool> {
     let tape = Tape::recording(Default::default());
     let x = tape.leaf(values(shape)?)?;
@@ -35,7 +35,7 @@ fn of_tensors(shape: &[usize], expected: &[usize], function: impl Fn(&Tensor) ->
     Ok(y.shape() == expected && finite(&y)?)
 }
 
-/// Whether an expression of numbers x of a shape gives another shape and finite numbers, x being a tensor and a variable (`Of`).
+/// Whether an expression of x of a shape has the expected shape and finite values, where x is a tensor and a variable (`Of`).
 macro_rules! gives {
     ($shape:expr, $expected:expr, |$x:ident| $body:expr) => {{
         let (shape, expected) = (&$shape[..], &$expected[..]);
@@ -52,18 +52,18 @@ macro_rules! gives {
         match (tensors, variables) {
             (Ok(tensors), Ok(variables)) => Ok(tensors && variables),
             (Err(error), Err(_)) => Err(error),
-            // One takes what the other refuses.
+            // Tensors and variables disagree.
             _ => Ok(false),
         }
     }};
 }
 
-/// What isn't finite in f32 stays so in arithmetic, and a product of what nearly isn't becomes so.
+/// Very large or small numbers may overflow f32, as in plain arithmetic.
 fn unless_huge(right: Result<bool>, number: f64) -> Result<bool> {
     Ok(right? || number.abs() > 1e18 || number != 0.0 && number.abs() < 1e-18)
 }
 
-/// A shape with the size of one axis replaced, if there is such an axis.
+/// The shape with the size of one axis replaced, if the axis exists.
 fn replaced(shape: &[usize], axis: usize, size: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     if let Some(old) = shape.get_mut(axis) {
@@ -72,19 +72,19 @@ fn replaced(shape: &[usize], axis: usize, size: usize) -> Vec<usize> {
     shape
 }
 
-/// The shape without some axes.
+/// The shape without these axes.
 fn without(shape: &[usize], axes: &[usize]) -> Vec<usize> {
     (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect()
 }
 
-/// The shape with `size` put in at `axis`, which is at most its rank.
+/// The shape with `size` inserted at `axis`, which is at most its rank.
 fn grown(shape: &[usize], axis: usize, size: usize) -> Vec<usize> {
     let mut shape = shape.to_vec();
     shape.insert(axis.min(shape.len()), size);
     shape
 }
 
-/// How many of −2, 0, 0.5 and 3 stand in a relation to a number, by a method and by the definition.
+/// Whether a comparison method agrees with its definition on −2, 0, 0.5 and 3.
 fn holds(method: impl Fn(&Tensor) -> Result<Tensor>, relation: impl Fn(f64) -> bool) -> Result<bool> {
     let values = [-2.0f64, 0.0, 0.5, 3.0];
     let answers = method(&Tensor::from_slice(&values, &[4], Device::Cpu)?)?.to_vec::<bool>()?;
@@ -123,7 +123,7 @@ cases! {
         unless_huge(gives!([3], [3], |x| x.mul(number)), number)
     };
     "kernels::methods::Pairs::div": (number: f64 = 0.5) => {
-        // A division by 0 gives what it gives in arithmetic.
+        // Division by 0 gives infinities or NaN, as in plain arithmetic.
         unless_huge(gives!([3], [3], |x| x.div(number)), number).map(|right| right || number == 0.0)
     };
     "kernels::methods::Pairs::reverse_sub": (number: f64 = 0.5) => {
@@ -263,7 +263,7 @@ cases! {
     "kernels::methods::Networks::log_softmax": (axis: usize = 1) => gives!([2, 3], [2, 3], |x| x.log_softmax(axis));
     "kernels::methods::Networks::attention": (scale: Option<f64> = Some(0.5)) => {
         let right = gives!(SHAPE, SHAPE, |x| x.attention(x, x, &[], scale, false))?;
-        // A factor that carries the scores beyond the largest number makes what it makes in arithmetic.
+        // A factor that makes the scores overflow gives non-finite results, as in plain arithmetic.
         Ok::<_, Error>(right || scale.is_some_and(|scale| scale.abs() > 1e37))
     };
     "kernels::methods::Networks::interpolate": (size: Vec<usize> = vec![3, 9]) => {

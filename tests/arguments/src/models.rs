@@ -21,7 +21,7 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
 }
 
-/// Whether the network that was made gives finite logits for an image that fits it.
+/// Whether the network gives finite logits for a suitable image.
 fn predicts(module: &dyn Module, params: &Params, shape: &[usize], classes: usize) -> Result<bool> {
     let predict = || {
         let pass = Pass::eval(params)?;
@@ -32,14 +32,14 @@ fn predicts(module: &dyn Module, params: &Params, shape: &[usize], classes: usiz
     predict().or(Ok(false))
 }
 
-/// Whether the block that was made gives finite numbers for an image that fits it.
+/// Whether the block gives finite values for a suitable image.
 fn double_conv(in_channels: usize, channels: usize, options: DoubleConvOptions, rank: usize) -> Result<bool> {
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let block = DoubleConv::new(params.root(), in_channels, channels, options)?;
     predicts(&block, &params, &[&[1, in_channels][..], &vec![4; rank]].concat(), channels)
 }
 
-/// A file of a checkpoint of a small network, gone when dropped.
+/// A checkpoint file of a small network, removed on drop.
 struct Saved(std::path::PathBuf);
 
 impl Saved {
@@ -67,7 +67,7 @@ cases! {
         let model = Model::new(&config, device, Seed::new(1))?;
         let size = 1 << config.widths.len().min(20).saturating_sub(1);
         let logits = model.predict(&Tensor::ones(&[1, in_channels, size, size, size], DType::F32, Device::Cpu)?);
-        // What could be built can be run.
+        // A network that could be built must run.
         logits.map(|logits| logits.shape()[1] == classes).or(Ok::<_, Error>(false))
     };
     "models::Model::with_dtype": (classes: usize = 2, device: Device = Device::Cpu) => {
@@ -101,7 +101,7 @@ cases! {
         predicts(&network, &params, &[1, in_channels, size, size, size], classes)
     };
     "models::UNet2d::new": (widths: Vec<usize> = vec![2, 4]) => {
-        // A network that can't be made leaves nothing of itself in the store.
+        // A failed construction must leave no parameters in the store.
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let made = UNet2d::new(params.root(), &UNet2dConfig { widths, ..UNet2dConfig::new(2) });
         match made {
@@ -159,7 +159,7 @@ cases! {
         predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
     };
     "models::ResNet::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
-        // A network that can't be made leaves nothing of itself in the store.
+        // A failed construction must leave no parameters in the store.
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let config = ResNetConfig { width, ..ResNetConfig::new(ResNetBlock::Basic, layers, 2) };
         match ResNet::new(params.root(), &config) {

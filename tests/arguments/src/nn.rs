@@ -29,8 +29,8 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
 }
 
-/// Whether a layer that could be made gives finite numbers for an input that fits it, and a finite gradient: what a
-/// constructor takes must work.
+/// Whether a constructed layer gives finite values and a finite gradient for a suitable input: arguments that a constructor
+/// accepts must work.
 fn layer<M: Module>(x: &[usize], make: impl FnOnce(Scope<'_>) -> Result<M>) -> Result<bool> {
     let mut params = store();
     let module = make(params.root())?;
@@ -45,7 +45,7 @@ fn layer<M: Module>(x: &[usize], make: impl FnOnce(Scope<'_>) -> Result<M>) -> R
     works().or(Ok(false))
 }
 
-/// As [`layer`]; a layer that has no parameters.
+/// As [`layer`], for a layer without parameters.
 fn function<M: Module>(x: &[usize], module: M) -> Result<bool> {
     let params = store();
     let pass = Pass::train(&params, Seed::new(2))?;
@@ -53,7 +53,7 @@ fn function<M: Module>(x: &[usize], module: M) -> Result<bool> {
     finite(module.forward(&x, &pass)?.value())
 }
 
-/// As [`function`]; a layer that could be made may be for other images than this.
+/// As [`function`]; an error is accepted, since a valid layer may be for other images.
 fn pooled<M: Module>(x: &[usize], module: M) -> Result<bool> {
     function(x, module).or(Ok(true))
 }
@@ -66,7 +66,7 @@ fn transposed(kernel: Kernel) -> Result<bool> {
     layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, 4, 4, kernel))
 }
 
-/// A list is one number for each axis, so that another length can't be meant.
+/// A fixed-size list; another length is an error.
 fn list<const N: usize>(numbers: &[usize]) -> Result<[usize; N]> {
     numbers.try_into().map_err(|_| Error::argument("test", "not one number for each axis"))
 }
@@ -84,7 +84,7 @@ fn imported(
     params.import(&steps(Import::of(&file)?)).map(|_| ())
 }
 
-/// A store with one parameter, and an update with gradient 1 for each of its elements.
+/// A store with one parameter, and an update with gradient 1 for each element.
 fn learned() -> Result<(Params, Update)> {
     let mut params = store();
     let slot = params.root().parameter("w", &[3], Init::Constant(1.0))?;
@@ -94,8 +94,8 @@ fn learned() -> Result<(Params, Update)> {
     Ok((params, update))
 }
 
-/// One step of what `make` makes: parameters that are finite and moved downhill or not at all, or an error that left them
-/// as they were.
+/// One step of the optimizer from `make`: parameters must stay finite and not move uphill, or stay unchanged if the step
+/// fails.
 fn stepped<O: Optimizer>(make: impl FnOnce(&Params) -> Result<O>) -> Result<bool> {
     let (mut params, update) = learned()?;
     let mut optimizer = make(&params)?;
@@ -103,7 +103,7 @@ fn stepped<O: Optimizer>(make: impl FnOnce(&Params) -> Result<O>) -> Result<bool
     let value = params.get("w")?.to_vec_f64()?;
     match stepped {
         Ok(()) => Ok(value.iter().all(|x| x.is_finite() && *x <= 1.0)),
-        // What a constructor took must work.
+        // Arguments that a constructor accepts must work.
         Err(_) => Ok(false),
     }
 }
@@ -113,8 +113,8 @@ fn one(strategy: impl Strategy<Value = Tensor>) -> Result<Tensor> {
     tree.map(|tree| tree.current()).map_err(|reason| Error::argument("test", reason.to_string()))
 }
 
-/// Whether a schedule gives a factor that doesn't raise the learning rate or turn it round. Of a number that makes no sense
-/// it may make what the formula makes: an optimizer refuses that.
+/// Whether a schedule's factor is in [0, 1]. For an invalid `number`, any result of the formula is accepted, since
+/// optimizers reject it.
 fn is_factor(factor: f64, number: f64) -> bool {
     (0.0..=1.0).contains(&factor) || !(0.0..=1.0).contains(&number)
 }
@@ -153,7 +153,7 @@ cases! {
         stepped(|params| Sgd::new(params, 0.1)?.momentum(0.9)?.dampening(dampening))
     };
     "nn::Optimizer::set_rate_factor": (factor: f64 = 0.5) => {
-        // A schedule's factor is handed on as it is: the step says what is wrong with it, and changes nothing.
+        // Factors of schedules aren't checked on assignment: the step fails and changes nothing.
         let (mut params, update) = learned()?;
         let mut optimizer = AdamW::new(&params, 0.1)?;
         made::<()>(optimizer.set_rate_factor(factor))?;
@@ -177,7 +177,7 @@ cases! {
     };
     "nn::Conv::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
         layer(&[1, 4, 7, 8], |scope| Conv::new(scope, inputs, outputs, &kernel)).map(|right| {
-            // A layer of other sizes than the test's input is a layer all the same.
+            // A layer whose sizes don't match the test's input may still be valid.
             right || inputs != 4 || kernel.len() != 2 || outputs == 0
         })
     };
@@ -200,7 +200,7 @@ cases! {
         Ok::<_, Error>(row < 4 && other.is_none_or(|row| row < 4) && finite(params.get("weight")?)?)
     };
     "nn::Kernel::new": (rank: usize = 2, size: usize = 3) => {
-        // A kernel that doesn't fit the input is one for other inputs.
+        // A kernel that doesn't fit the input may be valid for others.
         Ok::<_, Error>(conv(Kernel::new(rank, size))? || rank != 2)
     };
     "nn::Kernel::d1": (size: usize = 3) => {
@@ -307,7 +307,7 @@ cases! {
     };
     "nn::LinearOptions::weight": (bound: f64 = 0.5) => {
         let made = layer(&[2, 3], |scope| Linear::new(scope, 3, LinearOptions::new(2).weight(Init::Uniform(bound))));
-        // Numbers beyond f32 make what they make in arithmetic.
+        // Numbers beyond the range of f32 give non-finite results, as in plain arithmetic.
         made.map(|right| right || bound > 1e15)
     };
     "nn::LinearOptions::bias_filled": (bias: f64 = 0.1) => {
@@ -337,7 +337,7 @@ cases! {
                 Ok::<_, Error>(Both(Norm::new(scope.at("norm"), channels, options)?, Linear::new(scope, 3, 3)?))
             })
         };
-        // Without parameters a layer may be for more channels than an image can have here.
+        // Without parameters, a layer may have more channels than an image here can have.
         Ok::<_, Error>(right(NormKind::Group(groups))? && right(NormKind::Instance)? || channels >= 1 << 40)
     };
     "nn::NormOptions::activation": (slope: f64 = 0.1) => {
@@ -348,7 +348,7 @@ cases! {
         layer(&[2, 4, 3], |scope| Norm::new(scope, 4, NormOptions::new(NormKind::Instance).epsilon(epsilon)))
     };
     "nn::NormOptions::momentum": (momentum: f64 = 0.1) => {
-        // The running statistics too must stay what they say.
+        // The running statistics must be right too.
         let mut params = store();
         let norm = Norm::new(params.root(), 2, NormOptions::new(NormKind::Batch).momentum(momentum))?;
         let mut optimizer = Sgd::new(&params, 0.1)?;
@@ -374,7 +374,7 @@ cases! {
         let value = average.get("w")?.to_vec_f64()?;
         let (own, other) = (before.clone(), params.get("w")?.to_vec_f64()?);
         match updated {
-            // A mean of two lies between them.
+            // A weighted mean is between its two values.
             Ok(()) => Ok(value
                 .iter()
                 .zip(own.iter().zip(&other))
@@ -395,7 +395,7 @@ cases! {
         let fork = pass.fork(index);
         let x = pass.input(&Tensor::ones(&[64], DType::F32, Device::Cpu)?);
         let (a, b) = (dropout.forward(&x, &pass)?, dropout.forward(&x, &fork)?);
-        // A stream of its own for every number.
+        // Each index must give a different stream.
         let [a, b] = [a, b].map(|y| y.value().to_vec_f64());
         Ok::<_, Error>(a? != b?)
     };
@@ -429,7 +429,7 @@ cases! {
                 .to_vec::<f32>()?
                 .iter()
                 .all(|x| x.to_bits() == (value as f32).to_bits() || x.is_nan() && value.is_nan())),
-            // Half a parameter would be found here.
+            // Detects a partially created parameter.
             Err(error) if params.state().count() == 0 => Err(error),
             Err(_) => Ok(false),
         }
@@ -519,12 +519,12 @@ cases! {
     };
     "nn::schedule::linear_warmup": (step: u64 = 3, steps: u64 = 10, start: f64 = 0.1) => {
         let factor = schedule::linear_warmup(step, steps, start);
-        // Without a warm-up there is nothing to wait for.
+        // Without a warm-up, the factor is 1.
         is_factor(factor, start) && (steps > 0 || factor == 1.0 || !start.is_finite())
     };
     "nn::schedule::one_cycle": (step: u64 = 3, total: u64 = 10) => is_factor(schedule::one_cycle(step, total), 0.5);
     "nn::schedule::polynomial": (step: u64 = 3, total: u64 = 10, power: f64 = 0.9) => {
-        // Any power of a number from 0 to 1 that is at least 0 is one too.
+        // A nonnegative power of a number from 0 to 1 is from 0 to 1.
         is_factor(schedule::polynomial(step, total, power), if power >= 0.0 { 0.5 } else { power })
     };
     "nn::schedule::step": (step: u64 = 3, every: u64 = 2, gamma: f64 = 0.1) => {
@@ -532,7 +532,7 @@ cases! {
     };
 }
 
-/// One module and then another.
+/// A chain of two modules.
 struct Both<A, B>(A, B);
 
 impl<A: Module, B: Module> Module for Both<A, B> {

@@ -39,7 +39,7 @@ fn finite(tensor: &Tensor) -> Result<bool> {
     Ok(tensor.to_vec_f64()?.iter().all(|x| x.is_finite()))
 }
 
-/// Whether a transform gives finite numbers, with several streams.
+/// Whether a transform gives finite values for several seeds.
 fn transforms(transform: &dyn Transform) -> Result<bool> {
     for seed in 0..6 {
         let made = transform.apply(sample()?, &mut Seed::new(seed).random())?;
@@ -50,8 +50,8 @@ fn transforms(transform: &dyn Transform) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a transform that a list takes works: an image is cut or filled to the size that it says, if it has as many axes and
-/// the memory is there.
+/// Whether an accepted transform works: it crops or pads to the given size, if the number of axes matches and there is
+/// enough memory.
 fn crops(transform: CropOrPad, size: &[usize]) -> Result<bool> {
     let made = Compose::new().then(transform)?.apply(sample()?, Seed::new(1));
     Ok(made.is_ok_and(|made| made.image().is_ok_and(|image| image.shape()[1..] == *size))
@@ -63,12 +63,12 @@ fn cases_of(count: usize) -> Result<Arc<dyn Cases>> {
     Ok(Arc::new((0..count).map(|_| sample()).collect::<Result<Vec<Sample>>>()?))
 }
 
-/// All batches of an epoch.
+/// The total size of all batches of an epoch.
 fn batches(epoch: impl Iterator<Item = Result<Batch>>) -> Result<usize> {
     epoch.map(|batch| Ok(batch?.image()?.shape()[0])).sum()
 }
 
-/// A window over a flat image; the logits are the patches.
+/// Sliding-window inference on a 2D image, where the logits are the patches.
 fn slides(window: &SlidingWindow, shape: &[usize]) -> Result<bool> {
     let x = image(&[&[1], shape].concat())?;
     let logits = window.logits(&x, |patches| Ok(patches.clone()))?;
@@ -84,7 +84,7 @@ fn preparation() -> Result<Preparation> {
     Preparation::new([2, 3, 4], ["background", "organ"])
 }
 
-/// Whether what a preparation takes works: each voxel of the mask has the value of one of the first two classes.
+/// Whether an accepted preparation works: each voxel of the mask has the value of one of the first two classes.
 fn segments(preparation: &Preparation) -> Result<bool> {
     let affine = made::<Affine>(geometry::from_spacing([1.0, 1.0, 2.0]))?;
     let volume = Volume::new(image(&[3, 5, 6])?, affine)?;
@@ -98,7 +98,7 @@ fn segments(preparation: &Preparation) -> Result<bool> {
     Ok(finite(&preparation.image(&volume)?)? && mask.voxels().to_vec_f64()?.iter().all(known))
 }
 
-/// A folder with one case of 5 × 6 × 1 voxels, gone when dropped.
+/// A folder with one case of 5 × 6 × 1 voxels, removed on drop.
 struct Folder(std::path::PathBuf);
 
 impl Folder {
@@ -150,7 +150,7 @@ cases! {
     "pipeline::Dataset::open": (classes: usize = 2) => {
         let folder = Folder::new()?;
         let dataset = Dataset::open(&folder.0, classes)?;
-        // Labels are 0 and 1, stored in a byte each: with other numbers of classes it must say so.
+        // Labels are 0 and 1; other numbers of classes than 2 to 256 must fail.
         Ok::<_, Error>(dataset.sample(0).is_ok() && (2..=256).contains(&classes))
     };
     "pipeline::Dataset::open_channels": (classes: usize = 2) => {
@@ -183,7 +183,7 @@ cases! {
     "pipeline::Dataset::alignment_tolerance": (voxels: f64 = 0.5) => {
         let folder = Folder::new()?;
         let dataset = Dataset::open(&folder.0, 2)?.alignment_tolerance(voxels)?;
-        // Image and label lie on each other to the voxel.
+        // Image and label have the same grid, so any valid tolerance is enough.
         Ok::<_, Error>(dataset.sample(0).is_ok() && voxels >= 0.0 && voxels.is_finite())
     };
     "pipeline::Dataset::with_reader": (
@@ -266,7 +266,7 @@ cases! {
         let mut report = Report::new(["a", "b"]);
         report.add("case", vec![metrics(0.5), metrics(0.7)])?;
         let mean = report.mean(|_| number);
-        // Undefined values are left out; the mean of equal numbers is that number.
+        // Undefined values are excluded; the mean of equal numbers is that number.
         let right = mean.value == number || number.is_nan() && mean.value.is_nan() || number.abs() > 1e300;
         Ok::<_, Error>(right && mean.defined == if number.is_nan() { 0 } else { 2 } && mean.cases == 2)
     };
@@ -356,7 +356,7 @@ cases! {
     "pipeline::transforms::Flip::new": (probabilities: Vec<f64> = vec![0.5, 1.0]) => {
         let flip = made::<Flip>(Flip::new(probabilities.clone()))?;
         let compose = Compose::new().then(flip)?;
-        // What a list takes works, on images of as many axes.
+        // Accepted attributes work on images with the same number of axes.
         Ok::<_, Error>(compose.apply(sample()?, Seed::new(1)).is_ok() || probabilities.len() != 2)
     };
     "pipeline::transforms::RandomAffine {}": (

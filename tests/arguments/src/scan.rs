@@ -1,6 +1,6 @@
-//! What the sources offer: every public function that takes a number, under the shortest path by which a user can name it.
+//! Scans the sources for public functions that take a number; each is listed by its shortest public path.
 //!
-//! An entry is a function or method (`core::Tensor::narrow`), or a type whose public fields carry numbers, since it is built
+//! An entry is a function or method (`core::Tensor::narrow`), or a type with numbers in public fields, since it can be built
 //! by a literal that no constructor checks (`kernels::conv::Conv {}`).
 
 use std::{
@@ -15,10 +15,10 @@ use syn::{
     Safety, Signature, TraitItem, Type, TypeParamBound, UseTree, Visibility, WherePredicate,
 };
 
-/// The library crates, by the folders of their sources.
+/// The library crates, by their source folders.
 pub const CRATES: [&str; 7] = ["core", "kernels", "autodiff", "nn", "models", "io", "pipeline"];
 
-/// Rust's own numbers, the half types, and the kernels' traits and lanes of numbers.
+/// Primitive numbers, half-precision types, and the traits of numbers and vectors in the kernels.
 const NUMBERS: [&str; 17] = [
     "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64", "f16",
     "bf16", "Element",
@@ -26,12 +26,12 @@ const NUMBERS: [&str; 17] = [
 
 type ModulePath = Vec<String>;
 
-/// A module: what it declares and what it imports.
+/// A module: its declarations and imports.
 #[derive(Default)]
 struct Module {
     items: BTreeMap<String, (bool, Item)>,
     children: BTreeMap<String, bool>,
-    /// Name here, path there, and whether the import is public.
+    /// Local name, path, and whether the import is public.
     uses: Vec<(String, Vec<String>, bool)>,
     globs: Vec<(Vec<String>, bool)>,
     impls: Vec<syn::ItemImpl>,
@@ -39,7 +39,7 @@ struct Module {
 
 struct Sources {
     modules: BTreeMap<ModulePath, Module>,
-    /// Types that carry numbers in public fields, or are made from a number by `Into`.
+    /// Types with numbers in public fields, or convertible from a number by `Into`.
     carriers: BTreeSet<String>,
 }
 
@@ -120,7 +120,7 @@ impl Sources {
         self.modules.insert(path, module);
     }
 
-    /// Where `path`, written in `module`, is defined: its module and its name there.
+    /// Resolves `path` in `module` to its module of definition and its name there.
     fn resolve(&self, module: &ModulePath, path: &[String], depth: usize) -> Option<(ModulePath, String)> {
         if depth > 20 {
             return None;
@@ -158,7 +158,7 @@ impl Sources {
             }
         }
         if rest.is_empty() {
-            // A module: named by its path and no item.
+            // A module rather than an item.
             return Some((place, String::new()));
         }
         self.resolve(&place, rest, depth + 1)
@@ -191,7 +191,7 @@ impl Sources {
                     continue;
                 }
                 match self.resolve(&path, target, 0) {
-                    // What is another crate's has its entries there.
+                    // Items of other crates are listed there.
                     Some((place, _)) if place[0] != path[0] => {}
                     Some((place, item)) if item.is_empty() => queue.push_back((place, format!("{public}::{name}"))),
                     Some(definition) => note(definition, name),
@@ -214,7 +214,7 @@ impl Sources {
         found
     }
 
-    /// Grows the set of types that carry numbers until it is complete.
+    /// Extends the set of types that carry numbers up to a fixed point.
     fn find_carriers(&mut self) {
         loop {
             let mut more = BTreeSet::new();
@@ -247,7 +247,7 @@ impl Sources {
                                 more.insert(name);
                             }
                         } else if NUMBERS.contains(&name.as_str()) {
-                            // A trait of ours that numbers have, as in `impl PerAxis for usize`.
+                            // A local trait that is implemented for numbers, as in `impl PerAxis for usize`.
                             let path: Vec<String> =
                                 of.segments.iter().map(|segment| segment.ident.to_string()).collect();
                             if self.resolve(place, &path, 0).is_some() {
@@ -265,7 +265,7 @@ impl Sources {
         }
     }
 
-    /// Whether a literal of this type carries a number.
+    /// Whether a literal of this type has a number.
     fn carries(&self, item: &Item) -> bool {
         let numbers = |fields: &Fields, all_visible: bool, generics: &Generics| {
             (all_visible || fields.iter().all(|field| is_public(&field.vis)))
@@ -301,7 +301,7 @@ impl Sources {
         }
     }
 
-    /// `Into<f64>`, `Element`, `IntoIterator<Item = usize>`, or a function that answers with a number.
+    /// `Into<f64>`, `Element`, `IntoIterator<Item = usize>`, or a function that returns a number.
     fn bound_is_number(&self, bound: &TypeParamBound, generics: &Generics) -> bool {
         let TypeParamBound::Trait(bound) = bound else { return false };
         let Some(segment) = bound.path.segments.last() else { return false };
@@ -318,7 +318,7 @@ impl Sources {
         }
     }
 
-    /// Whether the generic parameter `name` is bound to be a number.
+    /// Whether the bounds of the generic parameter `name` imply a number.
     fn bounded(&self, name: &str, generics: &Generics) -> bool {
         let of_parameters = generics.params.iter().any(|parameter| match parameter {
             GenericParam::Type(parameter) => {
@@ -336,7 +336,7 @@ impl Sources {
             })
     }
 
-    /// Whether a caller can pass a number. What an unsafe function is given, its caller has vouched for.
+    /// Whether a caller can pass a number. Unsafe functions are excluded, since their callers guarantee the arguments.
     fn takes_number(&self, signature: &Signature, outer: &Generics) -> bool {
         if matches!(signature.safety, Safety::Unsafe(_)) {
             return false;
@@ -355,7 +355,7 @@ impl Sources {
     fn entries_of(&self, name: &str) -> BTreeSet<String> {
         let reachable = self.reachable(name);
         let mut entries = BTreeSet::new();
-        // Types that a public function takes, or that can do something themselves.
+        // Types that public functions take, or that have methods.
         let mut used: BTreeSet<String> = BTreeSet::new();
         for ((place, item), public) in &reachable {
             match &self.modules[place].items[item].1 {
@@ -467,7 +467,7 @@ fn flatten(tree: &UseTree, before: &mut Vec<String>, public: bool, module: &mut 
     }
 }
 
-/// What a macro writes can't be seen before it is expanded, so no macro of the sources may declare a public function that
+/// The contents of macros aren't visible before expansion, so a macro in the sources must not declare a public function that
 /// takes a number.
 fn refuse_hidden(item: &syn::ItemMacro) {
     fn walk(tokens: TokenStream, name: &str) {

@@ -11,7 +11,7 @@ use tomograd::{
 
 use crate::walk::cases;
 
-/// Whether a small training works: two epochs of two steps end with finite weights, and as many steps were made.
+/// Whether a small training works: two epochs of two steps give finite weights, with the right number of steps.
 fn trains(
     epochs: u64,
     learner: impl FnOnce(Learner) -> Result<Learner>,
@@ -20,7 +20,7 @@ fn trains(
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let net = Linear::new(params.root(), 1, 1)?;
     let optimizer = Sgd::new(&params, 0.1)?;
-    // The second validation isn't better than the first, so that the longest training ends too.
+    // The second validation isn't better than the first, so that even the longest training stops.
     let mut trainer = trainer(Trainer::new(learner(Learner::new(params, optimizer))?, epochs).patience(1)?)?;
     let batches = Generated::new(2, |_, step| Tensor::full(&[4, 1], step as f64 + 1.0, DType::F32, Device::Cpu));
     let mut steps = 0;
@@ -39,7 +39,7 @@ fn trains(
     Ok(steps == 2 * trainer.epoch() && trainer.params().state().all(|(_, tensor)| finite(tensor)))
 }
 
-/// Whether a step or a validation can note a number.
+/// Whether a step or a validation can log a number.
 fn notes(number: f64, by_step: bool, score: f64) -> Result<Option<f64>> {
     let params = Params::new(Device::Cpu, Seed::new(1));
     let optimizer = Sgd::new(&params, 0.1)?;
@@ -58,7 +58,7 @@ fn notes(number: f64, by_step: bool, score: f64) -> Result<Option<f64>> {
     Ok(trainer.best())
 }
 
-/// What `write` writes to an event file, and whether a file that is cut behind a step has what came until then.
+/// Writes to an event file by `write`; returns whether the file truncated after a step keeps the earlier events.
 fn events(name: &str, step: u64, write: impl FnOnce(&mut EventWriter) -> Result<()>) -> Result<bool> {
     let folder = std::env::temp_dir().join(format!("tomograd-arguments-{name}-{}", std::process::id()));
     let tried = || {
@@ -80,7 +80,7 @@ cases! {
         events("image", step, |events| events.image("a", step, &pixels))
     };
     "io::tensorboard::EventWriter::resume": (step: u64 = 3) => {
-        // What is of no later step than any other is kept.
+        // Events of the current or an earlier step are kept.
         events("resume", step, |events| events.scalar("a", 0, 1.0))
     };
     "io::tensorboard::EventWriter::scalar": (step: u64 = 3, value: f64 = 0.5) => {

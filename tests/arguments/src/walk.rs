@@ -1,4 +1,4 @@
-//! How a case is walked: sensible arguments first, then each number in turn replaced by one that nobody should pass.
+//! The walk of a case: first with sensible arguments, then with each number replaced by hostile values.
 
 use std::{
     any::Any,
@@ -11,15 +11,15 @@ use std::{
 
 use tomograd::core::{DType, Device, Error, ErrorKind, Tensor};
 
-/// A public function, and how it is called.
+/// A public function and a call of it.
 pub struct Case {
-    /// Its entry, as [`crate::scan`] writes it. A name may come several times, with other arguments.
+    /// Its entry, in the notation of [`crate::scan`]. A name may occur several times, with other arguments.
     pub name: &'static str,
     pub run: fn(&Walk),
 }
 
-/// `"entry": (argument: type = sensible value, ...) => call;` for each case. The call gives a [`Verdict`]: mostly whether the
-/// result is right for these arguments, or an error.
+/// `"entry": (argument: type = sensible value, ...) => call;` for each case. The call returns a [`Verdict`]: usually whether
+/// the result is right for these arguments, or an error.
 macro_rules! cases {
     ($($name:literal: ($($argument:ident: $type:ty = $sensible:expr),+ $(,)?) => $call:expr;)*) => {
         pub const CASES: &[crate::walk::Case] = &[$(crate::walk::Case {
@@ -30,14 +30,14 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// What came of a call.
+/// The outcome of a call.
 pub enum Outcome {
     Right,
     Refused(String),
     Wrong(String),
 }
 
-/// A result that can be judged.
+/// A result that can be checked.
 pub trait Verdict {
     fn outcome(self) -> Outcome;
 }
@@ -54,7 +54,7 @@ impl Verdict for f64 {
     }
 }
 
-/// Right when every element is finite.
+/// Right if all elements are finite.
 impl Verdict for Tensor {
     fn outcome(self) -> Outcome {
         match self.to_vec_f64() {
@@ -80,7 +80,7 @@ impl<T: Verdict> Verdict for Result<T, Error> {
     }
 }
 
-/// An argument with the values that it must never be trusted to have.
+/// An argument with its hostile values.
 pub trait Argument: Clone + Debug {
     fn hostile(&self) -> Vec<Self>;
 }
@@ -130,7 +130,7 @@ impl<T: Argument, const N: usize> Argument for [T; N] {
     }
 }
 
-/// Each place in turn, all places at once, none, one less, one more, and far more.
+/// Each element in turn, all elements at once, an empty list, one element less, one more, and far more.
 impl<T: Argument> Argument for Vec<T> {
     fn hostile(&self) -> Vec<Self> {
         let each =
@@ -180,20 +180,20 @@ tuples! {
     A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7;
 }
 
-/// No call may take longer.
+/// The time limit of a call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The call under way, for the watchdog.
+/// The start of the current call, for the watchdog.
 static CURRENT: Mutex<Option<Instant>> = Mutex::new(None);
 
-/// The walk of one case, in the child process; what it sees is written to the standard output, where the parent reads it.
+/// The walk of one case in the child process; findings are written to the standard output, which the parent reads.
 pub struct Walk {
     pub name: &'static str,
     pub number: usize,
 }
 
 impl Walk {
-    /// Calls `call` with the sensible arguments, which must give what is right, and then with each hostile set of them.
+    /// Calls `call` with the sensible arguments, which must give a right result, and then with each set of hostile ones.
     pub fn every<A: Argument, V: Verdict>(&self, sensible: A, call: impl Fn(A) -> V) {
         match self.once(&sensible, &call) {
             Outcome::Right => {}
@@ -225,7 +225,7 @@ impl Walk {
     }
 }
 
-/// A line to the parent; panics and errors may hold line breaks.
+/// Writes a line to the parent; line breaks in panics and errors become spaces.
 pub fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{}", line.replace('\n', " "));
@@ -237,7 +237,7 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-/// Ends the process when a call takes too long, as nothing else can.
+/// Aborts the process when a call takes too long, since a thread can't be stopped.
 pub fn watch() {
     std::thread::spawn(|| {
         loop {
@@ -250,7 +250,7 @@ pub fn watch() {
     });
 }
 
-/// What a constructor or a setter makes, whether or not it can fail: a case needn't know.
+/// The result of a constructor or setter, fallible or not, so that a case is independent of that.
 pub trait Made<T> {
     fn made(self) -> Result<T, Error>;
 }

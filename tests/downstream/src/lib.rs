@@ -1,11 +1,11 @@
-//! A layer and an operation of a user's own, with property tests of their gradients.
+//! A custom layer and a custom operation, with property tests of their gradients.
 
 use tomograd::{
     kernels::{Context, Forward, Meta, Op, Saved, check},
     prelude::*,
 };
 
-/// Squeeze and excitation (Hu et al. 2018): channels weighted by what the whole image says.
+/// Squeeze and excitation (Hu et al. 2018): scales channels by weights computed from the whole image.
 pub struct SqueezeExcite {
     reduce: Conv,
     expand: Conv,
@@ -30,7 +30,7 @@ impl Module for SqueezeExcite {
     }
 }
 
-/// Σ x³ / 3, with a backward run of its own.
+/// Σ x³ / 3, with its own backward pass.
 #[derive(Debug, Clone)]
 pub struct CubeSum;
 
@@ -58,7 +58,7 @@ impl Op for CubeSum {
     }
 }
 
-/// The same by two functions.
+/// The same operation made of two functions.
 pub fn cube_sum(x: &Var) -> Result<Var> {
     Var::custom(&[x], |x| x[0].pow(3.0)?.sum(..)?.div(3.0), |x, _, dy| Ok(vec![x[0].square()?.mul(dy)?]))
 }

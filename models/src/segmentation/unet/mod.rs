@@ -1,5 +1,5 @@
-//! What the plain U-Nets have in common (Ronneberger et al. 2015): two convolutions a level, transposed convolutions up, skips
-//! by concatenation, which the first convolution of a decoder level reads in place.
+//! The common part of the plain U-Nets (Ronneberger et al. 2015): two convolutions per level, transposed convolutions for
+//! upsampling, and skip connections by concatenation, where the decoder's first convolution reads both inputs without a copy.
 
 mod unet2d;
 mod unet3d;
@@ -16,26 +16,26 @@ use crate::{
     check,
 };
 
-/// How the U-Nets differ.
+/// The differences between the U-Nets.
 #[derive(Debug)]
 struct UNetSpec<'a> {
     /// The number of spatial axes.
     rank: usize,
     in_channels: usize,
     classes: usize,
-    /// Channels of each level, the finest first.
+    /// Channels of each level, from the finest to the coarsest.
     widths: &'a [usize],
     norm: NormKind,
     activation: Activation,
-    /// Whether the convolutions before norms have a bias.
+    /// Whether convolutions followed by a norm have a bias.
     bias: bool,
-    /// Whether levels are 2× maximum pooled, instead of a stride of the first convolution.
+    /// Whether downsampling is 2× max pooling instead of a stride of the first convolution.
     pooled: bool,
-    /// Whether the skip's channels come before those from below.
+    /// Whether the channels of the skip connection come before the upsampled ones.
     skip_first: bool,
 }
 
-/// With more levels an image of 2^(levels − 1) voxels along an axis would be larger than any.
+/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
 const MOST_LEVELS: usize = 24;
 
 impl UNetSpec<'_> {
@@ -47,7 +47,7 @@ impl UNetSpec<'_> {
     }
 }
 
-/// A block and the stage behind it.
+/// A block and the stage after it.
 #[derive(Debug)]
 struct Level {
     block: DoubleConv,
@@ -55,7 +55,7 @@ struct Level {
 }
 
 impl Level {
-    /// The level called `name`, whose feature map has 1 / 2^`depth` of the voxels along each axis.
+    /// The level called `name`, whose feature map is downsampled by 2^`depth` along each axis.
     fn new(
         scope: &mut Scope<'_>,
         name: &str,
@@ -134,7 +134,7 @@ impl Module for UNet {
         skips.pop();
         for ((up, level), skip) in self.up.iter().zip(&self.decoder).zip(skips.into_iter().rev()) {
             let grown = up.forward(&x, pass)?;
-            // Let go of the coarse features before the fine ones are made.
+            // Frees the coarse features before the fine ones are allocated.
             drop(x);
             let (first, second) = if self.skip_first { (skip, grown) } else { (grown, skip) };
             x = pass.stage(level.stage, level.block.forward_two(first, second, pass)?)?;

@@ -8,15 +8,21 @@ use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 use super::{UNet, UNetSpec};
 use crate::config::{Card, Config, Preset, Task};
 
-/// The sizes of a [`UNet2d`].
+/// The configuration of a [`UNet2d`].
+///
+/// ```
+/// use tomograd_models::UNet2dConfig;
+/// let config = UNet2dConfig { in_channels: 3, widths: vec![16, 32, 64], ..UNet2dConfig::new(2) };
+/// assert_eq!(config.classes, 2);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "network", rename = "unet2d")]
 pub struct UNet2dConfig {
-    /// Channels of the input.
+    /// Input channels.
     pub in_channels: usize,
-    /// Channels of the logits.
+    /// Number of classes, the channels of the logits.
     pub classes: usize,
-    /// Channels of each level, the finest first.
+    /// Channels of each level, from the finest to the coarsest.
     pub widths: Vec<usize>,
 }
 
@@ -49,20 +55,32 @@ impl Config for UNet2dConfig {
     }
 }
 
-/// Ronneberger's U-Net (2015) with padded convolutions, batch norm, ReLU, maximum pooling and transposed convolutions.
+/// Ronneberger's U-Net (2015) with padded convolutions, batch norm, ReLU, max pooling and transposed convolutions.
 /// Input (N, C, H, W), output (N, classes, H, W); sizes must be multiples of 2^(levels − 1).
 ///
 /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
 /// second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_models::{UNet2d, UNet2dConfig};
+/// use tomograd_nn::{Module, Params, Pass};
+/// let mut params = Params::new(Device::Cpu, Seed::new(1));
+/// let net = UNet2d::new(params.root(), &UNet2dConfig { in_channels: 1, classes: 2, widths: vec![2, 4] })?;
+/// let pass = Pass::eval(&params)?;
+/// let image = Tensor::zeros(&[1, 1, 8, 6], DType::F32, Device::Cpu)?;
+/// assert_eq!(net.forward(&pass.input(&image), &pass)?.shape(), [1, 2, 8, 6]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct UNet2d(UNet);
 
 impl UNet2d {
-    /// Makes the network's parameters in `scope`.
+    /// Creates the network's parameters in `scope`.
     ///
     /// # Errors
-    /// When there are no widths or more than 24, a number of channels is 0 or beyond 2²⁴, a name is taken, or memory runs out;
-    /// then no parameter is made.
+    /// When there are no widths or more than 24, a number of channels is 0 or more than 2²⁴, a name is taken, or memory runs
+    /// out; then no parameter is created.
     pub fn new(scope: Scope<'_>, config: &UNet2dConfig) -> Result<Self> {
         let spec = UNetSpec {
             rank: 2,
