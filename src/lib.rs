@@ -137,7 +137,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use tomograd::{pipeline::Sample, prelude::*};
+//! use tomograd::prelude::*;
 //!
 //! let image = Tensor::normal(&[1, 8, 8], 0.0, 1.0, Seed::new(1), DType::F32, Device::Cpu)?;
 //! let cases = vec![Sample::new("case", &image, Some(&image.gt(0.0)?.select(0, 0)?))?];
@@ -205,7 +205,7 @@ pub mod prelude {
     };
     pub use tomograd_nn::{Import, ImportReport};
     pub use tomograd_pipeline::{
-        Cases, ContactSheet, Dataset, Learner, Loader, Preparation, Report, Segment, SlidingWindow, Split, Trainer,
-        evaluate, transforms,
+        Batch, Cache, Cases, ContactSheet, Dataset, Field, Learner, Loader, Preparation, Report, Sample, Segment,
+        SlidingWindow, Split, Trainer, evaluate, transforms,
     };
 }

@@ -1,5 +1,5 @@
-//! The model zoo of tomograd: folders by task, one file a family, a registry of all of them, and parity with the originals by
-//! formula.
+//! The networks of tomograd: in folders by task, one file for each family. [`registry`] builds any of them from its configuration,
+//! [`Model`] holds one with its parameters, [`profile()`] says what one costs, and [`formula`] compares one with its original.
 //!
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};

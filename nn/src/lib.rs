@@ -1,4 +1,4 @@
-//! Parameters, layers, losses, optimizers and schedules of tomograd.
+//! Parameters, layers, losses, optimizers, schedules, checkpoints and the import of weights of tomograd.
 //!
 //! A layer holds names into an owned, ordered [`Params`], never tensors; so a network is immutable, and groups, freezing and
 //! averages are operations on `Params`. A [`Pass`] is one run through a network, an [`Update`] what a training pass learned.
