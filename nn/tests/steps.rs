@@ -276,3 +276,18 @@ fn decay_is_for_weights_unless_a_group_says_otherwise() {
     let groups = [Group::new().rate(0.2).decay(0.5), Group::new().decay(1.0)];
     close(decayed(|p| Sgd::new(p, 0.1)?.group(all, groups[0])?.group(bias, groups[1])), [0.9, 0.8]);
 }
+
+#[test]
+fn a_state_is_moved_to_the_device_of_the_parameters() {
+    let optimizer = |device: Device| {
+        let mut params = Params::new(device, Seed::new(1));
+        params.root().parameter("w", &[2, 3], Init::Constant(1.0)).unwrap();
+        AdamW::new(&params, 1e-3).unwrap()
+    };
+    let (mut cpu, mut meta) = (optimizer(Device::Cpu), optimizer(Device::Meta));
+    meta.load_state(cpu.state()).unwrap();
+    assert!(meta.state().tensors.iter().all(|(_, moment)| moment.device() == Device::Meta));
+    // Nothing leads back from a device without elements.
+    assert!(cpu.load_state(meta.state()).is_err());
+    assert!(cpu.state().tensors.iter().all(|(_, moment)| moment.device() == Device::Cpu));
+}

@@ -13,6 +13,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod header;
+mod layout;
 mod pair;
 mod source;
 mod voxels;
@@ -29,7 +30,8 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use tomograd_core::{Error, Result, element_count};
 
-pub(crate) use header::{Header, Version};
+pub(crate) use header::Header;
+pub(crate) use layout::Version;
 use source::{Length, Stream};
 pub(crate) use voxels::{Coding, Stored};
 
