@@ -18,6 +18,18 @@ use crate::Var;
 ///
 /// The nodes are stored in an arena, which is dropped without recursion even for a deep graph. A backward pass consumes the
 /// history; a second backward pass, or a later operation on the tape's variables, is an error.
+///
+/// ```
+/// use tomograd_autodiff::{Tape, methods::*};
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_kernels::Context;
+/// let tape = Tape::recording(Context::default());
+/// let x = tape.leaf(Tensor::from_slice(&[1.0f64, 2.0], &[2], Device::Cpu)?)?;
+/// let loss = x.square()?.sum(..)?;
+/// let gradients = tape.backward(&loss)?;
+/// assert_eq!(gradients.get(&x).unwrap().to_vec::<f64>()?, [2.0, 4.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tape(pub(crate) Arc<Shared>);
 

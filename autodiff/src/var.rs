@@ -9,6 +9,19 @@ use crate::{Tape, tape::Place};
 
 /// A tensor and its place on a [`Tape`]. A clone is cheap and shares both. Its [`methods`](crate::methods) are those of
 /// tensors.
+///
+/// ```
+/// use tomograd_autodiff::{Tape, Var, methods::*};
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_kernels::Context;
+/// fn cube(x: &Var) -> tomograd_core::Result<Var> {
+///     x.square()?.mul(x)
+/// }
+/// let tape = Tape::recording(Context::default());
+/// let y = cube(&tape.leaf(Tensor::scalar(2.0f64, Device::Cpu)?)?)?;
+/// assert_eq!((y.value().to_scalar()?, y.has_gradient()), (8.0, true));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Var {
     pub(crate) value: Tensor,

@@ -5,6 +5,13 @@ use std::fmt;
 use half::{bf16, f16};
 
 /// The type of a tensor's elements.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// let x = Tensor::full(&[3], 1.5, DType::BF16, Device::Cpu)?;
+/// assert_eq!((x.dtype().name(), x.dtype().size(), x.dtype().is_float()), ("bf16", 2, true));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
     /// 32-bit floating point.

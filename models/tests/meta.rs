@@ -1,4 +1,4 @@
-//! Networks on the meta device: the whole step runs there, and its books are those of the CPU.
+//! Networks on the meta device: the whole step runs there, and its memory statistics are those of the CPU.
 
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, memory};
 use tomograd_kernels::settings::{Settings, with_settings};

@@ -40,10 +40,10 @@ fn values(sample: &Sample) -> (Vec<f32>, Vec<u8>) {
 
 /// The bytes of the cases in a cache, while nobody writes.
 fn bytes(folder: &Path) -> u64 {
-    let books = File::open(folder.join(".books")).unwrap();
-    books.lock().unwrap();
+    let sizes = File::open(folder.join(".sizes")).unwrap();
+    sizes.lock().unwrap();
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    let files = entries.filter(|entry| ![".books", ".digests"].map(Into::into).contains(&entry.file_name()));
+    let files = entries.filter(|entry| ![".sizes", ".digests"].map(Into::into).contains(&entry.file_name()));
     files.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
 }
 

@@ -20,6 +20,16 @@ use crate::{DType, Device, Error, ErrorKind, Layout, Result, dispatch, storage::
 /// Clones and views share memory. Writing to a tensor whose memory is shared, or whose elements overlap, copies it first (see
 /// [`copies_on_write`](crate::copies_on_write)), so that no other tensor ever changes.
 /// Images are `(N, C, H, W)` and volumes `(N, C, D, H, W)`.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], Device::Cpu)?;
+/// let mut row = x.narrow(0, 1, 1)?; // a view of the second row
+/// row.as_mut_slice::<f32>()?[0] = 30.0;
+/// assert_eq!(row.to_vec::<f32>()?, [30.0, 4.0]);
+/// assert_eq!(x.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Tensor {
     pub(crate) storage: Arc<Storage>,

@@ -5,6 +5,15 @@ use tomograd_core::{Element, Error, Result};
 use crate::simd::{Vector, math};
 
 /// A function of one number, applied elementwise. NaN gives NaN, except for the power 0.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_kernels::{Context, elementwise::{Chain, Function}, run};
+/// let x = Tensor::from_slice(&[-2.0f32, 3.0], &[2], Device::Cpu)?;
+/// let leaky = Chain::unary(Function::LeakyRelu(0.5));
+/// assert_eq!(run(&leaky, &[&x], &Context::default())?.outputs[0].to_vec::<f32>()?, [-1.0, 3.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Function {
     /// −x.

@@ -22,6 +22,14 @@ macro_rules! functions {
 }
 
 /// Functions of one number, applied elementwise. NaN gives NaN. Their derivatives are those of [`Function`].
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_kernels::methods::*;
+/// let x = Tensor::from_slice(&[-1.0f32, 0.0, 4.0], &[3], Device::Cpu)?;
+/// assert_eq!(x.relu()?.sqrt()?.to_vec::<f32>()?, [0.0, 0.0, 2.0]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Elementwise: Operand {
     functions! {
         /// −x.

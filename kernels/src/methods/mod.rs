@@ -49,6 +49,18 @@ use tomograd_core::{DType, Device, Error, Result, Tensor};
 use crate::{Context, Op, run};
 
 /// A type to which operations are applied: a tensor, or a variable with a history.
+///
+/// ```
+/// use tomograd_core::{Device, Result, Tensor};
+/// use tomograd_kernels::methods::*;
+/// /// The root mean square, of tensors and of variables.
+/// fn rms<T: Methods>(x: &T) -> Result<T> {
+///     x.square()?.mean(..)?.sqrt()
+/// }
+/// let x = Tensor::from_slice(&[3.0f64, 4.0], &[2], Device::Cpu)?;
+/// assert_eq!(rms(&x)?.to_scalar()?, 12.5f64.sqrt());
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Operand: Clone + 'static {
     /// The tensor.
     fn value(&self) -> &Tensor;

@@ -36,6 +36,16 @@ pub struct ScanInputs<'a, T> {
 }
 
 /// Matrix products, softmax, attention, scans, interpolation and adaptive pooling.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_kernels::methods::*;
+/// let (a, b) = (Tensor::ones(&[2, 3], DType::F32, Device::Cpu)?, Tensor::ones(&[3, 4], DType::F32, Device::Cpu)?);
+/// let product = a.matmul(&b)?;
+/// assert_eq!(product.shape(), [2, 4]);
+/// assert_eq!(product.softmax(1)?.to_vec::<f32>()?, [0.25; 8]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Networks: Operand {
     /// The matrix product of (..., m, k) and (..., k, n); leading axes are broadcast.
     ///

@@ -19,6 +19,15 @@ fn check_axis<T: Operand>(operation: &str, x: &T, axis: usize) -> Result<()> {
 }
 
 /// Views and concatenations. A view copies nothing, except for a [`reshape`](Self::reshape) that strides can't express.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Tensor};
+/// use tomograd_kernels::methods::*;
+/// let x = Tensor::arange(6, DType::I64, Device::Cpu)?.reshape(&[2, 3])?;
+/// let y = Shapes::transpose(&x, 0, 1)?;
+/// assert_eq!(y.to_vec::<i64>()?, [0, 3, 1, 4, 2, 5]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 pub trait Shapes: Operand {
     /// The same elements in row-major order with another shape.
     ///

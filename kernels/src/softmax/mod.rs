@@ -12,6 +12,15 @@ use crate::{Context, Cost, Forward, Meta, Op, Saved, check};
 
 /// y_i = exp(x_i) / Σ_j exp(x_j) along `axis`, computed from x − max x so that nothing overflows. NaN if an element is NaN or
 /// +∞, or if all are −∞, as in PyTorch. The output has the input's shape.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_kernels::{Context, run, softmax::Softmax};
+/// let x = Tensor::from_slice(&[0.0f64, 3.0f64.ln()], &[1, 2], Device::Cpu)?;
+/// let y = run(&Softmax { axis: 1 }, &[&x], &Context::default())?.outputs.remove(0);
+/// assert!((y.to_vec::<f64>()?[1] - 0.75).abs() < 1e-15);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Softmax {
     /// The axis of the sum.

@@ -25,7 +25,7 @@ const FORMAT: &str = "1";
 /// The extension of cache files.
 const ENDING: &str = "case";
 /// The lock file; it contains an upper bound of the total bytes of the cache files.
-const LOCK: &str = ".books";
+const LOCK: &str = ".sizes";
 
 /// Everything that determines a cached case.
 pub(crate) struct Key {

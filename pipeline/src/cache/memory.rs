@@ -15,11 +15,11 @@ pub(crate) type Key = (u64, usize, usize);
 
 pub(crate) struct Memory {
     budget: u64,
-    books: Mutex<Books>,
+    sizes: Mutex<Sizes>,
 }
 
 #[derive(Default)]
-struct Books {
+struct Sizes {
     /// The sample, its size in bytes, and the time of its last use.
     cases: HashMap<Key, (Sample, u64, u64)>,
     /// The keys in order of their last use.
@@ -30,30 +30,30 @@ struct Books {
 
 impl Memory {
     pub(super) fn new(budget: u64) -> Self {
-        Self { budget, books: Mutex::default() }
+        Self { budget, sizes: Mutex::default() }
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn sizes(&self) -> MutexGuard<'_, Sizes> {
         // Poisoning is ignored: nothing panics while the lock is held.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn statistics(&self) -> Statistics {
-        self.books().statistics
+        self.sizes().statistics
     }
 
     pub(super) fn get(&self, key: Key, load: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
-        if let Some(sample) = self.books().find(key) {
+        if let Some(sample) = self.sizes().find(key) {
             return Ok(sample);
         }
         // The lock isn't held while the sample is loaded.
         let sample = load()?;
-        self.books().keep(key, &sample, self.budget);
+        self.sizes().keep(key, &sample, self.budget);
         Ok(sample)
     }
 }
 
-impl Books {
+impl Sizes {
     fn find(&mut self, key: Key) -> Option<Sample> {
         let Some((sample, _, used)) = self.cases.get_mut(&key) else {
             self.statistics.misses += 1;
