@@ -48,29 +48,17 @@ pub(crate) struct Link {
     pub(crate) mean: Slot,
     pub(crate) variance: Slot,
     pub(crate) epsilon: f64,
-    pub(crate) follows: Mutex<Follows>,
-}
-
-/// The layer that a norm follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Follows {
-    /// Not recorded.
-    Unknown,
-    /// One convolution whose output only the norm reads.
-    One(Followed),
-    /// Several convolutions, so that the norm can't be folded.
-    Several,
+    /// The convolutions that it follows, of which it can be folded into one alone.
+    pub(crate) follows: Mutex<Vec<Followed>>,
 }
 
 impl Link {
     /// Records that the norm follows `conv`.
     pub(crate) fn follow(&self, conv: Followed) {
         let mut follows = lock(&self.follows);
-        *follows = match *follows {
-            Follows::Unknown => Follows::One(conv),
-            Follows::One(known) if known == conv => Follows::One(conv),
-            _ => Follows::Several,
-        };
+        if !follows.contains(&conv) {
+            follows.push(conv);
+        }
     }
 }
 
@@ -165,8 +153,8 @@ impl Pass {
 pub struct FoldedNorms {
     /// The norms that are folded now.
     pub folded: Vec<String>,
-    /// Batch norms that aren't folded: no preceding convolution is recorded, the convolution or the norm is shared, or ε is
-    /// above 0.5.
+    /// Batch norms that aren't folded: no preceding convolution is recorded, the convolution or the norm is shared (with another
+    /// batch norm, as far as is recorded), or ε is above 0.5.
     pub left: Vec<String>,
 }
 
@@ -228,9 +216,8 @@ impl Params {
 
     /// The convolution into which the norm can be folded.
     fn foldable(&self, link: &Link) -> Option<Followed> {
-        let Follows::One(conv) = *lock(&link.follows) else { return None };
-        let same =
-            |other: &&Arc<Link>| matches!(*lock(&other.follows), Follows::One(other) if other.weight == conv.weight);
+        let [conv] = lock(&link.follows)[..] else { return None };
+        let same = |other: &&Arc<Link>| lock(&other.follows).iter().any(|other| other.weight == conv.weight);
         let alone = self.links.iter().filter(same).count() == 1;
         let own = conv.weight.structure() == self.structure();
         (own && alone && link.epsilon <= LARGEST_EPSILON).then_some(conv)

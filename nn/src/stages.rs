@@ -133,6 +133,14 @@ impl Pass {
         }
         check_structure(self.outline.structure, stage.structure)?;
         let run = lock(&self.branch).run_of(stage.index);
+        let stages = &self.outline.stages;
+        if self.watch.as_ref().is_some_and(|watch| watch.wants(stage.index))
+            && let Some(name) = stages.get(stage.index).map(|info| numbered(&info.name, run))
+            && stages.iter().enumerate().any(|(index, info)| index != stage.index && info.name == name)
+        {
+            let what = format!("the run {run} of a stage would be called {name}, as another stage is");
+            return Err(Error::new(ErrorKind::Name, "stage", what).expected("other names of stages"));
+        }
         let map = match &self.watch {
             Some(watch) if watch.wants(stage.index) => watch.with_leaf(stage.index, run, map)?,
             _ if collected => map,
@@ -294,7 +302,7 @@ impl Watch {
         if !self.tape.is_recording() {
             return Ok(map);
         }
-        let known = lock(&self.leaves).get(&(stage, run)).cloned();
+        let known = lock(&self.leaves).get(&(stage, run)).filter(|leaf| leaf.shape() == map.shape()).cloned();
         let leaf = match known {
             Some(leaf) => leaf,
             None => {

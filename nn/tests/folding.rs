@@ -6,7 +6,7 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor};
 use tomograd_nn::{
     Activation, Checkpoint, Conv, ConvNormActivation, ConvTranspose, Kernel, Loaded, Module, Norm, NormKind,
-    NormOptions, Params, Pass, Scope, Sequential,
+    NormOptions, Optimizer, Params, Pass, Scope, Sequential, Sgd,
 };
 
 /// How a convolution and a norm are put together.
@@ -256,4 +256,64 @@ fn works_without_elements() {
     let pass = Pass::eval(&params).unwrap();
     let image = Tensor::zeros(&[1, 4, 5, 5], DType::F32, Device::Meta).unwrap();
     assert_eq!(module.forward(&pass.input(&image), &pass).unwrap().shape(), [1, 6, 9, 9]);
+}
+
+/// norm1(a(x)) + norm2(a(x)) + norm2(b(x)).
+struct Crossed {
+    convs: [Conv; 2],
+    norms: [Norm; 2],
+}
+
+impl Module for Crossed {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        let branch = |conv: usize, norm: usize| self.norms[norm].forward(&self.convs[conv].forward(x, pass)?, pass);
+        branch(0, 0)?.add(&branch(0, 1)?)?.add(&branch(1, 1)?)
+    }
+}
+
+#[test]
+fn a_convolution_that_a_shared_norm_reads_as_well_stays() {
+    let mut params = Params::new(Device::Cpu, Seed::new(1)).with_dtype(DType::F64);
+    let mut root = params.root();
+    let convs = ["a", "b"].map(|name| Conv::new(root.at(name), 4, 4, Kernel::d2(3).padding(1)).unwrap());
+    let norms = ["norm1", "norm2"].map(|name| Norm::new(root.at(name), 4, NormKind::Batch).unwrap());
+    for (conv, norm) in [(0, 0), (0, 1), (1, 1)] {
+        ConvNormActivation::new(convs[conv].clone(), norms[norm].clone()).unwrap();
+    }
+    let network = Crossed { convs, norms };
+    fill(&mut params);
+    let before = output(&params, &network, &image(2, DType::F64), false);
+    assert!(params.fold_batch_norm().unwrap().folded.is_empty());
+    assert_eq!(output(&params, &network, &image(2, DType::F64), false), before);
+}
+
+#[test]
+fn a_folded_store_takes_no_step_and_no_average() {
+    let case = cases().next().unwrap();
+    let case = Case { rank: 2, ..case };
+    let (mut params, module) = made(&case, DType::F64);
+    let mut optimizer = Sgd::new(&params, 0.1).unwrap();
+    // The update is of before the folding, which a pass would refuse.
+    let pass = Pass::train(&params, Seed::new(0)).unwrap();
+    let loss = module.forward(&pass.input(&image(2, DType::F64)), &pass).unwrap().square().unwrap().mean(..).unwrap();
+    let update = pass.backward(loss).unwrap();
+    let mut average = params.replica();
+    params.fold_batch_norm().unwrap();
+    let before = output(&params, &*module, &image(2, DType::F64), false);
+    assert!(optimizer.step(&mut params, update).is_err());
+    assert_eq!(output(&params, &*module, &image(2, DType::F64), false), before);
+    assert!(average.ema_update(&params, 0.5).is_err());
+}
+
+#[test]
+fn a_scope_that_fails_leaves_no_convolution_to_fold_into() {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let mut root = params.root();
+    let norm = Norm::new(root.at("norm"), 4, NormKind::Batch).unwrap();
+    let failed = root.whole(|scope| {
+        ConvNormActivation::new(Conv::new(scope.at("conv"), 4, 4, Kernel::d2(3))?, norm.clone())?;
+        Conv::new(scope.at("conv"), 4, 4, Kernel::d2(3))
+    });
+    assert!(failed.is_err());
+    assert!(params.fold_batch_norm().unwrap().folded.is_empty());
 }

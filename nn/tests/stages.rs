@@ -247,3 +247,17 @@ fn collected_maps_have_their_history_also_from_a_checkpointed_segment() {
     run(&setting, &pass, false);
     assert!(pass.collect(&[setting.net.maps], || Ok(())).is_err());
 }
+
+#[test]
+fn a_second_run_has_no_name_of_another_stage() {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let mut root = params.root();
+    let stages = [root.stage("a", 1, 1).unwrap(), root.at("a").stage("1", 1, 1).unwrap()];
+    let pass = Pass::eval(&params).unwrap().keep_stages(["a", "a.1"]).unwrap();
+    let x = pass.input(&Tensor::ones(&[1, 1, 2, 2], DType::F32, Device::Cpu).unwrap());
+    let y = pass.stage(stages[0], x).unwrap();
+    // Its second run would be called a.1.
+    assert!(pass.stage(stages[0], y.clone()).unwrap_err().to_string().contains("as another stage is"));
+    pass.stage(stages[1], y).unwrap();
+    assert_eq!(pass.stages().unwrap().names().collect::<Vec<_>>(), ["a", "a.1"]);
+}

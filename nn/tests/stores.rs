@@ -188,3 +188,13 @@ fn several_stores_lie_in_one_checkpoint() {
     }
     std::fs::remove_file(&path).unwrap();
 }
+
+#[test]
+fn both_names_of_a_shared_weight_are_loaded_without_elements() {
+    let mut params = Params::new(Device::Meta, Seed::new(1));
+    let mut root = params.root();
+    let weight = root.parameter("a.weight", &[3], Init::Constant(1.0)).unwrap();
+    root.alias("b.weight", weight).unwrap();
+    let ones = || Tensor::ones(&[3], DType::F32, Device::Meta).unwrap();
+    params.load([("a.weight".to_owned(), ones()), ("b.weight".to_owned(), ones())]).unwrap();
+}

@@ -28,8 +28,6 @@ pub use lanes::{Lanes16, dot, sum};
 pub use portable::Portable;
 pub use real::Real;
 pub(crate) use transpose::{Column, gather, scatter, transpose};
-#[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
 
 use std::fmt::Debug;
 

@@ -60,11 +60,19 @@ thread_local! {
 
 /// Runs `body` and returns its result, together with an event for every operation that ran on this thread.
 pub fn collect<R>(body: impl FnOnce() -> R) -> (R, Vec<Event>) {
-    let outer = COLLECTED.with_borrow_mut(|collected| collected.replace(Vec::new()));
+    /// Restores the outer collection, also after a panic.
+    struct Restore(Option<Vec<Event>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            COLLECTED.set(self.0.take());
+        }
+    }
+    let restore = Restore(COLLECTED.replace(Some(Vec::new())));
     // From the first fill on, before any operation asks.
     is_on();
     let result = body();
-    let events = COLLECTED.with_borrow_mut(|collected| std::mem::replace(collected, outer)).unwrap_or_default();
+    let events = COLLECTED.take().unwrap_or_default();
+    drop(restore);
     (result, events)
 }
 
@@ -90,7 +98,11 @@ pub fn estimates(paths: &[(&'static str, f64)]) {
 
 /// The start time of an operation. The first call may measure the peaks of the machine for the trace file.
 pub(crate) fn start() -> Instant {
-    is_on();
+    if is_on() {
+        // Of an operation that failed before it was recorded.
+        PATHS.with_borrow_mut(Vec::clear);
+        ESTIMATES.with_borrow_mut(Vec::clear);
+    }
     Instant::now()
 }
 

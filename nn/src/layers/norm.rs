@@ -11,11 +11,7 @@ use tomograd_kernels::{
 };
 
 use super::{Conv, PerAxis, per_axis::from_lists};
-use crate::{
-    BufferChange, Followed, Module, Pass, Scope, Slot, check,
-    fold::{Follows, Link},
-    init::Init,
-};
+use crate::{BufferChange, Followed, Module, Pass, Scope, Slot, check, fold::Link, init::Init};
 
 /// The elements over which a norm computes mean and variance.
 ///
@@ -159,7 +155,7 @@ impl Norm {
             };
             let link = running.map(|[mean, variance, _]| {
                 let (path, epsilon) = (scope.path().to_owned(), options.epsilon);
-                scope.link(Link { path, affine, mean, variance, epsilon, follows: Mutex::new(Follows::Unknown) })
+                scope.link(Link { path, affine, mean, variance, epsilon, follows: Mutex::default() })
             });
             Ok(Self { channels, options, affine, running, link })
         })
@@ -351,7 +347,9 @@ pub struct ConvNormActivation {
 }
 
 impl ConvNormActivation {
-    /// Fuses a convolution with the norm that follows it and the norm's activation.
+    /// Fuses a convolution with the norm that follows it and the norm's activation. If other layers read the convolution as well
+    /// (a clone of it that runs elsewhere, say), a batch norm must not be [folded](crate::Params::fold_batch_norm) into it: the store
+    /// knows only of fused layers and of [`Norm::after`].
     ///
     /// # Errors
     /// When the norm's channels aren't the convolution's output channels.

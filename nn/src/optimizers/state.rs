@@ -149,6 +149,7 @@ impl Hyperparameters {
                 .expected("those that the optimizer was made for"));
         }
         update.check_store(params)?;
+        params.folds.check(true)?;
         update.check_used()?;
         update.check_finite()
     }

@@ -292,6 +292,7 @@ impl Params {
     /// is changed.
     pub fn ema_update(&mut self, other: &Params, decay: f64) -> Result<()> {
         check::number("ema_update", "the decay", decay, 0.0..=1.0)?;
+        [&self.folds, &other.folds].iter().try_for_each(|folds| folds.check(true))?;
         let same = |(a, b): (&Entry, &Entry)| {
             let (x, y) = (&a.value, &b.value);
             a.name == b.name && x.shape() == y.shape() && x.dtype() == y.dtype() && x.device() == y.device()
@@ -368,7 +369,10 @@ impl Params {
 
 /// The bits of the elements, so that NaN compares equal.
 pub(crate) fn bits(value: &Tensor) -> Result<Vec<u64>> {
-    Ok(value.to_vec_f64()?.into_iter().map(f64::to_bits).collect())
+    match value.device() {
+        Device::Meta => Ok(Vec::new()),
+        _ => Ok(value.to(Device::Cpu)?.to_vec_f64()?.into_iter().map(f64::to_bits).collect()),
+    }
 }
 
 /// from + weight · (to − from).

@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 use super::{Params, Slot, check_structure};
-use crate::init::Init;
+use crate::{init::Init, lock::lock};
 
 /// A node of the tree of names, in which a layer creates its parameters.
 ///
@@ -46,6 +46,10 @@ impl Scope<'_> {
             self.params.entries.truncate(entries);
             self.params.stages.truncate(stages);
             self.params.links.truncate(links);
+            for link in &self.params.links {
+                let structure = self.params.structure;
+                lock(&link.follows).retain(|conv| conv.weight.structure() != structure || conv.weight.index < entries);
+            }
             for name in self.params.named.drain(names..) {
                 self.params.by_name.remove(&name);
             }
