@@ -355,6 +355,19 @@ impl Loaded {
         average.load(on(average.device(), &self.average)?)
     }
 
+    /// The checkpoint with its running average in place of the weights, for prediction:
+    /// `Model::of(&Loaded::read(file)?.averaged()?, device)`.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn averaged(mut self) -> Result<Self> {
+        if self.average.is_empty() {
+            return Err(Error::new(ErrorKind::Name, "checkpoint", "the checkpoint has no running average"));
+        }
+        self.weights = std::mem::take(&mut self.average);
+        Ok(self)
+    }
+
     /// Moves the state into `optimizer`, so that it is the only owner and can update the tensors in place.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::Path;
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_io::Volume;
 
-use crate::{Cases, Dataset, Preparation, Report, alignment, evaluate, evaluate_volumes};
+use crate::{Cases, Dataset, Preparation, Report, Scan, alignment, evaluate, evaluate_volumes};
 
 /// A case and its predicted mask, which [`Preparation::evaluate_files`] passes to its callback.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Preparation {
     /// ```
     ///
     /// # Errors
-    /// When a file can't be read, the grids of image and label don't coincide, as [`Preparation::segment`], and those of
+    /// When a file can't be read or has no place in the world (a picture), the grids of image and label don't coincide, as [`Preparation::segment`], and those of
     /// `each`; the error names the case.
     pub fn evaluate_files(
         &self,
@@ -101,11 +101,15 @@ impl Preparation {
         let mut report = Report::new(self.foreground());
         for (index, name) in dataset.names().iter().enumerate() {
             let mut case = || {
-                let image = Volume::read(dataset.image_file(name)?)?;
-                let truth = Volume::read(dataset.label_file(name)?)?;
+                let (image, truth, tolerance) = dataset.volumes(index)?;
                 let mask = self.segment(&image, &mut predict)?;
                 each(&Segmented { index, name, mask: &mask })?;
-                evaluate_volumes(&mask, &truth, self.classes.len(), alignment::TOLERANCE)
+                // Both have the label values of files.
+                let numbers = |volume: &Volume| {
+                    let scan = Scan::of_volume(volume)?;
+                    volume.with_voxels(alignment::label_numbers(&scan, |values| self.class_numbers(values))?)
+                };
+                evaluate_volumes(&numbers(&mask)?, &numbers(&truth)?, self.classes.len(), tolerance)
             };
             let metrics = case().map_err(|error| within(error, name))?;
             report.add(name, metrics)?;

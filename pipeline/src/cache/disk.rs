@@ -49,6 +49,15 @@ impl Key {
         self
     }
 
+    /// Numbers, by their digest.
+    pub(crate) fn numbers(&mut self, what: &'static str, numbers: &[f64]) {
+        let mut digest = Sha256::new();
+        numbers.chunks(512).for_each(|part| {
+            digest.update(&part.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>());
+        });
+        self.text(what, hexadecimal(&digest.finish()));
+    }
+
     pub(crate) fn files(&mut self, paths: Vec<PathBuf>) {
         self.parts.extend(paths.into_iter().map(Part::File));
     }
@@ -90,14 +99,18 @@ impl Disk {
     }
 
     pub(super) fn get(&self, key: &Key, load: impl FnOnce() -> Result<Sample>) -> Result<Sample> {
-        let path = self.folder.join(format!("{}.{ENDING}", self.name(key)?));
+        let name = self.name(key)?;
+        let path = self.folder.join(format!("{name}.{ENDING}"));
         if let Some(sample) = kept(&path) {
             locked(&self.statistics).hits += 1;
             return Ok(sample);
         }
         locked(&self.statistics).misses += 1;
         let sample = load()?;
-        self.keep(&path, &sample)?;
+        // A file that changed since its digest was taken has been read in one state and named in another.
+        if self.name(key)? == name {
+            self.keep(&path, &sample)?;
+        }
         Ok(sample)
     }
 

@@ -6,9 +6,10 @@ use std::{
 };
 
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
+use tomograd_io::Volume;
 
 use super::{Case, Dataset, Source, folders::parts};
-use crate::{Field, Sample, Scan, alignment, cache::Key, sample::class_numbers, transforms::nth_use};
+use crate::{Field, Sample, Scan, alignment, cache::Key, loader::missing, sample::class_numbers, transforms::nth_use};
 
 type Reader = dyn Fn(&Path) -> Result<Scan> + Send + Sync;
 
@@ -133,6 +134,20 @@ impl Dataset {
         }
     }
 
+    /// The image and the label of a case as in their files, and the tolerance of their alignment.
+    pub(crate) fn volumes(&self, index: usize) -> Result<(Volume, Volume, f64)> {
+        let case = self.cases.get(index).ok_or_else(|| missing(index, self.cases.len()))?;
+        let none = |what: &str| Error::argument("dataset", format!("case {:?} has no {what} in a file", case.name));
+        let volume = |scan: Scan| Volume::new(scan.values, scan.affine.ok_or_else(|| none("place"))?);
+        let image = case.fields.iter().position(|(_, source)| matches!(source, Source::Image(_)));
+        let label = case.fields.iter().find_map(|(_, source)| match source {
+            Source::Label { path, .. } => Some(path),
+            _ => None,
+        });
+        let image = volume(self.image(case, image.ok_or_else(|| none("image"))?)?)?;
+        Ok((image, volume((self.readers.label)(label.ok_or_else(|| none("label"))?)?)?, self.tolerance))
+    }
+
     /// Everything that determines a case in a disk cache.
     pub(super) fn disk_key(&self, case: &Case) -> Result<Key> {
         let mut key = Key::new();
@@ -164,7 +179,7 @@ impl Dataset {
                 Source::Row(rows, row) => {
                     let scan = rows.scan(*row)?;
                     key.text("row", format!("{:?} {:?}", scan.values.shape(), scan.values.dtype()));
-                    key.text("values", format!("{:?}", scan.values.to_vec_f64()?));
+                    key.numbers("values", &scan.values.to_vec_f64()?);
                 }
             }
         }

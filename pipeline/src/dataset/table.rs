@@ -133,7 +133,13 @@ impl Columns {
             ));
         }
         let cases = (2..).zip(rows).map(|(number, row)| self.case(folder, &Row { header, row, number }));
-        Ok((cases.collect::<Result<_>>().map_err(within)?, classes))
+        let cases: Vec<Case> = cases.collect::<Result<_>>().map_err(within)?;
+        let mut known = std::collections::HashSet::new();
+        if let Some(case) = cases.iter().find(|case| !known.insert(&case.name)) {
+            let twice = Error::new(ErrorKind::Name, "csv", format!("two rows are called {:?}", case.name));
+            return Err(within(twice.expected("a name of its own for each row")));
+        }
+        Ok((cases, classes))
     }
 
     fn case(&self, folder: &Path, row: &Row) -> Result<Case> {

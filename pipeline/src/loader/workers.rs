@@ -144,7 +144,9 @@ impl Worker {
                 return Err(Error::new(ErrorKind::Argument, "loader", "stopped"));
             }
             let sample = cases.sample(case)?;
-            let seed = nth_use(seed.named(&sample.name), self.count(sample.name.clone()));
+            // Not the sample's name, which a transform may have changed.
+            let name = cases.name(case)?;
+            let seed = nth_use(seed.named(&name), self.count(name));
             transforms.apply(sample, seed)
         });
         Batch::collate(&samples.collect::<Result<Vec<_>>>()?)

@@ -228,12 +228,11 @@ impl Sample {
         })
     }
 
-    /// The first label, if there is one.
+    /// The label called `label`, otherwise the first one, if there is one.
     pub(crate) fn first_label(&self) -> Option<&Tensor> {
-        self.fields().find_map(|(_, field)| match field {
-            Field::Label(label) => Some(label),
-            _ => None,
-        })
+        let labels = || self.fields().filter(|(_, field)| field.kind() == Kind::Label);
+        let named = labels().find(|(name, _)| *name == Kind::Label.name());
+        named.or_else(|| labels().next()).and_then(|(_, field)| field.tensor().ok())
     }
 }
 

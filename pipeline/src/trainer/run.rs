@@ -214,7 +214,10 @@ impl Trainer {
         let Some(folder) = self.folder.clone() else { return Ok(None) };
         std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
         if goes_on {
-            if !folder.join(LAST).exists() {
+            // A checkpoint other than the last one: without this, an interruption before the next checkpoint would lead back to
+            // a last one that the logs no longer know.
+            let other = resume.as_ref().is_some_and(|path| path.file_name() != Some(LAST.as_ref()));
+            if other || !folder.join(LAST).exists() {
                 self.save(run, LAST)?;
             }
             return Log::resume(&folder, self.progress.epoch, self.done(run.steps), self.log_every).map(Some);

@@ -124,6 +124,7 @@ impl Transform for CropOrPad {
         }
         let size = grid::dims("crop_or_pad", &self.size)?;
         if size == shape {
+            Map::window([0; 3]).move_shapes(&mut sample, size)?;
             return Ok(sample);
         }
         let start = self.start(&sample, shape, size, random)?;
