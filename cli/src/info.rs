@@ -28,7 +28,8 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
         if strict { weights.strict().map_err(|error| error.within(file.display().to_string()))? } else { weights };
     println!("file      {}", file.display());
     let tensors = weights.tensors();
-    let width = tensors.iter().map(|tensor| tensor.name().chars().count()).max().unwrap_or(0);
+    // A longer name moves its own line. (Formatting panics for widths beyond 65535.)
+    let width = tensors.iter().map(|tensor| tensor.name().chars().count()).max().unwrap_or(0).min(80);
     for tensor in tensors {
         println!("tensor    {:width$}  {:<8}{}", plain(tensor.name()), tensor.stored(), shape_text(tensor.shape()));
     }

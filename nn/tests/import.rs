@@ -310,3 +310,23 @@ fn an_import_undoes_folding() {
     // Folded weights of before would give other numbers.
     assert_eq!(output(&own), output(&other));
 }
+
+#[test]
+fn a_whole_number_that_rounds_is_refused() {
+    let mut params = store();
+    params.root().parameter("w", &[1], Init::Constant(0.0)).unwrap();
+    let whole = |number: i64| File::new(&[("w", Tensor::from_slice(&[number], &[1], Device::Cpu).unwrap())]);
+    params.import(&whole(1 << 24).import()).unwrap();
+    assert_eq!(values(&params, "w"), [16_777_216.0]);
+    assert!(params.import(&whole((1 << 24) + 1).import()).unwrap_err().to_string().contains("can hold"));
+}
+
+#[test]
+fn a_report_prints_names_of_any_length() {
+    let mut params = store();
+    params.root().parameter("w", &[1], Init::Constant(0.0)).unwrap();
+    let one = || Tensor::ones(&[1], DType::F32, Device::Cpu).unwrap();
+    let file = File::new(&[("w", one()), (&"x".repeat(70_000), one())]);
+    let report = params.import(&file.import().partial()).unwrap();
+    assert!(report.to_string().contains("unexpected, not taken"));
+}

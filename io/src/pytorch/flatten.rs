@@ -40,7 +40,8 @@ struct Next<'a> {
 
 pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
     let mut flat = Flat::default();
-    let mut names = HashSet::new();
+    let too_much = || Error::format(OPERATION, "the names of what the pickle holds take far more memory than itself");
+    let (mut names, mut twice) = (HashSet::new(), HashSet::new());
     // A container that is referenced several times is visited once, so that sharing and cycles don't multiply the work.
     let mut seen: HashSet<Id> = HashSet::new();
     let mut left = (1usize << 16).saturating_add(NAMES.saturating_mul(contents.nodes.nodes.len()));
@@ -49,8 +50,14 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
         let mut skip = |name: &str, why: String| flat.skipped.push(Skipped::new(name, why));
         match value.kind() {
             Kind::Tensor => match value.tensor(&name[..]) {
-                _ if !names.insert(name.clone()) => skip(&name, "the name is given twice".to_owned()),
-                Ok(tensor) => flat.tensors.push(tensor),
+                _ if !names.insert(name.clone()) => {
+                    skip(&name, "the name is given twice".to_owned());
+                    twice.insert(name);
+                }
+                Ok(tensor) => {
+                    left = left.checked_sub(16 * tensor.shape().len()).ok_or_else(too_much)?;
+                    flat.tensors.push(tensor);
+                }
                 Err(error) => skip(&name, error.to_string()),
             },
             Kind::Dict | Kind::List | Kind::Tuple | Kind::Object => {
@@ -72,9 +79,7 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
                         (false, "") => key.to_owned(),
                         (false, name) => format!("{name}.{key}"),
                     };
-                    left = left.checked_sub(name.len()).ok_or_else(|| {
-                        Error::format(OPERATION, "the names of what the pickle holds take far more memory than itself")
-                    })?;
+                    left = left.checked_sub(name.len()).ok_or_else(too_much)?;
                     let value = Value::new(contents, value.id());
                     stack.push(Next { value, name, depth: depth + 1, attributes });
                     Ok::<_, Error>(())
@@ -88,10 +93,9 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
                     }
                 }
                 for (key, value) in value.items() {
-                    if let Some(key) = key.key() {
-                        let module = attributes && matches!(&key[..], "_parameters" | "_buffers" | "_modules");
-                        push(&key, value, module, false)?;
-                    }
+                    let key = key.key().unwrap_or_else(|| key.to_string());
+                    let module = attributes && matches!(&key[..], "_parameters" | "_buffers" | "_modules");
+                    push(&key, value, module, false)?;
                 }
                 for (i, value) in value.members().enumerate() {
                     push(&i.to_string(), value, false, false)?;
@@ -107,5 +111,7 @@ pub(crate) fn flatten(contents: &Contents) -> Result<Flat> {
             _ => {}
         }
     }
+    // Python takes the last one of a dict; which one is meant by a path isn't known.
+    flat.tensors.retain(|tensor| !twice.contains(tensor.name()));
     Ok(flat)
 }

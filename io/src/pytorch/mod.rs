@@ -44,8 +44,9 @@ use crate::{
 };
 
 const OPERATION: &str = "pytorch";
-/// Limit of the size of a compressed pickle; uncompressed ones are limited by their file.
-const MOST_PICKLE: u64 = 1 << 28;
+/// Limit of the size of a compressed pickle: a multiple of its compressed size, and bytes that are always allowed.
+const MOST_RATIO: u64 = 16;
+const MOST_FREE: u64 = 1 << 16;
 
 /// The contents of a PyTorch file. Tensors are read on request.
 #[derive(Debug)]
@@ -149,15 +150,24 @@ pub(crate) fn open(source: &Arc<Source>) -> Result<Contents> {
         .map(str::to_owned)
         .ok_or_else(|| Error::format(OPERATION, "the archive has no data.pkl").expected("an archive of torch.save"))?;
     let pickle = archive.blob(&format!("{folder}data.pkl"))?;
-    if pickle.size() > MOST_PICKLE && pickle.deflated.is_some() {
+    let most = MOST_FREE + MOST_RATIO.saturating_mul(pickle.length);
+    if pickle.deflated.is_some_and(|size| size > most) {
         return Err(Error::format(OPERATION, format!("a compressed pickle of {} bytes", pickle.size()))
-            .expected(format!("at most {MOST_PICKLE}")));
+            .expected(format!("at most {most}")));
     }
     let pickle = pickle.bytes().map_err(|error| error.within("data.pkl"))?;
     let length = pickle.len() as u64;
     let root = machine::read(&mut Input::new(Arc::new(Source::of(pickle)), 0, length), &mut nodes)?;
     let order = format!("{folder}byteorder");
-    let big_endian = archive.names().any(|name| name == order) && archive.blob(&order)?.bytes()? == b"big";
+    let big_endian = archive.names().any(|name| name == order) && {
+        let order = archive.blob(&order)?;
+        let order = if order.size() <= 6 { order.bytes()? } else { Vec::new() };
+        match &order[..] {
+            b"big" => true,
+            b"little" => false,
+            _ => return Err(Error::format(OPERATION, "an unknown byte order").expected("little or big")),
+        }
+    };
     Ok(Contents { nodes, root, storages: Storages::Archive { archive, folder }, big_endian })
 }
 

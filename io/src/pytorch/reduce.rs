@@ -17,6 +17,9 @@ use crate::{
 /// Limit of the number of axes (NumPy's limit).
 const MOST_AXES: usize = 64;
 
+/// Limit of the length of a storage's key.
+const MOST_KEY: usize = 256;
+
 /// Names that strict mode accepts: functions that give values, and plain data of PyTorch and NumPy.
 #[rustfmt::skip]
 const KNOWN: [&str; 33] = [
@@ -171,6 +174,11 @@ impl Machine<'_> {
     }
 
     fn known(&mut self, callee: Id, args: Id) -> Result<Option<Id>> {
+        // Name and arguments may come from the memo; reading them again and again is charged like memory.
+        let ids = self.all.ids(args).unwrap_or_default();
+        let work = self.all.name(callee).map_or(0, |name| name.len());
+        let work = ids.iter().take(8).fold(work, |work, &id| work.saturating_add(cost(self.node(id))));
+        self.charge(work)?;
         let (Some(name), Some(ids)) = (self.all.name(callee), self.all.ids(args)) else { return Ok(None) };
         let (name, count) = (modern(name), ids.len());
         let arg = |at: usize| ids.get(at).copied();
@@ -250,7 +258,8 @@ impl Machine<'_> {
         // Version 3 has the dtype as an argument, since its storage is untyped.
         let (named, more) = if name.ends_with("v3") {
             let dtype = self.all.name(*args.get(6)?)?;
-            (StoredDType::of_torch(dtype.strip_prefix("torch.")?), 7)
+            // An unknown dtype isn't U8: the tensor is skipped.
+            (Some(StoredDType::of_torch(dtype.strip_prefix("torch.")?).unwrap_or(StoredDType::Unknown)), 7)
         } else {
             (None, 6)
         };
@@ -316,6 +325,9 @@ impl Machine<'_> {
                     Node::Int(key) => key.to_string().into(),
                     _ => return Err(wrong()),
                 };
+                if key.len() > MOST_KEY {
+                    return Err(wrong());
+                }
                 // A view of another storage: (view key, offset, elements).
                 let base = match view.first().map(|&view| (self.node(view), self.all.ids(view))) {
                     None | Some((Node::None, _)) => 0,
@@ -334,7 +346,9 @@ impl Machine<'_> {
 fn cost(node: &Node) -> usize {
     match node {
         Node::Dict(items) => size_of_val(&items[..]),
-        Node::Set(ids) => size_of_val(&ids[..]),
+        Node::Set(ids) | Node::List(ids) => size_of_val(&ids[..]),
+        Node::Tuple(ids) => size_of_val(&ids[..]),
+        Node::Text(text) => text.len(),
         Node::Bytes(bytes) => bytes.len(),
         Node::Tensor(tensor) => size_of::<Tensor>() + 16 * tensor.shape.len(),
         // The elements mostly share the pickle's bytes, but those of a Python 2 string are a copy.

@@ -48,7 +48,8 @@ fn repetition_takes_no_memory() {
     // A long key in every one of many dicts: the names would be far longer than the pickle.
     let key = [b"X\0\x04\0\0".to_vec(), b"k".repeat(1 << 10)].concat();
     let dicts = [key, b"q\x000]q\x01(".to_vec(), b"}h\x00Ns".repeat(10_000), b"e.".to_vec()].concat();
-    assert!(read(&dicts).is_ok());
+    let error = read(&dicts).unwrap().tensors().unwrap_err().to_string();
+    assert!(error.contains("far more memory"), "{error}");
 }
 
 /// A tensor with these sizes and strides in storage `0`, which has 4 floats.

@@ -70,6 +70,7 @@ impl Skipped {
     pub(crate) fn new(name: &str, why: impl Into<String>) -> Self {
         let mut why = why.into();
         why.truncate(why.floor_char_boundary(MOST_WHY));
+        why.shrink_to_fit();
         Self { name: name.to_owned(), why }
     }
 }

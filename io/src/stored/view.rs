@@ -92,8 +92,9 @@ impl View {
 
     fn elements<T: Element, const N: usize>(&self, value: fn([u8; N]) -> Option<T>) -> Result<Tensor> {
         let (shape, count, span) = self.extent(N)?;
-        let builder = TensorBuilder::<T>::new(OPERATION, &shape, Device::Cpu)?;
+        // First, because it checks the declared size.
         let blob = self.blob.plain()?;
+        let builder = TensorBuilder::<T>::new(OPERATION, &shape, Device::Cpu)?;
         let mut wrong = None;
         let mut decode = |mut bytes: [u8; N]| {
             if self.big_endian {

@@ -37,7 +37,7 @@ pub(super) fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// The masked checksum of TFRecords: rotated by 15 bits plus a constant, because the CRC of data that contains CRCs is weak.
-fn masked(bytes: &[u8]) -> u32 {
+pub(super) fn masked(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 

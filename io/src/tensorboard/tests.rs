@@ -67,7 +67,8 @@ fn damage_ends_what_is_read() {
         assert_eq!(end(&bytes, u64::MAX), whole(bit / 8), "bit {bit}");
     }
     // A huge length with a valid checksum, and invalid messages.
-    let huge = [&(u64::MAX - 3).to_le_bytes()[..], &[0; 30]].concat();
+    let length = (u64::MAX - 3).to_le_bytes();
+    let huge = [&length[..], &record::masked(&length).to_le_bytes(), &[0; 30]].concat();
     assert_eq!(end(&huge, 0), 0);
     for message in [&[0x10][..], &[0x0A, 0xFF, 1], &[0x0B], &[0xFF; 11], &[0x10, 0x80]] {
         let mut bytes = Vec::new();

@@ -50,10 +50,14 @@ pub(super) fn open(source: &Arc<Source>, path: &Path) -> Result<Weights> {
         parts.insert(file, open().map_err(|error| error.within(file.to_owned()))?);
     }
     let (mut tensors, mut skipped) = (Vec::new(), Vec::new());
+    let unread: HashMap<(&str, &str), &Skipped> = parts
+        .iter()
+        .flat_map(|(&file, part)| part.skipped.iter().map(move |skipped| ((file, &skipped.name[..]), skipped)))
+        .collect();
     for (name, file) in &index.weight_map {
         let Some(part) = parts.get(&file[..]) else { continue };
-        match part.skipped.iter().find(|skipped| skipped.name == *name) {
-            Some(known) => skipped.push(known.clone()),
+        match unread.get(&(&file[..], &name[..])) {
+            Some(&known) => skipped.push(known.clone()),
             None => tensors.push(part.get(name).map_err(|error| error.within(file.clone()))?.clone()),
         }
     }

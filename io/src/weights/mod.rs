@@ -54,20 +54,23 @@ impl Weights {
         let path = path.as_ref();
         let source = Source::open(path)?;
         let first = source.bytes(0, source.length().min(512))?;
-        let index = first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+        // The length of a safetensors header may begin like JSON, but ends with zeros, which JSON doesn't have.
+        let index = first.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') && !first.contains(&0);
         let weights = if index { index::open(&source, path) } else { Self::of(&source, &first) };
         weights.map_err(|error| error.within(path.display().to_string()))
     }
 
     /// The tensors of one file.
     fn of(source: &Arc<Source>, first: &[u8]) -> Result<Self> {
-        if pytorch::begins(first) {
+        let opens = first.get(8..).and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
+        // Before pickles: a header of 640 bytes begins like one.
+        let safe = first.get(4..8) == Some(&[0; 4]) && opens == Some(&b'{');
+        if !safe && pytorch::begins(first) {
             let contents = pytorch::open(source)?;
             let globals = contents.globals().map(str::to_owned).collect();
             let pytorch::Flat { tensors, skipped, metadata, objects } = contents.flat()?;
             return Ok(Self { skipped, metadata, objects, globals, ..Self::named(tensors) });
         }
-        let opens = first.get(8..).and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
         if opens != Some(&b'{') {
             return Err(Error::format(OPERATION, "a file of another format")
                 .expected("safetensors, the index of one in several parts, or a file of torch.save"));

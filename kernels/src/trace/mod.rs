@@ -98,11 +98,7 @@ pub fn estimates(paths: &[(&'static str, f64)]) {
 
 /// The start time of an operation. The first call may measure the peaks of the machine for the trace file.
 pub(crate) fn start() -> Instant {
-    if is_on() {
-        // Of an operation that failed before it was recorded.
-        PATHS.with_borrow_mut(Vec::clear);
-        ESTIMATES.with_borrow_mut(Vec::clear);
-    }
+    is_on();
     Instant::now()
 }
 

@@ -104,12 +104,13 @@ fn finished(stored: &StoredTensor, value: Tensor, old: &Tensor, mut how: Vec<Str
     }
     let to = old.dtype();
     let converted = value.converted(to)?;
-    let source = stored.dtype();
+    let source = value.dtype();
     if source != to {
         let (before, after) = (value.to_vec_f64()?, converted.to_vec_f64()?);
         // Rounding a floating-point value is accepted; any other change is an error.
-        let kept =
-            |(x, y): (&f64, &f64)| if to.is_float() { x.is_infinite() || y.is_finite() || x.is_nan() } else { x == y };
+        let kept = |(x, y): (&f64, &f64)| {
+            if to.is_float() && source.is_float() { x.is_infinite() || y.is_finite() || x.is_nan() } else { x == y }
+        };
         if let Some((x, _)) = before.iter().zip(&after).find(|&(x, y)| !kept((x, y))) {
             return Err(Error::new(
                 ErrorKind::DType,
@@ -118,6 +119,8 @@ fn finished(stored: &StoredTensor, value: Tensor, old: &Tensor, mut how: Vec<Str
             )
             .expected(format!("a value that {to} can hold")));
         }
+    }
+    if stored.dtype() != to {
         how.push(format!("{} to {to}", stored.stored().name().to_lowercase()));
     }
     Ok((converted.to(old.device())?.contiguous()?, how))

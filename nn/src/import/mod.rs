@@ -112,7 +112,8 @@ impl<'a> Import<'a> {
             Some(named)
         };
         self.named = self.named.into_iter().filter_map(inside).collect();
-        self.skipped.retain(|left| left.name.starts_with(&prefix));
+        let inside = |left: Left| Some(Left::new(left.name.strip_prefix(&prefix)?, left.why));
+        self.skipped = self.skipped.into_iter().filter_map(inside).collect();
         self
     }
 
@@ -126,6 +127,7 @@ impl<'a> Import<'a> {
     #[must_use]
     pub fn rename(mut self, mut rename: impl FnMut(&str) -> String) -> Self {
         self.named.iter_mut().for_each(|named| named.name = rename(&named.name));
+        self.skipped.iter_mut().for_each(|left| left.name = rename(&left.name));
         self
     }
 

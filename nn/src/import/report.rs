@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Limit of a column's width: a longer name moves its own row. (Formatting panics beyond 65535.)
+const MOST_WIDTH: usize = 80;
+
 /// A tensor that was not loaded, and why.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
@@ -74,7 +77,8 @@ impl fmt::Display for ImportReport {
         rows.extend(self.missing.iter().map(|name| [&name[..], "", "missing, keeps its values"]));
         rows.extend(self.unexpected.iter().map(|name| ["", &name[..], "unexpected, not taken"]));
         rows.extend(self.skipped.iter().map(|(name, why)| ["", &name[..], &why[..]]));
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(MOST_WIDTH);
         let (first, second) = (width(0), width(1));
         for [name, from, changes] in rows {
             // Names come from outside and may contain control characters that a terminal would interpret.
