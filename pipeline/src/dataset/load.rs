@@ -134,18 +134,25 @@ impl Dataset {
         }
     }
 
-    /// The image and the label of a case as in their files, and the tolerance of their alignment.
+    /// The image and the label of a case as in their files, and the tolerance of their alignment. A single file keeps its header,
+    /// so that a mask gets the same one.
     pub(crate) fn volumes(&self, index: usize) -> Result<(Volume, Volume, f64)> {
         let case = self.cases.get(index).ok_or_else(|| missing(index, self.cases.len()))?;
         let none = |what: &str| Error::argument("dataset", format!("case {:?} has no {what} in a file", case.name));
         let volume = |scan: Scan| Volume::new(scan.values, scan.affine.ok_or_else(|| none("place"))?);
         let image = case.fields.iter().position(|(_, source)| matches!(source, Source::Image(_)));
+        let place = image.ok_or_else(|| none("image"))?;
+        let image = match &case.fields[place].1 {
+            Source::Image(paths) if !self.readers.own && paths.len() == 1 => Volume::read(&paths[0])?,
+            _ => volume(self.image(case, place)?)?,
+        };
         let label = case.fields.iter().find_map(|(_, source)| match source {
             Source::Label { path, .. } => Some(path),
             _ => None,
         });
-        let image = volume(self.image(case, image.ok_or_else(|| none("image"))?)?)?;
-        Ok((image, volume((self.readers.label)(label.ok_or_else(|| none("label"))?)?)?, self.tolerance))
+        let label = label.ok_or_else(|| none("label"))?;
+        let label = if self.readers.own { volume((self.readers.label)(label)?)? } else { Volume::read(label)? };
+        Ok((image, label, self.tolerance))
     }
 
     /// Everything that determines a case in a disk cache.
