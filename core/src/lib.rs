@@ -33,6 +33,6 @@ pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result, shape_text};
 pub use half::{bf16, f16};
 pub use layout::{Layout, broadcast_shapes, contiguous_strides, element_count};
-pub use names::{nearest_name, unknown_name};
+pub use names::{edit_distance, nearest_name, unknown_name};
 pub use random::{Random, Seed};
 pub use tensor::{Tensor, TensorBuilder};

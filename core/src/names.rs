@@ -53,7 +53,17 @@ pub fn nearest_name<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) ->
     fitting.min_by_key(|&(distance, _)| distance).map(|(_, known)| known)
 }
 
-/// How many characters must be inserted, left out, replaced, or swapped with their neighbours to make one of the other.
+/// How many characters must be inserted, left out, replaced, or swapped with their neighbours to make one of the other (Damerau and
+/// Levenshtein's distance). Time and memory are the product of the lengths.
+///
+/// ```
+/// assert_eq!(tomograd_core::edit_distance("kitten", "sitting"), 3);
+/// ```
+pub fn edit_distance(a: &str, b: &str) -> usize {
+    let [a, b] = [a, b].map(|text| text.chars().collect::<Vec<char>>());
+    distance(&a, &b)
+}
+
 fn distance(a: &[char], b: &[char]) -> usize {
     // Row i has the distances of the first i characters of a from the first j of b.
     let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{Read, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use tomograd_core::Result;
 
 use super::{
     digest::{Sha256, hexadecimal},
-    failed,
+    failed, locked,
 };
 
 /// The file in the cache folder that stores digests for later processes: each line has a digest, the mark of the file, and
@@ -85,7 +85,7 @@ impl Contents {
         let mut file = File::open(&path).map_err(fail())?;
         let mark = |file: &File| Ok::<_, std::io::Error>(Mark::of(&file.metadata()?, self.settled));
         let before = mark(&file).map_err(fail())?;
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || locked(&self.known);
         if let Some(mark) = &before
             && let Some((_, digest)) = known().get(&path).filter(|(known, _)| known == mark)
         {

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::SystemTime,
 };
 
@@ -16,7 +16,7 @@ use super::{
     Statistics,
     content::Contents,
     digest::{Sha256, hexadecimal},
-    failed, format,
+    failed, format, locked,
 };
 use crate::Sample;
 
@@ -74,11 +74,6 @@ pub(crate) struct Disk {
     version: Option<String>,
     statistics: Mutex<Statistics>,
     contents: Contents,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Poisoning is ignored: nothing panics while the lock is held.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Disk {

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use tomograd_core::Result;
 
-use super::Statistics;
+use super::{Statistics, locked};
 use crate::Sample;
 
 /// The settings of a dataset, the case's index, and the number of earlier cases with the same name.
@@ -34,8 +34,7 @@ impl Memory {
     }
 
     fn sizes(&self) -> MutexGuard<'_, Sizes> {
-        // Poisoning is ignored: nothing panics while the lock is held.
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.sizes)
     }
 
     pub(super) fn statistics(&self) -> Statistics {

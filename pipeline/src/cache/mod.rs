@@ -20,7 +20,10 @@ mod tests;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tomograd_core::{Error, Result};
@@ -142,6 +145,11 @@ impl Store {
             Self::Disk(disk) => disk.statistics(),
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Poisoning is ignored: nothing panics while the lock is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Error {
