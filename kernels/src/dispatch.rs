@@ -117,7 +117,12 @@ pub fn run_backward(
     let cost = || {
         let cost = op.cost(&metas, &announced);
         let parts = needed.iter().filter(|&&needed| needed).count().max(1) as f64;
-        crate::Cost { flops: cost.flops * parts.min(2.0), bytes: cost.bytes * parts.min(2.0) }
+        let factor = parts.min(2.0);
+        crate::Cost {
+            flops: cost.flops * factor,
+            multiply_adds: cost.multiply_adds * factor,
+            bytes: cost.bytes * factor,
+        }
     };
     trace::record(op.name(), Direction::Backward, start, cost, &metas);
     Ok(results)

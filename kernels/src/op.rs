@@ -51,6 +51,8 @@ impl From<&Tensor> for Meta {
 pub struct Cost {
     /// Floating-point operations; an FMA counts as two.
     pub flops: f64,
+    /// The multiply-adds of convolutions and matrix products among them, which papers on networks call FLOPs or MACs.
+    pub multiply_adds: f64,
     /// Bytes of the inputs read and the outputs written, each counted once.
     pub bytes: f64,
 }
@@ -59,7 +61,12 @@ impl Cost {
     /// A cost of `flops`, with the bytes of all inputs and outputs.
     pub fn of(flops: f64, inputs: &[Meta], outputs: &[Meta]) -> Self {
         let bytes = inputs.iter().chain(outputs).map(|meta| meta.count() as f64 * meta.dtype.size() as f64).sum();
-        Self { flops, bytes }
+        Self { flops, multiply_adds: 0.0, bytes }
+    }
+
+    /// The cost of a convolution or a matrix product.
+    pub fn of_products(multiply_adds: f64, inputs: &[Meta], outputs: &[Meta]) -> Self {
+        Self { multiply_adds, ..Self::of(2.0 * multiply_adds, inputs, outputs) }
     }
 }
 

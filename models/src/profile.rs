@@ -26,6 +26,8 @@ pub struct Profile {
 pub struct Cost {
     /// Floating-point operations; a fused multiply-add counts as two.
     pub flops: f64,
+    /// The multiply-adds of convolutions and matrix products among them, which papers call FLOPs or MACs.
+    pub multiply_adds: f64,
     /// The peak memory of all tensors in bytes, including parameters, moments and the input; temporary buffers of kernels
     /// aren't counted.
     pub peak: usize,
@@ -69,7 +71,11 @@ pub fn profile(config: &impl Serialize, inputs: &[&[usize]]) -> Result<Profile> 
 fn cost(body: impl FnOnce() -> Result<()>) -> Result<Cost> {
     let ((result, events), statistics) = memory::meter(|| trace::collect(body));
     result?;
-    Ok(Cost { flops: events.iter().map(|event| event.cost.flops).sum(), peak: statistics.tensor_peak })
+    Ok(Cost {
+        flops: events.iter().map(|event| event.cost.flops).sum(),
+        multiply_adds: events.iter().map(|event| event.cost.multiply_adds).sum(),
+        peak: statistics.tensor_peak,
+    })
 }
 
 /// One training step.

@@ -140,7 +140,7 @@ impl Op for ConvTranspose {
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        let flops = self.shape(inputs, Precision::Fast).map_or(0.0, |shape| 2.0 * shape.multiply_adds() as f64);
-        Cost::of(flops, inputs, outputs)
+        let multiply_adds = self.shape(inputs, Precision::Fast).map_or(0.0, |shape| shape.multiply_adds() as f64);
+        Cost::of_products(multiply_adds, inputs, outputs)
     }
 }

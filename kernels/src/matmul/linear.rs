@@ -80,6 +80,6 @@ impl Op for Linear {
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         let features = inputs[0].shape.last().copied().unwrap_or(0);
-        Cost::of(2.0 * outputs[0].count() as f64 * features as f64, inputs, outputs)
+        Cost::of_products(outputs[0].count() as f64 * features as f64, inputs, outputs)
     }
 }

@@ -99,6 +99,6 @@ impl Op for Matmul {
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         let k = inputs[0].shape.last().copied().unwrap_or(0);
-        Cost::of(2.0 * outputs[0].count() as f64 * k as f64, inputs, outputs)
+        Cost::of_products(outputs[0].count() as f64 * k as f64, inputs, outputs)
     }
 }

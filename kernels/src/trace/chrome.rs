@@ -110,7 +110,7 @@ mod tests {
             estimates: vec![("dense", 1.0), ("winograd", 0.5)],
             shapes: vec![vec![2, 3], vec![]],
             time: Duration::from_micros(500),
-            cost: Cost { flops: 1e6, bytes: 100.0 },
+            cost: Cost { flops: 1e6, multiply_adds: 0.0, bytes: 100.0 },
         };
         let peaks = Some(Peaks { gflops: 4.0, gbytes: 1.0 });
         assert_eq!(

@@ -320,6 +320,10 @@ cases! {
         let bytes = shape.iter().fold(4.0, |bytes, &size| bytes * size as f64);
         (cost.flops == flops || flops.is_nan()) && (cost.bytes == bytes || bytes > 1e18 && cost.bytes >= 1e18)
     };
+    "kernels::Cost::of_products": (multiply_adds: f64 = 10.0, shape: Vec<usize> = vec![2, 3]) => {
+        let cost = Cost::of_products(multiply_adds, &[meta(&shape)], &[]);
+        same(cost.multiply_adds as f32, multiply_adds as f32) && same(cost.flops as f32, 2.0 * multiply_adds as f32)
+    };
     "kernels::Meta {}": (shape: Vec<usize> = vec![2, 3], device: Device = Device::Cpu) => {
         let meta = Meta { shape: shape.clone(), dtype: DType::F32, device };
         let exact = shape.iter().fold(1u128, |count, &size| count.saturating_mul(size as u128));

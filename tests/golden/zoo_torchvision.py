@@ -1,0 +1,23 @@
+"""torchvision's networks: `zoo_torchvision.py [NAME ...]`."""
+from torchvision import models
+
+import networks
+from zoo import golden, main, preset
+
+for layers in (18, 34, 50, 101, 152):
+    preset(f"resnet{layers}", getattr(models, f"resnet{layers}"), (1, 3, 224, 224))
+for name in ("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"):
+    preset(name, getattr(models, name), (1, 3, 224, 224))
+
+
+def resnet(name, *inputs, **attributes):
+    attributes = {"rank": 2, "classes": 5, "groups": 1, "width_per_group": 64, "width": 8} | attributes
+    config = {"network": "resnet", "in_channels": 3} | attributes
+    golden(name, lambda: networks.resnet(**attributes), config, *inputs)
+
+
+resnet("resnet_basic", (2, 3, 64, 48), block="basic", layers=[2, 2, 2, 2])
+resnet("resnet_bottleneck", (2, 3, 65, 47), block="bottleneck", layers=[1, 2, 1, 1], groups=2)
+resnet("resnet_3d", (2, 3, 32, 24, 36), rank=3, block="basic", layers=[1, 1, 1, 1], width=4)
+
+main("torchvision")
