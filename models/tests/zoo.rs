@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use common::{assert_close, json, sampled, sizes, tensors};
 use serde_json::Value;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
-use tomograd_kernels::methods::*;
 use tomograd_models::{Model, formula, profile, registry};
 
 /// The names of the files in `tests/golden/zoo` that end in `ending`, without it.
