@@ -20,3 +20,27 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
     }
     Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
 }
+
+/// Checks that the configuration's `field` is a number from 0 to below 1.
+pub(crate) fn probability(operation: &str, field: &str, probability: f64) -> Result<()> {
+    if (0.0..1.0).contains(&probability) {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{field} is {probability}")).expected("a number from 0 to below 1"))
+}
+
+/// Checks that an input is (N, C, spatial...) with as many spatial axes as `units` has entries, whose sizes are multiples of these
+/// and not 0.
+pub(crate) fn multiples(operation: &str, shape: &[usize], units: &[usize]) -> Result<()> {
+    let spatial = shape.get(2..).unwrap_or_default();
+    let fits = |(&size, &unit): (&usize, &usize)| size > 0 && size.is_multiple_of(unit);
+    if spatial.len() == units.len() && spatial.iter().zip(units).all(fits) {
+        return Ok(());
+    }
+    let same = units.windows(2).all(|pair| pair[0] == pair[1]);
+    let units_text = if same { units[0].to_string() } else { format!("{units:?}") };
+    let of = if units_text == "1" { String::new() } else { format!(" whose sizes are multiples of {units_text}") };
+    Err(Error::shape(operation, "the input's size doesn't fit the network")
+        .expected(format!("(N, C, spatial...) with {} spatial axes{of}", units.len()))
+        .shapes([shape]))
+}

@@ -29,4 +29,6 @@ mod segmentation;
 pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
-pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
+pub use segmentation::{
+    MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, VNet, VNetActivation, VNetConfig,
+};

@@ -11,7 +11,7 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig, VNetConfig,
     config::{checked, find, json},
 };
 
@@ -20,6 +20,7 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
     vec![
         Family::of::<UNet3dConfig>(),
         Family::of::<UNet2dConfig>(),
+        Family::of::<VNetConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
     ]

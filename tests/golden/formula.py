@@ -57,10 +57,15 @@ def labels(name: str, shape, classes: int) -> torch.Tensor:
 
 
 def fill_(module: torch.nn.Module) -> torch.nn.Module:
-    """Turns a module to f64 and fills all that its state dict holds; integer buffers become 0."""
+    """Turns a module to f64 and fills all that its state dict holds; integer buffers become 0. What has several names is filled by its
+    first one."""
     module.double()
+    filled = set()
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) in filled:
+                continue
+            filled.add(id(tensor))
             if tensor.is_floating_point():
                 tensor.copy_(parameter(name, tensor.shape))
             else:

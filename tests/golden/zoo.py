@@ -71,10 +71,16 @@ def write(name, build, config, inputs, outputs):
     fill_(net)
     start = copy.deepcopy(net.state_dict())
     parameters = dict(net.named_parameters())
-    # Buffers are marked with ~; parameters and buffers each come in the order of the state dict.
-    entries = [key if key in parameters else f"~{key}" for key in net.state_dict()]
-    assert [key for key in entries if key[0] != "~"] == list(parameters), "another order of parameters"
-    buffers = [key[1:] for key in entries if key[0] == "~" and start[key[1:]].is_floating_point()]
+    # Buffers are marked with ~; parameters and buffers each come in the order of the state dict. A further name of a tensor has
+    # the first one after =.
+    entries, first = [], {}
+    for key, tensor in net.state_dict(keep_vars=True).items():
+        known = first.setdefault(id(tensor), key)
+        mark = "" if isinstance(tensor, torch.nn.Parameter) else "~"
+        entries.append(f"{mark}{key}" if known == key else f"{mark}{key}={known}")
+    own = [key for key in entries if "=" not in key]
+    assert [key for key in own if key[0] != "~"] == list(parameters), "another order of parameters"
+    buffers = [key[1:] for key in own if key[0] == "~" and start[key[1:]].is_floating_point()]
     for mode in ("eval", "train"):
         net.load_state_dict(start)
         net.zero_grad(set_to_none=True)

@@ -97,6 +97,35 @@ impl Scope<'_> {
         Ok(slot)
     }
 
+    /// Adds further names for everything that the child scope `of` has: below `name`, in the same order. A PyTorch network whose
+    /// modules are registered in two places has its parameters under both names in the state dict.
+    ///
+    /// ```
+    /// use tomograd_core::{Device, Seed};
+    /// use tomograd_nn::{Linear, Params};
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let mut scope = params.root();
+    /// Linear::new(scope.at("head"), 3, 2)?;
+    /// scope.alias_all("all.0", "head")?;
+    /// let names: Vec<(&str, &str)> = params.names().collect();
+    /// assert_eq!(names[2..], [("all.0.weight", "head.weight"), ("all.0.bias", "head.bias")]);
+    /// assert_eq!(params.state().count(), 2);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When `of` has no name, or a name is taken; then no name is added.
+    pub fn alias_all(&mut self, name: &str, of: &str) -> Result<()> {
+        let (to, from) = (self.full(name), self.full(of) + ".");
+        let renamed = |known: &String| Some((format!("{to}.{}", known.strip_prefix(&from)?), self.params.by_name[known]));
+        let names: Vec<(String, usize)> = self.params.named.iter().filter_map(renamed).collect();
+        if names.is_empty() {
+            return Err(Error::new(ErrorKind::Name, "params", format!("no name begins with {from}"))
+                .expected("a scope with parameters"));
+        }
+        self.whole(|scope| names.iter().try_for_each(|(name, index)| scope.params.name(name, *index)))
+    }
+
     /// Creates a buffer: a value in the state dict that has no gradient.
     ///
     /// # Errors
