@@ -37,10 +37,18 @@ pub(crate) fn multiples(operation: &str, shape: &[usize], units: &[usize]) -> Re
     if spatial.len() == units.len() && spatial.iter().zip(units).all(fits) {
         return Ok(());
     }
-    let same = units.windows(2).all(|pair| pair[0] == pair[1]);
-    let units_text = if same { units[0].to_string() } else { format!("{units:?}") };
-    let of = if units_text == "1" { String::new() } else { format!(" whose sizes are multiples of {units_text}") };
-    Err(Error::shape(operation, "the input's size doesn't fit the network")
+    Err(misfit(operation, shape, units))
+}
+
+/// The error for an input that [`multiples`] refuses.
+pub(crate) fn misfit(operation: &str, shape: &[usize], units: &[usize]) -> Error {
+    let all_same = units.windows(2).all(|pair| pair[0] == pair[1]);
+    let of = match units {
+        [1, ..] if all_same => String::new(),
+        [unit, ..] if all_same => format!(" whose sizes are multiples of {unit}"),
+        _ => format!(" whose sizes are multiples of {units:?}"),
+    };
+    Error::shape(operation, "the input's size doesn't fit the network")
         .expected(format!("(N, C, spatial...) with {} spatial axes{of}", units.len()))
-        .shapes([shape]))
+        .shapes([shape])
 }

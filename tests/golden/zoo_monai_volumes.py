@@ -1,6 +1,6 @@
 """MONAI's networks for volumes: V-Net, SegResNet, DynUNet: `zoo_monai_volumes.py [NAME ...]`."""
 import torch
-from monai.networks.nets import VNet
+from monai.networks.nets import DynUNet, VNet
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 
 from zoo import golden, main, preset
@@ -33,5 +33,48 @@ def vnet(name, rank, in_channels, classes, width, *inputs, act="elu", **other):
 vnet("vnet_3d", 3, 1, 2, 4, (2, 1, 16, 16, 32))
 vnet("vnet_3d_prelu", 3, 2, 3, 4, (1, 2, 32, 16, 16), act="prelu", bias=True)
 vnet("vnet_2d", 2, 4, 2, 4, (2, 4, 32, 48), act="leaky_relu")
+
+
+
+def dynunet_of(config):
+    """MONAI's network of this project's configuration."""
+    kind = config.get("norm", "instance")
+    name, arguments = ("group", {"num_groups": kind["group"]}) if isinstance(kind, dict) else (kind, {})
+    norm = (name, arguments | {"affine": config.get("norm_affine", True)})
+    heads = config.get("deep_supervision", 0)
+    return DynUNet(config["rank"], config["in_channels"], config["classes"], config["kernel_size"], config["strides"],
+                   config["strides"][1:], filters=config.get("filters"), norm_name=norm,
+                   act_name=("leakyrelu", {"inplace": True, "negative_slope": config.get("negative_slope", 0.01)}),
+                   deep_supervision=heads > 0, deep_supr_num=max(heads, 1), res_block=config.get("residual", False),
+                   trans_bias=config.get("trans_bias", False))
+
+
+def cubes(levels, rank=3):
+    return {"kernel_size": [[3] * rank] * levels, "strides": [[1] * rank] + [[2] * rank] * (levels - 1)}
+
+
+def dynunet(name, rank, in_channels, classes, *inputs, **fields):
+    config = {"network": "dynunet", "rank": rank, "in_channels": in_channels, "classes": classes} | fields
+    # In training with deep supervision the outputs are stacked along axis 1.
+    apart = lambda result: list(result.unbind(1)) if result.ndim == rank + 3 else [result]
+    golden(name, lambda: dynunet_of(config), config, *inputs, outputs=apart)
+
+
+def dynunet_preset(name, levels, in_channels=1, classes=3, **fields):
+    config = {"rank": 3, "in_channels": in_channels, "classes": classes} | cubes(levels) | fields
+    preset(name, lambda: dynunet_of(config), (1, in_channels, 64, 64, 128))
+
+
+dynunet_preset("dynunet", 4)
+dynunet_preset("dynunet_residual", 6, residual=True)
+dynunet_preset("dynunet_brats21", 7, 5, filters=[64, 96, 128, 192, 256, 384, 512], deep_supervision=2)
+
+dynunet("dynunet_3d", 3, 1, 3, (2, 1, 8, 16, 8), filters=[4, 6, 8, 8], **cubes(4))
+dynunet("dynunet_3d_residual", 3, 2, 2, (1, 2, 8, 16, 16), filters=[4, 4, 6, 8], residual=True, deep_supervision=2, trans_bias=True,
+        kernel_size=[[1, 3, 3], [3, 3, 3], [3, 5, 3], [3, 3, 3]], strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 1]])
+dynunet("dynunet_2d", 2, 3, 2, (3, 3, 33, 24), filters=[4, 6, 8], residual=True, norm="batch", deep_supervision=1, negative_slope=0.2,
+        kernel_size=[[5, 3], [3, 3], [3, 1]], strides=[[2, 1], [1, 2], [1, 2]])
+dynunet("dynunet_2d_group", 2, 1, 2, (1, 1, 12, 15), filters=[4, 4, 8], norm={"group": 2}, kernel_size=[[3, 3], [3, 5], [3, 3]],
+        strides=[[1, 1], [2, 3], [3, 1]])
 
 main("monai_volumes")
