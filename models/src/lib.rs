@@ -30,5 +30,7 @@ pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{
-    DynUNet, DynUNetConfig, LevelNorm, MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, VNet, VNetActivation, VNetConfig,
+    DynUNet, DynUNetConfig, LevelNorm, MeshNet, MeshNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig, SegResNet,
+    SegResNetConfig, SegResNetUpsampling, SegResNetVae, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, VNet,
+    VNetActivation, VNetConfig,
 };

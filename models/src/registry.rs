@@ -11,7 +11,7 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    DynUNetConfig, MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig, VNetConfig,
+    DynUNetConfig, MeshNetConfig, NnUNetConfig, ResNetConfig, SegResNetConfig, UNet2dConfig, UNet3dConfig, VNetConfig,
     config::{checked, find, json},
 };
 
@@ -21,7 +21,9 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<UNet3dConfig>(),
         Family::of::<UNet2dConfig>(),
         Family::of::<VNetConfig>(),
+        Family::of::<SegResNetConfig>(),
         Family::of::<DynUNetConfig>(),
+        Family::of::<NnUNetConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
     ]

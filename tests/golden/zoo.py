@@ -72,12 +72,12 @@ def write(name, build, config, inputs, outputs):
     start = copy.deepcopy(net.state_dict())
     parameters = dict(net.named_parameters())
     # Buffers are marked with ~; parameters and buffers each come in the order of the state dict. A further name of a tensor has
-    # the first one after =.
+    # the place of the first one after =.
     entries, first = [], {}
     for key, tensor in net.state_dict(keep_vars=True).items():
-        known = first.setdefault(id(tensor), key)
+        place = first.setdefault(id(tensor), len(entries))
         mark = "" if isinstance(tensor, torch.nn.Parameter) else "~"
-        entries.append(f"{mark}{key}" if known == key else f"{mark}{key}={known}")
+        entries.append(mark + key if place == len(entries) else f"{mark}{key}={place}")
     own = [key for key in entries if "=" not in key]
     assert [key for key in own if key[0] != "~"] == list(parameters), "another order of parameters"
     buffers = [key[1:] for key in own if key[0] == "~" and start[key[1:]].is_floating_point()]

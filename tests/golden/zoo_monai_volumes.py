@@ -1,6 +1,6 @@
 """MONAI's networks for volumes: V-Net, SegResNet, DynUNet: `zoo_monai_volumes.py [NAME ...]`."""
 import torch
-from monai.networks.nets import DynUNet, VNet
+from monai.networks.nets import DynUNet, SegResNet, SegResNetVAE, VNet
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 
 from zoo import golden, main, preset
@@ -76,5 +76,48 @@ dynunet("dynunet_2d", 2, 3, 2, (3, 3, 33, 24), filters=[4, 6, 8], residual=True,
         kernel_size=[[5, 3], [3, 3], [3, 1]], strides=[[2, 1], [1, 2], [1, 2]])
 dynunet("dynunet_2d_group", 2, 1, 2, (1, 1, 12, 15), filters=[4, 4, 8], norm={"group": 2}, kernel_size=[[3, 3], [3, 5], [3, 3]],
         strides=[[1, 1], [2, 3], [3, 1]])
+
+
+
+def segresnet_of(config):
+    """MONAI's network of this project's configuration."""
+    kind, slope = config.get("norm", {"group": 8}), config.get("negative_slope", 0)
+    norm = ("group", {"num_groups": kind["group"]}) if isinstance(kind, dict) else (kind, {"affine": True})
+    arguments = dict(spatial_dims=config["rank"], in_channels=config["in_channels"], out_channels=config["classes"],
+                     init_filters=config["init_filters"], norm=norm, act=("leakyrelu", {"negative_slope": slope}) if slope else "relu",
+                     blocks_down=config.get("blocks_down", (1, 2, 2, 4)), blocks_up=config.get("blocks_up", (1, 1, 1)),
+                     upsample_mode=config.get("upsampling", "nontrainable"), dropout_prob=config.get("dropout"))
+    if vae := config.get("vae"):
+        return SegResNetVAE(input_image_size=vae["image_size"], vae_nz=vae["latent"], vae_default_std=vae["deviation"],
+                            vae_estimate_std=vae.get("estimate_deviation", False), **arguments)
+    return SegResNet(**arguments)
+
+
+def segresnet(name, rank, in_channels, classes, *inputs, **fields):
+    config = {"network": "segresnet", "rank": rank, "in_channels": in_channels, "classes": classes} | fields
+    golden(name, lambda: segresnet_of(config), config, *inputs)
+
+
+def segresnet_preset(name, shape, **fields):
+    config = {"rank": 3, "in_channels": shape[1], **fields}
+    preset(name, lambda: segresnet_of(config), shape)
+
+
+segresnet_preset("segresnet", (1, 1, 96, 96, 96), classes=2, init_filters=32)
+segresnet_preset("segresnet_brats", (1, 4, 224, 224, 144), classes=3, init_filters=16, dropout=0.2)
+segresnet_preset("segresnet_vae", (1, 4, 160, 192, 128), classes=3, init_filters=32, dropout=0.2,
+                 vae={"image_size": (160, 192, 128), "latent": 256, "deviation": 0.3})
+
+segresnet("segresnet_3d", 3, 1, 2, (2, 1, 8, 16, 8), init_filters=8)
+segresnet("segresnet_3d_deconv", 3, 2, 3, (1, 2, 8, 4, 12), init_filters=4, norm={"group": 2}, blocks_down=[1, 2, 1], blocks_up=[2, 1],
+          upsampling="deconv", dropout=0)
+segresnet("segresnet_2d_pixelshuffle", 2, 3, 2, (2, 3, 12, 8), init_filters=4, norm="batch", negative_slope=0.1, blocks_down=[2, 1],
+          blocks_up=[1], upsampling="pixelshuffle")
+segresnet("segresnet_2d", 2, 1, 2, (1, 1, 8, 20), init_filters=4, norm="instance", blocks_down=[1, 1, 1], blocks_up=[1, 1])
+# Without random numbers: the latent variables are their means.
+segresnet("segresnet_vae_3d", 3, 1, 2, (2, 1, 8, 16, 8), init_filters=4, norm={"group": 2}, blocks_down=[1, 1], blocks_up=[1],
+          vae={"image_size": [8, 16, 8], "latent": 6, "deviation": 0.0})
+segresnet("segresnet_vae_2d", 2, 2, 2, (1, 2, 8, 16), init_filters=4, norm={"group": 4}, blocks_down=[1, 2], blocks_up=[1],
+          upsampling="deconv", vae={"image_size": [8, 16], "latent": 5, "deviation": 0.0})
 
 main("monai_volumes")

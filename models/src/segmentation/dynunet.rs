@@ -124,7 +124,7 @@ impl DynUNetConfig {
                     .expected("strides of at most the kernel size + 1, and of at most 2 with residual blocks"));
             }
         }
-        if self.deep_supervision + 2 > count && self.deep_supervision > 0 {
+        if self.deep_supervision > count - 2 {
             let what = format!("deep_supervision is {}, and there are {count} levels", self.deep_supervision);
             return Err(Error::argument("dynunet", what).expected(format!("at most {}", count - 2)));
         }
@@ -192,8 +192,7 @@ impl Spec<'_> {
     /// A convolution of 1 voxel with bias, and dropout: `conv.conv` in `scope`.
     fn head(&self, mut scope: Scope<'_>, channels: usize) -> Result<Head> {
         let mut scope = scope.at("conv");
-        let conv =
-            Conv::new(scope.at("conv"), channels, self.config.classes, Kernel::new(self.config.rank, 1))?;
+        let conv = Conv::new(scope.at("conv"), channels, self.config.classes, Kernel::new(self.config.rank, 1))?;
         Ok(Head { conv, dropout: self.dropout(scope.at("dropout"))? })
     }
 }
@@ -240,8 +239,7 @@ impl Block {
         let dropouts = [spec.dropout(scope.at("dropout1"))?, spec.dropout(scope.at("dropout2"))?];
         let [dropout1, dropout2] = dropouts;
         let first = ConvDropoutNorm::new(scope.at("norm1"), first, dropout1, after)?;
-        let second =
-            ConvDropoutNorm::new(scope.at("norm2"), second, dropout2, if residual { plain } else { after })?;
+        let second = ConvDropoutNorm::new(scope.at("norm2"), second, dropout2, if residual { plain } else { after })?;
         let projected = residual && (in_channels != channels || stride.iter().any(|&stride| stride != 1));
         let shortcut = match projected {
             true => {

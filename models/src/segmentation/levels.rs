@@ -39,7 +39,7 @@ pub(super) fn leaky(slope: f64) -> Activation {
 }
 
 /// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
+pub(super) const MOST_LEVELS: usize = 24;
 /// The widest kernel.
 const WIDEST: usize = 63;
 /// The largest stride.
@@ -129,11 +129,7 @@ pub(super) struct InputSizes {
 impl InputSizes {
     /// `first(stride, kernel)`: the first level divides a size by the first of these numbers, after adding the second, and rounds
     /// down. The other strides must divide the result.
-    pub(super) fn new(
-        levels: &Levels<'_>,
-        norm: LevelNorm,
-        first: impl Fn(usize, usize) -> (usize, usize),
-    ) -> Self {
+    pub(super) fn new(levels: &Levels<'_>, norm: LevelNorm, first: impl Fn(usize, usize) -> (usize, usize)) -> Self {
         let Levels { operation, rank, kernels, strides, .. } = *levels;
         let all = levels.reductions().pop().unwrap_or_else(|| vec![1; rank]);
         let firsts = strides.first().into_iter().flatten().zip(kernels.first().into_iter().flatten());

@@ -117,7 +117,8 @@ impl Scope<'_> {
     /// When `of` has no name, or a name is taken; then no name is added.
     pub fn alias_all(&mut self, name: &str, of: &str) -> Result<()> {
         let (to, from) = (self.full(name), self.full(of) + ".");
-        let renamed = |known: &String| Some((format!("{to}.{}", known.strip_prefix(&from)?), self.params.by_name[known]));
+        let renamed =
+            |known: &String| Some((format!("{to}.{}", known.strip_prefix(&from)?), self.params.by_name[known]));
         let names: Vec<(String, usize)> = self.params.named.iter().filter_map(renamed).collect();
         if names.is_empty() {
             return Err(Error::new(ErrorKind::Name, "params", format!("no name begins with {from}"))

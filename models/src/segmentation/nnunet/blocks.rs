@@ -6,8 +6,11 @@ use tomograd_nn::{
     Activation, AveragePool, Conv, Dropout, DropoutOptions, Kernel, Module, NormOptions, Pass, Scope, Window,
 };
 
-use super::{NnUNetConfig, super::levels::{LevelNorm, leaky}};
-use crate::blocks::{After, ConvDropoutNorm};
+use super::NnUNetConfig;
+use crate::{
+    blocks::{After, ConvDropoutNorm},
+    segmentation::levels::{LevelNorm, leaky},
+};
 
 /// What all blocks of a network have in common.
 pub(super) struct Spec<'a> {
@@ -53,8 +56,7 @@ impl<'a> Spec<'a> {
         let conv = Conv::new(scope.at("conv"), in_channels, channels, options)?;
         let dropped = config.dropout.filter(|_| parts.dropout);
         let options = |probability| DropoutOptions::new(probability).whole_channels(config.dropout_channels);
-        let dropout =
-            dropped.map(|probability| Dropout::new(scope.at("dropout"), options(probability))).transpose()?;
+        let dropout = dropped.map(|probability| Dropout::new(scope.at("dropout"), options(probability))).transpose()?;
         let after = After {
             norm: self.norm,
             activation: Some(self.activation).filter(|_| parts.activation),
@@ -100,8 +102,7 @@ impl Blocks {
     ) -> Result<Self> {
         let mut scope = scope.at("blocks");
         let rest = Sizes { channels: [sizes.channels[1]; 2], kernel: sizes.kernel, stride: spec.ones() };
-        let block =
-            |place| Residual::new(scope.at(place), spec, if place == 0 { sizes } else { rest }, bottleneck);
+        let block = |place| Residual::new(scope.at(place), spec, if place == 0 { sizes } else { rest }, bottleneck);
         Ok(Self::Residual((0..count).map(block).collect::<Result<_>>()?))
     }
 
@@ -167,22 +168,13 @@ impl Residual {
             true => None,
             false => {
                 let parts = Parts { bias: false, ..last };
-                let scope = scope.at("skip");
-                Some(project(scope, spec, usize::from(strided), inner([in_channels, channels], ones), parts)?)
+                let mut skip = scope.at("skip");
+                let sizes = inner([in_channels, channels], ones);
+                Some(spec.layer(skip.at(usize::from(strided)), sizes, parts)?)
             }
         };
         Ok(Self { layers, activation: spec.activation, pool, projection })
     }
-}
-
-fn project(
-    mut scope: Scope<'_>,
-    spec: &Spec<'_>,
-    place: usize,
-    sizes: Sizes<'_>,
-    parts: Parts,
-) -> Result<ConvDropoutNorm> {
-    spec.layer(scope.at(place), sizes, parts)
 }
 
 impl Module for Residual {

@@ -292,8 +292,7 @@ impl NnUNet {
         let mut stem = None;
         if config.is_residual() {
             let width = config.stem_channels.unwrap_or(features[0]);
-            let sizes =
-                Sizes { channels: [channels, width], kernel: &config.kernel_sizes[0], stride: spec.ones() };
+            let sizes = Sizes { channels: [channels, width], kernel: &config.kernel_sizes[0], stride: spec.ones() };
             stem = Some(Blocks::plain(scope.at("encoder").at("stem"), &spec, 1, sizes)?);
             channels = width;
         }

@@ -1,0 +1,541 @@
+//! SegResNet, with its variational autoencoder.
+
+use serde::{Deserialize, Serialize};
+use tomograd_autodiff::{Var, methods::*};
+use tomograd_core::{Error, Result, Tensor};
+use tomograd_kernels::index::PadMode;
+use tomograd_nn::{
+    AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout, DropoutOptions, Interpolation, Kernel, Linear,
+    Module, Named, Network, Norm, NormOptions, Pass, Scope, Stage, Window,
+};
+
+use super::levels::{LevelNorm, leaky};
+use crate::{
+    check,
+    config::{Card, Config, Preset, Task},
+};
+
+/// The upsampling of a [`SegResNet`], by 2 along each axis, behind a convolution of 1 voxel that halves the channels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SegResNetUpsampling {
+    /// Linear interpolation.
+    #[default]
+    NonTrainable,
+    /// A transposed convolution.
+    Deconv,
+    /// A convolution whose channels become voxels, and an average of neighbours.
+    PixelShuffle,
+}
+
+/// The variational autoencoder of a [`SegResNet`], which regularises the encoder in training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SegResNetVae {
+    /// The size of the images in training, of which the number of latent variables' inputs depends.
+    pub image_size: Vec<usize>,
+    /// The number of latent variables.
+    #[serde(default = "SegResNetVae::latent")]
+    pub latent: usize,
+    /// Whether the standard deviations of the latent variables are estimated.
+    #[serde(default)]
+    pub estimate_deviation: bool,
+    /// The standard deviation of all latent variables if it isn't estimated.
+    #[serde(default = "SegResNetVae::deviation")]
+    pub deviation: f64,
+}
+
+impl SegResNetVae {
+    fn latent() -> usize {
+        256
+    }
+
+    fn deviation() -> f64 {
+        0.3
+    }
+}
+
+/// The configuration of a [`SegResNet`]. Optional fields have MONAI's defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "network", rename = "segresnet")]
+pub struct SegResNetConfig {
+    /// The number of spatial axes, 1 to 3.
+    #[serde(default = "SegResNetConfig::three")]
+    pub rank: usize,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Channels of the logits.
+    pub classes: usize,
+    /// Channels of the first level; they double from level to level.
+    #[serde(default = "SegResNetConfig::eight")]
+    pub init_filters: usize,
+    /// The number of residual blocks of each level of the encoder.
+    #[serde(default = "SegResNetConfig::down")]
+    pub blocks_down: Vec<usize>,
+    /// The number of residual blocks of each level of the decoder, from the coarsest to the finest; one fewer than in the encoder.
+    #[serde(default = "SegResNetConfig::up")]
+    pub blocks_up: Vec<usize>,
+    /// The norm before each convolution.
+    #[serde(default = "SegResNetConfig::group")]
+    pub norm: LevelNorm,
+    /// The slope of the leaky ReLU; 0 for a ReLU.
+    #[serde(default)]
+    pub negative_slope: f64,
+    /// The upsampling.
+    #[serde(default)]
+    pub upsampling: SegResNetUpsampling,
+    /// Dropout of whole channels after the first convolution.
+    #[serde(default)]
+    pub dropout: f64,
+    /// The variational autoencoder, if there is one.
+    #[serde(default)]
+    pub vae: Option<SegResNetVae>,
+}
+
+/// The channels to which the autoencoder reduces those of the coarsest level.
+const SMALLEST: usize = 16;
+/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
+const MOST_LEVELS: usize = 24;
+/// The largest number of blocks of a level.
+const MOST_BLOCKS: usize = 256;
+
+impl SegResNetConfig {
+    /// MONAI's network for volumes, with 32 channels at the first level, as in the paper.
+    pub fn new(in_channels: usize, classes: usize) -> Self {
+        Self {
+            rank: 3,
+            in_channels,
+            classes,
+            init_filters: 32,
+            blocks_down: Self::down(),
+            blocks_up: Self::up(),
+            norm: Self::group(),
+            negative_slope: 0.0,
+            upsampling: SegResNetUpsampling::NonTrainable,
+            dropout: 0.0,
+            vae: None,
+        }
+    }
+
+    fn three() -> usize {
+        3
+    }
+
+    fn eight() -> usize {
+        8
+    }
+
+    fn down() -> Vec<usize> {
+        vec![1, 2, 2, 4]
+    }
+
+    fn up() -> Vec<usize> {
+        vec![1, 1, 1]
+    }
+
+    fn group() -> LevelNorm {
+        LevelNorm::Group(8)
+    }
+
+    /// The factor by which the coarsest level is smaller than the input.
+    fn zoom(&self) -> usize {
+        1 << (self.blocks_down.len() - 1)
+    }
+
+    fn check(&self) -> Result<()> {
+        check::sizes("segresnet", "rank", &[self.rank], 3)?;
+        for (field, size) in [("in_channels", self.in_channels), ("classes", self.classes)] {
+            check::sizes("segresnet", field, &[size], check::MOST_CHANNELS)?;
+        }
+        let levels = self.blocks_down.len();
+        check::length("segresnet", "blocks_down", levels, 1, MOST_LEVELS)?;
+        check::length("segresnet", "blocks_up", self.blocks_up.len(), levels - 1, levels - 1)?;
+        check::sizes("segresnet", "blocks_down", &self.blocks_down, MOST_BLOCKS)?;
+        check::sizes("segresnet", "blocks_up", &self.blocks_up, MOST_BLOCKS)?;
+        check::sizes("segresnet", "init_filters", &[self.init_filters], check::MOST_CHANNELS >> (levels - 1))?;
+        check::probability("segresnet", "dropout", self.dropout)?;
+        if !(-1000.0..=1000.0).contains(&self.negative_slope) {
+            return Err(Error::argument("segresnet", format!("negative_slope is {:?}", self.negative_slope))
+                .expected("a number from -1000 to 1000"));
+        }
+        let narrowest = if self.vae.is_some() { SMALLEST } else { self.init_filters };
+        let filters = self.init_filters;
+        let fits = |groups: usize| groups > 0 && [filters, narrowest].iter().all(|all| all.is_multiple_of(groups));
+        match self.norm {
+            LevelNorm::Group(groups) if !fits(groups) => {
+                let what = format!("norm has {groups} groups, and init_filters is {filters}");
+                return Err(Error::argument("segresnet", what)
+                    .expected(format!("a number of groups that divides init_filters and {narrowest}")));
+            }
+            LevelNorm::None => {
+                return Err(Error::argument("segresnet", "norm is none").expected("group, instance or batch"));
+            }
+            _ => (),
+        }
+        self.vae.as_ref().map_or(Ok(()), |vae| self.check_vae(vae))
+    }
+
+    fn check_vae(&self, vae: &SegResNetVae) -> Result<()> {
+        let (rank, unit) = (self.rank, 2 * self.zoom());
+        check::length("segresnet", "vae.image_size", vae.image_size.len(), rank, rank)?;
+        check::sizes("segresnet", "vae.image_size", &vae.image_size, 1 << 16)?;
+        check::sizes("segresnet", "vae.latent", &[vae.latent], check::MOST_CHANNELS)?;
+        if vae.image_size.iter().any(|size| !size.is_multiple_of(unit)) {
+            return Err(Error::argument("segresnet", format!("vae.image_size is {:?}", vae.image_size))
+                .expected(format!("multiples of {unit}")));
+        }
+        if !(0.0..=1000.0).contains(&vae.deviation) {
+            return Err(Error::argument("segresnet", format!("vae.deviation is {:?}", vae.deviation))
+                .expected("a number from 0 to 1000"));
+        }
+        Ok(())
+    }
+}
+
+impl Config for SegResNetConfig {
+    type Network = SegResNet;
+
+    const CARD: Card = Card {
+        task: Task::Segmentation,
+        ranks: &[1, 2, 3],
+        about: "residual encoder with group norm and a small decoder, also with a variational autoencoder",
+        source: "Myronenko: 3D MRI brain tumor segmentation using autoencoder regularization, 2018, arXiv:1810.11654",
+        code: Some("https://github.com/Project-MONAI/MONAI/blob/dev/monai/networks/nets/segresnet.py"),
+        weights_licence: Some("Apache-2.0 (MONAI model zoo: brats_mri_segmentation)"),
+    };
+
+    fn presets() -> Vec<Preset<Self>> {
+        let brats = Self { init_filters: 16, dropout: 0.2, ..Self::new(4, 3) };
+        let vae = SegResNetVae {
+            image_size: vec![160, 192, 128],
+            latent: SegResNetVae::latent(),
+            estimate_deviation: false,
+            deviation: SegResNetVae::deviation(),
+        };
+        vec![
+            Preset::new("segresnet", Self::new(1, 2)),
+            Preset::new("segresnet_brats", brats),
+            Preset::new("segresnet_vae", Self { dropout: 0.2, vae: Some(vae), ..Self::new(4, 3) }),
+        ]
+    }
+
+    fn build(&self, scope: Scope<'_>) -> Result<SegResNet> {
+        SegResNet::new(scope, self)
+    }
+}
+
+/// What all layers of a network have in common.
+struct Spec<'a> {
+    config: &'a SegResNetConfig,
+    norm: NormOptions,
+}
+
+impl<'a> Spec<'a> {
+    fn new(config: &'a SegResNetConfig) -> Result<Self> {
+        let missing = || Error::argument("segresnet", "norm is none").expected("group, instance or batch");
+        let norm = config.norm.options(true, 1e-5).ok_or_else(missing)?;
+        Ok(Self { config, norm: norm.activation(leaky(config.negative_slope)) })
+    }
+
+    /// A convolution of an odd size: `conv` in `scope`.
+    fn conv(
+        &self,
+        mut scope: Scope<'_>,
+        [in_channels, channels]: [usize; 2],
+        [size, stride]: [usize; 2],
+        bias: bool,
+    ) -> Result<Conv> {
+        let kernel = Kernel::new(self.config.rank, size).stride(stride).padding(size / 2).bias(bias);
+        Conv::new(scope.at("conv"), in_channels, channels, kernel)
+    }
+
+    /// Norm, activation and a convolution of 1 voxel: `0` and `2` in `scope`.
+    fn head(&self, mut scope: Scope<'_>, channels: usize, classes: usize) -> Result<(Norm, Conv)> {
+        let norm = Norm::new(scope.at(0), channels, self.norm)?;
+        Ok((norm, self.conv(scope.at(2), [channels, classes], [1, 1], true)?))
+    }
+}
+
+/// A residual block: norm and activation come before each of its two convolutions.
+#[derive(Debug)]
+struct Residual {
+    norm: Norm,
+    first: ConvNormActivation,
+    second: Conv,
+}
+
+impl Residual {
+    fn new(mut scope: Scope<'_>, spec: &Spec<'_>, channels: usize) -> Result<Self> {
+        let norm = Norm::new(scope.at("norm1"), channels, spec.norm)?;
+        let inner = Norm::new(scope.at("norm2"), channels, spec.norm)?;
+        let first = spec.conv(scope.at("conv1"), [channels; 2], [3, 1], false)?;
+        let second = spec.conv(scope.at("conv2"), [channels; 2], [3, 1], false)?;
+        Ok(Self { norm, first: ConvNormActivation::new(first, inner)?, second })
+    }
+
+    /// `count` blocks, called by the numbers from `start`.
+    fn several(
+        mut scope: Scope<'_>,
+        spec: &Spec<'_>,
+        channels: usize,
+        start: usize,
+        count: usize,
+    ) -> Result<Vec<Self>> {
+        (start..start + count).map(|place| Self::new(scope.at(place), spec, channels)).collect()
+    }
+}
+
+impl Module for Residual {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        let y = self.first.forward(&self.norm.forward(x, pass)?, pass)?;
+        self.second.forward(&y, pass)?.add(x)
+    }
+}
+
+/// Upsampling by 2.
+#[derive(Debug)]
+enum Double {
+    Linear,
+    Deconv(ConvTranspose),
+    PixelShuffle(Conv, AveragePool),
+}
+
+impl Double {
+    fn new(mut scope: Scope<'_>, spec: &Spec<'_>, channels: usize) -> Result<Self> {
+        let rank = spec.config.rank;
+        Ok(match spec.config.upsampling {
+            SegResNetUpsampling::NonTrainable => Self::Linear,
+            SegResNetUpsampling::Deconv => {
+                let kernel = Kernel::new(rank, 2).stride(2);
+                Self::Deconv(ConvTranspose::new(scope.at("deconv"), channels, channels, kernel)?)
+            }
+            SegResNetUpsampling::PixelShuffle => {
+                let (kernel, more) = (Kernel::new(rank, 3).padding(1), channels << rank);
+                let conv = Conv::new(scope.at("pixelshuffle").at("conv_block"), channels, more, kernel)?;
+                Self::PixelShuffle(conv, AveragePool::new(Window::new(2).stride(1))?)
+            }
+        })
+    }
+}
+
+impl Module for Double {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        let [batch, channels, spatial @ ..] = x.shape() else { return Ok(x.clone()) };
+        let (size, rank) = (spatial.iter().map(|size| 2 * size).collect::<Vec<usize>>(), spatial.len());
+        match self {
+            Self::Linear => x.interpolate(&size, Interpolation::Linear),
+            Self::Deconv(layer) => layer.forward(x, pass),
+            Self::PixelShuffle(conv, pool) => {
+                // (N, C, 2, 2, ..., D, H, ...) to (N, C, D, 2, H, 2, ...).
+                let split = [&[*batch, *channels], &vec![2; rank][..], spatial].concat();
+                let places = [0, 1].into_iter().chain((0..rank).flat_map(|axis| [2 + rank + axis, 2 + axis]));
+                let y = conv.forward(x, pass)?.reshape(&split)?.permute(&places.collect::<Vec<usize>>())?;
+                let y = y.reshape(&[&[*batch, *channels], &size[..]].concat())?;
+                let before = [&[0, 0], &vec![1; rank][..]].concat();
+                pool.forward(&y.pad(&before, &vec![0; rank + 2], PadMode::Constant(0.0))?, pass)
+            }
+        }
+    }
+}
+
+/// A level of the encoder.
+#[derive(Debug)]
+struct Down {
+    conv: Option<Conv>,
+    blocks: Vec<Residual>,
+    stage: Stage,
+}
+
+/// A level of the decoder: a convolution that halves the channels, upsampling, the sum with the skip connection, residual blocks.
+#[derive(Debug)]
+struct Up {
+    conv: Conv,
+    double: Double,
+    blocks: Vec<Residual>,
+    stage: Stage,
+}
+
+impl Up {
+    fn run(&self, x: Var, skip: Option<Var>, pass: &Pass) -> Result<Var> {
+        let half = self.conv.forward(&x, pass)?;
+        drop(x);
+        let mut y = self.double.forward(&half, pass)?;
+        drop(half);
+        if let Some(skip) = skip {
+            y = y.add(&skip)?;
+        }
+        self.blocks.iter().try_fold(y, |y, block| block.forward(&y, pass))
+    }
+}
+
+/// The layers of the variational autoencoder.
+#[derive(Debug)]
+struct Vae {
+    config: SegResNetVae,
+    path: String,
+    /// The spatial size of the latent map.
+    size: Vec<usize>,
+    down: (Norm, ConvNormActivation),
+    mean: Linear,
+    deviation: Linear,
+    back: Linear,
+    activation: tomograd_nn::Activation,
+    up: (Conv, Double, Norm),
+    head: (Norm, Conv),
+}
+
+impl Vae {
+    fn new(scope: &mut Scope<'_>, spec: &Spec<'_>, vae: &SegResNetVae) -> Result<Self> {
+        let config = spec.config;
+        let channels = config.init_filters * config.zoom();
+        let size: Vec<usize> = vae.image_size.iter().map(|size| size / (2 * config.zoom())).collect();
+        let elements = size.iter().product::<usize>() * SMALLEST;
+        let mut inner = scope.at("vae_down");
+        let first = Norm::new(inner.at(0), channels, spec.norm)?;
+        let conv = spec.conv(inner.at(2), [channels, SMALLEST], [3, 2], true)?;
+        let down = (first, ConvNormActivation::new(conv, Norm::new(inner.at(3), SMALLEST, spec.norm)?)?);
+        let mean = Linear::new(scope.at("vae_fc1"), elements, vae.latent)?;
+        let deviation = Linear::new(scope.at("vae_fc2"), elements, vae.latent)?;
+        let back = Linear::new(scope.at("vae_fc3"), vae.latent, elements)?;
+        let mut inner = scope.at("vae_fc_up_sample");
+        let conv = spec.conv(inner.at(0), [SMALLEST, channels], [1, 1], false)?;
+        let double = Double::new(inner.at(1), spec, channels)?;
+        let up = (conv, double, Norm::new(inner.at(2), channels, spec.norm)?);
+        let head = spec.head(scope.at("vae_conv_final"), config.init_filters, config.in_channels)?;
+        let (activation, path) = (leaky(config.negative_slope), scope.at("vae").path().to_owned());
+        Ok(Self { config: vae.clone(), path, size, down, mean, deviation, back, activation, up, head })
+    }
+
+    /// The reconstruction's mean square error and the latent variables' distance from a normal distribution.
+    fn loss(&self, image: &Var, coarsest: &Var, decoder: &[Up], pass: &Pass) -> Result<Var> {
+        if image.shape()[2..] != self.config.image_size[..] {
+            return Err(Error::shape("segresnet", "the autoencoder was made for another image size")
+                .expected(format!("vae.image_size in training: {:?}", self.config.image_size))
+                .shapes([image.shape()]));
+        }
+        let latent = self.down.1.forward(&self.down.0.forward(coarsest, pass)?, pass)?.flatten(1..)?;
+        let mean = self.mean.forward(&latent, pass)?;
+        let (seed, value) = (pass.random(&self.path), mean.value());
+        let noise = pass.input(&Tensor::normal(mean.shape(), 0.0, 1.0, seed, mean.dtype(), value.device())?);
+        let (z, distance) = match self.config.estimate_deviation {
+            true => {
+                let deviation =
+                    tomograd_nn::Activation::Softplus.forward(&self.deviation.forward(&latent, pass)?, pass)?;
+                let squares = deviation.square()?;
+                let entropy = squares.add(1e-8)?.log()?.add(1.0)?;
+                let distance = mean.square()?.add(&squares)?.sub(&entropy)?.mean(..)?.mul(0.5)?;
+                (mean.add(&deviation.mul(&noise)?)?, distance)
+            }
+            false => (mean.add(&noise.mul(self.config.deviation)?)?, mean.square()?.mean(..)?),
+        };
+        let map = self.activation.forward(&self.back.forward(&z, pass)?, pass)?;
+        let map = map.reshape(&[&[image.shape()[0], SMALLEST], &self.size[..]].concat())?;
+        let (conv, double, norm) = &self.up;
+        let map = norm.forward(&double.forward(&conv.forward(&map, pass)?, pass)?, pass)?;
+        let map = decoder.iter().try_fold(map, |map, up| up.run(map, None, pass))?;
+        let again = self.head.1.forward(&self.head.0.forward(&map, pass)?, pass)?;
+        distance.add(&again.sub(image)?.square()?.mean(..)?)
+    }
+}
+
+/// SegResNet (Myronenko 2018): a deep residual encoder, whose blocks have norm and activation before the convolutions, and a small
+/// decoder that adds the skip connections. Input (N, C, spatial...) with sizes that are multiples of 2^(levels − 1), output
+/// `logits` (N, classes, spatial...). With a variational autoencoder, a training pass has the second output `vae_loss`, a scalar to be
+/// added to the loss (with a factor of 0.1 in the paper): the error of the reconstruction of the image plus the distance of the latent
+/// variables from a normal distribution.
+///
+/// State-dict names are MONAI's: `convInit.conv`, `down_layers.0.1.norm1`, `down_layers.1.0.conv`, …, `up_layers.0.0.conv1.conv`,
+/// `up_samples.0.0.conv`, `up_samples.0.1.deconv`, `conv_final.0`, `conv_final.2.conv`, `vae_down.0`, `vae_fc1`, …. Stages:
+/// `down_layers.K` and `up_layers.K`.
+///
+/// ```
+/// use tomograd_core::{DType, Device, Seed, Tensor};
+/// use tomograd_models::{Model, SegResNetConfig};
+/// let config = SegResNetConfig { init_filters: 8, ..SegResNetConfig::new(4, 3) };
+/// let model = Model::new(&config, Device::Cpu, Seed::new(1))?;
+/// let volume = Tensor::zeros(&[1, 4, 16, 8, 8], DType::F32, Device::Cpu)?;
+/// assert_eq!(model.predict(&volume)?.shape(), [1, 3, 16, 8, 8]);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct SegResNet {
+    /// The factor by which the coarsest level is smaller, for each axis.
+    units: Vec<usize>,
+    first: Conv,
+    dropout: Dropout,
+    encoder: Vec<Down>,
+    decoder: Vec<Up>,
+    head: (Norm, Conv),
+    vae: Option<Vae>,
+}
+
+impl SegResNet {
+    fn new(mut scope: Scope<'_>, config: &SegResNetConfig) -> Result<Self> {
+        config.check()?;
+        scope.whole(|scope| Self::make(scope, config))
+    }
+
+    fn make(scope: &mut Scope<'_>, config: &SegResNetConfig) -> Result<Self> {
+        let (spec, filters) = (Spec::new(config)?, config.init_filters);
+        let first = spec.conv(scope.at("convInit"), [config.in_channels, filters], [3, 1], false)?;
+        let mut encoder = Vec::new();
+        for (level, &count) in config.blocks_down.iter().enumerate() {
+            let (name, channels) = (format!("down_layers.{level}"), filters << level);
+            let mut inner = scope.at(&name);
+            let conv = (level > 0).then(|| spec.conv(inner.at(0), [channels / 2, channels], [3, 2], false));
+            let conv = conv.transpose()?;
+            let blocks = Residual::several(inner, &spec, channels, 1, count)?;
+            encoder.push(Down { conv, blocks, stage: scope.stage(&name, channels, 1 << level)? });
+        }
+        let levels = config.blocks_up.len();
+        let mut blocks_up = Vec::new();
+        for (place, &count) in config.blocks_up.iter().enumerate() {
+            let (name, channels) = (format!("up_layers.{place}"), filters << (levels - 1 - place));
+            let blocks = Residual::several(scope.at(&name), &spec, channels, 0, count)?;
+            blocks_up.push((blocks, scope.stage(&name, channels, 1 << (levels - 1 - place))?));
+        }
+        let mut decoder = Vec::new();
+        for (place, (blocks, stage)) in blocks_up.into_iter().enumerate() {
+            let channels = filters << (levels - 1 - place);
+            let mut inner = scope.at("up_samples");
+            let mut inner = inner.at(place);
+            let conv = spec.conv(inner.at(0), [2 * channels, channels], [1, 1], false)?;
+            decoder.push(Up { conv, double: Double::new(inner.at(1), &spec, channels)?, blocks, stage });
+        }
+        let head = spec.head(scope.at("conv_final"), filters, config.classes)?;
+        let options = DropoutOptions::new(config.dropout).whole_channels(true);
+        let dropout = Dropout::new(scope.at("dropout"), options)?;
+        let vae = config.vae.as_ref().map(|vae| Vae::new(scope, &spec, vae)).transpose()?;
+        Ok(Self { units: vec![config.zoom(); config.rank], first, dropout, encoder, decoder, head, vae })
+    }
+}
+
+impl Network for SegResNet {
+    fn inputs(&self) -> &'static [&'static str] {
+        &["image"]
+    }
+
+    fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
+        let image = inputs.get("image")?;
+        check::multiples("segresnet", image.shape(), &self.units)?;
+        let mut x = self.dropout.forward(&self.first.forward(image, pass)?, pass)?;
+        let mut skips = Vec::new();
+        for level in &self.encoder {
+            if let Some(conv) = &level.conv {
+                x = conv.forward(&x, pass)?;
+            }
+            x = level.blocks.iter().try_fold(x, |x, block| block.forward(&x, pass))?;
+            x = pass.stage(level.stage, x)?;
+            skips.push(x.clone());
+        }
+        let coarsest = skips.pop().filter(|_| pass.is_training());
+        for up in &self.decoder {
+            x = pass.stage(up.stage, up.run(x, skips.pop(), pass)?)?;
+        }
+        let logits = self.head.1.forward(&self.head.0.forward(&x, pass)?, pass)?;
+        let mut outputs = Named::from([("logits", logits)]);
+        if let (Some(vae), Some(coarsest)) = (&self.vae, coarsest) {
+            outputs.insert("vae_loss", vae.loss(image, &coarsest, &self.decoder, pass)?);
+        }
+        Ok(outputs)
+    }
+}
