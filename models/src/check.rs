@@ -20,3 +20,11 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
     }
     Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
 }
+
+/// Checks that the configuration's `field`, which may be 0, is at most `most`.
+pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
+}
