@@ -41,6 +41,9 @@ impl NormChoice {
     }
 }
 
+/// The largest slope or α of an activation, so that usual products don't overflow an f32.
+const LARGEST: f64 = 1e30;
+
 /// An activation in a configuration: `"relu"`, `{"leaky_relu": 0.1}`, ... in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +71,17 @@ pub enum ActivationChoice {
 }
 
 impl ActivationChoice {
+    /// Checks the number of an activation, which isn't always part of a layer that does.
+    fn check(self) -> Result<()> {
+        match self {
+            Self::LeakyRelu(number) | Self::Elu(number) if !(-LARGEST..=LARGEST).contains(&number) => {
+                Err(Error::argument("adn", format!("the activation {self:?}"))
+                    .expected(format!("a number from {:?} to {LARGEST:?}", -LARGEST)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The function, if it is one without parameters.
     fn function(self) -> Option<Activation> {
         match self {
@@ -253,6 +267,7 @@ fn steps(
         // Any number but 0 is left for the layer to check.
         _ => adn.dropout != 0.0,
     };
+    adn.activation.check()?;
     let mut letters = adn.ordering.chars().filter(present).peekable();
     let mut steps = VecDeque::new();
     while let Some(letter) = letters.next() {
