@@ -3,9 +3,9 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, MeshNet, MeshNetConfig,
-        Model, MonaiUNetConfig, NestedUNetConfig, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder, Sizes, UNet2d,
-        UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
+        AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, MeshNet,
+        MeshNetConfig, Model, MonaiUNetConfig, NestedUNetConfig, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder,
+        Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
         blocks::{ActivationChoice, Adn, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice},
         formula, profile,
         registry::Config,
