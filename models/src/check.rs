@@ -29,26 +29,10 @@ pub(crate) fn probability(operation: &str, field: &str, probability: f64) -> Res
     Err(Error::argument(operation, format!("{field} is {probability}")).expected("a number from 0 to below 1"))
 }
 
-/// Checks that an input is (N, C, spatial...) with as many spatial axes as `units` has entries, whose sizes are multiples of these
-/// and not 0.
-pub(crate) fn multiples(operation: &str, shape: &[usize], units: &[usize]) -> Result<()> {
-    let spatial = shape.get(2..).unwrap_or_default();
-    let fits = |(&size, &unit): (&usize, &usize)| size > 0 && size.is_multiple_of(unit);
-    if spatial.len() == units.len() && spatial.iter().zip(units).all(fits) {
+/// Checks that the configuration's `field`, which may be 0, is at most `most`.
+pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most {
         return Ok(());
     }
-    Err(misfit(operation, shape, units))
-}
-
-/// The error for an input that [`multiples`] refuses.
-pub(crate) fn misfit(operation: &str, shape: &[usize], units: &[usize]) -> Error {
-    let all_same = units.windows(2).all(|pair| pair[0] == pair[1]);
-    let of = match units {
-        [1, ..] if all_same => String::new(),
-        [unit, ..] if all_same => format!(" whose sizes are multiples of {unit}"),
-        _ => format!(" whose sizes are multiples of {units:?}"),
-    };
-    Error::shape(operation, "the input's size doesn't fit the network")
-        .expected(format!("(N, C, spatial...) with {} spatial axes{of}", units.len()))
-        .shapes([shape])
+    Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
 }

@@ -25,12 +25,16 @@ mod model;
 mod profile;
 pub mod registry;
 mod segmentation;
+mod sizes;
 
 pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{
-    DynUNet, DynUNetConfig, LevelNorm, MeshNet, MeshNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig, SegResNet,
-    SegResNetConfig, SegResNetUpsampling, SegResNetVae, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, VNet,
-    VNetActivation, VNetConfig,
+    AttentionGatedUNet, AttentionGatedUNetConfig, AttentionUNet, AttentionUNetConfig, BasicUNet, BasicUNetConfig,
+    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, DynUNet, DynUNetConfig, GateMode, MeshNet,
+    MeshNetConfig, MonaiUNet, MonaiUNetConfig, NestedUNet, NestedUNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig,
+    SegResNet, SegResNetConfig, SegResNetUpsampling, SegResNetVae, UNet, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig,
+    UNetConfig, UNetUpsampling, VNet, VNetActivation, VNetConfig,
 };
+pub use sizes::Sizes;

@@ -11,7 +11,9 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    DynUNetConfig, MeshNetConfig, NnUNetConfig, ResNetConfig, SegResNetConfig, UNet2dConfig, UNet3dConfig, VNetConfig,
+    AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, DynUNetConfig,
+    MeshNetConfig, MonaiUNetConfig, NestedUNetConfig, NnUNetConfig, ResNetConfig, SegResNetConfig, UNet2dConfig,
+    UNet3dConfig, UNetConfig, VNetConfig,
     config::{checked, find, json},
 };
 
@@ -24,6 +26,13 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<SegResNetConfig>(),
         Family::of::<DynUNetConfig>(),
         Family::of::<NnUNetConfig>(),
+        Family::of::<UNetConfig>(),
+        Family::of::<MonaiUNetConfig>(),
+        Family::of::<BasicUNetConfig>(),
+        Family::of::<BasicUNetPlusPlusConfig>(),
+        Family::of::<NestedUNetConfig>(),
+        Family::of::<AttentionUNetConfig>(),
+        Family::of::<AttentionGatedUNetConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
     ]

@@ -17,14 +17,15 @@ def network(config):
     pick = lambda name: getattr(nn, f"{name}{rank}d")
     residual = config.get("architecture", "plain_conv") != "plain_conv"
     kind = {"plain_conv": unet.PlainConvUNet, "residual_encoder": unet.ResidualEncoderUNet, "residual": unet.ResidualUNet}
-    norm, slope = config.get("norm", "instance"), config.get("negative_slope", 0.01)
+    norm, activation = config.get("norm", "instance_affine"), config.get("activation", {"leaky_relu": 0.01})
+    slope = {"negative_slope": activation["leaky_relu"]} if isinstance(activation, dict) else {}
     arguments = {
         "input_channels": config["in_channels"], "n_stages": levels, "features_per_stage": config["features"], "conv_op": pick("Conv"),
         "kernel_sizes": config["kernel_sizes"], "strides": config["strides"], "num_classes": config["classes"],
         "n_conv_per_stage_decoder": config["decoder_blocks"], "conv_bias": config.get("conv_bias", True),
-        "norm_op": {"instance": pick("InstanceNorm"), "batch": pick("BatchNorm"), "none": None}[norm],
-        "norm_op_kwargs": {"eps": config.get("norm_epsilon", 1e-5), "affine": config.get("norm_affine", True)},
-        "nonlin": nn.LeakyReLU if slope else nn.ReLU, "nonlin_kwargs": {"negative_slope": slope} if slope else {},
+        "norm_op": {"instance": pick("InstanceNorm"), "batch": pick("BatchNorm"), "none": None}[norm.removesuffix("_affine")],
+        "norm_op_kwargs": {"eps": config.get("norm_epsilon", 1e-5), "affine": norm != "instance"},
+        "nonlin": nn.LeakyReLU if slope else {"relu": nn.ReLU, "gelu": nn.GELU}[activation], "nonlin_kwargs": slope,
         "deep_supervision": config.get("deep_supervision", True),
         ("n_blocks_per_stage" if residual else "n_conv_per_stage"): config["blocks"],
     }
@@ -79,16 +80,16 @@ nnunet("nnunet_plain_3d", 3, 1, 3, (2, 1, 8, 16, 8), features=[4, 6, 8], **cubes
 nnunet("nnunet_plain_anisotropic", 3, 2, 2, (1, 2, 4, 16, 12), features=[4, 6, 8], blocks=[1, 2, 2], decoder_blocks=[2, 1],
        kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 5, 3]], strides=[[1, 1, 1], [1, 2, 2], [2, 4, 3]], conv_bias=False, dropout=0,
        deep_supervision=False)
-nnunet("nnunet_plain_2d", 2, 3, 2, (3, 3, 15, 24), features=[4, 6], norm="batch", activation_first=True, negative_slope=0, norm_epsilon=1e-3,
+nnunet("nnunet_plain_2d", 2, 3, 2, (3, 3, 15, 24), features=[4, 6], norm="batch", activation_first=True, activation="relu", norm_epsilon=1e-3,
        kernel_sizes=[[3, 3]] * 2, strides=[[2, 1], [2, 3]], blocks=[2, 1], decoder_blocks=[2], dropout=0)
-nnunet("nnunet_plain_1d", 1, 1, 2, (2, 1, 24), features=[4, 6], norm="none", negative_slope=0.1, **cubes(2, 1))
+nnunet("nnunet_plain_1d", 1, 1, 2, (2, 1, 24), features=[4, 6], norm="none", activation={"leaky_relu": 0.1}, **cubes(2, 1))
 nnunet("nnunet_residual_encoder", 3, 1, 3, (1, 1, 8, 8, 16), architecture="residual_encoder", features=[4, 6, 8],
        kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 3, 3]], strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]], blocks=[1, 2, 2],
        decoder_blocks=[1, 1])
 nnunet("nnunet_bottleneck", 2, 2, 2, (2, 2, 16, 12), architecture="residual_encoder", features=[4, 8], bottleneck_channels=[2, 3],
        stem_channels=6, norm="batch", dropout=0, conv_bias=False, kernel_sizes=[[3, 3]] * 2, strides=[[2, 1], [1, 2]],
        blocks=[1, 2], decoder_blocks=[1])
-nnunet("nnunet_residual", 2, 1, 2, (1, 1, 16, 12), architecture="residual", features=[4, 6, 6], norm_affine=False, deep_supervision=False,
+nnunet("nnunet_residual", 2, 1, 2, (1, 1, 16, 12), architecture="residual", features=[4, 6, 6], norm="instance", activation="gelu", deep_supervision=False,
        **cubes(3, 2, 1))
 
 main("dynamic")

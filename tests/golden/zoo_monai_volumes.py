@@ -36,15 +36,24 @@ vnet("vnet_2d", 2, 4, 2, 4, (2, 4, 32, 48), act="leaky_relu")
 
 
 
+def norm_of(norm):
+    """MONAI's name and arguments of a configuration's norm."""
+    if isinstance(norm, dict):
+        return "group", {"num_groups": norm["group"]}
+    return norm.removesuffix("_affine"), {"affine": norm != "instance"}
+
+
+def activation_of(activation):
+    """MONAI's name and arguments of a configuration's activation."""
+    return ("leakyrelu", {"negative_slope": activation["leaky_relu"]}) if isinstance(activation, dict) else activation
+
+
 def dynunet_of(config):
     """MONAI's network of this project's configuration."""
-    kind = config.get("norm", "instance")
-    name, arguments = ("group", {"num_groups": kind["group"]}) if isinstance(kind, dict) else (kind, {})
-    norm = (name, arguments | {"affine": config.get("norm_affine", True)})
     heads = config.get("deep_supervision", 0)
     return DynUNet(config["rank"], config["in_channels"], config["classes"], config["kernel_size"], config["strides"],
-                   config["strides"][1:], filters=config.get("filters"), norm_name=norm,
-                   act_name=("leakyrelu", {"inplace": True, "negative_slope": config.get("negative_slope", 0.01)}),
+                   config["strides"][1:], filters=config.get("filters"), norm_name=norm_of(config.get("norm", "instance_affine")),
+                   act_name=activation_of(config.get("activation", {"leaky_relu": 0.01})),
                    deep_supervision=heads > 0, deep_supr_num=max(heads, 1), res_block=config.get("residual", False),
                    trans_bias=config.get("trans_bias", False))
 
@@ -72,19 +81,18 @@ dynunet_preset("dynunet_brats21", 7, 5, filters=[64, 96, 128, 192, 256, 384, 512
 dynunet("dynunet_3d", 3, 1, 3, (2, 1, 8, 16, 8), filters=[4, 6, 8, 8], **cubes(4))
 dynunet("dynunet_3d_residual", 3, 2, 2, (1, 2, 8, 16, 16), filters=[4, 4, 6, 8], residual=True, deep_supervision=2, trans_bias=True,
         kernel_size=[[1, 3, 3], [3, 3, 3], [3, 5, 3], [3, 3, 3]], strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 1]])
-dynunet("dynunet_2d", 2, 3, 2, (3, 3, 33, 24), filters=[4, 6, 8], residual=True, norm="batch", deep_supervision=1, negative_slope=0.2,
+dynunet("dynunet_2d", 2, 3, 2, (3, 3, 33, 24), filters=[4, 6, 8], residual=True, norm="batch", deep_supervision=1, activation={"leaky_relu": 0.2},
         kernel_size=[[5, 3], [3, 3], [3, 1]], strides=[[2, 1], [1, 2], [1, 2]])
-dynunet("dynunet_2d_group", 2, 1, 2, (1, 1, 12, 15), filters=[4, 4, 8], norm={"group": 2}, kernel_size=[[3, 3], [3, 5], [3, 3]],
+dynunet("dynunet_2d_group", 2, 1, 2, (1, 1, 12, 15), filters=[4, 4, 8], norm={"group": 2}, activation="gelu", kernel_size=[[3, 3], [3, 5], [3, 3]],
         strides=[[1, 1], [2, 3], [3, 1]])
 
 
 
 def segresnet_of(config):
     """MONAI's network of this project's configuration."""
-    kind, slope = config.get("norm", {"group": 8}), config.get("negative_slope", 0)
-    norm = ("group", {"num_groups": kind["group"]}) if isinstance(kind, dict) else (kind, {"affine": True})
     arguments = dict(spatial_dims=config["rank"], in_channels=config["in_channels"], out_channels=config["classes"],
-                     init_filters=config["init_filters"], norm=norm, act=("leakyrelu", {"negative_slope": slope}) if slope else "relu",
+                     init_filters=config["init_filters"], norm=norm_of(config.get("norm", {"group": 8})),
+                     act=activation_of(config.get("activation", "relu")),
                      blocks_down=config.get("blocks_down", (1, 2, 2, 4)), blocks_up=config.get("blocks_up", (1, 1, 1)),
                      upsample_mode=config.get("upsampling", "nontrainable"), dropout_prob=config.get("dropout"))
     if vae := config.get("vae"):
@@ -111,7 +119,7 @@ segresnet_preset("segresnet_vae", (1, 4, 160, 192, 128), classes=3, init_filters
 segresnet("segresnet_3d", 3, 1, 2, (2, 1, 8, 16, 8), init_filters=8)
 segresnet("segresnet_3d_deconv", 3, 2, 3, (1, 2, 8, 4, 12), init_filters=4, norm={"group": 2}, blocks_down=[1, 2, 1], blocks_up=[2, 1],
           upsampling="deconv", dropout=0)
-segresnet("segresnet_2d_pixelshuffle", 2, 3, 2, (2, 3, 12, 8), init_filters=4, norm="batch", negative_slope=0.1, blocks_down=[2, 1],
+segresnet("segresnet_2d_pixelshuffle", 2, 3, 2, (2, 3, 12, 8), init_filters=4, norm="batch", activation={"leaky_relu": 0.1}, blocks_down=[2, 1],
           blocks_up=[1], upsampling="pixelshuffle")
 segresnet("segresnet_2d", 2, 1, 2, (1, 1, 8, 20), init_filters=4, norm="instance", blocks_down=[1, 1, 1], blocks_up=[1, 1])
 # Without random numbers: the latent variables are their means.

@@ -1,7 +1,17 @@
 //! Building blocks that several networks share.
 
+mod adn;
 mod conv_dropout_norm;
 mod double_conv;
 
+use tomograd_autodiff::{Var, methods::*};
+use tomograd_core::Result;
+
+pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub(crate) use conv_dropout_norm::{After, ConvDropoutNorm};
 pub use double_conv::{DoubleConv, DoubleConvOptions};
+
+/// Two maps concatenated along channels.
+pub(crate) fn join(first: Var, second: Var) -> Result<Var> {
+    Var::concat(&[&first, &second], 1)
+}

@@ -7,9 +7,9 @@ use tomograd_nn::{
     Activation, Conv, ConvTranspose, Dropout, Interpolation, Kernel, Module, Named, Network, Pass, Scope, Stage,
 };
 
-use super::levels::{InputSizes, LevelNorm, Levels, leaky};
+use super::levels::{InputSizes, Levels, check_norm, function};
 use crate::{
-    blocks::{After, ConvDropoutNorm},
+    blocks::{ActivationChoice, After, ConvDropoutNorm, NormChoice},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -39,14 +39,11 @@ pub struct DynUNetConfig {
     #[serde(default)]
     pub deep_supervision: usize,
     /// The norm.
-    #[serde(default)]
-    pub norm: LevelNorm,
-    /// Whether the norm has γ and β.
-    #[serde(default = "DynUNetConfig::yes")]
-    pub norm_affine: bool,
-    /// The slope of the leaky ReLU; 0 for a ReLU.
-    #[serde(default = "DynUNetConfig::slope")]
-    pub negative_slope: f64,
+    #[serde(default = "DynUNetConfig::instance")]
+    pub norm: NormChoice,
+    /// The activation, a function without learned numbers.
+    #[serde(default = "DynUNetConfig::leaky")]
+    pub activation: ActivationChoice,
     /// Dropout of single elements after each convolution.
     #[serde(default)]
     pub dropout: f64,
@@ -67,9 +64,8 @@ impl DynUNetConfig {
             filters: None,
             residual: false,
             deep_supervision: 0,
-            norm: LevelNorm::Instance,
-            norm_affine: true,
-            negative_slope: Self::slope(),
+            norm: Self::instance(),
+            activation: Self::leaky(),
             dropout: 0.0,
             trans_bias: false,
         }
@@ -79,12 +75,12 @@ impl DynUNetConfig {
         3
     }
 
-    fn yes() -> bool {
-        true
+    fn instance() -> NormChoice {
+        NormChoice::InstanceAffine
     }
 
-    fn slope() -> f64 {
-        0.01
+    fn leaky() -> ActivationChoice {
+        ActivationChoice::LeakyRelu(0.01)
     }
 
     fn levels(&self) -> Levels<'_> {
@@ -109,8 +105,8 @@ impl DynUNetConfig {
         let (channels, count) = (self.channels(), self.strides.len());
         check::length("dynunet", "filters", channels.len(), count, count)?;
         check::sizes("dynunet", "filters", &channels, check::MOST_CHANNELS >> 1)?;
-        levels.check_norm(self.norm, &channels)?;
-        levels.check_numbers(self.negative_slope, EPSILON)?;
+        check_norm("dynunet", self.norm, &channels)?;
+        function("dynunet", self.activation)?;
         check::probability("dynunet", "dropout", self.dropout)?;
         // The paddings of the convolutions, and of a residual block's shortcut of 1 voxel, must not be negative.
         let too_large = |(&kernel, &stride): (&usize, &usize)| stride > kernel + 1 || self.residual && stride > 2;
@@ -131,9 +127,6 @@ impl DynUNetConfig {
         Ok(())
     }
 }
-
-/// PyTorch's ε of norms.
-const EPSILON: f64 = 1e-5;
 
 impl Config for DynUNetConfig {
     type Network = DynUNet;
@@ -323,8 +316,8 @@ impl DynUNet {
     fn make(scope: &mut Scope<'_>, config: &DynUNetConfig) -> Result<Self> {
         let (levels, channels) = (config.levels(), config.channels());
         let (reductions, count) = (levels.reductions(), channels.len());
-        let norm = config.norm.options(config.norm_affine, EPSILON);
-        let after = After { norm, activation: Some(leaky(config.negative_slope)), activation_first: false };
+        let activation = Some(function("dynunet", config.activation)?);
+        let after = After { norm: config.norm.options(), activation, activation_first: false };
         let spec = Spec { config, after };
         let names: Vec<String> = (0..count)
             .map(|level| match level {
@@ -397,7 +390,7 @@ impl Network for DynUNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
-        self.sizes.check(image.shape())?;
+        self.sizes.check(image)?;
         let (mut skips, mut x) = (Vec::new(), image.clone());
         for (block, stage) in &self.encoder {
             x = pass.stage(*stage, block.forward(&x, pass)?)?;

@@ -1,41 +1,35 @@
 //! Kernel sizes, strides, norm and activation of U-Nets whose levels are given one by one (nnU-Net's kind).
 
-use serde::{Deserialize, Serialize};
+use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
-use tomograd_nn::{Activation, NormKind, NormOptions};
+use tomograd_nn::Activation;
 
-use crate::check;
+use super::fit;
+use crate::{
+    blocks::{ActivationChoice, NormChoice},
+    check,
+};
 
-/// The norm after each convolution of a [`DynUNet`](crate::DynUNet) or [`NnUNet`](crate::NnUNet).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LevelNorm {
-    /// Instance norm.
-    #[default]
-    Instance,
-    /// Batch norm.
-    Batch,
-    /// Group norm with this number of groups.
-    Group(usize),
-    /// No norm.
-    None,
+/// The function that a configuration's `activation` names.
+pub(super) fn function(operation: &str, activation: ActivationChoice) -> Result<Activation> {
+    let sensible = match activation {
+        ActivationChoice::LeakyRelu(number) | ActivationChoice::Elu(number) => (-1000.0..=1000.0).contains(&number),
+        _ => true,
+    };
+    activation.function().filter(|_| sensible).ok_or_else(|| {
+        Error::argument(operation, format!("activation is {activation:?}"))
+            .expected("a function without learned numbers, and a number from -1000 to 1000 where it has one")
+    })
 }
 
-impl LevelNorm {
-    pub(super) fn options(self, affine: bool, epsilon: f64) -> Option<NormOptions> {
-        let kind = match self {
-            Self::Instance => NormKind::Instance,
-            Self::Batch => NormKind::Batch,
-            Self::Group(groups) => NormKind::Group(groups),
-            Self::None => return None,
-        };
-        Some(NormOptions::new(kind).affine(affine).epsilon(epsilon))
+/// Checks that the groups of a configuration's `norm` divide these numbers of channels.
+pub(super) fn check_norm(operation: &str, norm: NormChoice, channels: &[usize]) -> Result<()> {
+    let NormChoice::Group(groups) = norm else { return Ok(()) };
+    if groups > 0 && channels.iter().all(|channels| channels.is_multiple_of(groups)) {
+        return Ok(());
     }
-}
-
-/// The leaky ReLU of this slope; 0 is a ReLU.
-pub(super) fn leaky(slope: f64) -> Activation {
-    if slope == 0.0 { Activation::Relu } else { Activation::LeakyRelu(slope) }
+    Err(Error::argument(operation, format!("norm has {groups} groups, for {channels:?} channels"))
+        .expected("a number of groups that divides them"))
 }
 
 /// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
@@ -80,29 +74,6 @@ impl Levels<'_> {
         }
     }
 
-    /// Checks that the slope of the leaky ReLU and the ε of the norm are sensible.
-    pub(super) fn check_numbers(&self, slope: f64, epsilon: f64) -> Result<()> {
-        for (field, number, least, most) in
-            [("negative_slope", slope, -1000.0, 1000.0), ("norm_epsilon", epsilon, 1e-12, 1000.0)]
-        {
-            if !(least..=most).contains(&number) {
-                return Err(Error::argument(self.operation, format!("{field} is {number:?}"))
-                    .expected(format!("a number from {least:?} to {most:?}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that the groups of the norm divide these numbers of channels.
-    pub(super) fn check_norm(&self, norm: LevelNorm, channels: &[usize]) -> Result<()> {
-        let LevelNorm::Group(groups) = norm else { return Ok(()) };
-        if groups > 0 && channels.iter().all(|channels| channels.is_multiple_of(groups)) {
-            return Ok(());
-        }
-        Err(Error::argument(self.operation, format!("norm has {groups} groups, and the levels {channels:?} channels"))
-            .expected("a number of groups that divides them"))
-    }
-
     /// The factor by which each level is smaller than the input, along each axis.
     pub(super) fn reductions(&self) -> Vec<Vec<usize>> {
         let mut reduction = vec![1usize; self.rank];
@@ -129,29 +100,34 @@ pub(super) struct InputSizes {
 impl InputSizes {
     /// `first(stride, kernel)`: the first level divides a size by the first of these numbers, after adding the second, and rounds
     /// down. The other strides must divide the result.
-    pub(super) fn new(levels: &Levels<'_>, norm: LevelNorm, first: impl Fn(usize, usize) -> (usize, usize)) -> Self {
+    pub(super) fn new(levels: &Levels<'_>, norm: NormChoice, first: impl Fn(usize, usize) -> (usize, usize)) -> Self {
         let Levels { operation, rank, kernels, strides, .. } = *levels;
         let all = levels.reductions().pop().unwrap_or_else(|| vec![1; rank]);
         let firsts = strides.first().into_iter().flatten().zip(kernels.first().into_iter().flatten());
         let first: Vec<(usize, usize)> = firsts.map(|(&stride, &kernel)| first(stride, kernel)).collect();
         let rest = all.iter().zip(&first).map(|(all, (divisor, _))| all / divisor).collect();
-        Self { operation, units: [all, rest], first, several: norm == LevelNorm::Instance }
+        Self {
+            operation,
+            units: [all, rest],
+            first,
+            several: matches!(norm, NormChoice::Instance | NormChoice::InstanceAffine),
+        }
     }
 
-    /// Checks that the shape of an input fits.
-    pub(super) fn check(&self, shape: &[usize]) -> Result<()> {
+    /// Checks that an input fits.
+    pub(super) fn check(&self, x: &Var) -> Result<()> {
         let Self { operation, units: [all, rest], first, several } = self;
-        let spatial = shape.get(2..).unwrap_or_default();
+        let spatial = x.shape().get(2..).unwrap_or_default();
         let smaller = |(size, (divisor, added)): (&usize, &(usize, usize))| size.saturating_add(*added) / divisor;
         let sizes: Vec<usize> = spatial.iter().zip(first).map(smaller).collect();
         let fits = |(size, unit): (&usize, &usize)| *size > 0 && size.is_multiple_of(*unit);
         if spatial.len() != all.len() || !sizes.iter().zip(rest).all(fits) {
-            return Err(check::misfit(operation, shape, all));
+            let what = format!("(N, C, spatial...) with {} spatial axes, multiples of {all:?}", all.len());
+            return Err(fit::refused(operation, x, what));
         }
         if *several && sizes == *rest {
-            return Err(Error::shape(*operation, "the coarsest level has one voxel, whose norm would be 0")
-                .expected(format!("a size along one axis of twice that at least; sizes are multiples of {all:?}"))
-                .shapes([shape]));
+            let what = format!("more than one voxel at the coarsest level: multiples of {all:?}, not all of them once");
+            return Err(fit::refused(operation, x, what));
         }
         Ok(())
     }

@@ -5,12 +5,16 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_kernels::index::PadMode;
 use tomograd_nn::{
-    AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout, DropoutOptions, Interpolation, Kernel, Linear,
-    Module, Named, Network, Norm, NormOptions, Pass, Scope, Stage, Window,
+    Activation, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout, DropoutOptions, Interpolation, Kernel,
+    Linear, Module, Named, Network, Norm, NormKind, NormOptions, Pass, Scope, Stage, Window,
 };
 
-use super::levels::{LevelNorm, leaky};
+use super::{
+    fit,
+    levels::{check_norm, function},
+};
 use crate::{
+    blocks::{ActivationChoice, NormChoice},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -76,10 +80,10 @@ pub struct SegResNetConfig {
     pub blocks_up: Vec<usize>,
     /// The norm before each convolution.
     #[serde(default = "SegResNetConfig::group")]
-    pub norm: LevelNorm,
-    /// The slope of the leaky ReLU; 0 for a ReLU.
-    #[serde(default)]
-    pub negative_slope: f64,
+    pub norm: NormChoice,
+    /// The activation, a function without learned numbers.
+    #[serde(default = "SegResNetConfig::relu")]
+    pub activation: ActivationChoice,
     /// The upsampling.
     #[serde(default)]
     pub upsampling: SegResNetUpsampling,
@@ -109,7 +113,7 @@ impl SegResNetConfig {
             blocks_down: Self::down(),
             blocks_up: Self::up(),
             norm: Self::group(),
-            negative_slope: 0.0,
+            activation: Self::relu(),
             upsampling: SegResNetUpsampling::NonTrainable,
             dropout: 0.0,
             vae: None,
@@ -132,8 +136,12 @@ impl SegResNetConfig {
         vec![1, 1, 1]
     }
 
-    fn group() -> LevelNorm {
-        LevelNorm::Group(8)
+    fn group() -> NormChoice {
+        NormChoice::Group(8)
+    }
+
+    fn relu() -> ActivationChoice {
+        ActivationChoice::Relu
     }
 
     /// The factor by which the coarsest level is smaller than the input.
@@ -153,24 +161,12 @@ impl SegResNetConfig {
         check::sizes("segresnet", "blocks_up", &self.blocks_up, MOST_BLOCKS)?;
         check::sizes("segresnet", "init_filters", &[self.init_filters], check::MOST_CHANNELS >> (levels - 1))?;
         check::probability("segresnet", "dropout", self.dropout)?;
-        if !(-1000.0..=1000.0).contains(&self.negative_slope) {
-            return Err(Error::argument("segresnet", format!("negative_slope is {:?}", self.negative_slope))
-                .expected("a number from -1000 to 1000"));
+        function("segresnet", self.activation)?;
+        if self.norm == NormChoice::None {
+            return Err(Error::argument("segresnet", "norm is none").expected("group, instance or batch norm"));
         }
         let narrowest = if self.vae.is_some() { SMALLEST } else { self.init_filters };
-        let filters = self.init_filters;
-        let fits = |groups: usize| groups > 0 && [filters, narrowest].iter().all(|all| all.is_multiple_of(groups));
-        match self.norm {
-            LevelNorm::Group(groups) if !fits(groups) => {
-                let what = format!("norm has {groups} groups, and init_filters is {filters}");
-                return Err(Error::argument("segresnet", what)
-                    .expected(format!("a number of groups that divides init_filters and {narrowest}")));
-            }
-            LevelNorm::None => {
-                return Err(Error::argument("segresnet", "norm is none").expected("group, instance or batch"));
-            }
-            _ => (),
-        }
+        check_norm("segresnet", self.norm, &[self.init_filters, narrowest])?;
         self.vae.as_ref().map_or(Ok(()), |vae| self.check_vae(vae))
     }
 
@@ -226,14 +222,16 @@ impl Config for SegResNetConfig {
 /// What all layers of a network have in common.
 struct Spec<'a> {
     config: &'a SegResNetConfig,
+    /// The norm, with the activation.
     norm: NormOptions,
+    activation: Activation,
 }
 
 impl<'a> Spec<'a> {
     fn new(config: &'a SegResNetConfig) -> Result<Self> {
-        let missing = || Error::argument("segresnet", "norm is none").expected("group, instance or batch");
-        let norm = config.norm.options(true, 1e-5).ok_or_else(missing)?;
-        Ok(Self { config, norm: norm.activation(leaky(config.negative_slope)) })
+        let activation = function("segresnet", config.activation)?;
+        let norm = config.norm.options().unwrap_or_else(|| NormOptions::new(NormKind::Instance));
+        Ok(Self { config, norm: norm.activation(activation), activation })
     }
 
     /// A convolution of an odd size: `conv` in `scope`.
@@ -378,7 +376,7 @@ struct Vae {
     mean: Linear,
     deviation: Linear,
     back: Linear,
-    activation: tomograd_nn::Activation,
+    activation: Activation,
     up: (Conv, Double, Norm),
     head: (Norm, Conv),
 }
@@ -401,7 +399,7 @@ impl Vae {
         let double = Double::new(inner.at(1), spec, channels)?;
         let up = (conv, double, Norm::new(inner.at(2), channels, spec.norm)?);
         let head = spec.head(scope.at("vae_conv_final"), config.init_filters, config.in_channels)?;
-        let (activation, path) = (leaky(config.negative_slope), scope.at("vae").path().to_owned());
+        let (activation, path) = (spec.activation, scope.at("vae").path().to_owned());
         Ok(Self { config: vae.clone(), path, size, down, mean, deviation, back, activation, up, head })
     }
 
@@ -418,8 +416,7 @@ impl Vae {
         let noise = pass.input(&Tensor::normal(mean.shape(), 0.0, 1.0, seed, mean.dtype(), value.device())?);
         let (z, distance) = match self.config.estimate_deviation {
             true => {
-                let deviation =
-                    tomograd_nn::Activation::Softplus.forward(&self.deviation.forward(&latent, pass)?, pass)?;
+                let deviation = Activation::Softplus.forward(&self.deviation.forward(&latent, pass)?, pass)?;
                 let squares = deviation.square()?;
                 let entropy = squares.add(1e-8)?.log()?.add(1.0)?;
                 let distance = mean.square()?.add(&squares)?.sub(&entropy)?.mean(..)?.mul(0.5)?;
@@ -516,7 +513,7 @@ impl Network for SegResNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
-        check::multiples("segresnet", image.shape(), &self.units)?;
+        fit::multiples("segresnet", image, &self.units)?;
         let mut x = self.dropout.forward(&self.first.forward(image, pass)?, pass)?;
         let mut skips = Vec::new();
         for level in &self.encoder {

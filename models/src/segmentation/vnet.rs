@@ -8,6 +8,7 @@ use tomograd_nn::{
     NormOptions, PRelu, Pass, Scope, Stage,
 };
 
+use super::fit;
 use crate::{
     check,
     config::{Card, Config, Preset, Task},
@@ -400,7 +401,7 @@ impl VNet {
 
 impl Module for VNet {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        check::multiples("vnet", x.shape(), &vec![1 << LEVELS; self.rank])?;
+        fit::multiples("vnet", x, &vec![1 << LEVELS; self.rank])?;
         let mut skips = vec![self.enter(x, pass)?];
         for down in &self.down {
             let next = down.forward(&skips[skips.len() - 1], pass)?;

@@ -3,12 +3,14 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder, UNet2d, UNet2dConfig, UNet3d,
-        UNet3dConfig,
-        blocks::{DoubleConv, DoubleConvOptions},
+        AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, MeshNet,
+        MeshNetConfig, Model, MonaiUNetConfig, NestedUNetConfig, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder,
+        Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
+        blocks::{ActivationChoice, Adn, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice},
         formula, profile,
+        registry::Config,
     },
-    nn::{Activation, Loaded, Module, NormKind, Params, Pass},
+    nn::{Activation, Kernel, Loaded, Module, NormKind, Params, Pass, init::Init},
 };
 
 use crate::walk::{cases, made};
@@ -37,6 +39,27 @@ fn double_conv(in_channels: usize, channels: usize, options: DoubleConvOptions, 
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let block = DoubleConv::new(params.root(), in_channels, channels, options)?;
     predicts(&block, &params, &[&[1, in_channels][..], &vec![4; rank]].concat(), channels)
+}
+
+/// Whether a network that can be built gives finite logits for an image of this size.
+fn runs(config: &impl Config, rank: usize, in_channels: usize, classes: usize) -> Result<bool> {
+    let model = Model::new(config, Device::Cpu, Seed::new(1))?;
+    let shape = [&[1, in_channels][..], &vec![16; rank]].concat();
+    let logits = model.predict(&formula::signed("x", &shape, DType::F32)?);
+    logits.and_then(|logits| Ok(logits.shape()[1] == classes && finite(&logits)?)).or(Ok(false))
+}
+
+/// Whether the convolution with what is behind it gives finite values.
+fn conv_adn(in_channels: usize, channels: usize, size: usize, adn: &Adn, transposed: bool) -> Result<bool> {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let make = if transposed { ConvAdn::transposed } else { ConvAdn::new };
+    let layer = make(params.root(), in_channels, channels, Kernel::d2(size), adn)?;
+    predicts(&layer, &params, &[1, in_channels, 4, 4], channels)
+}
+
+/// Six channels that start with these.
+fn features(widths: Vec<usize>) -> Vec<usize> {
+    [&widths[..], &[4, 6, 8, 4]].concat()
 }
 
 /// A checkpoint file of a small network, removed on drop.
@@ -183,6 +206,118 @@ cases! {
     };
     "models::blocks::DoubleConvOptions::stride": (stride: usize = 2) => {
         double_conv(2, 4, DoubleConvOptions::new(2, NormKind::Instance, Activation::Relu).stride(stride), 2)
+    };
+    "models::blocks::DoubleConvOptions::without_norm": (rank: usize = 2, slope: f64 = 0.1) => {
+        double_conv(2, 4, DoubleConvOptions::without_norm(rank, Activation::LeakyRelu(slope)), rank)
+    };
+    "models::blocks::DoubleConvOptions::padding": (padding: usize = 1) => {
+        let options = DoubleConvOptions::new(2, NormKind::Instance, Activation::Relu).padding(padding);
+        // The padded image may be too large, or without padding nothing may be left of it.
+        double_conv(2, 4, options, 2).map(|right| right || padding != 1)
+    };
+    "models::blocks::DoubleConvOptions::middle": (channels: usize = 3) => {
+        double_conv(2, 4, DoubleConvOptions::new(2, NormKind::Instance, Activation::Relu).middle(channels), 2)
+    };
+    "models::blocks::DoubleConvOptions::weight": (bound: f64 = 0.5) => {
+        let options = DoubleConvOptions::new(2, NormKind::Instance, Activation::Relu).weight(Init::Uniform(bound));
+        double_conv(2, 4, options, 2).map(|right| right || bound > 1e15)
+    };
+    "models::blocks::Adn::new": (groups: usize = 2, slope: f64 = 0.1) => {
+        conv_adn(2, 4, 1, &Adn::new(NormChoice::Group(groups), ActivationChoice::LeakyRelu(slope)), false)
+    };
+    "models::blocks::Adn::dropout": (probability: f64 = 0.5) => {
+        let adn = Adn::new(NormChoice::Batch, ActivationChoice::Prelu).dropout(probability);
+        conv_adn(2, 4, 1, &adn, false)
+    };
+    "models::blocks::ConvAdn::new": (in_channels: usize = 2, channels: usize = 4, size: usize = 3) => {
+        conv_adn(in_channels, channels, size, &Adn::new(NormChoice::Instance, ActivationChoice::Relu), false)
+    };
+    "models::blocks::ConvAdn::transposed": (in_channels: usize = 2, channels: usize = 4, size: usize = 3) => {
+        conv_adn(in_channels, channels, size, &Adn::new(NormChoice::Instance, ActivationChoice::Relu), true)
+    };
+    "models::blocks::NormChoice {}": (groups: usize = 2) => {
+        conv_adn(2, 4, 1, &Adn::new(NormChoice::Group(groups), ActivationChoice::None), false)
+    };
+    "models::blocks::ActivationChoice {}": (slope: f64 = 0.1, alpha: f64 = 1.0) => {
+        // Without a norm, no layer checks the number.
+        let right = |activation| conv_adn(2, 4, 1, &Adn::new(NormChoice::None, activation), false);
+        Ok::<_, Error>(right(ActivationChoice::LeakyRelu(slope))? && right(ActivationChoice::Elu(alpha))?)
+    };
+    "models::Sizes {}": (size: usize = 2, sizes: Vec<usize> = vec![1, 2]) => {
+        let right = |stride| runs(&MonaiUNetConfig { strides: vec![stride], ..MonaiUNetConfig::new(2, 1, 2, [2, 4], 2) }, 2, 1, 2);
+        Ok::<_, Error>(right(Sizes::All(size))? && right(Sizes::Each(sizes))?)
+    };
+    "models::UNetConfig::new": (in_channels: usize = 1, classes: usize = 2) => {
+        runs(&UNetConfig { widths: vec![2, 4], ..UNetConfig::new(in_channels, classes) }, 2, in_channels, classes)
+    };
+    "models::UNetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        widths: Vec<usize> = vec![2, 4],
+        dropout: f64 = 0.5,
+    ) => {
+        let config = UNetConfig { rank, widths, dropout, ..UNetConfig::new(in_channels, classes) };
+        runs(&config, rank, in_channels, classes)
+    };
+    "models::MonaiUNetConfig::new": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        channels: Vec<usize> = vec![2, 4],
+        stride: usize = 2,
+    ) => {
+        runs(&MonaiUNetConfig::new(rank, in_channels, classes, channels, stride), rank, in_channels, classes)
+    };
+    "models::MonaiUNetConfig {}": (channels: Vec<usize> = vec![2, 4], residual_units: usize = 2, dropout: f64 = 0.5) => {
+        let config = MonaiUNetConfig { residual_units, dropout, ..MonaiUNetConfig::new(2, 1, 2, channels, 2) };
+        runs(&config, 2, 1, 2)
+    };
+    "models::BasicUNetConfig::new": (rank: usize = 2, in_channels: usize = 1, classes: usize = 2) => {
+        let config = BasicUNetConfig { features: features(vec![2, 4]), ..BasicUNetConfig::new(rank, in_channels, classes) };
+        runs(&config, rank, in_channels, classes)
+    };
+    "models::BasicUNetConfig {}": (widths: Vec<usize> = vec![2, 4], dropout: f64 = 0.5) => {
+        let config = BasicUNetConfig { features: features(widths), dropout, ..BasicUNetConfig::new(2, 1, 2) };
+        runs(&config, 2, 1, 2)
+    };
+    "models::BasicUNetPlusPlusConfig::new": (rank: usize = 2, in_channels: usize = 1, classes: usize = 2) => {
+        let config = BasicUNetPlusPlusConfig::new(rank, in_channels, classes);
+        runs(&BasicUNetPlusPlusConfig { features: features(vec![2, 4]), ..config }, rank, in_channels, classes)
+    };
+    "models::BasicUNetPlusPlusConfig {}": (widths: Vec<usize> = vec![2, 4], dropout: f64 = 0.5) => {
+        let config = BasicUNetPlusPlusConfig::new(2, 1, 2);
+        runs(&BasicUNetPlusPlusConfig { features: features(widths), dropout, ..config }, 2, 1, 2)
+    };
+    "models::NestedUNetConfig::new": (in_channels: usize = 1, classes: usize = 2) => {
+        let config = NestedUNetConfig { widths: vec![2, 4], ..NestedUNetConfig::new(in_channels, classes) };
+        runs(&config, 2, in_channels, classes)
+    };
+    "models::NestedUNetConfig {}": (rank: usize = 2, widths: Vec<usize> = vec![2, 4]) => {
+        runs(&NestedUNetConfig { rank, widths, ..NestedUNetConfig::new(1, 2) }, rank, 1, 2)
+    };
+    "models::AttentionUNetConfig::new": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        channels: Vec<usize> = vec![2, 4],
+        stride: usize = 2,
+    ) => {
+        runs(&AttentionUNetConfig::new(rank, in_channels, classes, channels, stride), rank, in_channels, classes)
+    };
+    "models::AttentionUNetConfig {}": (channels: Vec<usize> = vec![2, 4], dropout: f64 = 0.5) => {
+        runs(&AttentionUNetConfig { dropout, ..AttentionUNetConfig::new(2, 1, 2, channels, 2) }, 2, 1, 2)
+    };
+    "models::AttentionGatedUNetConfig::new": (in_channels: usize = 1, classes: usize = 2) => {
+        let config = AttentionGatedUNetConfig::new(in_channels, classes);
+        runs(&AttentionGatedUNetConfig { widths: vec![2, 4, 4], ..config }, 3, in_channels, classes)
+    };
+    "models::AttentionGatedUNetConfig {}": (
+        rank: usize = 2,
+        widths: Vec<usize> = vec![2, 4, 4],
+        gates: usize = 2,
+    ) => {
+        runs(&AttentionGatedUNetConfig { rank, widths, gates, ..AttentionGatedUNetConfig::new(1, 2) }, rank, 1, 2)
     };
     "models::profile": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
         let profile = profile(&config(), &[&input])?;

@@ -8,8 +8,8 @@ use tomograd_nn::{
 
 use super::NnUNetConfig;
 use crate::{
-    blocks::{After, ConvDropoutNorm},
-    segmentation::levels::{LevelNorm, leaky},
+    blocks::{After, ConvDropoutNorm, NormChoice},
+    segmentation::levels::function,
 };
 
 /// What all blocks of a network have in common.
@@ -37,9 +37,10 @@ struct Parts {
 }
 
 impl<'a> Spec<'a> {
-    pub(super) fn new(config: &'a NnUNetConfig) -> Self {
-        let norm = config.norm.options(config.norm_affine, config.norm_epsilon);
-        Self { config, norm, activation: leaky(config.negative_slope), ones: vec![1; config.rank] }
+    pub(super) fn new(config: &'a NnUNetConfig) -> Result<Self> {
+        let norm = config.norm.options().map(|options| options.epsilon(config.norm_epsilon));
+        let activation = function("nnunet", config.activation)?;
+        Ok(Self { config, norm, activation, ones: vec![1; config.rank] })
     }
 
     /// Strides of 1.
@@ -65,8 +66,7 @@ impl<'a> Spec<'a> {
         let place = 1 + usize::from(dropout.is_some()) + usize::from(config.activation_first && parts.activation);
         let layer = ConvDropoutNorm::new(scope.at("norm"), conv, dropout, after)?;
         scope.alias_all("all_modules.0", "conv")?;
-        let has_parameters = config.norm_affine && config.norm != LevelNorm::None;
-        if has_parameters || config.norm == LevelNorm::Batch {
+        if !matches!(config.norm, NormChoice::None | NormChoice::Instance) {
             scope.alias_all(&format!("all_modules.{place}"), "norm")?;
         }
         Ok(layer)

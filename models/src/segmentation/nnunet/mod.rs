@@ -8,8 +8,9 @@ use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 use tomograd_nn::{Conv, ConvTranspose, Kernel, Module, Named, Network, Pass, Scope, Stage};
 
-use super::levels::{InputSizes, LevelNorm, Levels};
+use super::levels::{InputSizes, Levels, check_norm, function};
 use crate::{
+    blocks::{ActivationChoice, NormChoice},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -57,17 +58,14 @@ pub struct NnUNetConfig {
     #[serde(default = "NnUNetConfig::yes")]
     pub conv_bias: bool,
     /// The norm.
-    #[serde(default)]
-    pub norm: LevelNorm,
-    /// Whether the norm has γ and β.
-    #[serde(default = "NnUNetConfig::yes")]
-    pub norm_affine: bool,
+    #[serde(default = "NnUNetConfig::instance")]
+    pub norm: NormChoice,
     /// The ε of the norm.
     #[serde(default = "NnUNetConfig::epsilon")]
     pub norm_epsilon: f64,
-    /// The slope of the leaky ReLU; 0 for a ReLU.
-    #[serde(default = "NnUNetConfig::slope")]
-    pub negative_slope: f64,
+    /// The activation, a function without learned numbers.
+    #[serde(default = "NnUNetConfig::leaky")]
+    pub activation: ActivationChoice,
     /// Whether the activation comes before the norm (in a plain network).
     #[serde(default)]
     pub activation_first: bool,
@@ -108,10 +106,9 @@ impl NnUNetConfig {
             decoder_blocks: vec![2; levels.saturating_sub(1)],
             features,
             conv_bias: true,
-            norm: LevelNorm::Instance,
-            norm_affine: true,
+            norm: Self::instance(),
             norm_epsilon: Self::epsilon(),
-            negative_slope: Self::slope(),
+            activation: Self::leaky(),
             activation_first: false,
             dropout: None,
             dropout_channels: true,
@@ -146,8 +143,12 @@ impl NnUNetConfig {
         1e-5
     }
 
-    fn slope() -> f64 {
-        0.01
+    fn instance() -> NormChoice {
+        NormChoice::InstanceAffine
+    }
+
+    fn leaky() -> ActivationChoice {
+        ActivationChoice::LeakyRelu(0.01)
     }
 
     fn levels(&self) -> Levels<'_> {
@@ -176,7 +177,11 @@ impl NnUNetConfig {
             check::length("nnunet", field, list.len(), length, length)?;
             check::sizes("nnunet", field, list, most)?;
         }
-        levels.check_numbers(self.negative_slope, self.norm_epsilon)?;
+        function("nnunet", self.activation)?;
+        if !(1e-12..=1000.0).contains(&self.norm_epsilon) {
+            return Err(Error::argument("nnunet", format!("norm_epsilon is {:?}", self.norm_epsilon))
+                .expected("a number from 1e-12 to 1000"));
+        }
         check::probability("nnunet", "dropout", self.dropout.unwrap_or(0.0))?;
         if let Some(channels) = &self.bottleneck_channels {
             check::length("nnunet", "bottleneck_channels", channels.len(), count, count)?;
@@ -184,7 +189,7 @@ impl NnUNetConfig {
         }
         check::sizes("nnunet", "stem_channels", &[self.stem_channels.unwrap_or(1)], most)?;
         let others = self.bottleneck_channels.iter().flatten().chain(&self.stem_channels).copied();
-        levels.check_norm(self.norm, &others.chain(self.features.iter().copied()).collect::<Vec<_>>())?;
+        check_norm("nnunet", self.norm, &others.chain(self.features.iter().copied()).collect::<Vec<_>>())?;
         let residual = self.is_residual();
         for (field, given, fits) in [
             ("activation_first", self.activation_first, !residual),
@@ -286,7 +291,7 @@ impl NnUNet {
     }
 
     fn make(scope: &mut Scope<'_>, config: &NnUNetConfig) -> Result<Self> {
-        let (spec, levels) = (Spec::new(config), config.levels());
+        let (spec, levels) = (Spec::new(config)?, config.levels());
         let (reductions, features) = (levels.reductions(), &config.features);
         let mut channels = config.in_channels;
         let mut stem = None;
@@ -354,7 +359,7 @@ impl Network for NnUNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
-        self.sizes.check(image.shape())?;
+        self.sizes.check(image)?;
         let mut x = self.stem.as_ref().map_or(Ok(image.clone()), |stem| stem.forward(image, pass))?;
         let mut skips = Vec::new();
         for level in &self.encoder {

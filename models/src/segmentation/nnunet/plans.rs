@@ -7,7 +7,10 @@ use serde_json::{Map, Value};
 use tomograd_core::{Error, Result, unknown_name};
 
 use super::{NnUNetArchitecture, NnUNetConfig};
-use crate::segmentation::levels::{LevelNorm, MOST_LEVELS};
+use crate::{
+    blocks::{ActivationChoice, NormChoice},
+    segmentation::levels::MOST_LEVELS,
+};
 
 const OPERATION: &str = "plans";
 
@@ -202,15 +205,20 @@ fn of_architecture(architecture: &Value, in_channels: usize, classes: usize) -> 
     }
     let rank = 1 + place("conv_op", &given.conv_op, &["Conv1d", "Conv2d", "Conv3d"])?;
     let of_rank = |name: &str| format!("{name}{rank}d");
-    let (norm, affine) = match &given.norm_op {
-        None => (LevelNorm::None, true),
-        Some(path) => match place("norm_op", path, &[&of_rank("InstanceNorm"), &of_rank("BatchNorm")])? {
-            // PyTorch's defaults of `affine` differ.
-            0 => (LevelNorm::Instance, false),
-            _ => (LevelNorm::Batch, true),
-        },
-    };
     let norm_arguments = given.norm_op_kwargs.unwrap_or_default();
+    let norm = match &given.norm_op {
+        None => NormChoice::None,
+        Some(path) => {
+            let batch = place("norm_op", path, &[&of_rank("InstanceNorm"), &of_rank("BatchNorm")])? == 1;
+            // PyTorch's defaults of `affine` differ.
+            match (batch, norm_arguments.affine.unwrap_or(batch)) {
+                (false, true) => NormChoice::InstanceAffine,
+                (false, false) => NormChoice::Instance,
+                (true, true) => NormChoice::Batch,
+                (true, false) => return Err(unfit("norm_op_kwargs.affine is false").expected("true for batch norm")),
+            }
+        }
+    };
     let dropout = match &given.dropout_op {
         None => None,
         Some(path) => {
@@ -220,8 +228,13 @@ fn of_architecture(architecture: &Value, in_channels: usize, classes: usize) -> 
     };
     let slope = given.nonlin_kwargs.and_then(|given| given.negative_slope);
     let nonlin = given.nonlin.unwrap_or_default();
-    let negative_slope =
-        if place("nonlin", &nonlin, &["LeakyReLU", "ReLU"])? == 0 { slope.unwrap_or(0.01) } else { 0.0 };
+    let activation = match place("nonlin", &nonlin, &["LeakyReLU", "ReLU", "GELU", "SiLU", "Mish"])? {
+        0 => ActivationChoice::LeakyRelu(slope.unwrap_or(0.01)),
+        1 => ActivationChoice::Relu,
+        2 => ActivationChoice::Gelu,
+        3 => ActivationChoice::Silu,
+        _ => ActivationChoice::Mish,
+    };
     let (field, blocks) = match architecture {
         NnUNetArchitecture::PlainConv => ("n_conv_per_stage", given.n_conv_per_stage),
         _ => ("n_blocks_per_stage", given.n_blocks_per_stage),
@@ -244,9 +257,8 @@ fn of_architecture(architecture: &Value, in_channels: usize, classes: usize) -> 
         decoder_blocks: given.n_conv_per_stage_decoder.list(count - 1),
         conv_bias: given.conv_bias,
         norm,
-        norm_affine: norm_arguments.affine.unwrap_or(affine),
         norm_epsilon: norm_arguments.eps.unwrap_or(1e-5),
-        negative_slope,
+        activation,
         activation_first: given.nonlin_first,
         dropout: dropout.map(|(probability, _)| probability),
         dropout_channels: dropout.is_none_or(|(_, channels)| channels),
