@@ -1,5 +1,6 @@
 //! Networks on the meta device: the whole step runs there, and its memory statistics are those of the CPU.
 
+use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, memory};
 use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{
@@ -8,13 +9,19 @@ use tomograd_models::{
 };
 use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
 
-/// A training step of a network of one output, as a user writes it.
+/// A training step of a network whose outputs are logits, as a user writes it.
 fn step(model: &mut Model, image: &Tensor) -> Result<()> {
     let mut optimizer = AdamW::new(model.params(), 1e-3)?;
     let pass = Pass::train(model.params(), Seed::new(1))?;
-    let logits = model.network().run(&[("image", pass.input(image))].into(), &pass)?.into_main()?;
-    let labels = [&logits.shape()[..1], &logits.shape()[2..]].concat();
-    let loss = DiceCe::default().forward(&logits, &Tensor::zeros(&labels, DType::I64, image.device())?)?;
+    let mut outputs = model.network().run(&[("image", pass.input(image))].into(), &pass)?.into_iter();
+    let term = |logits: Var| {
+        let labels = [&logits.shape()[..1], &logits.shape()[2..]].concat();
+        DiceCe::default().forward(&logits, &Tensor::zeros(&labels, DType::I64, image.device())?)
+    };
+    let main = outputs.next().map(|(_, logits)| term(logits)).unwrap()?;
+    // The logits of auxiliary heads.
+    let mut heads = outputs.filter(|(name, _)| name.starts_with("logits"));
+    let loss = heads.try_fold(main, |sum, (_, logits)| sum.add(&term(logits)?))?;
     assert_eq!(loss.value().device(), image.device());
     let update = pass.backward(loss)?.clip_norm(12.0)?;
     optimizer.step(model.params_mut(), update)

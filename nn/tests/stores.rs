@@ -65,6 +65,31 @@ fn shared_weights_have_two_names_and_one_value() {
 }
 
 #[test]
+fn a_scope_has_all_its_names_again() {
+    let mut params = params();
+    let slot = params.root().at("a").parameter("weight", &[2], Init::Constant(1.0)).unwrap();
+    params.root().at("a").alias("tied", slot).unwrap();
+    params.root().at("a").constant_buffer("mean", &[1], 0.0).unwrap();
+    params.root().at("ab").parameter("weight", &[2], Init::Constant(1.0)).unwrap();
+    let mut root = params.root();
+    root.alias_all("b.c", "a").unwrap();
+    root.at("b").alias_all("d", "c").unwrap();
+    let names: Vec<(&str, &str)> = params.names().collect();
+    let (weight, mean) = ("a.weight", "a.mean");
+    let own = [(weight, weight), ("a.tied", weight), (mean, mean), ("ab.weight", "ab.weight")];
+    let again = [("b.c.weight", weight), ("b.c.tied", weight), ("b.c.mean", mean)];
+    let once_more = [("b.d.weight", weight), ("b.d.tied", weight), ("b.d.mean", mean)];
+    assert_eq!(names, [&own[..], &again, &once_more].concat());
+    assert_eq!(params.state().count(), 3);
+    let before = params.names().count();
+    assert!(params.root().alias_all("e", "c").unwrap_err().to_string().contains("no name begins with c."));
+    // A name that is taken is met half way: no name is added.
+    params.root().at("e").parameter("mean", &[1], Init::Constant(1.0)).unwrap();
+    assert!(params.root().alias_all("e", "a").is_err());
+    assert_eq!(params.names().count(), before + 1);
+}
+
+#[test]
 fn variables_of_two_passes_are_not_mixed() {
     let mut params = params();
     let conv = conv(&mut params);

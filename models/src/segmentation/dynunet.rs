@@ -7,7 +7,7 @@ use tomograd_nn::{
     Activation, Conv, ConvTranspose, Dropout, Interpolation, Kernel, Module, Named, Network, Pass, Scope, Stage,
 };
 
-use super::levels::{InputSizes, Levels, check_norm, function};
+use super::levels::{InputSizes, Levels, MOST_LEVELS, check_norm, function, he};
 use crate::{
     blocks::{ActivationChoice, After, ConvDropoutNorm, NormChoice},
     check,
@@ -55,6 +55,8 @@ pub struct DynUNetConfig {
 impl DynUNetConfig {
     /// A network for volumes with cubic kernels of 3 voxels and a stride of 2 at each of `levels` levels but the first.
     pub fn new(in_channels: usize, classes: usize, levels: usize) -> Self {
+        // One more than is taken is enough to be refused.
+        let levels = levels.min(MOST_LEVELS + 1);
         Self {
             rank: 3,
             in_channels,
@@ -178,14 +180,15 @@ impl Spec<'_> {
     ) -> Result<Conv> {
         let padding: Vec<usize> =
             kernel.iter().zip(stride).map(|(kernel, stride)| (kernel + 1).saturating_sub(*stride) / 2).collect();
-        let kernel = Kernel::new(self.config.rank, kernel).stride(stride).padding(padding).bias(false);
+        let kernel = he(Kernel::new(self.config.rank, kernel).stride(stride).padding(padding), false);
         Conv::new(scope.at(name).at("conv"), in_channels, channels, kernel)
     }
 
     /// A convolution of 1 voxel with bias, and dropout: `conv.conv` in `scope`.
     fn head(&self, mut scope: Scope<'_>, channels: usize) -> Result<Head> {
         let mut scope = scope.at("conv");
-        let conv = Conv::new(scope.at("conv"), channels, self.config.classes, Kernel::new(self.config.rank, 1))?;
+        let kernel = he(Kernel::new(self.config.rank, 1), true);
+        let conv = Conv::new(scope.at("conv"), channels, self.config.classes, kernel)?;
         Ok(Head { conv, dropout: self.dropout(scope.at("dropout"))? })
     }
 }
@@ -340,7 +343,7 @@ impl DynUNet {
             let mut inner = scope.at(&name);
             let [coarse, fine] = [channels[level + 1], channels[level]];
             let stride = &config.strides[level + 1];
-            let kernel = Kernel::new(config.rank, stride).stride(stride).bias(config.trans_bias);
+            let kernel = he(Kernel::new(config.rank, stride).stride(stride), config.trans_bias);
             let conv = ConvTranspose::new(inner.at("transp_conv").at("conv"), coarse, fine, kernel)?;
             let dropout = spec.dropout(inner.at("transp_conv").at("dropout"))?;
             let ones = vec![1; config.rank];

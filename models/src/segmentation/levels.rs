@@ -2,7 +2,10 @@
 
 use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
-use tomograd_nn::Activation;
+use tomograd_nn::{
+    Activation, Kernel,
+    init::{Distribution, Fan, Init},
+};
 
 use super::fit;
 use crate::{
@@ -20,6 +23,16 @@ pub(super) fn function(operation: &str, activation: ActivationChoice) -> Result<
         Error::argument(operation, format!("activation is {activation:?}"))
             .expected("a function without learned numbers, and a number from -1000 to 1000 where it has one")
     })
+}
+
+/// The slope of the leaky ReLU for which weights are initialised.
+const SLOPE: f64 = 0.01;
+
+/// The kernel with nnU-Net's initialisation: He et al. 2015 for a leaky ReLU of slope 0.01, whatever the activation is; biases are 0.
+pub(super) fn he(kernel: Kernel, bias: bool) -> Kernel {
+    let gain = (2.0 / (1.0 + SLOPE * SLOPE)).sqrt();
+    let kernel = kernel.weight(Init::Scaled { gain, fan: Fan::In, distribution: Distribution::Normal });
+    if bias { kernel.bias_filled(Init::Constant(0.0)) } else { kernel.bias(false) }
 }
 
 /// Checks that the groups of a configuration's `norm` divide these numbers of channels.

@@ -393,6 +393,9 @@ impl Vae {
         let down = (first, ConvNormActivation::new(conv, Norm::new(inner.at(3), SMALLEST, spec.norm)?)?);
         let mean = Linear::new(scope.at("vae_fc1"), elements, vae.latent)?;
         let deviation = Linear::new(scope.at("vae_fc2"), elements, vae.latent)?;
+        if !vae.estimate_deviation {
+            scope.at("vae_fc2").freeze();
+        }
         let back = Linear::new(scope.at("vae_fc3"), vae.latent, elements)?;
         let mut inner = scope.at("vae_fc_up_sample");
         let conv = spec.conv(inner.at(0), [SMALLEST, channels], [1, 1], false)?;

@@ -3,9 +3,10 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, MeshNet,
-        MeshNetConfig, Model, MonaiUNetConfig, NestedUNetConfig, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder,
-        Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
+        AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, DynUNetConfig,
+        MeshNet, MeshNetConfig, Model, MonaiUNetConfig, NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet,
+        ResNetBlock, ResNetConfig, ResNetEncoder, SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d,
+        UNet3dConfig, UNetConfig, VNetConfig,
         blocks::{ActivationChoice, Adn, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice},
         formula, profile,
         registry::Config,
@@ -318,6 +319,96 @@ cases! {
         gates: usize = 2,
     ) => {
         runs(&AttentionGatedUNetConfig { rank, widths, gates, ..AttentionGatedUNetConfig::new(1, 2) }, rank, 1, 2)
+    };
+    "models::VNetConfig::new": (in_channels: usize = 1, classes: usize = 2) => {
+        runs(&VNetConfig { rank: 2, width: 4, ..VNetConfig::new(in_channels, classes) }, 2, in_channels, classes)
+    };
+    "models::VNetConfig {}": (
+        rank: usize = 2,
+        width: usize = 4,
+        dropout_down: f64 = 0.5,
+        dropout_up: f64 = 0.5,
+        dropout_skip: f64 = 0.5,
+        dropout_skip_fine: f64 = 0.5,
+    ) => {
+        let config = VNetConfig { rank, width, dropout_down, dropout_up, ..VNetConfig::new(1, 2) };
+        runs(&VNetConfig { dropout_skip, dropout_skip_fine, ..config }, rank, 1, 2)
+    };
+    "models::SegResNetConfig::new": (in_channels: usize = 1, classes: usize = 2) => {
+        let config = SegResNetConfig { rank: 2, init_filters: 8, ..SegResNetConfig::new(in_channels, classes) };
+        runs(&config, 2, in_channels, classes)
+    };
+    "models::SegResNetConfig {}": (
+        rank: usize = 2,
+        init_filters: usize = 8,
+        blocks_down: Vec<usize> = vec![1, 2],
+        blocks_up: Vec<usize> = vec![1],
+        dropout: f64 = 0.5,
+    ) => {
+        let config = SegResNetConfig { rank, init_filters, blocks_down, blocks_up, dropout, ..SegResNetConfig::new(1, 2) };
+        runs(&config, rank, 1, 2)
+    };
+    "models::SegResNetVae {}": (image_size: Vec<usize> = vec![16, 16], latent: usize = 4, deviation: f64 = 0.3) => {
+        let vae = SegResNetVae { image_size, latent, estimate_deviation: false, deviation };
+        let config = SegResNetConfig { rank: 2, init_filters: 8, vae: Some(vae), ..SegResNetConfig::new(1, 2) };
+        runs(&config, 2, 1, 2)
+    };
+    "models::DynUNetConfig::new": (in_channels: usize = 1, classes: usize = 2, levels: usize = 3) => {
+        let config = DynUNetConfig::new(in_channels, classes, levels);
+        let filters = Some(vec![2; config.strides.len()]);
+        runs(&DynUNetConfig { filters, ..config }, 3, in_channels, classes)
+    };
+    "models::DynUNetConfig {}": (
+        rank: usize = 3,
+        kernel: Vec<usize> = vec![3, 3, 3],
+        stride: Vec<usize> = vec![2, 2, 1],
+        filters: Vec<usize> = vec![2, 4, 4],
+        deep_supervision: usize = 1,
+        dropout: f64 = 0.5,
+    ) => {
+        let config = DynUNetConfig::new(1, 2, 3);
+        let kernel_size = vec![vec![3; 3], kernel, vec![3; 3]];
+        let strides = vec![vec![1; 3], stride, vec![2; 3]];
+        let filters = Some(filters);
+        runs(&DynUNetConfig { rank, kernel_size, strides, filters, deep_supervision, dropout, ..config }, rank, 1, 2)
+    };
+    "models::NnUNetConfig::new": (in_channels: usize = 1, classes: usize = 2, features: Vec<usize> = vec![2, 4]) => {
+        runs(&NnUNetConfig::new(in_channels, classes, features), 3, in_channels, classes)
+    };
+    "models::NnUNetConfig {}": (
+        rank: usize = 3,
+        features: Vec<usize> = vec![2, 4],
+        kernel: Vec<usize> = vec![3, 3, 3],
+        stride: Vec<usize> = vec![2, 2, 1],
+        blocks: Vec<usize> = vec![1, 2],
+        decoder_blocks: Vec<usize> = vec![1],
+        bottleneck_channels: Vec<usize> = vec![2, 2],
+        stem_channels: usize = 4,
+        norm_epsilon: f64 = 1e-5,
+        dropout: f64 = 0.5,
+    ) => {
+        let config = NnUNetConfig {
+            rank,
+            architecture: NnUNetArchitecture::Residual,
+            features,
+            kernel_sizes: vec![vec![3; 3], kernel],
+            strides: vec![vec![1; 3], stride],
+            blocks,
+            decoder_blocks,
+            norm_epsilon,
+            dropout: Some(dropout),
+            bottleneck_channels: Some(bottleneck_channels),
+            stem_channels: Some(stem_channels),
+            ..NnUNetConfig::new(1, 2, [2, 4])
+        };
+        runs(&config, rank, 1, 2)
+    };
+    "models::NnUNetConfig::from_plans": (in_channels: usize = 1, classes: usize = 2) => {
+        let plans = r#"{"configurations": {"2d": {"patch_size": [4, 4], "UNet_class_name": "PlainConvUNet",
+            "UNet_base_num_features": 2, "unet_max_num_features": 4, "n_conv_per_stage_encoder": [1, 1],
+            "n_conv_per_stage_decoder": [1], "conv_kernel_sizes": [[3, 3], [3, 3]],
+            "pool_op_kernel_sizes": [[1, 1], [2, 2]]}}}"#;
+        runs(&NnUNetConfig::from_plans(plans, "2d", in_channels, classes)?, 2, in_channels, classes)
     };
     "models::profile": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
         let profile = profile(&config(), &[&input])?;

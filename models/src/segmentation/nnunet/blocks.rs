@@ -4,12 +4,13 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_nn::{
     Activation, AveragePool, Conv, Dropout, DropoutOptions, Kernel, Module, NormOptions, Pass, Scope, Window,
+    init::Init,
 };
 
 use super::NnUNetConfig;
 use crate::{
     blocks::{After, ConvDropoutNorm, NormChoice},
-    segmentation::levels::function,
+    segmentation::levels::{function, he},
 };
 
 /// What all blocks of a network have in common.
@@ -34,6 +35,8 @@ struct Parts {
     bias: bool,
     dropout: bool,
     activation: bool,
+    /// Whether γ is 0 at first: a residual block then begins as its shortcut.
+    zero: bool,
 }
 
 impl<'a> Spec<'a> {
@@ -53,13 +56,13 @@ impl<'a> Spec<'a> {
         let Sizes { channels: [in_channels, channels], kernel, stride } = sizes;
         let config = self.config;
         let padding: Vec<usize> = kernel.iter().map(|size| (size - 1) / 2).collect();
-        let options = Kernel::new(config.rank, kernel).stride(stride).padding(padding).bias(parts.bias);
+        let options = he(Kernel::new(config.rank, kernel).stride(stride).padding(padding), parts.bias);
         let conv = Conv::new(scope.at("conv"), in_channels, channels, options)?;
         let dropped = config.dropout.filter(|_| parts.dropout);
         let options = |probability| DropoutOptions::new(probability).whole_channels(config.dropout_channels);
         let dropout = dropped.map(|probability| Dropout::new(scope.at("dropout"), options(probability))).transpose()?;
         let after = After {
-            norm: self.norm,
+            norm: self.norm.map(|norm| if parts.zero { norm.weight(Init::Constant(0.0)) } else { norm }),
             activation: Some(self.activation).filter(|_| parts.activation),
             activation_first: config.activation_first,
         };
@@ -74,7 +77,7 @@ impl<'a> Spec<'a> {
 
     /// A layer with all parts that the configuration has.
     pub(super) fn whole(&self, scope: Scope<'_>, sizes: Sizes<'_>) -> Result<ConvDropoutNorm> {
-        self.layer(scope, sizes, Parts { bias: self.config.conv_bias, dropout: true, activation: true })
+        self.layer(scope, sizes, Parts { bias: self.config.conv_bias, dropout: true, activation: true, zero: false })
     }
 }
 
@@ -147,14 +150,14 @@ impl Residual {
         let Sizes { channels: [in_channels, channels], kernel, stride } = sizes;
         let (ones, bias) = (spec.ones(), spec.config.conv_bias);
         let inner = |channels, kernel| Sizes { channels, kernel, stride: ones };
-        let last = Parts { bias, dropout: false, activation: false };
+        let last = Parts { bias, dropout: false, activation: false, zero: true };
         let layers = match bottleneck {
             None => vec![
                 spec.whole(scope.at("conv1"), sizes)?,
                 spec.layer(scope.at("conv2"), inner([channels, channels], kernel), last)?,
             ],
             Some(narrow) => {
-                let first = Parts { activation: true, ..last };
+                let first = Parts { activation: true, zero: false, ..last };
                 vec![
                     spec.layer(scope.at("conv1"), inner([in_channels, narrow], ones), first)?,
                     spec.whole(scope.at("conv2"), Sizes { channels: [narrow; 2], kernel, stride })?,
@@ -167,7 +170,7 @@ impl Residual {
         let projection = match in_channels == channels {
             true => None,
             false => {
-                let parts = Parts { bias: false, ..last };
+                let parts = Parts { bias: false, zero: false, ..last };
                 let mut skip = scope.at("skip");
                 let sizes = inner([in_channels, channels], ones);
                 Some(spec.layer(skip.at(usize::from(strided)), sizes, parts)?)

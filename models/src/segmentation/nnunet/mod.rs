@@ -8,7 +8,7 @@ use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 use tomograd_nn::{Conv, ConvTranspose, Kernel, Module, Named, Network, Pass, Scope, Stage};
 
-use super::levels::{InputSizes, Levels, check_norm, function};
+use super::levels::{InputSizes, Levels, check_norm, function, he};
 use crate::{
     blocks::{ActivationChoice, NormChoice},
     check,
@@ -254,7 +254,7 @@ struct Level {
 ///
 /// The output `logits` is (N, classes, spatial...). With deep supervision, `logits_1`, `logits_2`, … are those of the next coarser
 /// levels of the decoder, in training and inference, as in the original, whose list starts with the finest ones too. Without it, the
-/// convolutions for the coarser logits are there but unused, as in the original.
+/// convolutions for the coarser logits are there, as in the original, but unused and frozen.
 ///
 /// State-dict names are the original's: `encoder.stages.0.0.convs.0.conv`, `encoder.stages.0.0.convs.0.norm` (with residual blocks
 /// `encoder.stem.convs.0.conv`, `encoder.stages.0.blocks.0.conv1.conv`, …), `decoder.stages.0.convs.0.conv`, `decoder.transpconvs.0`,
@@ -335,14 +335,18 @@ impl NnUNet {
         let mut up = Vec::new();
         for (place, level) in places() {
             let stride = &config.strides[level + 1];
-            let kernel = Kernel::new(config.rank, stride).stride(stride).bias(config.conv_bias);
+            let kernel = he(Kernel::new(config.rank, stride).stride(stride), config.conv_bias);
             let scope = &mut scope.at("transpconvs");
             up.push(ConvTranspose::new(scope.at(place), features[level + 1], features[level], kernel)?);
         }
         let mut heads = Vec::new();
         for (place, level) in places() {
-            let kernel = Kernel::new(config.rank, 1);
-            heads.push(Conv::new(scope.at("seg_layers").at(place), features[level], config.classes, kernel)?);
+            let mut scope = scope.at("seg_layers");
+            let kernel = he(Kernel::new(config.rank, 1), true);
+            heads.push(Conv::new(scope.at(place), features[level], config.classes, kernel)?);
+            if level > 0 && !config.deep_supervision {
+                scope.at(place).freeze();
+            }
         }
         let residual = config.is_residual();
         // A convolution rounds up; the average pooling of a shortcut rounds down, so that the sizes must be multiples.
