@@ -1,4 +1,5 @@
-//! Networks for volumes: nnU-Net's from plans, the names of shared weights, deep supervision, refused sizes, random numbers.
+//! Networks for volumes: nnU-Net's from plans, the names of shared weights, deep supervision, refused sizes, random
+//! numbers.
 
 use serde_json::{Value, json};
 use tomograd_core::{DType, Device, Result, Seed, Tensor};

@@ -1,5 +1,5 @@
-//! Every network against its original, by formula: `tests/golden/zoo` has what the originals give. A new golden needs no new
-//! code here.
+//! Every network against its original, by formula: `tests/golden/zoo` has what the originals give. A new golden needs
+//! no new code here.
 
 mod common;
 

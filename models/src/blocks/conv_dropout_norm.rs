@@ -15,8 +15,8 @@ pub(crate) struct After {
     pub(crate) activation_first: bool,
 }
 
-/// Convolution → dropout → norm → activation; any but the convolution may be missing, and the activation may come before the norm.
-/// Without dropout, and in inference, it is one fused operation.
+/// Convolution → dropout → norm → activation; any but the convolution may be missing, and the activation may come
+/// before the norm. Without dropout, and in inference, it is one fused operation.
 #[derive(Debug)]
 pub(crate) struct ConvDropoutNorm {
     conv: Conv,
@@ -51,7 +51,8 @@ impl ConvDropoutNorm {
         self.fused.as_ref().filter(|_| self.dropout.is_none() || !pass.is_training())
     }
 
-    /// The output for two inputs concatenated along channels, without the concatenated copy where the operation is fused.
+    /// The output for two inputs concatenated along channels, without the concatenated copy where the operation is
+    /// fused.
     ///
     /// # Errors
     /// When the inputs don't fit.

@@ -207,7 +207,8 @@ impl Module for Head {
     }
 }
 
-/// Two convolutions, each with a norm and an activation; in a residual block the shortcut is added before the last activation.
+/// Two convolutions, each with a norm and an activation; in a residual block the shortcut is added before the last
+/// activation.
 #[derive(Debug)]
 struct Block {
     first: ConvDropoutNorm,
@@ -280,17 +281,18 @@ impl Up {
     }
 }
 
-/// DynUNet, MONAI's U-Net after nnU-Net (Isensee et al. 2019): two convolutions for each level, strides instead of pooling,
-/// transposed convolutions for upsampling. Input (N, C, spatial...); the product of all strides divides the sizes. With instance
-/// norm the coarsest level needs two voxels.
+/// DynUNet, MONAI's U-Net after nnU-Net (Isensee et al. 2019): two convolutions for each level, strides instead of
+/// pooling, transposed convolutions for upsampling. Input (N, C, spatial...); the product of all strides divides the
+/// sizes. With instance norm the coarsest level needs two voxels.
 ///
-/// The output `logits` is (N, classes, spatial...). With deep supervision, a training pass also has `logits_1`, `logits_2`, …: the
-/// logits of the next coarser levels, interpolated (nearest neighbour) to the size of `logits`. MONAI stacks all of them along a new
-/// axis 1.
+/// The output `logits` is (N, classes, spatial...). With deep supervision, a training pass also has `logits_1`,
+/// `logits_2`, …: the logits of the next coarser levels, interpolated (nearest neighbour) to the size of `logits`.
+/// MONAI stacks all of them along a new axis 1.
 ///
-/// State-dict names are MONAI's: `input_block.conv1.conv`, `input_block.norm1`, `downsamples.0.conv1.conv`, …, `bottleneck`,
-/// `upsamples.0.transp_conv.conv`, `upsamples.0.conv_block.conv1.conv`, …, `output_block.conv.conv`, `deep_supervision_heads.0`, …,
-/// and all again below `skip_layers`. Stages: `input_block`, `downsamples.K`, `bottleneck`, `upsamples.K`.
+/// State-dict names are MONAI's: `input_block.conv1.conv`, `input_block.norm1`, `downsamples.0.conv1.conv`, …,
+/// `bottleneck`, `upsamples.0.transp_conv.conv`, `upsamples.0.conv_block.conv1.conv`, …, `output_block.conv.conv`,
+/// `deep_supervision_heads.0`, …, and all again below `skip_layers`. Stages: `input_block`, `downsamples.K`,
+/// `bottleneck`, `upsamples.K`.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};

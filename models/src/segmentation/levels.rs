@@ -28,7 +28,8 @@ pub(super) fn function(operation: &str, activation: ActivationChoice) -> Result<
 /// The slope of the leaky ReLU for which weights are initialised.
 const SLOPE: f64 = 0.01;
 
-/// The kernel with nnU-Net's initialisation: He et al. 2015 for a leaky ReLU of slope 0.01, whatever the activation is; biases are 0.
+/// The kernel with nnU-Net's initialisation: He et al. 2015 for a leaky ReLU of slope 0.01, whatever the activation is;
+/// biases are 0.
 pub(super) fn he(kernel: Kernel, bias: bool) -> Kernel {
     let gain = (2.0 / (1.0 + SLOPE * SLOPE)).sqrt();
     let kernel = kernel.weight(Init::Scaled { gain, fan: Fan::In, distribution: Distribution::Normal });
@@ -111,8 +112,8 @@ pub(super) struct InputSizes {
 }
 
 impl InputSizes {
-    /// `first(stride, kernel)`: the first level divides a size by the first of these numbers, after adding the second, and rounds
-    /// down. The other strides must divide the result.
+    /// `first(stride, kernel)`: the first level divides a size by the first of these numbers, after adding the second,
+    /// and rounds down. The other strides must divide the result.
     pub(super) fn new(levels: &Levels<'_>, norm: NormChoice, first: impl Fn(usize, usize) -> (usize, usize)) -> Self {
         let Levels { operation, rank, kernels, strides, .. } = *levels;
         let all = levels.reductions().pop().unwrap_or_else(|| vec![1; rank]);

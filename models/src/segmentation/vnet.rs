@@ -46,8 +46,8 @@ pub struct VNetConfig {
     /// The activation.
     #[serde(default)]
     pub activation: VNetActivation,
-    /// Whether the convolutions have a bias. Those of the decoder's residual blocks never have one; the transposed ones and the
-    /// last one always have.
+    /// Whether the convolutions have a bias. Those of the decoder's residual blocks never have one; the transposed ones
+    /// and the last one always have.
     #[serde(default)]
     pub bias: bool,
     /// Dropout before the convolutions of the two coarsest encoder levels.
@@ -337,14 +337,14 @@ impl Up {
     }
 }
 
-/// V-Net (Milletari et al. 2016) as in MONAI: residual blocks of convolutions of 5 voxels, each with batch norm and an activation;
-/// strided and transposed convolutions between the levels. The first block adds the input, whose channels are repeated. Input
-/// (N, C, spatial...) with sizes that are multiples of 16, output (N, classes, spatial...).
+/// V-Net (Milletari et al. 2016) as in MONAI: residual blocks of convolutions of 5 voxels, each with batch norm and an
+/// activation; strided and transposed convolutions between the levels. The first block adds the input, whose channels
+/// are repeated. Input (N, C, spatial...) with sizes that are multiples of 16, output (N, classes, spatial...).
 ///
-/// State-dict names are MONAI's: `in_tr.conv_block.conv`, `in_tr.conv_block.adn.N`, `down_tr32.down_conv`, `down_tr32.bn1`,
-/// `down_tr32.ops.0.conv_block.conv`, …, `up_tr256.up_conv`, …, `out_tr.conv2`; PReLU adds `act_function`, `act_function1`, ….
-/// Stages: `in_tr`, `down_tr32` (1/2 of the input size), `down_tr64`, `down_tr128`, `down_tr256` (1/16), `up_tr256` (1/8), …,
-/// `up_tr32`.
+/// State-dict names are MONAI's: `in_tr.conv_block.conv`, `in_tr.conv_block.adn.N`, `down_tr32.down_conv`,
+/// `down_tr32.bn1`, `down_tr32.ops.0.conv_block.conv`, …, `up_tr256.up_conv`, …, `out_tr.conv2`; PReLU adds
+/// `act_function`, `act_function1`, …. Stages: `in_tr`, `down_tr32` (1/2 of the input size), `down_tr64`, `down_tr128`,
+/// `down_tr256` (1/16), `up_tr256` (1/8), …, `up_tr32`.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};

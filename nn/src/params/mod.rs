@@ -196,8 +196,8 @@ impl Params {
         self.entries.iter().map(|entry| (&entry.name[..], &entry.value))
     }
 
-    /// All names in the order in which they were given, each with the name that [`state`](Self::state) has for the same value: the
-    /// keys of a state dict that has a parameter under each of its names.
+    /// All names in the order in which they were given, each with the name that [`state`](Self::state) has for the same
+    /// value: the keys of a state dict that has a parameter under each of its names.
     pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
         self.named.iter().map(|name| (&name[..], &self.entries[self.by_name[name]].name[..]))
     }

@@ -97,8 +97,8 @@ impl Scope<'_> {
         Ok(slot)
     }
 
-    /// Adds further names for everything that the child scope `of` has: below `name`, in the same order. A PyTorch network whose
-    /// modules are registered in two places has its parameters under both names in the state dict.
+    /// Adds further names for everything that the child scope `of` has: below `name`, in the same order. A PyTorch
+    /// network whose modules are registered in two places has its parameters under both names in the state dict.
     ///
     /// ```
     /// use tomograd_core::{Device, Seed};

@@ -348,6 +348,10 @@ cases! {
         let config = SegResNetConfig { rank, init_filters, blocks_down, blocks_up, dropout, ..SegResNetConfig::new(1, 2) };
         runs(&config, rank, 1, 2)
     };
+    "models::SegResNetVae::new": (image_size: Vec<usize> = vec![16, 16]) => {
+        let vae = Some(SegResNetVae { latent: 4, ..SegResNetVae::new(image_size) });
+        runs(&SegResNetConfig { rank: 2, init_filters: 8, vae, ..SegResNetConfig::new(1, 2) }, 2, 1, 2)
+    };
     "models::SegResNetVae {}": (image_size: Vec<usize> = vec![16, 16], latent: usize = 4, deviation: f64 = 0.3) => {
         let vae = SegResNetVae { image_size, latent, estimate_deviation: false, deviation };
         let config = SegResNetConfig { rank: 2, init_filters: 8, vae: Some(vae), ..SegResNetConfig::new(1, 2) };
@@ -382,14 +386,11 @@ cases! {
         stride: Vec<usize> = vec![2, 2, 1],
         blocks: Vec<usize> = vec![1, 2],
         decoder_blocks: Vec<usize> = vec![1],
-        bottleneck_channels: Vec<usize> = vec![2, 2],
-        stem_channels: usize = 4,
         norm_epsilon: f64 = 1e-5,
         dropout: f64 = 0.5,
     ) => {
         let config = NnUNetConfig {
             rank,
-            architecture: NnUNetArchitecture::Residual,
             features,
             kernel_sizes: vec![vec![3; 3], kernel],
             strides: vec![vec![1; 3], stride],
@@ -397,11 +398,27 @@ cases! {
             decoder_blocks,
             norm_epsilon,
             dropout: Some(dropout),
+            ..NnUNetConfig::new(1, 2, [2, 4])
+        };
+        runs(&config, rank, 1, 2)
+    };
+    "models::NnUNetConfig {}": (
+        blocks: Vec<usize> = vec![1, 2],
+        decoder_blocks: Vec<usize> = vec![1],
+        bottleneck_channels: Vec<usize> = vec![2, 2],
+        stem_channels: usize = 4,
+        slope: f64 = 0.1,
+    ) => {
+        let config = NnUNetConfig {
+            architecture: NnUNetArchitecture::Residual,
+            blocks,
+            decoder_blocks,
+            activation: ActivationChoice::LeakyRelu(slope),
             bottleneck_channels: Some(bottleneck_channels),
             stem_channels: Some(stem_channels),
             ..NnUNetConfig::new(1, 2, [2, 4])
         };
-        runs(&config, rank, 1, 2)
+        runs(&config, 3, 1, 2)
     };
     "models::NnUNetConfig::from_plans": (in_channels: usize = 1, classes: usize = 2) => {
         let plans = r#"{"configurations": {"2d": {"patch_size": [4, 4], "UNet_class_name": "PlainConvUNet",

@@ -1,4 +1,5 @@
-//! The blocks of nnU-Net's networks, with the names of `dynamic_network_architectures`, where each layer is registered twice.
+//! The blocks of nnU-Net's networks, with the names of `dynamic_network_architectures`, where each layer is registered
+//! twice.
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
@@ -135,8 +136,8 @@ impl Module for Blocks {
     }
 }
 
-/// A residual block as in ResNet-D (He et al. 2019): two layers, or three with a bottleneck; the shortcut is averaged over the
-/// stride, and projected if the channels change.
+/// A residual block as in ResNet-D (He et al. 2019): two layers, or three with a bottleneck; the shortcut is averaged
+/// over the stride, and projected if the channels change.
 #[derive(Debug)]
 pub(super) struct Residual {
     layers: Vec<ConvDropoutNorm>,

@@ -51,8 +51,8 @@ pub struct NnUNetConfig {
     pub strides: Vec<Vec<usize>>,
     /// The number of layers or residual blocks of each level of the encoder.
     pub blocks: Vec<usize>,
-    /// The number of layers or residual blocks of each level of the decoder, from the coarsest to the finest; one fewer than
-    /// levels.
+    /// The number of layers or residual blocks of each level of the decoder, from the coarsest to the finest; one fewer
+    /// than levels.
     pub decoder_blocks: Vec<usize>,
     /// Whether convolutions have a bias; projections of shortcuts never have one, and the last convolutions always.
     #[serde(default = "NnUNetConfig::yes")]
@@ -69,7 +69,8 @@ pub struct NnUNetConfig {
     /// Whether the activation comes before the norm (in a plain network).
     #[serde(default)]
     pub activation_first: bool,
-    /// Dropout between convolution and norm. With 0 there is a layer that drops nothing, which counts in the original's names.
+    /// Dropout between convolution and norm. With 0 there is a layer that drops nothing, which counts in the original's
+    /// names.
     #[serde(default)]
     pub dropout: Option<f64>,
     /// Whether dropout drops whole channels instead of single elements.
@@ -90,8 +91,8 @@ pub struct NnUNetConfig {
 const MOST_BLOCKS: usize = 64;
 
 impl NnUNetConfig {
-    /// A plain network for volumes with cubic kernels of 3 voxels, a stride of 2 at each level but the first, and two layers a
-    /// level: what nnU-Net plans for isotropic volumes.
+    /// A plain network for volumes with cubic kernels of 3 voxels, a stride of 2 at each level but the first, and two
+    /// layers a level: what nnU-Net plans for isotropic volumes.
     pub fn new(in_channels: usize, classes: usize, features: impl Into<Vec<usize>>) -> Self {
         let features = features.into();
         let levels = features.len();
@@ -118,7 +119,8 @@ impl NnUNetConfig {
         }
     }
 
-    /// A network with an encoder of residual blocks, as nnU-Net's residual planners make it; `strides` are those of each level.
+    /// A network with an encoder of residual blocks, as nnU-Net's residual planners make it; `strides` are those of
+    /// each level.
     fn residual_encoder(strides: &[[usize; 3]]) -> Self {
         let levels = strides.len();
         let features: Vec<usize> = (0..levels).map(|level| 320.min(32 << level)).collect();
@@ -249,17 +251,17 @@ struct Level {
 }
 
 /// A U-Net of nnU-Net (Isensee et al. 2021): `PlainConvUNet`, `ResidualEncoderUNet` or `ResidualUNet` of
-/// `dynamic_network_architectures`. Strides instead of pooling, transposed convolutions for upsampling. Input (N, C, spatial...);
-/// the product of all strides divides the sizes. With instance norm the coarsest level needs two voxels.
+/// `dynamic_network_architectures`. Strides instead of pooling, transposed convolutions for upsampling. Input (N, C,
+/// spatial...); the product of all strides divides the sizes. With instance norm the coarsest level needs two voxels.
 ///
-/// The output `logits` is (N, classes, spatial...). With deep supervision, `logits_1`, `logits_2`, … are those of the next coarser
-/// levels of the decoder, in training and inference, as in the original, whose list starts with the finest ones too. Without it, the
-/// convolutions for the coarser logits are there, as in the original, but unused and frozen.
+/// The output `logits` is (N, classes, spatial...). With deep supervision, `logits_1`, `logits_2`, … are those of the
+/// next coarser levels of the decoder, in training and inference, as in the original, whose list starts with the finest
+/// ones too. Without it, the convolutions for the coarser logits are there, as in the original, but unused and frozen.
 ///
-/// State-dict names are the original's: `encoder.stages.0.0.convs.0.conv`, `encoder.stages.0.0.convs.0.norm` (with residual blocks
-/// `encoder.stem.convs.0.conv`, `encoder.stages.0.blocks.0.conv1.conv`, …), `decoder.stages.0.convs.0.conv`, `decoder.transpconvs.0`,
-/// `decoder.seg_layers.0`; besides, each layer is again below `all_modules`, and the encoder below `decoder.encoder`. Stages:
-/// `encoder.stages.K` and `decoder.stages.K`.
+/// State-dict names are the original's: `encoder.stages.0.0.convs.0.conv`, `encoder.stages.0.0.convs.0.norm` (with
+/// residual blocks `encoder.stem.convs.0.conv`, `encoder.stages.0.blocks.0.conv1.conv`, …),
+/// `decoder.stages.0.convs.0.conv`, `decoder.transpconvs.0`, `decoder.seg_layers.0`; besides, each layer is again below
+/// `all_modules`, and the encoder below `decoder.encoder`. Stages: `encoder.stages.K` and `decoder.stages.K`.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};

@@ -15,9 +15,9 @@ use crate::{
 const OPERATION: &str = "plans";
 
 impl NnUNetConfig {
-    /// The network of a configuration (`2d`, `3d_fullres`, ...) of nnU-Net's plans: `plans` is the text of a `plans.json`, written by
-    /// any version 2 of nnU-Net. Configurations may inherit from others (`inherits_from`). As in nnU-Net's training there is deep
-    /// supervision.
+    /// The network of a configuration (`2d`, `3d_fullres`, ...) of nnU-Net's plans: `plans` is the text of a
+    /// `plans.json`, written by any version 2 of nnU-Net. Configurations may inherit from others (`inherits_from`). As
+    /// in nnU-Net's training there is deep supervision.
     ///
     /// ```
     /// use tomograd_models::NnUNetConfig;
@@ -32,8 +32,8 @@ impl NnUNetConfig {
     /// ```
     ///
     /// # Errors
-    /// When the text isn't JSON or lacks the configuration, configurations inherit from each other in a circle, a field is missing,
-    /// unknown or of another type, or the network isn't one of nnU-Net's.
+    /// When the text isn't JSON or lacks the configuration, configurations inherit from each other in a circle, a field
+    /// is missing, unknown or of another type, or the network isn't one of nnU-Net's.
     pub fn from_plans(plans: &str, configuration: &str, in_channels: usize, classes: usize) -> Result<Self> {
         let plans: Value =
             serde_json::from_str(plans).map_err(|error| unfit(format!("not JSON: {error}")).source(error))?;

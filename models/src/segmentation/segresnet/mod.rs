@@ -1,12 +1,14 @@
 //! SegResNet, with its variational autoencoder.
 
+mod vae;
+
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Error, Result};
 use tomograd_kernels::index::PadMode;
 use tomograd_nn::{
     Activation, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout, DropoutOptions, Interpolation, Kernel,
-    Linear, Module, Named, Network, Norm, NormKind, NormOptions, Pass, Scope, Stage, Window,
+    Module, Named, Network, Norm, NormKind, NormOptions, Pass, Scope, Stage, Window,
 };
 
 use super::{
@@ -18,6 +20,9 @@ use crate::{
     check,
     config::{Card, Config, Preset, Task},
 };
+use vae::{SMALLEST, Vae};
+
+pub use vae::SegResNetVae;
 
 /// The upsampling of a [`SegResNet`], by 2 along each axis, behind a convolution of 1 voxel that halves the channels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,32 +35,6 @@ pub enum SegResNetUpsampling {
     Deconv,
     /// A convolution whose channels become voxels, and an average of neighbours.
     PixelShuffle,
-}
-
-/// The variational autoencoder of a [`SegResNet`], which regularises the encoder in training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SegResNetVae {
-    /// The size of the images in training, of which the number of latent variables' inputs depends.
-    pub image_size: Vec<usize>,
-    /// The number of latent variables.
-    #[serde(default = "SegResNetVae::latent")]
-    pub latent: usize,
-    /// Whether the standard deviations of the latent variables are estimated.
-    #[serde(default)]
-    pub estimate_deviation: bool,
-    /// The standard deviation of all latent variables if it isn't estimated.
-    #[serde(default = "SegResNetVae::deviation")]
-    pub deviation: f64,
-}
-
-impl SegResNetVae {
-    fn latent() -> usize {
-        256
-    }
-
-    fn deviation() -> f64 {
-        0.3
-    }
 }
 
 /// The configuration of a [`SegResNet`]. Optional fields have MONAI's defaults.
@@ -75,7 +54,8 @@ pub struct SegResNetConfig {
     /// The number of residual blocks of each level of the encoder.
     #[serde(default = "SegResNetConfig::down")]
     pub blocks_down: Vec<usize>,
-    /// The number of residual blocks of each level of the decoder, from the coarsest to the finest; one fewer than in the encoder.
+    /// The number of residual blocks of each level of the decoder, from the coarsest to the finest; one fewer than in
+    /// the encoder.
     #[serde(default = "SegResNetConfig::up")]
     pub blocks_up: Vec<usize>,
     /// The norm before each convolution.
@@ -95,8 +75,6 @@ pub struct SegResNetConfig {
     pub vae: Option<SegResNetVae>,
 }
 
-/// The channels to which the autoencoder reduces those of the coarsest level.
-const SMALLEST: usize = 16;
 /// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
 const MOST_LEVELS: usize = 24;
 /// The largest number of blocks of a level.
@@ -167,23 +145,7 @@ impl SegResNetConfig {
         }
         let narrowest = if self.vae.is_some() { SMALLEST } else { self.init_filters };
         check_norm("segresnet", self.norm, &[self.init_filters, narrowest])?;
-        self.vae.as_ref().map_or(Ok(()), |vae| self.check_vae(vae))
-    }
-
-    fn check_vae(&self, vae: &SegResNetVae) -> Result<()> {
-        let (rank, unit) = (self.rank, 2 * self.zoom());
-        check::length("segresnet", "vae.image_size", vae.image_size.len(), rank, rank)?;
-        check::sizes("segresnet", "vae.image_size", &vae.image_size, 1 << 16)?;
-        check::sizes("segresnet", "vae.latent", &[vae.latent], check::MOST_CHANNELS)?;
-        if vae.image_size.iter().any(|size| !size.is_multiple_of(unit)) {
-            return Err(Error::argument("segresnet", format!("vae.image_size is {:?}", vae.image_size))
-                .expected(format!("multiples of {unit}")));
-        }
-        if !(0.0..=1000.0).contains(&vae.deviation) {
-            return Err(Error::argument("segresnet", format!("vae.deviation is {:?}", vae.deviation))
-                .expected("a number from 0 to 1000"));
-        }
-        Ok(())
+        self.vae.as_ref().map_or(Ok(()), |vae| vae.check(self.rank, self.zoom()))
     }
 }
 
@@ -201,12 +163,7 @@ impl Config for SegResNetConfig {
 
     fn presets() -> Vec<Preset<Self>> {
         let brats = Self { init_filters: 16, dropout: 0.2, ..Self::new(4, 3) };
-        let vae = SegResNetVae {
-            image_size: vec![160, 192, 128],
-            latent: SegResNetVae::latent(),
-            estimate_deviation: false,
-            deviation: SegResNetVae::deviation(),
-        };
+        let vae = SegResNetVae::new([160, 192, 128]);
         vec![
             Preset::new("segresnet", Self::new(1, 2)),
             Preset::new("segresnet_brats", brats),
@@ -343,7 +300,8 @@ struct Down {
     stage: Stage,
 }
 
-/// A level of the decoder: a convolution that halves the channels, upsampling, the sum with the skip connection, residual blocks.
+/// A level of the decoder: a convolution that halves the channels, upsampling, the sum with the skip connection,
+/// residual blocks.
 #[derive(Debug)]
 struct Up {
     conv: Conv,
@@ -365,87 +323,15 @@ impl Up {
     }
 }
 
-/// The layers of the variational autoencoder.
-#[derive(Debug)]
-struct Vae {
-    config: SegResNetVae,
-    path: String,
-    /// The spatial size of the latent map.
-    size: Vec<usize>,
-    down: (Norm, ConvNormActivation),
-    mean: Linear,
-    deviation: Linear,
-    back: Linear,
-    activation: Activation,
-    up: (Conv, Double, Norm),
-    head: (Norm, Conv),
-}
-
-impl Vae {
-    fn new(scope: &mut Scope<'_>, spec: &Spec<'_>, vae: &SegResNetVae) -> Result<Self> {
-        let config = spec.config;
-        let channels = config.init_filters * config.zoom();
-        let size: Vec<usize> = vae.image_size.iter().map(|size| size / (2 * config.zoom())).collect();
-        let elements = size.iter().product::<usize>() * SMALLEST;
-        let mut inner = scope.at("vae_down");
-        let first = Norm::new(inner.at(0), channels, spec.norm)?;
-        let conv = spec.conv(inner.at(2), [channels, SMALLEST], [3, 2], true)?;
-        let down = (first, ConvNormActivation::new(conv, Norm::new(inner.at(3), SMALLEST, spec.norm)?)?);
-        let mean = Linear::new(scope.at("vae_fc1"), elements, vae.latent)?;
-        let deviation = Linear::new(scope.at("vae_fc2"), elements, vae.latent)?;
-        if !vae.estimate_deviation {
-            scope.at("vae_fc2").freeze();
-        }
-        let back = Linear::new(scope.at("vae_fc3"), vae.latent, elements)?;
-        let mut inner = scope.at("vae_fc_up_sample");
-        let conv = spec.conv(inner.at(0), [SMALLEST, channels], [1, 1], false)?;
-        let double = Double::new(inner.at(1), spec, channels)?;
-        let up = (conv, double, Norm::new(inner.at(2), channels, spec.norm)?);
-        let head = spec.head(scope.at("vae_conv_final"), config.init_filters, config.in_channels)?;
-        let (activation, path) = (spec.activation, scope.at("vae").path().to_owned());
-        Ok(Self { config: vae.clone(), path, size, down, mean, deviation, back, activation, up, head })
-    }
-
-    /// The reconstruction's mean square error and the latent variables' distance from a normal distribution.
-    fn loss(&self, image: &Var, coarsest: &Var, decoder: &[Up], pass: &Pass) -> Result<Var> {
-        if image.shape()[2..] != self.config.image_size[..] {
-            return Err(Error::shape("segresnet", "the autoencoder was made for another image size")
-                .expected(format!("vae.image_size in training: {:?}", self.config.image_size))
-                .shapes([image.shape()]));
-        }
-        let latent = self.down.1.forward(&self.down.0.forward(coarsest, pass)?, pass)?.flatten(1..)?;
-        let mean = self.mean.forward(&latent, pass)?;
-        let (seed, value) = (pass.random(&self.path), mean.value());
-        let noise = pass.input(&Tensor::normal(mean.shape(), 0.0, 1.0, seed, mean.dtype(), value.device())?);
-        let (z, distance) = match self.config.estimate_deviation {
-            true => {
-                let deviation = Activation::Softplus.forward(&self.deviation.forward(&latent, pass)?, pass)?;
-                let squares = deviation.square()?;
-                let entropy = squares.add(1e-8)?.log()?.add(1.0)?;
-                let distance = mean.square()?.add(&squares)?.sub(&entropy)?.mean(..)?.mul(0.5)?;
-                (mean.add(&deviation.mul(&noise)?)?, distance)
-            }
-            false => (mean.add(&noise.mul(self.config.deviation)?)?, mean.square()?.mean(..)?),
-        };
-        let map = self.activation.forward(&self.back.forward(&z, pass)?, pass)?;
-        let map = map.reshape(&[&[image.shape()[0], SMALLEST], &self.size[..]].concat())?;
-        let (conv, double, norm) = &self.up;
-        let map = norm.forward(&double.forward(&conv.forward(&map, pass)?, pass)?, pass)?;
-        let map = decoder.iter().try_fold(map, |map, up| up.run(map, None, pass))?;
-        let again = self.head.1.forward(&self.head.0.forward(&map, pass)?, pass)?;
-        distance.add(&again.sub(image)?.square()?.mean(..)?)
-    }
-}
-
-/// SegResNet (Myronenko 2018): a deep residual encoder, whose blocks have norm and activation before the convolutions, and a small
-/// decoder that adds the skip connections. Input (N, C, spatial...) with sizes that are multiples of 2^(levels − 1), output
-/// `logits` (N, classes, spatial...). With a variational autoencoder, a training pass has the second output `vae_loss`, a scalar to be
-/// added to the loss (with a factor of 0.1 in the paper): the error of the reconstruction of the image plus the distance of the latent
-/// variables from a normal distribution.
+/// SegResNet (Myronenko 2018): a deep residual encoder, whose blocks have norm and activation before the convolutions,
+/// and a small decoder that adds the skip connections. Input (N, C, spatial...) with sizes that are multiples of
+/// 2^(levels − 1), output `logits` (N, classes, spatial...). With a variational autoencoder, a training pass has the
+/// second output `vae_loss`, a scalar to be added to the loss (with a factor of 0.1 in the paper): the error of the
+/// reconstruction of the image plus the distance of the latent variables from a normal distribution.
 ///
-/// State-dict names are MONAI's: `convInit.conv`, `down_layers.0.1.norm1`, `down_layers.1.0.conv`, …, `up_layers.0.0.conv1.conv`,
-/// `up_samples.0.0.conv`, `up_samples.0.1.deconv`, `conv_final.0`, `conv_final.2.conv`, `vae_down.0`, `vae_fc1`, …. Stages:
-/// `down_layers.K` and `up_layers.K`.
+/// State-dict names are MONAI's: `convInit.conv`, `down_layers.0.1.norm1`, `down_layers.1.0.conv`, …,
+/// `up_layers.0.0.conv1.conv`, `up_samples.0.0.conv`, `up_samples.0.1.deconv`, `conv_final.0`, `conv_final.2.conv`,
+/// `vae_down.0`, `vae_fc1`, …. Stages: `down_layers.K` and `up_layers.K`.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
