@@ -84,6 +84,16 @@ attention("attention_unet_3d", (2, 1, 8, 16, 12), rank=3, channels=[4, 6, 8], st
 attention("attention_unet_2d", (2, 2, 36, 24), rank=2, channels=[4, 5, 6, 8], strides=[1, 3, 2], kernel=5, up_kernel=5)
 attention("attention_unet_1d", (2, 1, 16), rank=1, channels=[4, 6], strides=[4])
 
+
+
+def plus_plus(*arguments, **named):
+    """BasicUNetPlusPlus, but without the operations of the heads whose outputs it drops."""
+    net = nets.BasicUNetPlusPlus(*arguments, **named)
+    for column in (1, 2, 3):
+        net.get_submodule(f"final_conv_0_{column}").forward = lambda x: x
+    return net
+
+
 BIG = (64, 128, 256, 512, 1024)
 preset("monai_unet_3d", lambda: nets.UNet(3, 1, 3, (32, 64, 128, 256), (2, 2, 2)), (1, 1, 96, 96, 96))
 preset("monai_unet_2d", lambda: nets.UNet(2, 1, 2, (16, 32, 64, 128, 256), (2, 2, 2, 2)), (1, 1, 256, 256))
@@ -92,9 +102,9 @@ preset("spleen_ct_segmentation", lambda: nets.UNet(3, 1, 2, (16, 32, 64, 128, 25
 preset("basic_unet_3d", lambda: nets.BasicUNet(3), (1, 1, 96, 96, 96))
 preset("basic_unet_2d", lambda: nets.BasicUNet(2), (1, 1, 256, 256))
 preset("basic_unet_2d_wide", lambda: nets.BasicUNet(2, features=WIDE), (1, 1, 256, 256))
-preset("basic_unet_plus_plus_3d", lambda: nets.BasicUNetPlusPlus(3), (1, 1, 96, 96, 96))
-preset("basic_unet_plus_plus_2d", lambda: nets.BasicUNetPlusPlus(2), (1, 1, 256, 256))
-preset("basic_unet_plus_plus_2d_wide", lambda: nets.BasicUNetPlusPlus(2, features=WIDE), (1, 1, 256, 256))
+preset("basic_unet_plus_plus_3d", lambda: plus_plus(3), (1, 1, 96, 96, 96))
+preset("basic_unet_plus_plus_2d", lambda: plus_plus(2), (1, 1, 256, 256))
+preset("basic_unet_plus_plus_2d_wide", lambda: plus_plus(2, features=WIDE), (1, 1, 256, 256))
 preset("attention_unet_3d", lambda: nets.AttentionUnet(3, 1, 2, BIG, (2, 2, 2, 2)), (1, 1, 96, 96, 96))
 preset("attention_unet_2d", lambda: nets.AttentionUnet(2, 1, 2, BIG, (2, 2, 2, 2)), (1, 1, 256, 256))
 
