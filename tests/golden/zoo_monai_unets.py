@@ -67,6 +67,7 @@ def basic(name, net, shape, **config):
 basic("basic_unet_3d", "basic_unet", (1, 2, 32, 16, 24), rank=3)
 basic("basic_unet_odd", "basic_unet", (2, 1, 37, 51), rank=2, norm="batch", activation="relu", bias=False)
 basic("basic_unet_nontrainable", "basic_unet", (2, 1, 33, 40), rank=2, upsampling="nontrainable", norm={"group": 2})
+basic("basic_unet_pixelshuffle", "basic_unet", (1, 1, 17, 24, 32), rank=3, upsampling="pixelshuffle")
 basic("basic_unet_1d", "basic_unet", (2, 1, 50), rank=1)
 basic("basic_unet_plus_plus_3d", "basic_unet_plus_plus", (1, 1, 32, 16, 16), rank=3)
 basic("basic_unet_plus_plus_deep", "basic_unet_plus_plus", (2, 2, 37, 34), rank=2, deep_supervision=True,

@@ -2,12 +2,14 @@
 
 mod adn;
 mod double_conv;
+mod subpixel;
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub use double_conv::{DoubleConv, DoubleConvOptions};
+pub(crate) use subpixel::SubpixelUpsample;
 
 /// Two maps concatenated along channels.
 pub(crate) fn join(first: Var, second: Var) -> Result<Var> {
