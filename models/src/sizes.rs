@@ -48,14 +48,19 @@ impl Sizes {
     /// `field`.
     pub(crate) fn checked(&self, operation: &str, field: &str, rank: usize, most: usize) -> Result<Vec<usize>> {
         let sizes = match self {
-            Self::All(size) => vec![*size; rank],
-            Self::Each(sizes) if sizes.len() == rank => sizes.clone(),
+            Self::All(size) => {
+                check::sizes(operation, field, &[*size], most)?;
+                vec![*size; rank]
+            }
+            Self::Each(sizes) if sizes.len() == rank => {
+                check::sizes(operation, field, sizes, most)?;
+                sizes.clone()
+            }
             Self::Each(sizes) => {
                 return Err(Error::argument(operation, format!("{field} {sizes:?} for {rank} spatial axes"))
                     .expected("one number for all, or one for each"));
             }
         };
-        check::sizes(operation, field, &sizes, most)?;
         Ok(sizes)
     }
 

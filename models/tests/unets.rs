@@ -130,10 +130,10 @@ fn inference_holds_no_more_maps_than_the_networks_need() {
         // Two maps in a block; in the decoder the skip connection and the upsampled map as well.
         (json!({"network": "unet", "in_channels": 1, "classes": 1, "widths": [8, 16, 32], "norm": "batch"}), 3.3),
         (json!({"network": "basic_unet", "rank": 2, "classes": 1, "features": [8, 8, 8, 8, 8, 8]}), 3.3),
-        // Here the image's size isn't that of a map: half along each axis.
+        // Maps have half the image's size along each axis; PReLU takes four of them, with the skip connection.
         (
             json!({"network": "monai_unet", "rank": 2, "in_channels": 1, "classes": 1, "channels": [8, 8, 8], "strides": [2, 2]}),
-            1.3,
+            1.4,
         ),
         // The encoder's map, the upsampled one, the gated one, and the output.
         (

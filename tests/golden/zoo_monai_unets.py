@@ -67,6 +67,7 @@ def basic(name, net, shape, **config):
 basic("basic_unet_3d", "basic_unet", (1, 2, 32, 16, 24), rank=3)
 basic("basic_unet_odd", "basic_unet", (2, 1, 37, 51), rank=2, norm="batch", activation="relu", bias=False)
 basic("basic_unet_nontrainable", "basic_unet", (2, 1, 33, 40), rank=2, upsampling="nontrainable", norm={"group": 2})
+basic("basic_unet_pixelshuffle", "basic_unet", (1, 1, 17, 24, 32), rank=3, upsampling="pixelshuffle")
 basic("basic_unet_1d", "basic_unet", (2, 1, 50), rank=1)
 basic("basic_unet_plus_plus_3d", "basic_unet_plus_plus", (1, 1, 32, 16, 16), rank=3)
 basic("basic_unet_plus_plus_deep", "basic_unet_plus_plus", (2, 2, 37, 34), rank=2, deep_supervision=True,
@@ -84,6 +85,16 @@ attention("attention_unet_3d", (2, 1, 8, 16, 12), rank=3, channels=[4, 6, 8], st
 attention("attention_unet_2d", (2, 2, 36, 24), rank=2, channels=[4, 5, 6, 8], strides=[1, 3, 2], kernel=5, up_kernel=5)
 attention("attention_unet_1d", (2, 1, 16), rank=1, channels=[4, 6], strides=[4])
 
+
+
+def plus_plus(*arguments, **named):
+    """BasicUNetPlusPlus, but without the operations of the heads whose outputs it drops."""
+    net = nets.BasicUNetPlusPlus(*arguments, **named)
+    for column in (1, 2, 3):
+        net.get_submodule(f"final_conv_0_{column}").forward = lambda x: x
+    return net
+
+
 BIG = (64, 128, 256, 512, 1024)
 preset("monai_unet_3d", lambda: nets.UNet(3, 1, 3, (32, 64, 128, 256), (2, 2, 2)), (1, 1, 96, 96, 96))
 preset("monai_unet_2d", lambda: nets.UNet(2, 1, 2, (16, 32, 64, 128, 256), (2, 2, 2, 2)), (1, 1, 256, 256))
@@ -92,9 +103,9 @@ preset("spleen_ct_segmentation", lambda: nets.UNet(3, 1, 2, (16, 32, 64, 128, 25
 preset("basic_unet_3d", lambda: nets.BasicUNet(3), (1, 1, 96, 96, 96))
 preset("basic_unet_2d", lambda: nets.BasicUNet(2), (1, 1, 256, 256))
 preset("basic_unet_2d_wide", lambda: nets.BasicUNet(2, features=WIDE), (1, 1, 256, 256))
-preset("basic_unet_plus_plus_3d", lambda: nets.BasicUNetPlusPlus(3), (1, 1, 96, 96, 96))
-preset("basic_unet_plus_plus_2d", lambda: nets.BasicUNetPlusPlus(2), (1, 1, 256, 256))
-preset("basic_unet_plus_plus_2d_wide", lambda: nets.BasicUNetPlusPlus(2, features=WIDE), (1, 1, 256, 256))
+preset("basic_unet_plus_plus_3d", lambda: plus_plus(3), (1, 1, 96, 96, 96))
+preset("basic_unet_plus_plus_2d", lambda: plus_plus(2), (1, 1, 256, 256))
+preset("basic_unet_plus_plus_2d_wide", lambda: plus_plus(2, features=WIDE), (1, 1, 256, 256))
 preset("attention_unet_3d", lambda: nets.AttentionUnet(3, 1, 2, BIG, (2, 2, 2, 2)), (1, 1, 96, 96, 96))
 preset("attention_unet_2d", lambda: nets.AttentionUnet(2, 1, 2, BIG, (2, 2, 2, 2)), (1, 1, 256, 256))
 

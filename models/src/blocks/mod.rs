@@ -3,6 +3,7 @@
 mod adn;
 mod conv_dropout_norm;
 mod double_conv;
+mod subpixel;
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
@@ -10,6 +11,7 @@ use tomograd_core::Result;
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub(crate) use conv_dropout_norm::{After, ConvDropoutNorm};
 pub use double_conv::{DoubleConv, DoubleConvOptions};
+pub(crate) use subpixel::SubpixelUpsample;
 
 /// Two maps concatenated along channels.
 pub(crate) fn join(first: Var, second: Var) -> Result<Var> {

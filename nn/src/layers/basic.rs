@@ -73,7 +73,11 @@ impl Module for PRelu {
         let mut shape = vec![1; x.rank().saturating_sub(1)];
         shape.first_mut().into_iter().for_each(|first| *first = self.channels);
         let positive = x.relu()?;
-        positive.add(&pass.parameter(self.weight)?.reshape(&shape)?.mul(&x.sub(&positive)?)?)
+        let negative = x.sub(&positive)?;
+        let scaled = pass.parameter(self.weight)?.reshape(&shape)?.mul(&negative)?;
+        // One map less before the sum is allocated.
+        drop(negative);
+        positive.add(&scaled)
     }
 }
 

@@ -16,7 +16,7 @@ pub use plus_plus::{BasicUNetPlusPlus, BasicUNetPlusPlusConfig};
 
 use super::fit;
 use crate::{
-    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice},
+    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice, SubpixelUpsample},
     check,
 };
 
@@ -28,6 +28,8 @@ pub enum BasicUpsampling {
     Deconv,
     /// A convolution of width 1 that changes the channels (if they change), then linear interpolation with aligned corners.
     Nontrainable,
+    /// A convolution that makes the voxels of the larger map as channels, and smoothing.
+    Pixelshuffle,
 }
 
 /// The number of levels, which the original fixes.
@@ -145,9 +147,48 @@ impl Module for Down {
 /// Upsampling by 2 (`upsample`), concatenation behind a map of the finer level, and two convolutions (`convs`).
 #[derive(Debug)]
 struct UpCat {
-    deconv: Option<ConvTranspose>,
-    preconv: Option<Conv>,
+    up: Up,
     convs: TwoConv,
+}
+
+/// Upsampling by 2.
+#[derive(Debug)]
+enum Up {
+    Deconv(ConvTranspose),
+    /// With the convolution that changes the channels, if they change.
+    Nontrainable(Option<Conv>, Upsample),
+    Pixelshuffle(SubpixelUpsample),
+}
+
+impl Up {
+    fn new(mut scope: Scope<'_>, plan: &Plan, from: usize, to: usize) -> Result<Self> {
+        let rank = plan.rank;
+        Ok(match plan.upsampling {
+            BasicUpsampling::Deconv => {
+                Self::Deconv(ConvTranspose::new(scope.at("deconv"), from, to, Kernel::new(rank, 2).stride(2))?)
+            }
+            BasicUpsampling::Nontrainable => {
+                let narrow = || Conv::new(scope.at("preconv"), from, to, Kernel::new(rank, 1));
+                let narrow = (from != to).then(narrow).transpose()?;
+                let linear = UpsampleOptions::new(2).mode(Interpolation::LinearCorners);
+                Self::Nontrainable(narrow, Upsample::new(linear)?)
+            }
+            BasicUpsampling::Pixelshuffle => {
+                Self::Pixelshuffle(SubpixelUpsample::new(scope.at("pixelshuffle"), rank, from, to)?)
+            }
+        })
+    }
+}
+
+impl Module for Up {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        match self {
+            Self::Deconv(layer) => layer.forward(x, pass),
+            Self::Nontrainable(Some(narrow), up) => up.forward(&narrow.forward(x, pass)?, pass),
+            Self::Nontrainable(None, up) => up.forward(x, pass),
+            Self::Pixelshuffle(layer) => layer.forward(x, pass),
+        }
+    }
 }
 
 /// The channels of an [`UpCat`]: those of the coarse map, of the finer level's map, and of the output.
@@ -163,37 +204,15 @@ impl UpCat {
     fn new(mut scope: Scope<'_>, plan: &Plan, channels: UpCatChannels) -> Result<Self> {
         let UpCatChannels { coarse, fine, out, halves } = channels;
         let grown = if halves { coarse / 2 } else { coarse };
-        let (mut deconv, mut preconv) = (None, None);
-        let mut place = scope.at("upsample");
-        match plan.upsampling {
-            BasicUpsampling::Deconv => {
-                let kernel = Kernel::new(plan.rank, 2).stride(2);
-                deconv = Some(ConvTranspose::new(place.at("deconv"), coarse, grown, kernel)?);
-            }
-            BasicUpsampling::Nontrainable if grown != coarse => {
-                preconv = Some(Conv::new(place.at("preconv"), coarse, grown, Kernel::new(plan.rank, 1))?);
-            }
-            BasicUpsampling::Nontrainable => (),
-        }
-        Ok(Self { deconv, preconv, convs: TwoConv::new(scope.at("convs"), plan, fine + grown, out)? })
-    }
-
-    /// `coarse` upsampled and, where the finer map has an odd size, its last voxel repeated.
-    fn grow(&self, coarse: Var, spatial: &[usize], pass: &Pass) -> Result<Var> {
-        let grown = match (&self.deconv, &self.preconv) {
-            (Some(deconv), _) => deconv.forward(&coarse, pass)?,
-            (None, preconv) => {
-                let narrowed = preconv.as_ref().map(|preconv| preconv.forward(&coarse, pass)).transpose()?;
-                let upsample = Upsample::new(UpsampleOptions::new(2).mode(Interpolation::LinearCorners))?;
-                upsample.forward(narrowed.as_ref().unwrap_or(&coarse), pass)?
-            }
-        };
-        fit::padded(grown, spatial, PadMode::Replicate)
+        let up = Up::new(scope.at("upsample"), plan, coarse, grown)?;
+        Ok(Self { up, convs: TwoConv::new(scope.at("convs"), plan, fine + grown, out)? })
     }
 
     fn forward(&self, coarse: Var, fine: Var, pass: &Pass) -> Result<Var> {
-        let spatial = fine.shape()[2..].to_vec();
-        let grown = self.grow(coarse, &spatial, pass)?;
+        let grown = self.up.forward(&coarse, pass)?;
+        drop(coarse);
+        // Where the finer map has an odd size, the last voxel is repeated.
+        let grown = fit::padded(grown, &fine.shape()[2..], PadMode::Replicate)?;
         let joined = self.convs.0.forward_two(fine, grown, pass)?;
         self.convs.1.forward(&joined, pass)
     }

@@ -268,12 +268,11 @@ pub(super) fn check_unpadded(x: &Var, rank: usize, levels: usize) -> Result<()> 
     let Some(&wrong) = x.shape()[2..].iter().find(|&&size| unpadded_output(size, levels).is_none()) else {
         return Ok(());
     };
-    // Sizes that fit are as many voxels apart as those of the coarsest level together take.
+    // Sizes that fit are as many voxels apart as one of the coarsest level stands for; there, 8 are always enough.
     let unit = 1usize << levels;
-    let mut least = 1;
-    while unpadded_output(least, levels).is_none() {
-        least += 1;
-    }
+    let of_coarsest = |size: usize| unit * size + 4 * (unit - 1);
+    let fits = |&size: &usize| unpadded_output(size, levels).is_some();
+    let least = (5..8).map(of_coarsest).find(fits).unwrap_or(of_coarsest(8));
     let expected = match wrong.checked_sub(least) {
         None => format!("at least {least}, not {wrong}"),
         Some(over) => {
@@ -297,5 +296,10 @@ mod tests {
             assert_eq!(unpadded_output(size, 4), fits.then(|| size - 184), "{size}");
         }
         assert_eq!((unpadded_output(5, 0), unpadded_output(4, 0)), (Some(1), None));
+        for levels in 3..24 {
+            let unit = 1usize << levels;
+            assert_eq!(unpadded_output(12 * unit - 4, levels), Some(4), "{levels}");
+            assert_eq!(unpadded_output(11 * unit - 4, levels), None, "{levels}");
+        }
     }
 }
