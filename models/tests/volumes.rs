@@ -252,7 +252,10 @@ fn wrong_fields_are_explained() {
     let error = |config: Value| Model::new(&config, Device::Meta, Seed::new(0)).map(drop).unwrap_err().to_string();
     for (config, expected) in [
         (json!({"network": "vnet", "in_channels": 3, "classes": 2}), "in_channels is 3, and width 16; expected"),
-        (json!({"network": "segresnet", "in_channels": 1, "classes": 2, "init_filters": 12}), "norm has 8 groups"),
+        (
+            json!({"network": "segresnet", "in_channels": 1, "classes": 2, "init_filters": 12}),
+            "norm has 8 groups, and init_filters",
+        ),
         (
             json!({"network": "segresnet", "in_channels": 1, "classes": 2, "vae": {"image_size": [16, 16, 24]}}),
             "vae.image_size is [16, 16, 24]; expected multiples of 16",

@@ -1,6 +1,6 @@
 //! Convolution, dropout, norm and activation, fused where nothing is dropped.
 
-use tomograd_autodiff::{Var, methods::*};
+use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Conv, ConvNormActivation, Dropout, Module, Norm, NormOptions, Pass, Scope};
 
@@ -51,8 +51,7 @@ impl ConvDropoutNorm {
         self.fused.as_ref().filter(|_| self.dropout.is_none() || !pass.is_training())
     }
 
-    /// The output for two inputs concatenated along channels, without the concatenated copy where the operation is
-    /// fused.
+    /// The output for two inputs concatenated along channels, without the concatenated copy.
     ///
     /// # Errors
     /// When the inputs don't fit.
@@ -60,26 +59,33 @@ impl ConvDropoutNorm {
         match self.fused(pass) {
             Some(fused) => fused.forward_two(&first, &second, pass),
             None => {
-                let joined = Var::concat(&[&first, &second], 1)?;
+                let y = self.conv.forward_two(&first, &second, pass)?;
                 drop((first, second));
-                self.forward(&joined, pass)
+                self.behind(y, pass)
             }
         }
     }
-}
 
-impl Module for ConvDropoutNorm {
-    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        if let Some(fused) = self.fused(pass) {
-            return fused.forward(x, pass);
-        }
-        let mut y = self.conv.forward(x, pass)?;
+    /// What comes behind the convolution, if it isn't fused.
+    fn behind(&self, mut y: Var, pass: &Pass) -> Result<Var> {
         if let Some(dropout) = &self.dropout {
             y = dropout.forward(&y, pass)?;
         }
         if let Some(activation) = self.activation {
             y = activation.forward(&y, pass)?;
         }
-        self.norm.as_ref().map_or(Ok(y.clone()), |norm| norm.forward(&y, pass))
+        match &self.norm {
+            Some(norm) => norm.forward(&y, pass),
+            None => Ok(y),
+        }
+    }
+}
+
+impl Module for ConvDropoutNorm {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        match self.fused(pass) {
+            Some(fused) => fused.forward(x, pass),
+            None => self.behind(self.conv.forward(x, pass)?, pass),
+        }
     }
 }

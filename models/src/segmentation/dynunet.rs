@@ -107,7 +107,7 @@ impl DynUNetConfig {
         let (channels, count) = (self.channels(), self.strides.len());
         check::length("dynunet", "filters", channels.len(), count, count)?;
         check::sizes("dynunet", "filters", &channels, check::MOST_CHANNELS >> 1)?;
-        check_norm("dynunet", self.norm, &channels)?;
+        check_norm("dynunet", self.norm, "filters", &channels)?;
         function("dynunet", self.activation)?;
         check::probability("dynunet", "dropout", self.dropout)?;
         // The paddings of the convolutions, and of a residual block's shortcut of 1 voxel, must not be negative.

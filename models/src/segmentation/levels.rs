@@ -36,13 +36,13 @@ pub(super) fn he(kernel: Kernel, bias: bool) -> Kernel {
     if bias { kernel.bias_filled(Init::Constant(0.0)) } else { kernel.bias(false) }
 }
 
-/// Checks that the groups of a configuration's `norm` divide these numbers of channels.
-pub(super) fn check_norm(operation: &str, norm: NormChoice, channels: &[usize]) -> Result<()> {
+/// Checks that the groups of a configuration's `norm` divide these numbers of channels, which follow from `field`.
+pub(super) fn check_norm(operation: &str, norm: NormChoice, field: &str, channels: &[usize]) -> Result<()> {
     let NormChoice::Group(groups) = norm else { return Ok(()) };
     if groups > 0 && channels.iter().all(|channels| channels.is_multiple_of(groups)) {
         return Ok(());
     }
-    Err(Error::argument(operation, format!("norm has {groups} groups, for {channels:?} channels"))
+    Err(Error::argument(operation, format!("norm has {groups} groups, and {field} gives {channels:?} channels"))
         .expected("a number of groups that divides them"))
 }
 

@@ -190,8 +190,11 @@ impl NnUNetConfig {
             check::sizes("nnunet", "bottleneck_channels", channels, most)?;
         }
         check::sizes("nnunet", "stem_channels", &[self.stem_channels.unwrap_or(1)], most)?;
-        let others = self.bottleneck_channels.iter().flatten().chain(&self.stem_channels).copied();
-        check_norm("nnunet", self.norm, &others.chain(self.features.iter().copied()).collect::<Vec<_>>())?;
+        let none = Vec::new();
+        let bottleneck = self.bottleneck_channels.as_ref().unwrap_or(&none);
+        check_norm("nnunet", self.norm, "bottleneck_channels", bottleneck)?;
+        check_norm("nnunet", self.norm, "stem_channels", self.stem_channels.as_slice())?;
+        check_norm("nnunet", self.norm, "features", &self.features)?;
         let residual = self.is_residual();
         for (field, given, fits) in [
             ("activation_first", self.activation_first, !residual),

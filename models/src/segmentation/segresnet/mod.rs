@@ -5,10 +5,9 @@ mod vae;
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
-use tomograd_kernels::index::PadMode;
 use tomograd_nn::{
-    Activation, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout, DropoutOptions, Interpolation, Kernel,
-    Module, Named, Network, Norm, NormKind, NormOptions, Pass, Scope, Stage, Window,
+    Activation, Conv, ConvNormActivation, ConvTranspose, Dropout, DropoutOptions, Interpolation, Kernel, Module, Named,
+    Network, Norm, NormKind, NormOptions, Pass, Scope, Stage,
 };
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     levels::{check_norm, function},
 };
 use crate::{
-    blocks::{ActivationChoice, NormChoice},
+    blocks::{ActivationChoice, NormChoice, SubpixelUpsample},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -144,7 +143,7 @@ impl SegResNetConfig {
             return Err(Error::argument("segresnet", "norm is none").expected("group, instance or batch norm"));
         }
         let narrowest = if self.vae.is_some() { SMALLEST } else { self.init_filters };
-        check_norm("segresnet", self.norm, &[self.init_filters, narrowest])?;
+        check_norm("segresnet", self.norm, "init_filters", &[self.init_filters, narrowest])?;
         self.vae.as_ref().map_or(Ok(()), |vae| vae.check(self.rank, self.zoom()))
     }
 }
@@ -251,7 +250,7 @@ impl Module for Residual {
 enum Double {
     Linear,
     Deconv(ConvTranspose),
-    PixelShuffle(Conv, AveragePool),
+    PixelShuffle(SubpixelUpsample),
 }
 
 impl Double {
@@ -264,9 +263,7 @@ impl Double {
                 Self::Deconv(ConvTranspose::new(scope.at("deconv"), channels, channels, kernel)?)
             }
             SegResNetUpsampling::PixelShuffle => {
-                let (kernel, more) = (Kernel::new(rank, 3).padding(1), channels << rank);
-                let conv = Conv::new(scope.at("pixelshuffle").at("conv_block"), channels, more, kernel)?;
-                Self::PixelShuffle(conv, AveragePool::new(Window::new(2).stride(1))?)
+                Self::PixelShuffle(SubpixelUpsample::new(scope.at("pixelshuffle"), rank, channels, channels)?)
             }
         })
     }
@@ -274,20 +271,13 @@ impl Double {
 
 impl Module for Double {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let [batch, channels, spatial @ ..] = x.shape() else { return Ok(x.clone()) };
-        let (size, rank) = (spatial.iter().map(|size| 2 * size).collect::<Vec<usize>>(), spatial.len());
         match self {
-            Self::Linear => x.interpolate(&size, Interpolation::Linear),
-            Self::Deconv(layer) => layer.forward(x, pass),
-            Self::PixelShuffle(conv, pool) => {
-                // (N, C, 2, 2, ..., D, H, ...) to (N, C, D, 2, H, 2, ...).
-                let split = [&[*batch, *channels], &vec![2; rank][..], spatial].concat();
-                let places = [0, 1].into_iter().chain((0..rank).flat_map(|axis| [2 + rank + axis, 2 + axis]));
-                let y = conv.forward(x, pass)?.reshape(&split)?.permute(&places.collect::<Vec<usize>>())?;
-                let y = y.reshape(&[&[*batch, *channels], &size[..]].concat())?;
-                let before = [&[0, 0], &vec![1; rank][..]].concat();
-                pool.forward(&y.pad(&before, &vec![0; rank + 2], PadMode::Constant(0.0))?, pass)
+            Self::Linear => {
+                let size: Vec<usize> = x.shape().iter().skip(2).map(|size| 2 * size).collect();
+                x.interpolate(&size, Interpolation::Linear)
             }
+            Self::Deconv(layer) => layer.forward(x, pass),
+            Self::PixelShuffle(layer) => layer.forward(x, pass),
         }
     }
 }
