@@ -1,15 +1,21 @@
 //! Networks for volumes: nnU-Net's from plans, the names of shared weights, deep supervision, refused sizes, random
 //! numbers.
 
+mod common;
+
+use std::path::PathBuf;
+
+use common::{assert_close, sampled, sizes};
 use serde_json::{Value, json};
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
+use tomograd_io::Weights;
 use tomograd_models::{
     DynUNetConfig, Model, NnUNetArchitecture, NnUNetConfig, SegResNetConfig, SegResNetVae, VNetConfig,
     blocks::{ActivationChoice, NormChoice},
     formula,
     registry::Config,
 };
-use tomograd_nn::{Named, Pass};
+use tomograd_nn::{Import, Named, Pass};
 
 const PLANS: &str = include_str!("data/plans.json");
 
@@ -180,6 +186,23 @@ fn weights_load_under_each_of_their_names() {
     });
     let error = target.params_mut().load(wrong.collect::<Vec<_>>()).unwrap_err().to_string();
     assert!(error.contains("have different values"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_of_nnunet_gives_what_it_gave_there() {
+    let expected = common::json("zoo/nnunet_checkpoint.output");
+    let config = NnUNetConfig::from_plans(&expected["plans"].to_string(), "2d", 1, 3).unwrap();
+    let mut made = model(&config);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/zoo/nnunet_checkpoint.pth");
+    let weights = Weights::open(file).unwrap();
+    let report = made.params_mut().import(&Import::of(&weights).unwrap().part("network_weights")).unwrap();
+    assert_eq!(report.loaded.len(), made.params().state().count());
+    assert!(report.skipped.is_empty() && report.aliases.len() > report.loaded.len(), "{report:?}");
+    let found = outputs(&made, &sizes(&expected["input"]), false, 0).unwrap();
+    for ((name, output), expected) in found.iter().zip(expected["outputs"].as_array().unwrap()) {
+        let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect();
+        assert_close(name, &sampled(output, 48), &expected, 1e-5);
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub fn json(name: &str) -> Value {
 }
 
 /// `NAME.safetensors`.
+#[allow(dead_code, reason = "not every test file reads tensors")]
 pub fn tensors(name: &str) -> BTreeMap<String, Vec<f64>> {
     let contents = safetensors::load(&folder().join(format!("{name}.safetensors"))).unwrap();
     contents.tensors.into_iter().map(|(name, tensor)| (name, tensor.to_vec_f64().unwrap())).collect()
