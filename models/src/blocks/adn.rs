@@ -225,9 +225,17 @@ impl ConvAdn {
     /// When the inputs don't fit.
     pub fn forward_two(&self, first: Var, second: Var, pass: &Pass) -> Result<Var> {
         let joined = match &self.first {
-            First::Conv(conv) => conv.forward_two(&first, &second, pass)?,
-            First::Fused(layer) => layer.forward_two(&first, &second, pass)?,
             First::Transposed(conv) => conv.forward(&join(first, second)?, pass)?,
+            First::Conv(conv) => {
+                let joined = conv.forward_two(&first, &second, pass)?;
+                drop((first, second));
+                joined
+            }
+            First::Fused(layer) => {
+                let joined = layer.forward_two(&first, &second, pass)?;
+                drop((first, second));
+                joined
+            }
         };
         self.behind(joined, pass)
     }

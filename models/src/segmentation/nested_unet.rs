@@ -192,12 +192,12 @@ impl Network for NestedUNet {
             }
             for row in (0..diagonal).rev() {
                 let node = &self.nodes[diagonal - row][row];
-                let grown = self.up.forward(&below, pass)?;
-                drop(below);
                 let before = fit::joined(&rows[row])?;
                 if is_last {
                     rows[row].clear();
                 }
+                let grown = self.up.forward(&below, pass)?;
+                drop(below);
                 below = pass.stage(node.stage, node.block.forward_two(before, grown, pass)?)?;
                 if !is_last {
                     rows[row].push(below.clone());
