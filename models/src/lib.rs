@@ -29,4 +29,7 @@ mod segmentation;
 pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
-pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
+pub use segmentation::{
+    HalfUNet, HalfUNetConfig, HalfUNetConvolution, HalfUNetUpsampling, MeshNet, MeshNetConfig, ResUNet, ResUNetConfig,
+    U2Net, U2NetConfig, UNet2d, UNet2dConfig, UNet3Plus, UNet3PlusConfig, UNet3PlusSupervision, UNet3d, UNet3dConfig,
+};

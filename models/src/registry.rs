@@ -11,7 +11,8 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    HalfUNetConfig, MeshNetConfig, ResNetConfig, ResUNetConfig, U2NetConfig, UNet2dConfig, UNet3PlusConfig,
+    UNet3dConfig,
     config::{checked, find, json},
 };
 
@@ -21,6 +22,10 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<UNet3dConfig>(),
         Family::of::<UNet2dConfig>(),
         Family::of::<MeshNetConfig>(),
+        Family::of::<UNet3PlusConfig>(),
+        Family::of::<ResUNetConfig>(),
+        Family::of::<HalfUNetConfig>(),
+        Family::of::<U2NetConfig>(),
         Family::of::<ResNetConfig>(),
     ]
 });
