@@ -22,11 +22,11 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<UNet3dConfig>(),
         Family::of::<UNet2dConfig>(),
         Family::of::<MeshNetConfig>(),
+        Family::of::<ResNetConfig>(),
         Family::of::<UNet3PlusConfig>(),
         Family::of::<ResUNetConfig>(),
         Family::of::<HalfUNetConfig>(),
         Family::of::<U2NetConfig>(),
-        Family::of::<ResNetConfig>(),
     ]
 });
 
