@@ -98,11 +98,14 @@ fn config(preset: Option<&str>, classes: usize) -> Result<Value> {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let (seed, out) = (Seed::new(arguments.seed), &arguments.out);
-    // A patch of two axes: volumes are segmented plane by plane.
-    let preparation = Preparation::new(SLICE, ["background", "anterior", "posterior"])?
-        .channels([Channel::new("t1", "MR")])?
-        .orientation("RAS")?
-        .spacing([1.0; 3])?;
+    let prepared = |patch: &[usize]| {
+        Preparation::new(patch, ["background", "anterior", "posterior"])?
+            .channels([Channel::new("t1", "MR")])?
+            .orientation("RAS")?
+            .spacing([1.0; 3])
+    };
+    // Volumes are segmented plane by plane; the checkpoint gets the same preparation for single planes.
+    let (preparation, plane) = (prepared(&[1, SLICE[0], SLICE[1]])?, prepared(&SLICE)?);
     let classes = preparation.classes.len();
     let cases = Dataset::prepared(&arguments.data, &preparation)?;
     let split = Split::read_or_fixed(arguments.data.join("split.txt"), &cases.names())?;
@@ -122,13 +125,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let optimizer = AdamW::new(&params, 3e-3)?.decay(1e-2)?;
     let learner = Learner::new(params, optimizer).schedule(schedule::one_cycle).clip_norm(12.0)?;
     let trainer = Trainer::new(learner, arguments.epochs).seed(seed).folder(out).validate_every(8)?.verbose();
-    let mut trainer = trainer.config(&config)?.preparation(&preparation)?;
+    let mut trainer = trainer.config(&config)?.preparation(&plane)?;
     if arguments.overwrite {
         trainer = trainer.overwrite();
     }
     let predict = |params: &Params, slices: &Tensor| {
         let pass = Pass::eval(params)?;
-        Ok(net.run(&[("image", pass.input(slices))].into(), &pass)?.into_main()?.into_value())
+        let slices = pass.input(&slices.squeeze(2)?);
+        net.run(&[("image", slices)].into(), &pass)?.into_main()?.into_value().unsqueeze(2)
     };
     println!("{}: {} training and {} validation volumes", config["network"], split.train.len(), split.validation.len());
     trainer.run_with(
