@@ -1,5 +1,6 @@
 //! Checks of network configurations.
 
+use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 
 /// The largest number of channels of a layer.
@@ -35,4 +36,16 @@ pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) ->
         return Ok(());
     }
     Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
+}
+
+/// Checks that `x` is (N, C, spatial...) with `rank` spatial axes, each a multiple of `unit`, not 0.
+pub(crate) fn image(operation: &str, x: &Var, rank: usize, unit: usize) -> Result<()> {
+    let fits = |size: &usize| *size > 0 && size.is_multiple_of(unit);
+    if x.rank() == rank + 2 && x.shape()[2..].iter().all(fits) {
+        return Ok(());
+    }
+    let sizes = if unit == 1 { "none of size 0".to_owned() } else { format!("all multiples of {unit}") };
+    Err(Error::shape(operation, "the input's size doesn't fit")
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {sizes}"))
+        .shapes([x.shape()]))
 }

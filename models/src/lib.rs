@@ -32,9 +32,11 @@ pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{
     AttentionGatedUNet, AttentionGatedUNetConfig, AttentionUNet, AttentionUNetConfig, BasicUNet, BasicUNetConfig,
-    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, DynUNet, DynUNetConfig, GateMode, MeshNet,
-    MeshNetConfig, MonaiUNet, MonaiUNetConfig, NestedUNet, NestedUNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig,
-    SegResNet, SegResNetConfig, SegResNetUpsampling, SegResNetVae, UNet, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig,
-    UNetConfig, UNetUpsampling, VNet, VNetActivation, VNetConfig,
+    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, DynUNet, DynUNetConfig, GateMode, HalfUNet,
+    HalfUNetConfig, HalfUNetConvolution, HalfUNetUpsampling, MeshNet, MeshNetConfig, MonaiUNet, MonaiUNetConfig,
+    NestedUNet, NestedUNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig, ResUNet, ResUNetConfig, SegResNet,
+    SegResNetConfig, SegResNetUpsampling, SegResNetVae, U2Net, U2NetConfig, UNet, UNet2d, UNet2dConfig, UNet3Plus,
+    UNet3PlusConfig, UNet3PlusSupervision, UNet3d, UNet3dConfig, UNetConfig, UNetUpsampling, VNet, VNetActivation,
+    VNetConfig,
 };
 pub use sizes::Sizes;

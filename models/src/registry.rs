@@ -12,8 +12,8 @@ use tomograd_nn::{Network, Scope};
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
     AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, DynUNetConfig,
-    MeshNetConfig, MonaiUNetConfig, NestedUNetConfig, NnUNetConfig, ResNetConfig, SegResNetConfig, UNet2dConfig,
-    UNet3dConfig, UNetConfig, VNetConfig,
+    HalfUNetConfig, MeshNetConfig, MonaiUNetConfig, NestedUNetConfig, NnUNetConfig, ResNetConfig, ResUNetConfig,
+    SegResNetConfig, U2NetConfig, UNet2dConfig, UNet3PlusConfig, UNet3dConfig, UNetConfig, VNetConfig,
     config::{checked, find, json},
 };
 
@@ -35,6 +35,10 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<AttentionGatedUNetConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
+        Family::of::<UNet3PlusConfig>(),
+        Family::of::<ResUNetConfig>(),
+        Family::of::<HalfUNetConfig>(),
+        Family::of::<U2NetConfig>(),
     ]
 });
 

@@ -66,7 +66,13 @@ fn every_batch_norm_of_the_zoo_can_be_folded() {
     for family in registry::families() {
         let config = family.presets().unwrap().swap_remove(0).config;
         let mut model = Model::new(&config, Device::Meta, Seed::new(0)).unwrap();
-        let done = model.fold_batch_norm().unwrap();
-        assert!(done.left.is_empty(), "{}: {:?}", family.name(), done.left);
+        let mut left = model.fold_batch_norm().unwrap().left;
+        // A pre-activated norm follows a sum or several maps, not a convolution.
+        if family.name() == "res_unet" {
+            let count = left.len();
+            left.retain(|name| !name.ends_with(".conv_block.0"));
+            assert_eq!(count - left.len(), 6);
+        }
+        assert!(left.is_empty(), "{}: {left:?}", family.name());
     }
 }

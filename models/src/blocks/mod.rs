@@ -2,6 +2,7 @@
 
 mod adn;
 mod conv_dropout_norm;
+mod conv_norm;
 mod double_conv;
 mod subpixel;
 
@@ -10,6 +11,7 @@ use tomograd_core::Result;
 
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub(crate) use conv_dropout_norm::{After, ConvDropoutNorm};
+pub(crate) use conv_norm::conv_norm;
 pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub(crate) use subpixel::SubpixelUpsample;
 

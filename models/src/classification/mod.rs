@@ -7,5 +7,5 @@ pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 use crate::registry::ChannelStatistics;
 
 /// Means and standard deviations of ImageNet (red, green, blue; values from 0 to 1), with which torchvision normalises.
-const IMAGENET: ChannelStatistics =
+pub(crate) const IMAGENET: ChannelStatistics =
     ChannelStatistics { mean: &[0.485, 0.456, 0.406], deviation: &[0.229, 0.224, 0.225] };
