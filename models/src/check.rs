@@ -20,3 +20,25 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
     }
     Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
 }
+
+/// Checks that the configuration's `field` is a number from 0 to below 1.
+pub(crate) fn probability(operation: &str, field: &str, probability: f64) -> Result<()> {
+    if (0.0..1.0).contains(&probability) {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{field} is {probability}")).expected("a number from 0 to below 1"))
+}
+
+/// Checks that the input of a network is an image with `rank` spatial axes, each of `smallest` voxels at least.
+pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: usize) -> Result<()> {
+    if shape.len() == rank + 2 && shape[2..].iter().all(|&size| size >= smallest) {
+        return Ok(());
+    }
+    let what = match shape.len() == rank + 2 {
+        true => "the input is too small".to_owned(),
+        false => format!("an input of {} axes", shape.len()),
+    };
+    Err(Error::shape(operation, what)
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {smallest} voxels at least along each"))
+        .shapes([shape]))
+}

@@ -26,7 +26,10 @@ mod profile;
 pub mod registry;
 mod segmentation;
 
-pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use classification::{
+    AlexNet, AlexNetConfig, AlexNetForm, GoogLeNet, GoogLeNetConfig, InceptionV3, InceptionV3Config, ResNet,
+    ResNetBlock, ResNetConfig, ResNetEncoder, Vgg, VggConfig,
+};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};

@@ -11,7 +11,8 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    AlexNetConfig, GoogLeNetConfig, InceptionV3Config, MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    VggConfig,
     config::{checked, find, json},
 };
 
@@ -22,6 +23,10 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<UNet2dConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
+        Family::of::<AlexNetConfig>(),
+        Family::of::<VggConfig>(),
+        Family::of::<GoogLeNetConfig>(),
+        Family::of::<InceptionV3Config>(),
     ]
 });
 
