@@ -49,3 +49,17 @@ pub(crate) fn image(operation: &str, x: &Var, rank: usize, unit: usize) -> Resul
         .expected(format!("(N, C, spatial...) with {rank} spatial axes, {sizes}"))
         .shapes([x.shape()]))
 }
+
+/// Checks that the input of a network is an image with `rank` spatial axes, each of `smallest` voxels at least.
+pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: usize) -> Result<()> {
+    if shape.len() == rank + 2 && shape[2..].iter().all(|&size| size >= smallest) {
+        return Ok(());
+    }
+    let what = match shape.len() == rank + 2 {
+        true => "the input is too small".to_owned(),
+        false => format!("an input of {} axes", shape.len()),
+    };
+    Err(Error::shape(operation, what)
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {smallest} voxels at least along each"))
+        .shapes([shape]))
+}

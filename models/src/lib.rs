@@ -27,7 +27,10 @@ pub mod registry;
 mod segmentation;
 mod sizes;
 
-pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use classification::{
+    AlexNet, AlexNetConfig, AlexNetForm, GoogLeNet, GoogLeNetConfig, InceptionV3, InceptionV3Config, ResNet,
+    ResNetBlock, ResNetConfig, ResNetEncoder, Vgg, VggConfig,
+};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{

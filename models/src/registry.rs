@@ -11,9 +11,10 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, DynUNetConfig,
-    HalfUNetConfig, MeshNetConfig, MonaiUNetConfig, NestedUNetConfig, NnUNetConfig, ResNetConfig, ResUNetConfig,
-    SegResNetConfig, U2NetConfig, UNet2dConfig, UNet3PlusConfig, UNet3dConfig, UNetConfig, VNetConfig,
+    AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
+    DynUNetConfig, GoogLeNetConfig, HalfUNetConfig, InceptionV3Config, MeshNetConfig, MonaiUNetConfig,
+    NestedUNetConfig, NnUNetConfig, ResNetConfig, ResUNetConfig, SegResNetConfig, U2NetConfig, UNet2dConfig,
+    UNet3PlusConfig, UNet3dConfig, UNetConfig, VNetConfig, VggConfig,
     config::{checked, find, json},
 };
 
@@ -39,6 +40,10 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<ResUNetConfig>(),
         Family::of::<HalfUNetConfig>(),
         Family::of::<U2NetConfig>(),
+        Family::of::<AlexNetConfig>(),
+        Family::of::<VggConfig>(),
+        Family::of::<GoogLeNetConfig>(),
+        Family::of::<InceptionV3Config>(),
     ]
 });
 

@@ -13,9 +13,9 @@ use tomograd_kernels::{
 use tomograd_models::formula;
 use tomograd_nn::{
     Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvTranspose, DiceCe, Group,
-    Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, LogSoftmax, MaxPool,
-    Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, PRelu, Params, Pass, Scope, Sgd, Softmax,
-    Window, losses, schedule,
+    Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, LocalResponseNorm,
+    LocalResponseNormOptions, LogSoftmax, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer,
+    PRelu, Params, Pass, Scope, Sgd, Softmax, Window, losses, schedule,
 };
 
 fn cases(golden: &Value) -> impl Iterator<Item = (&str, &str, &Value, &Value)> {
@@ -169,6 +169,12 @@ fn layer(scope: Scope<'_>, kind: &str, a: &Value, rank: usize) -> Result<Box<dyn
         }
         "layer_norm" => {
             Box::new(LayerNorm::new(scope, LayerNormOptions::new(list("shape")).epsilon(number(&a["eps"])))?)
+        }
+        "local_response_norm" => {
+            // PyTorch's alpha is of the mean.
+            let alpha = number(&a["alpha"]) / number(&a["size"]);
+            let options = LocalResponseNormOptions::new(size(&a["size"])).alpha(alpha);
+            Box::new(LocalResponseNorm::new(options.beta(number(&a["beta"])).k(number(&a["k"])))?)
         }
         "max_pool" => Box::new(MaxPool::new(window().ceil_mode(a["ceil_mode"] == true))?),
         "avg_pool" => Box::new(AveragePool::new(window().count_padding(a["count_include_pad"] == true))?),

@@ -157,6 +157,10 @@ fn images_of_one_and_of_several_channels_are_taken() {
                 continue;
             }
             (config["in_channels"], inputs[0][1]) = (channels.into(), channels);
+            if config["transform_input"] == true {
+                // It is for three channels.
+                config["transform_input"] = false.into();
+            }
             let inputs: Vec<&[usize]> = inputs.iter().map(Vec::as_slice).collect();
             let cost = profile(&config, &inputs).unwrap_or_else(|error| panic!("{name}, {channels} channels: {error}"));
             assert!(cost.training.flops > cost.inference.flops);

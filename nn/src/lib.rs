@@ -48,8 +48,9 @@ pub use fold::{FoldedNorms, Followed};
 pub use import::{Import, ImportReport, Imported};
 pub use layers::{
     AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
-    DropoutOptions, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, MaxPool, MultiHeadAttention, Norm,
-    NormKind, NormOptions, PRelu, PerAxis, Upsample, UpsampleOptions, Window,
+    DropoutOptions, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, LocalResponseNorm,
+    LocalResponseNormOptions, MaxPool, MultiHeadAttention, Norm, NormKind, NormOptions, PRelu, PerAxis, Upsample,
+    UpsampleOptions, Window,
 };
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};

@@ -5,12 +5,13 @@ use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_kernels::methods::*;
 use tomograd_nn::{
     Activation, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
-    Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LogSoftmax, MaxPool, Module, Norm,
-    NormKind, NormOptions, PRelu, Scope, Sequential, Softmax, Upsample, UpsampleOptions, Window, gradcheck,
+    Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LocalResponseNorm,
+    LocalResponseNormOptions, LogSoftmax, MaxPool, Module, Norm, NormKind, NormOptions, PRelu, Scope, Sequential,
+    Softmax, Upsample, UpsampleOptions, Window, gradcheck,
 };
 
 /// Layers that take (N, 4, spatial...), by name.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
     "conv",
     "conv, strided groups",
     "conv, transposed",
@@ -19,6 +20,7 @@ const LAYERS: [&str; 19] = [
     "instance norm",
     "group norm",
     "layer norm",
+    "local response norm",
     "linear",
     "prelu",
     "activation",
@@ -59,6 +61,10 @@ fn layer(name: &str, scope: Scope<'_>, x: &Tensor) -> Result<Box<dyn Module>> {
         )?),
         "group norm" => Box::new(Norm::new(scope, 4, NormOptions::new(NormKind::Group(2)).epsilon(0.1))?),
         "layer norm" => Box::new(LayerNorm::new(scope, LayerNormOptions::new(last).epsilon(0.1))?),
+        "local response norm" => {
+            let options = LocalResponseNormOptions::new(if rank == 2 { 2 } else { 3 }).alpha(0.5).k(1.0);
+            Box::new(LocalResponseNorm::new(options)?)
+        }
         "linear" => Box::new(Linear::new(scope, last, 3)?),
         "prelu" => Box::new(PRelu::new(scope, 4)?),
         "activation" => Box::new(Activation::Mish),

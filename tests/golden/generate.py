@@ -195,6 +195,9 @@ def layer_cases():
     for shape, groups in (((2, 6, 5), 3), ((2, 4, 4, 3), 2), ((2, 4, 3, 2, 3), 4), ((2, 4, 3, 4), 1)):
         yield f"group_norm_{len(shape) - 2}d_g{groups}", "group_norm", {"channels": shape[1], "groups": groups, "eps": 1e-5}, shape, nn.GroupNorm(groups, shape[1])
     yield "layer_norm", "layer_norm", {"shape": [7], "eps": 1e-5}, (2, 5, 7), nn.LayerNorm(7)
+    for rank, size in ((1, 5), (2, 3), (2, 4), (3, 5)):
+        a = {"size": size, "alpha": 0.2, "beta": 0.75, "k": 2.0, "input_scale": 3.0}
+        yield f"local_response_norm{rank}d_{size}", "local_response_norm", a, (2, 7, *small[rank]), nn.LocalResponseNorm(size, 0.2, 0.75, 2.0)
     yield "layer_norm_two_axes", "layer_norm", {"shape": [4, 5], "eps": 1e-6}, (3, 4, 5), nn.LayerNorm((4, 5), eps=1e-6)
 
     maximum = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}

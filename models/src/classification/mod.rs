@@ -1,8 +1,14 @@
 //! Classification networks: logits for a whole image.
 
+mod alexnet;
+mod inception;
 mod resnet;
+mod vgg;
 
+pub use alexnet::{AlexNet, AlexNetConfig, AlexNetForm};
+pub use inception::{GoogLeNet, GoogLeNetConfig, InceptionV3, InceptionV3Config};
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use vgg::{Vgg, VggConfig};
 
 use crate::registry::ChannelStatistics;
 

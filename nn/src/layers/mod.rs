@@ -8,6 +8,7 @@
 mod attention;
 mod basic;
 mod conv;
+mod local_response;
 mod norm;
 mod per_axis;
 mod pool;
@@ -15,6 +16,7 @@ mod pool;
 pub use attention::MultiHeadAttention;
 pub use basic::{Dropout, DropoutOptions, Linear, LinearOptions, PRelu};
 pub use conv::{Conv, ConvTranspose, Kernel};
+pub use local_response::{LocalResponseNorm, LocalResponseNormOptions};
 pub use norm::{ConvNormActivation, LayerNorm, LayerNormOptions, Norm, NormKind, NormOptions};
 pub use per_axis::PerAxis;
 pub use pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool, Upsample, UpsampleOptions, Window};

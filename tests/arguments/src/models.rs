@@ -3,10 +3,11 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, DynUNetConfig,
-        MeshNet, MeshNetConfig, Model, MonaiUNetConfig, NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet,
-        ResNetBlock, ResNetConfig, ResNetEncoder, SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d,
-        UNet3dConfig, UNetConfig, VNetConfig,
+        AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
+        DynUNetConfig, GoogLeNetConfig, InceptionV3Config, MeshNet, MeshNetConfig, Model, MonaiUNetConfig,
+        NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder,
+        SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig, VNetConfig,
+        VggConfig,
         blocks::{ActivationChoice, Adn, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice},
         formula, profile,
         registry::Config,
@@ -33,6 +34,20 @@ fn predicts(module: &dyn Module, params: &Params, shape: &[usize], classes: usiz
         Ok::<_, Error>(y.shape()[1] == classes && finite(y.value())?)
     };
     predict().or(Ok(false))
+}
+
+/// Whether the network that the configuration describes can be built and gives finite logits for an image of this size.
+fn classifies(config: &impl Config, in_channels: usize, size: usize, classes: usize) -> Result<bool> {
+    let model = Model::new(config, Device::Cpu, Seed::new(1))?;
+    let predict = || {
+        let logits = model.predict(&formula::signed("x", &[1, in_channels, size, size], DType::F32)?)?;
+        Ok::<_, Error>(logits.shape() == [1, classes] && finite(&logits)?)
+    };
+    predict().or(Ok(false))
+}
+
+fn alexnet(classes: usize) -> AlexNetConfig {
+    AlexNetConfig { widths: vec![2, 4, 4, 4, 2], hidden: 4, ..AlexNetConfig::new(classes) }
 }
 
 /// Whether the block gives finite values for a suitable image.
@@ -197,6 +212,63 @@ cases! {
         let config = ResNetConfig { width, layers, ..ResNetConfig::new(ResNetBlock::Basic, [1], 2) };
         let encoder = ResNetEncoder::new(params.root(), &config)?;
         predicts(&encoder, &params, &[1, 3, 8, 8], config.width << (config.layers.len() - 1))
+    };
+    "models::AlexNetConfig::new": (classes: usize = 2) => classifies(&alexnet(classes), 3, 63, classes);
+    "models::AlexNetConfig::paper": (classes: usize = 2) => {
+        let config = AlexNetConfig { widths: vec![2; 5], hidden: 4, ..AlexNetConfig::paper(classes) };
+        classifies(&config, 3, 67, classes)
+    };
+    "models::AlexNetConfig {}": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        widths: Vec<usize> = vec![2, 4, 4, 4, 2],
+        groups: usize = 2,
+        hidden: usize = 4,
+        dropout: f64 = 0.5,
+    ) => {
+        let config = AlexNetConfig { in_channels, classes, widths, groups, hidden, dropout, ..alexnet(2) };
+        classifies(&config, in_channels, 63, classes)
+    };
+    "models::VggConfig::new": (convolutions: Vec<usize> = vec![1, 2], classes: usize = 2) => {
+        let widths = vec![2; convolutions.len()];
+        classifies(&VggConfig { widths, hidden: 4, ..VggConfig::new(convolutions, classes) }, 3, 8, classes)
+    };
+    "models::VggConfig {}": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        convolutions: Vec<usize> = vec![1, 2],
+        widths: Vec<usize> = vec![2, 3],
+        hidden: usize = 4,
+        dropout: f64 = 0.5,
+    ) => {
+        let config = VggConfig { in_channels, widths, hidden, dropout, ..VggConfig::new(convolutions, classes) };
+        classifies(&config, in_channels, 8, classes)
+    };
+    "models::GoogLeNetConfig::new": (classes: usize = 2) => {
+        classifies(&GoogLeNetConfig { width: 8, ..GoogLeNetConfig::new(classes) }, 3, 16, classes)
+    };
+    "models::GoogLeNetConfig {}": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        width: usize = 8,
+        dropout: f64 = 0.2,
+        auxiliary_dropout: f64 = 0.7,
+    ) => {
+        let new = GoogLeNetConfig::new(classes);
+        let config = GoogLeNetConfig { in_channels, width, dropout, auxiliary_dropout, ..new };
+        classifies(&config, in_channels, 16, classes)
+    };
+    "models::InceptionV3Config::new": (classes: usize = 2) => {
+        classifies(&InceptionV3Config { width: 2, ..InceptionV3Config::new(classes) }, 3, 75, classes)
+    };
+    "models::InceptionV3Config {}": (
+        in_channels: usize = 1,
+        classes: usize = 2,
+        width: usize = 2,
+        dropout: f64 = 0.5,
+    ) => {
+        let config = InceptionV3Config { in_channels, width, dropout, ..InceptionV3Config::new(classes) };
+        classifies(&config, in_channels, 75, classes)
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);

@@ -7,8 +7,9 @@ use tomograd::{
     nn::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Import, Kernel, LayerNorm, LayerNormOptions, Linear,
-        LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
-        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck,
+        LinearOptions, LocalResponseNorm, LocalResponseNormOptions, MaxPool, Module, MultiHeadAttention, Norm,
+        NormKind, NormOptions, Optimizer, OptimizerState, PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update,
+        Upsample, UpsampleOptions, Window, gradcheck,
         init::{Distribution, Fan, Init},
         losses, schedule,
     },
@@ -322,6 +323,19 @@ cases! {
     "nn::LinearOptions::bias_filled": (bias: f64 = 0.1) => {
         let options = LinearOptions::new(2).bias_filled(Init::Constant(bias));
         layer(&[2, 3], |scope| Linear::new(scope, 3, options)).map(|right| right || bias.abs() > 1e15)
+    };
+    "nn::LocalResponseNorm::new": (channels: usize = 5) => pooled(&[2, 6, 3], LocalResponseNorm::new(channels)?);
+    "nn::LocalResponseNormOptions::new": (channels: usize = 4) => {
+        pooled(&[2, 6, 3], LocalResponseNorm::new(LocalResponseNormOptions::new(channels))?)
+    };
+    "nn::LocalResponseNormOptions::alpha": (alpha: f64 = 1e-4) => {
+        function(&[2, 6, 3], LocalResponseNorm::new(LocalResponseNormOptions::new(5).alpha(alpha))?)
+    };
+    "nn::LocalResponseNormOptions::beta": (beta: f64 = 0.75) => {
+        function(&[2, 6, 3], LocalResponseNorm::new(LocalResponseNormOptions::new(5).beta(beta))?)
+    };
+    "nn::LocalResponseNormOptions::k": (k: f64 = 2.0) => {
+        function(&[2, 6, 3], LocalResponseNorm::new(LocalResponseNormOptions::new(5).k(k))?)
     };
     "nn::MultiHeadAttention::new": (size: usize = 6, heads: usize = 3) => {
         layer(&[2, 5, size], |scope| MultiHeadAttention::new(scope, size, heads))
