@@ -3,7 +3,9 @@
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Kernel, Linear, Module, Norm, NormKind, NormOptions, Pass, Scope,
+    Activation, Conv, ConvNormActivation, Kernel, Linear, LinearOptions, Module, Norm, NormKind, NormOptions, Pass,
+    Scope,
+    init::{Fan, Init},
 };
 
 /// The convolutional block attention module (CBAM, Woo et al. 2018). (N, C, spatial...) to the same shape: each channel of an
@@ -42,12 +44,16 @@ impl Cbam {
         scope.whole(|scope| {
             let mut gate = scope.at("ChannelGate");
             let mut mlp = gate.at("mlp");
-            let squeeze = Linear::new(mlp.at(1), channels, reduced)?;
-            let excite = Linear::new(mlp.at(3), reduced, channels)?;
+            let linear = |outputs: usize| LinearOptions::new(outputs).bias_filled(Init::Constant(0.0));
+            let squeeze = Linear::new(mlp.at(1), channels, linear(reduced))?;
+            let excite = Linear::new(mlp.at(3), reduced, linear(channels))?;
             let mut gate = scope.at("SpatialGate");
             let mut spatial = gate.at("spatial");
-            let conv = Conv::new(spatial.at("conv"), 2, 1, Kernel::new(rank, 7).padding(3).bias(false))?;
+            let kernel = Kernel::new(rank, 7).padding(3).bias(false).weight(Init::kaiming_normal(Fan::Out));
+            let conv = Conv::new(spatial.at("conv"), 2, 1, kernel)?;
             let norm = NormOptions::new(NormKind::Batch).momentum(0.01).activation(Activation::Sigmoid);
+            // As the authors begin: a factor of one half for all voxels.
+            let norm = norm.weight(Init::Constant(0.0));
             let spatial = ConvNormActivation::new(conv, Norm::new(spatial.at("bn"), 1, norm)?)?;
             Ok(Self { squeeze, excite, spatial })
         })

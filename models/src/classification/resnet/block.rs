@@ -3,22 +3,36 @@
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_kernels::index::PadMode;
-use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope};
+use tomograd_nn::{
+    Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope,
+    init::{Fan, Init},
+};
 
 use super::{ResNetAttention, ResNetBlock, ResNetConfig, ResNetShortcut};
 use crate::blocks::{Cbam, SqueezeExcitation, SqueezeExcitationOptions, saving::add_relu};
 
-/// Convolution, batch norm, and optionally an activation.
-pub(super) fn conv_norm(
+/// The initialisation of convolutions.
+const KAIMING: Init = Init::kaiming_normal(Fan::Out);
+
+/// Convolution without bias, batch norm and ReLU.
+pub(super) fn conv_norm_relu(
+    scope: &mut Scope<'_>,
+    names: [&str; 2],
+    channels: [usize; 2],
+    kernel: Kernel,
+) -> Result<ConvNormActivation> {
+    let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu);
+    conv_norm(scope, names, channels, kernel.bias(false).weight(KAIMING), norm)
+}
+
+fn conv_norm(
     scope: &mut Scope<'_>,
     [conv, norm]: [&str; 2],
     [in_channels, channels]: [usize; 2],
     kernel: Kernel,
-    activation: Option<Activation>,
+    options: NormOptions,
 ) -> Result<ConvNormActivation> {
     let conv = Conv::new(scope.at(conv), in_channels, channels, kernel)?;
-    let options = NormOptions::new(NormKind::Batch);
-    let options = activation.map_or(options, |activation| options.activation(activation));
     ConvNormActivation::new(conv, Norm::new(scope.at(norm), channels, options)?)
 }
 
@@ -41,8 +55,13 @@ impl Shortcut {
         }
         match config.shortcut {
             ResNetShortcut::Projection => {
-                let kernel = Kernel::new(config.rank, 1).stride(stride).bias(config.shortcut_bias);
-                Ok(Self::Projection(conv_norm(&mut scope.at("downsample"), ["0", "1"], channels, kernel, None)?))
+                let mut kernel = Kernel::new(config.rank, 1).stride(stride).bias(config.shortcut_bias);
+                // The authors of CBAM initialise convolutions by their names, which this one hasn't.
+                if config.attention != ResNetAttention::Cbam {
+                    kernel = kernel.weight(KAIMING);
+                }
+                let norm = NormOptions::new(NormKind::Batch);
+                Ok(Self::Projection(conv_norm(&mut scope.at("downsample"), ["0", "1"], channels, kernel, norm)?))
             }
             ResNetShortcut::ZeroPadding => {
                 Ok(Self::ZeroPadding { stride, zeros: out_channels.saturating_sub(in_channels) })
@@ -105,20 +124,25 @@ impl Residual {
         in_channels: usize,
         stride: usize,
     ) -> Result<Self> {
-        let three = |stride: usize| Kernel::new(config.rank, 3).stride(stride).padding(1).bias(false);
-        let one = Kernel::new(config.rank, 1).bias(false);
+        let three = |stride: usize| Kernel::new(config.rank, 3).stride(stride).padding(1);
+        let one = Kernel::new(config.rank, 1);
         let (planes, inner) = (config.planes(layer), config.inner(layer));
         let out_channels = planes * config.block.expansion();
-        let relu = Some(Activation::Relu);
+        // As in timm, a branch with squeeze and excitation begins as zero, so that its block is the identity.
+        let gamma = if config.attention == ResNetAttention::SqueezeExcitation { 0.0 } else { 1.0 };
+        let last = |scope: &mut Scope<'_>, names, channels, kernel: Kernel| {
+            let norm = NormOptions::new(NormKind::Batch).weight(Init::Constant(gamma));
+            conv_norm(scope, names, channels, kernel.bias(false).weight(KAIMING), norm)
+        };
         let main = match config.block {
             ResNetBlock::Basic => vec![
-                conv_norm(scope, ["conv1", "bn1"], [in_channels, planes], three(stride), relu)?,
-                conv_norm(scope, ["conv2", "bn2"], [planes, planes], three(1), None)?,
+                conv_norm_relu(scope, ["conv1", "bn1"], [in_channels, planes], three(stride))?,
+                last(scope, ["conv2", "bn2"], [planes, planes], three(1))?,
             ],
             ResNetBlock::Bottleneck => vec![
-                conv_norm(scope, ["conv1", "bn1"], [in_channels, inner], one.clone(), relu)?,
-                conv_norm(scope, ["conv2", "bn2"], [inner, inner], three(stride).groups(config.groups), relu)?,
-                conv_norm(scope, ["conv3", "bn3"], [inner, out_channels], one, None)?,
+                conv_norm_relu(scope, ["conv1", "bn1"], [in_channels, inner], one.clone())?,
+                conv_norm_relu(scope, ["conv2", "bn2"], [inner, inner], three(stride).groups(config.groups))?,
+                last(scope, ["conv3", "bn3"], [inner, out_channels], one)?,
             ],
         };
         // The order of the state dict is that of each original.
@@ -127,7 +151,7 @@ impl Residual {
         let (attention, shortcut) = match config.attention {
             ResNetAttention::None => (None, shortcut(scope)?),
             ResNetAttention::SqueezeExcitation => {
-                let options = SqueezeExcitationOptions::new(config.rank, sixteenth(out_channels));
+                let options = SqueezeExcitationOptions::new(config.rank, sixteenth(out_channels)).weight(KAIMING);
                 let block = SqueezeExcitation::new(scope.at("se"), out_channels, options)?;
                 (Some(Attention::SqueezeExcitation(block)), shortcut(scope)?)
             }

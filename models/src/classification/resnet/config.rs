@@ -219,6 +219,14 @@ impl ResNetConfig {
                 return Err(Error::argument("resnet", what).expected(format!("1 to {most}")));
             }
         }
+        // The planes of each layer are checked where they are given, and double otherwise.
+        let narrowing = (1..self.layers.len()).any(|layer| self.planes(layer) < self.planes(layer - 1));
+        if self.shortcut == ResNetShortcut::ZeroPadding
+            && (narrowing || self.planes(0) * self.block.expansion() < self.width)
+        {
+            let what = format!("shortcut zero_padding with width {} and widths {:?}", self.width, self.widths);
+            return Err(Error::argument("resnet", what).expected("channels that don't become fewer"));
+        }
         let reduced = self.planes(0) * self.block.expansion() / 16;
         if self.attention == ResNetAttention::Cbam && reduced == 0 {
             let what = format!("attention cbam with {} channels in the first layer", self.planes(0));

@@ -6,10 +6,11 @@ mod config;
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
-    Activation, ConvNormActivation, Kernel, Linear, MaxPool, Module, Pass, PerAxis, Scope, Stage, Window,
+    ConvNormActivation, Kernel, Linear, LinearOptions, MaxPool, Module, Pass, PerAxis, Scope, Stage, Window,
+    init::{Fan, Init},
 };
 
-use block::{Residual, conv_norm};
+use block::{Residual, conv_norm_relu};
 pub use config::{ResNetAttention, ResNetBlock, ResNetConfig, ResNetShortcut};
 
 /// A residual network (He et al. 2015; the stride is in a bottleneck's 3-wide convolution, as in torchvision). Input
@@ -38,7 +39,7 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// Creates the network's parameters in `scope`, with PyTorch's initialisation.
+    /// Creates the network's parameters in `scope`, with the original's initialisation.
     ///
     /// # Errors
     /// When a number of the configuration is 0 or too large, a name is taken, or memory runs out; then no parameter is
@@ -48,7 +49,11 @@ impl ResNet {
         scope.whole(|scope| {
             let encoder = ResNetEncoder::make(scope, config)?;
             let channels = config.planes(config.layers.len() - 1) * config.block.expansion();
-            Ok(Self { encoder, fc: Linear::new(scope.at("fc"), channels, config.classes)? })
+            let mut options = LinearOptions::new(config.classes);
+            if config.attention == ResNetAttention::Cbam {
+                options = options.weight(Init::kaiming_normal(Fan::In)).bias_filled(Init::Constant(0.0));
+            }
+            Ok(Self { encoder, fc: Linear::new(scope.at("fc"), channels, options)? })
         })
     }
 }
@@ -84,8 +89,8 @@ impl ResNetEncoder {
         let ResNetConfig { rank, in_channels, width, max_pool, .. } = *config;
         let (size, stride) = (config.each(&config.stem_size), config.each(&config.stem_stride));
         let padding: Vec<usize> = size.iter().map(|size| size / 2).collect();
-        let kernel = Kernel::new(rank, size).stride(&stride).padding(padding).bias(false);
-        let conv1 = conv_norm(scope, ["conv1", "bn1"], [in_channels, width], kernel, Some(Activation::Relu))?;
+        let kernel = Kernel::new(rank, size).stride(&stride).padding(padding);
+        let conv1 = conv_norm_relu(scope, ["conv1", "bn1"], [in_channels, width], kernel)?;
         // The stem's reduction times `factor`.
         let reduction = |factor: usize| PerAxis::from(stride.iter().map(|stride| stride * factor).collect::<Vec<_>>());
         let stem = scope.stage("stem", width, reduction(1))?;
