@@ -1,7 +1,9 @@
 //! Classification networks: logits for a whole image.
 
+mod densenet;
 mod resnet;
 
+pub use densenet::{DenseNet, DenseNetConfig, DenseNetOriginal};
 pub use resnet::{ResNet, ResNetAttention, ResNetBlock, ResNetConfig, ResNetEncoder, ResNetShortcut};
 
 use crate::registry::ChannelStatistics;
