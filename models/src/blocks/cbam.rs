@@ -67,7 +67,7 @@ impl Module for Cbam {
             self.excite.forward(&hidden, pass)
         };
         let sum = scores(x.mean_spatial()?)?.add(&scores(x.max(keep(2..))?)?)?;
-        let factors = sum.sigmoid()?.reshape(&[&sum.shape()[..], &vec![1; x.rank() - 2]].concat())?;
+        let factors = sum.sigmoid()?.reshape(&[sum.shape(), &vec![1; x.rank() - 2]].concat())?;
         let x = x.mul(&factors)?;
         let pooled = Var::concat(&[&x.max(keep(1))?, &x.mean(keep(1))?], 1)?;
         x.mul(&self.spatial.forward(&pooled, pass)?)

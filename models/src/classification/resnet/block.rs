@@ -42,7 +42,7 @@ enum Shortcut {
     /// The block's input.
     Identity,
     /// A convolution of width 1 and a norm.
-    Projection(ConvNormActivation),
+    Projection(Box<ConvNormActivation>),
     /// Every `stride`-th voxel, and zeros in front of which the input's channels stand.
     ZeroPadding { stride: usize, zeros: usize },
 }
@@ -61,7 +61,8 @@ impl Shortcut {
                     kernel = kernel.weight(KAIMING);
                 }
                 let norm = NormOptions::new(NormKind::Batch);
-                Ok(Self::Projection(conv_norm(&mut scope.at("downsample"), ["0", "1"], channels, kernel, norm)?))
+                let layers = conv_norm(&mut scope.at("downsample"), ["0", "1"], channels, kernel, norm)?;
+                Ok(Self::Projection(layers.into()))
             }
             ResNetShortcut::ZeroPadding => {
                 Ok(Self::ZeroPadding { stride, zeros: out_channels.saturating_sub(in_channels) })
