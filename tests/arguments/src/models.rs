@@ -3,10 +3,11 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder, UNet2d, UNet2dConfig, UNet3d,
-        UNet3dConfig,
-        blocks::{DoubleConv, DoubleConvOptions},
+        DenseNetConfig, DenseNetOriginal, MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig,
+        ResNetEncoder, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig,
+        blocks::{Cbam, DoubleConv, DoubleConvOptions, SqueezeExcitation, SqueezeExcitationOptions},
         formula, profile,
+        registry::Config,
     },
     nn::{Activation, Loaded, Module, NormKind, Params, Pass},
 };
@@ -149,11 +150,24 @@ cases! {
         classes: usize = 2,
         layers: Vec<usize> = vec![1, 1],
         width: usize = 8,
+        widths: Vec<usize> = vec![8, 8],
         groups: usize = 2,
         width_per_group: usize = 64,
+        stem_size: Vec<usize> = vec![3],
+        stem_stride: Vec<usize> = vec![2, 1],
     ) => {
-        let block = ResNetBlock::Bottleneck;
-        let config = ResNetConfig { rank, in_channels, width, groups, width_per_group, ..ResNetConfig::new(block, layers, classes) };
+        let whole = ResNetConfig::new(ResNetBlock::Bottleneck, layers, classes);
+        let config = ResNetConfig {
+            rank,
+            in_channels,
+            width,
+            widths,
+            groups,
+            width_per_group,
+            stem_size,
+            stem_stride,
+            ..whole
+        };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = ResNet::new(params.root(), &config)?;
         predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
@@ -173,6 +187,43 @@ cases! {
         let config = ResNetConfig { width, layers, ..ResNetConfig::new(ResNetBlock::Basic, [1], 2) };
         let encoder = ResNetEncoder::new(params.root(), &config)?;
         predicts(&encoder, &params, &[1, 3, 8, 8], config.width << (config.layers.len() - 1))
+    };
+    "models::DenseNetConfig::new": (layers: Vec<usize> = vec![1, 2], classes: usize = 2) => {
+        let config = DenseNetConfig { width: 4, growth_rate: 2, ..DenseNetConfig::new(layers, classes) };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        predicts(&config.build(params.root())?, &params, &[1, 3, 8, 8], classes)
+    };
+    "models::DenseNetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        layers: Vec<usize> = vec![1, 2],
+        growth_rate: usize = 2,
+        width: usize = 4,
+        bottleneck: usize = 2,
+        dropout: f64 = 0.1,
+    ) => {
+        let original = DenseNetOriginal::Monai;
+        let config =
+            DenseNetConfig { rank, in_channels, classes, layers, growth_rate, width, bottleneck, dropout, original };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = config.build(params.root())?;
+        predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+    };
+    "models::blocks::Cbam::new": (rank: usize = 2, channels: usize = 8, reduced: usize = 2) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let block = Cbam::new(params.root(), rank, channels, reduced)?;
+        predicts(&block, &params, &[&[1, channels][..], &vec![4; rank]].concat(), channels)
+    };
+    "models::blocks::SqueezeExcitation::new": (channels: usize = 8) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let block = SqueezeExcitation::new(params.root(), channels, SqueezeExcitationOptions::new(2, 2))?;
+        predicts(&block, &params, &[1, channels, 4, 4], channels)
+    };
+    "models::blocks::SqueezeExcitationOptions::new": (rank: usize = 2, reduced: usize = 2) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let block = SqueezeExcitation::new(params.root(), 8, SqueezeExcitationOptions::new(rank, reduced))?;
+        predicts(&block, &params, &[&[1, 8][..], &vec![4; rank]].concat(), 8)
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);
