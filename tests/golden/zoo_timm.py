@@ -4,7 +4,9 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from zoo import golden, main, preset
 
-for name in ("seresnet50", "seresnet101", "seresnet152"):
+NAMES = ("seresnet18", "seresnet34", "seresnet50", "seresnet101", "seresnet152", "seresnext50_32x4d", "seresnext101_32x4d",
+         "seresnext101_32x8d")
+for name in NAMES:
     preset(name, lambda name=name: timm.create_model(name), (1, 3, 224, 224))
 
 

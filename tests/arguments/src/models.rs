@@ -150,27 +150,25 @@ cases! {
         classes: usize = 2,
         layers: Vec<usize> = vec![1, 1],
         width: usize = 8,
-        widths: Vec<usize> = vec![8, 8],
         groups: usize = 2,
         width_per_group: usize = 64,
-        stem_size: Vec<usize> = vec![3],
-        stem_stride: Vec<usize> = vec![2, 1],
     ) => {
         let whole = ResNetConfig::new(ResNetBlock::Bottleneck, layers, classes);
-        let config = ResNetConfig {
-            rank,
-            in_channels,
-            width,
-            widths,
-            groups,
-            width_per_group,
-            stem_size,
-            stem_stride,
-            ..whole
-        };
+        let config = ResNetConfig { rank, in_channels, width, groups, width_per_group, ..whole };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = ResNet::new(params.root(), &config)?;
         predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+    };
+    "models::ResNetConfig {}": (
+        width: usize = 8,
+        widths: Vec<usize> = vec![8, 8],
+        stem_size: Vec<usize> = vec![3],
+        stem_stride: Vec<usize> = vec![2, 1],
+    ) => {
+        let config =
+            ResNetConfig { width, widths, stem_size, stem_stride, ..ResNetConfig::new(ResNetBlock::Basic, [1, 1], 2) };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        predicts(&ResNet::new(params.root(), &config)?, &params, &[1, 3, 8, 8], 2)
     };
     "models::ResNet::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
         // A failed construction must leave no parameters in the store.

@@ -286,8 +286,19 @@ impl Config for ResNetConfig {
         for (name, depth, groups, width_per_group) in torchvision {
             add(name, Some(IMAGENET), Self { groups, width_per_group, ..of(depth, 1000) });
         }
-        for (name, depth) in [("seresnet50", 50), ("seresnet101", 101), ("seresnet152", 152)] {
-            add(name, Some(IMAGENET), Self { attention: SqueezeExcitation, ..of(depth, 1000) });
+        let timm = [
+            ("seresnet18", 18, 1, 64),
+            ("seresnet34", 34, 1, 64),
+            ("seresnet50", 50, 1, 64),
+            ("seresnet101", 101, 1, 64),
+            ("seresnet152", 152, 1, 64),
+            ("seresnext50_32x4d", 50, 32, 4),
+            ("seresnext101_32x4d", 101, 32, 4),
+            ("seresnext101_32x8d", 101, 32, 8),
+        ];
+        for (name, depth, groups, width_per_group) in timm {
+            let attention = SqueezeExcitation;
+            add(name, Some(IMAGENET), Self { groups, width_per_group, attention, ..of(depth, 1000) });
         }
         let cbam = [("cbam_resnet18", 18), ("cbam_resnet34", 34), ("cbam_resnet50", 50), ("cbam_resnet101", 101)];
         for (name, depth) in cbam {
