@@ -92,7 +92,10 @@ impl ResNetEncoder {
         let kernel = Kernel::new(rank, size).stride(&stride).padding(padding);
         let conv1 = conv_norm_relu(scope, ["conv1", "bn1"], [in_channels, width], kernel)?;
         // The stem's reduction times `factor`.
-        let reduction = |factor: usize| PerAxis::from(stride.iter().map(|stride| stride * factor).collect::<Vec<_>>());
+        let reduction = |factor: usize| match config.stem_stride[..] {
+            [stride] => PerAxis::All(stride * factor),
+            ref strides => PerAxis::Each(strides.iter().map(|stride| stride * factor).collect()),
+        };
         let stem = scope.stage("stem", width, reduction(1))?;
         let pool = max_pool.then(|| MaxPool::new(Window::new(3).stride(2).padding(1))).transpose()?;
         let pooled = if max_pool { 2 } else { 1 };
