@@ -28,8 +28,9 @@ mod segmentation;
 mod sizes;
 
 pub use classification::{
-    AlexNet, AlexNetConfig, AlexNetForm, GoogLeNet, GoogLeNetConfig, InceptionV3, InceptionV3Config, ResNet,
-    ResNetBlock, ResNetConfig, ResNetEncoder, Vgg, VggConfig,
+    AlexNet, AlexNetConfig, AlexNetForm, DenseNet, DenseNetConfig, DenseNetOriginal, GoogLeNet, GoogLeNetConfig,
+    InceptionV3, InceptionV3Config, ResNet, ResNetAttention, ResNetBlock, ResNetConfig, ResNetEncoder, ResNetShortcut,
+    Vgg, VggConfig,
 };
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};

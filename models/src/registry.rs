@@ -12,7 +12,7 @@ use tomograd_nn::{Network, Scope};
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
     AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
-    DynUNetConfig, GoogLeNetConfig, HalfUNetConfig, InceptionV3Config, MeshNetConfig, MonaiUNetConfig,
+    DenseNetConfig, DynUNetConfig, GoogLeNetConfig, HalfUNetConfig, InceptionV3Config, MeshNetConfig, MonaiUNetConfig,
     NestedUNetConfig, NnUNetConfig, ResNetConfig, ResUNetConfig, SegResNetConfig, U2NetConfig, UNet2dConfig,
     UNet3PlusConfig, UNet3dConfig, UNetConfig, VNetConfig, VggConfig,
     config::{checked, find, json},
@@ -44,6 +44,7 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<VggConfig>(),
         Family::of::<GoogLeNetConfig>(),
         Family::of::<InceptionV3Config>(),
+        Family::of::<DenseNetConfig>(),
     ]
 });
 

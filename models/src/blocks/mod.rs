@@ -1,18 +1,23 @@
 //! Building blocks that several networks share.
 
 mod adn;
+mod cbam;
 mod conv_dropout_norm;
 mod conv_norm;
 mod double_conv;
+pub(crate) mod saving;
+mod squeeze_excitation;
 mod subpixel;
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
+pub use cbam::Cbam;
 pub(crate) use conv_dropout_norm::{After, ConvDropoutNorm};
 pub(crate) use conv_norm::conv_norm;
 pub use double_conv::{DoubleConv, DoubleConvOptions};
+pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
 pub(crate) use subpixel::SubpixelUpsample;
 
 /// Two maps concatenated along channels.

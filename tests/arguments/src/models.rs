@@ -4,11 +4,14 @@ use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
         AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
-        DynUNetConfig, GoogLeNetConfig, InceptionV3Config, MeshNet, MeshNetConfig, Model, MonaiUNetConfig,
-        NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder,
-        SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig, VNetConfig,
-        VggConfig,
-        blocks::{ActivationChoice, Adn, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice},
+        DenseNetConfig, DenseNetOriginal, DynUNetConfig, GoogLeNetConfig, InceptionV3Config, MeshNet, MeshNetConfig,
+        Model, MonaiUNetConfig, NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet, ResNetBlock, ResNetConfig,
+        ResNetEncoder, SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
+        VNetConfig, VggConfig,
+        blocks::{
+            ActivationChoice, Adn, Cbam, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice, SqueezeExcitation,
+            SqueezeExcitationOptions,
+        },
         formula, profile,
         registry::Config,
     },
@@ -191,11 +194,22 @@ cases! {
         groups: usize = 2,
         width_per_group: usize = 64,
     ) => {
-        let block = ResNetBlock::Bottleneck;
-        let config = ResNetConfig { rank, in_channels, classes, block, layers, width, groups, width_per_group };
+        let whole = ResNetConfig::new(ResNetBlock::Bottleneck, layers, classes);
+        let config = ResNetConfig { rank, in_channels, width, groups, width_per_group, ..whole };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = ResNet::new(params.root(), &config)?;
         predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+    };
+    "models::ResNetConfig {}": (
+        width: usize = 8,
+        widths: Vec<usize> = vec![8, 8],
+        stem_size: Vec<usize> = vec![3],
+        stem_stride: Vec<usize> = vec![2, 1],
+    ) => {
+        let config =
+            ResNetConfig { width, widths, stem_size, stem_stride, ..ResNetConfig::new(ResNetBlock::Basic, [1, 1], 2) };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        predicts(&ResNet::new(params.root(), &config)?, &params, &[1, 3, 8, 8], 2)
     };
     "models::ResNet::new": (layers: Vec<usize> = vec![1, 1], width: usize = 4) => {
         // A failed construction must leave no parameters in the store.
@@ -269,6 +283,43 @@ cases! {
     ) => {
         let config = InceptionV3Config { in_channels, width, dropout, ..InceptionV3Config::new(classes) };
         classifies(&config, in_channels, 75, classes)
+    };
+    "models::DenseNetConfig::new": (layers: Vec<usize> = vec![1, 2], classes: usize = 2) => {
+        let config = DenseNetConfig { width: 4, growth_rate: 2, ..DenseNetConfig::new(layers, classes) };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        predicts(&config.build(params.root())?, &params, &[1, 3, 8, 8], classes)
+    };
+    "models::DenseNetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        layers: Vec<usize> = vec![1, 2],
+        growth_rate: usize = 2,
+        width: usize = 4,
+        bottleneck: usize = 2,
+        dropout: f64 = 0.1,
+    ) => {
+        let original = DenseNetOriginal::Monai;
+        let config =
+            DenseNetConfig { rank, in_channels, classes, layers, growth_rate, width, bottleneck, dropout, original };
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = config.build(params.root())?;
+        predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+    };
+    "models::blocks::Cbam::new": (rank: usize = 2, channels: usize = 8, reduced: usize = 2) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let block = Cbam::new(params.root(), rank, channels, reduced)?;
+        predicts(&block, &params, &[&[1, channels][..], &vec![4; rank]].concat(), channels)
+    };
+    "models::blocks::SqueezeExcitation::new": (channels: usize = 8) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let block = SqueezeExcitation::new(params.root(), channels, SqueezeExcitationOptions::new(2, 2))?;
+        predicts(&block, &params, &[1, channels, 4, 4], channels)
+    };
+    "models::blocks::SqueezeExcitationOptions::new": (rank: usize = 2, reduced: usize = 2) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let block = SqueezeExcitation::new(params.root(), 8, SqueezeExcitationOptions::new(rank, reduced))?;
+        predicts(&block, &params, &[&[1, 8][..], &vec![4; rank]].concat(), 8)
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);
