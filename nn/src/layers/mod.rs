@@ -11,6 +11,7 @@ mod conv;
 mod norm;
 mod per_axis;
 mod pool;
+mod stochastic_depth;
 
 pub use attention::MultiHeadAttention;
 pub use basic::{Dropout, DropoutOptions, Linear, LinearOptions, PRelu};
@@ -18,3 +19,4 @@ pub use conv::{Conv, ConvTranspose, Kernel};
 pub use norm::{ConvNormActivation, LayerNorm, LayerNormOptions, Norm, NormKind, NormOptions};
 pub use per_axis::PerAxis;
 pub use pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool, Upsample, UpsampleOptions, Window};
+pub use stochastic_depth::StochasticDepth;
