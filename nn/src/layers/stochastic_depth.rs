@@ -43,11 +43,6 @@ impl StochasticDepth {
             Ok(Self { path: scope.path().to_owned(), probability })
         })
     }
-
-    /// The probability of block `index` of `count`, which rises linearly from 0 at the first block to `last` at the last one.
-    pub fn rising(last: f64, index: usize, count: usize) -> f64 {
-        if count > 1 { last * index as f64 / (count - 1) as f64 } else { 0.0 }
-    }
 }
 
 impl Module for StochasticDepth {
@@ -119,7 +114,5 @@ mod tests {
             let error = StochasticDepth::new(params.root().at("drop"), probability).unwrap_err().to_string();
             assert!(error.starts_with("drop: stochastic_depth: a probability of "), "{error}");
         }
-        assert_eq!(StochasticDepth::rising(0.3, 2, 3), 0.3);
-        assert_eq!(StochasticDepth::rising(0.3, 0, 1), 0.0);
     }
 }

@@ -8,7 +8,7 @@ use tomograd::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Import, Kernel, LayerNorm, LayerNormOptions, Linear,
         LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
-        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update, Upsample, UpsampleOptions, Window, gradcheck,
+        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, StochasticDepth, Update, Upsample, UpsampleOptions, Window, gradcheck,
         init::Init, losses, schedule,
     },
 };
@@ -287,6 +287,11 @@ cases! {
         let options = DropoutOptions::new(probability).whole_channels(true);
         layer(&[2, 3, 3], |mut scope| {
             Ok::<_, Error>(Both(Dropout::new(scope.at("drop"), options)?, Linear::new(scope, 3, 3)?))
+        })
+    };
+    "nn::StochasticDepth::new": (probability: f64 = 0.5) => {
+        layer(&[2, 3], |mut scope| {
+            Ok::<_, Error>(Both(StochasticDepth::new(scope.at("drop"), probability)?, Linear::new(scope, 3, 3)?))
         })
     };
     "nn::LayerNorm::new": (shape: Vec<usize> = vec![3, 4]) => {
