@@ -1,5 +1,7 @@
 //! Checks of network configurations.
 
+use std::ops::RangeInclusive;
+
 use tomograd_core::{Error, Result};
 
 /// The largest number of channels of a layer.
@@ -19,4 +21,33 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
         return Ok(());
     }
     Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
+}
+
+/// Checks that the configuration's `field` is in `range`; NaN never is.
+pub(crate) fn number(operation: &str, field: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    // `{:?}` writes large numbers with an exponent.
+    Err(Error::argument(operation, format!("{field} is {value:?}"))
+        .expected(format!("a number from {least:?} to {most:?}")))
+}
+
+/// Checks that the configuration's `field` is a number from 0 to below 1.
+pub(crate) fn probability(operation: &str, field: &str, probability: f64) -> Result<()> {
+    if (0.0..1.0).contains(&probability) {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{field} is {probability}")).expected("a number from 0 to below 1"))
+}
+
+/// Checks that the input of a network is an image with `rank` spatial axes.
+pub(crate) fn rank(operation: &str, shape: &[usize], rank: usize) -> Result<()> {
+    if shape.len() == rank + 2 {
+        return Ok(());
+    }
+    Err(Error::shape(operation, format!("an input of {} axes", shape.len()))
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes"))
+        .shapes([shape]))
 }

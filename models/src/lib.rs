@@ -26,7 +26,10 @@ mod profile;
 pub mod registry;
 mod segmentation;
 
-pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use classification::{
+    ConvNeXt, ConvNeXtConfig, EfficientNet, EfficientNetConfig, EfficientNetStage, ResNet, ResNetBlock, ResNetConfig,
+    ResNetEncoder,
+};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};

@@ -11,7 +11,7 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    ConvNeXtConfig, EfficientNetConfig, MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
     config::{checked, find, json},
 };
 
@@ -22,6 +22,8 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<UNet2dConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
+        Family::of::<EfficientNetConfig>(),
+        Family::of::<ConvNeXtConfig>(),
     ]
 });
 

@@ -1,7 +1,11 @@
 //! Classification networks: logits for a whole image.
 
+mod convnext;
+mod efficientnet;
 mod resnet;
 
+pub use convnext::{ConvNeXt, ConvNeXtConfig};
+pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 
 use crate::registry::ChannelStatistics;
