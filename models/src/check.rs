@@ -51,3 +51,11 @@ pub(crate) fn rank(operation: &str, shape: &[usize], rank: usize) -> Result<()> 
         .expected(format!("(N, C, spatial...) with {rank} spatial axes"))
         .shapes([shape]))
 }
+
+/// Checks that the configuration's `field`, which may be 0, is at most `most`.
+pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
+}

@@ -25,6 +25,7 @@ mod model;
 mod profile;
 pub mod registry;
 mod segmentation;
+mod sizes;
 
 pub use classification::{
     ConvNeXt, ConvNeXtConfig, EfficientNet, EfficientNetConfig, EfficientNetStage, ResNet, ResNetBlock, ResNetConfig,
@@ -32,4 +33,10 @@ pub use classification::{
 };
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
-pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
+pub use segmentation::{
+    AttentionGatedUNet, AttentionGatedUNetConfig, AttentionUNet, AttentionUNetConfig, BasicUNet, BasicUNetConfig,
+    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, GateMode, MeshNet, MeshNetConfig, MonaiUNet,
+    MonaiUNetConfig, NestedUNet, NestedUNetConfig, UNet, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
+    UNetUpsampling,
+};
+pub use sizes::Sizes;

@@ -11,7 +11,9 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    ConvNeXtConfig, EfficientNetConfig, MeshNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, ConvNeXtConfig,
+    EfficientNetConfig, MeshNetConfig, MonaiUNetConfig, NestedUNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
+    UNetConfig,
     config::{checked, find, json},
 };
 
@@ -20,6 +22,13 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
     vec![
         Family::of::<UNet3dConfig>(),
         Family::of::<UNet2dConfig>(),
+        Family::of::<UNetConfig>(),
+        Family::of::<MonaiUNetConfig>(),
+        Family::of::<BasicUNetConfig>(),
+        Family::of::<BasicUNetPlusPlusConfig>(),
+        Family::of::<NestedUNetConfig>(),
+        Family::of::<AttentionUNetConfig>(),
+        Family::of::<AttentionGatedUNetConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
         Family::of::<EfficientNetConfig>(),

@@ -2,22 +2,35 @@
 
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope};
+use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormOptions, Pass, Scope};
 
-/// Options of [`DoubleConv`]: by default stride 1, and a bias in both convolutions.
+/// Options of [`DoubleConv`]: by default stride 1, padding 1, as many channels between the convolutions as behind them, a bias
+/// in both convolutions, and the names of a PyTorch `Sequential`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DoubleConvOptions {
     rank: usize,
-    norm: NormKind,
+    norm: Option<NormOptions>,
     activation: Activation,
     stride: usize,
+    padding: usize,
+    middle: Option<usize>,
     bias: bool,
+    names: [[&'static str; 2]; 2],
 }
 
 impl DoubleConvOptions {
     /// Options for `rank` spatial axes, with this norm and activation after each convolution.
-    pub fn new(rank: usize, norm: NormKind, activation: Activation) -> Self {
-        Self { rank, norm, activation, stride: 1, bias: true }
+    pub fn new(rank: usize, norm: impl Into<NormOptions>, activation: Activation) -> Self {
+        let norm = Some(norm.into());
+        let names = [["0", "1"], ["3", "4"]];
+        Self { rank, norm, activation, stride: 1, padding: 1, middle: None, bias: true, names }
+    }
+
+    /// Options for `rank` spatial axes, with this activation and no norm after each convolution. A PyTorch `Sequential` then
+    /// has the second convolution as its entry 2.
+    pub fn without_norm(rank: usize, activation: Activation) -> Self {
+        let (norm, names) = (None, [["0", ""], ["2", ""]]);
+        Self { rank, norm, activation, stride: 1, padding: 1, middle: None, bias: true, names }
     }
 
     /// Sets the stride of the first convolution.
@@ -27,10 +40,31 @@ impl DoubleConvOptions {
         self
     }
 
+    /// Sets the zero padding of both convolutions; with 0, each takes two voxels off each axis.
+    #[must_use]
+    pub fn padding(mut self, padding: usize) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// Sets the number of channels between the convolutions.
+    #[must_use]
+    pub fn middle(mut self, channels: usize) -> Self {
+        self.middle = Some(channels);
+        self
+    }
+
     /// Sets whether the convolutions have a bias.
     #[must_use]
     pub fn bias(mut self, bias: bool) -> Self {
         self.bias = bias;
+        self
+    }
+
+    /// Sets the names: the first convolution and its norm, the second convolution and its norm.
+    #[must_use]
+    pub fn names(mut self, names: [[&'static str; 2]; 2]) -> Self {
+        self.names = names;
         self
     }
 }
@@ -39,11 +73,36 @@ impl DoubleConvOptions {
 /// (N, C_out, spatial / stride...).
 ///
 /// State-dict names: `0` the first convolution, `1` its norm, `3` and `4` the second ones, as in a PyTorch `Sequential` whose
-/// entries 2 and 5 are the activations.
+/// entries 2 and 5 are the activations; without norms `0` and `2`; others by [`DoubleConvOptions::names`].
 #[derive(Debug)]
 pub struct DoubleConv {
-    first: ConvNormActivation,
-    second: ConvNormActivation,
+    first: Layer,
+    second: Layer,
+}
+
+/// A convolution with what follows it.
+#[derive(Debug)]
+enum Layer {
+    Normed(ConvNormActivation),
+    Plain(Conv, Activation),
+}
+
+impl Layer {
+    fn forward_two(&self, first: &Var, second: &Var, pass: &Pass) -> Result<Var> {
+        match self {
+            Self::Normed(layer) => layer.forward_two(first, second, pass),
+            Self::Plain(conv, activation) => activation.forward(&conv.forward_two(first, second, pass)?, pass),
+        }
+    }
+}
+
+impl Module for Layer {
+    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        match self {
+            Self::Normed(layer) => layer.forward(x, pass),
+            Self::Plain(conv, activation) => activation.forward(&conv.forward(x, pass)?, pass),
+        }
+    }
 }
 
 impl DoubleConv {
@@ -53,15 +112,18 @@ impl DoubleConv {
     /// When there aren't one to three axes, a number of channels or the stride is 0, the norm's groups don't divide the
     /// channels, a name is taken, or memory runs out; then no parameter is created.
     pub fn new(mut scope: Scope<'_>, in_channels: usize, channels: usize, options: DoubleConvOptions) -> Result<Self> {
-        let DoubleConvOptions { rank, norm, activation, stride, bias } = options;
-        let norm = NormOptions::new(norm).activation(activation);
+        let DoubleConvOptions { rank, norm, activation, stride, padding, middle, bias, names } = options;
         scope.whole(|scope| {
-            let mut layer = |place: usize, in_channels: usize, stride: usize| -> Result<ConvNormActivation> {
-                let kernel = Kernel::new(rank, 3).stride(stride).padding(1).bias(bias);
-                let conv = Conv::new(scope.at(place), in_channels, channels, kernel)?;
-                ConvNormActivation::new(conv, Norm::new(scope.at(place + 1), channels, norm)?)
+            let mut layer = |[conv, norm_name]: [&str; 2], channels: [usize; 2], stride: usize| -> Result<Layer> {
+                let kernel = Kernel::new(rank, 3).stride(stride).padding(padding).bias(bias);
+                let conv = Conv::new(scope.at(conv), channels[0], channels[1], kernel)?;
+                let Some(norm) = norm else { return Ok(Layer::Plain(conv, activation)) };
+                let norm = Norm::new(scope.at(norm_name), channels[1], norm.activation(activation))?;
+                Ok(Layer::Normed(ConvNormActivation::new(conv, norm)?))
             };
-            Ok(Self { first: layer(0, in_channels, stride)?, second: layer(3, channels, 1)? })
+            let middle = middle.unwrap_or(channels);
+            let first = layer(names[0], [in_channels, middle], stride)?;
+            Ok(Self { first, second: layer(names[1], [middle, channels], 1)? })
         })
     }
 

@@ -1,7 +1,17 @@
 //! Building blocks that several networks share.
 
+mod adn;
 mod double_conv;
 mod squeeze_excitation;
 
+use tomograd_autodiff::{Var, methods::*};
+use tomograd_core::Result;
+
+pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
+
+/// Two maps concatenated along channels.
+pub(crate) fn join(first: Var, second: Var) -> Result<Var> {
+    Var::concat(&[&first, &second], 1)
+}

@@ -248,6 +248,14 @@ impl Conv {
         self.out_channels
     }
 
+    /// The output for two inputs concatenated along channels, without the concatenated copy.
+    ///
+    /// # Errors
+    /// When the inputs don't fit.
+    pub fn forward_two(&self, first: &Var, second: &Var, pass: &Pass) -> Result<Var> {
+        self.run(&[first, second], pass)
+    }
+
     /// Adds the layer's path to an error of a forward pass.
     pub(super) fn within(&self, error: Error, pass: &Pass) -> Error {
         pass.within(self.weight, error)

@@ -1,22 +1,28 @@
-//! The common part of the plain U-Nets (Ronneberger et al. 2015): two convolutions per level, transposed convolutions for
-//! upsampling, and skip connections by concatenation, where the decoder's first convolution reads both inputs without a copy.
+//! The common part of the plain U-Nets (Ronneberger et al. 2015): two convolutions per level, and skip connections by
+//! concatenation, where the decoder's first convolution reads both inputs without a copy.
 
+mod original;
 mod unet2d;
 mod unet3d;
 
 use tomograd_autodiff::Var;
-use tomograd_core::{Error, Result};
-use tomograd_nn::{Activation, Conv, ConvTranspose, Kernel, MaxPool, Module, NormKind, Pass, Scope, Stage};
+use tomograd_core::Result;
+use tomograd_kernels::index::PadMode;
+use tomograd_nn::{
+    Activation, Conv, ConvTranspose, Dropout, Kernel, MaxPool, Module, NormKind, Pass, Scope, Stage, Upsample,
+};
 
+pub use original::{UNet, UNetConfig, UNetUpsampling};
 pub use unet2d::{UNet2d, UNet2dConfig};
 pub use unet3d::{UNet3d, UNet3dConfig};
 
+use super::fit;
 use crate::{
     blocks::{DoubleConv, DoubleConvOptions},
     check,
 };
 
-/// The differences between the U-Nets.
+/// The differences between [`UNet2d`] and [`UNet3d`].
 #[derive(Debug)]
 struct UNetSpec<'a> {
     /// The number of spatial axes.
@@ -38,19 +44,19 @@ struct UNetSpec<'a> {
 /// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
 const MOST_LEVELS: usize = 24;
 
-impl UNetSpec<'_> {
-    fn check(&self) -> Result<()> {
-        check::sizes("unet", "in_channels", &[self.in_channels], check::MOST_CHANNELS)?;
-        check::sizes("unet", "classes", &[self.classes], check::MOST_CHANNELS)?;
-        check::length("unet", "widths", self.widths.len(), 1, MOST_LEVELS)?;
-        check::sizes("unet", "widths", self.widths, check::MOST_CHANNELS)
-    }
+/// Checks the numbers that all U-Nets have.
+fn check(in_channels: usize, classes: usize, widths: &[usize]) -> Result<()> {
+    check::sizes("unet", "in_channels", &[in_channels], check::MOST_CHANNELS)?;
+    check::sizes("unet", "classes", &[classes], check::MOST_CHANNELS)?;
+    check::length("unet", "widths", widths.len(), 1, MOST_LEVELS)?;
+    check::sizes("unet", "widths", widths, check::MOST_CHANNELS)
 }
 
 /// A block and the stage after it.
 #[derive(Debug)]
 struct Level {
     block: DoubleConv,
+    dropout: Option<Dropout>,
     stage: Stage,
 }
 
@@ -64,26 +70,54 @@ impl Level {
         options: DoubleConvOptions,
     ) -> Result<Self> {
         let block = DoubleConv::new(scope.at(name), in_channels, channels, options)?;
-        Ok(Self { block, stage: scope.stage(name, channels, 1 << depth)? })
+        Ok(Self { block, dropout: None, stage: scope.stage(name, channels, 1 << depth)? })
+    }
+
+    fn finish(&self, x: Var, pass: &Pass) -> Result<Var> {
+        let x = match &self.dropout {
+            Some(dropout) => dropout.forward(&x, pass)?,
+            None => x,
+        };
+        pass.stage(self.stage, x)
     }
 }
 
-/// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4` (the
-/// second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
+/// How a level's skip connection and the upsampled map get one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    /// They have it: other inputs are refused.
+    Exact,
+    /// Zeros around the upsampled map.
+    Pad,
+    /// The middle of the skip connection, since each convolution takes two voxels off.
+    Crop,
+}
+
+/// Upsampling by 2.
 #[derive(Debug)]
-struct UNet {
+enum Up {
+    Transposed(ConvTranspose),
+    Linear(Upsample),
+}
+
+/// The layers of a U-Net, whatever their names.
+#[derive(Debug)]
+struct Layers {
     rank: usize,
     skip_first: bool,
+    fit: Fit,
     pool: Option<MaxPool>,
     encoder: Vec<Level>,
-    up: Vec<ConvTranspose>,
+    up: Vec<Up>,
     decoder: Vec<Level>,
     head: Conv,
 }
 
-impl UNet {
+impl Layers {
+    /// State-dict names: `enc.L.0.weight` (first convolution of level L), `enc.L.1.weight` (its norm), `enc.L.3`, `enc.L.4`
+    /// (the second ones), `up.L`, `dec.L.0` ..., `head`. Stages: `enc.L`, `dec.L`.
     fn new(mut scope: Scope<'_>, spec: &UNetSpec<'_>) -> Result<Self> {
-        spec.check()?;
+        check(spec.in_channels, spec.classes, spec.widths)?;
         scope.whole(|scope| Self::make(scope, spec))
     }
 
@@ -102,7 +136,8 @@ impl UNet {
         let pairs = || widths.windows(2).enumerate().rev().enumerate();
         let mut up = Vec::new();
         for (place, (_, pair)) in pairs() {
-            up.push(ConvTranspose::new(scope.at("up").at(place), pair[1], pair[0], Kernel::new(rank, 2).stride(2))?);
+            let kernel = Kernel::new(rank, 2).stride(2);
+            up.push(Up::Transposed(ConvTranspose::new(scope.at("up").at(place), pair[1], pair[0], kernel)?));
         }
         let mut decoder = Vec::new();
         for (place, (depth, pair)) in pairs() {
@@ -110,34 +145,49 @@ impl UNet {
         }
         let head = Conv::new(scope.at("head"), widths[0], spec.classes, Kernel::new(rank, 1))?;
         let pool = spec.pooled.then(|| MaxPool::new(2)).transpose()?;
-        Ok(Self { rank, skip_first: spec.skip_first, pool, encoder, up, decoder, head })
+        Ok(Self { rank, skip_first: spec.skip_first, fit: Fit::Exact, pool, encoder, up, decoder, head })
+    }
+
+    fn check_input(&self, x: &Var) -> Result<()> {
+        let levels = self.up.len();
+        match self.fit {
+            Fit::Exact => fit::multiples("unet", x, &vec![1 << levels; self.rank]),
+            Fit::Pad => fit::at_least("unet", x, self.rank, 1 << levels),
+            Fit::Crop => original::check_unpadded(x, self.rank, levels),
+        }
     }
 }
 
-impl Module for UNet {
+impl Module for Layers {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let unit = 1usize << self.up.len();
-        if x.rank() != self.rank + 2 || x.shape()[2..].iter().any(|size| !size.is_multiple_of(unit)) {
-            return Err(Error::shape("unet", "the input's size doesn't fit the levels")
-                .expected(format!("(N, C, spatial...) with {} spatial axes, all multiples of {unit}", self.rank))
-                .shapes([x.shape()]));
-        }
+        self.check_input(x)?;
         let mut skips = Vec::new();
         let mut x = x.clone();
         for (depth, level) in self.encoder.iter().enumerate() {
             if let Some(pool) = self.pool.as_ref().filter(|_| depth > 0) {
                 x = pool.forward(&x, pass)?;
             }
-            x = pass.stage(level.stage, level.block.forward(&x, pass)?)?;
+            x = level.finish(level.block.forward(&x, pass)?, pass)?;
             skips.push(x.clone());
         }
         skips.pop();
         for ((up, level), skip) in self.up.iter().zip(&self.decoder).zip(skips.into_iter().rev()) {
-            let grown = up.forward(&x, pass)?;
+            let grown = match up {
+                Up::Transposed(up) => up.forward(&x, pass)?,
+                Up::Linear(up) => up.forward(&x, pass)?,
+            };
             // Frees the coarse features before the fine ones are allocated.
             drop(x);
+            let (skip, grown) = match self.fit {
+                Fit::Exact => (skip, grown),
+                Fit::Pad => {
+                    let spatial = skip.shape()[2..].to_vec();
+                    (skip, fit::padded(grown, &spatial, PadMode::Constant(0.0))?)
+                }
+                Fit::Crop => (fit::cropped(skip, &grown.shape()[2..])?, grown),
+            };
             let (first, second) = if self.skip_first { (skip, grown) } else { (grown, skip) };
-            x = pass.stage(level.stage, level.block.forward_two(first, second, pass)?)?;
+            x = level.finish(level.block.forward_two(first, second, pass)?, pass)?;
         }
         self.head.forward(&x, pass)
     }

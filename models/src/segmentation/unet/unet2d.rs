@@ -5,7 +5,7 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
-use super::{UNet, UNetSpec};
+use super::{Layers, UNetSpec};
 use crate::config::{Card, Config, Preset, Task};
 
 /// The configuration of a [`UNet2d`].
@@ -73,7 +73,7 @@ impl Config for UNet2dConfig {
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct UNet2d(UNet);
+pub struct UNet2d(Layers);
 
 impl UNet2d {
     /// Creates the network's parameters in `scope`.
@@ -93,7 +93,7 @@ impl UNet2d {
             pooled: true,
             skip_first: true,
         };
-        Ok(Self(UNet::new(scope, &spec)?))
+        Ok(Self(Layers::new(scope, &spec)?))
     }
 }
 

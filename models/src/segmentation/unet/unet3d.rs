@@ -5,7 +5,7 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Module, NormKind, Pass, Scope};
 
-use super::{UNet, UNetSpec};
+use super::{Layers, UNetSpec};
 use crate::config::{Card, Config, Preset, Task};
 
 /// The configuration of a [`UNet3d`].
@@ -73,7 +73,7 @@ impl Config for UNet3dConfig {
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct UNet3d(UNet);
+pub struct UNet3d(Layers);
 
 impl UNet3d {
     /// Creates the network's parameters in `scope`.
@@ -93,7 +93,7 @@ impl UNet3d {
             pooled: false,
             skip_first: false,
         };
-        Ok(Self(UNet::new(scope, &spec)?))
+        Ok(Self(Layers::new(scope, &spec)?))
     }
 }
 
