@@ -6,6 +6,7 @@ use tomograd_core::{Error, Result};
 use tomograd_nn::{
     Activation, Conv, ConvNormActivation, Kernel, Linear, MaxPool, Module, Norm, NormKind, NormOptions, Pass, Scope,
     Stage, Window,
+    init::{Fan, Init},
 };
 
 use super::IMAGENET;
@@ -171,7 +172,8 @@ fn conv_norm(
     kernel: Kernel,
     activation: Option<Activation>,
 ) -> Result<ConvNormActivation> {
-    let conv = Conv::new(scope.at(conv), in_channels, channels, kernel.bias(false))?;
+    let kernel = kernel.bias(false).weight(Init::kaiming_normal(Fan::Out));
+    let conv = Conv::new(scope.at(conv), in_channels, channels, kernel)?;
     let options = NormOptions::new(NormKind::Batch);
     let options = activation.map_or(options, |activation| options.activation(activation));
     ConvNormActivation::new(conv, Norm::new(scope.at(norm), channels, options)?)
@@ -253,7 +255,7 @@ pub struct ResNet {
 }
 
 impl ResNet {
-    /// Creates the network's parameters in `scope`, with PyTorch's initialisation.
+    /// Creates the network's parameters in `scope`, with torchvision's initialisation.
     ///
     /// # Errors
     /// When a number of the configuration is 0 or too large, a name is taken, or memory runs out; then no parameter is

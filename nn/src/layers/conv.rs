@@ -7,8 +7,8 @@ use tomograd_kernels::{Meta, Op, conv};
 use super::{PerAxis, per_axis::from_lists};
 use crate::{Followed, Module, Pass, Scope, Slot, check, init::Init};
 
-/// The kernel of a convolution: by default stride 1, no padding, no dilation, one group and a bias. A list gives the size for
-/// each spatial axis (`[3, 3]`, a slice, a `Vec`); one size for all axes needs their number: `Kernel::d2(3)`. The layer's
+/// The kernel of a convolution: by default stride 1, no padding, no dilation, one group, a bias and PyTorch's initialisation. A list
+/// gives the size for each spatial axis (`[3, 3]`, a slice, a `Vec`); one size for all axes needs their number: `Kernel::d2(3)`. The layer's
 /// `new` checks everything together.
 ///
 /// ```
@@ -22,7 +22,7 @@ use crate::{Followed, Module, Pass, Scope, Slot, check, init::Init};
 /// assert_eq!(error.to_string(), "flat: conv: stride [1, 2] for 3 spatial axes; expected one number for all, or one for each");
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     rank: usize,
     size: PerAxis,
@@ -31,7 +31,8 @@ pub struct Kernel {
     output_padding: PerAxis,
     dilation: PerAxis,
     groups: usize,
-    bias: bool,
+    weight: Option<Init>,
+    bias: Option<Option<Init>>,
 }
 
 from_lists!(Kernel: numbers => Kernel::new(numbers.len(), numbers));
@@ -47,7 +48,8 @@ impl Kernel {
             output_padding: PerAxis::All(0),
             dilation: PerAxis::All(1),
             groups: 1,
-            bias: true,
+            weight: None,
+            bias: Some(None),
         }
     }
 
@@ -104,7 +106,21 @@ impl Kernel {
     /// Sets whether there is a bias.
     #[must_use]
     pub fn bias(mut self, bias: bool) -> Self {
-        self.bias = bias;
+        self.bias = bias.then_some(self.bias.flatten());
+        self
+    }
+
+    /// Sets the initialisation of the weight.
+    #[must_use]
+    pub fn weight(mut self, init: Init) -> Self {
+        self.weight = Some(init);
+        self
+    }
+
+    /// Adds a bias with this initialisation.
+    #[must_use]
+    pub fn bias_filled(mut self, init: Init) -> Self {
+        self.bias = Some(Some(init));
         self
     }
 
@@ -128,8 +144,8 @@ impl Kernel {
         Ok(axes)
     }
 
-    /// Makes weight and bias with PyTorch's initialisation: the fan is computed from the weight's axes after the first, also
-    /// for a transposed convolution. Before that, checks `op` on an input with `channels[0]` channels and spatial shape
+    /// Makes weight and bias. In PyTorch's initialisation the fan is computed from the weight's axes after the first, also for a
+    /// transposed convolution. Before that, checks `op` on an input with `channels[0]` channels and spatial shape
     /// `spatial` (`None`: it overflowed).
     fn parameters(
         &self,
@@ -150,12 +166,13 @@ impl Kernel {
         let spatial = spatial.ok_or_else(overflow)?;
         let meta = |shape: Vec<usize>| Meta { shape, dtype: scope.dtype(), device: scope.device() };
         let x = meta([&[1, channels[0]], &spatial[..]].concat());
-        let bias = self.bias.then(|| meta(vec![channels[1]]));
+        let bias = self.bias.map(|_| meta(vec![channels[1]]));
         op.infer(&[x, meta(shape.clone())].into_iter().chain(bias).collect::<Vec<_>>())
             .map_err(|error| overflow().source(error))?;
-        let init = Init::FanIn(shape[1..].iter().product());
-        let weight = scope.parameter("weight", &shape, init)?;
-        let bias = self.bias.then(|| scope.parameter("bias", &[channels[1]], init)).transpose()?;
+        let default = Init::FanIn(shape[1..].iter().product());
+        let weight = scope.parameter("weight", &shape, self.weight.unwrap_or(default))?;
+        let bias =
+            self.bias.map(|init| scope.parameter("bias", &[channels[1]], init.unwrap_or(default))).transpose()?;
         Ok((weight, bias))
     }
 }
@@ -215,8 +232,8 @@ impl Conv {
     ///
     /// # Errors
     /// When there aren't one to three axes, a list has another length, channels, groups, a kernel size, stride or
-    /// dilation is 0, the groups don't divide the channels, there is an output padding, sizes overflow, a name is taken, or
-    /// memory runs out.
+    /// dilation is 0, the groups don't divide the channels, there is an output padding, sizes overflow, an [`Init`] has an invalid
+    /// number, a name is taken, or memory runs out.
     pub fn new(scope: Scope<'_>, in_channels: usize, out_channels: usize, kernel: impl Into<Kernel>) -> Result<Self> {
         let kernel = kernel.into();
         scope.layer(|scope| {
@@ -231,7 +248,7 @@ impl Conv {
                 dilation: axes.dilation.clone(),
                 groups: kernel.groups,
                 two_inputs: false,
-                bias: kernel.bias,
+                bias: kernel.bias.is_some(),
             };
             // The smallest valid input: the extent of the dilated kernel.
             let spans = axes.size.iter().zip(&axes.dilation);
@@ -293,8 +310,8 @@ impl ConvTranspose {
     ///
     /// # Errors
     /// When there aren't one to three axes, a list has another length, channels, groups, a kernel size, stride or dilation is
-    /// 0, the groups don't divide the channels, the output padding isn't less than the stride, sizes overflow, a name is
-    /// taken, or memory runs out.
+    /// 0, the groups don't divide the channels, the output padding isn't less than the stride, sizes overflow, an [`Init`] has an
+    /// invalid number, a name is taken, or memory runs out.
     pub fn new(scope: Scope<'_>, in_channels: usize, out_channels: usize, kernel: impl Into<Kernel>) -> Result<Self> {
         let kernel = kernel.into();
         scope.layer(|scope| {
@@ -309,7 +326,7 @@ impl ConvTranspose {
                 output_padding: axes.output_padding.clone(),
                 dilation: axes.dilation.clone(),
                 groups: kernel.groups,
-                bias: kernel.bias,
+                bias: kernel.bias.is_some(),
             };
             // An input large enough that cropping the padding leaves some voxels.
             let cut = axes.padding.iter().zip(&axes.stride);

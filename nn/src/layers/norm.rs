@@ -36,7 +36,7 @@ pub enum NormKind {
     Batch,
 }
 
-/// Options of a [`Norm`]. By default: γ and β, no activation, ε = 10⁻⁵, momentum 0.1 (the weight of a new batch in the
+/// Options of a [`Norm`]. By default: γ = 1 and β = 0, no activation, ε = 10⁻⁵, momentum 0.1 (the weight of a new batch in the
 /// running statistics).
 ///
 /// ```
@@ -52,6 +52,7 @@ pub struct NormOptions {
     kind: NormKind,
     activation: Option<Function>,
     affine: bool,
+    weight: Init,
     epsilon: f64,
     momentum: f64,
 }
@@ -65,7 +66,7 @@ impl From<NormKind> for NormOptions {
 impl NormOptions {
     /// Options of a norm of this kind.
     pub fn new(kind: NormKind) -> Self {
-        Self { kind, activation: None, affine: true, epsilon: 1e-5, momentum: 0.1 }
+        Self { kind, activation: None, affine: true, weight: Init::Constant(1.0), epsilon: 1e-5, momentum: 0.1 }
     }
 
     /// Adds an activation, fused with the norm.
@@ -79,6 +80,13 @@ impl NormOptions {
     #[must_use]
     pub fn affine(mut self, affine: bool) -> Self {
         self.affine = affine;
+        self
+    }
+
+    /// Sets the initialisation of γ, such as 0 for the last norm of a residual block (Goyal et al. 2017).
+    #[must_use]
+    pub fn weight(mut self, init: Init) -> Self {
+        self.weight = init;
         self
     }
 
@@ -135,13 +143,16 @@ impl Norm {
     ///
     /// # Errors
     /// When there are no channels, the groups don't divide them, an attribute of the activation is invalid, ε isn't from
-    /// 10⁻³⁰ to 10³⁰, the momentum isn't in [0, 1], a name is taken, or memory runs out.
+    /// 10⁻³⁰ to 10³⁰, the momentum isn't in [0, 1], the [`Init`] has an invalid number, a name is taken, or memory runs out.
     pub fn new(scope: Scope<'_>, channels: usize, options: impl Into<NormOptions>) -> Result<Self> {
         let options = options.into();
         scope.layer(|scope| {
             options.check(channels)?;
-            let mut parameter = |name, value| scope.parameter(name, &[channels], Init::Constant(value));
-            let affine = if options.affine { Some([parameter("weight", 1.0)?, parameter("bias", 0.0)?]) } else { None };
+            let mut parameter = |name, init| scope.parameter(name, &[channels], init);
+            let affine = match options.affine {
+                true => Some([parameter("weight", options.weight)?, parameter("bias", Init::Constant(0.0))?]),
+                false => None,
+            };
             let running = match options.kind {
                 NormKind::Batch => {
                     let device = scope.device();

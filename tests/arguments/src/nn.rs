@@ -8,8 +8,10 @@ use tomograd::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Import, Kernel, LayerNorm, LayerNormOptions, Linear,
         LinearOptions, MaxPool, Module, MultiHeadAttention, Norm, NormKind, NormOptions, Optimizer, OptimizerState,
-        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, StochasticDepth, Update, Upsample, UpsampleOptions, Window, gradcheck,
-        init::Init, losses, schedule,
+        PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, StochasticDepth, Update, Upsample, UpsampleOptions,
+        Window, gradcheck,
+        init::{Distribution, Fan, Init},
+        losses, schedule,
     },
 };
 
@@ -228,6 +230,14 @@ cases! {
     "nn::Kernel::groups": (groups: usize = 2) => {
         Ok::<_, Error>(conv(Kernel::d2(3).groups(groups))? && transposed(Kernel::d2(3).groups(groups))?)
     };
+    "nn::Kernel::weight": (bound: f64 = 0.5) => {
+        let made = layer(&[1, 4, 7], |scope| Conv::new(scope, 4, 4, Kernel::d1(3).weight(Init::Uniform(bound))));
+        made.map(|right| right || bound > 1e15)
+    };
+    "nn::Kernel::bias_filled": (bias: f64 = 0.1) => {
+        let kernel = Kernel::d1(3).bias_filled(Init::Constant(bias));
+        layer(&[1, 4, 7], |scope| Conv::new(scope, 4, 4, kernel)).map(|right| right || bias.abs() > 1e15)
+    };
     "nn::Kernel::output_padding": (output_padding: Vec<usize> = vec![1, 0], one: usize = 1) => {
         let kernel = Kernel::d2(3).stride(2);
         let numbers = list::<2>(&output_padding)?;
@@ -334,6 +344,10 @@ cases! {
             layer(&[2, channels, 3], |scope| Norm::new(scope, channels, NormKind::Group(groups)))?
                 && layer(&[2, channels, 3], |scope| Norm::new(scope, channels, NormKind::Batch))?,
         )
+    };
+    "nn::NormOptions::weight": (gamma: f64 = 0.5) => {
+        let options = NormOptions::new(NormKind::Instance).weight(Init::Constant(gamma));
+        layer(&[2, 4, 3], |scope| Norm::new(scope, 4, options)).map(|right| right || gamma.abs() > 1e15)
     };
     "nn::NormOptions::new": (channels: usize = 4, groups: usize = 2) => {
         let right = |kind| {
@@ -500,9 +514,20 @@ cases! {
         }
     };
     "nn::init::Init {}": (number: f64 = 0.5, fan: usize = 9) => {
-        let all = [Init::Constant(number), Init::Uniform(number), Init::Normal(number), Init::TruncatedNormal(number)];
-        let made = [all[0], all[1], all[2], all[3], Init::FanIn(fan), Init::KaimingNormal(fan)].map(|init| {
-            Ok::<_, Error>(finite(&init.tensor(&[5], Seed::new(1), DType::F32, Device::Cpu)?)? || number.abs() > 1e37)
+        let scaled = |fan, distribution| Init::Scaled { gain: number, fan, distribution };
+        let made = [
+            Init::Constant(number),
+            Init::Uniform(number),
+            Init::Normal(number),
+            Init::TruncatedNormal(number),
+            Init::FanIn(fan),
+            Init::KaimingNormal(fan),
+            scaled(Fan::In, Distribution::Normal),
+            scaled(Fan::Out, Distribution::TruncatedNormal),
+            scaled(Fan::Average, Distribution::Uniform),
+        ];
+        let made = made.map(|init| {
+            Ok::<_, Error>(finite(&init.tensor(&[5, 2], Seed::new(1), DType::F32, Device::Cpu)?)? || number.abs() > 1e37)
         });
         made.into_iter().collect::<Result<Vec<bool>>>()
     };
