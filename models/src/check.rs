@@ -59,3 +59,21 @@ pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) ->
     }
     Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
 }
+
+/// The product of `sizes`, which errors call `field`, after a check that it is from 1 to the most channels.
+pub(crate) fn product(operation: &str, field: &str, sizes: &[usize]) -> Result<usize> {
+    let product = sizes.iter().fold(1usize, |product, &size| product.saturating_mul(size));
+    self::sizes(operation, field, &[product], MOST_CHANNELS)?;
+    Ok(product)
+}
+
+/// Checks that the input of a network has this shape behind the batch axis: (C, spatial...).
+pub(crate) fn image(operation: &str, shape: &[usize], expected: &[usize]) -> Result<()> {
+    if shape.get(1..) == Some(expected) {
+        return Ok(());
+    }
+    let sizes: Vec<String> = expected.iter().map(usize::to_string).collect();
+    Err(Error::shape(operation, "the input's shape doesn't fit the network")
+        .expected(format!("(N, {})", sizes.join(", ")))
+        .shapes([shape]))
+}

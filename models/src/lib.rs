@@ -20,19 +20,30 @@ pub mod blocks;
 mod check;
 mod classification;
 mod config;
+mod discrimination;
 pub mod formula;
+mod generation;
 mod model;
 mod profile;
+mod reconstruction;
 pub mod registry;
+mod regression;
 mod segmentation;
 mod sizes;
 
 pub use classification::{
-    ConvNeXt, ConvNeXtConfig, EfficientNet, EfficientNetConfig, EfficientNetStage, ResNet, ResNetBlock, ResNetConfig,
+    ConvNeXt, ConvNeXtConfig, EfficientNet, EfficientNetConfig, EfficientNetStage, MonaiClassifier, MonaiClassifierConfig, ResNet, ResNetBlock, ResNetConfig,
     ResNetEncoder,
 };
+pub use discrimination::{
+    Discriminator, DiscriminatorConfig, DiscriminatorHead, MultiScalePatchDiscriminator,
+    MultiScalePatchDiscriminatorConfig, PatchDiscriminator, PatchDiscriminatorConfig,
+};
+pub use generation::{Generator, GeneratorConfig};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
+pub use reconstruction::{AutoEncoder, AutoEncoderConfig, InnerLayers, VarAutoEncoder, VarAutoEncoderConfig};
+pub use regression::{FullyConnectedNet, FullyConnectedNetConfig, Regressor, RegressorConfig};
 pub use segmentation::{
     AttentionGatedUNet, AttentionGatedUNetConfig, AttentionUNet, AttentionUNetConfig, BasicUNet, BasicUNetConfig,
     BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, GateMode, MeshNet, MeshNetConfig, MonaiUNet,

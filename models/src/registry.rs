@@ -11,9 +11,11 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig, ConvNeXtConfig,
-    EfficientNetConfig, MeshNetConfig, MonaiUNetConfig, NestedUNetConfig, ResNetConfig, UNet2dConfig, UNet3dConfig,
-    UNetConfig,
+    AttentionGatedUNetConfig, AttentionUNetConfig, AutoEncoderConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
+    ConvNeXtConfig, DiscriminatorConfig, EfficientNetConfig, FullyConnectedNetConfig, GeneratorConfig, MeshNetConfig,
+    MonaiClassifierConfig, MonaiUNetConfig, MultiScalePatchDiscriminatorConfig, NestedUNetConfig,
+    PatchDiscriminatorConfig, RegressorConfig, ResNetConfig, UNet2dConfig, UNet3dConfig, UNetConfig,
+    VarAutoEncoderConfig,
     config::{checked, find, json},
 };
 
@@ -33,6 +35,15 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<ResNetConfig>(),
         Family::of::<EfficientNetConfig>(),
         Family::of::<ConvNeXtConfig>(),
+        Family::of::<MonaiClassifierConfig>(),
+        Family::of::<AutoEncoderConfig>(),
+        Family::of::<VarAutoEncoderConfig>(),
+        Family::of::<GeneratorConfig>(),
+        Family::of::<DiscriminatorConfig>(),
+        Family::of::<PatchDiscriminatorConfig>(),
+        Family::of::<MultiScalePatchDiscriminatorConfig>(),
+        Family::of::<RegressorConfig>(),
+        Family::of::<FullyConnectedNetConfig>(),
     ]
 });
 

@@ -69,7 +69,7 @@ pub enum ActivationChoice {
 
 impl ActivationChoice {
     /// The function, if it is one without parameters.
-    fn function(self) -> Option<Activation> {
+    pub(crate) fn function(self) -> Option<Activation> {
         match self {
             Self::None | Self::Prelu => None,
             Self::Relu => Some(Activation::Relu),

@@ -3,6 +3,7 @@
 mod adn;
 mod double_conv;
 mod squeeze_excitation;
+mod units;
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
@@ -10,6 +11,8 @@ use tomograd_core::Result;
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
+pub use units::ConvStyle;
+pub(crate) use units::{Place, Unit, Units, levels, size_behind};
 
 /// Two maps concatenated along channels.
 pub(crate) fn join(first: Var, second: Var) -> Result<Var> {

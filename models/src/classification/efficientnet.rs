@@ -182,8 +182,9 @@ impl EfficientNetConfig {
                 check::sizes(name, &format!("stages[{at}].{field}"), &[size], most)?;
             }
             if stage.kernel % 2 == 0 {
-                return Err(Error::argument(name, format!("stages[{at}].kernel is {}", stage.kernel))
-                    .expected("an odd number"));
+                return Err(
+                    Error::argument(name, format!("stages[{at}].kernel is {}", stage.kernel)).expected("an odd number")
+                );
             }
         }
         // Numbers up to 2^24 times a factor up to 64, and an expansion up to 2^24: nothing overflows 64 bits.
@@ -366,8 +367,7 @@ impl EfficientNet {
         let dropout = Dropout::new(scope.at("classifier.0"), config.dropout)?;
         let bound = 1.0 / (config.classes as f64).sqrt();
         let options = LinearOptions::new(config.classes).weight(Init::Uniform(bound));
-        let classifier =
-            Linear::new(scope.at("classifier.1"), 4 * channels, options.bias_filled(Init::Constant(0.0)))?;
+        let classifier = Linear::new(scope.at("classifier.1"), 4 * channels, options.bias_filled(Init::Constant(0.0)))?;
         Ok(Self { rank: config.rank, stem, stages, last, dropout, classifier })
     }
 }

@@ -2,10 +2,12 @@
 
 mod convnext;
 mod efficientnet;
+mod monai_classifier;
 mod resnet;
 
 pub use convnext::{ConvNeXt, ConvNeXtConfig};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
+pub use monai_classifier::{MonaiClassifier, MonaiClassifierConfig};
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
 
 use crate::registry::ChannelStatistics;
