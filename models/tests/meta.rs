@@ -12,7 +12,8 @@ use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
 fn step(model: &mut Model, image: &Tensor) -> Result<()> {
     let mut optimizer = AdamW::new(model.params(), 1e-3)?;
     let pass = Pass::train(model.params(), Seed::new(1))?;
-    let logits = model.network().run(&[("image", pass.input(image))].into(), &pass)?.into_main()?;
+    let name = model.network().inputs()[0];
+    let logits = model.network().run(&[(name, pass.input(image))].into(), &pass)?.into_main()?;
     let labels = [&logits.shape()[..1], &logits.shape()[2..]].concat();
     let loss = DiceCe::default().forward(&logits, &Tensor::zeros(&labels, DType::I64, image.device())?)?;
     assert_eq!(loss.value().device(), image.device());
@@ -63,15 +64,27 @@ fn the_meta_device_knows_what_the_cpu_will_take() {
     }
 }
 
+/// The shape of a large input of this network: of the size that its configuration names, or 1024 voxels wide.
+fn input_of(config: &serde_json::Value, rank: usize) -> Vec<usize> {
+    let number = |field: &str| config.get(field).and_then(serde_json::Value::as_u64).map(|number| number as usize);
+    if let Some(latent) = number("latent_size").filter(|_| number("in_channels").is_none()) {
+        return vec![2, latent];
+    }
+    let channels = number("in_channels").unwrap();
+    let size = match config.get("size").and_then(serde_json::Value::as_array) {
+        Some(size) => size.iter().map(|size| size.as_u64().unwrap() as usize).collect(),
+        None if config["network"] == "fully_connected" => Vec::new(),
+        None => vec![1024; number("rank").unwrap_or(rank)],
+    };
+    [&[2, channels][..], &size].concat()
+}
+
 #[test]
 fn every_network_trains_on_the_meta_device_and_reads_nothing() {
     for family in families() {
         let config = family.presets().unwrap().swap_remove(0).config;
         let mut model = Model::new(&config, Device::Meta, Seed::new(0)).unwrap();
-        let preset_rank = config.get("rank").and_then(serde_json::Value::as_u64).map(|rank| rank as usize);
-        let rank = preset_rank.unwrap_or(family.card().ranks[0]);
-        let channels = config["in_channels"].as_u64().unwrap() as usize;
-        let input = [&[2, channels][..], &vec![1024; rank]].concat();
+        let input = input_of(&config, family.card().ranks[0]);
         let start = std::time::Instant::now();
         let profile = profile(&config, &[&input]).unwrap();
         println!("{} {input:?}: {profile:?} in {:?}", family.name(), start.elapsed());
