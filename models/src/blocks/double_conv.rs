@@ -2,7 +2,7 @@
 
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormOptions, Pass, Scope};
+use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormOptions, Pass, Scope, init::Init};
 
 /// Options of [`DoubleConv`]: by default stride 1, padding 1, as many channels between the convolutions as behind them, a bias
 /// in both convolutions, and the names of a PyTorch `Sequential`.
@@ -15,6 +15,7 @@ pub struct DoubleConvOptions {
     padding: usize,
     middle: Option<usize>,
     bias: bool,
+    weight: Option<Init>,
     names: [[&'static str; 2]; 2],
 }
 
@@ -23,14 +24,14 @@ impl DoubleConvOptions {
     pub fn new(rank: usize, norm: impl Into<NormOptions>, activation: Activation) -> Self {
         let norm = Some(norm.into());
         let names = [["0", "1"], ["3", "4"]];
-        Self { rank, norm, activation, stride: 1, padding: 1, middle: None, bias: true, names }
+        Self { rank, norm, activation, stride: 1, padding: 1, middle: None, bias: true, weight: None, names }
     }
 
     /// Options for `rank` spatial axes, with this activation and no norm after each convolution. A PyTorch `Sequential` then
     /// has the second convolution as its entry 2.
     pub fn without_norm(rank: usize, activation: Activation) -> Self {
         let (norm, names) = (None, [["0", ""], ["2", ""]]);
-        Self { rank, norm, activation, stride: 1, padding: 1, middle: None, bias: true, names }
+        Self { rank, norm, activation, stride: 1, padding: 1, middle: None, bias: true, weight: None, names }
     }
 
     /// Sets the stride of the first convolution.
@@ -58,6 +59,13 @@ impl DoubleConvOptions {
     #[must_use]
     pub fn bias(mut self, bias: bool) -> Self {
         self.bias = bias;
+        self
+    }
+
+    /// Sets the initialisation of the convolutions' weights; by default PyTorch's.
+    #[must_use]
+    pub fn weight(mut self, init: Init) -> Self {
+        self.weight = Some(init);
         self
     }
 
@@ -112,10 +120,11 @@ impl DoubleConv {
     /// When there aren't one to three axes, a number of channels or the stride is 0, the norm's groups don't divide the
     /// channels, a name is taken, or memory runs out; then no parameter is created.
     pub fn new(mut scope: Scope<'_>, in_channels: usize, channels: usize, options: DoubleConvOptions) -> Result<Self> {
-        let DoubleConvOptions { rank, norm, activation, stride, padding, middle, bias, names } = options;
+        let DoubleConvOptions { rank, norm, activation, stride, padding, middle, bias, weight, names } = options;
         scope.whole(|scope| {
             let mut layer = |[conv, norm_name]: [&str; 2], channels: [usize; 2], stride: usize| -> Result<Layer> {
                 let kernel = Kernel::new(rank, 3).stride(stride).padding(padding).bias(bias);
+                let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
                 let conv = Conv::new(scope.at(conv), channels[0], channels[1], kernel)?;
                 let Some(norm) = norm else { return Ok(Layer::Plain(conv, activation)) };
                 let norm = Norm::new(scope.at(norm_name), channels[1], norm.activation(activation))?;

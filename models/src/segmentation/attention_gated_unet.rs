@@ -6,6 +6,7 @@ use tomograd_core::Result;
 use tomograd_nn::{
     Activation, Conv, ConvNormActivation, Interpolation, Kernel, MaxPool, Module, Norm, NormKind, NormOptions, Pass,
     Scope, Stage, Upsample, UpsampleOptions,
+    init::{Fan, Init},
 };
 
 use super::fit;
@@ -139,10 +140,17 @@ impl Config for AttentionGatedUNetConfig {
 }
 
 const BATCH: NormKind = NormKind::Batch;
+/// The initialisation of all convolutions.
+const WEIGHT: Init = Init::kaiming_normal(Fan::In);
+
+/// A kernel of width 1.
+fn one(rank: usize) -> Kernel {
+    Kernel::new(rank, 1).weight(WEIGHT)
+}
 
 /// A convolution of width 1 and its batch norm (`0`, `1`), with or without ReLU.
 fn one_wide(mut scope: Scope<'_>, rank: usize, [from, to]: [usize; 2], relu: bool) -> Result<ConvNormActivation> {
-    let conv = Conv::new(scope.at(0), from, to, Kernel::new(rank, 1))?;
+    let conv = Conv::new(scope.at(0), from, to, one(rank))?;
     let options = NormOptions::new(BATCH);
     let options = if relu { options.activation(Activation::Relu) } else { options };
     ConvNormActivation::new(conv, Norm::new(scope.at(1), to, options)?)
@@ -167,10 +175,10 @@ impl Gate {
     ) -> Result<Self> {
         let rank = config.rank;
         let out = one_wide(scope.at("W"), rank, [channels, channels], false)?;
-        let coarse = Kernel::new(rank, stride).stride(stride).bias(false);
+        let coarse = Kernel::new(rank, stride).stride(stride).bias(false).weight(WEIGHT);
         let theta = Conv::new(scope.at("theta"), channels, channels, coarse)?;
-        let phi = Conv::new(scope.at("phi"), signal, channels, Kernel::new(rank, 1))?;
-        let psi = Conv::new(scope.at("psi"), channels, 1, Kernel::new(rank, 1))?;
+        let phi = Conv::new(scope.at("phi"), signal, channels, one(rank))?;
+        let psi = Conv::new(scope.at("psi"), channels, 1, one(rank))?;
         Ok(Self { mode: config.gate_mode, out, theta, phi, psi })
     }
 
@@ -258,6 +266,7 @@ impl AttentionGatedUNet {
     fn make(scope: &mut Scope<'_>, config: &AttentionGatedUNetConfig, stride: &[usize]) -> Result<Self> {
         let AttentionGatedUNetConfig { rank, ref widths, classes, .. } = *config;
         let options = DoubleConvOptions::new(rank, BATCH, Activation::Relu)
+            .weight(WEIGHT)
             .names([["conv1.0", "conv1.1"], ["conv2.0", "conv2.1"]]);
         let last = widths.len() - 1;
         let (mut encoder, mut from) = (Vec::new(), config.in_channels);
@@ -287,12 +296,12 @@ impl AttentionGatedUNet {
         }
         for level in (0..last).rev() {
             let name = if level == 0 { "dsv1".to_owned() } else { format!("dsv{}.dsv.0", level + 1) };
-            heads.push(Conv::new(scope.at(name), widths[level], classes, Kernel::new(rank, 1))?);
+            heads.push(Conv::new(scope.at(name), widths[level], classes, one(rank))?);
         }
         let decoder = gates.into_iter().rev().zip(blocks).zip(heads);
         let level = |((gates, (block, stage)), head)| Level { gates, block, head, stage };
         let decoder = decoder.map(level).collect();
-        let last = Conv::new(scope.at("final"), classes * last, classes, Kernel::new(rank, 1))?;
+        let last = Conv::new(scope.at("final"), classes * last, classes, one(rank))?;
         let up = Upsample::new(UpsampleOptions::new(2).mode(Interpolation::Linear))?;
         Ok(Self { rank, pool: MaxPool::new(2)?, up, encoder, gating, decoder, last })
     }

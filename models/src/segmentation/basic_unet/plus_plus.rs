@@ -116,8 +116,7 @@ struct Node {
 ///
 /// Input (N, C, spatial...), for all sizes of at least 16. Outputs (N, classes, spatial...): `logits` (of X⁰⁴), and with deep
 /// supervision `logits_0_1`, `logits_0_2`, `logits_0_3`, in training and in inference. (The original's list has X⁰¹ to X⁰⁴ in
-/// this order. It has the heads of all four in any case, so that the others' parameters get no gradient without deep
-/// supervision.)
+/// this order. It has the heads of all four in any case; without deep supervision those of the others are frozen here.)
 ///
 /// State-dict names are MONAI's: `conv_0_0.conv_0.conv`, `conv_1_0.convs.conv_0.conv`, …, `upcat_0_1.upsample.deconv`,
 /// `upcat_0_1.convs.conv_0.conv`, …, `final_conv_0_1`, …. Stages: `conv_I_0`, `upcat_I_J`.
@@ -179,6 +178,9 @@ impl BasicUNetPlusPlus {
             Conv::new(place, channels, config.classes, Kernel::new(plan.rank, 1))
         };
         let heads = (1..LEVELS).map(head).collect::<Result<_>>()?;
+        if !config.deep_supervision {
+            (1..LEVELS - 1).for_each(|column| scope.at(format!("final_conv_0_{column}")).freeze());
+        }
         Ok(Self { rank: plan.rank, deep_supervision: config.deep_supervision, first, down, nodes, heads })
     }
 }

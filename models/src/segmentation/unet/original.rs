@@ -6,6 +6,7 @@ use tomograd_core::{Error, Result};
 use tomograd_nn::{
     Activation, Conv, ConvTranspose, Dropout, Interpolation, Kernel, MaxPool, Module, Pass, Scope, Upsample,
     UpsampleOptions,
+    init::{Fan, Init},
 };
 
 use super::{Fit, Layers, Level, Up, check as check_common, fit};
@@ -151,6 +152,8 @@ impl Config for UNetConfig {
 /// give logits of the same size; where pooling drops a voxel, zeros are added in the decoder. Unpadded ones crop the encoder's
 /// map to the middle; with five levels they take sizes 188, 204, 220, ..., 572, ... and give 184 voxels less.
 ///
+/// Weights start as in PyTorch; without norms as in the paper, with a standard deviation of √(2 / fan_in).
+///
 /// State-dict names are Pytorch-UNet's: `inc.double_conv.0` (convolution), `inc.double_conv.1` (its norm), `.3`, `.4` (the
 /// second ones; without a norm `.0`, `.2`), `down1.maxpool_conv.1.double_conv.0`, …, `up1.up` (transposed convolution),
 /// `up1.conv.double_conv.0`, …, `outc.conv`. Stages: `inc`, `down1`, …, `up1`, ….
@@ -186,7 +189,8 @@ fn layers(scope: &mut Scope<'_>, config: &UNetConfig) -> Result<Layers> {
     let activation = Activation::Relu;
     let options = match config.norm.options() {
         Some(norm) => DoubleConvOptions::new(rank, norm, activation).bias(config.bias),
-        None => DoubleConvOptions::without_norm(rank, activation),
+        // Without norms the scale of the weights matters: the paper's.
+        None => DoubleConvOptions::without_norm(rank, activation).weight(Init::kaiming_normal(Fan::In)),
     };
     let options = options.padding(usize::from(padded));
     let last = widths.len() - 1;
@@ -217,6 +221,11 @@ fn layers(scope: &mut Scope<'_>, config: &UNetConfig) -> Result<Layers> {
         } else {
             let grown = channels / 2;
             let kernel = Kernel::new(rank, 2).stride(2);
+            let kernel = match config.norm {
+                // Each voxel of the output comes from one voxel.
+                NormChoice::None => kernel.weight(Init::KaimingNormal(channels)),
+                _ => kernel,
+            };
             up.push(Up::Transposed(ConvTranspose::new(scope.at(&name).at("up"), channels, grown, kernel)?));
             (grown, skip, options)
         };
