@@ -32,8 +32,9 @@ mod segmentation;
 mod sizes;
 
 pub use classification::{
-    ConvNeXt, ConvNeXtConfig, EfficientNet, EfficientNetConfig, EfficientNetStage, MonaiClassifier, MonaiClassifierConfig, ResNet, ResNetBlock, ResNetConfig,
-    ResNetEncoder,
+    ConvNeXt, ConvNeXtConfig, DenseNet, DenseNetConfig, DenseNetOriginal, EfficientNet, EfficientNetConfig,
+    EfficientNetStage, MonaiClassifier, MonaiClassifierConfig, ResNet, ResNetAttention, ResNetBlock, ResNetConfig,
+    ResNetEncoder, ResNetShortcut, SliceCell, SlicePooling, SliceSequence, SliceSequenceConfig,
 };
 pub use discrimination::{
     Discriminator, DiscriminatorConfig, DiscriminatorHead, MultiScalePatchDiscriminator,
@@ -46,8 +47,8 @@ pub use reconstruction::{AutoEncoder, AutoEncoderConfig, InnerLayers, VarAutoEnc
 pub use regression::{FullyConnectedNet, FullyConnectedNetConfig, Regressor, RegressorConfig};
 pub use segmentation::{
     AttentionGatedUNet, AttentionGatedUNetConfig, AttentionUNet, AttentionUNetConfig, BasicUNet, BasicUNetConfig,
-    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, GateMode, MeshNet, MeshNetConfig, MonaiUNet,
-    MonaiUNetConfig, NestedUNet, NestedUNetConfig, UNet, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
-    UNetUpsampling,
+    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, Fcn, FcnConfig, FcnUpsampling, GateMode, MeshNet,
+    MeshNetConfig, MonaiUNet, MonaiUNetConfig, NestedUNet, NestedUNetConfig, UNet, UNet2d, UNet2dConfig, UNet3d,
+    UNet3dConfig, UNetConfig, UNetUpsampling,
 };
 pub use sizes::Sizes;

@@ -12,10 +12,10 @@ use tomograd_nn::{Network, Scope};
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
     AttentionGatedUNetConfig, AttentionUNetConfig, AutoEncoderConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
-    ConvNeXtConfig, DiscriminatorConfig, EfficientNetConfig, FullyConnectedNetConfig, GeneratorConfig, MeshNetConfig,
-    MonaiClassifierConfig, MonaiUNetConfig, MultiScalePatchDiscriminatorConfig, NestedUNetConfig,
-    PatchDiscriminatorConfig, RegressorConfig, ResNetConfig, UNet2dConfig, UNet3dConfig, UNetConfig,
-    VarAutoEncoderConfig,
+    ConvNeXtConfig, DenseNetConfig, DiscriminatorConfig, EfficientNetConfig, FcnConfig, FullyConnectedNetConfig,
+    GeneratorConfig, MeshNetConfig, MonaiClassifierConfig, MonaiUNetConfig, MultiScalePatchDiscriminatorConfig,
+    NestedUNetConfig, PatchDiscriminatorConfig, RegressorConfig, ResNetConfig, SliceSequenceConfig, UNet2dConfig,
+    UNet3dConfig, UNetConfig, VarAutoEncoderConfig,
     config::{checked, find, json},
 };
 
@@ -31,11 +31,14 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<NestedUNetConfig>(),
         Family::of::<AttentionUNetConfig>(),
         Family::of::<AttentionGatedUNetConfig>(),
+        Family::of::<FcnConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
+        Family::of::<DenseNetConfig>(),
         Family::of::<EfficientNetConfig>(),
         Family::of::<ConvNeXtConfig>(),
         Family::of::<MonaiClassifierConfig>(),
+        Family::of::<SliceSequenceConfig>(),
         Family::of::<AutoEncoderConfig>(),
         Family::of::<VarAutoEncoderConfig>(),
         Family::of::<GeneratorConfig>(),

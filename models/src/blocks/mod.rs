@@ -1,7 +1,9 @@
 //! Building blocks that several networks share.
 
 mod adn;
+mod cbam;
 mod double_conv;
+pub(crate) mod saving;
 mod squeeze_excitation;
 mod units;
 
@@ -9,6 +11,7 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
+pub use cbam::Cbam;
 pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
 pub use units::ConvStyle;

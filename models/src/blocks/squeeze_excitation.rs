@@ -2,9 +2,9 @@
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
-use tomograd_nn::{Activation, Conv, Kernel, Module, Pass, Scope};
+use tomograd_nn::{Activation, Conv, Kernel, Module, Pass, Scope, init::Init};
 
-/// Options of [`SqueezeExcitation`]: by default a ReLU between the layers, a sigmoid as the gate, and the names `fc1` and `fc2`.
+/// Options of [`SqueezeExcitation`]: by default a ReLU between the layers, a sigmoid as the gate, the names `fc1` and `fc2`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SqueezeExcitationOptions {
     rank: usize,
@@ -12,13 +12,15 @@ pub struct SqueezeExcitationOptions {
     activation: Activation,
     gate: Activation,
     names: [&'static str; 2],
+    weight: Option<Init>,
+    bias: Option<Init>,
 }
 
 impl SqueezeExcitationOptions {
     /// Options for `rank` spatial axes, with `reduced` channels between the layers.
     pub fn new(rank: usize, reduced: usize) -> Self {
         let (activation, gate) = (Activation::Relu, Activation::Sigmoid);
-        Self { rank, reduced, activation, gate, names: ["fc1", "fc2"] }
+        Self { rank, reduced, activation, gate, names: ["fc1", "fc2"], weight: None, bias: None }
     }
 
     /// Sets the activation between the layers.
@@ -39,6 +41,20 @@ impl SqueezeExcitationOptions {
     #[must_use]
     pub fn names(mut self, names: [&'static str; 2]) -> Self {
         self.names = names;
+        self
+    }
+
+    /// Sets the initialisation of the weights; by default PyTorch's.
+    #[must_use]
+    pub fn weight(mut self, init: Init) -> Self {
+        self.weight = Some(init);
+        self
+    }
+
+    /// Sets the initialisation of the biases; by default PyTorch's.
+    #[must_use]
+    pub(crate) fn bias(mut self, init: Init) -> Self {
+        self.bias = Some(init);
         self
     }
 }
@@ -75,10 +91,13 @@ impl SqueezeExcitation {
     /// When there aren't one to three axes, a number of channels is 0, a name is taken, or memory runs out; then no parameter
     /// is created.
     pub fn new(mut scope: Scope<'_>, channels: usize, options: SqueezeExcitationOptions) -> Result<Self> {
-        let SqueezeExcitationOptions { rank, reduced, activation, gate, names } = options;
+        let SqueezeExcitationOptions { rank, reduced, activation, gate, names, weight, bias } = options;
+        let kernel = Kernel::new(rank, 1);
+        let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
+        let kernel = bias.map_or(kernel.clone(), |init| kernel.bias_filled(init));
         scope.whole(|scope| {
-            let squeeze = Conv::new(scope.at(names[0]), channels, reduced, Kernel::new(rank, 1))?;
-            let excite = Conv::new(scope.at(names[1]), reduced, channels, Kernel::new(rank, 1))?;
+            let squeeze = Conv::new(scope.at(names[0]), channels, reduced, kernel.clone())?;
+            let excite = Conv::new(scope.at(names[1]), reduced, channels, kernel)?;
             Ok(Self { squeeze, activation, excite, gate })
         })
     }

@@ -286,7 +286,8 @@ impl MbConv {
         let kernel = Kernel::new(config.rank, stage.kernel).stride(stage.stride).padding(stage.kernel / 2);
         first.push(conv_norm(block.at(first.len()), config, [inner; 2], kernel.groups(inner), true)?);
         let options = SqueezeExcitationOptions::new(config.rank, (in_channels / 4).max(1));
-        let options = options.activation(Activation::Silu);
+        let options = options.activation(Activation::Silu).weight(Init::kaiming_normal(Fan::Out));
+        let options = options.bias(Init::Constant(0.0));
         let excitation = SqueezeExcitation::new(block.at(first.len()), inner, options)?;
         let project = conv_norm(block.at(first.len() + 1), config, [inner, stage.channels], one(), false)?;
         let drop = (stage.stride == 1 && in_channels == stage.channels)

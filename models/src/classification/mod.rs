@@ -1,17 +1,26 @@
 //! Classification networks: logits for a whole image.
 
 mod convnext;
+mod densenet;
 mod efficientnet;
 mod monai_classifier;
 mod resnet;
+mod slice_sequence;
 
 pub use convnext::{ConvNeXt, ConvNeXtConfig};
+pub use densenet::{DenseNet, DenseNetConfig, DenseNetOriginal};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
 pub use monai_classifier::{MonaiClassifier, MonaiClassifierConfig};
-pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use resnet::{ResNet, ResNetAttention, ResNetBlock, ResNetConfig, ResNetEncoder, ResNetShortcut};
+pub use slice_sequence::{SliceCell, SlicePooling, SliceSequence, SliceSequenceConfig};
 
 use crate::registry::ChannelStatistics;
 
 /// Means and standard deviations of ImageNet (red, green, blue; values from 0 to 1), with which torchvision normalises.
 const IMAGENET: ChannelStatistics =
     ChannelStatistics { mean: &[0.485, 0.456, 0.406], deviation: &[0.229, 0.224, 0.225] };
+
+/// Means and standard deviations of the videos of Kinetics (red, green, blue; values from 0 to 1), with which
+/// 3D-ResNets-PyTorch normalises.
+const KINETICS: ChannelStatistics =
+    ChannelStatistics { mean: &[0.4345, 0.4051, 0.3775], deviation: &[0.2768, 0.2713, 0.2737] };

@@ -3,6 +3,7 @@
 mod attention_gated_unet;
 mod attention_unet;
 mod basic_unet;
+mod fcn;
 mod fit;
 mod meshnet;
 mod monai_unet;
@@ -12,6 +13,7 @@ mod unet;
 pub use attention_gated_unet::{AttentionGatedUNet, AttentionGatedUNetConfig, GateMode};
 pub use attention_unet::{AttentionUNet, AttentionUNetConfig};
 pub use basic_unet::{BasicUNet, BasicUNetConfig, BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling};
+pub use fcn::{Fcn, FcnConfig, FcnUpsampling};
 pub use meshnet::{MeshNet, MeshNetConfig};
 pub use monai_unet::{MonaiUNet, MonaiUNetConfig};
 pub use nested_unet::{NestedUNet, NestedUNetConfig};

@@ -11,6 +11,7 @@ mod conv;
 mod norm;
 mod per_axis;
 mod pool;
+mod recurrent;
 mod stochastic_depth;
 
 pub use attention::MultiHeadAttention;
@@ -19,4 +20,5 @@ pub use conv::{Conv, ConvTranspose, Kernel};
 pub use norm::{ConvNormActivation, LayerNorm, LayerNormOptions, Norm, NormKind, NormOptions};
 pub use per_axis::PerAxis;
 pub use pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool, Upsample, UpsampleOptions, Window};
+pub use recurrent::{Recurrence, Recurrent, RecurrentKind, RecurrentOptions};
 pub use stochastic_depth::StochasticDepth;

@@ -132,8 +132,9 @@ impl Recurrent {
         scope.layer(|scope| {
             check::sizes("recurrent", "inputs and hidden numbers", &[inputs, hidden])?;
             if !(1..=MOST_LAYERS).contains(&layers) {
-                return Err(Error::argument("recurrent", format!("{layers} layers"))
-                    .expected(format!("1 to {MOST_LAYERS}")));
+                return Err(
+                    Error::argument("recurrent", format!("{layers} layers")).expected(format!("1 to {MOST_LAYERS}"))
+                );
             }
             let rows = hidden.saturating_mul(kind.gates());
             let (init, directions) = (Init::FanIn(hidden), if bidirectional { 2 } else { 1 });
@@ -145,9 +146,8 @@ impl Recurrent {
                 let mut both = Vec::new();
                 for is_reverse in [false, true].into_iter().take(directions) {
                     let ending = if is_reverse { "_reverse" } else { "" };
-                    let mut named = |name: &str, shape: &[usize]| {
-                        scope.parameter(&format!("{name}_l{layer}{ending}"), shape, init)
-                    };
+                    let mut named =
+                        |name: &str, shape: &[usize]| scope.parameter(&format!("{name}_l{layer}{ending}"), shape, init);
                     let weights = [named("weight_ih", &[rows, inputs])?, named("weight_hh", &[rows, hidden])?];
                     let biases = [named("bias_ih", &[rows])?, named("bias_hh", &[rows])?];
                     let slots = [[weights[0], biases[0]], [weights[1], biases[1]]];

@@ -153,7 +153,7 @@ cases! {
         width_per_group: usize = 64,
     ) => {
         let block = ResNetBlock::Bottleneck;
-        let config = ResNetConfig { rank, in_channels, classes, block, layers, width, groups, width_per_group };
+        let config = ResNetConfig { rank, in_channels, width, groups, width_per_group, ..ResNetConfig::new(block, layers, classes) };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = ResNet::new(params.root(), &config)?;
         predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
