@@ -1,9 +1,14 @@
-"""MONAI's smaller networks: `zoo_monai_nets.py [NAME ...]`."""
+"""MONAI's smaller networks, and a network over slices: `zoo_monai_nets.py [NAME ...]`."""
+import types
 import warnings
+from unittest import mock
 
 import torch
 from monai.networks import nets
+from monai.networks.blocks import fcn as monai_fcn
+from torch import nn
 
+import networks
 from zoo import golden, main, preset
 
 warnings.filterwarnings("ignore")
@@ -131,7 +136,7 @@ def fully_connected(name, shape, **config):
 
 
 fully_connected("fully_connected_prelu", (3, 12), hidden_channels=[10, 5])
-fully_connected("fully_connected_relu", (2, 2, 3, 2), hidden_channels=[4], activation="relu", bias=False)
+fully_connected("fully_connected_relu", (2, 12, 1), hidden_channels=[4], activation="relu", bias=False)
 
 
 def patch_arguments(config):
@@ -165,6 +170,80 @@ def patches(name, shape, **config):
 patches("multi_scale_patch_2d", (2, 1, 48, 40), channels=4, layers=2, discriminators=2)
 patches("multi_scale_patch_3d", (1, 1, 20, 16, 18), channels=4, layers=1, discriminators=2, norm="instance", last_kernel=3)
 
+
+def fcn(config):
+    """MONAI's FCN with an encoder of fewer blocks and channels."""
+    width, layers = config["width"], config["layers"]
+    encoder = lambda **_: networks.resnet(2, "bottleneck", layers, 1, 1, 64, width)
+    own = monai_fcn.GCN
+    kind = monai_fcn.MCFCN if config.get("projection") else monai_fcn.FCN
+    mode = {"bilinear": "bilinear", "transposed": "transpose"}[config.get("upsampling", "bilinear")]
+    more = {"in_channels": config["in_channels"]} if config.get("projection") else {}
+    with mock.patch.object(monai_fcn, "models", types.SimpleNamespace(resnet50=encoder)), \
+            mock.patch.object(monai_fcn, "GCN", lambda inputs, outputs: own(inputs * width // 64, outputs)):
+        net = kind(out_channels=config["classes"], upsample_mode=mode, pretrained=False, **more)
+    net.transformer = nn.Conv2d(4 * width, width, 1)
+    return net
+
+
+def fully_convolutional(name, shape, **config):
+    config = {"network": "fcn", "in_channels": shape[1], "classes": 2, "width": 4, "layers": [1, 1, 1, 1]} | config
+    golden(name, lambda: fcn(config), config, shape)
+
+
+fully_convolutional("fcn_bilinear", (2, 3, 65, 72))
+fully_convolutional("fcn_projection", (2, 2, 64, 34), projection=True, layers=[1, 2, 1, 1], classes=3)
+fully_convolutional("fcn_transposed", (2, 3, 64, 32), upsampling="transposed")
+
+
+class SliceSequence(nn.Module):
+    """An encoder of slices, a recurrent network over them, a linear layer."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = {"block": "basic", "cell": "lstm", "recurrent_layers": 1, "bidirectional": True, "pooling": "last"} | config
+        c, channels = self.config, config["in_channels"]
+        self.encoder = networks.resnet(2, c["block"], c["layers"], 1, 1, 64, c["width"])
+        features = self.encoder.fc.in_features
+        self.encoder.conv1 = nn.Conv2d(channels, c["width"], 7, 2, 3, bias=False)
+        self.encoder.fc = nn.Identity()
+        kind = {"lstm": nn.LSTM, "gru": nn.GRU}[c["cell"]]
+        self.rnn = kind(features, c["hidden"], c["recurrent_layers"], batch_first=True, bidirectional=c["bidirectional"])
+        self.classifier = nn.Linear(c["hidden"] * (1 + c["bidirectional"]), c["classes"])
+
+    def forward(self, x):
+        codes = self.encoder(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2]))
+        sequence, state = self.rnn(codes)
+        if self.config["pooling"] == "mean":
+            return self.classifier(sequence.mean(1))
+        hidden = state[0] if self.config["cell"] == "lstm" else state
+        directions = 1 + self.config["bidirectional"]
+        return self.classifier(torch.cat(list(hidden[-directions:]), dim=1))
+
+
+def slices(name, shape, **config):
+    config = {"network": "slice_sequence", "in_channels": shape[1], "classes": 3, "layers": [1, 1, 1, 1], "width": 4,
+              "hidden": 5} | config
+    golden(name, lambda: SliceSequence(config), config, shape)
+
+
+slices("slice_lstm", (2, 1, 4, 20, 17), recurrent_layers=2)
+slices("slice_lstm_mean", (1, 2, 5, 16, 16), bidirectional=False, pooling="mean", block="bottleneck")
+slices("slice_gru", (2, 1, 3, 16, 20), cell="gru", recurrent_layers=2)
+slices("slice_gru_one", (2, 1, 1, 16, 16), cell="gru", bidirectional=False)
+
+
+def slice_preset(cell):
+    config = {"in_channels": 1, "classes": 2, "layers": [2, 2, 2, 2], "width": 64, "hidden": 256, "cell": cell}
+    return lambda: SliceSequence(config)
+
+
+preset("fcn", lambda: monai_fcn.FCN(pretrained=False), (1, 3, 256, 256))
+preset("mcfcn", lambda: monai_fcn.MCFCN(pretrained=False), (1, 3, 256, 256))
+preset("fcn_transposed", lambda: monai_fcn.FCN(upsample_mode="transpose", pretrained=False), (1, 3, 256, 256))
+# Floating-point operations of the recurrent layer aren't counted there.
+preset("slice_lstm_resnet18", slice_preset("lstm"))
+preset("slice_gru_resnet18", slice_preset("gru"))
 preset("autoencoder", lambda: nets.AutoEncoder(2, 1, 1, (4, 8, 16), (2, 2, 2)), (1, 1, 64, 64))
 preset("autoencoder_dilated", lambda: nets.AutoEncoder(2, 1, 1, (4,), (2,), inter_channels=(8, 8, 8), inter_dilations=(1, 2, 4),
                                                        num_inter_units=2), (1, 1, 64, 64))
