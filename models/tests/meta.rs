@@ -1,5 +1,6 @@
 //! Networks on the meta device: the whole step runs there, and its memory statistics are those of the CPU.
 
+use tomograd_autodiff::methods::*;
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, memory};
 use tomograd_kernels::settings::{Settings, with_settings};
 use tomograd_models::{
@@ -8,14 +9,17 @@ use tomograd_models::{
 };
 use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
 
-/// A training step of a network of one output, as a user writes it.
+/// A training step of a network, as a user writes it: Dice and cross-entropy of the main output, mean squares of others.
 fn step(model: &mut Model, image: &Tensor) -> Result<()> {
     let mut optimizer = AdamW::new(model.params(), 1e-3)?;
     let pass = Pass::train(model.params(), Seed::new(1))?;
     let name = model.network().inputs()[0];
-    let logits = model.network().run(&[(name, pass.input(image))].into(), &pass)?.into_main()?;
+    let mut outputs = model.network().run(&[(name, pass.input(image))].into(), &pass)?.into_iter();
+    let (_, logits) = outputs.next().unwrap();
     let labels = [&logits.shape()[..1], &logits.shape()[2..]].concat();
     let loss = DiceCe::default().forward(&logits, &Tensor::zeros(&labels, DType::I64, image.device())?)?;
+    drop(logits);
+    let loss = outputs.try_fold(loss, |loss, (_, output)| loss.add(&output.square()?.mean(..)?))?;
     assert_eq!(loss.value().device(), image.device());
     let update = pass.backward(loss)?.clip_norm(12.0)?;
     optimizer.step(model.params_mut(), update)
