@@ -155,8 +155,8 @@ impl Refine {
 
 impl Module for Refine {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let convs = self.convs.iter();
-        let y = convs.fold(Ok(x.clone()), |y, conv| conv.forward(&self.norm.forward(&y?, pass)?, pass))?;
+        let mut convs = self.convs.iter();
+        let y = convs.try_fold(x.clone(), |y, conv| conv.forward(&self.norm.forward(&y, pass)?, pass))?;
         y.add(x)
     }
 }

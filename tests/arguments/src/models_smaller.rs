@@ -6,9 +6,7 @@ use tomograd::{
         AutoEncoderConfig, ConvNeXtConfig, DiscriminatorConfig, EfficientNetConfig, EfficientNetStage, FcnConfig,
         FullyConnectedNetConfig, GeneratorConfig, InnerLayers, Model, MonaiClassifierConfig,
         MultiScalePatchDiscriminatorConfig, PatchDiscriminatorConfig, RegressorConfig, Sizes, SliceSequenceConfig,
-        VarAutoEncoderConfig,
-        blocks::ConvStyle,
-        registry::Config,
+        VarAutoEncoderConfig, blocks::ConvStyle, registry::Config,
     },
 };
 
