@@ -1,5 +1,7 @@
 //! Checks of network configurations.
 
+use std::ops::RangeInclusive;
+
 use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 
@@ -22,12 +24,33 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
     Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
 }
 
+/// Checks that the configuration's `field` is in `range`; NaN never is.
+pub(crate) fn number(operation: &str, field: &str, value: f64, range: RangeInclusive<f64>) -> Result<()> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    // `{:?}` writes large numbers with an exponent.
+    Err(Error::argument(operation, format!("{field} is {value:?}"))
+        .expected(format!("a number from {least:?} to {most:?}")))
+}
+
 /// Checks that the configuration's `field` is a number from 0 to below 1.
 pub(crate) fn probability(operation: &str, field: &str, probability: f64) -> Result<()> {
     if (0.0..1.0).contains(&probability) {
         return Ok(());
     }
     Err(Error::argument(operation, format!("{field} is {probability}")).expected("a number from 0 to below 1"))
+}
+
+/// Checks that the input of a network is an image with `rank` spatial axes.
+pub(crate) fn rank(operation: &str, shape: &[usize], rank: usize) -> Result<()> {
+    if shape.len() == rank + 2 {
+        return Ok(());
+    }
+    Err(Error::shape(operation, format!("an input of {} axes", shape.len()))
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes"))
+        .shapes([shape]))
 }
 
 /// Checks that the configuration's `field`, which may be 0, is at most `most`.
@@ -61,5 +84,23 @@ pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: 
     };
     Err(Error::shape(operation, what)
         .expected(format!("(N, C, spatial...) with {rank} spatial axes, {smallest} voxels at least along each"))
+        .shapes([shape]))
+}
+
+/// The product of `sizes`, which errors call `field`, after a check that it is from 1 to the most channels.
+pub(crate) fn product(operation: &str, field: &str, sizes: &[usize]) -> Result<usize> {
+    let product = sizes.iter().fold(1usize, |product, &size| product.saturating_mul(size));
+    self::sizes(operation, field, &[product], MOST_CHANNELS)?;
+    Ok(product)
+}
+
+/// Checks that the input of a network has this shape behind the batch axis: (C, spatial...).
+pub(crate) fn image_shape(operation: &str, shape: &[usize], expected: &[usize]) -> Result<()> {
+    if shape.get(1..) == Some(expected) {
+        return Ok(());
+    }
+    let sizes: Vec<String> = expected.iter().map(usize::to_string).collect();
+    Err(Error::shape(operation, "the input's shape doesn't fit the network")
+        .expected(format!("(N, {})", sizes.join(", ")))
         .shapes([shape]))
 }

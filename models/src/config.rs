@@ -15,6 +15,14 @@ pub enum Task {
     Segmentation,
     /// Classification: logits for each image.
     Classification,
+    /// Regression: numbers for each image.
+    Regression,
+    /// Reconstruction of the image, such as that of an autoencoder.
+    Reconstruction,
+    /// Generation of images from random numbers.
+    Generation,
+    /// Discrimination: whether images, or their patches, are real or generated.
+    Discrimination,
 }
 
 impl fmt::Display for Task {
@@ -22,6 +30,10 @@ impl fmt::Display for Task {
         f.write_str(match self {
             Self::Segmentation => "segmentation",
             Self::Classification => "classification",
+            Self::Regression => "regression",
+            Self::Reconstruction => "reconstruction",
+            Self::Generation => "generation",
+            Self::Discrimination => "discrimination",
         })
     }
 }

@@ -20,27 +20,39 @@ pub mod blocks;
 mod check;
 mod classification;
 mod config;
+mod discrimination;
 pub mod formula;
+mod generation;
 mod model;
 mod profile;
+mod reconstruction;
 pub mod registry;
+mod regression;
 mod segmentation;
 mod sizes;
 
 pub use classification::{
-    AlexNet, AlexNetConfig, AlexNetForm, DenseNet, DenseNetConfig, DenseNetOriginal, GoogLeNet, GoogLeNetConfig,
-    InceptionV3, InceptionV3Config, ResNet, ResNetAttention, ResNetBlock, ResNetConfig, ResNetEncoder, ResNetShortcut,
-    Vgg, VggConfig,
+    AlexNet, AlexNetConfig, AlexNetForm, ConvNeXt, ConvNeXtConfig, DenseNet, DenseNetConfig, DenseNetOriginal,
+    EfficientNet, EfficientNetConfig, EfficientNetStage, GoogLeNet, GoogLeNetConfig, InceptionV3, InceptionV3Config,
+    MonaiClassifier, MonaiClassifierConfig, ResNet, ResNetAttention, ResNetBlock, ResNetConfig, ResNetEncoder,
+    ResNetShortcut, SliceCell, SlicePooling, SliceSequence, SliceSequenceConfig, Vgg, VggConfig,
 };
+pub use discrimination::{
+    Discriminator, DiscriminatorConfig, DiscriminatorHead, MultiScalePatchDiscriminator,
+    MultiScalePatchDiscriminatorConfig, PatchDiscriminator, PatchDiscriminatorConfig,
+};
+pub use generation::{Generator, GeneratorConfig};
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
+pub use reconstruction::{AutoEncoder, AutoEncoderConfig, InnerLayers, VarAutoEncoder, VarAutoEncoderConfig};
+pub use regression::{FullyConnectedNet, FullyConnectedNetConfig, Regressor, RegressorConfig};
 pub use segmentation::{
     AttentionGatedUNet, AttentionGatedUNetConfig, AttentionUNet, AttentionUNetConfig, BasicUNet, BasicUNetConfig,
-    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, DynUNet, DynUNetConfig, GateMode, HalfUNet,
-    HalfUNetConfig, HalfUNetConvolution, HalfUNetUpsampling, MeshNet, MeshNetConfig, MonaiUNet, MonaiUNetConfig,
-    NestedUNet, NestedUNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig, ResUNet, ResUNetConfig, SegResNet,
-    SegResNetConfig, SegResNetUpsampling, SegResNetVae, U2Net, U2NetConfig, UNet, UNet2d, UNet2dConfig, UNet3Plus,
-    UNet3PlusConfig, UNet3PlusSupervision, UNet3d, UNet3dConfig, UNetConfig, UNetUpsampling, VNet, VNetActivation,
-    VNetConfig,
+    BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling, DynUNet, DynUNetConfig, Fcn, FcnConfig, FcnUpsampling,
+    GateMode, HalfUNet, HalfUNetConfig, HalfUNetConvolution, HalfUNetUpsampling, MeshNet, MeshNetConfig, MonaiUNet,
+    MonaiUNetConfig, NestedUNet, NestedUNetConfig, NnUNet, NnUNetArchitecture, NnUNetConfig, ResUNet, ResUNetConfig,
+    SegResNet, SegResNetConfig, SegResNetUpsampling, SegResNetVae, U2Net, U2NetConfig, UNet, UNet2d, UNet2dConfig,
+    UNet3Plus, UNet3PlusConfig, UNet3PlusSupervision, UNet3d, UNet3dConfig, UNetConfig, UNetUpsampling, VNet,
+    VNetActivation, VNetConfig,
 };
 pub use sizes::Sizes;

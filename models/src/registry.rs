@@ -11,10 +11,13 @@ use tomograd_nn::{Network, Scope};
 
 pub use crate::config::{Card, ChannelStatistics, Config, Preset, Task};
 use crate::{
-    AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
-    DenseNetConfig, DynUNetConfig, GoogLeNetConfig, HalfUNetConfig, InceptionV3Config, MeshNetConfig, MonaiUNetConfig,
-    NestedUNetConfig, NnUNetConfig, ResNetConfig, ResUNetConfig, SegResNetConfig, U2NetConfig, UNet2dConfig,
-    UNet3PlusConfig, UNet3dConfig, UNetConfig, VNetConfig, VggConfig,
+    AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, AutoEncoderConfig, BasicUNetConfig,
+    BasicUNetPlusPlusConfig, ConvNeXtConfig, DenseNetConfig, DiscriminatorConfig, DynUNetConfig, EfficientNetConfig,
+    FcnConfig, FullyConnectedNetConfig, GeneratorConfig, GoogLeNetConfig, HalfUNetConfig, InceptionV3Config,
+    MeshNetConfig, MonaiClassifierConfig, MonaiUNetConfig, MultiScalePatchDiscriminatorConfig, NestedUNetConfig,
+    NnUNetConfig, PatchDiscriminatorConfig, RegressorConfig, ResNetConfig, ResUNetConfig, SegResNetConfig,
+    SliceSequenceConfig, U2NetConfig, UNet2dConfig, UNet3PlusConfig, UNet3dConfig, UNetConfig, VNetConfig,
+    VarAutoEncoderConfig, VggConfig,
     config::{checked, find, json},
 };
 
@@ -34,6 +37,7 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<NestedUNetConfig>(),
         Family::of::<AttentionUNetConfig>(),
         Family::of::<AttentionGatedUNetConfig>(),
+        Family::of::<FcnConfig>(),
         Family::of::<MeshNetConfig>(),
         Family::of::<ResNetConfig>(),
         Family::of::<UNet3PlusConfig>(),
@@ -45,6 +49,18 @@ static FAMILIES: LazyLock<Vec<Family>> = LazyLock::new(|| {
         Family::of::<GoogLeNetConfig>(),
         Family::of::<InceptionV3Config>(),
         Family::of::<DenseNetConfig>(),
+        Family::of::<EfficientNetConfig>(),
+        Family::of::<ConvNeXtConfig>(),
+        Family::of::<MonaiClassifierConfig>(),
+        Family::of::<SliceSequenceConfig>(),
+        Family::of::<AutoEncoderConfig>(),
+        Family::of::<VarAutoEncoderConfig>(),
+        Family::of::<GeneratorConfig>(),
+        Family::of::<DiscriminatorConfig>(),
+        Family::of::<PatchDiscriminatorConfig>(),
+        Family::of::<MultiScalePatchDiscriminatorConfig>(),
+        Family::of::<RegressorConfig>(),
+        Family::of::<FullyConnectedNetConfig>(),
     ]
 });
 

@@ -9,19 +9,20 @@ use tomograd_models::{
 };
 use tomograd_nn::{AdamW, DiceCe, Optimizer, Pass};
 
-/// A training step of a network whose outputs are logits, as a user writes it.
+/// A training step of a network, as a user writes it: Dice and cross-entropy of logits, mean squares of other outputs.
 fn step(model: &mut Model, image: &Tensor) -> Result<()> {
     let mut optimizer = AdamW::new(model.params(), 1e-3)?;
     let pass = Pass::train(model.params(), Seed::new(1))?;
-    let mut outputs = model.network().run(&[("image", pass.input(image))].into(), &pass)?.into_iter();
-    let term = |logits: Var| {
+    let name = model.network().inputs()[0];
+    let mut outputs = model.network().run(&[(name, pass.input(image))].into(), &pass)?.into_iter();
+    let dice = |logits: Var| {
         let labels = [&logits.shape()[..1], &logits.shape()[2..]].concat();
         DiceCe::default().forward(&logits, &Tensor::zeros(&labels, DType::I64, image.device())?)
     };
-    let main = outputs.next().map(|(_, logits)| term(logits)).unwrap()?;
-    // The logits of auxiliary heads.
-    let mut heads = outputs.filter(|(name, _)| name.starts_with("logits"));
-    let loss = heads.try_fold(main, |sum, (_, logits)| sum.add(&term(logits)?))?;
+    let main = outputs.next().map(|(_, logits)| dice(logits)).unwrap()?;
+    let loss = outputs.try_fold(main, |sum, (name, output)| {
+        sum.add(&if name.starts_with("logits") { dice(output)? } else { output.square()?.mean(..)? })
+    })?;
     assert_eq!(loss.value().device(), image.device());
     let update = pass.backward(loss)?.clip_norm(12.0)?;
     optimizer.step(model.params_mut(), update)
@@ -70,18 +71,29 @@ fn the_meta_device_knows_what_the_cpu_will_take() {
     }
 }
 
+/// The shape of a large input of this network: of the size that its configuration names, or `voxels` wide.
+fn input_of(config: &serde_json::Value, rank: usize, voxels: usize) -> Vec<usize> {
+    let number = |field: &str| config.get(field).and_then(serde_json::Value::as_u64).map(|number| number as usize);
+    if let Some(latent) = number("latent_size").filter(|_| number("in_channels").is_none()) {
+        return vec![2, latent];
+    }
+    let channels = number("in_channels").unwrap();
+    let size = match config.get("size").and_then(serde_json::Value::as_array) {
+        Some(size) => size.iter().map(|size| size.as_u64().unwrap() as usize).collect(),
+        None if config["network"] == "fully_connected" => Vec::new(),
+        None => vec![voxels; number("rank").unwrap_or(rank)],
+    };
+    [&[2, channels][..], &size].concat()
+}
+
 #[test]
 fn every_network_trains_on_the_meta_device_and_reads_nothing() {
     for family in families() {
         let config = family.presets().unwrap().swap_remove(0).config;
         let mut model = Model::new(&config, Device::Meta, Seed::new(0)).unwrap();
-        let preset_rank = config.get("rank").and_then(serde_json::Value::as_u64).map(|rank| rank as usize);
-        let rank = preset_rank.unwrap_or(family.card().ranks[0]);
-        let channels = config["in_channels"].as_u64().unwrap() as usize;
         // An unpadded network takes other sizes, and its logits are smaller.
         let is_padded = config.get("padded").is_none_or(|padded| padded == true);
-        let size = if is_padded { 1024 } else { 1020 };
-        let input = [&[2, channels][..], &vec![size; rank]].concat();
+        let input = input_of(&config, family.card().ranks[0], if is_padded { 1024 } else { 1020 });
         let start = std::time::Instant::now();
         let profile = profile(&config, &[&input]).unwrap();
         println!("{} {input:?}: {profile:?} in {:?}", family.name(), start.elapsed());

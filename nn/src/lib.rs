@@ -49,8 +49,8 @@ pub use import::{Import, ImportReport, Imported};
 pub use layers::{
     AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
     DropoutOptions, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, LocalResponseNorm,
-    LocalResponseNormOptions, MaxPool, MultiHeadAttention, Norm, NormKind, NormOptions, PRelu, PerAxis, Upsample,
-    UpsampleOptions, Window,
+    LocalResponseNormOptions, MaxPool, MultiHeadAttention, Norm, NormKind, NormOptions, PRelu, PerAxis, Recurrence,
+    Recurrent, RecurrentKind, RecurrentOptions, StochasticDepth, Upsample, UpsampleOptions, Window,
 };
 pub use losses::DiceCe;
 pub use module::{Module, Sequential};

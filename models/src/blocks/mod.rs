@@ -8,6 +8,7 @@ mod double_conv;
 pub(crate) mod saving;
 mod squeeze_excitation;
 mod subpixel;
+mod units;
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
@@ -19,6 +20,8 @@ pub(crate) use conv_norm::conv_norm;
 pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
 pub(crate) use subpixel::SubpixelUpsample;
+pub use units::ConvStyle;
+pub(crate) use units::{Place, Unit, Units, levels, size_behind};
 
 /// Two maps concatenated along channels.
 pub(crate) fn join(first: Var, second: Var) -> Result<Var> {

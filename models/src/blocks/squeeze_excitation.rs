@@ -13,13 +13,14 @@ pub struct SqueezeExcitationOptions {
     gate: Activation,
     names: [&'static str; 2],
     weight: Option<Init>,
+    bias: Option<Init>,
 }
 
 impl SqueezeExcitationOptions {
     /// Options for `rank` spatial axes, with `reduced` channels between the layers.
     pub fn new(rank: usize, reduced: usize) -> Self {
         let (activation, gate) = (Activation::Relu, Activation::Sigmoid);
-        Self { rank, reduced, activation, gate, names: ["fc1", "fc2"], weight: None }
+        Self { rank, reduced, activation, gate, names: ["fc1", "fc2"], weight: None, bias: None }
     }
 
     /// Sets the activation between the layers.
@@ -47,6 +48,13 @@ impl SqueezeExcitationOptions {
     #[must_use]
     pub fn weight(mut self, init: Init) -> Self {
         self.weight = Some(init);
+        self
+    }
+
+    /// Sets the initialisation of the biases; by default PyTorch's.
+    #[must_use]
+    pub(crate) fn bias(mut self, init: Init) -> Self {
+        self.bias = Some(init);
         self
     }
 }
@@ -83,9 +91,10 @@ impl SqueezeExcitation {
     /// When there aren't one to three axes, a number of channels is 0, a name is taken, or memory runs out; then no parameter
     /// is created.
     pub fn new(mut scope: Scope<'_>, channels: usize, options: SqueezeExcitationOptions) -> Result<Self> {
-        let SqueezeExcitationOptions { rank, reduced, activation, gate, names, weight } = options;
+        let SqueezeExcitationOptions { rank, reduced, activation, gate, names, weight, bias } = options;
         let kernel = Kernel::new(rank, 1);
         let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
+        let kernel = bias.map_or(kernel.clone(), |init| kernel.bias_filled(init));
         scope.whole(|scope| {
             let squeeze = Conv::new(scope.at(names[0]), channels, reduced, kernel.clone())?;
             let excite = Conv::new(scope.at(names[1]), reduced, channels, kernel)?;

@@ -1,15 +1,22 @@
 //! Classification networks: logits for a whole image.
 
 mod alexnet;
+mod convnext;
 mod densenet;
+mod efficientnet;
 mod inception;
+mod monai_classifier;
 mod resnet;
+mod slice_sequence;
 mod vgg;
-
 pub use alexnet::{AlexNet, AlexNetConfig, AlexNetForm};
+pub use convnext::{ConvNeXt, ConvNeXtConfig};
 pub use densenet::{DenseNet, DenseNetConfig, DenseNetOriginal};
+pub use efficientnet::{EfficientNet, EfficientNetConfig, EfficientNetStage};
 pub use inception::{GoogLeNet, GoogLeNetConfig, InceptionV3, InceptionV3Config};
+pub use monai_classifier::{MonaiClassifier, MonaiClassifierConfig};
 pub use resnet::{ResNet, ResNetAttention, ResNetBlock, ResNetConfig, ResNetEncoder, ResNetShortcut};
+pub use slice_sequence::{SliceCell, SlicePooling, SliceSequence, SliceSequenceConfig};
 pub use vgg::{Vgg, VggConfig};
 
 use crate::registry::ChannelStatistics;

@@ -4,6 +4,7 @@ mod attention_gated_unet;
 mod attention_unet;
 mod basic_unet;
 mod dynunet;
+mod fcn;
 mod fit;
 mod half_unet;
 mod levels;
@@ -23,6 +24,7 @@ pub use attention_gated_unet::{AttentionGatedUNet, AttentionGatedUNetConfig, Gat
 pub use attention_unet::{AttentionUNet, AttentionUNetConfig};
 pub use basic_unet::{BasicUNet, BasicUNetConfig, BasicUNetPlusPlus, BasicUNetPlusPlusConfig, BasicUpsampling};
 pub use dynunet::{DynUNet, DynUNetConfig};
+pub use fcn::{Fcn, FcnConfig, FcnUpsampling};
 pub use half_unet::{HalfUNet, HalfUNetConfig, HalfUNetConvolution, HalfUNetUpsampling};
 pub use meshnet::{MeshNet, MeshNetConfig};
 pub use monai_unet::{MonaiUNet, MonaiUNetConfig};

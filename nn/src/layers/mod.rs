@@ -12,6 +12,8 @@ mod local_response;
 mod norm;
 mod per_axis;
 mod pool;
+mod recurrent;
+mod stochastic_depth;
 
 pub use attention::MultiHeadAttention;
 pub use basic::{Dropout, DropoutOptions, Linear, LinearOptions, PRelu};
@@ -20,3 +22,5 @@ pub use local_response::{LocalResponseNorm, LocalResponseNormOptions};
 pub use norm::{ConvNormActivation, LayerNorm, LayerNormOptions, Norm, NormKind, NormOptions};
 pub use per_axis::PerAxis;
 pub use pool::{AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, MaxPool, Upsample, UpsampleOptions, Window};
+pub use recurrent::{Recurrence, Recurrent, RecurrentKind, RecurrentOptions};
+pub use stochastic_depth::StochasticDepth;

@@ -11,6 +11,7 @@ mod io;
 mod kernels;
 mod methods;
 mod models;
+mod models_smaller;
 mod nn;
 mod pipeline;
 mod scan;
@@ -26,13 +27,14 @@ use walk::{Case, Walk};
 
 /// The crates and their cases. Methods of tensors and variables, which are in the kernels crate, and trainers have separate
 /// walks.
-const CRATES: [(&str, &[Case]); 9] = [
+const CRATES: [(&str, &[Case]); 10] = [
     ("core", core::CASES),
     ("kernels", kernels::CASES),
     ("methods", methods::CASES),
     ("autodiff", autodiff::CASES),
     ("nn", nn::CASES),
     ("models", models::CASES),
+    ("models_smaller", models_smaller::CASES),
     ("io", io::CASES),
     ("pipeline", pipeline::CASES),
     ("trainer", trainer::CASES),
@@ -118,4 +120,4 @@ macro_rules! walks {
     };
 }
 
-walks!(core kernels methods autodiff nn models io pipeline trainer);
+walks!(core kernels methods autodiff nn models models_smaller io pipeline trainer);

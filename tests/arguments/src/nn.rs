@@ -8,8 +8,9 @@ use tomograd::{
         Activation, AdamW, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, BufferChange, Conv, ConvNormActivation,
         ConvTranspose, DiceCe, Dropout, DropoutOptions, Group, Import, Kernel, LayerNorm, LayerNormOptions, Linear,
         LinearOptions, LocalResponseNorm, LocalResponseNormOptions, MaxPool, Module, MultiHeadAttention, Norm,
-        NormKind, NormOptions, Optimizer, OptimizerState, PRelu, ParamInfo, Params, Pass, PerAxis, Scope, Sgd, Update,
-        Upsample, UpsampleOptions, Window, gradcheck,
+        NormKind, NormOptions, Optimizer, OptimizerState, PRelu, ParamInfo, Params, Pass, PerAxis, Recurrent,
+        RecurrentKind, RecurrentOptions, Scope, Sgd, StochasticDepth, Update, Upsample, UpsampleOptions, Window,
+        gradcheck,
         init::{Distribution, Fan, Init},
         losses, schedule,
     },
@@ -297,6 +298,27 @@ cases! {
         let options = DropoutOptions::new(probability).whole_channels(true);
         layer(&[2, 3, 3], |mut scope| {
             Ok::<_, Error>(Both(Dropout::new(scope.at("drop"), options)?, Linear::new(scope, 3, 3)?))
+        })
+    };
+    "nn::Recurrent::new": (inputs: usize = 3) => {
+        let options = RecurrentOptions::new(RecurrentKind::Gru, 4);
+        layer(&[2, 3, inputs], |scope| Recurrent::new(scope, inputs, options))
+    };
+    "nn::RecurrentOptions::new": (hidden: usize = 4) => {
+        let options = RecurrentOptions::new(RecurrentKind::Lstm, hidden).bidirectional(true);
+        layer(&[2, 3, 3], |scope| Recurrent::new(scope, 3, options))
+    };
+    "nn::RecurrentOptions::layers": (layers: usize = 2) => {
+        let options = RecurrentOptions::new(RecurrentKind::Lstm, 4).layers(layers);
+        layer(&[2, 3, 3], |scope| Recurrent::new(scope, 3, options))
+    };
+    "nn::RecurrentOptions::dropout": (probability: f64 = 0.5) => {
+        let options = RecurrentOptions::new(RecurrentKind::Gru, 4).layers(2).dropout(probability);
+        layer(&[2, 3, 3], |scope| Recurrent::new(scope, 3, options))
+    };
+    "nn::StochasticDepth::new": (probability: f64 = 0.5) => {
+        layer(&[2, 3], |mut scope| {
+            Ok::<_, Error>(Both(StochasticDepth::new(scope.at("drop"), probability)?, Linear::new(scope, 3, 3)?))
         })
     };
     "nn::LayerNorm::new": (shape: Vec<usize> = vec![3, 4]) => {

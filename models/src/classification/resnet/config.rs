@@ -164,6 +164,11 @@ impl ResNetConfig {
         self.widths.get(layer).copied().unwrap_or(self.width << layer)
     }
 
+    /// The channels of the last layer; only for a checked configuration.
+    pub(crate) fn out_channels(&self) -> usize {
+        self.planes(self.layers.len().saturating_sub(1)) * self.block.expansion()
+    }
+
     /// The inner channels of a bottleneck of layer `layer`.
     pub(super) fn inner(&self, layer: usize) -> usize {
         self.planes(layer) * self.width_per_group / 64 * self.groups

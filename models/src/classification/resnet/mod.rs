@@ -47,8 +47,8 @@ impl ResNet {
     pub fn new(mut scope: Scope<'_>, config: &ResNetConfig) -> Result<Self> {
         config.check()?;
         scope.whole(|scope| {
-            let encoder = ResNetEncoder::make(scope, config)?;
-            let channels = config.planes(config.layers.len() - 1) * config.block.expansion();
+            let encoder = ResNetEncoder::make(scope, config, "bn1")?;
+            let channels = config.out_channels();
             let mut options = LinearOptions::new(config.classes);
             if config.attention == ResNetAttention::Cbam {
                 options = options.weight(Init::kaiming_normal(Fan::In)).bias_filled(Init::Constant(0.0));
@@ -82,15 +82,21 @@ impl ResNetEncoder {
     /// As [`ResNet::new`].
     pub fn new(mut scope: Scope<'_>, config: &ResNetConfig) -> Result<Self> {
         config.check()?;
-        scope.whole(|scope| Self::make(scope, config))
+        scope.whole(|scope| Self::make(scope, config, "bn1"))
     }
 
-    fn make(scope: &mut Scope<'_>, config: &ResNetConfig) -> Result<Self> {
+    /// As [`ResNetEncoder::new`], with another name of the stem's norm.
+    pub(crate) fn with_stem_norm(scope: &mut Scope<'_>, config: &ResNetConfig, stem_norm: &str) -> Result<Self> {
+        config.check()?;
+        scope.whole(|scope| Self::make(scope, config, stem_norm))
+    }
+
+    fn make(scope: &mut Scope<'_>, config: &ResNetConfig, stem_norm: &str) -> Result<Self> {
         let ResNetConfig { rank, in_channels, width, max_pool, .. } = *config;
         let (size, stride) = (config.each(&config.stem_size), config.each(&config.stem_stride));
         let padding: Vec<usize> = size.iter().map(|size| size / 2).collect();
         let kernel = Kernel::new(rank, size).stride(&stride).padding(padding);
-        let conv1 = conv_norm_relu(scope, ["conv1", "bn1"], [in_channels, width], kernel)?;
+        let conv1 = conv_norm_relu(scope, ["conv1", stem_norm], [in_channels, width], kernel)?;
         // The stem's reduction times `factor`.
         let reduction = |factor: usize| match config.stem_stride[..] {
             [stride] => PerAxis::All(stride * factor),
