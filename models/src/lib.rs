@@ -1,5 +1,6 @@
 //! The networks of tomograd: in folders by task, one file for each family. [`registry`] builds any of them from its configuration,
-//! [`Model`] holds one with its parameters, [`profile()`] says what one costs, and [`formula`] compares one with its original.
+//! [`Model`] holds one with its parameters, [`profile()`] says what one costs,
+//! [`grad_cam()`] where the evidence for a class lies, and [`formula`] compares one with its original.
 //!
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};
@@ -21,12 +22,14 @@ mod check;
 mod classification;
 mod config;
 pub mod formula;
+mod grad_cam;
 mod model;
 mod profile;
 pub mod registry;
 mod segmentation;
 
 pub use classification::{ResNet, ResNetBlock, ResNetConfig, ResNetEncoder};
+pub use grad_cam::grad_cam;
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use segmentation::{MeshNet, MeshNetConfig, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig};
