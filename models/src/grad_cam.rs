@@ -59,7 +59,7 @@ pub fn grad_cam(
     let chosen = Tensor::from_slice(&numbers, &[images], Device::Cpu)?.one_hot(count, 1, DType::F64)?;
     let mut shape = vec![1; logits.rank()];
     shape[..2].copy_from_slice(&[images, count]);
-    let chosen = chosen.converted(logits.dtype())?.reshape(&shape)?.to(logits.value().device())?;
+    let chosen = chosen.converted(logits.dtype())?.reshape(&shape)?;
     let score = logits.mul(&pass.input(&chosen))?.sum(..)?;
     let maps = pass.stages()?.take(stage)?.into_value();
     if maps.rank() != image.rank() || maps.rank() < 3 {

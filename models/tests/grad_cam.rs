@@ -10,7 +10,8 @@ fn model(config: serde_json::Value) -> Model {
 }
 
 fn resnet() -> Model {
-    let config = json!({"network": "resnet", "in_channels": 2, "classes": 3, "block": "basic", "layers": [1, 1], "width": 4});
+    let config =
+        json!({"network": "resnet", "in_channels": 2, "classes": 3, "block": "basic", "layers": [1, 1], "width": 4});
     model(config)
 }
 
@@ -55,9 +56,8 @@ fn networks_of_voxels_have_heat_maps_too() {
 fn errors_say_what_was_expected() {
     let model = resnet();
     let two = images(&[2, 2, 32, 32]);
-    let error = |image: &Tensor, stage: &str, classes: &[usize]| {
-        model.grad_cam(image, stage, classes).unwrap_err().to_string()
-    };
+    let error =
+        |image: &Tensor, stage: &str, classes: &[usize]| model.grad_cam(image, stage, classes).unwrap_err().to_string();
     for (text, expected) in [
         (error(&two, "layer2", &[1]), "1 classes for 2 images; expected one class for each image"),
         (error(&two, "layer2", &[1, 3]), "class 3; expected one of 3 classes"),
