@@ -10,7 +10,8 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::Parser;
 use tomograd::{
     kernels::settings::{Settings, with_settings},
-    models::{ResNet, ResNetBlock, ResNetConfig, grad_cam, registry::Config},
+    models::{ResNetBlock, ResNetConfig, grad_cam, registry::Config},
+    nn::Interpolation,
     pipeline::{HeatSheet, roc_auc, transforms::*},
     prelude::*,
 };
@@ -66,13 +67,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    // Images of 28² pixels, which count as millimetres, become 56² and get mean 0 and deviation 1.
-    let preparation = Preparation::new([56, 56], ["normal", "pneumonia"])?.spacing([0.5, 0.5, 1.0])?;
-    let part = |name| Dataset::npz(&arguments.data, name)?.preparation(&preparation);
+    let part = |name| Ok(Dataset::npz(&arguments.data, name)?.prepare(Compose::new().then(ZScore::default())?));
     let [training, validation, test] = [part("train")?, part("val")?, part("test")?];
     println!("{} training, {} validation and {} test images", training.len(), validation.len(), test.len());
     for transfer in [false, true] {
-        let (net, params) = train(arguments, &preparation, [&training, &validation], transfer)?;
+        let (net, params) = train(arguments, [&training, &validation], transfer)?;
         let (auc, accuracy) = quality(&predictions(&net, &params, &test)?)?;
         let start = if transfer { "imported weights" } else { "random weights" };
         println!("{start}: AUC {auc:.3}, accuracy {accuracy:.3} on the test images");
@@ -85,16 +84,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn train(
-    arguments: &Arguments,
-    preparation: &Preparation,
-    [training, validation]: [&Dataset; 2],
-    transfer: bool,
-) -> Result<(ResNet, Params)> {
+/// The trained network and its parameters. The network halves its input four times, so images of 28² pixels are
+/// enlarged first.
+fn train(arguments: &Arguments, [training, validation]: [&Dataset; 2], transfer: bool) -> Result<(Sequential, Params)> {
     let (seed, rate) = (Seed::new(arguments.seed), arguments.rate);
     let config = ResNetConfig { in_channels: 1, width: 16, ..ResNetConfig::new(ResNetBlock::Basic, [1, 1, 1], 2) };
     let mut params = Params::new(arguments.device, seed.named("weights"));
-    let net = config.build(params.root())?;
+    let enlarge = Upsample::new(UpsampleOptions::new(2).mode(Interpolation::Linear))?;
+    let net = Sequential::new().then(enlarge).then(config.build(params.root())?);
     let mut optimizer = AdamW::new(&params, rate)?.decay(1e-2)?;
     let is_head = |name: &str| name.starts_with("fc.");
     if transfer {
@@ -111,7 +108,6 @@ fn train(
     let folder = arguments.out.join(if transfer { "imported" } else { "random" });
     let learner = Learner::new(params, optimizer).schedule(schedule::one_cycle);
     let mut trainer = Trainer::new(learner, arguments.epochs).seed(seed).folder(folder).validate_every(4)?.verbose();
-    trainer = trainer.config(&config)?.preparation(preparation)?;
     if arguments.overwrite {
         trainer = trainer.overwrite();
     }
@@ -137,7 +133,7 @@ fn train(
 }
 
 /// For each case, how far the logit of pneumonia is above that of normal, and whether it is pneumonia.
-fn predictions(net: &ResNet, params: &Params, cases: &Dataset) -> Result<Vec<(f64, bool)>> {
+fn predictions(net: &Sequential, params: &Params, cases: &Dataset) -> Result<Vec<(f64, bool)>> {
     let mut predictions = Vec::new();
     for batch in Loader::new(Arc::new(cases.clone()), 64, Seed::new(0))?.in_order().epoch(0) {
         let (batch, pass) = (batch?, Pass::eval(params)?);
@@ -156,7 +152,7 @@ fn quality(predictions: &[(f64, bool)]) -> Result<(f64, f64)> {
 }
 
 /// A dozen test images with what the network takes for evidence of the class that it predicts.
-fn heat_maps(net: &ResNet, params: &Params, cases: &Dataset, stage: &str) -> Result<HeatSheet> {
+fn heat_maps(net: &Sequential, params: &Params, cases: &Dataset, stage: &str) -> Result<HeatSheet> {
     let (mut sheet, classes) = (HeatSheet::new(4)?, ["normal", "pneumonia"]);
     let names: Vec<String> = cases.names().into_iter().step_by((cases.len() / 12).max(1)).take(12).collect();
     let chosen = cases.subset(&names)?;

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import networks
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+WEIGHTS = pathlib.Path(__file__).resolve().parents[2] / "examples/data/textures.safetensors"
 SIZE, KINDS, BATCH = 64, 16, 64
 WIDTH = 16
 
@@ -109,7 +109,7 @@ def network() -> nn.Module:
 
 
 def main():
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 1500
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
     torch.manual_seed(0)
     torch.set_num_threads(1)
     net = network()
@@ -127,7 +127,8 @@ def main():
         correct.append((logits.argmax(1) == kinds).float().mean().item())
         if step % 50 == 49:
             print(step + 1, f"loss {loss.item():.3f}, right {sum(correct[-50:]) / 50:.3f}", flush=True)
-    save_file(net.state_dict(), ROOT / "examples/data/textures.safetensors")
+    save_file(net.state_dict(), WEIGHTS)
+    WEIGHTS.chmod(0o644)
 
 
 if __name__ == "__main__":
