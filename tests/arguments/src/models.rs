@@ -6,7 +6,7 @@ use tomograd::{
         MeshNet, MeshNetConfig, Model, ResNet, ResNetBlock, ResNetConfig, ResNetEncoder, UNet2d, UNet2dConfig, UNet3d,
         UNet3dConfig,
         blocks::{DoubleConv, DoubleConvOptions},
-        formula, profile,
+        formula, grad_cam, profile,
     },
     nn::{Activation, Loaded, Module, NormKind, Params, Pass},
 };
@@ -183,6 +183,17 @@ cases! {
     };
     "models::blocks::DoubleConvOptions::stride": (stride: usize = 2) => {
         double_conv(2, 4, DoubleConvOptions::new(2, NormKind::Instance, Activation::Relu).stride(stride), 2)
+    };
+    "models::grad_cam": (shape: Vec<usize> = vec![2, 1, 8, 8, 4], classes: Vec<usize> = vec![1, 0]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = UNet3d::new(params.root(), &config())?;
+        let heat = grad_cam(&params, &network, &Tensor::ones(&shape, DType::F32, Device::Cpu)?, "dec.0", &classes)?;
+        Ok::<_, Error>(heat.shape()[1..] == shape[2..] && finite(&heat)?)
+    };
+    "models::Model::grad_cam": (classes: Vec<usize> = vec![1]) => {
+        let model = Model::new(&config(), Device::Cpu, Seed::new(1))?;
+        let heat = model.grad_cam(&Tensor::ones(&[1, 1, 8, 8, 4], DType::F32, Device::Cpu)?, "dec.0", &classes)?;
+        Ok::<_, Error>(heat.shape() == [1, 8, 8, 4] && finite(&heat)?)
     };
     "models::profile": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
         let profile = profile(&config(), &[&input])?;
