@@ -36,7 +36,7 @@ mod weights;
 mod zip;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};
-pub use png::{read_png, read_png_labels, write_gray, write_rgb};
+pub use png::{encode_png, read_png, read_png_labels, write_gray, write_rgb};
 pub use stored::{Skipped, StoredDType, StoredTensor};
 pub use volume::{Geometry, Info, Interpolation, Volume, info};
 pub use weights::Weights;

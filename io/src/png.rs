@@ -61,9 +61,23 @@ fn write(path: &Path, width: u32, height: u32, pixels: &[u8], color: ColorType) 
     })
 }
 
-/// The bytes of an 8-bit PNG file: (height, width, 3) for three channels, else (height, width).
-pub(crate) fn encoded(width: u32, height: u32, pixels: &[u8], channels: usize) -> Result<Vec<u8>> {
-    let color = if channels == 3 { ColorType::Rgb } else { ColorType::Grayscale };
+/// The bytes of an 8-bit PNG file, for a picture within another file; `pixels` is (height, width, 3) if there are three
+/// `channels`, and (height, width) if there is one.
+///
+/// ```
+/// let png = tomograd_io::encode_png(3, 2, 1, &[0, 50, 100, 150, 200, 250])?;
+/// assert!(png.starts_with(b"\x89PNG"));
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the sizes don't match, a side is 0 or exceeds 2³¹ − 1, or there are neither one nor three channels.
+pub fn encode_png(width: u32, height: u32, channels: usize, pixels: &[u8]) -> Result<Vec<u8>> {
+    let color = match channels {
+        1 => ColorType::Grayscale,
+        3 => ColorType::Rgb,
+        _ => return Err(Error::argument(OPERATION, format!("{channels} channels")).expected("one, or three")),
+    };
     check(width, height, pixels, color)?;
     let mut bytes = Vec::new();
     encode(&mut bytes, width, height, pixels, color)?;

@@ -1,5 +1,6 @@
 //! The networks of tomograd: in folders by task, one file for each family. [`registry`] builds any of them from its configuration,
-//! [`Model`] holds one with its parameters, [`profile()`] says what one costs, and [`formula`] compares one with its original.
+//! [`Model`] holds one with its parameters, [`profile()`] says what one costs,
+//! [`grad_cam()`] where the evidence for a class lies, and [`formula`] compares one with its original.
 //!
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};
@@ -23,6 +24,7 @@ mod config;
 mod discrimination;
 pub mod formula;
 mod generation;
+mod grad_cam;
 mod model;
 mod profile;
 mod reconstruction;
@@ -42,6 +44,7 @@ pub use discrimination::{
     MultiScalePatchDiscriminatorConfig, PatchDiscriminator, PatchDiscriminatorConfig,
 };
 pub use generation::{Generator, GeneratorConfig};
+pub use grad_cam::grad_cam;
 pub use model::Model;
 pub use profile::{Cost, Profile, profile};
 pub use reconstruction::{AutoEncoder, AutoEncoderConfig, InnerLayers, VarAutoEncoder, VarAutoEncoderConfig};

@@ -155,7 +155,7 @@ fn colour(palette: &[Colour], class: usize) -> Colour {
 }
 
 /// The 1st and the 99th percentile of the values.
-fn grey_range(image: &[f32]) -> (f32, f32) {
+pub(crate) fn grey_range(image: &[f32]) -> (f32, f32) {
     let mut values = image.to_vec();
     values.sort_unstable_by(f32::total_cmp);
     let at = |percent: usize| values.get(values.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0.0);

@@ -146,7 +146,7 @@ impl EventWriter {
                 .shapes([pixels.shape()]));
         };
         let pixels = pixels.contiguous()?;
-        let png = png::encoded(wide, high, pixels.as_slice::<u8>()?, channels)?;
+        let png = png::encode_png(wide, high, channels, pixels.as_slice::<u8>()?)?;
         self.add(step, &Content::Image { tag, height: high, width: wide, channels, png: &png })
     }
 

@@ -1,6 +1,7 @@
-//! Segmentation metrics per class: Dice, IoU, and surface distances.
+//! Segmentation metrics per class: Dice, IoU, and surface distances; the ROC curve of classification.
 
 mod distance_transform;
+mod ranking;
 
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_io::Volume;
 
+pub use self::ranking::roc_auc;
 use crate::{Scan, alignment, grid, sample::class_numbers};
 
 /// The metrics of one class. Undefined quantities are NaN.

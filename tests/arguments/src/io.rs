@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tomograd::{
     core::{DType, Device, Error, Result, Tensor},
     io::{
-        Interpolation, Volume,
+        Interpolation, Volume, encode_png,
         geometry::{self, Affine},
         pytorch, read_png, safetensors, write_gray, write_rgb,
     },
@@ -145,6 +145,15 @@ cases! {
         }
         let length = bytes.len() as u64;
         Ok::<_, Error>(safetensors::read(&mut &bytes[..], length)?.tensors.len() == 1 && header == 1)
+    };
+    "io::encode_png": (
+        width: u32 = 2,
+        height: u32 = 3,
+        channels: usize = 1,
+        pixels: Vec<u8> = vec![1, 2, 3, 4, 5, 6],
+    ) => {
+        let png = encode_png(width, height, channels, &pixels)?;
+        Ok::<_, Error>(png.starts_with(b"\x89PNG") && pixels.len() == (width * height) as usize * channels)
     };
     "io::write_gray": (width: u32 = 2, height: u32 = 3, pixels: Vec<u8> = vec![1, 2, 3, 4, 5, 6]) => {
         let path = picture("gray");

@@ -12,7 +12,7 @@ use tomograd::{
             ActivationChoice, Adn, Cbam, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice, SqueezeExcitation,
             SqueezeExcitationOptions,
         },
-        formula, profile,
+        formula, grad_cam, profile,
         registry::Config,
     },
     nn::{Activation, Kernel, Loaded, Module, NormKind, Params, Pass, init::Init},
@@ -549,6 +549,17 @@ cases! {
             "n_conv_per_stage_decoder": [1], "conv_kernel_sizes": [[3, 3], [3, 3]],
             "pool_op_kernel_sizes": [[1, 1], [2, 2]]}}}"#;
         runs(&NnUNetConfig::from_plans(plans, "2d", in_channels, classes)?, 2, in_channels, classes)
+    };
+    "models::grad_cam": (shape: Vec<usize> = vec![2, 1, 8, 8, 4], classes: Vec<usize> = vec![1, 0]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = UNet3d::new(params.root(), &config())?;
+        let heat = grad_cam(&params, &network, &Tensor::ones(&shape, DType::F32, Device::Cpu)?, "dec.0", &classes)?;
+        Ok::<_, Error>(heat.shape()[1..] == shape[2..] && finite(&heat)?)
+    };
+    "models::Model::grad_cam": (classes: Vec<usize> = vec![1]) => {
+        let model = Model::new(&config(), Device::Cpu, Seed::new(1))?;
+        let heat = model.grad_cam(&Tensor::ones(&[1, 1, 8, 8, 4], DType::F32, Device::Cpu)?, "dec.0", &classes)?;
+        Ok::<_, Error>(heat.shape() == [1, 8, 8, 4] && finite(&heat)?)
     };
     "models::profile": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
         let profile = profile(&config(), &[&input])?;

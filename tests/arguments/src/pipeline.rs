@@ -9,10 +9,10 @@ use tomograd::{
         geometry::{self, Affine},
     },
     pipeline::{
-        Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, Loader, Points, Preparation,
-        Report, Sample, SlidingWindow, evaluate, evaluate_volumes,
+        Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, HeatSheet, Loader, Points,
+        Preparation, Report, Sample, SlidingWindow, evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
-        progress,
+        progress, roc_auc,
         transforms::{
             Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomContrast, RandomGamma, RandomNoise,
             Transform,
@@ -146,6 +146,14 @@ cases! {
         let mut sheet = made::<ContactSheet>(ContactSheet::new(slices, classes))?;
         sheet.add(&sample()?, &label(&[5, 6])?)?;
         Ok::<_, Error>(sheet.pixels()?.count() > 0)
+    };
+    "pipeline::HeatSheet::new": (columns: usize = 2) => {
+        let mut sheet = made::<HeatSheet>(HeatSheet::new(columns))?;
+        sheet.add(&image(&[1, 5, 6])?, &image(&[5, 6])?, "a")?;
+        Ok::<_, Error>(sheet.svg()?.contains("</svg>"))
+    };
+    "pipeline::roc_auc": (scores: Vec<f64> = vec![0.5, -1.0, 2.0]) => {
+        Ok::<_, Error>((0.0..=1.0).contains(&roc_auc(&scores, &[true, false, true])?))
     };
     "pipeline::Dataset::open": (classes: usize = 2) => {
         let folder = Folder::new()?;
