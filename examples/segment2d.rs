@@ -143,8 +143,13 @@ fn run(arguments: &Arguments) -> Result<()> {
             let label = step.batch.label()?.flatten(..2)?;
             let pass = step.pass()?;
             let outputs = net.run(&[("image", pass.input(&slices))].into(), &pass)?;
-            // With deep supervision there are several, all of the size of the image.
-            let losses = outputs.iter().map(|(_, logits)| DiceCe::default().forward(logits, &label));
+            // With deep supervision there are several outputs of the size of the image; a guided network has one for the whole
+            // slice besides: whether it shows any class.
+            let any = label.cast(DType::F32)?.max(1..)?.gt(0.0)?.cast(DType::I64)?;
+            let losses = outputs.iter().map(|(_, logits)| match logits.rank() {
+                2 => DiceCe::cross_entropy().forward(logits, &any),
+                _ => DiceCe::default().forward(logits, &label),
+            });
             let losses = losses.collect::<Result<Vec<Var>>>()?;
             let loss = Var::stack(&losses.iter().collect::<Vec<_>>(), 0)?.mean(..)?;
             drop((outputs, losses));

@@ -29,6 +29,19 @@ fn models(dtype: DType) -> Vec<(Model, Vec<usize>)> {
             serde_json::json!({"network": "meshnet", "in_channels": 1, "classes": 2, "width": 4, "dilations": [1, 2, 1]}),
             vec![1, 1, 6, 7, 8],
         ),
+        (
+            serde_json::json!({"network": "unet3plus", "in_channels": 1, "classes": 2, "widths": [2, 3, 4], "supervision": "deep"}),
+            vec![1, 1, 8, 12],
+        ),
+        (
+            serde_json::json!({"network": "half_unet", "in_channels": 1, "classes": 2, "width": 4, "levels": 3}),
+            vec![1, 1, 9, 12],
+        ),
+        (
+            serde_json::json!({"network": "u2net", "in_channels": 1, "classes": 2, "encoder": vec![[2, 3]; 6],
+                               "decoder": vec![[2, 3]; 5]}),
+            vec![1, 1, 21, 34],
+        ),
     ];
     let model = |(config, shape)| {
         let mut model = Model::with_dtype(config, Device::Cpu, Seed::new(1), dtype).unwrap();

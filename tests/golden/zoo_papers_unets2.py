@@ -177,7 +177,6 @@ class UNet3Plus(nn.Module):
 WIDTHS = [64, 128, 256, 512, 1024]
 for name, supervision in (("unet_3plus", "none"), ("unet_3plus_deepsup", "deep"), ("unet_3plus_deepsup_cgm", "deep_guided")):
     build = lambda supervision=supervision: UNet3Plus(2, 3, 1, WIDTHS, supervision)
-    # The gate isn't for tensors without elements.
     preset(name, build, (1, 3, 320, 320))
 
 
@@ -200,7 +199,8 @@ class ResidualConv(nn.Module):
     def __init__(self, rank, inputs, outputs, stride):
         super().__init__()
         conv = lambda inputs, stride: CONV[rank](inputs, outputs, 3, stride, 1)
-        self.conv_block = nn.Sequential(NORM[rank](inputs), nn.ReLU(), conv(inputs, stride), NORM[rank](outputs), nn.ReLU(), conv(outputs, 1))
+        half = lambda inputs, stride: (NORM[rank](inputs), nn.ReLU(), conv(inputs, stride))
+        self.conv_block = nn.Sequential(*half(inputs, stride), *half(outputs, 1))
         self.conv_skip = nn.Sequential(conv(inputs, stride), NORM[rank](outputs))
 
     def forward(self, x):
