@@ -1,5 +1,6 @@
 //! Networks on the meta device: the whole step runs there, and its memory statistics are those of the CPU.
 
+use serde_json::json;
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, ErrorKind, Result, Seed, Tensor, memory};
 use tomograd_kernels::settings::{Settings, with_settings};
@@ -69,6 +70,11 @@ fn the_meta_device_knows_what_the_cpu_will_take() {
     for size in [[2, 1, 128, 128], [3, 1, 100, 140]] {
         compare("unet2d", &two, &size).unwrap();
     }
+    let dense = json!({"network": "densenet", "in_channels": 1, "classes": 2, "layers": [12, 6], "growth_rate": 8, "width": 16});
+    let residual =
+        json!({"network": "resnet", "in_channels": 1, "classes": 2, "block": "basic", "layers": [2, 2], "width": 16});
+    compare("densenet", &dense, &[4, 1, 160, 160]).unwrap();
+    compare("resnet", &residual, &[4, 1, 160, 160]).unwrap();
 }
 
 /// The shape of a large input of this network: of the size that its configuration names, or `voxels` wide.
