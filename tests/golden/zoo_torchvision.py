@@ -20,4 +20,5 @@ resnet("resnet_basic", (2, 3, 64, 48), block="basic", layers=[2, 2, 2, 2])
 resnet("resnet_bottleneck", (2, 3, 65, 47), block="bottleneck", layers=[1, 2, 1, 1], groups=2)
 resnet("resnet_3d", (2, 3, 32, 24, 36), rank=3, block="basic", layers=[1, 1, 1, 1], width=4)
 
-main("torchvision")
+if __name__ == "__main__":
+    main("torchvision")
