@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Times this project and PyTorch on the same cases, side by side, and prints their ratios beside the roofline.
 
-    benches/compare.py [--case NAME ...] [--rounds N] [--threads N] [--isa avx2] [--peers DIR] [--python PATH]
-                       [--json FILE] [--markdown FILE]
+    benches/compare.py [--case NAME ...] [--rounds N] [--threads N] [--isa avx2] [--peers DIR] [--bench zoo]
+                       [--python PATH] [--json FILE] [--markdown FILE]
 
-The cases are those of cases.json in the peers folder. The two sides take turns, one case a process; a round is one run of
+The cases are those of cases.json in the peers folder; with --bench zoo, the networks of zoo.json beside their originals
+(zoo_torch.py), and memory is what comes on top of the weights. The two sides take turns, one case a process; a round is one run of
 each, and a side's time is its least over all rounds, so that whatever else the machine does meets both alike. PyTorch tries
 all its variants (memory formats, folded batch norm) in every round; with --quick only the fastest after the first. Memory is peak minus idle
 resident size. roofline = max(flops / peak, bytes / bandwidth), with the peaks that the benchmark itself measured on
@@ -74,6 +75,10 @@ class Side:
         grown = [r["peak_rss_mb"] - r["idle_rss_mb"] for r in self.runs if "peak_rss_mb" in r and "idle_rss_mb" in r]
         return min(grown, default=None)
 
+    @property
+    def weights_mb(self):
+        return next((r["weights_mb"] for r in self.runs if "weights_mb" in r), 0)
+
 
 def cpu_name():
     try:
@@ -99,9 +104,10 @@ def divide(a, b):
 
 def row(name, theirs, ours, machine):
     t, o = theirs.best, ours.best
+    above = [side.memory_mb and max(side.memory_mb - theirs.weights_mb, 0) for side in (theirs, ours)]
     out = {"case": name, "torch_ms": t and t["min_s"] * 1e3, "torch_variant": t and t.get("variant"), "ours_ms": o and o["min_s"] * 1e3,
-           "isa": o and o.get("isa"), "ratio": divide(t and t["min_s"], o and o["min_s"]), "torch_mb": theirs.memory_mb, "ours_mb": ours.memory_mb,
-           "memory_ratio": divide(ours.memory_mb, theirs.memory_mb), "roofline_ms": None, "share": None,
+           "isa": o and o.get("isa"), "ratio": divide(t and t["min_s"], o and o["min_s"]), "torch_mb": above[0], "ours_mb": above[1],
+           "memory_ratio": divide(above[1], above[0]), "roofline_ms": None, "share": None,
            "torch_median_ms": t and min(r["median_s"] for r in theirs.runs) * 1e3, "ours_median_ms": o and min(r["median_s"] for r in ours.runs) * 1e3}
     if o and machine.get("fma_gflops") and machine.get("copy_gbs"):
         bounds = [o.get("flops", 0) / (machine["fma_gflops"] * 1e9), o.get("bytes", 0) / (machine["copy_gbs"] * 1e9)]
@@ -153,6 +159,7 @@ def main():
     a.add_argument("--isa", choices=sorted(TORCH_ISA), help="hold both sides to an instruction set")
     a.add_argument("--quick", action="store_true", help="after the first round only PyTorch's fastest variant")
     a.add_argument("--seconds", type=float, help="of each run of PyTorch (its default otherwise)")
+    a.add_argument("--bench", choices=("peers", "zoo"), default="peers")
     a.add_argument("--peers", type=pathlib.Path, default=ROOT.parent / "shared" / "peers")
     a.add_argument("--python", default=sys.executable, help="a Python that has torch and torchvision")
     a.add_argument("--binary", help="the built benchmark; built here without")
@@ -161,17 +168,19 @@ def main():
     a.add_argument("--markdown", type=pathlib.Path)
     a = a.parse_args()
 
-    cases = [c for c in json.loads((a.peers / "cases.json").read_text()) if c != "_"]
+    listed, theirs_at = {"peers": (a.peers / "cases.json", a.peers.resolve() / "torch_bench.py"),
+                         "zoo": (ROOT / "benches" / "zoo.json", ROOT / "benches" / "zoo_torch.py")}[a.bench]
+    cases = [c for c in json.loads(listed.read_text()) if c != "_"]
     if a.case:
         wanted = [c for c in cases if any(c == w or (w.endswith("*") and c.startswith(w[:-1])) for w in a.case)]
         unknown = [w for w in a.case if not any(c == w or (w.endswith("*") and c.startswith(w[:-1])) for c in cases)]
         if unknown:
-            sys.exit(f"compare: cases.json has no {', '.join(unknown)}")
+            sys.exit(f"compare: {listed.name} has no {', '.join(unknown)}")
         cases = wanted
 
-    binary = None if a.only == "torch" else a.binary or build()
+    binary = None if a.only == "torch" else a.binary or build(a.bench)
     env = os.environ | (TORCH_ISA[a.isa] if a.isa else {})
-    torch = [a.python, str(a.peers.resolve() / "torch_bench.py"), "--threads", str(a.threads)]
+    torch = [a.python, str(theirs_at), "--threads", str(a.threads)]
     torch += ["--seconds", str(a.seconds)] if a.seconds else []
     machine, rows, peer, isa = {}, [], None, a.isa
     for name in cases:

@@ -5,11 +5,12 @@
 //! `benches/compare.py` runs it beside PyTorch, and so does `benches/scaling.py`, with cubes of any size N: `unet3d_infer_N` and
 //! `conv3d_k3_32x32_N`.
 
+mod measure;
 mod resident;
 
-use std::{hint::black_box, time::Instant};
+use std::hint::black_box;
 
-use serde_json::{Value, json};
+use measure::{Step, random};
 use tomograd::{
     kernels::{
         Context, Op, Precision,
@@ -22,34 +23,13 @@ use tomograd::{
         resample::{Interpolate, Interpolation},
         run,
         scan::SelectiveScan,
-        settings::{self, Settings, with_settings},
-        trace,
     },
     models::registry::Config,
     prelude::*,
 };
 
-type Step = Box<dyn FnMut() -> Result<()>>;
-
 fn main() -> std::process::ExitCode {
-    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench" && argument != "--json");
-    let (mut names, mut threads, mut seconds) = (Vec::new(), None, 1.5);
-    while let Some(argument) = arguments.next() {
-        match &argument[..] {
-            "--case" => {}
-            "--threads" => threads = arguments.next().and_then(|value| value.parse().ok()),
-            "--seconds" => seconds = arguments.next().and_then(|value| value.parse().ok()).unwrap_or(seconds),
-            name => names.push(name.to_owned()),
-        }
-    }
-    let settings = threads.map_or(Settings::default(), |threads| Settings::default().threads(threads));
-    match with_settings(settings, || run_all(&names, seconds, threads.unwrap_or_else(settings::threads))) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peers: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    measure::main("peers", &CASES, build)
 }
 
 /// x and weight, padding, stride, groups.
@@ -106,46 +86,6 @@ const CASES: [&str; 32] = [
     "unet3d_hippocampus_train",
     "unet2d_infer_512",
 ];
-
-fn run_all(names: &[String], seconds: f64, threads: usize) -> Result<()> {
-    let isa = format!("{:?}", settings::current_isa()).to_lowercase();
-    let idle = resident::peak_mb();
-    let all = CASES.map(str::to_owned);
-    for name in if names.is_empty() { &all[..] } else { names } {
-        let Some(mut step) = build(name)? else {
-            eprintln!("peers: no case {name}");
-            continue;
-        };
-        let (first, events) = trace::collect(&mut step);
-        first?;
-        let (flops, bytes) = events.iter().fold((0.0, 0.0), |(f, b), e| (f + e.cost.flops, b + e.cost.bytes));
-        let mut times = Vec::new();
-        let begin = Instant::now();
-        while times.len() < 3 || (begin.elapsed().as_secs_f64() < seconds && times.len() < 200) {
-            let start = Instant::now();
-            step()?;
-            times.push(start.elapsed().as_secs_f64());
-        }
-        times.sort_by(f64::total_cmp);
-        let line: Value = json!({
-            "case": name, "peer": "tomograd", "isa": isa, "threads": threads, "min_s": times[0],
-            "median_s": times[times.len() / 2], "runs": times.len(), "peak_rss_mb": resident::peak_mb(), "idle_rss_mb": idle,
-            "flops": flops, "bytes": bytes,
-        });
-        println!("{line}");
-    }
-    // Last, because copying takes memory that would count as the cases'.
-    let peaks = trace::Peaks::measure()?;
-    println!(
-        "{}",
-        json!({"machine": {"isa": isa, "threads": threads, "fma_gflops": peaks.gflops, "copy_gbs": peaks.gbytes}})
-    );
-    Ok(())
-}
-
-fn random(shape: &[usize], name: &str) -> Result<Tensor> {
-    Tensor::uniform(shape, -1.0, 1.0, Seed::new(0).named(name), DType::F32, Device::Cpu)
-}
 
 /// An operation run forward, and when `train` backward too, for the gradients of all inputs.
 fn op_step(op: impl Op + Clone, inputs: Vec<Tensor>, train: bool) -> Step {

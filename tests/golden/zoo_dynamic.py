@@ -92,4 +92,5 @@ nnunet("nnunet_bottleneck", 2, 2, 2, (2, 2, 16, 12), architecture="residual_enco
 nnunet("nnunet_residual", 2, 1, 2, (1, 1, 16, 12), architecture="residual", features=[4, 6, 6], norm="instance", activation="gelu", deep_supervision=False,
        **cubes(3, 2, 1))
 
-main("dynamic")
+if __name__ == "__main__":
+    main("dynamic")

@@ -67,4 +67,5 @@ densenet("densenet_monai_3d", (2, 1, 29, 32, 35))
 densenet("densenet_monai_2d", (2, 2, 48, 37), growth_rate=3)
 densenet("densenet_monai_1d", (3, 1, 70), block_config=(2, 1, 3))
 
-main("monai_classification")
+if __name__ == "__main__":
+    main("monai_classification")

@@ -266,4 +266,5 @@ preset("patch_discriminator_3d", lambda: nets.PatchDiscriminator(3, 64, 1), (1, 
 preset("multi_scale_patch_discriminator", lambda: nets.MultiScalePatchDiscriminator(2, 3, 2, 64, 1), (1, 1, 256, 256))
 preset("multi_scale_patch_discriminator_3d", lambda: nets.MultiScalePatchDiscriminator(2, 2, 3, 32, 1), (1, 1, 64, 64, 64))
 
-main("monai_nets")
+if __name__ == "__main__":
+    main("monai_nets")

@@ -109,4 +109,5 @@ preset("basic_unet_plus_plus_2d_wide", lambda: plus_plus(2, features=WIDE), (1, 
 preset("attention_unet_3d", lambda: nets.AttentionUnet(3, 1, 2, BIG, (2, 2, 2, 2)), (1, 1, 96, 96, 96))
 preset("attention_unet_2d", lambda: nets.AttentionUnet(2, 1, 2, BIG, (2, 2, 2, 2)), (1, 1, 256, 256))
 
-main("monai_unets")
+if __name__ == "__main__":
+    main("monai_unets")

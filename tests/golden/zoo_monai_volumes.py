@@ -128,4 +128,5 @@ segresnet("segresnet_vae_3d", 3, 1, 2, (2, 1, 8, 16, 8), init_filters=4, norm={"
 segresnet("segresnet_vae_2d", 2, 2, 2, (1, 2, 8, 16), init_filters=4, norm={"group": 4}, blocks_down=[1, 2], blocks_up=[1],
           upsampling="deconv", vae={"image_size": [8, 16], "latent": 5, "deviation": 0.0})
 
-main("monai_volumes")
+if __name__ == "__main__":
+    main("monai_volumes")

@@ -39,4 +39,5 @@ config = {"network": "alexnet", "form": "paper", "in_channels": 3, "dropout": 0.
 golden("alexnet_paper", lambda: AlexNet2012(**small), config | small, (2, 3, 227, 227))
 
 assert sum(p.numel() for p in AlexNet2012(groups=1).parameters()) == 62_378_344
-main("papers_classic")
+if __name__ == "__main__":
+    main("papers_classic")

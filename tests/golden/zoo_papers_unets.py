@@ -232,4 +232,5 @@ preset("unet_ct_multi_att_dsv", lambda: AttentionGated(3, 1, 4, gates=2), (1, 1,
 preset("brain_tissue", lambda: meshnet(1, 3, 21, (1, 1, 2, 4, 8, 16, 1)), (1, 1, 38, 38, 38))
 preset("stroke_lesions", lambda: meshnet(1, 2, 26, (1, 2, 4, 8, 16, 16, 8, 4, 2)), (1, 1, 64, 64, 64))
 
-main("papers_unets")
+if __name__ == "__main__":
+    main("papers_unets")

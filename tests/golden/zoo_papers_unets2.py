@@ -305,4 +305,5 @@ half_unet("half_unet_full", (2, 1, 17, 24), "full", "linear", width=3)
 half_unet("half_unet_3d", (2, 1, 8, 9, 12), "ghost", "linear", rank=3, levels=3)
 half_unet("half_unet_1d", (2, 2, 21), "ghost_separable", "linear", rank=1, classes=2, levels=3)
 
-main("papers_unets2")
+if __name__ == "__main__":
+    main("papers_unets2")

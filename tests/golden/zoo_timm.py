@@ -24,4 +24,5 @@ def seresnet(name, shape, block, **attributes):
 seresnet("seresnet", (2, 3, 45, 64), "bottleneck")
 seresnet("seresnet_basic", (2, 3, 48, 39), "basic")
 
-main("timm")
+if __name__ == "__main__":
+    main("timm")

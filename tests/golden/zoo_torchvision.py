@@ -34,4 +34,5 @@ def densenet(name, shape, **arguments):
 densenet("densenet", (2, 3, 64, 45))
 densenet("densenet_smallest", (3, 3, 29, 30), growth_rate=3, block_config=(1, 2, 2, 1), bn_size=4)
 
-main("torchvision")
+if __name__ == "__main__":
+    main("torchvision")

@@ -87,4 +87,5 @@ def inception(name, shape, **arguments):
 inception("inception_v3", (2, 3, 299, 299))
 inception("inception_v3_transformed", (3, 3, 75, 80), aux_logits=False, transform_input=True)
 
-main("torchvision_classic")
+if __name__ == "__main__":
+    main("torchvision_classic")

@@ -89,4 +89,5 @@ convnext("convnext_batch_1", (1, 3, 40, 32), [8, 16], [2, 1])
 convnext("convnext_3d", (2, 3, 16, 9, 17), [4, 8], [1, 2], rank=3)
 convnext("convnext_1d", (2, 3, 45), [4, 8], [1, 1], rank=1)
 
-main("torchvision_mobile")
+if __name__ == "__main__":
+    main("torchvision_mobile")

@@ -12,7 +12,7 @@ use tomograd_core::{Error, Result};
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
-    /// A 1 × 1 × 1 kernel, without stride or padding: a matrix product.
+    /// A 1 × 1 × 1 kernel without padding: a matrix product.
     Pointwise,
     /// One input channel in each group. With a stride, the gradient of the data takes the dense path.
     Depthwise,

@@ -1,14 +1,14 @@
-//! 1 × 1 × 1 kernels without stride or padding: a matrix product for each image.
+//! 1 × 1 × 1 kernels without padding: a matrix product for each image. With a stride, of the voxels that it reads.
 
 use super::epilogue::{Activation, Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
 use super::tensors::{Inputs, Outputs};
 use crate::conv::ConvShape;
 use crate::matmul::cpu::{GemmShape, Start, View, gemm, gemm_add};
-use crate::parallel::{Grid, parallel_for};
+use crate::parallel::{Grid, Partition, parallel_for};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use tomograd_core::Result;
+use tomograd_core::{Result, Scratch};
 
 /// Elements of a channel that are finished together.
 const PIECE: usize = 16 << 10;
@@ -18,7 +18,6 @@ const CHUNK: usize = 256 << 10;
 /// Whether this path can compute a shape.
 pub(super) fn suits(shape: &ConvShape) -> bool {
     shape.kernel == [1; 3]
-        && shape.stride == [1; 3]
         && shape.padding == [0; 3]
         && shape.groups == 1
         && shape.in_channels > 0
@@ -34,9 +33,17 @@ pub(super) fn forward<T: Real>(
     epilogue: Epilogue<'_, T>,
     y: &mut [MaybeUninit<T>],
 ) -> Result<()> {
-    let voxels = shape.input_voxels();
+    let voxels = shape.output_voxels();
     let mut first = 0;
     for (data, channels) in x.parts().filter(|&(_, channels)| channels > 0) {
+        let mut gathered = Scratch::new("conv", if strided(shape) { shape.batch * channels * voxels } else { 0 })?;
+        let data = if strided(shape) {
+            gather(shape, data, gathered.uninit())?;
+            // SAFETY: `gather` writes every element.
+            unsafe { gathered.assume_init() }
+        } else {
+            data
+        };
         let sizes = GemmShape { batch: shape.batch, m: shape.out_channels, n: voxels, k: channels };
         let data_of = weights.get(first..).unwrap_or(&[]);
         let left = View { data: data_of, batch_stride: 0, row_stride: shape.in_channels, column_stride: 1 };
@@ -73,15 +80,72 @@ pub(super) fn backward_data<T: Real>(
     weights: &[T],
     dx: &mut Outputs<'_, T>,
 ) -> Result<()> {
-    let voxels = shape.input_voxels();
+    let voxels = shape.output_voxels();
     let mut first = 0;
     for (dx, channels) in dx.parts_mut().filter(|&(_, channels)| channels > 0) {
         let sizes = GemmShape { batch: shape.batch, m: channels, n: voxels, k: shape.out_channels };
         let left = View { data: &weights[first..], batch_stride: 0, row_stride: 1, column_stride: shape.in_channels };
-        gemm(sizes, left, View::contiguous(dy, shape.out_channels, voxels), Start::Zero, dx)?;
+        let right = View::contiguous(dy, shape.out_channels, voxels);
+        if strided(shape) {
+            let mut product = Scratch::new("conv", shape.batch * channels * voxels)?;
+            gemm(sizes, left, right, Start::Zero, product.uninit())?;
+            // SAFETY: `gemm` writes every element.
+            scatter(shape, unsafe { product.assume_init() }, dx)?;
+        } else {
+            gemm(sizes, left, right, Start::Zero, dx)?;
+        }
         first += channels;
     }
     Ok(())
+}
+
+fn strided(shape: &ConvShape) -> bool {
+    shape.stride != [1; 3]
+}
+
+/// Copies the voxels that the kernel reads: `to` is (rows, output voxels), for an input of (rows, input voxels).
+fn gather<T: Real>(shape: &ConvShape, from: &[T], to: &mut [MaybeUninit<T>]) -> Result<()> {
+    let (inputs, outputs) = (shape.input_voxels(), shape.output_voxels());
+    let rows = to.len().checked_div(outputs).unwrap_or(0);
+    let partition = Partition::new(to, outputs);
+    parallel_for(rows, (CHUNK / outputs.max(1)).max(1), |range| {
+        for row in range {
+            let (from, to) = (&from[row * inputs..(row + 1) * inputs], partition.block(row));
+            for (to, line) in to.chunks_exact_mut(shape.output()[2]).zip(lines(shape)) {
+                for (to, &from) in to.iter_mut().zip(from[line].iter().step_by(shape.stride[2])) {
+                    to.write(from);
+                }
+            }
+        }
+    })
+}
+
+/// The reverse of [`gather`], with zeros at the voxels that the kernel doesn't read.
+fn scatter<T: Real>(shape: &ConvShape, from: &[T], to: &mut [MaybeUninit<T>]) -> Result<()> {
+    let (inputs, outputs) = (shape.input_voxels(), shape.output_voxels());
+    let rows = to.len().checked_div(inputs).unwrap_or(0);
+    let partition = Partition::new(to, inputs);
+    parallel_for(rows, (CHUNK / inputs.max(1)).max(1), |range| {
+        for row in range {
+            let (from, to) = (&from[row * outputs..(row + 1) * outputs], partition.block(row));
+            to.fill(MaybeUninit::new(T::ZERO));
+            for (from, line) in from.chunks_exact(shape.output()[2]).zip(lines(shape)) {
+                for (&from, to) in from.iter().zip(to[line].iter_mut().step_by(shape.stride[2])) {
+                    to.write(from);
+                }
+            }
+        }
+    })
+}
+
+/// The input's lines along x that a strided kernel reads, in the order of the output's.
+fn lines(shape: &ConvShape) -> impl Iterator<Item = Range<usize>> {
+    let ([depth, rows, _], [_, height, width]) = (shape.output(), shape.input);
+    let stride = shape.stride;
+    (0..depth * rows).map(move |line| {
+        let start = (line / rows * stride[0] * height + line % rows * stride[1]) * width;
+        start..start + width
+    })
 }
 
 /// Takes the moments and applies norm and activation, in place.

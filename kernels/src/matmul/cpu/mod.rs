@@ -11,7 +11,7 @@ use crate::parallel::{Grid, Partition, as_uninit, or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
-use tile::{Left, ROW_UNIT, Rows, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
+use tile::{Left, ROW_UNIT, Rows, in_place, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
 use tomograd_core::{Error, Result, Scratch};
 
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
@@ -95,6 +95,16 @@ pub enum Start<'a, T> {
     Columns(&'a [T]),
 }
 
+impl<T> Start<'_, T> {
+    fn transposed(self) -> Self {
+        match self {
+            Start::Rows(numbers) => Start::Columns(numbers),
+            Start::Columns(numbers) => Start::Rows(numbers),
+            start => start,
+        }
+    }
+}
+
 /// `out[b] = start + a[b] · b[b]`; `out` is contiguous. Every element of `out` is written.
 ///
 /// # Errors
@@ -118,24 +128,23 @@ pub fn gemm<T: Real>(
             .expected(format!("{expected} numbers")));
     }
     check(shape, a, b, out.len())?;
-    let zero_steps = shape.k == 0;
-    match start {
-        Start::Zero if zero_steps => out.fill(MaybeUninit::new(T::ZERO)),
-        Start::Zero => return run(shape, a, b, false, out),
-        Start::Rows(numbers) => {
-            for (row, &number) in out.chunks_exact_mut(shape.n.max(1)).zip(numbers.iter().cycle()) {
-                row.fill(MaybeUninit::new(number));
-            }
-        }
-        Start::Columns(numbers) => {
-            for row in out.chunks_exact_mut(shape.n.max(1)) {
-                for (to, &number) in row.iter_mut().zip(numbers) {
-                    to.write(number);
-                }
-            }
-        }
+    if shape.k > 0 {
+        return run(shape, a, b, Some(start), out);
     }
-    run(shape, a, b, true, out)
+    // Sums over nothing.
+    let rows = out.chunks_exact_mut(shape.n.max(1));
+    match start {
+        Start::Zero => out.fill(MaybeUninit::new(T::ZERO)),
+        Start::Rows(numbers) => {
+            rows.zip(numbers.iter().cycle()).for_each(|(row, &number)| row.fill(MaybeUninit::new(number)));
+        }
+        Start::Columns(numbers) => rows.for_each(|row| {
+            row.iter_mut().zip(numbers).for_each(|(to, &number)| {
+                to.write(number);
+            });
+        }),
+    }
+    Ok(())
 }
 
 /// `out[b] += a[b] · b[b]`: the sums start from the values in `out`.
@@ -144,7 +153,7 @@ pub fn gemm<T: Real>(
 /// As [`gemm`].
 pub fn gemm_add<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: &mut [T]) -> Result<()> {
     check(shape, a, b, out.len())?;
-    run(shape, a, b, true, as_uninit(out))
+    run(shape, a, b, None, as_uninit(out))
 }
 
 pub(super) fn check<T: Real>(shape: GemmShape, a: View<'_, T>, b: View<'_, T>, out: usize) -> Result<()> {
@@ -184,7 +193,8 @@ struct Product<'a, T> {
     b: View<'a, T>,
     /// Whether the transposed product is computed: the rows of the output are the columns of this product.
     swapped: bool,
-    accumulate: bool,
+    /// `None`: the sums start from what the output holds.
+    start: Option<Start<'a, T>>,
     row_block: usize,
     column_block: usize,
     /// The left matrices if packed in advance: panels over all of k, one after the other.
@@ -201,11 +211,12 @@ struct PackedB<'a, T> {
     columns: usize,
 }
 
+/// The sums start from `start`, or from what the output holds.
 fn run<T: Real>(
     shape: GemmShape,
     a: View<'_, T>,
     b: View<'_, T>,
-    accumulate: bool,
+    start: Option<Start<'_, T>>,
     out: &mut [MaybeUninit<T>],
 ) -> Result<()> {
     if out.is_empty() || shape.k == 0 {
@@ -213,17 +224,17 @@ fn run<T: Real>(
     }
     // Vectors hold columns, so with few columns the transposed product is faster. The result is bitwise the same.
     let swapped = shape.n < 16 && shape.m > shape.n;
-    let (shape, a, b) = if swapped {
-        (GemmShape { m: shape.n, n: shape.m, ..shape }, b.transposed(), a.transposed())
+    let (shape, a, b, start) = if swapped {
+        (GemmShape { m: shape.n, n: shape.m, ..shape }, b.transposed(), a.transposed(), start.map(Start::transposed))
     } else {
-        (shape, a, b)
+        (shape, a, b, start)
     };
     let GemmShape { batch, m, n, k } = shape;
     let row_block = block_size(m, ROW_BLOCK, ROW_UNIT);
     let column_block = block_size(n, COLUMN_BLOCK, 16);
     let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
     let packed_b = PackedB { data: None, k_block: block_size(k, K_BLOCK, 1), columns: n.next_multiple_of(16) };
-    let mut plan = Product { shape, a, b, swapped, accumulate, row_block, column_block, packed_a: None, packed_b };
+    let mut plan = Product { shape, a, b, swapped, start, row_block, column_block, packed_a: None, packed_b };
     // With several column blocks, each would pack the left matrix again, and with several row blocks the right one; the same
     // holds for products that share a matrix. In these cases the matrix is packed once in advance.
     let grain = |numbers: usize| (CHUNK_WORK / 16 / numbers.max(1)).max(1);
@@ -356,7 +367,8 @@ impl<T: Real> Kernel for Blocks<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let Product { shape, a, b, swapped, accumulate, row_block, column_block, packed_a, ref packed_b } = *self.plan;
+        let Product { shape, a, b, swapped, start: begin, row_block, column_block, packed_a, ref packed_b } =
+            *self.plan;
         let GemmShape { m, n, k, .. } = shape;
         let width = tile_columns::<S, T>();
         let lanes = T::Vec::<S>::LANES;
@@ -385,6 +397,9 @@ impl<T: Real> Kernel for Blocks<'_, T> {
             let row_panels = if k_block < k { rows.div_ceil(height) } else { 0 };
             let (row_stride, column_stride) = if swapped { (1, out.stride()) } else { (out.stride(), 1) };
             let out = out.as_mut_ptr().cast::<T>();
+            // With few columns, packing the left matrix costs more than it saves.
+            let panels = (0..rows).step_by(height).map(|row| height.min(rows - row));
+            let left_in_place = packed_a.is_none() && in_place::<S>(columns.div_ceil(width), a.column_stride, panels);
             // For few rows, packing the right matrix costs more than it saves if its rows can be read directly.
             let direct = packed_b.data.is_none() && rows <= 32 && k <= 256 && b.column_stride == 1;
             for from in (0..k).step_by(k_block) {
@@ -419,16 +434,22 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                         }
                         None => (own_b.cast_const(), steps_here),
                     };
-                    let (a_start, a_panel) = match packed_a {
+                    // The left operand of the first panel, and the distance to the next.
+                    let (left, next_panel) = match packed_a {
                         Some(packed) => {
                             let matrix = if a.batch_stride == 0 { 0 } else { batch };
                             let start = (matrix * m.next_multiple_of(ROW_UNIT) + first_row) * k + from * height;
-                            (packed.as_ptr().add(start), height * k)
+                            (Left::panel::<S>(packed.as_ptr().add(start)), height * k)
+                        }
+                        None if left_in_place => {
+                            let start = batch * a.batch_stride + first_row * a.row_stride + from;
+                            let first = a.data.as_ptr().add(start);
+                            (Left { first, row: a.row_stride, step: 1 }, height * a.row_stride)
                         }
                         None => {
                             let to = a_scratch.uninit().as_mut_ptr().cast::<T>();
                             pack_rows::<S, T>(&a, batch, first_row, m, from, from + steps_here, rows, to);
-                            (to.cast_const(), height * steps_here)
+                            (Left::panel::<S>(to), height * steps_here)
                         }
                     };
                     let (mut column, mut panel) = (0, 0);
@@ -442,7 +463,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                         let tile_width = (vectors * lanes).min(columns - column);
                         for row in (0..rows).step_by(height) {
                             let tile_rows = height.min(rows - row);
-                            let a_start = a_start.add(row / height * a_panel);
+                            let left = Left { first: left.first.add(row / height * next_panel), ..left };
                             let to = out.add(row * row_stride + column * column_stride);
                             // Between blocks of k, the sums are kept in a contiguous buffer tile: output rows may be a power
                             // of two apart, which leads to conflict misses in the caches.
@@ -457,23 +478,26 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                                 && tile_width == vectors * lanes
                                 && tile_rows == rounded_rows::<S>(tile_rows);
                             let out = Rows { first: to, stride: row_stride };
-                            let start = match (from > 0, accumulate, fits) {
-                                (true, _, _) => Some(waiting),
-                                (_, true, true) => Some(out),
-                                (_, true, false) => {
+                            let start = match begin {
+                                _ if from > 0 => Some(waiting),
+                                Some(Start::Zero) => None,
+                                None if fits => Some(out),
+                                _ => {
                                     for r in 0..tile_rows {
+                                        let place = first_row + row + r;
                                         for x in 0..tile_width {
-                                            *waiting.first.add(r * width + x) =
-                                                *to.add(r * row_stride + x * column_stride);
+                                            *waiting.first.add(r * width + x) = match begin {
+                                                Some(Start::Rows(numbers)) => numbers[place],
+                                                Some(Start::Columns(numbers)) => numbers[first_column + column + x],
+                                                _ => *to.add(r * row_stride + x * column_stride),
+                                            };
                                         }
                                     }
                                     Some(waiting)
                                 }
-                                _ => None,
                             };
                             let c = if last && fits { out } else { waiting };
-                            let a = Left::panel::<S>(a_start);
-                            tile::<S, T, true>(tile_rows, vectors, a, b_start, offsets, start, c);
+                            tile::<S, T, true>(tile_rows, vectors, left, b_start, offsets, start, c);
                             if last && !fits {
                                 for r in 0..tile_rows {
                                     let from = waiting.first.add(r * width);

@@ -146,6 +146,16 @@ pub(crate) fn rounded_rows<S: Simd>(rows: usize) -> usize {
     if rows > 4 { panel_rows::<S>() } else { rows.next_power_of_two() }
 }
 
+/// How many tiles may use a panel of the left operand for which reading it in place is faster than packing it.
+const FEW_TILES: usize = 6;
+
+/// Whether a left operand is read in place: few tiles use each of its panels, its steps are contiguous, and the tiles of its
+/// panels, which have `rows` rows each, read no row beyond the last.
+#[inline(always)]
+pub(crate) fn in_place<S: Simd>(tiles: usize, step: usize, mut rows: impl Iterator<Item = usize>) -> bool {
+    tiles <= FEW_TILES && step == 1 && rows.all(|rows| rounded_rows::<S>(rows) == rows)
+}
+
 /// [`tile`] with a size that is known at compile time, so that the accumulators stay in registers.
 #[inline(always)]
 unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V: usize>(

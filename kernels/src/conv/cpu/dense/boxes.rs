@@ -14,7 +14,8 @@ pub(super) struct Boxes<'a, T> {
     pub plan: &'a DenseConv<'a, T>,
     pub range: Range<usize>,
     pub source: Inputs<'a, T>,
-    pub weights: &'a [T],
+    /// The packed weights; `None` if the plan's are read where they are.
+    pub weights: Option<&'a [T]>,
     pub epilogue: &'a Epilogue<'a, T>,
     pub moments: Option<&'a MomentSlots<'a>>,
     pub out: &'a Outputs<'a, T>,
@@ -191,7 +192,8 @@ impl<T: Real> Boxes<'_, T> {
             Vec::new()
         };
         let output_block = chunk.group * plan.output_blocks + chunk.first_output / plan.output_block;
-        let weights = self.weights[output_block * plan.weight_block()..].as_ptr();
+        let packed_weights = self.weights.map(|weights| weights[output_block * plan.weight_block()..].as_ptr());
+        let first_weight = chunk.group * plan.strides.group + chunk.first_output * plan.strides.out;
         let runs = if plan.copied { 1 } else { chunk.size[0] };
         let run_pitch = positions.next_multiple_of(width);
         // SAFETY: the packed block holds every element that a position and a tap read, and a tile's width more; sums by the
@@ -215,11 +217,19 @@ impl<T: Real> Boxes<'_, T> {
                                 let from = packed.cast_const().add(run * pitches[1] * pitches[2] + position);
                                 (from, &offsets[..steps])
                             };
-                            let weights = weights.add(weights_before + first * taps * height);
                             let to = sums.data.add(number * sums.residue + run * run_pitch + position);
                             for panel in 0..chunk.outputs.div_ceil(height) {
                                 let rows = rows_of_panel::<S>(panel, chunk.outputs);
-                                let weights = Left::panel::<S>(weights.add(panel * plan.inputs * taps * height));
+                                let weights = match packed_weights {
+                                    Some(packed) => {
+                                        let before = (panel * plan.inputs + first) * taps * height;
+                                        Left::panel::<S>(packed.add(weights_before + before))
+                                    }
+                                    None => {
+                                        let start = first_weight + rows.start * plan.strides.out + first * taps;
+                                        Left { first: plan.weights.as_ptr().add(start), row: plan.strides.out, step: 1 }
+                                    }
+                                };
                                 let to = to.add(rows.start * sums.channel);
                                 let to = Rows { first: to, stride: sums.channel };
                                 tile::<S, T, false>(

@@ -193,6 +193,14 @@ impl<'a, T: Real> DenseConv<'a, T> {
         }
     }
 
+    /// Whether the weights of an output channel are contiguous in the order of the tiles' steps, (input channel, tap): so in
+    /// the forward pass.
+    pub fn contiguous_steps(&self) -> bool {
+        let forward = self.lines.len() == 1 && self.lines[0].residues.len() == 1;
+        let in_order = |(place, tap): (usize, &Tap)| tap.index == place;
+        forward && self.strides.inp == self.reading.taps.len() && self.reading.taps.iter().enumerate().all(in_order)
+    }
+
     /// The number of boxes of an image.
     pub fn boxes(&self) -> usize {
         self.blocks.iter().product()

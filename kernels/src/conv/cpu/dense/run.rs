@@ -5,7 +5,8 @@ use super::conv::DenseConv;
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, PartialMoments};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
-use crate::matmul::cpu::tile::{panel_rows, rows_of_panel};
+use crate::matmul::cpu::pack::pack_panel;
+use crate::matmul::cpu::tile::{in_place, panel_rows, rows_of_panel, tile_columns};
 use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use std::mem::MaybeUninit;
@@ -50,7 +51,8 @@ impl<T: Real> DenseConv<'_, T> {
         if chunks == 0 {
             return Ok(());
         }
-        let size = self.weight_block();
+        let weights_in_place = dispatch(WeightsInPlace(self));
+        let size = if weights_in_place { 0 } else { self.weight_block() };
         let mut packed = Scratch::<T>::new("conv", count * size)?;
         let weights_start = packed.uninit().as_mut_ptr();
         let partition = Partition::new(packed.uninit(), size);
@@ -63,7 +65,8 @@ impl<T: Real> DenseConv<'_, T> {
         let work = self.reading.taps.len() * self.positions.iter().product::<usize>();
         let work = self.batch * self.groups * self.inputs * self.outputs * work / chunks;
         // SAFETY: every block of the weights was packed above; padding inside a block isn't read.
-        let weights = unsafe { std::slice::from_raw_parts(weights_start.cast::<T>(), count * size) };
+        let packed = unsafe { std::slice::from_raw_parts(weights_start.cast::<T>(), count * size) };
+        let weights = (!weights_in_place).then_some(packed);
         parallel_for(chunks, (CHUNK_WORK / 2 / work.max(1)).max(1), |range| {
             let moments = slots.as_ref();
             dispatch(Boxes { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
@@ -73,6 +76,24 @@ impl<T: Real> DenseConv<'_, T> {
             partial.join(moments);
         }
         Ok(())
+    }
+}
+
+/// Whether the tiles read the weights where they are: their (channel, tap) steps are contiguous, and few tiles use them.
+struct WeightsInPlace<'a, T>(&'a DenseConv<'a, T>);
+
+impl<T: Real> Kernel for WeightsInPlace<'_, T> {
+    type Output = bool;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        let plan = self.0;
+        let rows = |block: usize| plan.output_block.min(plan.outputs - block * plan.output_block);
+        let blocks = [0, plan.output_blocks - 1].map(rows);
+        let panels =
+            |rows: usize| (0..rows.div_ceil(panel_rows::<S>())).map(move |panel| rows_of_panel::<S>(panel, rows).len());
+        let positions: usize = plan.positions.iter().product();
+        let tiles = plan.batch * positions.div_ceil(tile_columns::<S, T>());
+        plan.contiguous_steps() && in_place::<S>(tiles, 1, blocks.into_iter().flat_map(panels))
     }
 }
 
@@ -92,7 +113,22 @@ impl<T: Real> Kernel for PackWeights<'_, T> {
         for block in self.range {
             let (group, first) = (block / output_blocks, block % output_blocks * output_block);
             let rows = output_block.min(outputs - first);
-            let mut to = self.partition.block(block).chunks_exact_mut(height);
+            let to = self.partition.block(block);
+            if self.plan.contiguous_steps() {
+                let steps = inputs * self.plan.reading.taps.len();
+                for panel in 0..rows.div_ceil(height) {
+                    let rows = rows_of_panel::<S>(panel, rows);
+                    let from = &weights[group * strides.group + (first + rows.start) * strides.out..];
+                    let to = &mut to[panel * steps * height..][..steps * height];
+                    assert!(from.len() >= (rows.len() - 1) * strides.out + steps, "a row of weights is missing");
+                    // SAFETY: just checked.
+                    unsafe {
+                        pack_panel::<S, T>(from.as_ptr(), strides.out, 1, rows.len(), steps, to.as_mut_ptr().cast())
+                    };
+                }
+                continue;
+            }
+            let mut to = to.chunks_exact_mut(height);
             for residue in self.plan.lines.iter().flat_map(|line| &line.residues) {
                 let taps: Vec<usize> = residue.iter().map(|&tap| self.plan.reading.taps[tap].index).collect();
                 for panel in 0..rows.div_ceil(height) {

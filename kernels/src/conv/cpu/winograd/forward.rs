@@ -18,6 +18,8 @@ pub(super) const ROWS: usize = 48;
 
 /// Columns that are transformed back and written together.
 pub(in crate::conv::cpu) const COLUMNS: usize = 64;
+/// The number of elements of transformed weights above which the output channels are computed in rounds.
+const WEIGHTS: usize = 8 << 20;
 /// How many channels ahead the output addresses are prefetched.
 const AHEAD: usize = 3;
 
@@ -120,17 +122,18 @@ impl<T: Real> WinogradForward<'_, T> {
         self.outputs.next_multiple_of(16)
     }
 
-    /// The number of parts into which the output channels are split across chunks. Each part transforms the input again,
-    /// which costs little compared to the products of a part's many channels.
-    fn parts(&self) -> usize {
-        let boxes = self.boxes.batch * self.groups * self.boxes.count();
-        CHUNKS.div_ceil(boxes.max(1)).min(self.padded_outputs() / 64).max(1)
+    /// The output channels of each round, whose transformed weights are in memory at the same time.
+    fn rounds(&self) -> impl Iterator<Item = Range<usize>> {
+        let weights = self.groups * self.padded_outputs() / 16 * self.weight_block();
+        split(self.padded_outputs(), weights.div_ceil(WEIGHTS))
     }
 
-    /// The output channels of a part.
-    fn part(&self, index: usize) -> Range<usize> {
-        let (strips, parts) = (self.padded_outputs().div_ceil(32), self.parts());
-        strips * index / parts * 32..(strips * (index + 1) / parts * 32).min(self.padded_outputs())
+    /// The parts into which the output channels of a round are split across chunks. Each part transforms the input again, which
+    /// costs little compared to the products of a part's many channels.
+    fn parts(&self, round: Range<usize>) -> Vec<Range<usize>> {
+        let boxes = self.boxes.batch * self.groups * self.boxes.count();
+        let parts = CHUNKS.div_ceil(boxes.max(1)).min(round.len() / 64).max(1);
+        split(round.len(), parts).map(|part| round.start + part.start..round.start + part.end).collect()
     }
 
     /// The number of elements of the transformed weights of sixteen output channels of a group.
@@ -139,38 +142,48 @@ impl<T: Real> WinogradForward<'_, T> {
     }
 
     fn run(&self, source: Inputs<'_, T>, epilogue: Epilogue<'_, T>, out: &Outputs<'_, T>) -> Result<()> {
-        let blocks = self.groups * self.padded_outputs() / 16;
-        let mut transformed = Scratch::<T>::new("conv", blocks * self.weight_block())?;
-        {
-            // Two blocks of sixteen channels form the widest strip.
-            let per_group = self.padded_outputs() / 16;
-            let strips = per_group.div_ceil(2);
-            let whole = Partition::new(transformed.uninit(), self.weight_block());
-            parallel_for(self.groups * strips, 1, |range| {
-                for i in range {
-                    let (group, strip) = (i / strips, i % strips);
-                    let first = group * per_group + strip * 2;
-                    let last = (first + 2).min((group + 1) * per_group);
-                    let to = whole.take(first * self.weight_block()..last * self.weight_block());
-                    dispatch(TransformWeights { plan: self, group, first: strip * 32, to });
-                }
-            })?;
-        }
-        // SAFETY: every block was written, padding included.
-        let weights = unsafe { transformed.assume_init() };
         let boxes = self.boxes.count();
         let mut partial = PartialMoments::new(&epilogue, boxes)?;
         let slots = partial.as_mut().map(PartialMoments::slots);
-        parallel_for(self.boxes.batch * self.groups * boxes * self.parts(), 1, |range| {
-            let moments = slots.as_ref();
-            dispatch(Chunks { plan: self, range, source, weights, epilogue: &epilogue, moments, out })
-        })?;
+        for round in self.rounds() {
+            let per_group = round.len() / 16;
+            let mut transformed = Scratch::<T>::new("conv", self.groups * per_group * self.weight_block())?;
+            {
+                // Two blocks of sixteen channels form the widest strip.
+                let strips = per_group.div_ceil(2);
+                let whole = Partition::new(transformed.uninit(), self.weight_block());
+                parallel_for(self.groups * strips, 1, |range| {
+                    for i in range {
+                        let (group, strip) = (i / strips, i % strips);
+                        let block = group * per_group + strip * 2;
+                        let last = (block + 2).min((group + 1) * per_group);
+                        let to = whole.take(block * self.weight_block()..last * self.weight_block());
+                        dispatch(TransformWeights { plan: self, group, first: round.start + strip * 32, to });
+                    }
+                })?;
+            }
+            // SAFETY: every block was written, padding included.
+            let weights = unsafe { transformed.assume_init() };
+            let parts = &self.parts(round.clone())[..];
+            parallel_for(self.boxes.batch * self.groups * boxes * parts.len(), 1, |range| {
+                let (round, moments) = (round.clone(), slots.as_ref());
+                dispatch(Chunks { plan: self, range, source, round, parts, weights, epilogue: &epilogue, moments, out })
+            })?;
+        }
         drop(slots);
         if let (Some(moments), Some(partial)) = (epilogue.moments, partial) {
             partial.join(moments);
         }
         Ok(())
     }
+}
+
+/// Divides `channels` into ranges of whole strips, as equal as can be.
+fn split(channels: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let strips = channels.div_ceil(32);
+    let parts = parts.clamp(1, strips.max(1));
+    let end = move |part: usize| (strips * part / parts * 32).min(channels);
+    (0..parts).map(move |part| end(part)..end(part + 1))
 }
 
 /// Transforms the weights of up to 32 output channels to `[strip][point][plane][input channel][output channel of the strip]`.
@@ -226,6 +239,9 @@ struct Chunks<'a, T> {
     plan: &'a WinogradForward<'a, T>,
     range: Range<usize>,
     source: Inputs<'a, T>,
+    /// The output channels whose weights are there.
+    round: Range<usize>,
+    parts: &'a [Range<usize>],
     weights: &'a [T],
     epilogue: &'a Epilogue<'a, T>,
     moments: Option<&'a MomentSlots<'a>>,
@@ -256,7 +272,7 @@ impl<T: Real> Kernel for Chunks<'_, T> {
         // Sums for the moments of each output channel.
         let mut shifted = vec![Shifted::<S, T>::new(); if self.moments.is_some() { padded } else { 0 }];
         for chunk in self.range.clone() {
-            let (part, chunk) = (plan.part(chunk % plan.parts()), chunk / plan.parts());
+            let (part, chunk) = (&self.parts[chunk % self.parts.len()], chunk / self.parts.len());
             let (index, item) = (chunk % boxes.count(), chunk / boxes.count());
             let (n, group) = (item / plan.groups, item % plan.groups);
             let own = boxes.at(index);
@@ -270,7 +286,8 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                     let here = width.min(part.end - first);
                     let vectors = here / lanes;
                     let per_output = POINTS * boxes.planes * plan.inputs;
-                    let weights = self.weights[(group * padded + first) * per_output..].as_ptr();
+                    let weights =
+                        self.weights[(group * self.round.len() + first - self.round.start) * per_output..].as_ptr();
                     let count = here.min(plan.outputs.saturating_sub(first));
                     let channel = group * plan.outputs + first;
                     for start in (0..all_rows).step_by(tile_rows) {
