@@ -75,10 +75,11 @@ def of(name, shape, **narrow):
     golden(name, lambda: cbam_resnet(**narrow), config, shape)
 
 
+for depth in (18, 34, 50, 101):
+    preset(f"cbam_resnet{depth}", lambda depth=depth: cbam_resnet(**attributes(depth)), (1, 3, 224, 224))
+of("resnet_cbam", (2, 3, 45, 64), block="bottleneck", layers=[1, 2, 1, 1], width=8)
+of("resnet_cbam_basic", (2, 3, 64, 40), block="basic", layers=[1, 2, 1, 1])
+of("resnet_cbam_3d", (2, 3, 33, 24, 28), rank=3, block="basic", layers=[1, 1, 1, 1])
+
 if __name__ == "__main__":
-    for depth in (18, 34, 50, 101):
-        preset(f"cbam_resnet{depth}", lambda depth=depth: cbam_resnet(**attributes(depth)), (1, 3, 224, 224))
-    of("resnet_cbam", (2, 3, 45, 64), block="bottleneck", layers=[1, 2, 1, 1], width=8)
-    of("resnet_cbam_basic", (2, 3, 64, 40), block="basic", layers=[1, 2, 1, 1])
-    of("resnet_cbam_3d", (2, 3, 33, 24, 28), rank=3, block="basic", layers=[1, 1, 1, 1])
     main("cbam")
