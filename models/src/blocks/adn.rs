@@ -10,7 +10,7 @@ use tomograd_nn::{
     Pass, Scope,
 };
 
-use super::join;
+use super::{check_activation, join};
 
 /// A norm in a configuration: `"batch"`, `{"group": 4}`, ... in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,9 +41,6 @@ impl NormChoice {
     }
 }
 
-/// The largest slope or α of an activation, so that usual products don't overflow an f32.
-const LARGEST: f64 = 1e30;
-
 /// An activation in a configuration: `"relu"`, `{"leaky_relu": 0.1}`, ... in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,17 +68,6 @@ pub enum ActivationChoice {
 }
 
 impl ActivationChoice {
-    /// Checks the number of an activation, which isn't always part of a layer that does.
-    fn check(self) -> Result<()> {
-        match self {
-            Self::LeakyRelu(number) | Self::Elu(number) if !(-LARGEST..=LARGEST).contains(&number) => {
-                Err(Error::argument("adn", format!("the activation {self:?}"))
-                    .expected(format!("a number from {:?} to {LARGEST:?}", -LARGEST)))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The function, if it is one without parameters.
     pub(crate) fn function(self) -> Option<Activation> {
         match self {
@@ -275,7 +261,7 @@ fn steps(
         // Any number but 0 is left for the layer to check.
         _ => adn.dropout != 0.0,
     };
-    adn.activation.check()?;
+    adn.activation.function().map_or(Ok(()), check_activation)?;
     let mut letters = adn.ordering.chars().filter(present).peekable();
     let mut steps = VecDeque::new();
     while let Some(letter) = letters.next() {

@@ -4,6 +4,8 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormOptions, Pass, Scope, init::Init};
 
+use super::check_activation;
+
 /// Options of [`DoubleConv`]: by default stride 1, padding 1, as many channels between the convolutions as behind them, a bias
 /// in both convolutions, and the names of a PyTorch `Sequential`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,7 +120,7 @@ impl DoubleConv {
     ///
     /// # Errors
     /// When there aren't one to three axes, a number of channels or the stride is 0, the norm's groups don't divide the
-    /// channels, a name is taken, or memory runs out; then no parameter is created.
+    /// channels, a number of the activation makes no sense, a name is taken, or memory runs out; then no parameter is created.
     pub fn new(mut scope: Scope<'_>, in_channels: usize, channels: usize, options: DoubleConvOptions) -> Result<Self> {
         let DoubleConvOptions { rank, norm, activation, stride, padding, middle, bias, weight, names } = options;
         scope.whole(|scope| {
@@ -126,7 +128,10 @@ impl DoubleConv {
                 let kernel = Kernel::new(rank, 3).stride(stride).padding(padding).bias(bias);
                 let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
                 let conv = Conv::new(scope.at(conv), channels[0], channels[1], kernel)?;
-                let Some(norm) = norm else { return Ok(Layer::Plain(conv, activation)) };
+                let Some(norm) = norm else {
+                    check_activation(activation)?;
+                    return Ok(Layer::Plain(conv, activation));
+                };
                 let norm = Norm::new(scope.at(norm_name), channels[1], norm.activation(activation))?;
                 Ok(Layer::Normed(ConvNormActivation::new(conv, norm)?))
             };

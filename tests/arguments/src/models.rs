@@ -362,12 +362,12 @@ cases! {
     "models::blocks::NormChoice {}": (groups: usize = 2) => {
         conv_adn(2, 4, 1, &Adn::new(NormChoice::Group(groups), ActivationChoice::None), false)
     };
-    "models::blocks::ActivationChoice {}": (slope: f64 = 0.1, alpha: f64 = 1.0) => {
+    "models::blocks::Adn::new": (slope: f64 = 0.1, alpha: f64 = 1.0) => {
         // Without a norm, no layer checks the number.
         let right = |activation| conv_adn(2, 4, 1, &Adn::new(NormChoice::None, activation), false);
         Ok::<_, Error>(right(ActivationChoice::LeakyRelu(slope))? && right(ActivationChoice::Elu(alpha))?)
     };
-    "models::Sizes {}": (size: usize = 2, sizes: Vec<usize> = vec![1, 2]) => {
+    "models::MonaiUNetConfig {}": (size: usize = 2, sizes: Vec<usize> = vec![1, 2]) => {
         let right = |stride| runs(&MonaiUNetConfig { strides: vec![stride], ..MonaiUNetConfig::new(2, 1, 2, [2, 4], 2) }, 2, 1, 2);
         Ok::<_, Error>(right(Sizes::All(size))? && right(Sizes::Each(sizes))?)
     };
