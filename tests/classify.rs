@@ -1,4 +1,5 @@
-//! Runs the example `classify` as a process: it imports, trains, draws heat maps, and gives the same bytes with any number of threads.
+//! Runs the example `classify` as a process: it imports, trains, draws heat maps, and gives the same bytes with any
+//! number of threads.
 
 use std::{fs, path::Path, process::Command};
 

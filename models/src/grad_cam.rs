@@ -8,16 +8,17 @@ use crate::Model;
 
 const OPERATION: &str = "grad_cam";
 
-/// Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): for each image a heat map (N, spatial...) of its size, at least 0, that is
-/// large where the feature map of the stage called `stage` raises the logit of the image's class in `classes`.
+/// Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): for each image a heat map (N, spatial...) of its size, at least
+/// 0, that is large where the feature map of the stage called `stage` raises the logit of the image's class in
+/// `classes`.
 ///
-/// The map is ReLU(Σ_k α_k A_k), interpolated linearly; A_k is channel k of the stage ([`Params::stages`]), and α_k the mean over
-/// space of the score's derivative by A_k. The score is the logit of the class in the network's main output; for logits with
-/// spatial axes, the sum of the class's logits over all voxels. The network runs in inference mode. Heat maps of different images
-/// or classes don't have a common scale, so divide each by its maximum to show it.
+/// The map is ReLU(Σ_k α_k A_k), interpolated linearly; A_k is channel k of the stage ([`Params::stages`]), and α_k the
+/// mean over space of the score's derivative by A_k. The score is the logit of the class in the network's main output;
+/// for logits with spatial axes, the sum of the class's logits over all voxels. The network runs in inference mode.
+/// Heat maps of different images or classes don't have a common scale, so divide each by its maximum to show it.
 ///
-/// Late stages have coarse maps of what decides the class, early ones fine maps of edges: for a picture take the last one that
-/// still has some ten pixels along an axis.
+/// Late stages have coarse maps of what decides the class, early ones fine maps of edges: for a picture take the last
+/// one that still has some ten pixels along an axis.
 ///
 /// ```
 /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -33,8 +34,8 @@ const OPERATION: &str = "grad_cam";
 /// ```
 ///
 /// # Errors
-/// When the image doesn't fit the network, there isn't one class for each image, a class doesn't exist, or the stage doesn't exist
-/// (the error has the nearest name), doesn't affect the output, or has other axes than the image.
+/// When the image doesn't fit the network, there isn't one class for each image, a class doesn't exist, or the stage
+/// doesn't exist (the error has the nearest name), doesn't affect the output, or has other axes than the image.
 pub fn grad_cam(
     params: &Params,
     network: &dyn Network,

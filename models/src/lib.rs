@@ -1,6 +1,6 @@
-//! The networks of tomograd: in folders by task, one file for each family. [`registry`] builds any of them from its configuration,
-//! [`Model`] holds one with its parameters, [`profile()`] says what one costs,
-//! [`grad_cam()`] where the evidence for a class lies, and [`formula`] compares one with its original.
+//! The networks of tomograd: in folders by task, one file for each family. [`registry`] builds any of them from its
+//! configuration, [`Model`] holds one with its parameters, [`profile()`] says what one costs, [`grad_cam()`] where the
+//! evidence for a class lies, and [`formula`] compares one with its original.
 //!
 //! ```
 //! use tomograd_core::{DType, Device, Seed, Tensor};

@@ -19,7 +19,8 @@ fn images(shape: &[usize]) -> Tensor {
     Tensor::normal(shape, 0.0, 1.0, Seed::new(2), DType::F64, Device::Cpu).unwrap()
 }
 
-/// Before a global mean and a linear layer W, the weight of channel k for class c is W(c, k) divided by the number of pixels.
+/// Before a global mean and a linear layer W, the weight of channel k for class c is W(c, k) divided by the number of
+/// pixels.
 #[test]
 fn before_a_mean_and_a_linear_layer_it_is_the_class_activation_map() {
     let (model, images, classes) = (resnet(), images(&[2, 2, 32, 24]), [2, 0]);

@@ -1,5 +1,5 @@
-//! Files of weights as other programs write them: `tests/golden/zoo/published` (made by `published_cases.py`) has files, the
-//! steps by which they are imported, and the outputs of the originals. A new case needs no new code here.
+//! Files of weights as other programs write them: `tests/golden/zoo/published` (made by `published_cases.py`) has
+//! files, the steps by which they are imported, and the outputs of the originals. A new case needs no new code here.
 
 mod common;
 

@@ -29,11 +29,11 @@ TOLERANCES = {"f64": 1e-9, "f32": 1e-3}
 RUNS = [("pth", "f64"), ("safetensors", "f64"), ("pth", "f32")]
 HEAD = """# Weights of the originals, loaded by name
 
-Each original (torchvision, timm, MONAI, ...) gets random weights and running statistics in f32, and its `state_dict()` is written by
-`torch.save` (`.pth`) and as safetensors. `tomograd zoo run PRESET --weights FILE` loads the file by name, strictly and without a
-mapping, and runs on the input by formula in inference mode. The figures are the largest differences of all outputs from the original's
-outputs in f64, divided by the largest output; the last column is the original's own in f32. Made by `tests/golden/published.py`; more
-than {f64:g} in f64 or {f32:g} in f32 fails.
+Each original (torchvision, timm, MONAI, ...) gets random weights and running statistics in f32, and its `state_dict()` is
+written by `torch.save` (`.pth`) and as safetensors. `tomograd zoo run PRESET --weights FILE` loads the file by name, strictly
+and without a mapping, and runs on the input by formula in inference mode. The figures are the largest differences of all
+outputs from the original's outputs in f64, divided by the largest output; the last column is the original's own in f32. Made
+by `tests/golden/published.py`; more than {f64:g} in f64 or {f32:g} in f32 fails.
 
 | preset | original | parameters | input | .pth, f64 | .safetensors, f64 | .pth, f32 | original, f32 |
 |---|---|---:|---|---:|---:|---:|---:|

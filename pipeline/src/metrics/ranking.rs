@@ -2,8 +2,8 @@
 
 use tomograd_core::{Error, Result};
 
-/// The area under the ROC curve: the probability that a random positive case has a greater score than a random negative one,
-/// where equal scores count half. NaN if there are no positive or no negative cases.
+/// The area under the ROC curve: the probability that a random positive case has a greater score than a random negative
+/// one, where equal scores count half. NaN if there are no positive or no negative cases.
 ///
 /// ```
 /// use tomograd_pipeline::roc_auc;
