@@ -27,9 +27,10 @@ fn the_guide_to_a_new_network_shows_a_real_one() {
     let (guide, file) = (read("CONTRIBUTING.md"), read("models/src/segmentation/meshnet.rs"));
     assert!(guide.contains(&format!("```rust\n{file}```\n")), "CONTRIBUTING.md has another file than meshnet.rs");
     // Checks the lines of the diff that exist after the change, in order.
-    for (name, diff) in
-        ["models/src/registry.rs", "models/src/segmentation/mod.rs"].iter().zip(guide.split("```diff\n").skip(1))
-    {
+    let diffs: Vec<&str> = guide.split("```diff\n").skip(1).collect();
+    let names = ["models/src/registry.rs", "models/src/segmentation/mod.rs", "models/src/segmentation/mod.rs"];
+    assert_eq!(diffs.len(), names.len());
+    for (name, diff) in names.iter().zip(diffs) {
         let lines =
             diff.lines().take_while(|line| !line.starts_with("```")).map(|line| line.get(1..).unwrap_or_default());
         assert!(
@@ -54,7 +55,7 @@ fn links_of_the_documents_lead_to_files() {
         entries.filter(|path| path.extension().is_some_and(|ending| ending == "md")).collect::<Vec<_>>()
     };
     let (mut found, mut dead) = (0, Vec::new());
-    for path in ["", "docs", "docs/guide", "docs/decisions"].map(documents).concat() {
+    for path in ["", "docs", "docs/guide", "docs/decisions", "docs/zoo"].map(documents).concat() {
         let text = fs::read_to_string(&path).unwrap();
         for link in links(&text).filter(|link| !link.is_empty() && !link.contains("://")) {
             found += 1;
