@@ -189,7 +189,7 @@ cases! {
     "models::DenseNetConfig::new": (layers: Vec<usize> = vec![1, 2], classes: usize = 2) => {
         let config = DenseNetConfig { width: 4, growth_rate: 2, ..DenseNetConfig::new(layers, classes) };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
-        predicts(&config.build(params.root())?, &params, &[1, 3, 8, 8], classes)
+        predicts(&config.build(params.root())?, &params, &[1, 3, 16, 16], classes)
     };
     "models::DenseNetConfig {}": (
         rank: usize = 2,
@@ -201,12 +201,13 @@ cases! {
         bottleneck: usize = 2,
         dropout: f64 = 0.1,
     ) => {
+        // Large enough for one block more.
         let original = DenseNetOriginal::Monai;
         let config =
             DenseNetConfig { rank, in_channels, classes, layers, growth_rate, width, bottleneck, dropout, original };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = config.build(params.root())?;
-        predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+        predicts(&network, &params, &[&[1, in_channels][..], &vec![16; rank]].concat(), classes)
     };
     "models::blocks::Cbam::new": (rank: usize = 2, channels: usize = 8, reduced: usize = 2) => {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
