@@ -9,7 +9,7 @@ use tomograd::{
         formula, profile,
         registry::Config,
     },
-    nn::{Activation, Loaded, Module, NormKind, Params, Pass},
+    nn::{Activation, Loaded, Module, NormKind, Params, Pass, init::Init},
 };
 
 use crate::walk::{cases, made};
@@ -38,6 +38,13 @@ fn double_conv(in_channels: usize, channels: usize, options: DoubleConvOptions, 
     let mut params = Params::new(Device::Cpu, Seed::new(1));
     let block = DoubleConv::new(params.root(), in_channels, channels, options)?;
     predicts(&block, &params, &[&[1, in_channels][..], &vec![4; rank]].concat(), channels)
+}
+
+/// Whether the block gives finite values for a suitable image.
+fn squeeze_excitation(options: SqueezeExcitationOptions) -> Result<bool> {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let block = SqueezeExcitation::new(params.root(), 8, options)?;
+    predicts(&block, &params, &[1, 8, 4, 4], 8)
 }
 
 /// A checkpoint file of a small network, removed on drop.
@@ -223,6 +230,18 @@ cases! {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let block = SqueezeExcitation::new(params.root(), 8, SqueezeExcitationOptions::new(rank, reduced))?;
         predicts(&block, &params, &[&[1, 8][..], &vec![4; rank]].concat(), 8)
+    };
+    "models::blocks::SqueezeExcitationOptions::activation": (slope: f64 = 0.1) => {
+        let options = SqueezeExcitationOptions::new(2, 2).activation(Activation::LeakyRelu(slope));
+        squeeze_excitation(options).map(|right| right || slope.abs() > 1e15)
+    };
+    "models::blocks::SqueezeExcitationOptions::gate": (slope: f64 = 0.1) => {
+        let options = SqueezeExcitationOptions::new(2, 2).gate(Activation::LeakyRelu(slope));
+        squeeze_excitation(options).map(|right| right || slope.abs() > 1e15)
+    };
+    "models::blocks::SqueezeExcitationOptions::weight": (bound: f64 = 0.5) => {
+        let options = SqueezeExcitationOptions::new(2, 2).weight(Init::Uniform(bound));
+        squeeze_excitation(options).map(|right| right || bound > 1e15)
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);
