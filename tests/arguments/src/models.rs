@@ -81,6 +81,13 @@ fn features(widths: Vec<usize>) -> Vec<usize> {
     [&widths[..], &[4, 6, 8, 4]].concat()
 }
 
+/// Whether the block gives finite values for a suitable image.
+fn squeeze_excitation(options: SqueezeExcitationOptions) -> Result<bool> {
+    let mut params = Params::new(Device::Cpu, Seed::new(1));
+    let block = SqueezeExcitation::new(params.root(), 8, options)?;
+    predicts(&block, &params, &[1, 8, 4, 4], 8)
+}
+
 /// A checkpoint file of a small network, removed on drop.
 struct Saved(std::path::PathBuf);
 
@@ -287,7 +294,7 @@ cases! {
     "models::DenseNetConfig::new": (layers: Vec<usize> = vec![1, 2], classes: usize = 2) => {
         let config = DenseNetConfig { width: 4, growth_rate: 2, ..DenseNetConfig::new(layers, classes) };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
-        predicts(&config.build(params.root())?, &params, &[1, 3, 8, 8], classes)
+        predicts(&config.build(params.root())?, &params, &[1, 3, 16, 16], classes)
     };
     "models::DenseNetConfig {}": (
         rank: usize = 2,
@@ -299,12 +306,13 @@ cases! {
         bottleneck: usize = 2,
         dropout: f64 = 0.1,
     ) => {
+        // Large enough for one block more.
         let original = DenseNetOriginal::Monai;
         let config =
             DenseNetConfig { rank, in_channels, classes, layers, growth_rate, width, bottleneck, dropout, original };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let network = config.build(params.root())?;
-        predicts(&network, &params, &[&[1, in_channels][..], &vec![8; rank]].concat(), classes)
+        predicts(&network, &params, &[&[1, in_channels][..], &vec![16; rank]].concat(), classes)
     };
     "models::blocks::Cbam::new": (rank: usize = 2, channels: usize = 8, reduced: usize = 2) => {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
@@ -320,6 +328,18 @@ cases! {
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         let block = SqueezeExcitation::new(params.root(), 8, SqueezeExcitationOptions::new(rank, reduced))?;
         predicts(&block, &params, &[&[1, 8][..], &vec![4; rank]].concat(), 8)
+    };
+    "models::blocks::SqueezeExcitationOptions::activation": (slope: f64 = 0.1) => {
+        let options = SqueezeExcitationOptions::new(2, 2).activation(Activation::LeakyRelu(slope));
+        squeeze_excitation(options).map(|right| right || slope.abs() > 1e15)
+    };
+    "models::blocks::SqueezeExcitationOptions::gate": (slope: f64 = 0.1) => {
+        let options = SqueezeExcitationOptions::new(2, 2).gate(Activation::LeakyRelu(slope));
+        squeeze_excitation(options).map(|right| right || slope.abs() > 1e15)
+    };
+    "models::blocks::SqueezeExcitationOptions::weight": (bound: f64 = 0.5) => {
+        let options = SqueezeExcitationOptions::new(2, 2).weight(Init::Uniform(bound));
+        squeeze_excitation(options).map(|right| right || bound > 1e15)
     };
     "models::blocks::DoubleConv::new": (in_channels: usize = 2, channels: usize = 4, groups: usize = 2) => {
         let options = DoubleConvOptions::new(2, NormKind::Group(groups), Activation::Relu);
