@@ -17,6 +17,7 @@ import time
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import zoo
 from formula import signed
@@ -29,7 +30,7 @@ TOLERANCES = {"f64": 1e-9, "f32": 1e-3}
 RUNS = [("pth", "f64"), ("safetensors", "f64"), ("pth", "f32")]
 HEAD = """# Weights of the originals, loaded by name
 
-Each original (torchvision, timm, MONAI, ...) gets random weights and running statistics in f32, and its `state_dict()` is
+Each original (torchvision, timm, MONAI, ...) gets random weights and fitting running statistics in f32, and its `state_dict()` is
 written by `torch.save` (`.pth`) and as safetensors. `tomograd zoo run PRESET --weights FILE` loads the file by name, strictly
 and without a mapping, and runs on the input by formula in inference mode. The figures are the largest differences of all
 outputs from the original's outputs in f64, divided by the largest output; the last column is the original's own in f32. Made
@@ -70,6 +71,23 @@ def randomise(net: torch.nn.Module, seed: int) -> torch.nn.Module:
     return net
 
 
+def settle(net: torch.nn.Module, shape) -> torch.nn.Module:
+    """Gives batch norms the statistics of two images, as training would. With others the signal fades from layer to layer, until
+    the outputs hardly depend on the image."""
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    try:
+        if norms:
+            outputs(net.train(), (2, *shape[1:]), torch.float32)
+    except Exception as error:
+        print(f"no statistics of its own: {error}", flush=True)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return net.eval()
+
+
 def shapes_to_try(shape) -> list:
     """Large images and volumes are run at 256 and 64 pixels an axis where the original allows it."""
     largest = {4: 256, 5: 64}.get(len(shape), math.inf)
@@ -102,7 +120,7 @@ def run(program: str, preset: str, weights: pathlib.Path, dtype: str, shape, dum
 def compared(program: str, preset: str, source: str, build, registered_shape, folder: pathlib.Path) -> tuple:
     """A row of the table, and whether it passed."""
     torch.manual_seed(0)
-    net = randomise(build(), 1).eval()
+    net = settle(randomise(build(), 1), shapes_to_try(registered_shape)[0])
     state = {name: tensor.clone().contiguous() for name, tensor in net.state_dict().items()}
     files = {ending: folder / f"weights.{ending}" for ending in ("pth", "safetensors")}
     torch.save(net.state_dict(), files["pth"])
