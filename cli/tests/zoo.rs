@@ -71,7 +71,8 @@ fn list_has_every_preset() {
 
 #[test]
 fn show_has_configuration_and_cost() {
-    let json = |arguments: &[&str]| serde_json::from_str::<Value>(&out(&[&["show", "--json"], arguments].concat())).unwrap();
+    let json =
+        |arguments: &[&str]| serde_json::from_str::<Value>(&out(&[&["show", "--json"], arguments].concat())).unwrap();
     let resnet = json(&["resnet50"]);
     assert_eq!((resnet["family"].as_str(), resnet["parameters"].as_u64()), (Some("resnet"), Some(25_557_032)));
     assert_eq!(resnet["inputs"][0]["shape"], serde_json::json!([1, 3, 224, 224]));
@@ -81,10 +82,23 @@ fn show_has_configuration_and_cost() {
     assert_eq!(resnet["inference"]["multiply_adds"].as_f64(), Some(4_089_184_256.0));
     assert!(resnet["training"]["peak_bytes"].as_u64() > resnet["inference"]["peak_bytes"].as_u64());
 
-    let small = json(&["resnet", "--set", "layers=[1,1]", "--set", "block=basic", "--set", "classes=3", "--shape", "2,3,64,32"]);
+    let small = json(&[
+        "resnet",
+        "--set",
+        "layers=[1,1]",
+        "--set",
+        "block=basic",
+        "--set",
+        "classes=3",
+        "--shape",
+        "2,3,64,32",
+    ]);
     assert_eq!(small["config"]["layers"], serde_json::json!([1, 1]));
     assert_eq!(small["outputs"][0]["shape"], serde_json::json!([2, 3]));
-    assert_eq!(small["config"], json(&["resnet", "--set", "layers=[1,1]", "--set", "block=\"basic\"", "--set", "classes=3"])["config"]);
+    assert_eq!(
+        small["config"],
+        json(&["resnet", "--set", "layers=[1,1]", "--set", "block=\"basic\"", "--set", "classes=3"])["config"]
+    );
     // A family stands for its first preset.
     assert_eq!(json(&["resnet"])["preset"], "resnet18");
 
@@ -132,7 +146,8 @@ fn boxes(svg: &str) -> Vec<[f64; 4]> {
 
 /// The box around a text.
 fn box_of(svg: &str, text: &str) -> [f64; 4] {
-    let line = svg.lines().find(|line| line.ends_with(&format!(">{text}</text>"))).unwrap_or_else(|| panic!("{text}\n{svg}"));
+    let line =
+        svg.lines().find(|line| line.ends_with(&format!(">{text}</text>"))).unwrap_or_else(|| panic!("{text}\n{svg}"));
     let (x, y) = (number(line, "x"), number(line, "y"));
     let inside = |of: &[f64; 4]| of[0] < x && x < of[2] && of[1] < y && y < of[3];
     boxes(svg).into_iter().find(inside).unwrap()
@@ -242,10 +257,10 @@ fn run_writes_what_the_formula_gives() {
     assert_eq!(fs::read(&dump).unwrap(), before);
     out(&[&again[..], &["--overwrite"]].concat());
     safetensors::save(Path::new(&weights), &state[1..], &Default::default()).unwrap();
-    let short = [&["run"], &small[..], &["--weights", &weights, "--dump", &folder.file("short")]].concat();
-    let (code, _, error) = zoo(&short);
+    let short = folder.file("short");
+    let (code, _, error) = zoo(&[&["run"], &small[..], &["--weights", &weights, "--dump", &short]].concat());
     assert!(code == 1 && error.contains(&state[0].0) && error.contains("weights.safetensors"), "{error}");
-    assert!(!Path::new(&folder.file("short")).exists());
+    assert!(!Path::new(&short).exists());
 }
 
 /// To write the table anew: `TOMOGRAD_UPDATE=1 cargo test -p tomograd-cli --test zoo the_readme`.

@@ -87,7 +87,8 @@ fn set(config: &mut Value, change: &str) -> Result<()> {
             Value::Array(entries) => {
                 let length = entries.len();
                 let entry = part.parse().ok().and_then(|index: usize| entries.get_mut(index));
-                entry.ok_or_else(|| fail(format!("--set {change}: {part} isn't the index of one of {length} entries")))?
+                entry
+                    .ok_or_else(|| fail(format!("--set {change}: {part} isn't the index of one of {length} entries")))?
             }
             Value::Object(fields) => fields.entry(part).or_insert(Value::Null),
             // An optional part that the preset doesn't have.

@@ -5,8 +5,8 @@ mod draw;
 mod list;
 mod measure;
 mod run;
-mod show;
 mod shapes;
+mod show;
 
 use clap::Subcommand;
 

@@ -70,7 +70,9 @@ impl Run {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         if !self.overwrite && fs::symlink_metadata(&self.dump).is_ok() {
             let what = format!("{} is there already", self.dump.display());
-            return Err(Failure::CommandLine(Error::argument("zoo run", what).expected("another file, or --overwrite")));
+            return Err(Failure::CommandLine(
+                Error::argument("zoo run", what).expected("another file, or --overwrite"),
+            ));
         }
         // The network and the shapes are checked without memory for them, before anything is computed.
         let chosen = self.choice.find().map_err(Failure::CommandLine)?;

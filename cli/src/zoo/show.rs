@@ -65,7 +65,8 @@ impl Facts {
         };
         let stages = self.model.stages().iter();
         let names = self.model.network().inputs();
-        let cost = |cost: &Cost| json!({"multiply_adds": cost.multiply_adds, "flops": cost.flops, "peak_bytes": cost.peak});
+        let cost =
+            |cost: &Cost| json!({"multiply_adds": cost.multiply_adds, "flops": cost.flops, "peak_bytes": cost.peak});
         let tensors = |named: Vec<(&str, &Vec<usize>)>| -> Vec<Value> {
             named.into_iter().map(|(name, shape)| json!({"name": name, "shape": shape})).collect()
         };

@@ -92,7 +92,8 @@ fn unit(operations: &[Operation], members: &[usize]) -> Unit {
     } else {
         None
     };
-    let mains = members.iter().filter(|&&place| is_main(&operations[place]) && !is_shortcut(operations, &inside, place));
+    let mains =
+        members.iter().filter(|&&place| is_main(&operations[place]) && !is_shortcut(operations, &inside, place));
     let mut parts: Vec<(String, usize)> = Vec::new();
     for &place in mains {
         let name = label::main(&operations[place]);
@@ -116,10 +117,13 @@ fn is_residual(operations: &[Operation], inside: &BTreeSet<usize>, sum: usize) -
 /// next to a longer way.
 fn is_shortcut(operations: &[Operation], inside: &BTreeSet<usize>, place: usize) -> bool {
     let operation = &operations[place];
-    let one = convolution(operation).is_some() && operation.weight.get(2..).is_some_and(|kernel| kernel.iter().all(|&size| size == 1));
+    let one = convolution(operation).is_some()
+        && operation.weight.get(2..).is_some_and(|kernel| kernel.iter().all(|&size| size == 1));
     let enters = |from: &usize| !inside.contains(from);
     let rivals = inside.iter().filter(|&&other| {
-        other != place && is_main(&operations[other]) && operations[other].inputs.iter().any(|from| operation.inputs.contains(from))
+        other != place
+            && is_main(&operations[other])
+            && operations[other].inputs.iter().any(|from| operation.inputs.contains(from))
     });
     let sums = inside.iter().any(|&sum| {
         label::joins(&operations[sum]) == Some("sum")

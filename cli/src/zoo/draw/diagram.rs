@@ -145,7 +145,9 @@ fn block(operations: &[Operation], groups: &Groups, group: usize) -> Block {
 /// A shape without its batch.
 fn features(shape: &[usize]) -> String {
     match shape {
-        [_, rest @ ..] if rest.len() > 1 => shapes::text(shape).split_once(" × ").map_or(String::new(), |(_, rest)| rest.to_owned()),
+        [_, rest @ ..] if rest.len() > 1 => {
+            shapes::text(shape).split_once(" × ").map_or(String::new(), |(_, rest)| rest.to_owned())
+        }
         [_, one] => one.to_string(),
         _ => String::new(),
     }
@@ -176,7 +178,8 @@ fn way(operations: &[Operation], groups: &Groups, mut from: usize, mut place: us
     let mut labels: Vec<String> = Vec::new();
     loop {
         let operation = &operations[place];
-        let sources: BTreeSet<usize> = operation.inputs.iter().flat_map(|&input| origins(operations, groups, input, target)).collect();
+        let sources: BTreeSet<usize> =
+            operation.inputs.iter().flat_map(|&input| origins(operations, groups, input, target)).collect();
         let joins = label::joins(operation).filter(|_| sources.len() > 1);
         match joins {
             // Of the blocks that are joined, the latest is the main one.
@@ -214,9 +217,7 @@ fn order(groups: &Groups, arrows: &[Arrow]) -> Vec<usize> {
         first.iter().enumerate().filter_map(|(group, first)| Some(((*first)?, group))).collect();
     let mut order = Vec::new();
     while !waiting.is_empty() {
-        let is_free = |group: usize| {
-            arrows.iter().all(|arrow| arrow.to != group || order.contains(&arrow.from))
-        };
+        let is_free = |group: usize| arrows.iter().all(|arrow| arrow.to != group || order.contains(&arrow.from));
         let next = waiting.iter().copied().find(|&(_, group)| is_free(group)).or(waiting.first().copied());
         let Some(next) = next else { break };
         waiting.remove(&next);

@@ -90,20 +90,18 @@ fn recorded(model: &Model, shapes: &[Vec<usize>], training: bool) -> Result<Vec<
                 names.extend(&sources[*from]);
             }
             if !data.is_empty() {
-                let of_parameters = recorded.inputs.iter().zip(&recorded.input_metas).filter(|(input, _)| {
-                    input.is_some_and(|(from, _)| places[from].is_none())
-                });
+                let of_parameters = recorded
+                    .inputs
+                    .iter()
+                    .zip(&recorded.input_metas)
+                    .filter(|(input, _)| input.is_some_and(|(from, _)| places[from].is_none()));
                 let weight = of_parameters.map(|(_, meta)| &meta.shape).find(|shape| shape.len() > 1);
                 place = Some(list.len());
                 list.push(Operation {
                     op: recorded.op.clone(),
                     path: names.first().map_or(Vec::new(), |name| layer(name)),
                     weight: weight.cloned().unwrap_or_default(),
-                    ..end(
-                        Role::Operation,
-                        data,
-                        recorded.output_metas.first().map_or(&[][..], |meta| &meta.shape),
-                    )
+                    ..end(Role::Operation, data, recorded.output_metas.first().map_or(&[][..], |meta| &meta.shape))
                 });
             }
         }
@@ -154,8 +152,8 @@ fn set_levels(list: &mut [Operation]) {
         let inherited = operation.inputs.iter().map(|&from| list[from].level).next().unwrap_or(0);
         let spatial = product(shape.get(2..).unwrap_or_default());
         let positions = match operation.name() {
-            "conv" | "conv_transpose" | "conv_norm_activation" | "norm" | "interpolate" | "max_pool" | "average_pool"
-            | "adaptive_max_pool" | "adaptive_average_pool" => Some(spatial),
+            // Pooling and interpolation belong to the layer that comes next.
+            "conv" | "conv_transpose" | "conv_norm_activation" | "norm" => Some(spatial),
             "linear" | "layer_norm" => shape.split_last().map(|(_, rest)| product(rest) / batch),
             _ => None,
         };

@@ -16,7 +16,10 @@ enum Height {
     Middle(usize),
     Bottom(usize),
     /// A lane in the gap above a row (or below the last).
-    Lane { gap: usize, lane: usize },
+    Lane {
+        gap: usize,
+        lane: usize,
+    },
 }
 
 /// The points of an arrow, in order.
@@ -88,8 +91,7 @@ impl Router<'_> {
     fn way(&mut self, from: usize, to: usize) -> Vec<(f64, Height)> {
         let (a, b) = (&self.placed[from], &self.placed[to]);
         if a.row == b.row {
-            let between =
-                |block: &Placed| block.row == a.row && block.x >= a.right() && block.right() <= b.x;
+            let between = |block: &Placed| block.row == a.row && block.x >= a.right() && block.right() <= b.x;
             if b.x > a.right() && !self.placed.iter().any(between) {
                 return vec![(a.right(), Height::Middle(from)), (b.x, Height::Middle(to))];
             }
@@ -145,7 +147,16 @@ impl Router<'_> {
 
     /// The x nearest to `wish` at which no block of `rows` and no other arrow is in the way.
     #[expect(clippy::too_many_arguments, reason = "the ends of the arrow and what it must avoid")]
-    fn free(&self, left: f64, right: f64, wish: f64, rows: &[usize], from: usize, to: usize, down: bool) -> Option<f64> {
+    fn free(
+        &self,
+        left: f64,
+        right: f64,
+        wish: f64,
+        rows: &[usize],
+        from: usize,
+        to: usize,
+        down: bool,
+    ) -> Option<f64> {
         let blocked = |x: f64| {
             let hits = |block: &&Placed| rows.contains(&block.row) && x > block.x - 8.0 && x < block.right() + 8.0;
             let (a, b) = (self.placed[from].row, self.placed[to].row);
