@@ -193,7 +193,7 @@ fn a_unet_looks_like_a_u_and_repeats_are_folded() {
     }
     let [first, last] = ["enc.0", "enc.4"].map(|name| box_of(&unet, name));
     assert!(first[3] < last[1]);
-    for part in ["2 × conv 3²", "max pool 2²", "concatenation", "transposed conv 2² ×2", "64 × 224²"] {
+    for part in ["2 × conv 3²", "max pool 2²", "concatenation", "transposed conv 2², stride 2", "64 × 224²"] {
         assert!(unet.contains(&format!(">{part}</text>")), "{part} isn't in\n{unet}");
     }
     let resnet = drawn("resnet101", &[]);

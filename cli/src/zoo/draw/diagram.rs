@@ -185,6 +185,7 @@ fn way(operations: &[Operation], groups: &Groups, mut from: usize, mut place: us
             // Of the blocks that are joined, the latest is the main one.
             Some(joins) if operation.inputs.last() != Some(&from) => labels.push(joins.to_owned()),
             None if groups.entry[place] => labels.extend(label::between(operation, &operations[from].shape)),
+            None => labels.extend(label::stride(operation)),
             _ => {}
         }
         let Some(&next) = groups.readers[place].first().filter(|_| groups.entry[place]) else { break };

@@ -28,7 +28,7 @@ impl Groups {
         let mut cut = Cut { operations, readers: &readers, of: vec![None; operations.len()], paths: Vec::new() };
         let (inner, ends): (Vec<usize>, Vec<usize>) =
             (0..operations.len()).partition(|&place| operations[place].role == Role::Operation);
-        cut.divide(0, inner, false);
+        cut.divide(0, 0, inner);
         for place in ends {
             cut.close(vec![place], Vec::new());
         }
@@ -171,8 +171,9 @@ impl Cut<'_> {
         self.paths.push(path);
     }
 
-    /// Divides operations whose paths agree in the first `depth` parts. `branched` is whether there are others besides these.
-    fn divide(&mut self, depth: usize, members: Vec<usize>, branched: bool) {
+    /// Divides operations whose paths agree in the first `depth` parts, and differ from all others' in the first `named` parts
+    /// (0 if there are no others).
+    fn divide(&mut self, depth: usize, named: usize, members: Vec<usize>) {
         let Some(&first) = members.first() else { return };
         let mut children: Vec<(&str, Vec<usize>)> = Vec::new();
         let mut loose = 0;
@@ -187,12 +188,13 @@ impl Cut<'_> {
         }
         let one = children.len() == 1 && loose == 0;
         let children: Vec<Vec<usize>> = children.into_iter().map(|(_, places)| places).collect();
-        if children.is_empty() || (branched && !one && !self.several_resolutions(&children)) {
-            let path = self.operations[first].path[..depth.min(self.operations[first].path.len())].to_vec();
+        if children.is_empty() || (named > 0 && !one && !self.several_resolutions(&children)) {
+            let depth = if named > 0 { named } else { depth };
+            let path = self.operations[first].path.iter().take(depth).cloned().collect();
             return self.close(members, path);
         }
         for child in children {
-            self.divide(depth + 1, child, branched || !one);
+            self.divide(depth + 1, if one { named } else { depth + 1 }, child);
         }
     }
 

@@ -134,7 +134,7 @@ pub(super) fn between(operation: &Operation, from: &[usize]) -> Option<String> {
         });
     }
     if let Some(transposed) = operation.downcast::<ConvTranspose>() {
-        return Some(format!("{} ×{}", main(operation), alike(&transposed.stride)));
+        return Some(format!("{}, stride {}", main(operation), alike(&transposed.stride)));
     }
     match operation.name() {
         "concat" => Some("concatenation".to_owned()),
@@ -153,6 +153,12 @@ pub(super) fn between(operation: &Operation, from: &[usize]) -> Option<String> {
 /// The kernel of a pooling window, and its stride where that differs.
 fn pooled(kernel: &[usize], stride: &[usize]) -> String {
     if kernel == stride { sizes(kernel) } else { format!("{}, stride {}", sizes(kernel), alike(stride)) }
+}
+
+/// The stride of a convolution that reduces the resolution.
+pub(super) fn stride(operation: &Operation) -> Option<String> {
+    let stride = &convolution(operation)?.stride;
+    stride.iter().any(|&stride| stride > 1).then(|| format!("stride {}", alike(stride)))
 }
 
 /// How an operation joins what comes from several blocks.

@@ -10,7 +10,7 @@ const GAP: f64 = 34.0;
 /// The part of its width by which a block stands to the right of one that feeds it from another row.
 const SHIFT: f64 = 0.55;
 /// A chain of blocks of one resolution is broken into lines of this width.
-const WIDEST_LINE: f64 = 1040.0;
+const WIDEST_LINE: f64 = 1000.0;
 /// The height of a line of text.
 pub(super) const LINE: f64 = 15.0;
 
@@ -81,9 +81,13 @@ fn set_rows(diagram: &Diagram, placed: &mut [Placed]) {
 
 /// One line after the other.
 fn in_lines(placed: &mut [Placed]) {
+    let whole: f64 = placed.iter().map(|block| block.width + GAP).sum();
+    // Lines of about the same width.
+    let widest = whole / (whole / WIDEST_LINE).ceil().max(1.0)
+        + placed.iter().map(|block| block.width / 2.0).fold(0.0, f64::max);
     let (mut x, mut row) = (0.0, 0);
     for block in placed {
-        if x + block.width > WIDEST_LINE && x > 0.0 {
+        if x + block.width > widest && x > 0.0 {
             (x, row) = (0.0, row + 1);
         }
         (block.x, block.row) = (x, row);

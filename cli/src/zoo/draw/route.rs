@@ -73,7 +73,10 @@ pub(super) fn route(diagram: &Diagram, placed: &[Placed]) -> Routes {
             start + before + LANE * (lane as f64 + 0.5)
         }
     };
-    let ways = ways.into_iter().map(|way| way.into_iter().map(|(x, height)| (x, at(height))).collect()).collect();
+    let ways = ways
+        .into_iter()
+        .map(|way| way.into_iter().map(|(x, height)| (x.round(), at(height).round())).collect())
+        .collect();
     Routes { ways, middles, height: y }
 }
 

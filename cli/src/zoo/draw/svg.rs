@@ -15,17 +15,18 @@ const MARGIN: f64 = 22.0;
 const HEADER: f64 = 52.0;
 /// The height of a line of the legend.
 const LEGEND: f64 = 20.0;
-/// Colours of arrows with a label, in the order in which the labels come. All can be told apart in print by their dashes.
-const COLOURS: [(&str, &str); 8] = [
-    ("#c0392b", ""),
-    ("#1f78b4", "6 3"),
-    ("#2e8b57", ""),
-    ("#d9820f", "2 3"),
-    ("#7b4fb5", "8 3 2 3"),
-    ("#0f8b8d", ""),
-    ("#b0387a", "4 2"),
-    ("#7a6a2f", "1 2"),
+/// Colours of what happens on an arrow, by the words of its label: to a coarser resolution, to a finer one, joins. Within a
+/// colour and in print, dashes tell them apart.
+const COLOURS: [(&[&str], &str); 6] = [
+    (&["pool", "stride 2"], "#c0392b"),
+    (&["upsampling", "transposed"], "#2e8b57"),
+    (&["concatenation"], "#1f6fb8"),
+    (&["sum"], "#d9820f"),
+    (&["product", "maximum"], "#8a4fb5"),
+    (&["global", "average", "resampling"], "#0f8b8d"),
 ];
+const OTHER: &str = "#7a6a2f";
+const DASHES: [&str; 5] = ["", "6 3", "2 3", "9 3 2 3", "1 2"];
 const PLAIN: (&str, &str) = ("#59636e", "");
 
 pub(super) fn svg(title: &str, subtitle: &str, diagram: &Diagram, placed: &[Placed], routes: &Routes) -> String {
@@ -60,9 +61,9 @@ pub(super) fn svg(title: &str, subtitle: &str, diagram: &Diagram, placed: &[Plac
     }
     out.push_str("</g>\n");
     let top = HEADER + 14.0 + routes.height + 22.0;
-    for (place, (x, y, label)) in legend.iter().enumerate() {
+    for (x, y, label) in &legend {
         let (x, y) = (MARGIN + x, top + y);
-        out.push_str(&line(&[(x, y), (x + 34.0, y)], COLOURS[place % COLOURS.len()], false));
+        out.push_str(&line(&[(x, y), (x + 34.0, y)], style(&labels, label), false));
         let _ = writeln!(
             out,
             "<text x=\"{:.0}\" y=\"{:.0}\" font-size=\"11\" fill=\"#1f2328\">{}</text>",
@@ -86,9 +87,17 @@ fn labels(diagram: &Diagram) -> Vec<String> {
     labels
 }
 
+/// The colour and the dashes of a label: the first label of a colour is drawn without, except for joins.
 fn style(labels: &[String], label: &str) -> (&'static str, &'static str) {
-    let place = labels.iter().position(|other| other == label);
-    place.map_or(PLAIN, |place| COLOURS[place % COLOURS.len()])
+    let before = labels.iter().take_while(|other| *other != label).filter(|other| colour(other) == colour(label));
+    let joins = ["concatenation", "sum", "product"].iter().any(|join| label.contains(join));
+    (colour(label), DASHES[(before.count() + usize::from(joins)) % DASHES.len()])
+}
+
+fn colour(label: &str) -> &'static str {
+    let (_, colour) =
+        COLOURS.iter().find(|(words, _)| words.iter().any(|word| label.contains(word))).unwrap_or(&(&[], OTHER));
+    colour
 }
 
 /// The places of the legend's entries.
