@@ -11,14 +11,20 @@ use tomograd::{
     nn::Activation,
 };
 
-use super::{super::shapes::power, record::Operation};
+use super::{
+    super::shapes::power,
+    record::{Operation, Role},
+};
 
 /// The operations that a block is made of; all others are details.
 pub(super) fn is_main(operation: &Operation) -> bool {
-    matches!(
-        operation.name(),
-        "conv" | "conv_norm_activation" | "conv_transpose" | "linear" | "matmul" | "attention" | "selective_scan"
-    )
+    // A checkpointed segment stands for the layers in it, which aren't recorded.
+    let segment = operation.role == Role::Operation && operation.op.is_none();
+    segment
+        || matches!(
+            operation.name(),
+            "conv" | "conv_norm_activation" | "conv_transpose" | "linear" | "matmul" | "attention" | "selective_scan"
+        )
 }
 
 /// The convolution of an operation, if it has one.
@@ -55,6 +61,7 @@ pub(super) fn main(operation: &Operation) -> String {
         "conv_transpose" => format!("transposed conv {}", sizes(operation.weight.get(2..).unwrap_or_default())),
         "matmul" => "product".to_owned(),
         "selective_scan" => "selective scan".to_owned(),
+        "" => "checkpointed layers".to_owned(),
         name => name.to_owned(),
     }
 }
