@@ -156,9 +156,9 @@ fn images_of_one_and_of_several_channels_are_taken() {
 fn state_hash(model: &Model) -> String {
     let line = |(name, value): (&str, &Tensor)| format!("{name} {:?}\n", value.shape());
     let text: String = model.params().state().map(line).collect();
-    let hash = text
-        .bytes()
-        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
     format!("{hash:016x}")
 }
 
@@ -173,11 +173,7 @@ fn presets_have_the_parameters_names_and_costs_of_their_originals() {
             };
             let model = made(name, &preset.config, Device::Meta, DType::F32);
             assert_eq!(model.params().count() as u64, row["parameters"].as_u64().unwrap(), "{name}");
-            assert_eq!(
-                state_hash(&model),
-                row["state"].as_str().unwrap(),
-                "{name}: names and shapes of the state dict"
-            );
+            assert_eq!(state_hash(&model), row["state"].as_str().unwrap(), "{name}: names and shapes of the state dict");
             if row["shape"].is_array() {
                 let cost = profile(&preset.config, &[&sizes(&row["shape"])]).unwrap().inference;
                 assert_eq!(2.0 * cost.multiply_adds, row["flops"].as_f64().unwrap(), "{name}: FLOPs");

@@ -52,22 +52,11 @@ impl Shapes {
 /// # Errors
 /// When it takes none of the usual sizes; the error has the reason for the first.
 pub(crate) fn usual(chosen: &Chosen, model: &Model) -> Result<Vec<Vec<usize>>> {
-    let config = model.config();
-    let number = |field: &str| config.get(field).and_then(Value::as_u64).map(|number| number as usize);
-    let rank = number("rank").unwrap_or_else(|| chosen.family.card().ranks.first().copied().unwrap_or(2));
-    let channels = number("in_channels").unwrap_or(1);
-    let image = |spatial: Vec<usize>| [vec![1, channels], spatial].concat();
-    // A network that is made for one size may say which.
-    let own = ["image_size", "img_size", "input_size"].iter().find_map(|field| match config.get(field)? {
-        Value::Array(sizes) => sizes.iter().map(|size| Some(size.as_u64()? as usize)).collect(),
-        size => size.as_u64().map(|size| vec![size as usize; rank]),
-    });
-    let sizes = usual_sizes(rank).iter().map(|&size| vec![size; rank]);
+    let inputs = model.network().inputs();
     let mut refused = None;
-    for shape in own.into_iter().chain(sizes).map(image) {
-        let inputs = model.network().inputs().len();
+    for shape in candidates(chosen, model.config()) {
         // Inputs beyond the first may be optional, or further images of the same size.
-        for count in [1, inputs] {
+        for count in [1, inputs.len()] {
             let shapes = vec![shape.clone(); count];
             match measure::multiply_adds(model, &shapes) {
                 Ok(_) => return Ok(shapes),
@@ -77,9 +66,26 @@ pub(crate) fn usual(chosen: &Chosen, model: &Model) -> Result<Vec<Vec<usize>>> {
         }
     }
     let (shape, error) = refused.unwrap_or_else(|| (Vec::new(), Error::argument("zoo", "the network has no input")));
-    let inputs = model.network().inputs().join(", ");
     Err(Error::argument("zoo", format!("no usual size fits; {} was refused: {error}", shape_text(&shape)))
-        .expected(format!("--shape N,C,SIZE,... for each of its inputs: {inputs}")))
+        .expected(format!("--shape N,C,SIZE,... for each of its inputs: {}", inputs.join(", "))))
+}
+
+/// The shapes that are tried in turn: of the size that the configuration names, of usual sizes, and vectors.
+fn candidates(chosen: &Chosen, config: &Value) -> Vec<Vec<usize>> {
+    let number = |field: &str| config.get(field).and_then(Value::as_u64).map(|number| number as usize);
+    let channels = number("in_channels").unwrap_or(1);
+    let ranks = chosen.family.card().ranks;
+    let rank = number("rank").or(ranks.first().copied()).unwrap_or(2);
+    let own = ["size", "image_size", "img_size", "input_size"].iter().find_map(|field| match config.get(field)? {
+        Value::Array(sizes) => sizes.iter().map(|size| Some(size.as_u64()? as usize)).collect(),
+        size => size.as_u64().map(|size| vec![size as usize; rank]),
+    });
+    let of_rank = |rank: usize| usual_sizes(rank).iter().map(move |&size| vec![size; rank]);
+    let others = [2, 3, 1].into_iter().filter(|&other| other != rank).flat_map(of_rank);
+    let spatial = own.into_iter().chain(of_rank(rank)).chain(others);
+    let images = spatial.map(|spatial| [vec![1, channels], spatial].concat());
+    let vectors = number("latent_size").into_iter().chain([channels]).map(|size| vec![1, size]);
+    images.chain(vectors).collect()
 }
 
 /// A shape as people write sizes: `1 × 3 × 224 × 224`, equal ones as a power: `1 × 3 × 224²`.

@@ -54,9 +54,25 @@ pub(super) struct Arrow {
     pub(super) label: Option<String>,
 }
 
+/// How often the paths of layers are divided at most.
+const DEEPEST: usize = 12;
+
 impl Diagram {
     pub(super) fn new(operations: &[Operation]) -> Self {
-        let groups = Groups::new(operations);
+        // As deep into the paths of layers as there is room.
+        let mut diagrams = (1..=DEEPEST).rev().map(|deepest| Self::of(operations, deepest));
+        let mut diagram = diagrams.find(|diagram| diagram.blocks.len() <= fold::MOST_BLOCKS).unwrap_or_else(|| {
+            let mut diagram = Self::of(operations, 1);
+            fold::fold_to_few(&mut diagram);
+            diagram
+        });
+        diagram.strip_common_path();
+        diagram.set_kinds();
+        diagram
+    }
+
+    fn of(operations: &[Operation], deepest: usize) -> Self {
+        let groups = Groups::new(operations, deepest);
         let arrows = arrows(operations, &groups);
         let order = order(&groups, &arrows);
         let mut place_of = vec![0; groups.paths.len()];
@@ -67,9 +83,7 @@ impl Diagram {
             .map(|arrow| Arrow { from: place_of[arrow.from], to: place_of[arrow.to], ..arrow })
             .collect();
         let mut diagram = Self { blocks, arrows };
-        fold::fold(&mut diagram);
-        diagram.strip_common_path();
-        diagram.set_kinds();
+        fold::fold_equal(&mut diagram);
         diagram
     }
 

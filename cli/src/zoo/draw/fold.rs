@@ -8,13 +8,17 @@ use super::{
 /// The largest number of blocks that are drawn.
 pub(super) const MOST_BLOCKS: usize = 60;
 
-/// Folds equal blocks that follow each other, and then others until there are few enough.
-pub(super) fn fold(diagram: &mut Diagram) {
+/// Folds equal blocks that follow each other.
+pub(super) fn fold_equal(diagram: &mut Diagram) {
     while let Some((from, to)) = pair(diagram, |a, b| a.contents == b.contents && a.shape == b.shape) {
         let count = diagram.blocks[from].count + diagram.blocks[to].count;
         join(diagram, from, to);
         diagram.blocks[from].count = count;
     }
+}
+
+/// Folds blocks that follow each other, whatever they hold, until there are few enough.
+pub(super) fn fold_to_few(diagram: &mut Diagram) {
     while diagram.blocks.len() > MOST_BLOCKS {
         let Some((from, to)) = pair(diagram, |a, b| a.level == b.level).or_else(|| pair(diagram, |_, _| true)) else {
             break;

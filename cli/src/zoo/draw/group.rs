@@ -20,15 +20,17 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn new(operations: &[Operation]) -> Self {
+    /// Groups from at most `deepest` levels of branching paths.
+    pub(super) fn new(operations: &[Operation], deepest: usize) -> Self {
         let mut readers = vec![Vec::new(); operations.len()];
         for (place, operation) in operations.iter().enumerate() {
             operation.inputs.iter().for_each(|&from| readers[from].push(place));
         }
-        let mut cut = Cut { operations, readers: &readers, of: vec![None; operations.len()], paths: Vec::new() };
+        let mut cut =
+            Cut { deepest, operations, readers: &readers, of: vec![None; operations.len()], paths: Vec::new() };
         let (inner, ends): (Vec<usize>, Vec<usize>) =
             (0..operations.len()).partition(|&place| operations[place].role == Role::Operation);
-        cut.divide(0, 0, inner);
+        cut.divide([0; 3], inner);
         for place in ends {
             cut.close(vec![place], Vec::new());
         }
@@ -159,6 +161,7 @@ impl Groups {
 
 /// The division while it is made.
 struct Cut<'a> {
+    deepest: usize,
     operations: &'a [Operation],
     readers: &'a [Vec<usize>],
     of: Vec<Option<usize>>,
@@ -172,8 +175,8 @@ impl Cut<'_> {
     }
 
     /// Divides operations whose paths agree in the first `depth` parts, and differ from all others' in the first `named` parts
-    /// (0 if there are no others).
-    fn divide(&mut self, depth: usize, named: usize, members: Vec<usize>) {
+    /// (0 if there are no others), after `branches` divisions.
+    fn divide(&mut self, [depth, named, branches]: [usize; 3], members: Vec<usize>) {
         let Some(&first) = members.first() else { return };
         let mut children: Vec<(&str, Vec<usize>)> = Vec::new();
         let mut loose = 0;
@@ -188,13 +191,16 @@ impl Cut<'_> {
         }
         let one = children.len() == 1 && loose == 0;
         let children: Vec<Vec<usize>> = children.into_iter().map(|(_, places)| places).collect();
-        if children.is_empty() || (named > 0 && !one && !self.several_resolutions(&children)) {
+        if children.is_empty()
+            || (named > 0 && !one && (branches >= self.deepest || !self.several_resolutions(&children)))
+        {
             let depth = if named > 0 { named } else { depth };
             let path = self.operations[first].path.iter().take(depth).cloned().collect();
             return self.close(members, path);
         }
         for child in children {
-            self.divide(depth + 1, if one { named } else { depth + 1 }, child);
+            let next = if one { [depth + 1, named, branches] } else { [depth + 1, depth + 1, branches + 1] };
+            self.divide(next, child);
         }
     }
 
