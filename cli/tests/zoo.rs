@@ -118,12 +118,13 @@ fn mistakes_are_named() {
         (&["show", "resnet50", "--shape", "1,3,224"], "spatial axes"),
         (&["show", "resnet50", "--shape", "1,3,64,64", "--shape", "1,3,64,64"], "at most 1: image"),
         (&["show", "unet2d", "--shape", "1,1,100,100"], "multiples of 16"),
-        (&["draw"], "there is no NAME"),
         (&["draw", "resnet50", "--set", "layers.9=1", "--out", "x.svg"], "layers.9"),
     ] {
         let error = refused(arguments);
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
+    assert_eq!(zoo(&["draw"]).0, 2, "there is no name");
+    assert_eq!(zoo(&["draw", "resnet50", "--all", "--out-dir", "x"]).0, 2);
     assert_eq!(zoo(&["show", "resnet50", "--shape", "1,x"]).0, 2);
     assert_eq!(zoo(&["run", "resnet50", "--dump", "x"]).0, 2, "the parameters come from nowhere");
     assert_eq!(zoo(&["run", "resnet50", "--fill", "formula", "--seed", "1", "--dump", "x"]).0, 2);

@@ -61,6 +61,7 @@ impl Facts {
         let card = self.chosen.family.card();
         let reduction = |reduction: &PerAxis| match reduction {
             PerAxis::All(size) => json!(size),
+            PerAxis::Each(sizes) if sizes.iter().all(|size| Some(size) == sizes.first()) => json!(sizes.first()),
             PerAxis::Each(sizes) => json!(sizes),
         };
         let stages = self.model.stages().iter();
@@ -107,7 +108,11 @@ impl Facts {
         for stage in self.model.stages() {
             let reduction = match stage.reduction() {
                 PerAxis::All(size) => size.to_string(),
-                PerAxis::Each(sizes) => sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+                PerAxis::Each(sizes) => {
+                    let mut sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+                    sizes.dedup();
+                    sizes.join(", ")
+                }
             };
             println!("stage       {:<16} {:>6} channels, size / {reduction}", stage.name(), stage.channels());
         }

@@ -33,6 +33,9 @@ pub(super) fn describe(operations: &[Operation], members: &[usize], depth: usize
             details.push(detail);
         }
     }
+    if members.iter().any(|&place| is_main(&operations[place]) && is_gate(operations, place)) {
+        details.push("squeeze-excitation");
+    }
     let lines = lines.into_iter().filter(|line| !line.is_empty()).collect();
     Contents { lines, details: details.join(", ") }
 }
@@ -65,12 +68,18 @@ fn repeated(operations: &[Operation], members: &[usize], depth: usize) -> (usize
             let units: Vec<Unit> = children.iter().map(|(_, places)| unit(operations, places)).collect();
             // A block that is itself residual isn't a sequence of its parts.
             let whole = unit(operations, members);
-            if units.iter().all(|unit| *unit == units[0]) && (whole.kind.is_none() || units[0].kind.is_some()) {
+            // Where channels or sizes change, a block may lack the sum that the others have.
+            let kinds = || units.iter().filter_map(|unit| unit.kind);
+            let kind = kinds().next();
+            let same_parts = units.iter().all(|unit| unit.parts == units[0].parts);
+            let same_kind = kinds().all(|other| Some(other) == kind) && 2 * kinds().count() >= units.len();
+            if same_parts && (kind.is_none() || same_kind) && (whole.kind.is_none() || kind.is_some()) {
                 let inner: Vec<(usize, Unit)> =
                     children.iter().map(|(_, places)| repeated(operations, places, depth + 1)).collect();
                 let first = inner[0].clone();
                 let same = inner.iter().all(|other| *other == first) && first.1.kind.is_some();
-                return if same { (first.0 * units.len(), first.1) } else { (units.len(), units[0].clone()) };
+                let unit = Unit { kind, parts: units[0].parts.clone() };
+                return if same { (first.0 * units.len(), first.1) } else { (units.len(), unit) };
             }
         }
         _ => {}
@@ -92,8 +101,9 @@ fn unit(operations: &[Operation], members: &[usize]) -> Unit {
     } else {
         None
     };
-    let mains =
-        members.iter().filter(|&&place| is_main(&operations[place]) && !is_shortcut(operations, &inside, place));
+    let mains = members.iter().filter(|&&place| {
+        is_main(&operations[place]) && !is_shortcut(operations, &inside, place) && !is_gate(operations, place)
+    });
     let mut parts: Vec<(String, usize)> = Vec::new();
     for &place in mains {
         let name = label::main(&operations[place]);
@@ -104,6 +114,34 @@ fn unit(operations: &[Operation], members: &[usize]) -> Unit {
     }
     let part = |(name, count): (String, usize)| if count > 1 { format!("{count} × {name}") } else { name };
     Unit { kind, parts: parts.into_iter().map(part).collect() }
+}
+
+/// Whether an operation works on one position of what has been pooled inside of a convolutional block: squeeze and excitation.
+fn is_gate(operations: &[Operation], place: usize) -> bool {
+    let one = |shape: &[usize]| shape.len() < 3 || shape[2..].iter().all(|&size| size == 1);
+    let operation = &operations[place];
+    let pooled = |from: &usize| {
+        let from = &operations[*from];
+        from.op.is_some() && one(&from.shape)
+    };
+    one(&operation.shape) && operation.inputs.iter().all(pooled) && operation.level > 0 && gates(operations, place)
+}
+
+/// Whether what comes of an operation multiplies something larger.
+fn gates(operations: &[Operation], place: usize) -> bool {
+    let mut from = place;
+    // The next layers of the gate, its activations and views.
+    for (next, operation) in operations.iter().enumerate().skip(place + 1).take(12) {
+        if operation.inputs.contains(&from) {
+            if operation.name() == "mul"
+                && operation.shape.iter().product::<usize>() > operations[from].shape.iter().product()
+            {
+                return true;
+            }
+            from = next;
+        }
+    }
+    false
 }
 
 /// Whether a sum adds something that has come past a main operation.

@@ -99,7 +99,12 @@ impl Groups {
         let one = mains.next().is_some_and(|&main| operations[main].name() == "conv_transpose");
         let readers = members.iter().flat_map(|&place| &self.readers[place]);
         let outside: BTreeSet<usize> = readers.map(|&reader| self.of[reader]).filter(|&of| of != group).collect();
-        one && mains.next().is_none() && outside.len() == 1
+        // What it leads to must be a block that isn't itself an upsampling alone.
+        let is_block = |&other: &usize| {
+            let mains = self.members(other).into_iter().filter(|&place| is_main(&operations[place]));
+            mains.filter(|&place| operations[place].name() != "conv_transpose").count() > 0
+        };
+        one && mains.next().is_none() && outside.len() == 1 && outside.iter().all(is_block)
     }
 
     /// Whether an operation joins its block with another one that doesn't feed the block otherwise: a skip connection, and
@@ -204,15 +209,20 @@ impl Cut<'_> {
         }
     }
 
-    /// Whether the children hand on tensors of different resolutions.
+    /// Whether the children are the levels of a pyramid: they hand on tensors of three resolutions, or of two that others
+    /// read, or what they hold is mostly coarser than what they hand on.
     fn several_resolutions(&self, children: &[Vec<usize>]) -> bool {
-        let mut levels = BTreeSet::new();
-        for child in children {
-            let inside: BTreeSet<usize> = child.iter().copied().collect();
-            let leaves = |place: &&usize| self.readers[**place].iter().any(|reader| !inside.contains(reader));
-            levels.extend(child.iter().filter(leaves).map(|&place| self.operations[place].level));
-        }
-        levels.len() > 1
+        let main = |places: &[usize]| -> Vec<i32> {
+            let mains = places.iter().filter(|&&place| is_main(&self.operations[place]));
+            mains.map(|&place| self.operations[place].level).collect()
+        };
+        let levels: BTreeSet<i32> = children.iter().filter_map(|child| main(child).last().copied()).collect();
+        let all: BTreeSet<usize> = children.iter().flatten().copied().collect();
+        let leaves = all.iter().filter(|&&place| self.readers[place].iter().any(|reader| !all.contains(reader)));
+        let leaving = leaves.count();
+        let inside = children.iter().flat_map(|child| main(child));
+        let coarser = inside.filter(|level| levels.last().is_some_and(|coarsest| level > coarsest)).count();
+        levels.len() > 2 || (levels.len() > 1 && leaving > 1) || coarser > 3
     }
 
     /// The group of each operation: those that belong to no layer are with what feeds them, or else with what reads them.

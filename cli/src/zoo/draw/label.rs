@@ -107,7 +107,7 @@ pub(super) fn activation(operation: &Operation) -> Option<&'static str> {
         return norm.activation.and_then(of);
     }
     match operation.name() {
-        "relu" => Some("ReLU"),
+        "relu" | "add_relu" => Some("ReLU"),
         "leaky_relu" => Some("leaky ReLU"),
         "elu" => Some("ELU"),
         "gelu" | "gelu_tanh" => Some("GELU"),
@@ -177,7 +177,7 @@ pub(super) fn joins(operation: &Operation) -> Option<&'static str> {
         return Some("concatenation");
     }
     match operation.name() {
-        "add" | "sub" | "reverse_sub" | "chain" => Some("sum"),
+        "add" | "add_relu" | "sub" | "reverse_sub" | "chain" => Some("sum"),
         "mul" => Some("product"),
         "maximum" => Some("maximum"),
         _ => None,

@@ -41,8 +41,9 @@ pub(super) fn place(diagram: &Diagram) -> Vec<Placed> {
         .iter()
         .map(|block| {
             let lines = text::lines(block);
-            let widths = lines.iter().map(|(style, text)| text::width(text, style.size()));
-            let width = (widths.fold(30.0, f64::max) + 18.0).ceil();
+            let widths = lines.iter().map(|(style, text)| style.width(text));
+            let room = if block.kind == Kind::End { 26.0 } else { 18.0 };
+            let width = (widths.fold(30.0, f64::max) + room).ceil();
             Placed { x: 0.0, width, height: 12.0 + LINE * lines.len() as f64, row: 0, lines }
         })
         .collect();

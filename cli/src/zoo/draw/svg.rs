@@ -15,11 +15,11 @@ const MARGIN: f64 = 22.0;
 const HEADER: f64 = 52.0;
 /// The height of a line of the legend.
 const LEGEND: f64 = 20.0;
-/// Colours of what happens on an arrow, by the words of its label: to a coarser resolution, to a finer one, joins. Within a
+/// Colours of what happens on an arrow, by the words of its label: to a finer resolution, to a coarser one, joins. Within a
 /// colour and in print, dashes tell them apart.
 const COLOURS: [(&[&str], &str); 6] = [
-    (&["pool", "stride 2"], "#c0392b"),
     (&["upsampling", "transposed"], "#2e8b57"),
+    (&["pool", "stride"], "#c0392b"),
     (&["concatenation"], "#1f6fb8"),
     (&["sum"], "#d9820f"),
     (&["product", "maximum"], "#8a4fb5"),

@@ -24,6 +24,11 @@ pub(super) enum Style {
 }
 
 impl Style {
+    /// The width of a text in this style.
+    pub(super) fn width(self, text: &str) -> f64 {
+        width(text, self.size()) * if self == Self::Title { 1.12 } else { 1.0 }
+    }
+
     pub(super) fn size(self) -> f64 {
         match self {
             Self::Title => 12.0,
@@ -74,7 +79,7 @@ fn title(block: &Block) -> String {
         None => whole,
     };
     let mut letters: Vec<char> = title.chars().collect();
-    while width(&letters.iter().collect::<String>(), Style::Title.size()) > WIDEST && letters.len() > 4 {
+    while Style::Title.width(&letters.iter().collect::<String>()) > WIDEST && letters.len() > 4 {
         letters.drain(..2);
         letters[0] = '…';
     }
@@ -87,7 +92,7 @@ fn broken(text: &str, style: Style) -> Vec<(Style, String)> {
     for word in text.split(' ') {
         match lines.last_mut() {
             // The sign belongs to its number.
-            Some(line) if width(&format!("{line} {word}"), style.size()) <= WIDEST || word == "×" => {
+            Some(line) if style.width(&format!("{line} {word}")) <= WIDEST || word == "×" => {
                 line.push(' ');
                 line.push_str(word);
             }
