@@ -159,6 +159,12 @@ fn block(operations: &[Operation], groups: &Groups, group: usize) -> Block {
 /// A shape without its batch.
 fn features(shape: &[usize]) -> String {
     match shape {
+        // Channels last.
+        [_, spatial @ .., channels]
+            if spatial.len() > 1 && spatial.iter().all(|s| *s == spatial[0] && s != channels) =>
+        {
+            format!("{channels} × {}", shapes::power(spatial[0], spatial.len()))
+        }
         [_, rest @ ..] if rest.len() > 1 => {
             shapes::text(shape).split_once(" × ").map_or(String::new(), |(_, rest)| rest.to_owned())
         }
@@ -194,7 +200,10 @@ fn way(operations: &[Operation], groups: &Groups, mut from: usize, mut place: us
         let operation = &operations[place];
         let sources: BTreeSet<usize> =
             operation.inputs.iter().flat_map(|&input| origins(operations, groups, input, target)).collect();
-        let joins = label::joins(operation).filter(|_| sources.len() > 1);
+        // What feeds the block elsewhere too is added at the end of a residual block.
+        let elsewhere = groups.readers[from].iter().any(|&reader| reader != place && groups.of[reader] == target);
+        let residual = sources.contains(&target) && elsewhere;
+        let joins = label::joins(operation).filter(|_| sources.len() > 1 && !residual);
         match joins {
             // Of the blocks that are joined, the latest is the main one.
             Some(joins) if operation.inputs.last() != Some(&from) => labels.push(joins.to_owned()),

@@ -86,18 +86,40 @@ fn title(block: &Block) -> String {
     letters.into_iter().collect()
 }
 
-/// A text in lines that aren't too wide, broken between words.
+/// A text in lines that aren't too wide, broken after commas, and between words where a part is wider.
 fn broken(text: &str, style: Style) -> Vec<(Style, String)> {
+    let fits = |line: &str| style.width(line) <= WIDEST;
     let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
+    for part in text.split_inclusive(", ") {
         match lines.last_mut() {
-            // The sign belongs to its number.
-            Some(line) if style.width(&format!("{line} {word}")) <= WIDEST || word == "×" => {
-                line.push(' ');
-                line.push_str(word);
+            Some(line) if fits(format!("{line}{part}").trim_end()) => line.push_str(part),
+            _ if fits(part.trim_end()) => lines.push(part.to_owned()),
+            _ => {
+                for word in part.split_inclusive(' ') {
+                    match lines.last_mut() {
+                        Some(line) if fits(format!("{line}{word}").trim_end()) => line.push_str(word),
+                        _ => lines.push(word.to_owned()),
+                    }
+                }
             }
-            _ => lines.push(word.to_owned()),
         }
     }
-    lines.into_iter().map(|line| (style, line)).collect()
+    lines.into_iter().map(|line| (style, line.trim_end().to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_after_commas() {
+        let lines = |text: &str| broken(text, Style::Plain).into_iter().map(|(_, line)| line).collect::<Vec<_>>();
+        assert_eq!(lines("conv 1², 3², 1²"), ["conv 1², 3², 1²"]);
+        assert_eq!(lines("transposed conv 2³, 2 × conv 5³"), ["transposed conv 2³,", "2 × conv 5³"]);
+        for line in lines("some words of a line that is too wide for a block, and a few more of them") {
+            assert!(Style::Plain.width(&line) <= WIDEST, "{line}");
+        }
+        assert_eq!(times(3, "2 × conv 3²"), "6 × conv 3²");
+        assert_eq!(times(3, "conv 3²"), "3 × conv 3²");
+    }
 }
