@@ -210,7 +210,7 @@ impl Cut<'_> {
     }
 
     /// Whether the children are the levels of a pyramid: they hand on tensors of three resolutions, or of two that others
-    /// read, or what they hold is mostly coarser than what they hand on.
+    /// read, or hold coarser ones than they hand on.
     fn several_resolutions(&self, children: &[Vec<usize>]) -> bool {
         let main = |places: &[usize]| -> Vec<i32> {
             let mains = places.iter().filter(|&&place| is_main(&self.operations[place]));
@@ -219,10 +219,10 @@ impl Cut<'_> {
         let levels: BTreeSet<i32> = children.iter().filter_map(|child| main(child).last().copied()).collect();
         let all: BTreeSet<usize> = children.iter().flatten().copied().collect();
         let leaves = all.iter().filter(|&&place| self.readers[place].iter().any(|reader| !all.contains(reader)));
-        let leaving = leaves.count();
+        let leaving: BTreeSet<i32> = leaves.map(|&place| self.operations[place].level).collect();
         let inside = children.iter().flat_map(|child| main(child));
         let coarser = inside.filter(|level| levels.last().is_some_and(|coarsest| level > coarsest)).count();
-        levels.len() > 2 || (levels.len() > 1 && leaving > 1) || coarser > 3
+        levels.len() > 2 || (levels.len() > 1 && (leaving.len() > 1 || coarser > 0)) || coarser > 3
     }
 
     /// The group of each operation: those that belong to no layer are with what feeds them, or else with what reads them.
