@@ -21,10 +21,12 @@ mod activation_checkpoint;
 mod backward;
 mod custom;
 pub mod gradcheck;
+mod graph;
 mod tape;
 mod var;
 
 pub use backward::Gradients;
+pub use graph::GraphNode;
 pub use tape::Tape;
 pub use tomograd_kernels::methods;
 pub use var::Var;

@@ -109,6 +109,10 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    pub(crate) fn input_metas(&self) -> &[Meta] {
+        &self.metas
+    }
+
     pub(crate) fn with_inputs(self, inputs: Vec<Option<Tensor>>) -> Saved {
         let Kept { outputs, state, metas, output_metas } = self;
         let mut saved = Saved::default();

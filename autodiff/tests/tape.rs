@@ -233,3 +233,31 @@ fn axes_and_sizes_beyond_the_tensor_are_errors() {
     }
     assert!(x.slice(0, 0, 1, 0).is_err());
 }
+
+#[test]
+fn the_graph_has_every_operation_in_order() {
+    let tape = tape();
+    let x = tape.leaf(tensor(&[1.0, 2.0])).unwrap();
+    let constant = tape.constant(tensor(&[3.0, 4.0]));
+    assert_eq!((x.node(), constant.node()), (Some((0, 0)), None));
+    let sum = x.add(&constant).unwrap();
+    let inner = sum.clone();
+    let segment = tape
+        .checkpoint(&[&sum], move |tape, inputs| Ok(vec![inputs[0].mul(&tape.adopt(&inner)?)?.relu()?]))
+        .unwrap()
+        .remove(0);
+    let loss = segment.sum(..).unwrap();
+
+    let graph = tape.graph().unwrap();
+    let names: Vec<Option<&str>> = graph.iter().map(|node| node.op.as_ref().map(|op| op.name())).collect();
+    assert_eq!(names, [None, Some("add"), None, Some("sum")]);
+    assert_eq!(graph[1].inputs, [Some((0, 0)), None]);
+    assert_eq!(graph[1].input_metas[1].shape, [2]);
+    assert_eq!(graph[2].inputs, [Some((1, 0))], "what the segment uses");
+    assert_eq!((graph[3].inputs[0], loss.node()), (segment.node(), Some((3, 0))));
+    assert!(graph[3].output_metas[0].shape.is_empty() && graph[0].inputs.is_empty());
+
+    tape.backward(&loss).unwrap();
+    assert_eq!(tape.graph().unwrap_err().kind(), ErrorKind::Graph);
+    assert!(Tape::off(Context::default()).graph().unwrap().is_empty());
+}

@@ -7,6 +7,7 @@ mod info;
 mod overrides;
 mod predict;
 mod profile;
+mod zoo;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -61,6 +62,9 @@ enum Command {
         #[arg(long)]
         by_shape: bool,
     },
+    /// The networks by name: lists, shows, draws and runs them
+    #[command(subcommand)]
+    Zoo(zoo::Zoo),
 }
 
 /// The reason for an unsuccessful exit.
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
             predict::run(&checkpoint, &inputs, &out, overwrite, &overrides)
         }
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
+        Command::Zoo(zoo) => zoo.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

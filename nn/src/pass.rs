@@ -183,6 +183,26 @@ impl Pass {
         &self.tape
     }
 
+    /// The parameters that are variables of the tape, each with its name and its node in the [graph](Tape::graph) of the
+    /// tape: which operation reads which parameter.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_nn::{Linear, Module, Params, Pass};
+    /// let mut params = Params::new(Device::Meta, Seed::new(0));
+    /// let layer = Linear::new(params.root().at("fc"), 3, 2)?;
+    /// let pass = Pass::train(&params, Seed::new(0))?;
+    /// let y = layer.forward(&pass.input(&Tensor::zeros(&[1, 3], DType::F32, Device::Meta)?), &pass)?;
+    /// let (weight, _) = pass.parameter_nodes().find(|(_, name)| *name == "fc.weight").unwrap();
+    /// let linear = &pass.tape().graph()?[y.node().unwrap().0];
+    /// assert_eq!(linear.inputs[1], Some((weight, 0)));
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    pub fn parameter_nodes(&self) -> impl Iterator<Item = (usize, &str)> {
+        let named = self.values.iter().zip(&self.outline.names);
+        named.filter_map(|(value, name)| Some((value.node()?.0, name.as_str())))
+    }
+
     /// Whether layers are in training mode.
     pub fn is_training(&self) -> bool {
         self.training
