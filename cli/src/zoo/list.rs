@@ -13,7 +13,7 @@ use super::{
     measure::{grouped, multiply_adds, short},
     shapes,
 };
-use crate::Failure;
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct List {
@@ -40,9 +40,9 @@ impl List {
             }
         }
         if self.markdown {
-            println!("| preset | family | task | images | parameters | multiply-adds | source |");
-            println!("|---|---|---|---|---:|---:|---|");
-            table.iter().for_each(|row| println!("| {} |", row.join(" | ")));
+            print_line!("| preset | family | task | images | parameters | multiply-adds | source |");
+            print_line!("|---|---|---|---|---:|---:|---|");
+            table.iter().for_each(|row| print_line!("| {} |", row.join(" | ")));
         } else {
             print_columns(&table);
         }
@@ -99,7 +99,7 @@ fn print_columns(rows: &[Vec<String>]) {
             let padded = if column == 4 { format!("{text:>width$}  ") } else { format!("{text:<width$}  ") };
             line.push_str(&padded);
         }
-        println!("{}", line.trim_end());
+        print_line!("{}", line.trim_end());
     }
 }
 

@@ -11,7 +11,7 @@ use tomograd::{
 };
 
 use super::{choice::Choice, shapes::Shapes};
-use crate::Failure;
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct Run {
@@ -106,7 +106,7 @@ impl Run {
             ("mode".to_owned(), if self.train { "train" } else { "eval" }.to_owned()),
         ]);
         safetensors::save(&self.dump, &results, &metadata)?;
-        println!("{}: {} tensors", self.dump.display(), results.len());
+        print_line!("{}: {} tensors", self.dump.display(), results.len());
         Ok(())
     }
 }

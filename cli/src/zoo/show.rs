@@ -13,7 +13,7 @@ use super::{
     measure::{grouped, outputs, short},
     shapes::{Shapes, text},
 };
-use crate::Failure;
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct Show {
@@ -39,7 +39,7 @@ impl Show {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let facts = self.facts().map_err(Failure::CommandLine)?;
         if self.json {
-            println!("{:#}", facts.json());
+            print_line!("{:#}", facts.json());
         } else {
             facts.print();
         }
@@ -97,14 +97,14 @@ impl Facts {
 
     fn print(&self) {
         let (card, family) = (self.chosen.family.card(), self.chosen.family.name());
-        println!("{} ({family}): {}\n", self.chosen.preset, card.about);
+        print_line!("{} ({family}): {}\n", self.chosen.preset, card.about);
         let ranks: Vec<String> = card.ranks.iter().map(|rank| format!("{rank}D")).collect();
-        println!("task        {}, {} images", card.task, ranks.join(", "));
-        println!("source      {}", card.source);
-        println!("code        {}", card.code.unwrap_or("the authors published none"));
-        println!("weights     {}", card.weights_licence.unwrap_or("none that are known here"));
-        println!("config      {}", self.model.config());
-        println!("parameters  {}", grouped(self.profile.parameters));
+        print_line!("task        {}, {} images", card.task, ranks.join(", "));
+        print_line!("source      {}", card.source);
+        print_line!("code        {}", card.code.unwrap_or("the authors published none"));
+        print_line!("weights     {}", card.weights_licence.unwrap_or("none that are known here"));
+        print_line!("config      {}", self.model.config());
+        print_line!("parameters  {}", grouped(self.profile.parameters));
         for stage in self.model.stages() {
             let reduction = match stage.reduction() {
                 PerAxis::All(size) => size.to_string(),
@@ -114,18 +114,18 @@ impl Facts {
                     sizes.join(", ")
                 }
             };
-            println!("stage       {:<16} {:>6} channels, size / {reduction}", stage.name(), stage.channels());
+            print_line!("stage       {:<16} {:>6} channels, size / {reduction}", stage.name(), stage.channels());
         }
         for (name, shape) in self.model.network().inputs().iter().zip(&self.shapes) {
-            println!("input       {name:<16} {}", text(shape));
+            print_line!("input       {name:<16} {}", text(shape));
         }
         for (name, shape) in &self.outputs {
-            println!("output      {name:<16} {}", text(shape));
+            print_line!("output      {name:<16} {}", text(shape));
         }
-        println!("\nin f32, for this input   multiply-adds        FLOPs    peak memory");
+        print_line!("\nin f32, for this input   multiply-adds        FLOPs    peak memory");
         for (what, cost) in [("a forward pass", &self.profile.inference), ("a training step", &self.profile.training)] {
             let (products, flops) = (short(cost.multiply_adds), short(cost.flops));
-            println!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak));
+            print_line!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak));
         }
     }
 }
