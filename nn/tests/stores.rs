@@ -90,6 +90,25 @@ fn a_scope_has_all_its_names_again() {
 }
 
 #[test]
+fn a_part_without_use_stays_frozen() {
+    let mut params = params();
+    for name in ["head.1", "head.10", "body"] {
+        params.root().at(name).parameter("weight", &[2], Init::Constant(1.0)).unwrap();
+        params.root().at(name).constant_buffer("mean", &[1], 0.0).unwrap();
+    }
+    params.root().at("head.1").freeze();
+    let frozen = |params: &Params| -> Vec<String> {
+        params.parameters().filter(|info| info.frozen).map(|info| info.name.to_owned()).collect()
+    };
+    assert_eq!(frozen(&params), ["head.1.weight"]);
+    params.freeze(|p| p.name.starts_with("body."));
+    assert_eq!(frozen(&params), ["head.1.weight", "body.weight"]);
+    params.freeze(|_| false);
+    assert_eq!(frozen(&params), ["head.1.weight"]);
+    assert_eq!(frozen(&params.replica()), ["head.1.weight"]);
+}
+
+#[test]
 fn variables_of_two_passes_are_not_mixed() {
     let mut params = params();
     let conv = conv(&mut params);

@@ -264,6 +264,10 @@ fn layers_with_many_channels_are_right() {
     check::<f32>(shape(2, [33, 70], [1, 12, 9], [1, 3, 3], 2), 33, 3, false);
     check::<f32>(shape(1, [3, 140], [1, 9, 10], [1, 5, 5], 1), 1, 4, false);
     check::<f64>(shape(1, [10, 20], [4, 5, 6], [3; 3], 2), 4, 5, false);
+    // So few positions that the weights are read where they are: the panels of all groups are whole.
+    check::<f32>(ConvShape { groups: 2, ..shape(2, [20, 48], [1, 5, 5], [1, 3, 3], 2) }, 10, 6, true);
+    check_path::<f32>(Path::Dense, shape(1, [600, 24], [1, 7, 7], [1, 3, 3], 1), 300, 7, false);
+    check::<f64>(shape(1, [30, 16], [2, 3, 3], [3; 3], 1), 11, 8, false);
 }
 
 #[test]
@@ -290,6 +294,8 @@ fn winograd_layers_are_right() {
     check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);
     check_epilogue::<f32>(shape(2, [16, 16], [1, 7, 18], [1, 3, 3], 1), 1);
     check_epilogue::<f32>(shape(1, [16, 33], [18, 13, 14], [3; 3], 1), 1);
+    // So many weights that the output channels are computed in rounds.
+    check_epilogue_path::<f32>(Path::Winograd, shape(1, [480, 500], [1, 2, 3], [1, 3, 3], 1), 1);
 }
 
 #[test]
@@ -430,6 +436,12 @@ fn several_boxes_are_right() {
 fn pointwise_layers_are_right() {
     check::<f32>(shape(2, [12, 3], [3, 5, 11], [1; 3], 1), 5, 1, true);
     check::<f64>(shape(2, [12, 3], [3, 5, 11], [1; 3], 1), 12, 1, true);
+    // With a stride, of the voxels that the kernel reads; the last ones of an axis may be none of them.
+    let strided = |stride| ConvShape { stride, ..shape(2, [12, 3], [3, 5, 11], [1; 3], 1) };
+    check::<f32>(strided([2, 2, 3]), 5, 2, true);
+    check::<f64>(strided([1, 3, 1]), 0, 3, true);
+    check::<f32>(strided([4, 8, 16]), 12, 4, true);
+    check::<f32>(ConvShape { batch: 0, ..strided([2; 3]) }, 5, 5, true);
 }
 
 #[test]
@@ -437,6 +449,7 @@ fn epilogues_are_right() {
     check_epilogue::<f32>(shape(2, [3, 5], [4, 7, 18], [3; 3], 1), 1);
     check_epilogue::<f32>(shape(1, [3, 5], [1, 60, 50], [1, 3, 3], 1), 1);
     check_epilogue::<f64>(shape(2, [4, 3], [3, 4, 5], [1; 3], 1), 2);
+    check_epilogue::<f64>(ConvShape { stride: [1, 2, 2], ..shape(2, [4, 3], [3, 4, 5], [1; 3], 1) }, 3);
 }
 
 #[test]

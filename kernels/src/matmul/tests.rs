@@ -93,6 +93,8 @@ fn products_of_many_blocks_are_right() {
     ] {
         check::<f32>(GemmShape { batch: 1, m, n, k }, [false; 3], Case::Zero, 1);
         check::<f32>(GemmShape { batch: 2, m, n, k }, [true, true, true], Case::Existing, 1);
+        check::<f32>(GemmShape { batch: 1, m, n, k }, [false; 3], Case::Rows, 2);
+        check::<f32>(GemmShape { batch: 1, m, n, k }, [false, true, false], Case::Columns, 2);
     }
 }
 

@@ -7,9 +7,9 @@ use tomograd_kernels::{Meta, Op, conv};
 use super::{PerAxis, per_axis::from_lists};
 use crate::{Followed, Module, Pass, Scope, Slot, check, init::Init};
 
-/// The kernel of a convolution: by default stride 1, no padding, no dilation, one group, a bias and PyTorch's initialisation. A list
-/// gives the size for each spatial axis (`[3, 3]`, a slice, a `Vec`); one size for all axes needs their number: `Kernel::d2(3)`. The layer's
-/// `new` checks everything together.
+/// The kernel of a convolution: by default stride 1, no padding, no dilation, one group, a bias and PyTorch's initialisation.
+/// A list gives the size for each spatial axis (`[3, 3]`, a slice, a `Vec`); one size for all axes needs their number:
+/// `Kernel::d2(3)`. The layer's `new` checks everything together.
 ///
 /// ```
 /// use tomograd_core::{Device, Seed};

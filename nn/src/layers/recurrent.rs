@@ -165,9 +165,10 @@ impl Recurrent {
     /// When x has another shape, or no step.
     pub fn run(&self, x: &Var, pass: &Pass) -> Result<Recurrence> {
         if x.rank() != 3 || x.shape()[1] == 0 || x.shape()[2] != self.inputs {
-            return Err(Error::shape("recurrent", "the input doesn't fit")
+            let error = Error::shape("recurrent", "the input doesn't fit")
                 .expected(format!("(N, L, {}) with one step at least", self.inputs))
-                .shapes([x.shape()]));
+                .shapes([x.shape()]);
+            return Err(pass.within(self.layers[0].0[0].slots[0][0], error));
         }
         let mut result = Recurrence { sequence: x.clone(), hidden: Vec::new(), cell: Vec::new() };
         for (layer, (directions, dropout)) in self.layers.iter().enumerate() {

@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     pub(crate) value: Tensor,
     pub(crate) is_buffer: bool,
     pub(crate) frozen: bool,
+    /// Whether the network itself froze it, since it doesn't use it: it stays frozen.
+    unused: bool,
 }
 
 /// The structure of a store as passes and updates keep it: for each entry, in order, the name, whether it is a buffer, and
@@ -282,11 +284,13 @@ impl Params {
         Ok(())
     }
 
-    /// Freezes the parameters for which `choose` is true, and unfreezes the others. An optimizer changes neither a frozen
-    /// parameter nor its state, even if an earlier update has a gradient for it.
+    /// Freezes the parameters for which `choose` is true, and unfreezes the others, except for those that the network doesn't
+    /// use ([`Scope::freeze`]). An optimizer changes neither a frozen parameter nor its state, even if an earlier update has a
+    /// gradient for it.
     pub fn freeze(&mut self, choose: impl Fn(&ParamInfo<'_>) -> bool) {
         for index in 0..self.entries.len() {
-            self.entries[index].frozen = !self.entries[index].is_buffer && choose(&self.info(index));
+            let chosen = !self.entries[index].is_buffer && choose(&self.info(index));
+            self.entries[index].frozen = chosen || self.entries[index].unused;
         }
     }
 
@@ -368,7 +372,7 @@ impl Params {
     fn add(&mut self, name: String, value: Tensor, is_buffer: bool) -> Result<Slot> {
         let index = self.entries.len();
         self.name(&name, index)?;
-        self.entries.push(Entry { name, value, is_buffer, frozen: false });
+        self.entries.push(Entry { name, value, is_buffer, frozen: false, unused: false });
         Ok(Slot { structure: self.structure, index })
     }
 }

@@ -145,12 +145,15 @@ impl Scope<'_> {
         self.buffer(name, value)
     }
 
-    /// Freezes the parameters of this scope, for a part that the state dict has but the network, as it is configured, doesn't
-    /// use: a parameter without a gradient is an error in training if it isn't frozen.
+    /// Freezes the parameters of this scope for good, for a part that the state dict has but the network, as it is configured,
+    /// doesn't use: a parameter without a gradient is an error in training if it isn't frozen. [`Params::freeze`] doesn't
+    /// unfreeze them.
     pub fn freeze(&mut self) {
         let prefix = self.full("");
-        let entries = self.params.entries.iter_mut();
-        entries.filter(|entry| entry.name.starts_with(&prefix)).for_each(|entry| entry.frozen = !entry.is_buffer);
+        for entry in self.params.entries.iter_mut().filter(|entry| entry.name.starts_with(&prefix)) {
+            entry.unused = !entry.is_buffer;
+            entry.frozen = entry.unused;
+        }
     }
 
     /// The device of the parameters.

@@ -404,8 +404,9 @@ impl<T: Real> Kernel for Blocks<'_, T> {
             let direct = packed_b.data.is_none() && rows <= 32 && k <= 256 && b.column_stride == 1;
             for from in (0..k).step_by(k_block) {
                 let steps_here = k_block.min(k - from);
-                // SAFETY: views were checked against the shape; scratch has the size of a block; tiles stay inside the block
-                // that the grid handed out, or are written to a buffer tile first.
+                // SAFETY: views were checked against the shape; scratch has the size of a block; a left operand is read in
+                // place only if the rows of its tiles aren't rounded up; tiles stay inside the block that the grid handed out,
+                // or are written to a buffer tile first.
                 unsafe {
                     let b_start = b
                         .data

@@ -197,7 +197,8 @@ impl<T: Real> Boxes<'_, T> {
         let runs = if plan.copied { 1 } else { chunk.size[0] };
         let run_pitch = positions.next_multiple_of(width);
         // SAFETY: the packed block holds every element that a position and a tap read, and a tile's width more; sums by the
-        // caller's promise; weights hold whole panels.
+        // caller's promise; packed weights hold whole panels; weights that are read in place, whose number was checked against
+        // the shape, have a row for each row of a tile.
         unsafe {
             for first in (0..plan.inputs.max(1)).step_by(plan.channel_block) {
                 let channels = plan.channel_block.min(plan.inputs - first);
