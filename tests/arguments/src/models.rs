@@ -3,7 +3,7 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
+        AlexNetConfig, HalfUNetConfig, ResUNetConfig, U2NetConfig, UNet3PlusConfig, UNet3PlusSupervision, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
         DenseNetConfig, DenseNetOriginal, DynUNetConfig, GoogLeNetConfig, InceptionV3Config, MeshNet, MeshNetConfig,
         Model, MonaiUNetConfig, NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet, ResNetBlock, ResNetConfig,
         ResNetEncoder, SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
@@ -74,6 +74,11 @@ fn conv_adn(in_channels: usize, channels: usize, size: usize, adn: &Adn, transpo
     let make = if transposed { ConvAdn::transposed } else { ConvAdn::new };
     let layer = make(params.root(), in_channels, channels, Kernel::d2(size), adn)?;
     predicts(&layer, &params, &[1, in_channels, 4, 4], channels)
+}
+
+/// A narrow network: every block with these inner and output channels.
+fn u2net(config: U2NetConfig, inner: usize, outer: usize) -> U2NetConfig {
+    U2NetConfig { encoder: [[inner, outer]; 6], decoder: [[inner, outer]; 5], ..config }
 }
 
 /// Six channels that start with these.
@@ -439,6 +444,60 @@ cases! {
     };
     "models::NestedUNetConfig {}": (rank: usize = 2, widths: Vec<usize> = vec![2, 4]) => {
         runs(&NestedUNetConfig { rank, widths, ..NestedUNetConfig::new(1, 2) }, rank, 1, 2)
+    };
+    "models::UNet3PlusConfig::new": (classes: usize = 2) => {
+        let new = UNet3PlusConfig::new(classes, UNet3PlusSupervision::None);
+        runs(&UNet3PlusConfig { in_channels: 1, widths: vec![2, 4], ..new }, 2, 1, classes)
+    };
+    "models::UNet3PlusConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        widths: Vec<usize> = vec![2, 4],
+        dropout: f64 = 0.5,
+    ) => {
+        let new = UNet3PlusConfig::new(classes, UNet3PlusSupervision::Guided);
+        runs(&UNet3PlusConfig { rank, in_channels, widths, dropout, ..new }, rank, in_channels, classes)
+    };
+    "models::ResUNetConfig::new": (classes: usize = 2) => {
+        let config = ResUNetConfig { in_channels: 1, widths: vec![2, 4], ..ResUNetConfig::new(classes) };
+        runs(&config, 2, 1, classes)
+    };
+    "models::ResUNetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        widths: Vec<usize> = vec![2, 4],
+    ) => runs(&ResUNetConfig { rank, in_channels, widths, ..ResUNetConfig::new(classes) }, rank, in_channels, classes);
+    "models::HalfUNetConfig::new": (classes: usize = 2) => {
+        let config = HalfUNetConfig { in_channels: 1, width: 4, levels: 2, ..HalfUNetConfig::new(classes) };
+        runs(&config, 2, 1, classes)
+    };
+    "models::HalfUNetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        width: usize = 4,
+        levels: usize = 2,
+    ) => {
+        let config = HalfUNetConfig { rank, in_channels, width, levels, ..HalfUNetConfig::new(classes) };
+        runs(&config, rank, in_channels, classes)
+    };
+    "models::U2NetConfig::new": (classes: usize = 2) => {
+        runs(&U2NetConfig { in_channels: 1, ..u2net(U2NetConfig::new(classes), 2, 4) }, 2, 1, classes)
+    };
+    "models::U2NetConfig::small": (classes: usize = 2) => {
+        runs(&U2NetConfig { in_channels: 1, ..u2net(U2NetConfig::small(classes), 2, 4) }, 2, 1, classes)
+    };
+    "models::U2NetConfig {}": (
+        rank: usize = 2,
+        in_channels: usize = 1,
+        classes: usize = 2,
+        inner: usize = 2,
+        outer: usize = 4,
+    ) => {
+        let config = U2NetConfig { rank, in_channels, ..u2net(U2NetConfig::new(classes), inner, outer) };
+        runs(&config, rank, in_channels, classes)
     };
     "models::AttentionUNetConfig::new": (
         rank: usize = 2,
