@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
@@ -70,6 +70,18 @@ fn list_has_every_preset() {
 }
 
 #[test]
+fn a_reader_may_leave_early() {
+    for arguments in [&["list"][..], &["show", "resnet18"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tomograd"));
+        let mut child =
+            command.arg("zoo").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn show_has_configuration_and_cost() {
     let json =
         |arguments: &[&str]| serde_json::from_str::<Value>(&out(&[&["show", "--json"], arguments].concat())).unwrap();
@@ -128,6 +140,9 @@ fn mistakes_are_named() {
     assert_eq!(zoo(&["show", "resnet50", "--shape", "1,x"]).0, 2);
     assert_eq!(zoo(&["run", "resnet50", "--dump", "x"]).0, 2, "the parameters come from nowhere");
     assert_eq!(zoo(&["run", "resnet50", "--fill", "formula", "--seed", "1", "--dump", "x"]).0, 2);
+    // Batch norm in training has no statistics of one value.
+    let small = ["run", "resnet18", "--set", "width=4", "--shape", "1,3,32,32", "--fill", "formula", "--dump", "x"];
+    assert!(refused(&[&small[..], &["--train"]].concat()).contains("more than one value"));
 }
 
 /// The attribute of an element, as a number.

@@ -38,12 +38,7 @@ struct Facts {
 impl Show {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let facts = self.facts().map_err(Failure::CommandLine)?;
-        if self.json {
-            println!("{:#}", facts.json());
-        } else {
-            facts.print();
-        }
-        Ok(())
+        super::print(&if self.json { format!("{:#}\n", facts.json()) } else { facts.text() })
     }
 
     fn facts(&self) -> Result<Facts, Error> {
@@ -95,16 +90,17 @@ impl Facts {
         })
     }
 
-    fn print(&self) {
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
         let (card, family) = (self.chosen.family.card(), self.chosen.family.name());
-        println!("{} ({family}): {}\n", self.chosen.preset, card.about);
+        lines.push(format!("{} ({family}): {}\n", self.chosen.preset, card.about));
         let ranks: Vec<String> = card.ranks.iter().map(|rank| format!("{rank}D")).collect();
-        println!("task        {}, {} images", card.task, ranks.join(", "));
-        println!("source      {}", card.source);
-        println!("code        {}", card.code.unwrap_or("the authors published none"));
-        println!("weights     {}", card.weights_licence.unwrap_or("none that are known here"));
-        println!("config      {}", self.model.config());
-        println!("parameters  {}", grouped(self.profile.parameters));
+        lines.push(format!("task        {}, {} images", card.task, ranks.join(", ")));
+        lines.push(format!("source      {}", card.source));
+        lines.push(format!("code        {}", card.code.unwrap_or("the authors published none")));
+        lines.push(format!("weights     {}", card.weights_licence.unwrap_or("none that are known here")));
+        lines.push(format!("config      {}", self.model.config()));
+        lines.push(format!("parameters  {}", grouped(self.profile.parameters)));
         for stage in self.model.stages() {
             let reduction = match stage.reduction() {
                 PerAxis::All(size) => size.to_string(),
@@ -114,19 +110,24 @@ impl Facts {
                     sizes.join(", ")
                 }
             };
-            println!("stage       {:<16} {:>6} channels, size / {reduction}", stage.name(), stage.channels());
+            lines.push(format!(
+                "stage       {:<16} {:>6} channels, size / {reduction}",
+                stage.name(),
+                stage.channels()
+            ));
         }
         for (name, shape) in self.model.network().inputs().iter().zip(&self.shapes) {
-            println!("input       {name:<16} {}", text(shape));
+            lines.push(format!("input       {name:<16} {}", text(shape)));
         }
         for (name, shape) in &self.outputs {
-            println!("output      {name:<16} {}", text(shape));
+            lines.push(format!("output      {name:<16} {}", text(shape)));
         }
-        println!("\nin f32, for this input   multiply-adds        FLOPs    peak memory");
+        lines.push("\nin f32, for this input   multiply-adds        FLOPs    peak memory".to_owned());
         for (what, cost) in [("a forward pass", &self.profile.inference), ("a training step", &self.profile.training)] {
             let (products, flops) = (short(cost.multiply_adds), short(cost.flops));
-            println!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak));
+            lines.push(format!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak)));
         }
+        lines.join("\n") + "\n"
     }
 }
 
