@@ -14,6 +14,7 @@ macro_rules! chapters {
         /// [unet3d]: https://github.com/tomograd/tomograd/blob/main/examples/unet3d.rs
         /// [layer]: https://github.com/tomograd/tomograd/blob/main/examples/3_layer.rs
         /// [example]: https://github.com/tomograd/tomograd/blob/main/examples/5_weights.rs
+        /// [sheet]: https://raw.githubusercontent.com/tomograd/tomograd/main/docs/grad_cam.svg
         /// [classify]: https://github.com/tomograd/tomograd/blob/main/examples/classify.rs
         /// [table]: https://github.com/tomograd/tomograd/blob/main/benches/results/published_weights.md
         /// [zoo]: https://github.com/tomograd/tomograd/blob/main/docs/zoo/README.md
