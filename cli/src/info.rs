@@ -8,6 +8,8 @@ use tomograd::{
     io::{self, Weights},
 };
 
+use crate::print::print_line;
+
 /// Extensions of weights files; all other files are volumes.
 const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
 
@@ -17,7 +19,7 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
         return weights(file, strict);
     }
     let info = io::info(file)?;
-    println!("file         {}\n{info}", file.display());
+    print_line!("file         {}\n{info}", file.display());
     Ok(())
 }
 
@@ -26,29 +28,29 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
     let weights = Weights::open(file)?;
     let weights =
         if strict { weights.strict().map_err(|error| error.within(file.display().to_string()))? } else { weights };
-    println!("file      {}", file.display());
+    print_line!("file      {}", file.display());
     let tensors = weights.tensors();
     // A longer name moves its own line. (Formatting panics for widths beyond 65535.)
     let width = tensors.iter().map(|tensor| tensor.name().chars().count()).max().unwrap_or(0).min(80);
     for tensor in tensors {
-        println!("tensor    {:width$}  {:<8}{}", plain(tensor.name()), tensor.stored(), shape_text(tensor.shape()));
+        print_line!("tensor    {:width$}  {:<8}{}", plain(tensor.name()), tensor.stored(), shape_text(tensor.shape()));
     }
     for skipped in weights.skipped() {
-        println!("skipped   {}: {}", plain(&skipped.name), plain(&skipped.why));
+        print_line!("skipped   {}: {}", plain(&skipped.name), plain(&skipped.why));
     }
     for (name, class) in weights.objects() {
         let place = if name.is_empty() { "the whole".to_owned() } else { plain(name) };
-        println!("object    {place}: {}, not resolved", plain(class));
+        print_line!("object    {place}: {}, not resolved", plain(class));
     }
     for global in weights.globals() {
-        println!("names     {}, not resolved", plain(global));
+        print_line!("names     {}, not resolved", plain(global));
     }
     for (name, text) in weights.metadata() {
-        println!("metadata  {}: {}", plain(name), plain(&text.chars().take(200).collect::<String>()));
+        print_line!("metadata  {}: {}", plain(name), plain(&text.chars().take(200).collect::<String>()));
     }
     let elements = tensors.iter().fold(0usize, |sum, tensor| sum.saturating_add(tensor.count()));
     let bits = tensors.iter().map(|tensor| tensor.count() as f64 * f64::from(tensor.stored().bits()));
-    println!("total     {} tensors, {elements} elements, {:.0} bytes", tensors.len(), bits.sum::<f64>() / 8.0);
+    print_line!("total     {} tensors, {elements} elements, {:.0} bytes", tensors.len(), bits.sum::<f64>() / 8.0);
     Ok(())
 }
 

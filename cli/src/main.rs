@@ -6,6 +6,7 @@
 mod info;
 mod overrides;
 mod predict;
+mod print;
 mod profile;
 mod zoo;
 

@@ -8,7 +8,7 @@ use std::{
 
 use tomograd::prelude::*;
 
-use crate::{Failure, overrides::Overrides};
+use crate::{Failure, overrides::Overrides, print::print_line};
 
 /// A volume and the path of its mask.
 struct Job<'a> {
@@ -31,7 +31,7 @@ pub(crate) fn run(
     let mut failed = Vec::new();
     for job in &jobs {
         match segment(&model, job, overwrite) {
-            Ok(()) => println!("{}", job.output.display()),
+            Ok(()) => print_line!("{}", job.output.display()),
             Err(error) => {
                 eprintln!("tomograd: {error}");
                 failed.push(job.input.display().to_string());

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fs::File, io::BufRead, io::BufReader, path::Pat
 use serde::Deserialize;
 use tomograd::{Error, Result};
 
+use crate::print::print_line;
+
 /// The fields of a trace event that the table needs. Events other than runs of operations have no duration.
 #[derive(Deserialize)]
 struct Event {
@@ -63,13 +65,21 @@ pub(crate) fn run(trace: &Path, top: usize, by_shape: bool) -> Result<()> {
     let total: f64 = rows.values().map(|row| row.microseconds).sum();
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by(|(_, a), (_, b)| b.microseconds.total_cmp(&a.microseconds));
-    println!(
+    print_line!(
         "{:<22} {:<9} {:<20} {:>6} {:>11} {:>6} {:>9} {:>7} {:>8}",
-        "operation", "direction", "path", "calls", "total ms", "time", "GFLOP/s", "GB/s", "of peak"
+        "operation",
+        "direction",
+        "path",
+        "calls",
+        "total ms",
+        "time",
+        "GFLOP/s",
+        "GB/s",
+        "of peak"
     );
     for ([name, direction, path, shapes], row) in rows.iter().take(top) {
         let seconds = row.microseconds.max(1e-3) * 1e-6;
-        println!(
+        print_line!(
             "{name:<22} {direction:<9} {path:<20} {:>6} {:>11.3} {:>5.1}% {:>9.1} {:>7.1} {:>7.0}%{}{shapes}",
             row.calls,
             row.microseconds * 1e-3,
@@ -80,7 +90,7 @@ pub(crate) fn run(trace: &Path, top: usize, by_shape: bool) -> Result<()> {
             if by_shape { "  " } else { "" },
         );
     }
-    println!(
+    print_line!(
         "{:<22} {:<9} {:<20} {:>6} {:>11.3}",
         "all",
         "",

@@ -1,6 +1,9 @@
 //! The program as a user runs it.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 fn tomograd(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tomograd")).args(arguments).output().unwrap();
@@ -71,4 +74,13 @@ fn profile_prints_what_took_the_most_time() {
     let (code, _, error) = tomograd(&["profile", other.to_str().unwrap()]);
     assert!(code == 1 && error.contains("line 1") && error.lines().count() == 1, "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_tomograd"));
+    let mut program = program.args(["zoo", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(program.stdout.take());
+    let output = program.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

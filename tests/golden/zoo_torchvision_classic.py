@@ -11,9 +11,9 @@ preset("alexnet", models.alexnet, (1, 3, 224, 224))
 for layers in CONVOLUTIONS:
     for name in (f"vgg{layers}", f"vgg{layers}_bn"):
         preset(name, lambda name=name: getattr(models, name)(init_weights=False), (1, 3, 224, 224))
-preset("googlenet", lambda: models.googlenet(init_weights=False), (1, 3, 224, 224))
+preset("googlenet", lambda: models.googlenet(init_weights=False, transform_input=True), (1, 3, 224, 224))
 # Two images: the auxiliary head has a batch norm of one value for each image and channel.
-preset("inception_v3", lambda: models.inception_v3(init_weights=False), (2, 3, 299, 299))
+preset("inception_v3", lambda: models.inception_v3(init_weights=False, transform_input=True), (2, 3, 299, 299))
 
 
 def narrowed(net, ratio, features):

@@ -13,10 +13,7 @@ use super::{
     measure::{grouped, multiply_adds, short},
     shapes,
 };
-use crate::Failure;
-
-/// Below the titles of the table in Markdown: numbers are on the right.
-const MARKDOWN_RULE: &str = "|---|---|---|---|---:|---:|---|";
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct List {
@@ -34,7 +31,7 @@ pub(crate) struct List {
 impl List {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let families = self.families().map_err(Failure::CommandLine)?;
-        let mut table: Vec<Vec<String>> = Vec::new();
+        let mut table = Vec::new();
         for family in families {
             for preset in family.presets()? {
                 let chosen = Chosen { family, preset: preset.name, config: preset.config };
@@ -42,14 +39,14 @@ impl List {
                 table.push(if self.markdown { markdown_row(&chosen, &model) } else { row(&chosen, &model) });
             }
         }
-        let lines: Vec<String> = if self.markdown {
-            let titles = ["| preset | family | task | images | parameters | multiply-adds | source |", MARKDOWN_RULE];
-            let rows = table.iter().map(|row| format!("| {} |", row.join(" | ")));
-            titles.map(str::to_owned).into_iter().chain(rows).collect()
+        if self.markdown {
+            print_line!("| preset | family | task | images | parameters | multiply-adds | source |");
+            print_line!("|---|---|---|---|---:|---:|---|");
+            table.iter().for_each(|row| print_line!("| {} |", row.join(" | ")));
         } else {
-            in_columns(&table)
-        };
-        super::print(&(lines.join("\n") + "\n"))
+            print_columns(&table);
+        }
+        Ok(())
     }
 
     /// The families of the given task and rank.
@@ -91,22 +88,19 @@ fn ranks(ranks: &[usize]) -> String {
     ranks.iter().map(|rank| format!("{rank}D")).collect::<Vec<_>>().join(" ")
 }
 
-/// The lines of the table on the terminal.
-fn in_columns(rows: &[Vec<String>]) -> Vec<String> {
+fn print_columns(rows: &[Vec<String>]) {
     let titles = ["preset", "family", "task", "images", "parameters", "about"].map(str::to_owned);
     let all: Vec<&[String]> = std::iter::once(&titles[..]).chain(rows.iter().map(Vec::as_slice)).collect();
     let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..titles.len()).map(width).collect();
-    let mut lines = Vec::new();
     for row in all {
         let mut line = String::new();
         for (column, (text, &width)) in row.iter().zip(&widths).enumerate() {
             let padded = if column == 4 { format!("{text:>width$}  ") } else { format!("{text:<width$}  ") };
             line.push_str(&padded);
         }
-        lines.push(line.trim_end().to_owned());
+        print_line!("{}", line.trim_end());
     }
-    lines
 }
 
 fn markdown_row(chosen: &Chosen, model: &Model) -> Vec<String> {

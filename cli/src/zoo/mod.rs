@@ -8,10 +8,7 @@ mod run;
 mod shapes;
 mod show;
 
-use std::io::{self, Write};
-
 use clap::Subcommand;
-use tomograd::Error;
 
 use crate::Failure;
 
@@ -37,16 +34,5 @@ impl Zoo {
             Self::Draw(draw) => draw.run(),
             Self::Run(run) => run.run(),
         }
-    }
-}
-
-/// Prints to the standard output. A reader that has gone, as `head` has after its lines, is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write", "the standard output", error).into())
-        }
-        _ => Ok(()),
     }
 }

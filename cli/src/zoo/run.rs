@@ -15,7 +15,7 @@ use super::{
     measure::outputs,
     shapes::Shapes,
 };
-use crate::Failure;
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct Run {
@@ -110,7 +110,7 @@ impl Run {
             ("mode".to_owned(), if self.train { "train" } else { "eval" }.to_owned()),
         ]);
         safetensors::save(&self.dump, &results, &metadata)?;
-        println!("{}: {} tensors", self.dump.display(), results.len());
+        print_line!("{}: {} tensors", self.dump.display(), results.len());
         Ok(())
     }
 

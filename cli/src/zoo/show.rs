@@ -13,7 +13,7 @@ use super::{
     measure::{grouped, outputs, short},
     shapes::{Shapes, text},
 };
-use crate::Failure;
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct Show {
@@ -38,7 +38,12 @@ struct Facts {
 impl Show {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let facts = self.facts().map_err(Failure::CommandLine)?;
-        super::print(&if self.json { format!("{:#}\n", facts.json()) } else { facts.text() })
+        if self.json {
+            print_line!("{:#}", facts.json());
+        } else {
+            facts.print();
+        }
+        Ok(())
     }
 
     fn facts(&self) -> Result<Facts, Error> {
@@ -90,17 +95,16 @@ impl Facts {
         })
     }
 
-    fn text(&self) -> String {
-        let mut lines = Vec::new();
+    fn print(&self) {
         let (card, family) = (self.chosen.family.card(), self.chosen.family.name());
-        lines.push(format!("{} ({family}): {}\n", self.chosen.preset, card.about));
+        print_line!("{} ({family}): {}\n", self.chosen.preset, card.about);
         let ranks: Vec<String> = card.ranks.iter().map(|rank| format!("{rank}D")).collect();
-        lines.push(format!("task        {}, {} images", card.task, ranks.join(", ")));
-        lines.push(format!("source      {}", card.source));
-        lines.push(format!("code        {}", card.code.unwrap_or("the authors published none")));
-        lines.push(format!("weights     {}", card.weights_licence.unwrap_or("none that are known here")));
-        lines.push(format!("config      {}", self.model.config()));
-        lines.push(format!("parameters  {}", grouped(self.profile.parameters)));
+        print_line!("task        {}, {} images", card.task, ranks.join(", "));
+        print_line!("source      {}", card.source);
+        print_line!("code        {}", card.code.unwrap_or("the authors published none"));
+        print_line!("weights     {}", card.weights_licence.unwrap_or("none that are known here"));
+        print_line!("config      {}", self.model.config());
+        print_line!("parameters  {}", grouped(self.profile.parameters));
         for stage in self.model.stages() {
             let reduction = match stage.reduction() {
                 PerAxis::All(size) => size.to_string(),
@@ -110,24 +114,19 @@ impl Facts {
                     sizes.join(", ")
                 }
             };
-            lines.push(format!(
-                "stage       {:<16} {:>6} channels, size / {reduction}",
-                stage.name(),
-                stage.channels()
-            ));
+            print_line!("stage       {:<16} {:>6} channels, size / {reduction}", stage.name(), stage.channels());
         }
         for (name, shape) in self.model.network().inputs().iter().zip(&self.shapes) {
-            lines.push(format!("input       {name:<16} {}", text(shape)));
+            print_line!("input       {name:<16} {}", text(shape));
         }
         for (name, shape) in &self.outputs {
-            lines.push(format!("output      {name:<16} {}", text(shape)));
+            print_line!("output      {name:<16} {}", text(shape));
         }
-        lines.push("\nin f32, for this input   multiply-adds        FLOPs    peak memory".to_owned());
+        print_line!("\nin f32, for this input   multiply-adds        FLOPs    peak memory");
         for (what, cost) in [("a forward pass", &self.profile.inference), ("a training step", &self.profile.training)] {
             let (products, flops) = (short(cost.multiply_adds), short(cost.flops));
-            lines.push(format!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak)));
+            print_line!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak));
         }
-        lines.join("\n") + "\n"
     }
 }
 

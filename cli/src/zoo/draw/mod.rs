@@ -27,7 +27,7 @@ use super::{
     measure::{grouped, multiply_adds, short},
     shapes::{self, Shapes},
 };
-use crate::Failure;
+use crate::{Failure, print::print_line};
 
 #[derive(Args)]
 pub(crate) struct Draw {
@@ -101,7 +101,7 @@ fn save(file: &Path, picture: &str) -> Result<()> {
     write_atomically(file, |writer| {
         writer.write_all(picture.as_bytes()).map_err(|error| Error::io("write", file.display(), error))
     })?;
-    println!("{}", file.display());
+    print_line!("{}", file.display());
     Ok(())
 }
 
