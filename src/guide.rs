@@ -14,6 +14,9 @@ macro_rules! chapters {
         /// [unet3d]: https://github.com/tomograd/tomograd/blob/main/examples/unet3d.rs
         /// [layer]: https://github.com/tomograd/tomograd/blob/main/examples/3_layer.rs
         /// [example]: https://github.com/tomograd/tomograd/blob/main/examples/5_weights.rs
+        /// [sheet]: https://raw.githubusercontent.com/tomograd/tomograd/main/docs/grad_cam.svg
+        /// [classify]: https://github.com/tomograd/tomograd/blob/main/examples/classify.rs
+        /// [table]: https://github.com/tomograd/tomograd/blob/main/benches/results/published_weights.md
         /// [zoo]: https://github.com/tomograd/tomograd/blob/main/docs/zoo/README.md
         /// [train]: mod@crate::guide::train
         /// [predict]: mod@crate::guide::predict
@@ -40,4 +43,24 @@ chapters! {
     precision: "Element types, half precision as storage, Winograd convolutions.", "precision.md";
     networks: "The registry, named inputs and outputs, feature maps, folded norms.", "networks.md";
     memory: "What a network costs, activation checkpointing, traces.", "memory.md";
+}
+
+/// The programs of the zoo's pages, which are tests too.
+#[cfg(doctest)]
+mod zoo {
+    macro_rules! pages {
+        ($($name:ident)*) => {$(
+            #[allow(non_snake_case)]
+            #[doc = include_str!(concat!("../docs/zoo/", stringify!($name), ".md"))]
+            pub mod $name {}
+        )*};
+    }
+
+    pages! {
+        README alexnet attention_gated_unet attention_unet autoencoder basic_unet basic_unet_plus_plus
+        convnext densenet discriminator dynunet efficientnet fcn fully_connected generator googlenet
+        half_unet inception_v3 meshnet monai_classifier monai_unet multi_scale_patch_discriminator
+        nested_unet nnunet patch_discriminator regressor res_unet resnet segresnet slice_sequence u2net unet
+        unet2d unet3d unet3plus var_autoencoder vgg vnet
+    }
 }

@@ -68,6 +68,20 @@ fn links_of_the_documents_lead_to_files() {
 }
 
 #[test]
+fn the_programs_of_all_pages_of_the_zoo_are_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = fs::read_to_string(root.join("src/guide.rs")).unwrap();
+    let listed: Vec<&str> = guide.split_once("pages! {").unwrap().1.split_whitespace().collect();
+    for entry in fs::read_dir(root.join("docs/zoo")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "md") {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            assert!(listed.contains(&name), "src/guide.rs doesn't list {name} among the pages");
+        }
+    }
+}
+
+#[test]
 fn what_the_readme_saves_can_be_loaded() {
     let folder = std::env::temp_dir().join(format!("tomograd-readme-{}", std::process::id()));
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/hippocampus");

@@ -128,6 +128,9 @@ fn mistakes_are_named() {
     assert_eq!(zoo(&["show", "resnet50", "--shape", "1,x"]).0, 2);
     assert_eq!(zoo(&["run", "resnet50", "--dump", "x"]).0, 2, "the parameters come from nowhere");
     assert_eq!(zoo(&["run", "resnet50", "--fill", "formula", "--seed", "1", "--dump", "x"]).0, 2);
+    // Batch norm in training has no statistics of one value.
+    let small = ["run", "resnet18", "--set", "width=4", "--shape", "1,3,32,32", "--fill", "formula", "--dump", "x"];
+    assert!(refused(&[&small[..], &["--train"]].concat()).contains("more than one value"));
 }
 
 /// The attribute of an element, as a number.

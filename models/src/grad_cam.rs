@@ -52,7 +52,11 @@ pub fn grad_cam(
     let input = input.ok_or_else(|| Error::argument(OPERATION, "a network without inputs").expected("an image"))?;
     let pass = Pass::eval(params)?.recording(true)?.keep_stages([stage])?;
     let logits = network.run(&[(input, pass.input(image))].into(), &pass)?.into_main()?;
-    let count = logits.shape().get(1).copied().unwrap_or(0);
+    let &[_, count, ..] = logits.shape() else {
+        return Err(Error::shape(OPERATION, "the network's main output has no classes")
+            .expected("logits (N, classes, ...)")
+            .shapes([logits.shape()]));
+    };
     if let Some(class) = classes.iter().find(|&&class| class >= count) {
         return Err(Error::argument(OPERATION, format!("class {class}")).expected(format!("one of {count} classes")));
     }

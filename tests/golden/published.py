@@ -34,7 +34,8 @@ Each original (torchvision, timm, MONAI, ...) gets random weights and fitting ru
 written by `torch.save` (`.pth`) and as safetensors. `tomograd zoo run PRESET --weights FILE` loads the file by name, strictly
 and without a mapping, and runs on the input by formula in inference mode. The figures are the largest differences of all
 outputs from the original's outputs in f64, divided by the largest output; the last column is the original's own in f32. Made
-by `tests/golden/published.py`; more than {f64:g} in f64 or {f32:g} in f32 fails.
+by `tests/golden/published.py`, with the same originals as the goldens (`zoo_*.py`; some are rewritten there from their papers or
+repositories); more than {f64:g} in f64 or {f32:g} in f32 fails.
 
 | preset | original | parameters | input | .pth, f64 | .safetensors, f64 | .pth, f32 | original, f32 |
 |---|---|---:|---|---:|---:|---:|---:|

@@ -1,6 +1,6 @@
 """Goldens of the zoo (`zoo/NAME.json` and `.safetensors`) and tables of whole presets (`zoo/SOURCE.presets.json`).
 
-A script a source (`zoo_torchvision.py`, `zoo_monai.py`, ...) calls `golden` for small networks and `preset` for those of the
+A script a source (`zoo_torchvision.py`, `zoo_timm.py`, ...) calls `golden` for small networks and `preset` for those of the
 published sizes, then `main`. README.md has the format.
 """
 import copy

@@ -13,7 +13,7 @@ use tomograd::{
 pub(crate) struct Choice {
     /// A preset, or a family for its first preset; `tomograd zoo list` has them all
     name: String,
-    /// Sets a field of the configuration; VALUE is JSON or plain text, FIELD may reach inside: stem.width=8, layers.0=2
+    /// Sets a field of the configuration; VALUE is JSON or plain text, FIELD may reach inside: layers.0=2, vae.latent=64
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     set: Vec<String>,
 }

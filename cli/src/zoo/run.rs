@@ -10,7 +10,11 @@ use tomograd::{
     prelude::*,
 };
 
-use super::{choice::Choice, shapes::Shapes};
+use super::{
+    choice::{Choice, Chosen},
+    measure::outputs,
+    shapes::Shapes,
+};
 use crate::{Failure, print::print_line};
 
 #[derive(Args)]
@@ -76,7 +80,7 @@ impl Run {
         }
         // The network and the shapes are checked without memory for them, before anything is computed.
         let chosen = self.choice.find().map_err(Failure::CommandLine)?;
-        let shapes = chosen.model().and_then(|model| self.shapes.of(&chosen, &model)).map_err(Failure::CommandLine)?;
+        let shapes = self.checked_shapes(&chosen).map_err(Failure::CommandLine)?;
         let dtype = match self.dtype {
             Precision::F64 => DType::F64,
             Precision::F32 => DType::F32,
@@ -108,5 +112,16 @@ impl Run {
         safetensors::save(&self.dump, &results, &metadata)?;
         print_line!("{}: {} tensors", self.dump.display(), results.len());
         Ok(())
+    }
+
+    /// The shapes of the inputs, which the network takes. Training mode refuses some that inference takes, such as one value
+    /// for each channel of a batch norm.
+    fn checked_shapes(&self, chosen: &Chosen) -> Result<Vec<Vec<usize>>> {
+        let model = chosen.model()?;
+        let shapes = self.shapes.of(chosen, &model)?;
+        if self.train {
+            outputs(&model, &shapes, true)?;
+        }
+        Ok(shapes)
     }
 }
