@@ -3,11 +3,11 @@
 use tomograd::{
     core::{DType, Device, Error, Result, Seed, Tensor},
     models::{
-        AlexNetConfig, HalfUNetConfig, ResUNetConfig, U2NetConfig, UNet3PlusConfig, UNet3PlusSupervision, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
-        DenseNetConfig, DenseNetOriginal, DynUNetConfig, GoogLeNetConfig, InceptionV3Config, MeshNet, MeshNetConfig,
-        Model, MonaiUNetConfig, NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet, ResNetBlock, ResNetConfig,
-        ResNetEncoder, SegResNetConfig, SegResNetVae, Sizes, UNet2d, UNet2dConfig, UNet3d, UNet3dConfig, UNetConfig,
-        VNetConfig, VggConfig,
+        AlexNetConfig, AttentionGatedUNetConfig, AttentionUNetConfig, BasicUNetConfig, BasicUNetPlusPlusConfig,
+        DenseNetConfig, DenseNetOriginal, DynUNetConfig, GoogLeNetConfig, HalfUNetConfig, InceptionV3Config, MeshNet,
+        MeshNetConfig, Model, MonaiUNetConfig, NestedUNetConfig, NnUNetArchitecture, NnUNetConfig, ResNet, ResNetBlock,
+        ResNetConfig, ResNetEncoder, ResUNetConfig, SegResNetConfig, SegResNetVae, Sizes, U2NetConfig, UNet2d,
+        UNet2dConfig, UNet3PlusConfig, UNet3PlusSupervision, UNet3d, UNet3dConfig, UNetConfig, VNetConfig, VggConfig,
         blocks::{
             ActivationChoice, Adn, Cbam, ConvAdn, DoubleConv, DoubleConvOptions, NormChoice, SqueezeExcitation,
             SqueezeExcitationOptions,
@@ -456,7 +456,7 @@ cases! {
         widths: Vec<usize> = vec![2, 4],
         dropout: f64 = 0.5,
     ) => {
-        let new = UNet3PlusConfig::new(classes, UNet3PlusSupervision::Guided);
+        let new = UNet3PlusConfig::new(classes, UNet3PlusSupervision::DeepGuided);
         runs(&UNet3PlusConfig { rank, in_channels, widths, dropout, ..new }, rank, in_channels, classes)
     };
     "models::ResUNetConfig::new": (classes: usize = 2) => {
