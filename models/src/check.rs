@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 
 /// The largest number of channels of a layer.
@@ -21,7 +20,8 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
     if (least..=most).contains(&length) {
         return Ok(());
     }
-    Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
+    let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    Err(Error::argument(operation, format!("{field} has {length} entries")).expected(expected))
 }
 
 /// Checks that the configuration's `field` is in `range`; NaN never is.
@@ -61,18 +61,6 @@ pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) ->
     Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
 }
 
-/// Checks that `x` is (N, C, spatial...) with `rank` spatial axes, each a multiple of `unit`, not 0.
-pub(crate) fn image(operation: &str, x: &Var, rank: usize, unit: usize) -> Result<()> {
-    let fits = |size: &usize| *size > 0 && size.is_multiple_of(unit);
-    if x.rank() == rank + 2 && x.shape()[2..].iter().all(fits) {
-        return Ok(());
-    }
-    let sizes = if unit == 1 { "none of size 0".to_owned() } else { format!("all multiples of {unit}") };
-    Err(Error::shape(operation, "the input's size doesn't fit")
-        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {sizes}"))
-        .shapes([x.shape()]))
-}
-
 /// Checks that the input of a network is an image with `rank` spatial axes, each of `smallest` voxels at least.
 pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: usize) -> Result<()> {
     if shape.len() == rank + 2 && shape[2..].iter().all(|&size| size >= smallest) {
@@ -83,7 +71,7 @@ pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: 
         false => format!("an input of {} axes", shape.len()),
     };
     Err(Error::shape(operation, what)
-        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {smallest} voxels at least along each"))
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes, all at least {smallest}"))
         .shapes([shape]))
 }
 

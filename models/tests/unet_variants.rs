@@ -31,7 +31,7 @@ fn sizes_that_the_originals_refuse_are_refused_with_the_sizes_that_fit() {
         (0, vec![1, 1, 8, 6], vec![1, 1, 8, 4], "2 spatial axes, all multiples of 4"),
         (1, vec![1, 1, 9, 8], vec![1, 1, 12, 8], "2 spatial axes, all multiples of 4"),
         (2, vec![1, 1, 3, 8], vec![1, 1, 4, 5], "2 spatial axes, all at least 4"),
-        (3, vec![1, 1, 0, 8], vec![1, 1, 1, 3], "2 spatial axes, none of size 0"),
+        (3, vec![1, 1, 0, 8], vec![1, 1, 1, 3], "2 spatial axes, all at least 1"),
     ] {
         let model = filled(&small()[config]);
         for shape in [wrong, vec![1, 1, 8], vec![1, 1, 8, 8, 8]] {

@@ -6,7 +6,7 @@ use tomograd_core::{Error, Result};
 use tomograd_nn::{Activation, Dropout, Linear, LinearOptions, Module, Named, Network, PRelu, Pass, Scope};
 
 use crate::{
-    blocks::ActivationChoice,
+    blocks::{ActivationChoice, check_activation},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -56,7 +56,8 @@ impl FullyConnectedNetConfig {
         check::sizes(name, "out_channels", &[self.out_channels], check::MOST_CHANNELS)?;
         check::length(name, "hidden_channels", self.hidden_channels.len(), 0, MOST_LAYERS)?;
         check::sizes(name, "hidden_channels", &self.hidden_channels, check::MOST_CHANNELS)?;
-        check::probability(name, "dropout", self.dropout)
+        check::probability(name, "dropout", self.dropout)?;
+        self.activation.function().map_or(Ok(()), check_activation)
     }
 }
 

@@ -88,6 +88,7 @@ impl AttentionUNetConfig {
                 .expected("2 at least: the gate has half of them"));
         }
         check::length(name, "strides", self.strides.len(), last, last)?;
+        check::probability(name, "dropout", self.dropout)?;
         let stride =
             |(at, sizes): (usize, &Sizes)| sizes.checked(name, &format!("strides[{at}]"), self.rank, MOST_STRIDE);
         Ok(Plan {

@@ -272,11 +272,7 @@ impl Network for HalfUNet {
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
         let least = 1 << (self.encoder.len() - 1);
-        if image.rank() != self.rank + 2 || image.shape()[2..].iter().any(|&size| size < least) {
-            return Err(Error::shape("half_unet", "the input's size doesn't fit the levels")
-                .expected(format!("(N, C, spatial...) with {} spatial axes, all at least {least}", self.rank))
-                .shapes([image.shape()]));
-        }
+        check::smallest("half_unet", image.shape(), self.rank, least)?;
         let size = &image.shape()[2..];
         let (mut x, mut maps) = (image.clone(), Vec::new());
         for (level, (block, stage)) in self.encoder.iter().enumerate() {

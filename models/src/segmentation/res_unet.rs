@@ -8,7 +8,7 @@ use tomograd_nn::{
     Pass, Scope, Stage,
 };
 
-use super::outputs;
+use super::{fit, outputs};
 use crate::{
     blocks::conv_norm,
     check,
@@ -207,7 +207,7 @@ impl Network for ResUNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
-        check::image("res_unet", image, self.rank, 1 << self.encoder.len())?;
+        fit::multiples("res_unet", image, &vec![1 << self.encoder.len(); self.rank])?;
         let (first, second, shortcut) = &self.input;
         let mut x = second.forward(&first.forward(image, pass)?, pass)?;
         x = pass.stage(self.stage, x.add(&shortcut.forward(image, pass)?)?)?;

@@ -66,7 +66,7 @@ pub struct SegResNetConfig {
     /// The upsampling.
     #[serde(default)]
     pub upsampling: SegResNetUpsampling,
-    /// Dropout of whole channels after the first convolution.
+    /// Dropout after the first convolution: of whole channels, in 1D of single elements.
     #[serde(default)]
     pub dropout: f64,
     /// The variational autoencoder, if there is one.
@@ -378,7 +378,7 @@ impl SegResNet {
             decoder.push(Up { conv, double: Double::new(inner.at(1), &spec, channels)?, blocks, stage });
         }
         let head = spec.head(scope.at("conv_final"), filters, config.classes)?;
-        let options = DropoutOptions::new(config.dropout).whole_channels(true);
+        let options = DropoutOptions::new(config.dropout).whole_channels(config.rank > 1);
         let dropout = Dropout::new(scope.at("dropout"), options)?;
         let vae = config.vae.as_ref().map(|vae| Vae::new(scope, &spec, vae)).transpose()?;
         Ok(Self { units: vec![config.zoom(); config.rank], first, dropout, encoder, decoder, head, vae })

@@ -152,7 +152,7 @@ impl Layers {
         let levels = self.up.len();
         match self.fit {
             Fit::Exact => fit::multiples("unet", x, &vec![1 << levels; self.rank]),
-            Fit::Pad => fit::at_least("unet", x, self.rank, 1 << levels),
+            Fit::Pad => check::smallest("unet", x.shape(), self.rank, 1 << levels),
             Fit::Crop => original::check_unpadded(x, self.rank, levels),
         }
     }
