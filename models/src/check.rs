@@ -75,6 +75,17 @@ pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: 
         .shapes([shape]))
 }
 
+/// Checks that the input of a network has `count` numbers for each image, in any shape: (N, ...).
+pub(crate) fn numbers(operation: &str, shape: &[usize], count: usize) -> Result<()> {
+    let found = shape.iter().skip(1).fold(1usize, |product, &size| product.saturating_mul(size));
+    if shape.len() > 1 && found == count {
+        return Ok(());
+    }
+    Err(Error::shape(operation, "the input doesn't fit the network")
+        .expected(format!("(N, ...) with {count} numbers for each of N"))
+        .shapes([shape]))
+}
+
 /// The product of `sizes`, which errors call `field`, after a check that it is from 1 to the most channels.
 pub(crate) fn product(operation: &str, field: &str, sizes: &[usize]) -> Result<usize> {
     let product = sizes.iter().fold(1usize, |product, &size| product.saturating_mul(size));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
+use tomograd_core::Result;
 use tomograd_nn::{Activation, Dropout, Linear, LinearOptions, Module, Named, Network, PRelu, Pass, Scope};
 
 use crate::{
@@ -140,12 +140,7 @@ impl Network for FullyConnectedNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let x = inputs.get("image")?;
-        let fits = x.rank() > 1 && x.shape()[1..].iter().product::<usize>() == self.in_channels;
-        if !fits {
-            return Err(Error::shape("fully_connected", "the input doesn't fit the network")
-                .expected(format!("(N, ...) with {} values for each of N", self.in_channels))
-                .shapes([x.shape()]));
-        }
+        check::numbers("fully_connected", x.shape(), self.in_channels)?;
         let x = self.hidden.iter().try_fold(x.flatten(1..)?, |x, hidden| {
             let x = hidden.dropout.forward(&hidden.linear.forward(&x, pass)?, pass)?;
             match (&hidden.slope, hidden.function) {

@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Interpolation, Kernel, MaxPool, Module, Norm, NormKind, NormOptions, Pass,
-    Scope, Stage, Upsample, UpsampleOptions,
+    Activation, Conv, ConvNormActivation, Interpolation, Kernel, MaxPool, Module, NormKind, NormOptions, Pass, Scope,
+    Stage, Upsample, UpsampleOptions,
     init::{Fan, Init},
 };
 
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{DoubleConv, DoubleConvOptions},
+    blocks::{DoubleConv, DoubleConvOptions, conv_norm},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -149,11 +149,10 @@ fn one(rank: usize) -> Kernel {
 }
 
 /// A convolution of width 1 and its batch norm (`0`, `1`), with or without ReLU.
-fn one_wide(mut scope: Scope<'_>, rank: usize, [from, to]: [usize; 2], relu: bool) -> Result<ConvNormActivation> {
-    let conv = Conv::new(scope.at(0), from, to, one(rank))?;
+fn one_wide(mut scope: Scope<'_>, rank: usize, channels: [usize; 2], relu: bool) -> Result<ConvNormActivation> {
     let options = NormOptions::new(BATCH);
     let options = if relu { options.activation(Activation::Relu) } else { options };
-    ConvNormActivation::new(conv, Norm::new(scope.at(1), to, options)?)
+    conv_norm(&mut scope, ["0", "1"], channels, one(rank), options)
 }
 
 /// A grid attention gate: weights for each voxel from a map and a coarser gating signal, by which the map is multiplied.

@@ -3,14 +3,12 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
-use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope, Stage,
-};
+use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, NormKind, NormOptions, Pass, Scope, Stage};
 
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, Adn, ConvAdn, MOST_LEVELS, NormChoice, Place, Unit, Units, checked_strides},
+    blocks::{ActivationChoice, Adn, ConvAdn, MOST_LEVELS, NormChoice, Place, Unit, Units, checked_strides, conv_norm},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -164,9 +162,7 @@ impl Gate {
     fn new(scope: &mut Scope<'_>, rank: usize, channels: usize) -> Result<Self> {
         let inner = channels / 2;
         let mut layer = |name: &str, from: usize, to: usize, options: NormOptions| {
-            let mut scope = scope.at(name);
-            let conv = Conv::new(scope.at("0.conv"), from, to, Kernel::new(rank, 1))?;
-            ConvNormActivation::new(conv, Norm::new(scope.at("1"), to, options)?)
+            conv_norm(&mut scope.at(name), ["0.conv", "1"], [from, to], Kernel::new(rank, 1), options)
         };
         let plain = NormOptions::new(NormKind::Batch);
         Ok(Self {
