@@ -18,6 +18,7 @@ pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub use cbam::Cbam;
 pub(crate) use conv_dropout_norm::{After, ConvDropoutNorm};
 pub(crate) use conv_norm::conv_norm;
+pub(crate) use double_conv::ConvActivation;
 pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
 pub(crate) use subpixel::SubpixelUpsample;

@@ -273,9 +273,9 @@ impl UNet3Plus {
             let name = format!("outconv{}", level + 1);
             heads.push(Conv::new(scope.at(name), channels, classes, three(rank))?);
         }
-        let dropout = Dropout::new(scope.at("cls.0"), dropout)?;
         let classifier = match supervision {
             UNet3PlusSupervision::DeepGuided => {
+                let dropout = Dropout::new(scope.at("cls.0"), dropout)?;
                 let kernel = Kernel::new(rank, 1).weight(WEIGHT);
                 Some((dropout, Conv::new(scope.at("cls.1"), widths[last], 2, kernel)?))
             }
