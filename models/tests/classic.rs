@@ -168,6 +168,8 @@ fn wrong_fields_are_explained() {
         ("googlenet", "in_channels", json!(1), "transform_input with in_channels 1"),
         ("googlenet", "auxiliary_dropout", json!(-0.5), "auxiliary_dropout is -0.5"),
         ("inception_v3", "width", json!(33), "a multiple of 2"),
+        ("fully_connected", "activation", json!({"leaky_relu": 1e300}), "LeakyRelu(1e300)"),
+        ("monai_classifier", "last_activation", json!({"elu": 1e300}), "Elu(1e300)"),
     ] {
         let families = tomograd_models::registry::families();
         let preset = families.iter().find_map(|family| family.preset(network).ok()).unwrap();

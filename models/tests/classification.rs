@@ -90,6 +90,8 @@ fn what_the_originals_refuse_is_refused() {
     assert!(text.contains("widths has 1 entries; expected 2"), "{text}");
     let text = refused(residual(json!({"width": 8, "attention": "cbam"})));
     assert!(text.contains("attention cbam") && text.contains("16 at least"), "{text}");
+    let text = refused(residual(json!({"widths": [16, 8], "attention": "cbam"})));
+    assert!(text.contains("attention cbam with 8 channels in layer 2"), "{text}");
     let text = refused(json!({"network": "densenet", "in_channels": 1, "classes": 2, "layers": [1], "dropout": 1.0}));
     assert!(text.contains("dropout is 1"), "{text}");
 

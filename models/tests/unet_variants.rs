@@ -80,6 +80,20 @@ fn an_image_without_the_organ_has_logits_of_zero() {
     }
 }
 
+#[test]
+fn unet_3plus_starts_as_the_authors_do() {
+    let config = json!({"network": "unet3plus", "in_channels": 3, "classes": 9, "widths": [16, 32],
+                        "supervision": "deep_guided"});
+    let model = Model::new(&config, Device::Cpu, Seed::new(1)).unwrap();
+    for (name, fan) in [("conv2.conv1.0", 144.0), ("h1_Cat_hd1_conv", 144.0), ("outconv2", 288.0), ("cls.1", 32.0)] {
+        let values = model.params().get(&format!("{name}.weight")).unwrap().to_vec_f64().unwrap();
+        let count = values.len() as f64;
+        let square = values.iter().map(|value| value * value).sum::<f64>() / count;
+        // Five standard deviations of the mean square of normal numbers.
+        assert!((square * fan / 2.0 - 1.0).abs() < 5.0 * (2.0 / count).sqrt(), "{name}: {square}");
+    }
+}
+
 /// The peak of an inference in units of a feature map of full size; parameters and image don't count.
 fn peak(preset: &str, family: &str, channels: usize) -> f64 {
     let config = registry::family(family).unwrap().preset(preset).unwrap().config;
