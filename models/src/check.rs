@@ -7,6 +7,10 @@ use tomograd_core::{Error, Result};
 /// The largest number of channels of a layer.
 pub(crate) const MOST_CHANNELS: usize = 1 << 24;
 
+/// The most levels of a network, each half the size of the one before: with more, an image of 2^(levels − 1) voxels along an axis
+/// would be larger than any.
+pub(crate) const MOST_LEVELS: usize = 24;
+
 /// Checks that all `sizes` of the configuration's `field` are from 1 to `most`.
 pub(crate) fn sizes(operation: &str, field: &str, sizes: &[usize], most: usize) -> Result<()> {
     let Some(place) = sizes.iter().position(|size| !(1..=most).contains(size)) else { return Ok(()) };

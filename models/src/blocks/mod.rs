@@ -23,7 +23,7 @@ pub use double_conv::{DoubleConv, DoubleConvOptions};
 pub use squeeze_excitation::{SqueezeExcitation, SqueezeExcitationOptions};
 pub(crate) use subpixel::SubpixelUpsample;
 pub use units::ConvStyle;
-pub(crate) use units::{MOST_LEVELS, MOST_UNITS, Place, Unit, Units, checked_strides, levels, size_behind};
+pub(crate) use units::{MOST_UNITS, Place, Unit, Units, checked_strides, levels, size_behind};
 
 /// Two maps concatenated along channels.
 pub(crate) fn join(first: Var, second: Var) -> Result<Var> {

@@ -37,8 +37,6 @@ impl Default for ConvStyle {
     }
 }
 
-/// With more levels, an image would have to be larger than any.
-pub(crate) const MOST_LEVELS: usize = 24;
 /// The largest stride.
 const MOST_STRIDE: usize = 1 << 10;
 /// The most convolutions in a residual unit.
@@ -63,7 +61,7 @@ pub(crate) fn levels(
     strides: &[Sizes],
     units: usize,
 ) -> Result<Vec<Vec<usize>>> {
-    check::length(operation, "channels", channels.len(), 1, MOST_LEVELS)?;
+    check::length(operation, "channels", channels.len(), 1, check::MOST_LEVELS)?;
     check::sizes(operation, "channels", channels, check::MOST_CHANNELS)?;
     check::counts(operation, "residual_units", units, MOST_UNITS)?;
     checked_strides(operation, rank, strides, channels.len())

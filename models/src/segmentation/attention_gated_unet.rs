@@ -60,8 +60,6 @@ pub struct AttentionGatedUNetConfig {
     pub gate_stride: Sizes,
 }
 
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 /// The most gates in a block.
 const MOST_GATES: usize = 64;
 /// The largest stride of a gate.
@@ -107,7 +105,7 @@ impl AttentionGatedUNetConfig {
         check::sizes(name, "rank", &[self.rank], 3)?;
         check::sizes(name, "in_channels", &[self.in_channels], most)?;
         check::sizes(name, "classes", &[self.classes], most >> 5)?;
-        check::length(name, "widths", self.widths.len(), 3, MOST_LEVELS)?;
+        check::length(name, "widths", self.widths.len(), 3, check::MOST_LEVELS)?;
         check::sizes(name, "widths", &self.widths, most)?;
         check::sizes(name, "gates", &[self.gates], MOST_GATES)?;
         self.gate_stride.checked(name, "gate_stride", self.rank, MOST_STRIDE)

@@ -8,7 +8,7 @@ use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, NormKind
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, Adn, ConvAdn, MOST_LEVELS, NormChoice, Place, Unit, Units, checked_strides, conv_norm},
+    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice, Place, Unit, Units, checked_strides, conv_norm},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -73,7 +73,7 @@ impl AttentionUNetConfig {
         check::sizes(name, "rank", &[self.rank], 3)?;
         check::sizes(name, "in_channels", &[self.in_channels], check::MOST_CHANNELS)?;
         check::sizes(name, "classes", &[self.classes], check::MOST_CHANNELS)?;
-        check::length(name, "channels", self.channels.len(), 2, MOST_LEVELS)?;
+        check::length(name, "channels", self.channels.len(), 2, check::MOST_LEVELS)?;
         check::sizes(name, "channels", &self.channels, check::MOST_CHANNELS)?;
         let last = self.channels.len() - 1;
         if let Some(at) = self.channels[..last].iter().position(|&channels| channels < 2) {

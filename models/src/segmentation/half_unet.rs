@@ -107,7 +107,7 @@ impl HalfUNetConfig {
 
     fn check(&self) -> Result<()> {
         check::sizes("half_unet", "rank", &[self.rank], 3)?;
-        check::sizes("half_unet", "levels", &[self.levels], MOST_LEVELS)?;
+        check::sizes("half_unet", "levels", &[self.levels], check::MOST_LEVELS)?;
         for (field, size) in [("in_channels", self.in_channels), ("classes", self.classes), ("width", self.width)] {
             check::sizes("half_unet", field, &[size], check::MOST_CHANNELS)?;
         }
@@ -118,9 +118,6 @@ impl HalfUNetConfig {
         Ok(())
     }
 }
-
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 
 impl Config for HalfUNetConfig {
     type Network = HalfUNet;

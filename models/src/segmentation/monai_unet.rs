@@ -8,9 +8,7 @@ use tomograd_nn::{Module, Pass, Scope, Stage};
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{
-        ActivationChoice, Adn, ConvAdn, MOST_LEVELS, MOST_UNITS, NormChoice, Place, Unit, Units, checked_strides,
-    },
+    blocks::{ActivationChoice, Adn, ConvAdn, MOST_UNITS, NormChoice, Place, Unit, Units, checked_strides},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -118,7 +116,7 @@ impl MonaiUNetConfig {
         check::sizes(name, "rank", &[self.rank], 3)?;
         check::sizes(name, "in_channels", &[self.in_channels], check::MOST_CHANNELS)?;
         check::sizes(name, "classes", &[self.classes], check::MOST_CHANNELS)?;
-        check::length(name, "channels", self.channels.len(), 2, MOST_LEVELS)?;
+        check::length(name, "channels", self.channels.len(), 2, check::MOST_LEVELS)?;
         check::sizes(name, "channels", &self.channels, check::MOST_CHANNELS)?;
         check::counts(name, "residual_units", self.residual_units, MOST_UNITS)?;
         check::probability(name, "dropout", self.dropout)?;

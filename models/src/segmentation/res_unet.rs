@@ -61,7 +61,7 @@ impl ResUNetConfig {
 
     fn check(&self) -> Result<()> {
         check::sizes("res_unet", "rank", &[self.rank], 3)?;
-        check::length("res_unet", "widths", self.widths.len(), 2, MOST_LEVELS)?;
+        check::length("res_unet", "widths", self.widths.len(), 2, check::MOST_LEVELS)?;
         for (field, sizes) in
             [("in_channels", &[self.in_channels][..]), ("classes", &[self.classes]), ("widths", &self.widths)]
         {
@@ -70,9 +70,6 @@ impl ResUNetConfig {
         Ok(())
     }
 }
-
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 
 impl Config for ResUNetConfig {
     type Network = ResUNet;

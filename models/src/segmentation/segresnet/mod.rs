@@ -74,8 +74,6 @@ pub struct SegResNetConfig {
     pub vae: Option<SegResNetVae>,
 }
 
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 /// The largest number of blocks of a level.
 const MOST_BLOCKS: usize = 256;
 
@@ -132,7 +130,7 @@ impl SegResNetConfig {
             check::sizes("segresnet", field, &[size], check::MOST_CHANNELS)?;
         }
         let levels = self.blocks_down.len();
-        check::length("segresnet", "blocks_down", levels, 1, MOST_LEVELS)?;
+        check::length("segresnet", "blocks_down", levels, 1, check::MOST_LEVELS)?;
         check::length("segresnet", "blocks_up", self.blocks_up.len(), levels - 1, levels - 1)?;
         check::sizes("segresnet", "blocks_down", &self.blocks_down, MOST_BLOCKS)?;
         check::sizes("segresnet", "blocks_up", &self.blocks_up, MOST_BLOCKS)?;
