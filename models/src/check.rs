@@ -2,11 +2,14 @@
 
 use std::ops::RangeInclusive;
 
-use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 
 /// The largest number of channels of a layer.
 pub(crate) const MOST_CHANNELS: usize = 1 << 24;
+
+/// The most levels of a network, each half the size of the one before: with more, an image of 2^(levels − 1) voxels along an axis
+/// would be larger than any.
+pub(crate) const MOST_LEVELS: usize = 24;
 
 /// Checks that all `sizes` of the configuration's `field` are from 1 to `most`.
 pub(crate) fn sizes(operation: &str, field: &str, sizes: &[usize], most: usize) -> Result<()> {
@@ -21,7 +24,8 @@ pub(crate) fn length(operation: &str, field: &str, length: usize, least: usize, 
     if (least..=most).contains(&length) {
         return Ok(());
     }
-    Err(Error::argument(operation, format!("{field} has {length} entries")).expected(format!("{least} to {most}")))
+    let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    Err(Error::argument(operation, format!("{field} has {length} entries")).expected(expected))
 }
 
 /// Checks that the configuration's `field` is in `range`; NaN never is.
@@ -61,18 +65,6 @@ pub(crate) fn counts(operation: &str, field: &str, count: usize, most: usize) ->
     Err(Error::argument(operation, format!("{field} is {count}")).expected(format!("a number from 0 to {most}")))
 }
 
-/// Checks that `x` is (N, C, spatial...) with `rank` spatial axes, each a multiple of `unit`, not 0.
-pub(crate) fn image(operation: &str, x: &Var, rank: usize, unit: usize) -> Result<()> {
-    let fits = |size: &usize| *size > 0 && size.is_multiple_of(unit);
-    if x.rank() == rank + 2 && x.shape()[2..].iter().all(fits) {
-        return Ok(());
-    }
-    let sizes = if unit == 1 { "none of size 0".to_owned() } else { format!("all multiples of {unit}") };
-    Err(Error::shape(operation, "the input's size doesn't fit")
-        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {sizes}"))
-        .shapes([x.shape()]))
-}
-
 /// Checks that the input of a network is an image with `rank` spatial axes, each of `smallest` voxels at least.
 pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: usize) -> Result<()> {
     if shape.len() == rank + 2 && shape[2..].iter().all(|&size| size >= smallest) {
@@ -83,7 +75,18 @@ pub(crate) fn smallest(operation: &str, shape: &[usize], rank: usize, smallest: 
         false => format!("an input of {} axes", shape.len()),
     };
     Err(Error::shape(operation, what)
-        .expected(format!("(N, C, spatial...) with {rank} spatial axes, {smallest} voxels at least along each"))
+        .expected(format!("(N, C, spatial...) with {rank} spatial axes, all at least {smallest}"))
+        .shapes([shape]))
+}
+
+/// Checks that the input of a network has `count` numbers for each image, in any shape: (N, ...).
+pub(crate) fn numbers(operation: &str, shape: &[usize], count: usize) -> Result<()> {
+    let found = shape.iter().skip(1).fold(1usize, |product, &size| product.saturating_mul(size));
+    if shape.len() > 1 && found == count {
+        return Ok(());
+    }
+    Err(Error::shape(operation, "the input doesn't fit the network")
+        .expected(format!("(N, ...) with {count} numbers for each of N"))
         .shapes([shape]))
 }
 

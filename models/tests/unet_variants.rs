@@ -31,7 +31,7 @@ fn sizes_that_the_originals_refuse_are_refused_with_the_sizes_that_fit() {
         (0, vec![1, 1, 8, 6], vec![1, 1, 8, 4], "2 spatial axes, all multiples of 4"),
         (1, vec![1, 1, 9, 8], vec![1, 1, 12, 8], "2 spatial axes, all multiples of 4"),
         (2, vec![1, 1, 3, 8], vec![1, 1, 4, 5], "2 spatial axes, all at least 4"),
-        (3, vec![1, 1, 0, 8], vec![1, 1, 1, 3], "2 spatial axes, none of size 0"),
+        (3, vec![1, 1, 0, 8], vec![1, 1, 1, 3], "2 spatial axes, all at least 1"),
     ] {
         let model = filled(&small()[config]);
         for shape in [wrong, vec![1, 1, 8], vec![1, 1, 8, 8, 8]] {
@@ -77,6 +77,20 @@ fn an_image_without_the_organ_has_logits_of_zero() {
         for (name, map) in outputs(&model, &[2, 1, 8, 8]).iter().filter(|(name, _)| !name.ends_with("presence")) {
             assert_eq!(map.to_vec::<f64>().unwrap().iter().any(|&logit| logit != 0.0), organ, "{name}");
         }
+    }
+}
+
+#[test]
+fn unet_3plus_starts_as_the_authors_do() {
+    let config = json!({"network": "unet3plus", "in_channels": 3, "classes": 9, "widths": [16, 32],
+                        "supervision": "deep_guided"});
+    let model = Model::new(&config, Device::Cpu, Seed::new(1)).unwrap();
+    for (name, fan) in [("conv2.conv1.0", 144.0), ("h1_Cat_hd1_conv", 144.0), ("outconv2", 288.0), ("cls.1", 32.0)] {
+        let values = model.params().get(&format!("{name}.weight")).unwrap().to_vec_f64().unwrap();
+        let count = values.len() as f64;
+        let square = values.iter().map(|value| value * value).sum::<f64>() / count;
+        // Five standard deviations of the mean square of normal numbers.
+        assert!((square * fan / 2.0 - 1.0).abs() < 5.0 * (2.0 / count).sqrt(), "{name}: {square}");
     }
 }
 

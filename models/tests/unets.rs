@@ -87,7 +87,7 @@ fn configurations_that_make_no_sense_name_the_field() {
     let gated = json!({"network": "attention_gated_unet", "in_channels": 1, "classes": 2});
     let nested = json!({"network": "nested_unet", "in_channels": 1, "classes": 2});
     for (config, field, value, expected) in [
-        (&monai, "strides", json!([2, 2]), "strides has 2 entries; expected 1 to 1"),
+        (&monai, "strides", json!([2, 2]), "strides has 2 entries; expected 1"),
         (&monai, "strides", json!([[2, 2]]), "strides[0] [2, 2] for 3 spatial axes"),
         (&monai, "strides", json!([0]), "strides[0] is 0"),
         (&monai, "strides", json!([-1]), "strides[0]"),
@@ -104,9 +104,9 @@ fn configurations_that_make_no_sense_name_the_field() {
         (&monai, "norm", json!({"group": 3}), "norm: 3 groups"),
         (&monai, "norm", json!("layer"), "norm: unknown variant `layer`"),
         (&monai, "activation", json!({"leaky_relu": 1e300}), "LeakyRelu(1e300)"),
-        (&monai, "dropout", json!(1.0), "dropout: a probability of 1"),
+        (&monai, "dropout", json!(1.0), "dropout is 1; expected a number from 0 to below 1"),
         (&attention, "channels", json!([1, 8]), "channels[0] is 1; expected 2 at least"),
-        (&basic, "features", json!([4, 4, 4, 4, 4]), "features has 5 entries; expected 6 to 6"),
+        (&basic, "features", json!([4, 4, 4, 4, 4]), "features has 5 entries; expected 6"),
         (&basic, "features", json!([4, 4, 1, 4, 4, 4]), "features[2] is 1; expected 2 at least"),
         (&unet, "widths", json!([4, 7]), "widths[1] is 7; expected an even number"),
         (&unet, "rank", json!(4), "rank is 4; expected a number from 1 to 3"),

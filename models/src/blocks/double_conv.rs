@@ -86,18 +86,18 @@ impl DoubleConvOptions {
 /// entries 2 and 5 are the activations; without norms `0` and `2`; others by [`DoubleConvOptions::names`].
 #[derive(Debug)]
 pub struct DoubleConv {
-    first: Layer,
-    second: Layer,
+    first: ConvActivation,
+    second: ConvActivation,
 }
 
-/// A convolution with what follows it.
+/// A convolution with an activation, and perhaps a norm between them.
 #[derive(Debug)]
-enum Layer {
+pub(crate) enum ConvActivation {
     Normed(ConvNormActivation),
     Plain(Conv, Activation),
 }
 
-impl Layer {
+impl ConvActivation {
     fn forward_two(&self, first: &Var, second: &Var, pass: &Pass) -> Result<Var> {
         match self {
             Self::Normed(layer) => layer.forward_two(first, second, pass),
@@ -106,7 +106,7 @@ impl Layer {
     }
 }
 
-impl Module for Layer {
+impl Module for ConvActivation {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         match self {
             Self::Normed(layer) => layer.forward(x, pass),
@@ -124,17 +124,18 @@ impl DoubleConv {
     pub fn new(mut scope: Scope<'_>, in_channels: usize, channels: usize, options: DoubleConvOptions) -> Result<Self> {
         let DoubleConvOptions { rank, norm, activation, stride, padding, middle, bias, weight, names } = options;
         scope.whole(|scope| {
-            let mut layer = |[conv, norm_name]: [&str; 2], channels: [usize; 2], stride: usize| -> Result<Layer> {
-                let kernel = Kernel::new(rank, 3).stride(stride).padding(padding).bias(bias);
-                let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
-                let conv = Conv::new(scope.at(conv), channels[0], channels[1], kernel)?;
-                let Some(norm) = norm else {
-                    check_activation(activation)?;
-                    return Ok(Layer::Plain(conv, activation));
+            let mut layer =
+                |[conv, norm_name]: [&str; 2], channels: [usize; 2], stride: usize| -> Result<ConvActivation> {
+                    let kernel = Kernel::new(rank, 3).stride(stride).padding(padding).bias(bias);
+                    let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
+                    let conv = Conv::new(scope.at(conv), channels[0], channels[1], kernel)?;
+                    let Some(norm) = norm else {
+                        check_activation(activation)?;
+                        return Ok(ConvActivation::Plain(conv, activation));
+                    };
+                    let norm = Norm::new(scope.at(norm_name), channels[1], norm.activation(activation))?;
+                    Ok(ConvActivation::Normed(ConvNormActivation::new(conv, norm)?))
                 };
-                let norm = Norm::new(scope.at(norm_name), channels[1], norm.activation(activation))?;
-                Ok(Layer::Normed(ConvNormActivation::new(conv, norm)?))
-            };
             let middle = middle.unwrap_or(channels);
             let first = layer(names[0], [in_channels, middle], stride)?;
             Ok(Self { first, second: layer(names[1], [middle, channels], 1)? })

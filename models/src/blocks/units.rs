@@ -37,12 +37,10 @@ impl Default for ConvStyle {
     }
 }
 
-/// With more levels, an image would have to be larger than any.
-const MOST_LEVELS: usize = 24;
 /// The largest stride.
 const MOST_STRIDE: usize = 1 << 10;
 /// The most convolutions in a residual unit.
-const MOST_UNITS: usize = 64;
+pub(crate) const MOST_UNITS: usize = 64;
 
 impl ConvStyle {
     /// The layers of this style in the network that errors call `operation`, for `rank` axes.
@@ -50,7 +48,7 @@ impl ConvStyle {
         check::sizes(operation, "rank", &[rank], 3)?;
         check::probability(operation, "style.dropout", self.dropout)?;
         let adn = Adn::new(self.norm, self.activation).dropout(self.dropout);
-        Ok(Units { rank, kernel: self.kernel.odd(operation, "style.kernel", rank)?, bias: self.bias, adn })
+        Ok(Units::new(rank, self.kernel.odd(operation, "style.kernel", rank)?, self.bias, adn))
     }
 }
 
@@ -63,10 +61,20 @@ pub(crate) fn levels(
     strides: &[Sizes],
     units: usize,
 ) -> Result<Vec<Vec<usize>>> {
-    check::length(operation, "channels", channels.len(), 1, MOST_LEVELS)?;
+    check::length(operation, "channels", channels.len(), 1, check::MOST_LEVELS)?;
     check::sizes(operation, "channels", channels, check::MOST_CHANNELS)?;
-    check::length(operation, "strides", strides.len(), channels.len(), channels.len())?;
     check::counts(operation, "residual_units", units, MOST_UNITS)?;
+    checked_strides(operation, rank, strides, channels.len())
+}
+
+/// The strides along each of `rank` axes, after a check that there are `count` of them.
+pub(crate) fn checked_strides(
+    operation: &str,
+    rank: usize,
+    strides: &[Sizes],
+    count: usize,
+) -> Result<Vec<Vec<usize>>> {
+    check::length(operation, "strides", strides.len(), count, count)?;
     let stride = |(at, sizes): (usize, &Sizes)| sizes.checked(operation, &format!("strides[{at}]"), rank, MOST_STRIDE);
     strides.iter().enumerate().map(stride).collect()
 }
@@ -115,6 +123,11 @@ impl<'a> Place<'a> {
 }
 
 impl Units {
+    /// Layers with this odd size of kernels, and this behind each convolution.
+    pub(crate) fn new(rank: usize, kernel: Vec<usize>, bias: bool, adn: Adn) -> Self {
+        Self { rank, kernel, bias, adn }
+    }
+
     /// A kernel whose padding keeps the size of the image but for the stride.
     fn same(&self, size: &[usize], stride: &[usize], dilation: usize) -> Kernel {
         let padding: Vec<usize> = size.iter().map(|size| size / 2 * dilation).collect();

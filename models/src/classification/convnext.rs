@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
+use tomograd_core::Result;
 use tomograd_kernels::elementwise::{BinaryFunction, Chain, Step};
 use tomograd_nn::{
     Activation, Conv, Kernel, LayerNorm, LayerNormOptions, Linear, LinearOptions, Module, Pass, Scope, Slot, Stage,
@@ -255,13 +255,7 @@ impl ConvNeXt {
 
 impl Module for ConvNeXt {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        check::rank("convnext", x.shape(), self.rank)?;
-        let least = 4usize << (self.levels.len() - 1);
-        if x.shape()[2..].iter().any(|&size| size < least) {
-            return Err(Error::shape("convnext", "the image is too small")
-                .expected(format!("spatial sizes of at least {least}"))
-                .shapes([x.shape()]));
-        }
+        check::smallest("convnext", x.shape(), self.rank, 4 << (self.levels.len() - 1))?;
         let mut x = norm_channels(&self.stem.1, &self.stem.0.forward(x, pass)?, pass)?;
         for level in &self.levels {
             if let Some((norm, conv)) = &level.down {

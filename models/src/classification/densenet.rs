@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
+use tomograd_core::Result;
 use tomograd_nn::{
     Activation, AveragePool, Conv, ConvNormActivation, Dropout, DropoutOptions, Kernel, Linear, LinearOptions, MaxPool,
     Module, Norm, NormKind, NormOptions, Pass, Scope, Stage, Window,
@@ -111,10 +111,7 @@ impl DenseNetConfig {
         // A block's channels are at most those of 1024 layers beside the width, and half of the ones before.
         check::sizes("densenet", "growth_rate", &[self.growth_rate], most / MOST_LAYERS)?;
         check::sizes("densenet", "bottleneck", &[self.bottleneck], most / self.growth_rate)?;
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::argument("densenet", format!("dropout is {}", self.dropout)).expected("one in [0, 1)"));
-        }
-        Ok(())
+        check::probability("densenet", "dropout", self.dropout)
     }
 }
 
@@ -328,12 +325,7 @@ impl DenseNet {
 
 impl Module for DenseNet {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let Self { rank, smallest, .. } = *self;
-        if x.rank() != rank + 2 || x.shape()[2..].iter().any(|&size| size < smallest) {
-            return Err(Error::shape("densenet", "an input of other axes, or too small")
-                .expected(format!("(N, C, spatial...) with {rank} spatial axes, each {smallest} at least"))
-                .shapes([x.shape()]));
-        }
+        check::smallest("densenet", x.shape(), self.rank, self.smallest)?;
         let mut x = self.pool.forward(&pass.stage(self.stem, self.conv0.forward(x, pass)?)?, pass)?;
         for block in &self.blocks {
             x = block.features(x, pass)?;

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Dropout, Kernel, Linear, LinearOptions, Module, Norm, NormKind, NormOptions,
-    Pass, Scope, Stage, StochasticDepth,
+    Activation, ConvNormActivation, Dropout, Kernel, Linear, LinearOptions, Module, NormKind, NormOptions, Pass, Scope,
+    Stage, StochasticDepth,
     init::{Fan, Init},
 };
 
 use super::IMAGENET;
 use crate::{
-    blocks::{SqueezeExcitation, SqueezeExcitationOptions},
+    blocks::{SqueezeExcitation, SqueezeExcitationOptions, conv_norm},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -242,18 +242,17 @@ impl Config for EfficientNetConfig {
 }
 
 /// Convolution without bias that keeps the size, batch norm, and SiLU if `activation` is true: torchvision's names.
-fn conv_norm(
+fn conv_norm_silu(
     mut scope: Scope<'_>,
     config: &EfficientNetConfig,
-    [in_channels, channels]: [usize; 2],
+    channels: [usize; 2],
     kernel: Kernel,
     activation: bool,
 ) -> Result<ConvNormActivation> {
     let kernel = kernel.bias(false).weight(Init::kaiming_normal(Fan::Out));
-    let conv = Conv::new(scope.at(0), in_channels, channels, kernel)?;
     let options = NormOptions::new(NormKind::Batch).epsilon(config.norm_epsilon).momentum(config.norm_momentum);
     let options = if activation { options.activation(Activation::Silu) } else { options };
-    ConvNormActivation::new(conv, Norm::new(scope.at(1), channels, options)?)
+    conv_norm(&mut scope, ["0", "1"], channels, kernel, options)
 }
 
 /// An inverted residual block (Sandler et al. 2018) with squeeze and excitation: few channels, many inside.
@@ -281,15 +280,15 @@ impl MbConv {
         let mut block = scope.at("block");
         let mut first = Vec::new();
         if inner != in_channels {
-            first.push(conv_norm(block.at(0), config, [in_channels, inner], one(), true)?);
+            first.push(conv_norm_silu(block.at(0), config, [in_channels, inner], one(), true)?);
         }
         let kernel = Kernel::new(config.rank, stage.kernel).stride(stage.stride).padding(stage.kernel / 2);
-        first.push(conv_norm(block.at(first.len()), config, [inner; 2], kernel.groups(inner), true)?);
+        first.push(conv_norm_silu(block.at(first.len()), config, [inner; 2], kernel.groups(inner), true)?);
         let options = SqueezeExcitationOptions::new(config.rank, (in_channels / 4).max(1));
         let options = options.activation(Activation::Silu).weight(Init::kaiming_normal(Fan::Out));
         let options = options.bias(Init::Constant(0.0));
         let excitation = SqueezeExcitation::new(block.at(first.len()), inner, options)?;
-        let project = conv_norm(block.at(first.len() + 1), config, [inner, stage.channels], one(), false)?;
+        let project = conv_norm_silu(block.at(first.len() + 1), config, [inner, stage.channels], one(), false)?;
         let drop = (stage.stride == 1 && in_channels == stage.channels)
             .then(|| StochasticDepth::new(scope.at("stochastic_depth"), drop))
             .transpose()?;
@@ -345,7 +344,7 @@ impl EfficientNet {
     fn make(scope: &mut Scope<'_>, config: &EfficientNetConfig) -> Result<Self> {
         let mut channels = rounded(config.stem as f64 * config.width);
         let kernel = Kernel::new(config.rank, 3).stride(2).padding(1);
-        let conv = conv_norm(scope.at("features.0"), config, [config.in_channels, channels], kernel, true)?;
+        let conv = conv_norm_silu(scope.at("features.0"), config, [config.in_channels, channels], kernel, true)?;
         let stem = (conv, scope.stage("stem", channels, 2)?);
         let scaled = config.scaled();
         let count: usize = scaled.iter().map(|stage| stage.blocks).sum();
@@ -364,7 +363,7 @@ impl EfficientNet {
             stages.push((blocks, scope.stage(&format!("stage{}", place + 1), channels, reduction)?));
         }
         let name = format!("features.{}", scaled.len() + 1);
-        let last = conv_norm(scope.at(name), config, [channels, 4 * channels], Kernel::new(config.rank, 1), true)?;
+        let last = conv_norm_silu(scope.at(name), config, [channels, 4 * channels], Kernel::new(config.rank, 1), true)?;
         let dropout = Dropout::new(scope.at("classifier.0"), config.dropout)?;
         let bound = 1.0 / (config.classes as f64).sqrt();
         let options = LinearOptions::new(config.classes).weight(Init::Uniform(bound));

@@ -7,7 +7,7 @@ use tomograd_nn::{Activation, Module, Pass, Scope};
 
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, ConvStyle},
+    blocks::{ActivationChoice, ConvStyle, check_activation},
     check,
     config::{Card, Config, Preset, Task},
     regression::{Fields, Strided},
@@ -113,6 +113,7 @@ impl MonaiClassifier {
         if config.last_activation == ActivationChoice::Prelu {
             return Err(Error::argument(name, "last_activation is a PReLU").expected("a function without parameters"));
         }
+        config.last_activation.function().map_or(Ok(()), check_activation)?;
         let fields = Fields {
             operation: name,
             in_channels: config.in_channels,

@@ -11,6 +11,7 @@ use tomograd_nn::{
 
 use super::IMAGENET;
 use crate::{
+    blocks::ConvActivation,
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -115,22 +116,6 @@ impl Config for VggConfig {
     }
 }
 
-/// A convolution with ReLU, and perhaps batch norm between them.
-#[derive(Debug)]
-enum Unit {
-    Plain(Conv),
-    Normed(ConvNormActivation),
-}
-
-impl Module for Unit {
-    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        match self {
-            Self::Plain(conv) => conv.forward(x, pass)?.relu(),
-            Self::Normed(layer) => layer.forward(x, pass),
-        }
-    }
-}
-
 /// A VGG network (Simonyan and Zisserman 2014): blocks of 3-wide convolutions with ReLU, each followed by 2-wide max pooling; then
 /// three linear layers with dropout. Input (N, C, H, W) of at least 2^blocks pixels along each axis, 32 × 32 for five blocks;
 /// output (N, classes). The last feature map is pooled to 7 × 7 by averaging, which changes nothing for 224 × 224.
@@ -152,7 +137,7 @@ impl Module for Unit {
 /// ```
 #[derive(Debug)]
 pub struct Vgg {
-    blocks: Vec<(Vec<Unit>, Stage)>,
+    blocks: Vec<(Vec<ConvActivation>, Stage)>,
     pool: MaxPool,
     average: AdaptiveAveragePool,
     hidden: Vec<(Linear, Dropout)>,
@@ -172,11 +157,11 @@ impl Vgg {
                 let conv = Conv::new(scope.at("features").at(place), channels, width, kernel.clone())?;
                 place += 2;
                 units.push(match config.batch_norm {
-                    false => Unit::Plain(conv),
+                    false => ConvActivation::Plain(conv, Activation::Relu),
                     true => {
                         let norm = Norm::new(scope.at("features").at(place - 1), width, norm)?;
                         place += 1;
-                        Unit::Normed(ConvNormActivation::new(conv, norm)?)
+                        ConvActivation::Normed(ConvNormActivation::new(conv, norm)?)
                     }
                 });
                 channels = width;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
+use tomograd_core::Result;
 use tomograd_nn::{Linear, Module, Named, Network, Pass, Scope};
 
 use crate::{
@@ -146,12 +146,7 @@ impl Network for Generator {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let x = inputs.get("latent")?;
-        let fits = x.rank() > 1 && x.shape()[1..].iter().product::<usize>() == self.latent;
-        if !fits {
-            return Err(Error::shape("generator", "the input doesn't fit the network")
-                .expected(format!("(N, ...) with {} numbers for each of N", self.latent))
-                .shapes([x.shape()]));
-        }
+        check::numbers("generator", x.shape(), self.latent)?;
         let start = [&x.shape()[..1], &self.start].concat();
         let x = self.linear.forward(&x.flatten(1..)?, pass)?.reshape(&start)?;
         let image = self.layers.iter().try_fold(x, |x, (conv, unit)| {

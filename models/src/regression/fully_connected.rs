@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
+use tomograd_core::Result;
 use tomograd_nn::{Activation, Dropout, Linear, LinearOptions, Module, Named, Network, PRelu, Pass, Scope};
 
 use crate::{
-    blocks::ActivationChoice,
+    blocks::{ActivationChoice, check_activation},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -56,7 +56,8 @@ impl FullyConnectedNetConfig {
         check::sizes(name, "out_channels", &[self.out_channels], check::MOST_CHANNELS)?;
         check::length(name, "hidden_channels", self.hidden_channels.len(), 0, MOST_LAYERS)?;
         check::sizes(name, "hidden_channels", &self.hidden_channels, check::MOST_CHANNELS)?;
-        check::probability(name, "dropout", self.dropout)
+        check::probability(name, "dropout", self.dropout)?;
+        self.activation.function().map_or(Ok(()), check_activation)
     }
 }
 
@@ -139,12 +140,7 @@ impl Network for FullyConnectedNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let x = inputs.get("image")?;
-        let fits = x.rank() > 1 && x.shape()[1..].iter().product::<usize>() == self.in_channels;
-        if !fits {
-            return Err(Error::shape("fully_connected", "the input doesn't fit the network")
-                .expected(format!("(N, ...) with {} values for each of N", self.in_channels))
-                .shapes([x.shape()]));
-        }
+        check::numbers("fully_connected", x.shape(), self.in_channels)?;
         let x = self.hidden.iter().try_fold(x.flatten(1..)?, |x, hidden| {
             let x = hidden.dropout.forward(&hidden.linear.forward(&x, pass)?, pass)?;
             match (&hidden.slope, hidden.function) {

@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Interpolation, Kernel, MaxPool, Module, Norm, NormKind, NormOptions, Pass,
-    Scope, Stage, Upsample, UpsampleOptions,
+    Activation, Conv, ConvNormActivation, Interpolation, Kernel, MaxPool, Module, NormKind, NormOptions, Pass, Scope,
+    Stage, Upsample, UpsampleOptions,
     init::{Fan, Init},
 };
 
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{DoubleConv, DoubleConvOptions},
+    blocks::{DoubleConv, DoubleConvOptions, conv_norm},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -60,8 +60,6 @@ pub struct AttentionGatedUNetConfig {
     pub gate_stride: Sizes,
 }
 
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 /// The most gates in a block.
 const MOST_GATES: usize = 64;
 /// The largest stride of a gate.
@@ -107,7 +105,7 @@ impl AttentionGatedUNetConfig {
         check::sizes(name, "rank", &[self.rank], 3)?;
         check::sizes(name, "in_channels", &[self.in_channels], most)?;
         check::sizes(name, "classes", &[self.classes], most >> 5)?;
-        check::length(name, "widths", self.widths.len(), 3, MOST_LEVELS)?;
+        check::length(name, "widths", self.widths.len(), 3, check::MOST_LEVELS)?;
         check::sizes(name, "widths", &self.widths, most)?;
         check::sizes(name, "gates", &[self.gates], MOST_GATES)?;
         self.gate_stride.checked(name, "gate_stride", self.rank, MOST_STRIDE)
@@ -149,11 +147,10 @@ fn one(rank: usize) -> Kernel {
 }
 
 /// A convolution of width 1 and its batch norm (`0`, `1`), with or without ReLU.
-fn one_wide(mut scope: Scope<'_>, rank: usize, [from, to]: [usize; 2], relu: bool) -> Result<ConvNormActivation> {
-    let conv = Conv::new(scope.at(0), from, to, one(rank))?;
+fn one_wide(mut scope: Scope<'_>, rank: usize, channels: [usize; 2], relu: bool) -> Result<ConvNormActivation> {
     let options = NormOptions::new(BATCH);
     let options = if relu { options.activation(Activation::Relu) } else { options };
-    ConvNormActivation::new(conv, Norm::new(scope.at(1), to, options)?)
+    conv_norm(&mut scope, ["0", "1"], channels, one(rank), options)
 }
 
 /// A grid attention gate: weights for each voxel from a map and a coarser gating signal, by which the map is multiplied.

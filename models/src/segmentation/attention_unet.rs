@@ -3,14 +3,12 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
-use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope, Stage,
-};
+use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, NormKind, NormOptions, Pass, Scope, Stage};
 
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice},
+    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice, Place, Unit, Units, checked_strides, conv_norm},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -47,11 +45,6 @@ pub struct AttentionUNetConfig {
     pub dropout: f64,
 }
 
-/// With more levels, an image would have to be larger than any.
-const MOST_LEVELS: usize = 24;
-/// The largest stride.
-const MOST_STRIDE: usize = 1 << 10;
-
 impl AttentionUNetConfig {
     /// A network with MONAI's defaults and one stride for all levels.
     pub fn new(
@@ -80,21 +73,24 @@ impl AttentionUNetConfig {
         check::sizes(name, "rank", &[self.rank], 3)?;
         check::sizes(name, "in_channels", &[self.in_channels], check::MOST_CHANNELS)?;
         check::sizes(name, "classes", &[self.classes], check::MOST_CHANNELS)?;
-        check::length(name, "channels", self.channels.len(), 2, MOST_LEVELS)?;
+        check::length(name, "channels", self.channels.len(), 2, check::MOST_LEVELS)?;
         check::sizes(name, "channels", &self.channels, check::MOST_CHANNELS)?;
         let last = self.channels.len() - 1;
         if let Some(at) = self.channels[..last].iter().position(|&channels| channels < 2) {
             return Err(Error::argument(name, format!("channels[{at}] is {}", self.channels[at]))
                 .expected("2 at least: the gate has half of them"));
         }
-        check::length(name, "strides", self.strides.len(), last, last)?;
-        let stride =
-            |(at, sizes): (usize, &Sizes)| sizes.checked(name, &format!("strides[{at}]"), self.rank, MOST_STRIDE);
+        check::probability(name, "dropout", self.dropout)?;
+        let strides = checked_strides(name, self.rank, &self.strides, last)?;
+        let kernel = self.kernel.odd(name, "kernel", self.rank)?;
+        let up_kernel = self.up_kernel.odd(name, "up_kernel", self.rank)?;
+        let adn = Adn::new(NormChoice::Batch, ActivationChoice::Relu);
+        let dropping = adn.clone().dropout(self.dropout);
         Ok(Plan {
             rank: self.rank,
-            strides: self.strides.iter().enumerate().map(stride).collect::<Result<_>>()?,
-            kernel: self.kernel.odd(name, "kernel", self.rank)?,
-            up_kernel: self.up_kernel.odd(name, "up_kernel", self.rank)?,
+            strides,
+            encoder: Units::new(self.rank, kernel, true, dropping),
+            up: Units::new(self.rank, up_kernel, true, adn),
             dropout: self.dropout,
         })
     }
@@ -129,29 +125,21 @@ impl Config for AttentionUNetConfig {
 struct Plan {
     rank: usize,
     strides: Vec<Vec<usize>>,
-    kernel: Vec<usize>,
-    up_kernel: Vec<usize>,
+    encoder: Units,
+    /// The transposed convolutions, which have no dropout.
+    up: Units,
     dropout: f64,
-}
-
-impl Plan {
-    /// A kernel whose padding keeps the size of the image but for the stride.
-    fn same(&self, size: &[usize], stride: &[usize]) -> Kernel {
-        let padding: Vec<usize> = size.iter().map(|size| size / 2).collect();
-        Kernel::new(self.rank, size).stride(stride).padding(padding)
-    }
 }
 
 /// Two convolutions with batch norm and ReLU, the first with a stride: `conv.0`, `conv.1`.
 #[derive(Debug)]
-struct ConvBlock(ConvAdn, ConvAdn);
+struct ConvBlock(Unit, Unit);
 
 impl ConvBlock {
     fn new(mut scope: Scope<'_>, plan: &Plan, [from, to]: [usize; 2], stride: &[usize]) -> Result<Self> {
-        let adn = Adn::new(NormChoice::Batch, ActivationChoice::Relu).dropout(plan.dropout);
         let ones = vec![1; plan.rank];
-        let first = ConvAdn::new(scope.at("conv.0"), from, to, plan.same(&plan.kernel, stride), &adn)?;
-        Ok(Self(first, ConvAdn::new(scope.at("conv.1"), to, to, plan.same(&plan.kernel, &ones), &adn)?))
+        let first = plan.encoder.layer(scope.at("conv.0"), Place::new([from, to], stride), 0)?;
+        Ok(Self(first, plan.encoder.layer(scope.at("conv.1"), Place::new([to, to], &ones), 0)?))
     }
 }
 
@@ -174,9 +162,7 @@ impl Gate {
     fn new(scope: &mut Scope<'_>, rank: usize, channels: usize) -> Result<Self> {
         let inner = channels / 2;
         let mut layer = |name: &str, from: usize, to: usize, options: NormOptions| {
-            let mut scope = scope.at(name);
-            let conv = Conv::new(scope.at("0.conv"), from, to, Kernel::new(rank, 1))?;
-            ConvNormActivation::new(conv, Norm::new(scope.at("1"), to, options)?)
+            conv_norm(&mut scope.at(name), ["0.conv", "1"], [from, to], Kernel::new(rank, 1), options)
         };
         let plain = NormOptions::new(NormKind::Batch);
         Ok(Self {
@@ -246,10 +232,8 @@ impl AttentionUNet {
         for (level, (pair, stride)) in channels.windows(2).zip(&plan.strides).enumerate() {
             let [own, below] = [pair[0], pair[1]];
             let gate = Gate::new(&mut scope.at(format!("{place}.attention")), plan.rank, own)?;
-            let rest: Vec<usize> = stride.iter().map(|stride| stride - 1).collect();
-            let kernel = plan.same(&plan.up_kernel, stride).output_padding(rest);
-            let adn = Adn::new(NormChoice::Batch, ActivationChoice::Relu);
-            let up = ConvAdn::transposed(scope.at(format!("{place}.upconv.up")), below, own, kernel, &adn)?;
+            let scope_of_up = scope.at(format!("{place}.upconv.up"));
+            let up = plan.up.up(scope_of_up, Place::new([below, own], stride), plan.up.kernel())?;
             // The original's defaults for this convolution aren't those of the others.
             let adn = Adn::new(NormChoice::Instance, ActivationChoice::Prelu).dropout(plan.dropout);
             let three = Kernel::new(plan.rank, 3).padding(1);

@@ -7,7 +7,7 @@ use tomograd_nn::{
     Activation, Conv, ConvTranspose, Dropout, Interpolation, Kernel, Module, Named, Network, Pass, Scope, Stage,
 };
 
-use super::levels::{InputSizes, Levels, MOST_LEVELS, check_norm, function, he};
+use super::levels::{InputSizes, Levels, check_norm, function, he};
 use crate::{
     blocks::{ActivationChoice, After, ConvDropoutNorm, NormChoice},
     check,
@@ -56,7 +56,7 @@ impl DynUNetConfig {
     /// A network for volumes with cubic kernels of 3 voxels and a stride of 2 at each of `levels` levels but the first.
     pub fn new(in_channels: usize, classes: usize, levels: usize) -> Self {
         // One more than is taken is enough to be refused.
-        let levels = levels.min(MOST_LEVELS + 1);
+        let levels = levels.min(check::MOST_LEVELS + 1);
         Self {
             rank: 3,
             in_channels,

@@ -9,7 +9,9 @@ use tomograd_nn::{
 };
 
 use crate::{
-    ResNetBlock, ResNetConfig, ResNetEncoder, check,
+    ResNetBlock, ResNetConfig, ResNetEncoder,
+    blocks::conv_norm,
+    check,
     config::{Card, Config, Preset, Task},
 };
 
@@ -211,9 +213,8 @@ impl Fcn {
             .transpose()?;
         let projection = config.projection.then(|| {
             let kernel = Kernel::d2(1).bias(false);
-            let conv = Conv::new(scope.at("init_proj.conv"), config.in_channels, PROJECTED, kernel)?;
             let options = NormOptions::new(NormKind::Batch).activation(Activation::Relu);
-            ConvNormActivation::new(conv, Norm::new(scope.at("init_proj.adn.N"), PROJECTED, options)?)
+            conv_norm(&mut scope.at("init_proj"), ["conv", "adn.N"], [config.in_channels, PROJECTED], kernel, options)
         });
         let stages = found.into_iter().map(|(stage, _)| stage).collect();
         let pool = MaxPool::new(Window::new(3).stride(2).padding(1))?;

@@ -11,14 +11,6 @@ pub(super) fn refused(operation: &str, x: &Var, expected: impl std::fmt::Display
         .shapes([x.shape()])
 }
 
-/// Checks that `x` is (N, C, spatial...) with `rank` spatial axes, each of at least `least` voxels.
-pub(super) fn at_least(operation: &str, x: &Var, rank: usize, least: usize) -> Result<()> {
-    if x.rank() == rank + 2 && x.shape()[2..].iter().all(|&size| size >= least) {
-        return Ok(());
-    }
-    Err(refused(operation, x, format_args!("(N, C, spatial...) with {rank} spatial axes of at least {least}")))
-}
-
 /// Checks that `x` is (N, C, spatial...) with one spatial axis for each of `units`, each a multiple of its unit and not 0.
 pub(super) fn multiples(operation: &str, x: &Var, units: &[usize]) -> Result<()> {
     let fits = |(&size, &unit): (&usize, &usize)| size > 0 && size.is_multiple_of(unit);

@@ -107,7 +107,7 @@ impl HalfUNetConfig {
 
     fn check(&self) -> Result<()> {
         check::sizes("half_unet", "rank", &[self.rank], 3)?;
-        check::sizes("half_unet", "levels", &[self.levels], MOST_LEVELS)?;
+        check::sizes("half_unet", "levels", &[self.levels], check::MOST_LEVELS)?;
         for (field, size) in [("in_channels", self.in_channels), ("classes", self.classes), ("width", self.width)] {
             check::sizes("half_unet", field, &[size], check::MOST_CHANNELS)?;
         }
@@ -118,9 +118,6 @@ impl HalfUNetConfig {
         Ok(())
     }
 }
-
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 
 impl Config for HalfUNetConfig {
     type Network = HalfUNet;
@@ -272,11 +269,7 @@ impl Network for HalfUNet {
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
         let least = 1 << (self.encoder.len() - 1);
-        if image.rank() != self.rank + 2 || image.shape()[2..].iter().any(|&size| size < least) {
-            return Err(Error::shape("half_unet", "the input's size doesn't fit the levels")
-                .expected(format!("(N, C, spatial...) with {} spatial axes, all at least {least}", self.rank))
-                .shapes([image.shape()]));
-        }
+        check::smallest("half_unet", image.shape(), self.rank, least)?;
         let size = &image.shape()[2..];
         let (mut x, mut maps) = (image.clone(), Vec::new());
         for (level, (block, stage)) in self.encoder.iter().enumerate() {

@@ -46,8 +46,6 @@ pub(super) fn check_norm(operation: &str, norm: NormChoice, field: &str, channel
         .expected("a number of groups that divides them"))
 }
 
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-pub(super) const MOST_LEVELS: usize = 24;
 /// The widest kernel.
 const WIDEST: usize = 63;
 /// The largest stride.
@@ -70,7 +68,7 @@ impl Levels<'_> {
         check::sizes(operation, "rank", &[rank], 3)?;
         let lists = [(self.kernels, WIDEST), (self.strides, LARGEST_STRIDE)];
         for (field, (lists, most)) in self.fields.into_iter().zip(lists) {
-            check::length(operation, field, lists.len(), least, MOST_LEVELS)?;
+            check::length(operation, field, lists.len(), least, check::MOST_LEVELS)?;
             check::length(operation, field, lists.len(), self.strides.len(), self.strides.len())?;
             for (level, list) in lists.iter().enumerate() {
                 let field = format!("{field}[{level}]");

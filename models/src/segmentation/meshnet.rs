@@ -3,11 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormKind, NormOptions, Pass, Scope, Stage,
-};
+use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, NormKind, NormOptions, Pass, Scope, Stage};
 
 use crate::{
+    blocks::conv_norm,
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -81,8 +80,7 @@ impl MeshNet {
             let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu);
             for (block, &dilation) in dilations.iter().enumerate() {
                 let kernel = Kernel::d3(3).padding(dilation).dilation(dilation);
-                let conv = Conv::new(scope.at(block).at(0), channels, width, kernel)?;
-                let layer = ConvNormActivation::new(conv, Norm::new(scope.at(block).at(1), width, norm)?)?;
+                let layer = conv_norm(&mut scope.at(block), ["0", "1"], [channels, width], kernel, norm)?;
                 blocks.push((layer, scope.stage(&block.to_string(), width, 1)?));
                 channels = width;
             }

@@ -1,14 +1,14 @@
 //! MONAI's U-Net of strided convolutions, with or without residual units.
 
 use serde::{Deserialize, Serialize};
-use tomograd_autodiff::{Var, methods::*};
+use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_nn::{Conv, Kernel, Module, Pass, Scope, Stage};
+use tomograd_nn::{Module, Pass, Scope, Stage};
 
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice},
+    blocks::{ActivationChoice, Adn, ConvAdn, MOST_UNITS, NormChoice, Place, Unit, Units, checked_strides},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -59,13 +59,6 @@ pub struct MonaiUNetConfig {
     #[serde(default = "MonaiUNetConfig::nda")]
     pub ordering: String,
 }
-
-/// With more levels, an image would have to be larger than any.
-const MOST_LEVELS: usize = 24;
-/// The most convolutions in a residual unit.
-const MOST_UNITS: usize = 64;
-/// The largest stride.
-const MOST_STRIDE: usize = 1 << 10;
 
 impl MonaiUNetConfig {
     /// A network with MONAI's defaults and one stride for all levels.
@@ -123,21 +116,19 @@ impl MonaiUNetConfig {
         check::sizes(name, "rank", &[self.rank], 3)?;
         check::sizes(name, "in_channels", &[self.in_channels], check::MOST_CHANNELS)?;
         check::sizes(name, "classes", &[self.classes], check::MOST_CHANNELS)?;
-        check::length(name, "channels", self.channels.len(), 2, MOST_LEVELS)?;
+        check::length(name, "channels", self.channels.len(), 2, check::MOST_LEVELS)?;
         check::sizes(name, "channels", &self.channels, check::MOST_CHANNELS)?;
-        let strides = self.channels.len() - 1;
-        check::length(name, "strides", self.strides.len(), strides, strides)?;
-        let stride =
-            |(at, sizes): (usize, &Sizes)| sizes.checked(name, &format!("strides[{at}]"), self.rank, MOST_STRIDE);
         check::counts(name, "residual_units", self.residual_units, MOST_UNITS)?;
+        check::probability(name, "dropout", self.dropout)?;
+        let strides = checked_strides(name, self.rank, &self.strides, self.channels.len() - 1)?;
+        let kernel = self.kernel.odd(name, "kernel", self.rank)?;
+        let up_kernel = self.up_kernel.odd(name, "up_kernel", self.rank)?;
+        let adn = Adn::new(self.norm, self.activation).dropout(self.dropout).ordering(&self.ordering)?;
         Ok(Plan {
-            rank: self.rank,
-            strides: self.strides.iter().enumerate().map(stride).collect::<Result<_>>()?,
-            kernel: self.kernel.odd(name, "kernel", self.rank)?,
-            up_kernel: self.up_kernel.odd(name, "up_kernel", self.rank)?,
+            strides,
+            up_kernel,
             units: self.residual_units,
-            bias: self.bias,
-            adn: Adn::new(self.norm, self.activation).dropout(self.dropout).ordering(&self.ordering)?,
+            layers: Units::new(self.rank, kernel, self.bias, adn),
         })
     }
 }
@@ -175,83 +166,17 @@ impl Config for MonaiUNetConfig {
 
 /// The checked numbers of a configuration.
 struct Plan {
-    rank: usize,
     strides: Vec<Vec<usize>>,
-    kernel: Vec<usize>,
     up_kernel: Vec<usize>,
     units: usize,
-    bias: bool,
-    adn: Adn,
-}
-
-impl Plan {
-    /// A kernel whose padding keeps the size of the image but for the stride.
-    fn same(&self, size: &[usize], stride: &[usize]) -> Kernel {
-        let padding: Vec<usize> = size.iter().map(|size| size / 2).collect();
-        Kernel::new(self.rank, size).stride(stride).padding(padding).bias(self.bias)
-    }
-}
-
-/// A block of the encoder, or the last one of a decoder's level: a convolution, or a residual unit of several.
-#[derive(Debug)]
-enum Block {
-    Single(ConvAdn),
-    Residual(Vec<ConvAdn>, Option<Conv>),
-}
-
-impl Block {
-    fn new(mut scope: Scope<'_>, plan: &Plan, [from, to]: [usize; 2], stride: &[usize]) -> Result<Self> {
-        if plan.units == 0 {
-            return Ok(Self::Single(ConvAdn::new(scope, from, to, plan.same(&plan.kernel, stride), &plan.adn)?));
-        }
-        Self::residual(&mut scope, plan, [from, to], stride, plan.units, &plan.adn)
-    }
-
-    fn residual(
-        scope: &mut Scope<'_>,
-        plan: &Plan,
-        [from, to]: [usize; 2],
-        stride: &[usize],
-        units: usize,
-        last: &Adn,
-    ) -> Result<Self> {
-        let ones = vec![1; plan.rank];
-        let unit = |unit: usize, scope: &mut Scope<'_>| {
-            let (from, stride) = if unit == 0 { (from, stride) } else { (to, &ones[..]) };
-            let adn = if unit + 1 == units { last } else { &plan.adn };
-            ConvAdn::new(scope.at("conv").at(format!("unit{unit}")), from, to, plan.same(&plan.kernel, stride), adn)
-        };
-        let convs = (0..units).map(|at| unit(at, scope)).collect::<Result<_>>()?;
-        let is_strided = stride.iter().any(|&stride| stride > 1);
-        // A projection that only changes channels has a kernel of 1.
-        let size = if is_strided { &plan.kernel } else { &ones };
-        let shortcut = (is_strided || from != to)
-            .then(|| Conv::new(scope.at("residual"), from, to, plan.same(size, stride)))
-            .transpose()?;
-        Ok(Self::Residual(convs, shortcut))
-    }
-}
-
-impl Module for Block {
-    fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        match self {
-            Self::Single(conv) => conv.forward(x, pass),
-            Self::Residual(convs, shortcut) => {
-                let y = convs.iter().try_fold(x.clone(), |y, conv| conv.forward(&y, pass))?;
-                match shortcut {
-                    Some(shortcut) => y.add(&shortcut.forward(x, pass)?),
-                    None => y.add(x),
-                }
-            }
-        }
-    }
+    layers: Units,
 }
 
 /// The upsampling of a level: a transposed convolution, and a residual unit behind it if the network has them.
 #[derive(Debug)]
 struct Up {
     conv: ConvAdn,
-    unit: Option<Block>,
+    unit: Option<Unit>,
     stage: Option<Stage>,
 }
 
@@ -280,7 +205,7 @@ struct Up {
 #[derive(Debug)]
 pub struct MonaiUNet {
     strides: Vec<Vec<usize>>,
-    down: Vec<(Block, Stage)>,
+    down: Vec<(Unit, Stage)>,
     up: Vec<Up>,
 }
 
@@ -293,15 +218,15 @@ impl MonaiUNet {
     fn make(scope: &mut Scope<'_>, config: &MonaiUNetConfig, plan: Plan) -> Result<Self> {
         let (channels, last) = (&config.channels, config.channels.len() - 1);
         let mut place = "model".to_owned();
-        let mut reduction = vec![1usize; plan.rank];
+        let mut reduction = vec![1usize; config.rank];
         let (mut down, mut from) = (Vec::new(), config.in_channels);
-        let ones = vec![1; plan.rank];
+        let ones = vec![1; config.rank];
         for (level, &to) in channels.iter().enumerate() {
             let stride = plan.strides.get(level).unwrap_or(&ones);
             reduction = reduction.iter().zip(stride).map(|(a, b)| a.saturating_mul(*b)).collect();
             // The coarsest level is the block itself.
             let name = if level < last { format!("{place}.0") } else { place.clone() };
-            let block = Block::new(scope.at(name), &plan, [from, to], stride)?;
+            let block = plan.layers.layer(scope.at(name), Place::new([from, to], stride), plan.units)?;
             down.push((block, scope.stage(&format!("enc.{level}"), to, &reduction)?));
             from = to;
             place.push_str(".1.submodule");
@@ -310,20 +235,13 @@ impl MonaiUNet {
         for level in (0..last).rev() {
             let from = channels[level] + below;
             let to = if level == 0 { config.classes } else { channels[level - 1] };
-            let place = format!("model{}.2", ".1.submodule".repeat(level));
-            let is_top = level == 0;
-            let adn = if is_top && plan.units == 0 { &Adn::none() } else { &plan.adn };
-            let stride = &plan.strides[level];
-            // With the padding of half a kernel, one voxel becomes as many as the stride.
-            let rest: Vec<usize> = stride.iter().map(|stride| stride - 1).collect();
-            let kernel = plan.same(&plan.up_kernel, stride).output_padding(rest);
-            let has_unit = plan.units > 0;
-            let name = if has_unit { format!("{place}.0") } else { place.clone() };
-            let conv = ConvAdn::transposed(scope.at(name), from, to, kernel, adn)?;
-            let last = if is_top { &Adn::none() } else { &plan.adn };
-            let unit = has_unit
-                .then(|| Block::residual(&mut scope.at(format!("{place}.1")), &plan, [to, to], &ones, 1, last))
-                .transpose()?;
+            let path = format!("model{}.2", ".1.submodule".repeat(level));
+            let (is_top, has_unit, stride) = (level == 0, plan.units > 0, &plan.strides[level]);
+            let name = if has_unit { format!("{path}.0") } else { path.clone() };
+            let place = Place::new([from, to], stride).bare(is_top && !has_unit);
+            let conv = plan.layers.up(scope.at(name), place, &plan.up_kernel)?;
+            let place = Place::new([to, to], &ones).bare(is_top);
+            let unit = has_unit.then(|| plan.layers.residual(scope.at(format!("{path}.1")), place, 1)).transpose()?;
             reduction = reduction.iter().zip(stride).map(|(a, b)| a / b).collect();
             let stage = (!is_top).then(|| scope.stage(&format!("dec.{}", level - 1), to, &reduction)).transpose()?;
             up.push(Up { conv, unit, stage });

@@ -8,7 +8,7 @@ use tomograd_nn::{
     Pass, Scope, Stage,
 };
 
-use super::outputs;
+use super::{fit, outputs};
 use crate::{
     blocks::conv_norm,
     check,
@@ -61,7 +61,7 @@ impl ResUNetConfig {
 
     fn check(&self) -> Result<()> {
         check::sizes("res_unet", "rank", &[self.rank], 3)?;
-        check::length("res_unet", "widths", self.widths.len(), 2, MOST_LEVELS)?;
+        check::length("res_unet", "widths", self.widths.len(), 2, check::MOST_LEVELS)?;
         for (field, sizes) in
             [("in_channels", &[self.in_channels][..]), ("classes", &[self.classes]), ("widths", &self.widths)]
         {
@@ -70,9 +70,6 @@ impl ResUNetConfig {
         Ok(())
     }
 }
-
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 
 impl Config for ResUNetConfig {
     type Network = ResUNet;
@@ -207,7 +204,7 @@ impl Network for ResUNet {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
-        check::image("res_unet", image, self.rank, 1 << self.encoder.len())?;
+        fit::multiples("res_unet", image, &vec![1 << self.encoder.len(); self.rank])?;
         let (first, second, shortcut) = &self.input;
         let mut x = second.forward(&first.forward(image, pass)?, pass)?;
         x = pass.stage(self.stage, x.add(&shortcut.forward(image, pass)?)?)?;

@@ -258,7 +258,7 @@ impl Network for U2Net {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
-        check::image("u2net", image, self.rank, 1)?;
+        check::smallest("u2net", image.shape(), self.rank, 1)?;
         let (mut x, mut skips) = (image.clone(), Vec::new());
         for (level, (block, stage)) in self.encoder.iter().enumerate() {
             if level > 0 {

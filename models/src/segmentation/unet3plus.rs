@@ -6,9 +6,10 @@ use tomograd_core::Result;
 use tomograd_nn::{
     Activation, AdaptiveMaxPool, Conv, ConvNormActivation, Dropout, Interpolation, Kernel, MaxPool, Module, Named,
     Network, NormKind, NormOptions, Pass, Scope, Stage, Upsample, UpsampleOptions,
+    init::{Fan, Init},
 };
 
-use super::outputs;
+use super::{fit, outputs};
 use crate::{
     blocks::conv_norm,
     check,
@@ -96,12 +97,14 @@ impl UNet3PlusConfig {
         {
             check::sizes("unet3plus", field, sizes, check::MOST_CHANNELS)?;
         }
-        Ok(())
+        check::probability("unet3plus", "dropout", self.dropout)
     }
 }
 
 /// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
 const MOST_LEVELS: usize = 16;
+/// The initialisation of all convolutions.
+const WEIGHT: Init = Init::kaiming_normal(Fan::In);
 
 impl Config for UNet3PlusConfig {
     type Network = UNet3Plus;
@@ -126,10 +129,15 @@ impl Config for UNet3PlusConfig {
     }
 }
 
+/// A 3-wide kernel that keeps the size, with the original's initial weights.
+fn three(rank: usize) -> Kernel {
+    Kernel::new(rank, 3).padding(1).weight(WEIGHT)
+}
+
 /// A 3-wide convolution with batch norm and ReLU.
 fn layer(scope: &mut Scope<'_>, rank: usize, names: [&str; 2], channels: [usize; 2]) -> Result<ConvNormActivation> {
     let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu);
-    conv_norm(scope, names, channels, Kernel::new(rank, 3).padding(1), norm)
+    conv_norm(scope, names, channels, three(rank), norm)
 }
 
 /// `x` with 2^`doublings` times the size.
@@ -263,13 +271,13 @@ impl UNet3Plus {
         for level in 0..supervised {
             let channels = if level == last { widths[last] } else { config.joined() };
             let name = format!("outconv{}", level + 1);
-            heads.push(Conv::new(scope.at(name), channels, classes, Kernel::new(rank, 3).padding(1))?);
+            heads.push(Conv::new(scope.at(name), channels, classes, three(rank))?);
         }
-        // The field is checked even where there is no classifier.
-        let dropout = Dropout::new(scope.at("cls.0"), dropout)?;
         let classifier = match supervision {
             UNet3PlusSupervision::DeepGuided => {
-                Some((dropout, Conv::new(scope.at("cls.1"), widths[last], 2, Kernel::new(rank, 1))?))
+                let dropout = Dropout::new(scope.at("cls.0"), dropout)?;
+                let kernel = Kernel::new(rank, 1).weight(WEIGHT);
+                Some((dropout, Conv::new(scope.at("cls.1"), widths[last], 2, kernel)?))
             }
             _ => None,
         };
@@ -297,7 +305,7 @@ impl Network for UNet3Plus {
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let image = inputs.get("image")?;
         let last = self.decoder.len();
-        check::image("unet3plus", image, self.rank, 1 << last)?;
+        fit::multiples("unet3plus", image, &vec![1 << last; self.rank])?;
         let (mut x, mut encoder) = (image.clone(), Vec::new());
         for (level, ([first, second], stage)) in self.encoder.iter().enumerate() {
             if level > 0 {

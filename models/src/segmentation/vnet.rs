@@ -10,6 +10,7 @@ use tomograd_nn::{
 
 use super::fit;
 use crate::{
+    blocks::conv_norm,
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -204,15 +205,13 @@ impl Module for Act {
 /// A convolution of 5 voxels and batch norm with these options: `conv_block` in `scope`.
 fn five(
     scope: &mut Scope<'_>,
-    [in_channels, channels]: [usize; 2],
+    channels: [usize; 2],
     bias: bool,
     norm: NormOptions,
     config: &VNetConfig,
 ) -> Result<ConvNormActivation> {
-    let mut scope = scope.at("conv_block");
     let kernel = Kernel::new(config.rank, 5).padding(2).bias(bias);
-    let conv = Conv::new(scope.at("conv"), in_channels, channels, kernel)?;
-    ConvNormActivation::new(conv, Norm::new(scope.at("adn").at("N"), channels, norm)?)
+    conv_norm(&mut scope.at("conv_block"), ["conv", "adn.N"], channels, kernel, norm)
 }
 
 /// The convolutions of a residual block, and the activation after the sum.
@@ -275,8 +274,7 @@ impl Down {
         let (name, channels, count) = (name("down", level), config.width << level, [0, 1, 2, 3, 2][level]);
         let mut inner = scope.at(&name);
         let kernel = Kernel::new(config.rank, 2).stride(2).bias(config.bias);
-        let conv = Conv::new(inner.at("down_conv"), channels / 2, channels, kernel)?;
-        let conv = ConvNormActivation::new(conv, Norm::new(inner.at("bn1"), channels, config.norm())?)?;
+        let conv = conv_norm(&mut inner, ["down_conv", "bn1"], [channels / 2, channels], kernel, config.norm())?;
         let slopes = Slopes::new(inner.at("act_function1"), channels, config)?;
         let last = Act::new(inner.at("act_function2"), channels, config)?;
         let block = Residual::new(&mut inner, channels, count, config.bias, last, config)?;

@@ -224,8 +224,8 @@ impl Module for Auxiliary {
 /// and into ones along one axis; an auxiliary head helps to train the early blocks. Input (N, C, H, W) of at least 75 × 75 pixels,
 /// in training with the auxiliary head 299 × 299, the size for which the network was designed.
 ///
-/// Outputs: `logits` (N, classes), and in training with the auxiliary head `logits_aux`; the paper adds its loss with a weight of
-/// 0.4 (as torchvision's recipe does).
+/// Outputs: `logits` (N, classes), and in training with the auxiliary head `logits_aux`, whose loss is usually added with a
+/// weight of 0.4 (in TensorFlow's code of the network and in PyTorch's tutorial; the paper names no weight).
 ///
 /// State-dict names are torchvision's: `Conv2d_1a_3x3.conv`, `Conv2d_1a_3x3.bn`, …, `Mixed_5b.branch1x1`, …, `AuxLogits.conv0`,
 /// `AuxLogits.conv1`, `AuxLogits.fc`, `Mixed_7a.branch3x3_1`, …, `fc`. Stages: `Conv2d_2b_3x3` (1/2 of the input size),

@@ -232,9 +232,9 @@ impl ResNetConfig {
             let what = format!("shortcut zero_padding with width {} and widths {:?}", self.width, self.widths);
             return Err(Error::argument("resnet", what).expected("channels that don't become fewer"));
         }
-        let reduced = self.planes(0) * self.block.expansion() / 16;
-        if self.attention == ResNetAttention::Cbam && reduced == 0 {
-            let what = format!("attention cbam with {} channels in the first layer", self.planes(0));
+        let narrow = (0..self.layers.len()).find(|&layer| self.planes(layer) * self.block.expansion() < 16);
+        if let (ResNetAttention::Cbam, Some(layer)) = (self.attention, narrow) {
+            let what = format!("attention cbam with {} channels in layer {}", self.planes(layer), layer + 1);
             return Err(Error::argument("resnet", what).expected("16 at least, after the blocks' expansion"));
         }
         Ok(())

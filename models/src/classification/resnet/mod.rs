@@ -4,12 +4,13 @@ mod block;
 mod config;
 
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
+use tomograd_core::Result;
 use tomograd_nn::{
     ConvNormActivation, Kernel, Linear, LinearOptions, MaxPool, Module, Pass, PerAxis, Scope, Stage, Window,
     init::{Fan, Init},
 };
 
+use crate::check;
 use block::{Residual, conv_norm_relu};
 pub use config::{ResNetAttention, ResNetBlock, ResNetConfig, ResNetShortcut};
 
@@ -122,11 +123,7 @@ impl ResNetEncoder {
 
 impl Module for ResNetEncoder {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        if x.rank() != self.rank + 2 {
-            return Err(Error::shape("resnet", format!("an input of {} axes", x.rank()))
-                .expected(format!("(N, C, spatial...) with {} spatial axes", self.rank))
-                .shapes([x.shape()]));
-        }
+        check::rank("resnet", x.shape(), self.rank)?;
         let mut x = pass.stage(self.stem, self.conv1.forward(x, pass)?)?;
         if let Some(pool) = &self.pool {
             x = pool.forward(&x, pass)?;

@@ -73,6 +73,7 @@ impl Fields<'_> {
         if let Some(at) = (2..LEVELS).find(|&at| features[at] < 2) {
             return Err(Error::argument(name, format!("features[{at}] is {}", features[at])).expected("2 at least"));
         }
+        check::probability(name, "dropout", self.dropout)?;
         let adn = Adn::new(self.norm, self.activation).dropout(self.dropout);
         Ok(Plan { rank: self.rank, features, adn, bias: self.bias, upsampling: self.upsampling })
     }

@@ -8,8 +8,8 @@ use tomograd_nn::{Conv, Kernel, Module, Pass, Scope, Stage};
 use super::{BasicUpsampling, Down, Fields, LEAST, LEVELS, Plan, TwoConv, UpCat, UpCatChannels};
 use crate::{
     blocks::{ActivationChoice, NormChoice},
+    check,
     config::{Card, Config, Preset, Task},
-    segmentation::fit,
 };
 
 /// The configuration of a [`BasicUNet`].
@@ -158,7 +158,7 @@ impl BasicUNet {
 
 impl Module for BasicUNet {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        fit::at_least("basic_unet", x, self.rank, LEAST)?;
+        check::smallest("basic_unet", x.shape(), self.rank, LEAST)?;
         let (conv, stage) = &self.first;
         let mut x = pass.stage(*stage, conv.forward(x, pass)?)?;
         let mut skips = Vec::new();

@@ -8,6 +8,7 @@ use tomograd_nn::{Conv, Kernel, Module, Named, Network, Pass, Scope, Stage};
 use super::{BasicUpsampling, Down, Fields, LEAST, LEVELS, Plan, TwoConv, UpCat, UpCatChannels};
 use crate::{
     blocks::{ActivationChoice, NormChoice},
+    check,
     config::{Card, Config, Preset, Task},
     segmentation::fit,
 };
@@ -192,7 +193,7 @@ impl Network for BasicUNetPlusPlus {
 
     fn run(&self, inputs: &Named<Var>, pass: &Pass) -> Result<Named<Var>> {
         let x = inputs.get("image")?;
-        fit::at_least("basic_unet_plus_plus", x, self.rank, LEAST)?;
+        check::smallest("basic_unet_plus_plus", x.shape(), self.rank, LEAST)?;
         let (conv, stage) = &self.first;
         let mut outputs = Vec::new();
         // The maps of each row so far, of which the last diagonal is the last reader.

@@ -180,10 +180,7 @@ impl NnUNetConfig {
             check::sizes("nnunet", field, list, most)?;
         }
         function("nnunet", self.activation)?;
-        if !(1e-12..=1000.0).contains(&self.norm_epsilon) {
-            return Err(Error::argument("nnunet", format!("norm_epsilon is {:?}", self.norm_epsilon))
-                .expected("a number from 1e-12 to 1000"));
-        }
+        check::number("nnunet", "norm_epsilon", self.norm_epsilon, 1e-12..=1000.0)?;
         check::probability("nnunet", "dropout", self.dropout.unwrap_or(0.0))?;
         if let Some(channels) = &self.bottleneck_channels {
             check::length("nnunet", "bottleneck_channels", channels.len(), count, count)?;

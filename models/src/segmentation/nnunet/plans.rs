@@ -9,7 +9,7 @@ use tomograd_core::{Error, Result, unknown_name};
 use super::{NnUNetArchitecture, NnUNetConfig};
 use crate::{
     blocks::{ActivationChoice, NormChoice},
-    segmentation::levels::MOST_LEVELS,
+    check,
 };
 
 const OPERATION: &str = "plans";
@@ -200,8 +200,8 @@ fn of_architecture(architecture: &Value, in_channels: usize, classes: usize) -> 
         [NnUNetArchitecture::PlainConv, NnUNetArchitecture::ResidualEncoder, NnUNetArchitecture::Residual]
             [place("network_class_name", &network_class_name, &networks)?];
     let count = given.n_stages;
-    if !(2..=MOST_LEVELS).contains(&count) {
-        return Err(unfit(format!("n_stages is {count}")).expected(format!("2 to {MOST_LEVELS}")));
+    if !(2..=check::MOST_LEVELS).contains(&count) {
+        return Err(unfit(format!("n_stages is {count}")).expected(format!("2 to {}", check::MOST_LEVELS)));
     }
     let rank = 1 + place("conv_op", &given.conv_op, &["Conv1d", "Conv2d", "Conv3d"])?;
     let of_rank = |name: &str| format!("{name}{rank}d");
@@ -295,7 +295,7 @@ fn of_older_plans(described: Map<String, Value>, in_channels: usize, classes: us
     let networks = ["PlainConvUNet", "ResidualEncoderUNet"];
     let architecture = [NnUNetArchitecture::PlainConv, NnUNetArchitecture::ResidualEncoder]
         [place("UNet_class_name", &given.class, &networks)?];
-    let count = given.n_conv_per_stage_encoder.len().min(MOST_LEVELS + 1);
+    let count = given.n_conv_per_stage_encoder.len().min(check::MOST_LEVELS + 1);
     let doubled = |level: usize| given.base.saturating_mul(1 << level).min(given.unet_max_num_features);
     Ok(NnUNetConfig {
         rank: given.patch_size.len(),

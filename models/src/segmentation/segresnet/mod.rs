@@ -66,7 +66,7 @@ pub struct SegResNetConfig {
     /// The upsampling.
     #[serde(default)]
     pub upsampling: SegResNetUpsampling,
-    /// Dropout of whole channels after the first convolution.
+    /// Dropout after the first convolution: of whole channels, in 1D of single elements.
     #[serde(default)]
     pub dropout: f64,
     /// The variational autoencoder, if there is one.
@@ -74,8 +74,6 @@ pub struct SegResNetConfig {
     pub vae: Option<SegResNetVae>,
 }
 
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
 /// The largest number of blocks of a level.
 const MOST_BLOCKS: usize = 256;
 
@@ -132,7 +130,7 @@ impl SegResNetConfig {
             check::sizes("segresnet", field, &[size], check::MOST_CHANNELS)?;
         }
         let levels = self.blocks_down.len();
-        check::length("segresnet", "blocks_down", levels, 1, MOST_LEVELS)?;
+        check::length("segresnet", "blocks_down", levels, 1, check::MOST_LEVELS)?;
         check::length("segresnet", "blocks_up", self.blocks_up.len(), levels - 1, levels - 1)?;
         check::sizes("segresnet", "blocks_down", &self.blocks_down, MOST_BLOCKS)?;
         check::sizes("segresnet", "blocks_up", &self.blocks_up, MOST_BLOCKS)?;
@@ -378,7 +376,7 @@ impl SegResNet {
             decoder.push(Up { conv, double: Double::new(inner.at(1), &spec, channels)?, blocks, stage });
         }
         let head = spec.head(scope.at("conv_final"), filters, config.classes)?;
-        let options = DropoutOptions::new(config.dropout).whole_channels(true);
+        let options = DropoutOptions::new(config.dropout).whole_channels(config.rank > 1);
         let dropout = Dropout::new(scope.at("dropout"), options)?;
         let vae = config.vae.as_ref().map(|vae| Vae::new(scope, &spec, vae)).transpose()?;
         Ok(Self { units: vec![config.zoom(); config.rank], first, dropout, encoder, decoder, head, vae })

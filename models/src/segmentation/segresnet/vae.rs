@@ -52,11 +52,7 @@ impl SegResNetVae {
             return Err(Error::argument("segresnet", format!("vae.image_size is {:?}", self.image_size))
                 .expected(format!("multiples of {unit}")));
         }
-        if !(0.0..=1000.0).contains(&self.deviation) {
-            return Err(Error::argument("segresnet", format!("vae.deviation is {:?}", self.deviation))
-                .expected("a number from 0 to 1000"));
-        }
-        Ok(())
+        check::number("segresnet", "vae.deviation", self.deviation, 0.0..=1000.0)
     }
 }
 

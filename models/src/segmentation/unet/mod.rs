@@ -41,14 +41,11 @@ struct UNetSpec<'a> {
     skip_first: bool,
 }
 
-/// With more levels, an image of 2^(levels − 1) voxels along an axis would be larger than any.
-const MOST_LEVELS: usize = 24;
-
 /// Checks the numbers that all U-Nets have.
 fn check(in_channels: usize, classes: usize, widths: &[usize]) -> Result<()> {
     check::sizes("unet", "in_channels", &[in_channels], check::MOST_CHANNELS)?;
     check::sizes("unet", "classes", &[classes], check::MOST_CHANNELS)?;
-    check::length("unet", "widths", widths.len(), 1, MOST_LEVELS)?;
+    check::length("unet", "widths", widths.len(), 1, check::MOST_LEVELS)?;
     check::sizes("unet", "widths", widths, check::MOST_CHANNELS)
 }
 
@@ -152,7 +149,7 @@ impl Layers {
         let levels = self.up.len();
         match self.fit {
             Fit::Exact => fit::multiples("unet", x, &vec![1 << levels; self.rank]),
-            Fit::Pad => fit::at_least("unet", x, self.rank, 1 << levels),
+            Fit::Pad => check::smallest("unet", x.shape(), self.rank, 1 << levels),
             Fit::Crop => original::check_unpadded(x, self.rank, levels),
         }
     }

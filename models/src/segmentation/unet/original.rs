@@ -106,6 +106,7 @@ impl UNetConfig {
     fn check(&self) -> Result<()> {
         check::sizes("unet", "rank", &[self.rank], 3)?;
         check_common(self.in_channels, self.classes, &self.widths)?;
+        check::probability("unet", "dropout", self.dropout)?;
         // The inner levels have half their width behind linear upsampling; a transposed convolution gives half of it.
         if let Some(at) = self.widths.iter().skip(1).position(|width| width % 2 == 1) {
             return Err(Error::argument("unet", format!("widths[{}] is {}", at + 1, self.widths[at + 1]))
