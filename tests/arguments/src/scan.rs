@@ -43,15 +43,27 @@ struct Sources {
     carriers: BTreeSet<String>,
 }
 
-/// Every public function that takes a number, and every literal type that carries one.
-pub fn entries() -> BTreeSet<String> {
+/// What has cases.
+#[derive(Default)]
+pub struct Entries {
+    /// Every public function that takes a number, and every literal type that carries one and has methods, or that such a
+    /// function takes: these must have a case.
+    pub required: BTreeSet<String>,
+    /// The other literal types that carry a number, parts of the former: these may have one.
+    pub optional: BTreeSet<String>,
+}
+
+/// What has cases in all crates.
+pub fn entries() -> Entries {
     let mut sources = Sources { modules: BTreeMap::new(), carriers: BTreeSet::new() };
     for name in CRATES {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name).join("src/lib.rs");
         sources.read(vec![name.to_owned()], &file);
     }
     sources.find_carriers();
-    CRATES.iter().flat_map(|name| sources.entries_of(name)).collect()
+    let mut entries = Entries::default();
+    CRATES.iter().for_each(|name| sources.entries_of(name, &mut entries));
+    entries
 }
 
 fn is_test(attributes: &[Attribute]) -> bool {
@@ -352,22 +364,21 @@ impl Sources {
         })
     }
 
-    fn entries_of(&self, name: &str) -> BTreeSet<String> {
+    fn entries_of(&self, name: &str, entries: &mut Entries) {
         let reachable = self.reachable(name);
-        let mut entries = BTreeSet::new();
         // Types that public functions take, or that have methods.
         let mut used: BTreeSet<String> = BTreeSet::new();
         for ((place, item), public) in &reachable {
             match &self.modules[place].items[item].1 {
                 Item::Fn(function) if self.takes_number(&function.sig, &Generics::default()) => {
-                    entries.insert(public.clone());
+                    entries.required.insert(public.clone());
                 }
                 Item::Trait(definition) => {
                     for item in &definition.items {
                         if let TraitItem::Fn(function) = item
                             && self.takes_number(&function.sig, &definition.generics)
                         {
-                            entries.insert(format!("{public}::{}", function.sig.ident));
+                            entries.required.insert(format!("{public}::{}", function.sig.ident));
                         }
                     }
                 }
@@ -396,7 +407,7 @@ impl Sources {
                                 used.insert(public.clone());
                             }
                             if self.takes_number(&function.sig, &block.generics) {
-                                entries.insert(format!("{public}::{}", function.sig.ident));
+                                entries.required.insert(format!("{public}::{}", function.sig.ident));
                             }
                         }
                     }
@@ -404,11 +415,11 @@ impl Sources {
             }
         }
         for ((place, item), public) in &reachable {
-            if used.contains(public) && self.carries(&self.modules[place].items[item].1) {
-                entries.insert(format!("{public} {{}}"));
+            if self.carries(&self.modules[place].items[item].1) {
+                let kind = if used.contains(public) { &mut entries.required } else { &mut entries.optional };
+                kind.insert(format!("{public} {{}}"));
             }
         }
-        entries
     }
 }
 
