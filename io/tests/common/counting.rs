@@ -2,7 +2,10 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use tomograd_core::{Device, memory};
@@ -32,9 +35,12 @@ static ALLOCATOR: Counting = Counting;
 
 /// The most memory that a call took, and its result.
 pub fn measured<T>(read: impl FnOnce() -> T) -> (usize, T) {
+    // Tests of one process run side by side: one measures at a time, and others may free what was there before.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     memory::trim(Device::Cpu).unwrap();
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
     let read = read();
-    (PEAK.load(Relaxed) - before, read)
+    (PEAK.load(Relaxed).saturating_sub(before), read)
 }
