@@ -4,16 +4,15 @@
     zoo_torch.py [--threads N] [--seconds S] [--case NAME ...]
 
 The originals are those of tests/golden/zoo_*.py. Inference is tried in both memory formats, with and without batch norm folded into the
-convolutions; training in both memory formats. Every try is a process of its own, since the kernel's figure of peak memory never
-falls. Prints one JSON object a line: case, peer, variant (the fastest), min_s, median_s, runs, peak_rss_mb (the lowest of all
-variants), idle_rss_mb (before the network was built) and weights_mb.
+convolutions; training in both memory formats. Every try is a process of its own, whose peak of memory begins when the
+network is built. Prints one JSON object a line: case, peer, variant (the fastest), min_s, median_s, runs, peak_rss_mb (the lowest of all
+variants), idle_rss_mb (of the libraries) and weights_mb.
 """
 import argparse
 import importlib
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -57,11 +56,13 @@ def dice_ce(logits, target):
 
 
 def build(name, case, variant):
-    """A step without arguments, and the megabytes of the weights."""
+    """A step without arguments, the megabytes of the weights, and the peak memory of what there is without them: the libraries."""
     form, _, fold = variant.partition("+")
     generator = torch.Generator().manual_seed(0)
     net = original(case.get("preset", name))
     weights = sum(p.numel() * p.element_size() for p in net.parameters()) / 2**20
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    idle = peak_mb() - weights
     x = torch.rand(*case["shape"], generator=generator) * 2 - 1
     if form == "last":
         last = {4: torch.channels_last, 5: torch.channels_last_3d}[x.ndim]
@@ -71,7 +72,7 @@ def build(name, case, variant):
         if fold:
             from torch.fx.experimental.optimization import fuse
             net = fuse(net)
-        return lambda: net(x), weights
+        return lambda: net(x), weights, idle
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.99, nesterov=True, weight_decay=3e-5)
     with torch.no_grad():
         y = main_output(net(x))
@@ -82,7 +83,7 @@ def build(name, case, variant):
         optimizer.zero_grad()
         loss(main_output(net(x)), target).backward()
         optimizer.step()
-    return step, weights
+    return step, weights, idle
 
 
 def measure(step, seconds):
@@ -96,7 +97,8 @@ def measure(step, seconds):
 
 
 def peak_mb():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def main():
@@ -110,9 +112,8 @@ def main():
     cases = json.loads((HERE / "zoo.json").read_text())
     if a.variant and a.case:
         [name] = a.case
-        idle = peak_mb()
         with torch.enable_grad() if cases[name].get("mode") == "train" else torch.inference_mode():
-            step, weights = build(name, cases[name], a.variant)
+            step, weights, idle = build(name, cases[name], a.variant)
             times = measure(step, a.seconds)
         print(json.dumps({"case": name, "peer": f"torch-{torch.__version__}", "variant": a.variant, "min_s": min(times),
                           "median_s": statistics.median(times), "runs": len(times), "peak_rss_mb": peak_mb(),
