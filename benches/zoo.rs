@@ -14,15 +14,13 @@ use std::hint::black_box;
 use serde_json::Value;
 use tomograd::{
     models::{Model, registry},
-    nn::losses,
     prelude::*,
 };
 
 use measure::{Step, random};
 
 fn main() -> std::process::ExitCode {
-    let cases = serde_json::from_str(include_str!("zoo.json")).map(|cases: serde_json::Map<String, Value>| cases);
-    let Ok(cases) = cases else {
+    let Ok(cases) = serde_json::from_str::<serde_json::Map<String, Value>>(include_str!("zoo.json")) else {
         eprintln!("zoo: zoo.json is no JSON object");
         return std::process::ExitCode::FAILURE;
     };
@@ -72,7 +70,7 @@ fn train_step(mut model: Model, image: Tensor) -> Result<Step> {
     Ok(Box::new(move || {
         let pass = Pass::train(model.params(), Seed::new(0))?;
         let logits = model.network().run(&[("image", pass.input(&image))].into(), &pass)?.into_main()?;
-        let loss = if per_voxel { DiceCe::default() } else { losses::DiceCe::cross_entropy() };
+        let loss = if per_voxel { DiceCe::default() } else { DiceCe::cross_entropy() };
         let loss = loss.forward(&logits, &labels)?;
         drop(logits);
         let update = pass.backward(loss)?;

@@ -6,7 +6,7 @@ use tomograd_kernels::{Context, methods::*};
 use tomograd_nn::{Named, Network, Params, Pass};
 
 /// 64-bit FNV-1a hash of the UTF-8 bytes.
-fn hash(name: &str) -> u64 {
+pub fn hash(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
