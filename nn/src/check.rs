@@ -40,8 +40,12 @@ pub(crate) fn groups(operation: &str, groups: usize, channels: &[usize]) -> Resu
         .expected("a number of groups that divides the channels"))
 }
 
-/// Checks the attributes of an elementwise function: finite numbers, bounds in order.
-pub(crate) fn function(operation: &str, function: Function) -> Result<()> {
+/// Checks the numbers of an activation that a layer is made with: within 1e30 of 0, so that usual products don't overflow an
+/// f32, and bounds in their order.
+///
+/// # Errors
+/// When a number doesn't fit; the error begins with `operation`.
+pub fn check_activation(operation: &str, function: Function) -> Result<()> {
     let fits = match function {
         Function::Add(number)
         | Function::Multiply(number)
@@ -54,5 +58,6 @@ pub(crate) fn function(operation: &str, function: Function) -> Result<()> {
     if fits {
         return Ok(());
     }
-    Err(Error::argument(operation, format!("{function:?}")).expected("finite numbers, and bounds in their order"))
+    Err(Error::argument(operation, format!("{function:?}"))
+        .expected("numbers within 1e30 of 0, and bounds in their order"))
 }

@@ -43,6 +43,7 @@ mod stages;
 mod update;
 
 pub use buffers::BufferChange;
+pub use check::check_activation;
 pub use checkpoint::{Checkpoint, Loaded};
 pub use fold::{FoldedNorms, Followed};
 pub use import::{Import, ImportReport, Imported};

@@ -7,10 +7,10 @@ use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
     Activation, Conv, ConvNormActivation, ConvTranspose, Dropout, Kernel, Module, Norm, NormKind, NormOptions, PRelu,
-    Pass, Scope,
+    Pass, Scope, check_activation,
 };
 
-use super::{check_activation, join};
+use super::join;
 
 /// A norm in a configuration: `"batch"`, `{"group": 4}`, ... in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,7 +261,7 @@ fn steps(
         // Any number but 0 is left for the layer to check.
         _ => adn.dropout != 0.0,
     };
-    adn.activation.function().map_or(Ok(()), check_activation)?;
+    adn.activation.function().map_or(Ok(()), |function| check_activation("activation", function))?;
     let mut letters = adn.ordering.chars().filter(present).peekable();
     let mut steps = VecDeque::new();
     while let Some(letter) = letters.next() {

@@ -2,9 +2,9 @@
 
 use tomograd_autodiff::Var;
 use tomograd_core::Result;
-use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormOptions, Pass, Scope, init::Init};
-
-use super::check_activation;
+use tomograd_nn::{
+    Activation, Conv, ConvNormActivation, Kernel, Module, Norm, NormOptions, Pass, Scope, check_activation, init::Init,
+};
 
 /// Options of [`DoubleConv`]: by default stride 1, padding 1, as many channels between the convolutions as behind them, a bias
 /// in both convolutions, and the names of a PyTorch `Sequential`.
@@ -130,7 +130,7 @@ impl DoubleConv {
                     let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
                     let conv = Conv::new(scope.at(conv), channels[0], channels[1], kernel)?;
                     let Some(norm) = norm else {
-                        check_activation(activation)?;
+                        check_activation("activation", activation)?;
                         return Ok(ConvActivation::Plain(conv, activation));
                     };
                     let norm = Norm::new(scope.at(norm_name), channels[1], norm.activation(activation))?;

@@ -11,8 +11,7 @@ mod subpixel;
 mod units;
 
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{Error, Result};
-use tomograd_nn::Activation;
+use tomograd_core::Result;
 
 pub use adn::{ActivationChoice, Adn, ConvAdn, NormChoice};
 pub use cbam::Cbam;
@@ -28,25 +27,4 @@ pub(crate) use units::{MOST_UNITS, Place, Unit, Units, checked_strides, levels, 
 /// Two maps concatenated along channels.
 pub(crate) fn join(first: Var, second: Var) -> Result<Var> {
     Var::concat(&[&first, &second], 1)
-}
-
-/// The largest number of an activation, so that usual products don't overflow an f32.
-const LARGEST: f64 = 1e30;
-
-/// Checks the numbers of an activation that isn't part of a layer that does.
-pub(crate) fn check_activation(activation: Activation) -> Result<()> {
-    let fits = match activation {
-        Activation::LeakyRelu(number)
-        | Activation::Elu(number)
-        | Activation::Add(number)
-        | Activation::Multiply(number)
-        | Activation::Power(number) => number.abs() <= LARGEST,
-        Activation::Clamp(low, high) => low <= high,
-        _ => true,
-    };
-    if fits {
-        return Ok(());
-    }
-    Err(Error::argument("activation", format!("{activation:?}"))
-        .expected("numbers within 1e30 of 0, and bounds in their order"))
 }

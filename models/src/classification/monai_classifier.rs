@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
-use tomograd_nn::{Activation, Module, Pass, Scope};
+use tomograd_nn::{Activation, Module, Pass, Scope, check_activation};
 
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, ConvStyle, check_activation},
+    blocks::{ActivationChoice, ConvStyle},
     check,
     config::{Card, Config, Preset, Task},
     regression::{Fields, Strided},
@@ -113,7 +113,7 @@ impl MonaiClassifier {
         if config.last_activation == ActivationChoice::Prelu {
             return Err(Error::argument(name, "last_activation is a PReLU").expected("a function without parameters"));
         }
-        config.last_activation.function().map_or(Ok(()), check_activation)?;
+        config.last_activation.function().map_or(Ok(()), |function| check_activation("activation", function))?;
         let fields = Fields {
             operation: name,
             in_channels: config.in_channels,

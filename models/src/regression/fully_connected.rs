@@ -3,10 +3,12 @@
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
-use tomograd_nn::{Activation, Dropout, Linear, LinearOptions, Module, Named, Network, PRelu, Pass, Scope};
+use tomograd_nn::{
+    Activation, Dropout, Linear, LinearOptions, Module, Named, Network, PRelu, Pass, Scope, check_activation,
+};
 
 use crate::{
-    blocks::{ActivationChoice, check_activation},
+    blocks::ActivationChoice,
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -57,7 +59,7 @@ impl FullyConnectedNetConfig {
         check::length(name, "hidden_channels", self.hidden_channels.len(), 0, MOST_LAYERS)?;
         check::sizes(name, "hidden_channels", &self.hidden_channels, check::MOST_CHANNELS)?;
         check::probability(name, "dropout", self.dropout)?;
-        self.activation.function().map_or(Ok(()), check_activation)
+        self.activation.function().map_or(Ok(()), |function| check_activation("activation", function))
     }
 }
 

@@ -107,7 +107,7 @@ impl NormOptions {
     fn check(&self, channels: usize) -> Result<()> {
         let groups = if let NormKind::Group(groups) = self.kind { groups } else { 1 };
         check::groups("norm", groups, &[channels])?;
-        self.activation.map_or(Ok(()), |function| check::function("norm", function))?;
+        self.activation.map_or(Ok(()), |function| check::check_activation("norm", function))?;
         check::number("norm", "epsilon", self.epsilon, check::SMALLEST..=check::LARGEST)?;
         check::number("norm", "the momentum", self.momentum, 0.0..=1.0)
     }

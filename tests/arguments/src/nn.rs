@@ -10,7 +10,7 @@ use tomograd::{
         LinearOptions, LocalResponseNorm, LocalResponseNormOptions, MaxPool, Module, MultiHeadAttention, Norm,
         NormKind, NormOptions, Optimizer, OptimizerState, PRelu, ParamInfo, Params, Pass, PerAxis, Recurrent,
         RecurrentKind, RecurrentOptions, Scope, Sgd, StochasticDepth, Update, Upsample, UpsampleOptions, Window,
-        gradcheck,
+        check_activation, gradcheck,
         init::{Distribution, Fan, Init},
         losses, schedule,
     },
@@ -123,6 +123,10 @@ fn is_factor(factor: f64, number: f64) -> bool {
 }
 
 cases! {
+    "nn::check_activation": (slope: f64 = 0.1) => {
+        check_activation("activation", Activation::LeakyRelu(slope))?;
+        Ok::<_, Error>(slope.abs() <= 1e30)
+    };
     "nn::AdamW::new": (rate: f64 = 0.1) => {
         Ok::<_, Error>(stepped(|params| AdamW::new(params, rate))? || rate > 1e37)
     };
