@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
-use tomograd_core::{DType, Device, Error, Result, Seed, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, memory};
 use tomograd_nn::{Checkpoint, FoldedNorms, Loaded, Named, Network, Params, Pass, StageInfo};
 
 use crate::{config::json, registry};
@@ -176,7 +176,10 @@ impl Model {
     /// # Errors
     /// When memory runs out.
     pub fn fold_batch_norm(&mut self) -> Result<FoldedNorms> {
-        self.params.fold_batch_norm()
+        let folded = self.params.fold_batch_norm()?;
+        // The pool would keep the old weights' memory, as much as the new ones take.
+        memory::trim(self.params.device())?;
+        Ok(folded)
     }
 
     /// The parameters.

@@ -5,7 +5,7 @@ use tomograd_core::{DType, Element, Result, Tensor, TensorBuilder, bf16, f16};
 use crate::parallel::{Partition, parallel_for};
 
 /// Elements of one chunk: about 50 µs of work.
-const GRAIN: usize = 1 << 16;
+const GRAIN: usize = 1 << 15;
 
 pub(super) fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     match tensor.dtype() {

@@ -3,6 +3,7 @@
 use super::cpu::{Activation, Epilogue, Inputs, Outputs, Path, backward_bias, forward, transposed_forward};
 use super::{ConvShape, proofs::random_shape, reference};
 use crate::Precision;
+use crate::elementwise::Function;
 use crate::norm::Moments;
 use crate::parallel::{Order, Settings, as_uninit, with_settings};
 use crate::simd::{Isa, Real};
@@ -154,7 +155,11 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
     let exact = reference::forward(&shape, &x, &w).unwrap();
     let voxels = shape.output_voxels();
     let moments = std::cell::RefCell::new(Vec::new());
-    for activation in [Activation::Identity, Activation::Relu, Activation::LeakyRelu(0.01)] {
+    let ends_in_cache = matches!(path, Path::Pointwise | Path::Depthwise);
+    let function = |function: Option<Function>| (Activation::Identity, function);
+    let activations = [Activation::Relu, Activation::LeakyRelu(0.01)].map(|activation| (activation, None));
+    let functions = [None, ends_in_cache.then_some(Function::Silu)].map(function);
+    for (activation, function) in activations.into_iter().chain(functions) {
         let y = in_all_ways(true, "epilogue", || {
             let mut y = vec![T::NAN; shape.output_count()];
             let mut taken = vec![Moments::default(); shape.batch * c];
@@ -162,6 +167,7 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
                 bias: Some(&bias),
                 norm: Some([&center, &scale, &shift]),
                 activation,
+                function,
                 moments: Some(&mut taken),
             };
             let out = Outputs::one(as_uninit(&mut y), c);
@@ -186,6 +192,8 @@ fn check_epilogue_path<T: Real>(path: Path, shape: ConvShape, seed: u64) {
                     }
                 }
             };
+            // The slope of SiLU is at most 1.1.
+            let want = if function.is_some() { want / (1.0 + (-want).exp()) } else { want };
             let error = (y.to_f64() - want).abs();
             assert!(error < 1e3 * T::EPSILON.to_f64() * sum.abs(), "{activation:?} {i}: {y}, not {want}");
         }
@@ -507,4 +515,26 @@ fn random_shapes_reach_all_parts_of_a_path() {
         groups += usize::from(path == Path::Depthwise && tall && shape.input[1] > shape.kernel[1] / 2);
     }
     assert!(planes >= 150 && groups >= 60, "of 4000 shapes {planes} and {groups}");
+}
+
+#[test]
+fn a_function_that_the_path_does_not_apply_is_an_error() {
+    let shape = ConvShape {
+        batch: 1,
+        groups: 1,
+        in_channels: 2,
+        out_channels: 2,
+        input: [1, 4, 4],
+        kernel: [1, 3, 3],
+        stride: [1; 3],
+        padding: [0, 1, 1],
+        dilation: [1; 3],
+        precision: Precision::Fast,
+    };
+    let (x, w) = (numbers::<f32>(shape.input_count(), 1), numbers::<f32>(shape.weight_count(), 2));
+    let mut y = vec![0.0; shape.output_count()];
+    let epilogue = Epilogue { function: Some(Function::Silu), ..Epilogue::default() };
+    let out = Outputs::one(as_uninit(&mut y), shape.out_channels);
+    let error = Path::Dense.forward(&shape, Inputs::one(&x, shape.in_channels), &w, epilogue, out).unwrap_err();
+    assert!(error.to_string().contains("a pointwise or depthwise convolution"), "{error}");
 }

@@ -1,18 +1,19 @@
 //! Chains on the CPU: a single pass over memory, in blocks that stay in the L1 cache.
 
-use std::{mem::MaybeUninit, ops::Range};
+use std::{marker::PhantomData, mem::MaybeUninit, ops::Range};
 
 use tomograd_core::{DType, Error, ErrorKind, Result, Scratch, Tensor, TensorBuilder};
 
-use super::Step;
+use super::{Function, Step};
 use crate::{
     Meta,
     parallel::{Partition, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch},
+    view::{merged_axes, transposed},
 };
 
-/// Elements of a parallel chunk: about 50 µs of work.
-const GRAIN: usize = 1 << 16;
+/// Elements of a parallel chunk.
+const GRAIN: usize = 1 << 14;
 /// Elements of a block; a multiple of every vector's lanes.
 pub(super) const BLOCK: usize = 1024;
 
@@ -55,45 +56,62 @@ fn wrong(dtype: DType) -> Error {
 }
 
 /// A broadcast input: a contiguous slice, or strides over the common shape.
-struct Operand<'a, T> {
-    elements: &'a [T],
-    view: Tensor,
+struct Operand<T> {
+    tensor: Tensor,
+    /// Sizes and strides of the axes of the common shape, innermost first. Axes that can be walked as one are merged, so that
+    /// runs along the first are long. A contiguous input has none.
+    axes: Vec<[usize; 2]>,
+    elements: PhantomData<T>,
 }
 
-impl<'a, T: Real> Operand<'a, T> {
-    fn new(tensor: &'a Tensor, shape: &[usize]) -> Result<Self> {
-        let view = tensor.expand(shape)?;
-        Ok(Self { elements: tensor.as_storage_slice::<T>()?, view })
+impl<T: Real> Operand<T> {
+    fn new(tensor: &Tensor, shape: &[usize]) -> Result<Self> {
+        // Transposing once is faster than gathering elements one by one.
+        let tensor = transposed(tensor)?.unwrap_or_else(|| tensor.clone()).expand(shape)?;
+        let axes = if tensor.is_contiguous() { Vec::new() } else { merged_axes(tensor.layout()) };
+        Ok(Self { tensor, axes, elements: PhantomData })
     }
 
     /// The elements `range` of the common shape: a slice of the input if they are contiguous, otherwise gathered into
     /// `buffer`.
-    fn block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [T]) -> &'b [T] {
-        let layout = self.view.layout();
-        if layout.is_contiguous() {
-            return &self.elements[layout.offset() + range.start..layout.offset() + range.end];
+    fn block<'b>(&'b self, range: Range<usize>, buffer: &'b mut [T]) -> Result<&'b [T]> {
+        let (elements, offset) = (self.tensor.as_storage_slice::<T>()?, self.tensor.layout().offset());
+        let Some((&[size, stride], outer)) = self.axes.split_first() else {
+            return Ok(&elements[offset + range.start..offset + range.end]);
+        };
+        // The position of the current row along the outer axes, and its first element.
+        let (mut column, mut row) = (range.start % size, range.start / size);
+        let mut start = offset;
+        let mut places = vec![0; outer.len()];
+        for (place, &[size, stride]) in places.iter_mut().zip(outer) {
+            (*place, row) = (row % size, row / size);
+            start += *place * stride;
         }
-        let (shape, strides) = (layout.shape(), layout.strides());
-        let (size, stride) = (shape[shape.len() - 1], strides[shape.len() - 1]);
-        let mut flat = range.start;
-        while flat < range.end {
-            let (mut row, column) = (flat / size, flat % size);
-            let length = (size - column).min(range.end - flat);
-            let mut start = layout.offset() + column * stride;
-            for axis in (0..shape.len() - 1).rev() {
-                start += row % shape[axis] * strides[axis];
-                row /= shape[axis];
-            }
-            let target = &mut buffer[flat - range.start..][..length];
+        let mut rest = &mut buffer[..range.len()];
+        while !rest.is_empty() {
+            let (target, later) = rest.split_at_mut((size - column).min(rest.len()));
+            let from = start + column * stride;
             match stride {
-                0 => target.fill(self.elements[start]),
-                1 => target.copy_from_slice(&self.elements[start..start + length]),
-                _ => target.iter_mut().enumerate().for_each(|(i, to)| *to = self.elements[start + i * stride]),
+                0 => target.fill(elements[from]),
+                1 => target.copy_from_slice(&elements[from..from + target.len()]),
+                _ => target.iter_mut().enumerate().for_each(|(i, to)| *to = elements[from + i * stride]),
             }
-            flat += length;
+            (rest, column) = (later, 0);
+            for (place, &[size, stride]) in places.iter_mut().zip(outer) {
+                (*place, start) = (*place + 1, start + stride);
+                if *place < size {
+                    break;
+                }
+                (*place, start) = (0, start - size * stride);
+            }
         }
-        &buffer[..range.len()]
+        Ok(&buffer[..range.len()])
     }
+}
+
+/// Applies a function in place.
+pub(crate) fn apply<T: Real>(function: Function, x: &mut [T]) {
+    dispatch(Apply { step: Step::Unary(function), x, y: &[] });
 }
 
 /// x ← step(x) over a block.
@@ -164,7 +182,7 @@ impl<T: Real> Kernel for Adjoint<'_, T> {
 }
 
 fn forward_of<T: Real>(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Result<Tensor> {
-    let operands: Vec<Operand<'_, T>> =
+    let operands: Vec<Operand<T>> =
         inputs.iter().map(|&input| Operand::new(input, &output.shape)).collect::<Result<_>>()?;
     let mut builder = TensorBuilder::<T>::new("chain", &output.shape, output.device)?;
     let elements = builder.uninit()?;
@@ -175,11 +193,14 @@ fn forward_of<T: Real>(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Res
         let (mut first, mut other) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
         for start in chunk.clone().step_by(BLOCK) {
             let range = start..chunk.end.min(start + BLOCK);
-            let x = write(&mut out[start - chunk.start..][..range.len()], operands[0].block(range.clone(), &mut first));
+            let x = write(
+                &mut out[start - chunk.start..][..range.len()],
+                or_give_up(operands[0].block(range.clone(), &mut first)),
+            );
             for &step in steps {
                 let y = match step {
                     Step::Unary(_) => &[],
-                    Step::Binary(_, input) => operands[input].block(range.clone(), &mut other),
+                    Step::Binary(_, input) => or_give_up(operands[input].block(range.clone(), &mut other)),
                 };
                 dispatch(Apply { step, x, y });
             }
@@ -200,7 +221,7 @@ fn backward_of<T: Real>(
     needed: &[bool],
 ) -> Result<Vec<Option<Tensor>>> {
     let shape = gradient.shape();
-    let operands: Vec<Operand<'_, T>> = inputs.iter().map(|input| Operand::new(input, shape)).collect::<Result<_>>()?;
+    let operands: Vec<Operand<T>> = inputs.iter().map(|input| Operand::new(input, shape)).collect::<Result<_>>()?;
     let cotangent = Operand::<T>::new(gradient, shape)?;
     let mut builders = needed
         .iter()
@@ -223,17 +244,17 @@ fn backward_of<T: Real>(
         for start in chunk.clone().step_by(BLOCK) {
             let range = start..chunk.end.min(start + BLOCK);
             let length = range.len();
-            before[..length].copy_from_slice(operands[0].block(range.clone(), &mut first));
+            before[..length].copy_from_slice(or_give_up(operands[0].block(range.clone(), &mut first)));
             for (k, &step) in steps.iter().enumerate().take(steps.len() - 1) {
                 let (done, next) = before[k * BLOCK..].split_at_mut(BLOCK);
                 next[..length].copy_from_slice(&done[..length]);
                 let y = match step {
                     Step::Unary(_) => &[],
-                    Step::Binary(_, input) => operands[input].block(range.clone(), &mut other),
+                    Step::Binary(_, input) => or_give_up(operands[input].block(range.clone(), &mut other)),
                 };
                 dispatch(Apply { step, x: &mut next[..length], y });
             }
-            dx[..length].copy_from_slice(cotangent.block(range.clone(), &mut first));
+            dx[..length].copy_from_slice(or_give_up(cotangent.block(range.clone(), &mut first)));
             let offset = start - chunk.start;
             for out in outs.iter_mut().flatten() {
                 out[offset..offset + length].fill(MaybeUninit::new(T::ZERO));
@@ -247,7 +268,7 @@ fn backward_of<T: Real>(
                             // SAFETY: the loop above wrote zeros to this part.
                             unsafe { part.assume_init_mut() }
                         });
-                        (operands[input].block(range.clone(), &mut other), dy)
+                        (or_give_up(operands[input].block(range.clone(), &mut other)), dy)
                     }
                 };
                 dispatch(Adjoint { step, x: &before[k * BLOCK..][..length], y, dx: &mut dx[..length], dy });

@@ -11,6 +11,7 @@ pub(crate) mod reference;
 use tomograd_core::{Error, Result, Tensor, broadcast_shapes};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, reduce};
+pub(crate) use cpu::apply;
 pub use function::{BinaryFunction, Function};
 pub use increment::Increment;
 

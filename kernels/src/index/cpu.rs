@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Elements of a parallel chunk.
-pub(super) const GRAIN: usize = 1 << 16;
+pub(super) const GRAIN: usize = 1 << 15;
 
 /// Indices that have been checked to lie within an axis.
 pub(super) struct Indices(Tensor);

@@ -7,6 +7,7 @@
 
 mod partition;
 mod settings;
+mod team;
 mod threads;
 
 #[cfg(test)]

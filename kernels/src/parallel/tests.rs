@@ -42,6 +42,27 @@ fn a_panic_is_an_error_and_the_pool_lives_on() {
 }
 
 #[test]
+fn callers_share_helpers_that_sleep_and_wake() {
+    let body = |caller: usize| {
+        for round in 0..100 {
+            let sum = AtomicUsize::new(0);
+            with_threads(2 + caller % 3, || {
+                parallel_for(20, 1, |chunk| {
+                    sum.fetch_add(chunk.start, Ordering::Relaxed);
+                })
+            })
+            .unwrap();
+            assert_eq!(sum.into_inner(), 190);
+            if round % 25 == 0 {
+                // Longer than a helper stays awake.
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..6).for_each(|caller| drop(scope.spawn(move || body(caller)))));
+}
+
+#[test]
 fn a_nested_section_runs_inline() {
     with_threads(3, || {
         parallel_for(6, 1, |_| {

@@ -1,13 +1,12 @@
-//! `parallel_for` on rayon's thread pools.
+//! `parallel_for`: chunks that the threads of the [team](super::team) take one after the other.
 
-use super::{Order, Settings, with_settings};
+use super::{Order, Settings, team, with_settings};
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use tomograd_core::{Error, ErrorKind, Result};
 
 thread_local! {
@@ -44,32 +43,22 @@ fn note_worker() {
 
 /// How many threads a parallel section started by this thread may use.
 pub fn threads() -> usize {
-    Settings::current().thread_count().unwrap_or_else(rayon::current_num_threads)
+    /// The cores that this process may use.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = || *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()));
+    Settings::current().thread_count().unwrap_or_else(cores)
 }
 
-/// Runs `f` with parallel sections on `threads` threads (at least one). The pool for each number is created once and kept.
+/// Runs `f` with parallel sections on `threads` threads (at least one).
 pub fn with_threads<R>(threads: usize, f: impl FnOnce() -> R) -> R {
     with_settings(Settings::current().threads(threads), f)
-}
-
-/// The pool with this many threads in addition to the caller's; `None` if it can't be created.
-fn pool(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
-    static POOLS: Mutex<BTreeMap<usize, Arc<rayon::ThreadPool>>> = Mutex::new(BTreeMap::new());
-    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(pool) = pools.get(&threads) {
-        return Some(pool.clone());
-    }
-    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("tomograd-{i}"));
-    let pool = Arc::new(builder.build().ok()?);
-    pools.insert(threads, pool.clone());
-    Some(pool)
 }
 
 /// Divides `0..range` into chunks of `grain` items (the last may be shorter) and calls `f` once for each.
 ///
 /// The boundaries depend only on `range` and `grain`. A single chunk runs on the calling thread without waking another one.
 /// So does a nested section, with the same chunks one after the other. Choose a grain size at which a chunk takes at least
-/// about 50 µs. A chunk that panics or runs out of memory becomes an error (of the failed chunks, that of the first by
+/// about 5 µs. A chunk that panics or runs out of memory becomes an error (of the failed chunks, that of the first by
 /// position); chunks that haven't started by then are skipped.
 pub fn parallel_for(range: usize, grain: usize, f: impl Fn(Range<usize>) + Sync) -> Result<()> {
     in_chunks(range, grain, &f)
@@ -96,12 +85,8 @@ fn in_chunks(range: usize, grain: usize, f: &(dyn Fn(Range<usize>) + Sync)) -> R
         section.work();
         return section.result();
     }
-    // The caller runs chunks too, so that one thread less has to be woken. A caller outside of the pool adds its own thread
-    // to those of the pool; spawning `workers - 1` tasks keeps the total at `workers`.
-    match section.settings.thread_count().and_then(|threads| pool(threads - 1)) {
-        Some(pool) => pool.in_place_scope(|scope| section.fan_out(scope, workers)),
-        None => rayon::in_place_scope(|scope| section.fan_out(scope, workers)),
-    }
+    // The caller runs chunks too, so that one thread less has to be woken.
+    team::share(workers - 1, &|| section.work());
     section.result()
 }
 
@@ -145,14 +130,6 @@ impl Section<'_> {
                 }
             }
         });
-    }
-
-    /// Runs chunks on this thread and on `workers - 1` threads of the pool.
-    fn fan_out<'scope>(&'scope self, scope: &rayon::Scope<'scope>, workers: usize) {
-        for _ in 1..workers {
-            scope.spawn(move |_| self.work());
-        }
-        self.work();
     }
 
     fn result(self) -> Result<()> {

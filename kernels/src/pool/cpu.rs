@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Comparisons in a parallel chunk: about 50 µs of work.
-const GRAIN: usize = 1 << 16;
+const GRAIN: usize = 1 << 14;
 
 /// The maxima and, if `keep`, the index of each maximum in its window.
 pub(super) fn maximum<T: Real>(

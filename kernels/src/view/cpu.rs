@@ -1,6 +1,104 @@
-//! The gradient of a slice on the CPU.
+//! The gradient of a slice on the CPU, and transposing copies.
 
-use tomograd_core::{Element, Result, Tensor, TensorBuilder};
+use std::{mem::MaybeUninit, ops::Range};
+
+use tomograd_core::{DType, Element, Layout, Result, Tensor, TensorBuilder};
+
+use crate::{
+    parallel::{Partition, parallel_for},
+    simd::{Kernel, Real, Simd, dispatch, transpose},
+};
+
+/// Elements of a parallel chunk of a transposing copy.
+const GRAIN: usize = 1 << 14;
+
+/// Sizes and strides of the axes of a layout, innermost first; axes that can be walked as one are merged, and axes of size 1
+/// left out.
+pub(crate) fn merged_axes(layout: &Layout) -> Vec<[usize; 2]> {
+    let mut axes: Vec<[usize; 2]> = Vec::new();
+    for (&size, &stride) in layout.shape().iter().zip(layout.strides()).rev().filter(|&(&size, _)| size != 1) {
+        match axes.last_mut() {
+            Some([inner, step]) if stride == *inner * *step => *inner *= size,
+            _ => axes.push([size, stride]),
+        }
+    }
+    axes
+}
+
+/// The tensor in row-major order: itself if it is contiguous, otherwise a copy.
+pub(crate) fn contiguous(x: &Tensor) -> Result<Tensor> {
+    match transposed(x)? {
+        Some(copy) => Ok(copy),
+        None => x.contiguous(),
+    }
+}
+
+/// A copy in row-major order of a view whose two innermost axes are exchanged in memory, as those of channels and voxels are
+/// after a permutation to channels last; `None` for other views.
+pub(crate) fn transposed(x: &Tensor) -> Result<Option<Tensor>> {
+    match &merged_axes(x.layout())[..] {
+        &[[columns, stride], [rows, 1], ref outer @ ..] if stride >= rows && x.count() > 0 => Ok(match x.dtype() {
+            DType::F32 => Some(transpose_of::<f32>(x, stride, [rows, columns], outer)?),
+            DType::F64 => Some(transpose_of::<f64>(x, stride, [rows, columns], outer)?),
+            _ => None,
+        }),
+        _ => Ok(None),
+    }
+}
+
+/// `y[..., i, j] = x[... + j * stride + i]` for matrices y of `sizes` rows and columns; `outer` are sizes and strides of the
+/// other axes, innermost first.
+fn transpose_of<T: Real>(x: &Tensor, stride: usize, sizes: [usize; 2], outer: &[[usize; 2]]) -> Result<Tensor> {
+    let [rows, columns] = sizes;
+    let from = &x.as_storage_slice::<T>()?[x.layout().offset()..];
+    let mut builder = TensorBuilder::<T>::new("copy", x.shape(), x.device())?;
+    let grain = (GRAIN / columns).max(1);
+    let target = Partition::new(builder.uninit()?, grain * columns);
+    parallel_for(x.count() / columns, grain, |chunk| {
+        let mut to = target.take(chunk.start * columns..chunk.end * columns);
+        let mut row = chunk.start;
+        while row < chunk.end {
+            let (mut matrix, first) = (row / rows, row % rows);
+            let mut start = 0;
+            for &[size, stride] in outer {
+                start += matrix % size * stride;
+                matrix /= size;
+            }
+            let range = first..rows.min(first + chunk.end - row);
+            row += range.len();
+            let (part, later) = to.split_at_mut(range.len() * columns);
+            dispatch(Rows { from: &from[start..], stride, range, columns, to: part });
+            to = later;
+        }
+    })?;
+    drop(target);
+    // SAFETY: the chunks cover all rows, and each writes its rows completely.
+    Ok(unsafe { builder.assume_init() })
+}
+
+/// Some rows of a transposed matrix.
+struct Rows<'a, T> {
+    from: &'a [T],
+    stride: usize,
+    range: Range<usize>,
+    columns: usize,
+    to: &'a mut [MaybeUninit<T>],
+}
+
+impl<T: Real> Kernel for Rows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Rows { from, stride, range, columns, to } = self;
+        assert!((columns - 1) * stride + range.end <= from.len() && to.len() == range.len() * columns, "a matrix");
+        // SAFETY: by the check above, all elements lie inside the slices.
+        unsafe {
+            let (from, to) = (from.as_ptr().add(range.start), to.as_mut_ptr().cast());
+            transpose::<T::Vec<S>>(from, stride, [columns, range.len()], to, columns);
+        }
+    }
+}
 
 /// Zeros of `shape`, with `gradient` at elements `start, start + step, ...` of `axis`.
 pub(super) fn unslice(gradient: &Tensor, shape: &[usize], axis: usize, start: usize, step: usize) -> Result<Tensor> {

@@ -5,7 +5,10 @@ mod cpu;
 mod proofs;
 #[cfg(feature = "testing")]
 mod reference;
+#[cfg(test)]
+mod tests;
 
+pub(crate) use cpu::{contiguous, merged_axes, transposed};
 use tomograd_core::{Device, Layout, Result, Tensor};
 
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel};

@@ -1,6 +1,7 @@
 //! The epilogue of a convolution: bias, folded norm and activation, applied before outputs are stored; and the moments for a
 //! norm.
 
+use crate::elementwise::Function;
 use crate::norm::Moments;
 use crate::parallel::Partition;
 use crate::simd::{Lanes16, Real, Simd, Vector};
@@ -19,8 +20,8 @@ pub enum Activation {
     LeakyRelu(f64),
 }
 
-/// The epilogue of a convolution: `activation((sum + bias + center) · scale + shift)`. The moments are those of `sum + bias`,
-/// for a norm that follows.
+/// The epilogue of a convolution: `function(activation((sum + bias + center) · scale + shift))`. The moments are those of
+/// `sum + bias`, for a norm that follows.
 pub struct Epilogue<'a, T> {
     /// One value for each output channel.
     pub bias: Option<&'a [T]>,
@@ -28,13 +29,16 @@ pub struct Epilogue<'a, T> {
     pub norm: Option<[&'a [T]; 3]>,
     /// The activation.
     pub activation: Activation,
+    /// A function of the result, which only the pointwise and depthwise paths apply: they have a last pass over outputs that
+    /// are still in cache.
+    pub function: Option<Function>,
     /// The destination of the moments: (N, output channels).
     pub moments: Option<&'a mut [Moments]>,
 }
 
 impl<T> Default for Epilogue<'_, T> {
     fn default() -> Self {
-        Epilogue { bias: None, norm: None, activation: Activation::Identity, moments: None }
+        Epilogue { bias: None, norm: None, activation: Activation::Identity, function: None, moments: None }
     }
 }
 
@@ -46,6 +50,7 @@ impl<'a, T: Real> Epilogue<'a, T> {
             bias: self.bias.map(cast),
             norm: self.norm.map(|numbers| numbers.map(cast)),
             activation: self.activation,
+            function: self.function,
             moments: self.moments,
         }
     }
@@ -57,7 +62,12 @@ impl<'a, T> Epilogue<'a, T> {
         Epilogue { bias, ..Self::default() }
     }
 
-    pub(super) fn check(&self, batch: usize, channels: usize) -> Result<()> {
+    /// Checks the numbers of numbers, and that there is a function only if the path applies it.
+    pub(super) fn check(&self, batch: usize, channels: usize, function: bool) -> Result<()> {
+        if let (Some(function), false) = (self.function, function) {
+            return Err(Error::argument("conv", format!("the function {} after a convolution", function.name()))
+                .expected("a pointwise or depthwise convolution"));
+        }
         let norm = |k: usize| self.norm.map(|numbers| numbers[k]);
         for (name, numbers) in [("bias", self.bias), ("center", norm(0)), ("scale", norm(1)), ("shift", norm(2))] {
             if let Some(numbers) = numbers.filter(|numbers| numbers.len() != channels) {
@@ -221,8 +231,9 @@ impl<S: Simd, T: Real> Finish<S, T> {
         sums.add(self.bias)
     }
 
+    /// Applies norm and activation to sums that contain the bias.
     #[inline(always)]
-    fn end(&self, x: T::Vec<S>) -> T::Vec<S> {
+    pub fn end(&self, x: T::Vec<S>) -> T::Vec<S> {
         let [center, scale, shift] = self.norm;
         let x = if self.normed { x.add(center).mul_add(scale, shift) } else { x };
         let zero = T::Vec::<S>::zero();

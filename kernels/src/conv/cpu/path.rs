@@ -97,7 +97,8 @@ impl Path {
         self.check::<T>(shape)?;
         x.check("an input", shape.batch, shape.in_channels, shape.input_voxels())?;
         check_weights(shape, weights)?;
-        epilogue.check(shape.batch, shape.out_channels)?;
+        let ends_in_cache = self == Path::Depthwise || (self == Path::Pointwise && y.single().is_some());
+        epilogue.check(shape.batch, shape.out_channels, ends_in_cache)?;
         y.check(shape.batch, shape.out_channels, shape.output_voxels())?;
         self.trace();
         match (self, y.single()) {
@@ -154,7 +155,7 @@ impl Path {
         self.check::<T>(shape)?;
         x.check("an input", shape.batch, shape.out_channels, shape.output_voxels())?;
         check_weights(shape, weights)?;
-        epilogue.check(shape.batch, shape.in_channels)?;
+        epilogue.check(shape.batch, shape.in_channels, false)?;
         y.check(shape.batch, shape.in_channels, shape.input_voxels())?;
         self.trace();
         match self {
@@ -195,6 +196,9 @@ impl Path {
         self.trace();
         match self {
             Path::Depthwise => depthwise::backward_weights(shape, x, dy, dw),
+            Path::Pointwise if pointwise::suits_backward_weights(shape) => {
+                pointwise::backward_weights(shape, x, dy, dw)
+            }
             Path::Winograd => {
                 // SAFETY: `suits` accepts only `f32`, so `T` is `f32`.
                 let dw =

@@ -1,8 +1,10 @@
-//! 1 × 1 × 1 kernels without padding: a matrix product for each image. With a stride, of the voxels that it reads.
+//! 1 × 1 × 1 kernels without padding: a matrix product for each image, or a single one for a batch of small images. With a
+//! stride, of the voxels that it reads.
 
 use super::epilogue::{Activation, Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
 use super::tensors::{Inputs, Outputs};
 use crate::conv::ConvShape;
+use crate::elementwise::apply;
 use crate::matmul::cpu::{GemmShape, Start, View, gemm, gemm_add};
 use crate::parallel::{Grid, Partition, parallel_for};
 use crate::simd::{Kernel, Real, Simd, dispatch};
@@ -12,8 +14,13 @@ use tomograd_core::{Result, Scratch};
 
 /// Elements of a channel that are finished together.
 const PIECE: usize = 16 << 10;
+/// Images of fewer voxels are multiplied as one matrix, (channels, images · voxels): a product of so few columns fills no
+/// register tile.
+const SMALL_IMAGE: usize = 48;
+/// The most steps of a chain of sums in the gradient of the weights of small images; longer sums go to the general path.
+const LONGEST: usize = 4096;
 /// The least number of elements of a parallel chunk of the epilogue.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 32 << 10;
 
 /// Whether this path can compute a shape.
 pub(super) fn suits(shape: &ConvShape) -> bool {
@@ -33,31 +40,32 @@ pub(super) fn forward<T: Real>(
     epilogue: Epilogue<'_, T>,
     y: &mut [MaybeUninit<T>],
 ) -> Result<()> {
-    let voxels = shape.output_voxels();
+    let sizes = merged(shape);
+    let mut product = Scratch::new("conv", if small(shape) { y.len() } else { 0 })?;
+    let out = if small(shape) { product.uninit() } else { &mut *y };
     let mut first = 0;
     for (data, channels) in x.parts().filter(|&(_, channels)| channels > 0) {
-        let mut gathered = Scratch::new("conv", if strided(shape) { shape.batch * channels * voxels } else { 0 })?;
-        let data = if strided(shape) {
-            gather(shape, data, gathered.uninit())?;
-            // SAFETY: `gather` writes every element.
-            unsafe { gathered.assume_init() }
-        } else {
-            data
-        };
-        let sizes = GemmShape { batch: shape.batch, m: shape.out_channels, n: voxels, k: channels };
+        let mut gathered = Gathered::new(shape, channels)?;
+        let data = gathered.read(shape, data, channels, shape.input)?;
+        let sizes = GemmShape { m: shape.out_channels, k: channels, ..sizes };
         let data_of = weights.get(first..).unwrap_or(&[]);
         let left = View { data: data_of, batch_stride: 0, row_stride: shape.in_channels, column_stride: 1 };
-        let right = View::contiguous(data, channels, voxels);
+        let right = View::contiguous(data, channels, sizes.n);
         if first == 0 {
-            gemm(sizes, left, right, epilogue.bias.map_or(Start::Zero, Start::Rows), y)?;
+            gemm(sizes, left, right, epilogue.bias.map_or(Start::Zero, Start::Rows), out)?;
         } else {
             // SAFETY: the first product wrote every element.
-            gemm_add(sizes, left, right, unsafe { written(y) })?;
+            gemm_add(sizes, left, right, unsafe { written(out) })?;
         }
         first += channels;
     }
+    if small(shape) && first > 0 {
+        // SAFETY: the products wrote every element.
+        let product = unsafe { product.assume_init() };
+        exchange(product, [shape.out_channels, shape.batch], shape.output_voxels(), y);
+    }
     let plain = epilogue.norm.is_none() && epilogue.activation == Activation::Identity;
-    if plain && epilogue.moments.is_none() {
+    if plain && epilogue.function.is_none() && epilogue.moments.is_none() {
         return Ok(());
     }
     // SAFETY: there is at least one input channel, so a product wrote every element.
@@ -82,21 +90,121 @@ pub(super) fn backward_data<T: Real>(
 ) -> Result<()> {
     let voxels = shape.output_voxels();
     let mut first = 0;
+    let mut gathered = Gathered::new(shape, shape.out_channels)?;
+    let dy = gathered.read(shape, dy, shape.out_channels, shape.output())?;
     for (dx, channels) in dx.parts_mut().filter(|&(_, channels)| channels > 0) {
-        let sizes = GemmShape { batch: shape.batch, m: channels, n: voxels, k: shape.out_channels };
+        let sizes = GemmShape { m: channels, k: shape.out_channels, ..merged(shape) };
         let left = View { data: &weights[first..], batch_stride: 0, row_stride: 1, column_stride: shape.in_channels };
-        let right = View::contiguous(dy, shape.out_channels, voxels);
-        if strided(shape) {
-            let mut product = Scratch::new("conv", shape.batch * channels * voxels)?;
-            gemm(sizes, left, right, Start::Zero, product.uninit())?;
-            // SAFETY: `gemm` writes every element.
-            scatter(shape, unsafe { product.assume_init() }, dx)?;
-        } else {
+        let right = View::contiguous(dy, shape.out_channels, sizes.n);
+        first += channels;
+        if !strided(shape) && !small(shape) {
             gemm(sizes, left, right, Start::Zero, dx)?;
+            continue;
+        }
+        let mut product = Scratch::new("conv", shape.batch * channels * voxels)?;
+        gemm(sizes, left, right, Start::Zero, product.uninit())?;
+        // SAFETY: `gemm` writes every element.
+        let product = unsafe { product.assume_init() };
+        match (small(shape), strided(shape)) {
+            (false, _) => scatter(shape, product, dx)?,
+            (true, false) => exchange(product, [channels, shape.batch], voxels, dx),
+            (true, true) => {
+                let mut images = Scratch::new("conv", product.len())?;
+                exchange(product, [channels, shape.batch], voxels, images.uninit());
+                // SAFETY: `exchange` writes every element.
+                scatter(shape, unsafe { images.assume_init() }, dx)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether [`backward_weights`] computes this shape.
+pub(super) fn suits_backward_weights(shape: &ConvShape) -> bool {
+    small(shape) && shape.batch * shape.output_voxels() <= LONGEST
+}
+
+/// `dw = Σ dy[n] · x[n]ᵀ` over a batch of small images.
+pub(super) fn backward_weights<T: Real>(
+    shape: &ConvShape,
+    x: Inputs<'_, T>,
+    dy: &[T],
+    dw: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    let mut gathered = Gathered::new(shape, shape.out_channels)?;
+    let dy = gathered.read(shape, dy, shape.out_channels, shape.output())?;
+    let steps = shape.batch * shape.output_voxels();
+    let left = View::contiguous(dy, shape.out_channels, steps);
+    let whole = x.parts().filter(|&(_, channels)| channels > 0).count() < 2;
+    let mut first = 0;
+    for (data, channels) in x.parts().filter(|&(_, channels)| channels > 0) {
+        let mut gathered = Gathered::new(shape, channels)?;
+        let data = gathered.read(shape, data, channels, shape.input)?;
+        let sizes = GemmShape { batch: 1, m: shape.out_channels, n: channels, k: steps };
+        let right = View::contiguous(data, channels, steps).transposed();
+        if whole {
+            return gemm(sizes, left, right, Start::Zero, dw);
+        }
+        let mut part = Scratch::new("conv", shape.out_channels * channels)?;
+        gemm(sizes, left, right, Start::Zero, part.uninit())?;
+        // SAFETY: `gemm` writes every element.
+        let part = unsafe { part.assume_init() };
+        for (from, to) in part.chunks_exact(channels).zip(dw.chunks_exact_mut(shape.in_channels)) {
+            to[first..first + channels].write_copy_of_slice(from);
         }
         first += channels;
     }
     Ok(())
+}
+
+/// Whether the images of a batch are so small that they are multiplied as one matrix.
+fn small(shape: &ConvShape) -> bool {
+    shape.batch > 1 && shape.output_voxels() < SMALL_IMAGE
+}
+
+/// The number of products of a pass, and of their columns.
+fn merged(shape: &ConvShape) -> GemmShape {
+    let (images, voxels) = (shape.batch, shape.output_voxels());
+    let (batch, n) = if small(shape) { (1, images * voxels) } else { (images, voxels) };
+    GemmShape { batch, m: 0, n, k: 0 }
+}
+
+/// A right matrix that isn't read where it is: the voxels that a strided kernel reads, with the images of a batch side by side
+/// if they are small.
+struct Gathered<T: Real>([Scratch<T>; 2]);
+
+impl<T: Real> Gathered<T> {
+    fn new(shape: &ConvShape, channels: usize) -> Result<Self> {
+        let count = shape.batch * channels * shape.output_voxels();
+        let scratch = |needed: bool| Scratch::new("conv", if needed { count } else { 0 });
+        Ok(Self([scratch(strided(shape))?, scratch(small(shape))?]))
+    }
+
+    /// The matrix of `data`, (images, channels, voxels) of images of `size`, which is that of the input or the output.
+    fn read<'a>(&'a mut self, shape: &ConvShape, data: &'a [T], channels: usize, size: [usize; 3]) -> Result<&'a [T]> {
+        let [strides, images] = &mut self.0;
+        let mut data = data;
+        if strided(shape) && size == shape.input {
+            gather(shape, data, strides.uninit())?;
+            // SAFETY: `gather` writes every element.
+            data = unsafe { strides.assume_init() };
+        }
+        if small(shape) {
+            exchange(data, [shape.batch, channels], shape.output_voxels(), images.uninit());
+            // SAFETY: `exchange` writes every element.
+            data = unsafe { images.assume_init() };
+        }
+        Ok(data)
+    }
+}
+
+/// Exchanges the first two axes of (outer, inner, voxels).
+fn exchange<T: Real>(from: &[T], [outer, inner]: [usize; 2], voxels: usize, to: &mut [MaybeUninit<T>]) {
+    for i in 0..inner {
+        for o in 0..outer {
+            to[(i * outer + o) * voxels..][..voxels].write_copy_of_slice(&from[(o * inner + i) * voxels..][..voxels]);
+        }
+    }
 }
 
 fn strided(shape: &ConvShape) -> bool {
@@ -194,7 +302,13 @@ impl<T: Real> Kernel for Pieces<'_, T> {
                 let part = |i: usize| &numbers[i * 256..numbers.len().min((i + 1) * 256)];
                 slots.set(item, moments_of::<S, T>(count, part));
             }
-            Finish::<S, T>::new(self.epilogue, row % self.channels).in_place(numbers);
+            let finish = Finish::<S, T>::new(self.epilogue, row % self.channels);
+            if !finish.only_bias() {
+                finish.in_place(numbers);
+            }
+            if let Some(function) = self.epilogue.function {
+                apply(function, numbers);
+            }
         }
     }
 }

@@ -3,8 +3,9 @@
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
-    super::{Conv, ConvNormActivation, ConvTranspose},
-    Activation, Epilogue, Inputs, Outputs, backward_bias, backward_data, backward_weights, forward, transposed_forward,
+    super::{Conv, ConvNormActivation, ConvShape, ConvTranspose},
+    Activation, Epilogue, Inputs, Outputs, Path, backward_bias, backward_data, backward_weights, forward,
+    transposed_forward,
 };
 use crate::{
     Context, Forward, Meta, Op, Saved,
@@ -13,6 +14,7 @@ use crate::{
     op::with_real,
     reduce,
     simd::Real,
+    view::contiguous,
 };
 
 /// One or two contiguous tensors as the input of a convolution.
@@ -26,7 +28,7 @@ fn inputs_of<T: Real>(x: &[Tensor]) -> Result<Inputs<'_, T>> {
 
 /// The output of a convolution.
 pub(in crate::conv) fn conv(op: &Conv, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
-    let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+    let inputs: Vec<Tensor> = inputs.iter().map(|&x| contiguous(x)).collect::<Result<_>>()?;
     let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
     let shape = op.shape(&metas, context.precision)?;
     with_real!("conv", outputs[0].dtype, T => {
@@ -51,13 +53,13 @@ pub(in crate::conv) fn conv_gradients(
 ) -> Result<Vec<Option<Tensor>>> {
     with_real!("conv", dy.dtype(), T => {
         let shape = op.shape(&saved.metas[..op.input_count()], context.precision)?;
-        let dy = dy.contiguous()?;
+        let dy = contiguous(dy)?;
         let dy = dy.as_slice::<T>()?;
         let build = |index: usize| TensorBuilder::<T>::new("conv", &saved.metas[index].shape, saved.metas[index].device);
         let weight_index = op.weight();
         let mut gradients = vec![None; op.input_count()];
         if needed[weight_index] {
-            let x: Vec<Tensor> = (0..weight_index).map(|i| saved.input(i)?.contiguous()).collect::<Result<_>>()?;
+            let x: Vec<Tensor> = (0..weight_index).map(|i| contiguous(saved.input(i)?)).collect::<Result<_>>()?;
             let mut builder = build(weight_index)?;
             backward_weights(&shape, inputs_of::<T>(&x)?, dy, builder.uninit()?)?;
             // SAFETY: the backward pass writes every weight's gradient.
@@ -98,7 +100,7 @@ pub(in crate::conv) fn transposed(
     inputs: &[&Tensor],
     outputs: &[Meta],
 ) -> Result<Forward> {
-    let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+    let inputs: Vec<Tensor> = inputs.iter().map(|&x| contiguous(x)).collect::<Result<_>>()?;
     let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
     let shape = op.shape(&metas, context.precision)?;
     with_real!("conv_transpose", outputs[0].dtype, T => {
@@ -123,7 +125,7 @@ pub(in crate::conv) fn transposed_gradients(
     let mut results = vec![None; needed.len()];
     let Some(gradient) = &gradients[0] else { return Ok(results) };
     let shape = op.shape(&saved.metas, context.precision)?;
-    let gradient = gradient.contiguous()?;
+    let gradient = contiguous(gradient)?;
     with_real!("conv_transpose", gradient.dtype(), T => {
         let dy = gradient.as_slice::<T>()?;
         let build = |index: usize| {
@@ -157,13 +159,16 @@ pub(in crate::conv) fn transposed_gradients(
     })
 }
 
-/// The activation as part of the convolution's epilogue, or `None` if the epilogue doesn't support it.
-fn store_activation(op: &ConvNormActivation) -> Option<Activation> {
+/// The activation as part of the convolution's epilogue, or `None` if the epilogue of this shape's path doesn't support it.
+fn store_activation<T: Real>(op: &ConvNormActivation, shape: &ConvShape) -> Option<(Activation, Option<Function>)> {
     match op.norm.activation {
-        None => Some(Activation::Identity),
-        Some(Function::Relu) => Some(Activation::Relu),
-        Some(Function::LeakyRelu(slope)) => Some(Activation::LeakyRelu(slope)),
-        Some(_) => None,
+        None => Some((Activation::Identity, None)),
+        Some(Function::Relu) => Some((Activation::Relu, None)),
+        Some(Function::LeakyRelu(slope)) => Some((Activation::LeakyRelu(slope), None)),
+        Some(function) => [Path::Pointwise, Path::Depthwise]
+            .iter()
+            .any(|path| path.suits::<T>(shape))
+            .then_some((Activation::Identity, Some(function))),
     }
 }
 
@@ -177,7 +182,7 @@ pub(in crate::conv) fn fused(
     let (conv_inputs, norm_inputs) = inputs.split_at(op.conv_inputs());
     let metas: Vec<Meta> = conv_inputs.iter().map(|&x| Meta::from(x)).collect();
     let shape = op.conv.shape(&metas, context.precision)?;
-    let parts: Vec<Tensor> = conv_inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+    let parts: Vec<Tensor> = conv_inputs.iter().map(|&x| contiguous(x)).collect::<Result<_>>()?;
     with_real!(op.name(), outputs[0].dtype, T => {
         let weight = op.conv.weight();
         let x = inputs_of::<T>(&parts[..weight])?;
@@ -185,12 +190,12 @@ pub(in crate::conv) fn fused(
         let mut builder = TensorBuilder::<T>::new(op.name(), &outputs[0].shape, outputs[0].device)?;
         let y = Outputs::one(builder.uninit()?, shape.out_channels);
         let weights = parts[weight].as_slice::<T>()?;
-        if let (Statistics::Running, true, Some(activation)) =
-            (op.norm.statistics, context.inference, store_activation(op))
+        if let (Statistics::Running, true, Some((activation, function))) =
+            (op.norm.statistics, context.inference, store_activation::<T>(op, &shape))
             && let Some(norm) = op.norm.folded::<T>(norm_inputs, shape.out_channels)?
         {
             let norm = Some(norm.each_ref().map(|numbers| &numbers[..]));
-            forward(&shape, x, weights, Epilogue { bias, norm, activation, moments: None }, y)?;
+            forward(&shape, x, weights, Epilogue { bias, norm, activation, function, moments: None }, y)?;
             // SAFETY: the kernel writes every element of its output.
             return Ok(Forward::one(unsafe { builder.assume_init() }));
         }

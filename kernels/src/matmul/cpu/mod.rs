@@ -7,8 +7,8 @@ pub(crate) mod pack;
 pub(super) mod product;
 pub(crate) mod tile;
 
-use crate::parallel::{Grid, Partition, as_uninit, or_give_up, parallel_for};
-use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
+use crate::parallel::{Grid, Partition, as_uninit, or_give_up, parallel_for, threads};
+use crate::simd::{Kernel, Real, Simd, Vector, dispatch, transpose};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
 use tile::{Left, ROW_UNIT, Rows, in_place, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
@@ -178,12 +178,39 @@ const fn long_k_blocks<S: Simd>() -> usize {
 /// The approximate size of an output block: the part of the left matrix for its rows fits into the L2 cache.
 pub(super) const ROW_BLOCK: usize = 264;
 pub(super) const COLUMN_BLOCK: usize = 528;
-/// The least number of multiply-adds of a parallel chunk.
+/// The least number of multiply-adds of a parallel chunk, if there are chunks enough.
 const CHUNK_WORK: usize = 4 << 20;
+/// The least number of multiply-adds for which another thread is woken.
+const LEAST_SHARE: usize = 256 << 10;
+/// The most columns for which every instruction set reads a left matrix in place.
+const IN_PLACE_COLUMNS: usize = 192;
+/// How many multiply-adds take as long as packing an element.
+const PACKING: usize = 8;
 
 /// The block size that divides `size` into equal blocks of about `most` at most, each a multiple of `unit`.
 pub(crate) fn block_size(size: usize, most: usize, unit: usize) -> usize {
     size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+}
+
+/// The sizes of an output block: it fits into the caches, and there are enough blocks for all threads to have an equal share of
+/// the work, unless the product is so small that waking a thread costs more than it saves.
+fn block_sizes(shape: GemmShape, left_in_advance: bool, threads: usize) -> [usize; 2] {
+    let GemmShape { batch, m, n, k } = shape;
+    let (rows, columns) = (m.div_ceil(ROW_BLOCK), n.div_ceil(COLUMN_BLOCK));
+    let work = batch.saturating_mul(m).saturating_mul(n).saturating_mul(k);
+    let threads = threads.min(work / LEAST_SHARE).max(1);
+    let sizes = |rows: usize, columns: usize| {
+        let unit = if left_in_advance || columns > 1 { ROW_UNIT } else { 8 };
+        [m.div_ceil(rows).next_multiple_of(unit), n.div_ceil(columns).next_multiple_of(16)]
+    };
+    // The elements that the busiest thread computes, and those of both operands that are packed for them.
+    let time = |&[row_block, column_block]: &[usize; 2]| {
+        let blocks = batch * m.div_ceil(row_block) * n.div_ceil(column_block);
+        blocks.div_ceil(threads) * (row_block * column_block + (row_block + column_block) * PACKING)
+    };
+    let more = |least: usize| least..least + threads;
+    let candidates = more(rows).flat_map(|rows| [(rows, columns)]).chain(more(columns).map(|columns| (rows, columns)));
+    candidates.map(|(rows, columns)| sizes(rows, columns)).min_by_key(time).unwrap_or_else(|| sizes(rows, columns))
 }
 
 /// The plan of a product: its blocks, and its packed operands.
@@ -222,16 +249,17 @@ fn run<T: Real>(
     if out.is_empty() || shape.k == 0 {
         return Ok(());
     }
-    // Vectors hold columns, so with few columns the transposed product is faster. The result is bitwise the same.
-    let swapped = shape.n < 16 && shape.m > shape.n;
+    // Vectors hold columns, so with few columns the transposed product is faster; so it is for a right matrix whose columns are
+    // contiguous, the weights of a linear layer, if it can then be read in place. The result is bitwise the same.
+    let few = shape.n < 16 && shape.m > shape.n;
+    let swapped = few || (b.row_stride == 1 && b.column_stride != 1 && (16..=IN_PLACE_COLUMNS).contains(&shape.m));
     let (shape, a, b, start) = if swapped {
         (GemmShape { m: shape.n, n: shape.m, ..shape }, b.transposed(), a.transposed(), start.map(Start::transposed))
     } else {
         (shape, a, b, start)
     };
     let GemmShape { batch, m, n, k } = shape;
-    let row_block = block_size(m, ROW_BLOCK, ROW_UNIT);
-    let column_block = block_size(n, COLUMN_BLOCK, 16);
+    let [row_block, column_block] = block_sizes(shape, a.batch_stride == 0 && batch > 1, threads());
     let (rows, columns) = (m.div_ceil(row_block), n.div_ceil(column_block));
     let packed_b = PackedB { data: None, k_block: block_size(k, K_BLOCK, 1), columns: n.next_multiple_of(16) };
     let mut plan = Product { shape, a, b, swapped, start, row_block, column_block, packed_a: None, packed_b };
@@ -267,7 +295,9 @@ fn run<T: Real>(
         Grid::batched(out, batch, m, n, row_block, column_block)?
     };
     let work = row_block.min(m) * column_block.min(n) * k;
-    parallel_for(batch * rows * columns, (CHUNK_WORK / work.max(1)).max(1), |range| {
+    let blocks = batch * rows * columns;
+    let grain = (CHUNK_WORK / work.max(1)).min(blocks / threads()).max(1);
+    parallel_for(blocks, if blocks * work < 2 * LEAST_SHARE { blocks } else { grain }, |range| {
         dispatch(Blocks { plan: &plan, range: range.clone(), rows, columns, grid: &grid })
     })?;
     Ok(())
@@ -499,7 +529,10 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                             };
                             let c = if last && fits { out } else { waiting };
                             tile::<S, T, true>(tile_rows, vectors, left, b_start, offsets, start, c);
-                            if last && !fits {
+                            if last && row_stride == 1 && column_stride != 1 {
+                                let size = [tile_rows, tile_width];
+                                transpose::<T::Vec<S>>(waiting.first, width, size, to, column_stride);
+                            } else if last && !fits {
                                 for r in 0..tile_rows {
                                     let from = waiting.first.add(r * width);
                                     for x in 0..tile_width {

@@ -97,9 +97,10 @@ pub(crate) unsafe fn pack_block<S: Simd, T: Real>(
             let count = width.min(columns - first);
             let to = to.add(first * panel_k);
             let from = from.add(first * column_stride);
-            // In blocks of 8 × 8, so that a cache line of each column is used completely while it is cached.
-            for i in (0..k).step_by(8) {
-                for j in (0..width).step_by(8) {
+            // In blocks of 8 × 8, eight columns at a time from end to end: few enough streams for the hardware prefetcher, and a
+            // cache line of each column is used completely while it is cached.
+            for j in (0..width).step_by(8) {
+                for i in (0..k).step_by(8) {
                     let from = from.add(i * row_stride);
                     if row_stride == 1 && i + 8 <= k && j + 8 <= count {
                         let from = from.add(j * column_stride);

@@ -2,14 +2,16 @@
 
 mod rows;
 pub(super) mod scaling;
+mod small_images;
 
 pub(super) use rows::row_moments;
 
 use tomograd_core::{Element, Result, Tensor};
 
 use super::{Moments, Norm, Statistics};
-use crate::{Context, Forward, Saved, op::with_real, simd::Real};
+use crate::{Context, Forward, Meta, Saved, op::with_real, simd::Real};
 use scaling::Scaling;
+use small_images::{merged, separated};
 
 impl Norm {
     /// Inputs `first` and `first + 1` of shape (C), as f64; `all` are the inputs after x.
@@ -66,6 +68,17 @@ impl Norm {
         mut inputs: Vec<Tensor>,
         moments: Option<&[Moments]>,
     ) -> Result<Forward> {
+        if self.merges(inputs[0].shape()) {
+            let (x, channels) = (inputs[0].contiguous()?, inputs[0].shape()[1]);
+            inputs[0] = merged(&x)?;
+            let moments = moments.map(|moments| self.joined(moments, x.shape()[0], channels));
+            let mut forward = self.forward_with(context, inputs, moments.as_deref())?;
+            forward.outputs[0] = separated(&forward.outputs[0], x.shape())?;
+            if let (false, Some(kept)) = (context.inference, forward.state.first_mut()) {
+                *kept = x;
+            }
+            return Ok(forward);
+        }
         let x = inputs.remove(0).contiguous()?;
         let rest: Vec<&Tensor> = inputs.iter().collect();
         let (batch, channels) = (x.shape()[0], x.shape()[1]);
@@ -154,6 +167,19 @@ impl Norm {
             return Ok(results);
         }
         let x = saved.input(0)?.contiguous()?;
+        if self.merges(x.shape()) {
+            let mut saved = saved;
+            let gradient = gradients[0].take().map(|dy| merged(&dy)).transpose()?;
+            gradients[0] = gradient;
+            let merged = merged(&x)?;
+            saved.metas[0] = Meta::from(&merged);
+            saved.inputs[0] = Some(merged);
+            let mut results = self.gradients(saved, gradients, needed)?;
+            if let Some(dx) = &mut results[0] {
+                *dx = separated(dx, x.shape())?;
+            }
+            return Ok(results);
+        }
         // Taken out of `gradients`, so that dx can reuse its memory.
         let dy = match gradients[0].take() {
             Some(dy) => dy.contiguous()?,
@@ -235,10 +261,13 @@ impl Norm {
     /// Recomputes the output.
     pub(super) fn again(&self, saved: &Saved) -> Result<Tensor> {
         let x = saved.input(0)?.contiguous()?;
+        let merges = self.merges(x.shape());
+        let (shape, x) = (x.shape().to_vec(), if merges { merged(&x)? } else { x });
         let (batch, channels) = (x.shape()[0], x.shape()[1]);
         let rest: Vec<&Tensor> = (1..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
         let affine = self.affine_values(&rest, channels)?;
         let scalings = self.scalings(saved.state(0)?, batch, channels)?;
-        with_real!("norm", x.dtype(), T => rows::apply::<T>(&x, &scalings, &affine, self.activation))
+        let y = with_real!("norm", x.dtype(), T => rows::apply::<T>(&x, &scalings, &affine, self.activation))?;
+        if merges { separated(&y, &shape) } else { Ok(y) }
     }
 }

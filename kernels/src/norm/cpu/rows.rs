@@ -15,7 +15,7 @@ use crate::{
 /// Elements summed in lanes of their own type before their sum is added in f64; bounds the error of f32 sums to about 2⁸ ε.
 const BLOCK: usize = 4096;
 /// Elements of a parallel chunk.
-const GRAIN: usize = 1 << 16;
+const GRAIN: usize = 1 << 14;
 
 /// The number of (image, channel) pairs, the elements of a pair, and the pairs of a parallel chunk.
 fn rows(x: &Tensor) -> (usize, usize, usize) {

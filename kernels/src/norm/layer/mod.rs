@@ -6,7 +6,7 @@ mod proofs;
 
 use tomograd_core::{Error, Result, Tensor};
 
-use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, check, op::with_real};
+use crate::{Context, Cost, Forward, Meta, Op, Recompute, Saved, check, op::with_real, view::contiguous};
 
 /// y = γ (x − mean) / √(variance + ε) + β, with the mean and (biased) variance over the last `axes` axes of x. γ and β,
 /// inputs 1 and 2 when `affine`, have the shape of these axes. Ba et al. 2016.
@@ -31,7 +31,7 @@ impl LayerNorm {
 
     /// y and the statistics, from x and the parameters.
     fn apply(&self, inputs: &[&Tensor], statistics: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+        let inputs: Vec<Tensor> = inputs.iter().map(|&x| contiguous(x)).collect::<Result<_>>()?;
         let x = &inputs[0];
         with_real!("layer_norm", x.dtype(), T => {
             let affine = match &inputs[1..] {
@@ -92,7 +92,7 @@ impl Op for LayerNorm {
     ) -> Result<Vec<Option<Tensor>>> {
         let mut results = vec![None; needed.len()];
         let Some(dy) = &gradients[0] else { return Ok(results) };
-        let (x, dy, statistics) = (saved.input(0)?.contiguous()?, dy.contiguous()?, saved.state(0)?);
+        let (x, dy, statistics) = (contiguous(saved.input(0)?)?, contiguous(dy)?, saved.state(0)?);
         let gamma = if self.affine { Some(saved.input(1)?.contiguous()?) } else { None };
         with_real!("layer_norm", x.dtype(), T => {
             let gamma = gamma.as_ref().map(Tensor::as_slice::<T>).transpose()?;

@@ -14,7 +14,7 @@ use std::ops::Range;
 use tomograd_core::{Result, Scratch};
 
 /// The least number of multiply-adds of a parallel section.
-const CHUNK_WORK: usize = 4 << 20;
+const CHUNK_WORK: usize = 512 << 10;
 
 /// The forward pass.
 pub(in crate::conv::cpu) fn forward<T: Real>(

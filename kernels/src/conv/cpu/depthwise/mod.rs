@@ -16,6 +16,7 @@ use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
 use crate::conv::cpu::pack::{Reading, Tap};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
+use crate::elementwise::apply;
 use crate::parallel::{or_give_up, parallel_for};
 use crate::simd::{Kernel, Real, Simd, Vector, dispatch};
 use ring::Ring;
@@ -34,7 +35,7 @@ pub(in crate::conv::cpu) fn suits_backward_data(shape: &ConvShape) -> bool {
 }
 
 /// The least number of multiply-adds of a parallel chunk.
-const CHUNK_WORK: usize = 1 << 20;
+const CHUNK_WORK: usize = 256 << 10;
 /// The least number of blocks of planes over all channels, if there are that many planes.
 const BLOCKS: usize = 64;
 
@@ -260,6 +261,10 @@ impl<T: Real> Kernel for Channels<'_, T> {
                             }
                         }
                         y += rows;
+                    }
+                    if let Some(function) = self.epilogue.function {
+                        // SAFETY: the tiles wrote the whole plane, and no other item reads or writes it.
+                        apply(function, unsafe { std::slice::from_raw_parts_mut(to, height * width) });
                     }
                     if let Some(moments) = self.moments {
                         let row = |y: usize| &kept[y * width..][..width];

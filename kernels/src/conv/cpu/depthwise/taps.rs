@@ -132,13 +132,16 @@ impl<T: Real> Tile<'_, T> {
                 group!(1 2 3 4 5 6 7);
             }
             let [rows, width] = [self.left[0].min(R), self.left[1].min(V * lanes)];
-            if finish.only_bias() && self.kept.is_none() && width == V * lanes {
+            if self.kept.is_none() {
                 // The common case: stored directly from registers.
                 macro_rules! rows {
                     ($($row:literal)*) => {$(
                         if $row < R && $row < rows {
                             for (i, sum) in sums[$row % R].iter().enumerate() {
-                                finish.biased(*sum).store_ptr(self.to.add($row * self.to_pitch + i * lanes));
+                                let (value, to) = (finish.biased(*sum), self.to.add($row * self.to_pitch + i * lanes));
+                                let value = if finish.only_bias() { value } else { finish.end(value) };
+                                let left = width.saturating_sub(i * lanes);
+                                if left >= lanes { value.store_ptr(to) } else { value.store_partial_ptr(to, left) }
                             }
                         }
                     )*};

@@ -1,0 +1,30 @@
+//! Batch norm of small images. A row, a channel of one image, costs a few divisions however short it is; the images of a batch
+//! side by side make one row of a channel.
+
+use tomograd_core::{Result, Tensor};
+
+use super::{Norm, Statistics};
+
+/// Images of fewer voxels are put side by side.
+const SMALL_IMAGE: usize = 64;
+
+impl Norm {
+    /// Whether the images of a batch of this shape, (N, C, spatial...), are put side by side.
+    pub(super) fn merges(&self, shape: &[usize]) -> bool {
+        let shared = matches!(self.statistics, Statistics::Batch | Statistics::Running);
+        shared && shape[0] > 1 && shape[2..].iter().product::<usize>() < SMALL_IMAGE
+    }
+}
+
+/// The images of (N, C, spatial...) as one of (1, C, N, voxels).
+pub(super) fn merged(x: &Tensor) -> Result<Tensor> {
+    let [images, channels] = [x.shape()[0], x.shape()[1]];
+    let voxels = x.shape()[2..].iter().product();
+    x.reshape(&[images, channels, voxels])?.transpose(0, 1)?.contiguous()?.reshape(&[1, channels, images, voxels])
+}
+
+/// The reverse of [`merged`], with the shape of its input.
+pub(super) fn separated(y: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let [_, channels, images, voxels] = y.shape() else { return y.reshape(shape) };
+    y.reshape(&[*channels, *images, *voxels])?.transpose(0, 1)?.contiguous()?.reshape(shape)
+}
