@@ -21,6 +21,8 @@
 
 mod atomic;
 mod blob;
+#[cfg(feature = "dicom")]
+pub mod dicom;
 mod element;
 pub mod geometry;
 mod gzip;
