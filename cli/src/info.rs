@@ -1,11 +1,15 @@
-//! `tomograd info FILE`.
+//! `tomograd info FILE|DIR`.
 
 use std::path::Path;
 
 use tomograd::{
     Result,
     core::shape_text,
-    io::{self, Weights},
+    io::{
+        self, Weights,
+        dicom::{Listing, Series, Stack},
+        geometry,
+    },
 };
 
 use crate::print::print_line;
@@ -18,9 +22,62 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
     if ending.is_some_and(|ending| WEIGHTS.contains(&&ending[..])) {
         return weights(file, strict);
     }
+    if file.is_dir() || file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR")) {
+        return folder(file);
+    }
     let info = io::info(file)?;
     print_line!("file         {}\n{info}", file.display());
     Ok(())
+}
+
+/// Lists the series of a DICOM folder without reading pixels.
+fn folder(path: &Path) -> Result<()> {
+    let listing = Listing::open(path)?;
+    print_line!("folder    {}", path.display());
+    for series in listing.series() {
+        list_series(series);
+    }
+    let (skipped, others) = (listing.skipped(), listing.others());
+    for (file, error) in skipped {
+        print_line!("skipped   {}", plain(&format!("{}: {error}", file.display())));
+    }
+    print_line!(
+        "total     {} series, {} DICOM files skipped, {others} other files",
+        listing.series().len(),
+        skipped.len()
+    );
+    Ok(())
+}
+
+fn list_series(series: &Series) {
+    let number = series.number().map_or(String::new(), |number| format!(" {number}"));
+    let units = series.units().map_or(String::new(), |units| format!(", in {}", plain(units)));
+    print_line!();
+    print_line!("series{number:<4}{} {} ({} files{units})", plain(series.modality()), plain(series.description()), series.files());
+    print_line!("  uid     {}", plain(series.uid()));
+    for note in series.notes() {
+        print_line!("  note    {}", plain(note));
+    }
+    for stack in series.stacks() {
+        list_stack(stack);
+    }
+}
+
+fn list_stack(stack: &Stack) {
+    let [x, y, z] = stack.size();
+    let [sx, sy, sz] = geometry::spacing(stack.affine());
+    let label = if stack.label().is_empty() { String::new() } else { format!(" [{}]", plain(stack.label())) };
+    print_line!(
+        "  stack   {x} × {y} × {z}, {sx:.4} × {sy:.4} × {sz:.4} mm, {}, {}{label}",
+        geometry::orientation(stack.affine()),
+        stack.transfer_syntax()
+    );
+    for [centre, width] in stack.windows() {
+        print_line!("    window  {centre} ± {}", width / 2.0);
+    }
+    for note in stack.notes() {
+        print_line!("    note    {}", plain(note));
+    }
 }
 
 /// Lists the tensors of a weights file and its other contents.

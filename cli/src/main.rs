@@ -26,10 +26,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; for a weights file, lists
-    /// the tensors without reading them
+    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; for a DICOM folder or DICOMDIR,
+    /// lists the series, and for a weights file the tensors, without reading them
     Info {
-        /// A NIfTI file, or weights: .safetensors, .index.json, .pth, .pt, .bin, .ckpt
+        /// A volume, a DICOM folder or DICOMDIR, or weights: .safetensors, .index.json, .pth, .pt, .bin, .ckpt
         file: PathBuf,
         /// Rejects weights whose pickle names classes or functions other than those of plain data
         #[arg(long)]
@@ -40,7 +40,7 @@ enum Command {
     Predict {
         /// A checkpoint that contains the network's configuration and preparation
         checkpoint: PathBuf,
-        /// NIfTI files
+        /// Volumes, or DICOM folders with one series
         #[arg(required = true)]
         inputs: Vec<PathBuf>,
         /// The folder of the masks, which get the names of the inputs

@@ -124,7 +124,7 @@ fn mask_name(name: &str) -> String {
     if ends(".nii").is_some() || ends(".nii.gz").is_some() {
         return name.to_owned();
     }
-    let stem = [".hdr", ".img", ".hdr.gz", ".img.gz"].into_iter().find_map(ends).unwrap_or(name);
+    let stem = [".hdr", ".img", ".hdr.gz", ".img.gz", ".dcm"].into_iter().find_map(ends).unwrap_or(name);
     format!("{stem}.nii.gz")
 }
 
@@ -139,6 +139,7 @@ mod tests {
             ("A.NII.GZ", "A.NII.GZ"),
             ("a.hdr", "a.nii.gz"),
             ("a.img.gz", "a.nii.gz"),
+            ("a.DCM", "a.nii.gz"),
             ("a", "a.nii.gz"),
             ("ä.b", "ä.b.nii.gz"),
             (".nii", ".nii.nii.gz"),

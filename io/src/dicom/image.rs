@@ -396,7 +396,7 @@ fn offsets(root: View<'_>, count: usize) -> Result<Option<Vec<f64>>> {
 
 fn frame(levels: &Levels<'_>, root: View<'_>, notes: &mut Vec<String>) -> Result<Frame> {
     let mut note = |text: String| {
-        if !notes.contains(&text) {
+        if !notes.contains(&text) && notes.len() < 50 {
             notes.push(text);
         }
     };

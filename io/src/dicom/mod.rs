@@ -23,15 +23,18 @@ mod geometry;
 mod image;
 mod lut;
 mod pixels;
+mod segmentation;
 mod series;
 mod stack;
 mod syntax;
+mod write;
 
 use std::{path::Path, sync::Arc};
 
 use tomograd_core::{Error, Result};
 
 pub use folder::Listing;
+pub use segmentation::{Code, Segment};
 pub use series::Series;
 pub use stack::{Gaps, Stack};
 

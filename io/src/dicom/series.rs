@@ -149,12 +149,11 @@ fn alike(a: &Slice, b: &Slice) -> bool {
         let format = &slice.image.format;
         (format.rows, format.columns, format.samples, format.float, format.photometric.coloured())
     };
-    let marks = |detail: &'_ super::image::Detail| detail.marks.iter().take(APART).cloned().collect::<Vec<_>>();
     format(a) == format(b)
         && a.position().is_some() == b.position().is_some()
         && same(x.orientation.as_ref().map(|o| &o[..]), y.orientation.as_ref().map(|o| &o[..]), 1e-3)
         && same(x.spacing.as_ref().map(|s| &s[..]), y.spacing.as_ref().map(|s| &s[..]), 1e-3)
-        && marks(x) == marks(y)
+        && x.marks.iter().take(APART).eq(y.marks.iter().take(APART))
         && (a.image.format.signed, a.image.format.stored, a.image.format.photometric)
             == (b.image.format.signed, b.image.format.stored, b.image.format.photometric)
 }

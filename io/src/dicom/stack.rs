@@ -14,6 +14,8 @@ use super::{
 use crate::{
     Volume,
     geometry::{self, Affine},
+    volume::Format as VolumeFormat,
+    voxels::{Coding, Stored},
 };
 
 /// Compressed pixels that claim more samples a byte than this are taken for damage, unless they are few.
@@ -233,10 +235,25 @@ impl Stack {
                     return Err(fail("colours at slices of differing distances").expected("grey values"));
                 }
                 let values = self.voxels()?.converted(DType::F32)?;
-                Volume::new(interpolated(&values, places)?, self.affine)
+                self.volume(interpolated(&values, places)?, Coding::plain(Stored::F32))
             }
-            (None, _) => Volume::new(self.voxels()?, self.affine),
+            (None, _) => {
+                let voxels = self.voxels()?;
+                let format = &image.format;
+                let stored = match voxels.dtype() {
+                    // What 16 bits hold is written with 16.
+                    DType::I32 if format.stored < 16 || format.signed => Stored::I16,
+                    DType::I32 if format.stored == 16 => Stored::U16,
+                    dtype => Stored::of(dtype),
+                };
+                let channels = if format.photometric.coloured() { 3 } else { 1 };
+                self.volume(voxels, Coding::several(stored, channels))
+            }
         }
+    }
+
+    fn volume(&self, voxels: Tensor, coding: Coding) -> Result<Volume> {
+        Volume::of_array(voxels, self.affine, None, coding, VolumeFormat::Dicom, self.notes.clone())
     }
 
     fn voxels(&self) -> Result<Tensor> {

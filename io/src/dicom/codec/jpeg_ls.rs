@@ -47,8 +47,8 @@ impl Bits<'_> {
         Ok((self.buffer >> self.held & ((1u64 << count) - 1)) as i32)
     }
 
-    /// A number in a limited Golomb code (A.5.3).
-    fn golomb(&mut self, k: u32, limit: u32, qbpp: u32) -> Result<i32> {
+    /// A number in a limited Golomb code (A.5.3), at most `most`.
+    fn golomb(&mut self, k: u32, limit: u32, qbpp: u32, most: i32) -> Result<i32> {
         let mut zeros = 0;
         while self.take(1)? == 0 {
             zeros += 1;
@@ -56,7 +56,12 @@ impl Bits<'_> {
                 return Err(fail("a JPEG-LS code beyond its limit"));
             }
         }
-        if zeros < limit.saturating_sub(qbpp + 1) { Ok((zeros as i32) << k | self.take(k)?) } else { Ok(self.take(qbpp)? + 1) }
+        let prefixed = zeros < limit.saturating_sub(qbpp + 1);
+        let number = if prefixed { (zeros as i32) << k | self.take(k)? } else { self.take(qbpp)? + 1 };
+        if number > most {
+            return Err(fail(format!("a JPEG-LS error of {number}")).expected(format!("at most {most}")));
+        }
+        Ok(number)
     }
 }
 
@@ -193,7 +198,7 @@ impl<'a> Scan<'a> {
     fn regular(&mut self, [q1, q2, q3]: [i32; 3], [a, b, c]: [i32; 3]) -> Result<i32> {
         let place = 81 * q1 + 9 * q2 + q3;
         let sign = if place < 0 { -1 } else { 1 };
-        let Numbers { most, near, reset, limit, qbpp, .. } = self.numbers;
+        let Numbers { most, near, reset, limit, qbpp, range, .. } = self.numbers;
         let context = *self.context(place.unsigned_abs() as usize)?;
         let median = if c >= a.max(b) {
             a.min(b)
@@ -204,7 +209,7 @@ impl<'a> Scan<'a> {
         };
         let predicted = (median + sign * context.c).clamp(0, most);
         let k = context.k(context.a);
-        let code = self.bits.golomb(k, limit, qbpp)?;
+        let code = self.bits.golomb(k, limit, qbpp, 2 * range)?;
         let turned = near == 0 && k == 0 && 2 * context.b <= -context.n;
         let error = match (code & 1 == 1, turned) {
             (true, true) => (code - 1) / 2,
@@ -214,7 +219,7 @@ impl<'a> Scan<'a> {
         };
         let context = self.context(place.unsigned_abs() as usize)?;
         context.b += error * (2 * near + 1);
-        context.a += error.abs();
+        context.a = context.a.saturating_add(error.abs());
         if context.n == reset {
             context.a >>= 1;
             context.b >>= 1;
@@ -236,18 +241,18 @@ impl<'a> Scan<'a> {
         let kind = i32::from(alike);
         let place = REGULAR + usize::from(alike);
         let (predicted, sign) = if alike { (a, 1) } else { (b, if a > b { -1 } else { 1 }) };
-        let Numbers { reset, limit, qbpp, .. } = self.numbers;
+        let Numbers { reset, limit, qbpp, range, .. } = self.numbers;
         let context = *self.context(place)?;
         let k = context.k(context.a + if alike { context.n >> 1 } else { 0 });
         let order = ORDERS.get(run_index).copied().unwrap_or(0);
-        let code = self.bits.golomb(k, limit - order - 1, qbpp)?;
+        let code = self.bits.golomb(k, limit - order - 1, qbpp, 2 * range)?;
         let sum = code + kind;
         let odd = sum & 1;
         let size = (sum + odd) / 2;
         let error = if (k != 0 || 2 * context.negative >= context.n) == (odd == 1) { -size } else { size };
         let context = self.context(place)?;
         context.negative += i32::from(error < 0);
-        context.a += (code + 1 - kind) >> 1;
+        context.a = context.a.saturating_add((code + 1 - kind) >> 1);
         if context.n == reset {
             context.a >>= 1;
             context.n >>= 1;
