@@ -53,7 +53,12 @@ fn list_series(series: &Series) {
     let number = series.number().map_or(String::new(), |number| format!(" {number}"));
     let units = series.units().map_or(String::new(), |units| format!(", in {}", plain(units)));
     print_line!();
-    print_line!("series{number:<4}{} {} ({} files{units})", plain(series.modality()), plain(series.description()), series.files());
+    print_line!(
+        "series{number:<4}{} {} ({} files{units})",
+        plain(series.modality()),
+        plain(series.description()),
+        series.files()
+    );
     print_line!("  uid     {}", plain(series.uid()));
     for note in series.notes() {
         print_line!("  note    {}", plain(note));

@@ -8,9 +8,9 @@ use tomograd_core::{DType, Tensor};
 use tomograd_io::dicom;
 
 fn fnv(bytes: &[u8]) -> String {
-    let hashed = bytes.iter().fold(0xCBF2_9CE4_8422_2325u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    });
+    let hashed = bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     format!("{hashed:016x}")
 }
 
@@ -52,9 +52,7 @@ fn every_file_is_read_as_pydicom_reads_it() {
             }
         }
         if fnv(&bytes(voxels)) != said["fnv"].as_str().unwrap() {
-            let values = voxels.to_vec_f64().unwrap();
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            wrong.push(format!("{name}: other voxels, mean {mean}; {:?}", said["mean"]));
+            wrong.push(format!("{name}: other voxels"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -7,8 +7,11 @@ mod common;
 use std::{fs, path::PathBuf};
 
 use common::{Slice, element, file, sequence, short, text};
-use tomograd_core::DType;
-use tomograd_io::dicom::{self, Gaps, Listing};
+use tomograd_core::{DType, Device, Tensor};
+use tomograd_io::{
+    dicom::{self, Gaps, Listing, Segment},
+    geometry,
+};
 
 /// A folder of its own, gone at the end.
 struct Folder(PathBuf);
@@ -49,7 +52,8 @@ impl Drop for Folder {
 
 /// Slices at these places along z, whose values begin with ten times their number.
 fn at(places: &[f64]) -> Vec<Slice> {
-    let slice = |(i, &z): (usize, &f64)| Slice { position: Some([-10.0, -20.0, z]), value: 10 * i as i16, ..Slice::default() };
+    let slice =
+        |(i, &z): (usize, &f64)| Slice { position: Some([-10.0, -20.0, z]), value: 10 * i as i16, ..Slice::default() };
     places.iter().enumerate().map(slice).collect()
 }
 
@@ -67,8 +71,7 @@ fn slices_are_in_the_order_of_their_places_and_the_affine_says_where() {
     let values = volume.voxels().to_vec::<i32>().unwrap();
     assert_eq!([values[0], values[11], values[12], values[24]], [0, 11, 10, 20]);
     // Pixels are 2 mm apart down the rows and 0.5 along them; DICOM's x and y are to the left and back.
-    let expected =
-        [[-0.5, 0.0, 0.0, 10.0], [0.0, -2.0, 0.0, 20.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]];
+    let expected = [[-0.5, 0.0, 0.0, 10.0], [0.0, -2.0, 0.0, 20.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]];
     assert_eq!(*volume.affine(), expected);
     assert_eq!((&volume.orientation()[..], volume.spacing()), ("LPS", [0.5, 2.0, 2.5]));
     let listing = folder.listing();
@@ -192,7 +195,8 @@ fn what_is_at_one_place_is_told_apart() {
 fn localizers_and_other_orientations_are_stacks_of_their_own_and_doubles_are_left_out() {
     let folder = Folder::new("mixed");
     folder.slices(at(&[0.0, 2.0, 4.0]));
-    let localizer = Slice { image_type: "ORIGINAL\\PRIMARY\\LOCALIZER", instance: "9.1".to_owned(), ..Slice::default() };
+    let localizer =
+        Slice { image_type: "ORIGINAL\\PRIMARY\\LOCALIZER", instance: "9.1".to_owned(), ..Slice::default() };
     folder.add("localizer", &localizer.bytes());
     let coronal =
         Slice { orientation: [1.0, 0.0, 0.0, 0.0, 0.0, -1.0], instance: "9.2".to_owned(), ..Slice::default() };
@@ -272,9 +276,7 @@ fn a_dicomdir_names_files_within_its_folder_only() {
     folder.add("outside", &Slice::default().bytes());
     let record = |parts: &str| [text((4, 0x1430), b"CS", "IMAGE"), text((4, 0x1500), b"CS", parts)].concat();
     let records = ["A\\IM0", "A\\IM1", "..\\outside", "A\\MISSING", "/etc\\passwd"].map(record);
-    let directory = file(&[
-        sequence((4, 0x1220), &records),
-    ]);
+    let directory = file(&[sequence((4, 0x1220), &records)]);
     folder.add("disc/DICOMDIR", &directory);
     let listing = Listing::open(folder.0.join("disc/DICOMDIR")).unwrap();
     assert_eq!(listing.only().unwrap().files(), 2);
@@ -286,6 +288,58 @@ fn a_dicomdir_names_files_within_its_folder_only() {
     // The folder has the same images, and its DICOMDIR isn't one.
     let listing = Listing::open(folder.0.join("disc")).unwrap();
     assert_eq!((listing.only().unwrap().files(), listing.others()), (2, 1));
+}
+
+/// A mask is written as a segmentation and read again: a stack for each segment, its slices where the mask's are.
+#[test]
+fn a_segmentation_is_the_mask() {
+    let folder = Folder::new("segmentation");
+    let tilted = [0.6, 0.8, 0.0, 0.0, 0.0, -1.0];
+    let slices = at(&[0.0, 3.0, 6.0]).into_iter().map(|slice| {
+        let [.., z] = slice.position.unwrap();
+        Slice { orientation: tilted, position: Some([-0.8 * z, 0.6 * z, 1.0]), ..slice }
+    });
+    folder.slices(slices);
+    let listing = folder.listing();
+    let stack = listing.only().unwrap().stack().unwrap();
+    let image = stack.read().unwrap();
+    let labels: Vec<u8> =
+        (0..36).map(|i| if i < 12 { 0 } else { (i % 5 == 0) as u8 + 2 * (i % 7 == 0 && i % 5 != 0) as u8 }).collect();
+    let mask = Tensor::from_slice(&labels, &[3, 3, 4], Device::Cpu).unwrap();
+    let segments = [Segment::new("One", "a test"), Segment::new("Zwei (ä)", "a test")];
+    let path = folder.0.join("segmentation.dcm");
+    stack.write_segmentation(&path, &mask, &segments).unwrap();
+    let first = fs::read(&path).unwrap();
+    stack.write_segmentation(&path, &mask, &segments).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), first);
+
+    let read = Listing::open(&path).unwrap();
+    let series = read.only().unwrap();
+    assert_eq!((series.modality(), series.study_uid(), series.stacks().len()), ("SEG", "1.2", 2));
+    for (number, stack) in (1u8..).zip(series.stacks()) {
+        assert!(stack.label().contains(&format!("segment {number}")), "{}", stack.label());
+        let volume = stack.read().unwrap();
+        // The first slice has no voxel of a segment.
+        let expected: Vec<u8> = labels[12..].iter().map(|&label| u8::from(label == number)).collect();
+        assert_eq!(volume.voxels().to_vec::<u8>().unwrap(), expected);
+        for (place, index) in [([0.0, 0.0, 0.0], [0.0, 0.0, 1.0]), ([3.0, 2.0, 1.0], [3.0, 2.0, 2.0])] {
+            let [a, b] = [geometry::apply(volume.affine(), place), geometry::apply(image.affine(), index)];
+            assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6), "{a:?} {b:?}");
+        }
+    }
+    // An empty mask is a segmentation too.
+    let empty = Tensor::zeros(&[3, 3, 4], DType::U8, Device::Cpu).unwrap();
+    stack.write_segmentation(&path, &empty, &segments).unwrap();
+    assert_eq!(dicom::read_file(&path).unwrap().voxels().to_vec::<u8>().unwrap(), [0; 12]);
+
+    let refused = |mask: &Tensor, segments: &[Segment]| {
+        stack.write_segmentation(folder.0.join("no.dcm"), mask, segments).unwrap_err().to_string()
+    };
+    assert!(refused(&mask, &segments[..1]).contains("label 2; expected 0 to 1"));
+    assert!(refused(&mask, &[]).contains("0 segments"));
+    assert!(refused(&Tensor::zeros(&[3, 4, 3], DType::U8, Device::Cpu).unwrap(), &segments).contains("(3, 3, 4)"));
+    assert!(refused(&mask, &[Segment::new("a\\b", "c"), Segment::new("d", "e")]).contains("a label of"));
+    assert!(!folder.0.join("no.dcm").exists());
 }
 
 #[test]
@@ -304,12 +358,7 @@ fn what_cant_be_read_says_why() {
     assert!(error.contains("transfer syntax \"1.2.840.10008.1.2.4.99\""), "{error}");
     // 65535 × 65535 pixels, in bytes and in a stream of JPEG.
     let big = |pixels: Vec<u8>| {
-        with(&[
-            short((0x28, 0x10), 65535),
-            short((0x28, 0x11), 65535),
-            short((0x28, 0x100), 16),
-            pixels,
-        ])
+        with(&[short((0x28, 0x10), 65535), short((0x28, 0x11), 65535), short((0x28, 0x100), 16), pixels])
     };
     let error = big(element((0x7FE0, 0x10), b"OW", &[0; 100]));
     assert!(error.contains("100 bytes of pixels; expected 8589672450"), "{error}");

@@ -177,12 +177,7 @@ impl Walk<'_> {
     }
 
     /// Elements up to `end`, or to the delimiter of an item; at depth 0, up to the pixels.
-    fn data_set(
-        &mut self,
-        encoding: Encoding,
-        end: Option<usize>,
-        depth: usize,
-    ) -> std::result::Result<DataSet, Stop> {
+    fn data_set(&mut self, encoding: Encoding, end: Option<usize>, depth: usize) -> std::result::Result<DataSet, Stop> {
         if depth > DEEPEST {
             return Err(fail(format!("more than {DEEPEST} sequences within each other")).into());
         }
@@ -192,7 +187,9 @@ impl Walk<'_> {
                 Some(end) if self.at == end => return Ok(set),
                 Some(end) if self.at > end => return Err(fail("an element that exceeds its item").into()),
                 // Zeros behind the last element, as padding.
-                Some(end) if depth == 0 && self.bytes.get(self.at..end).is_some_and(|rest| rest.iter().all(|&b| b == 0)) => {
+                Some(end)
+                    if depth == 0 && self.bytes.get(self.at..end).is_some_and(|rest| rest.iter().all(|&b| b == 0)) =>
+                {
                     return Ok(set);
                 }
                 _ => {}
@@ -204,12 +201,7 @@ impl Walk<'_> {
     }
 
     /// Reads an element into `set`; `false` if the data set ends instead.
-    fn element(
-        &mut self,
-        set: &mut DataSet,
-        encoding: Encoding,
-        depth: usize,
-    ) -> std::result::Result<bool, Stop> {
+    fn element(&mut self, set: &mut DataSet, encoding: Encoding, depth: usize) -> std::result::Result<bool, Stop> {
         let tag = self.tag(encoding.big)?;
         if tag == ITEM_END {
             self.u32(encoding.big)?;
@@ -249,7 +241,8 @@ impl Walk<'_> {
                 (b"SQ", _) => {
                     // That it is a sequence is the dictionary's word alone.
                     self.at = place.start;
-                    let inside = Encoding { explicit: false, ..if said.is_some() { super::syntax::IMPLICIT } else { encoding } };
+                    let inside =
+                        Encoding { explicit: false, ..if said.is_some() { super::syntax::IMPLICIT } else { encoding } };
                     let items = self.items(inside, Some(place.end), depth.saturating_add(1), tag);
                     self.at = place.end;
                     items.map_or(Value::Bytes(place), Value::Items)

@@ -120,7 +120,8 @@ impl Header {
     fn parse(bytes: Vec<u8>) -> std::result::Result<Self, Stop> {
         let mut notes = Vec::new();
         let (syntax, at) = start(&bytes, &mut notes)?;
-        let (bytes, at) = if syntax.deflated { (inflate(bytes.get(at..).unwrap_or_default())?, 0) } else { (bytes, at) };
+        let (bytes, at) =
+            if syntax.deflated { (inflate(bytes.get(at..).unwrap_or_default())?, 0) } else { (bytes, at) };
         let (set, pixels) = dataset::read(&bytes, at, syntax.encoding)?;
         Ok(Self { syntax, notes, pixels, bytes, set })
     }
@@ -155,10 +156,16 @@ impl PixelBytes {
         Ok(Self { bytes, fragments })
     }
 
+    /// Turns the bytes of words around.
+    pub(super) fn swap_pairs(&mut self) {
+        self.bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
+    }
+
     pub(super) fn get(&self, place: Range<usize>) -> Result<&[u8]> {
         let length = self.bytes.len();
         self.bytes.get(place.clone()).ok_or_else(|| {
-            fail(format!("{length} bytes of pixels")).expected(format!("at least {}, as rows, columns and frames say", place.end))
+            fail(format!("{length} bytes of pixels"))
+                .expected(format!("at least {}, as rows, columns and frames say", place.end))
         })
     }
 }
@@ -195,7 +202,8 @@ fn guess(bytes: &[u8], at: usize, notes: &mut Vec<String>, why: &str) -> Result<
             _ => None,
         }
     });
-    let found = found.ok_or_else(|| fail("not a DICOM file").expected("\"DICM\" at byte 128, or elements from group 8 on"))?;
+    let found =
+        found.ok_or_else(|| fail("not a DICOM file").expected("\"DICM\" at byte 128, or elements from group 8 on"))?;
     notes.push(format!("{why}: read as {}, which its first element looks like", found.name));
     Ok(found)
 }

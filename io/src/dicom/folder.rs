@@ -98,7 +98,11 @@ impl Listing {
             }
             match Image::of(source, &header) {
                 Ok(image) => {
-                    let key = (image.about.study.clone(), image.about.number.unwrap_or(0.0) as i64, image.about.series.clone());
+                    let key = (
+                        image.about.study.clone(),
+                        image.about.number.unwrap_or(0.0) as i64,
+                        image.about.series.clone(),
+                    );
                     images.entry(key).or_default().push(Arc::new(image));
                 }
                 Err(error) => skipped.push((path, error)),
@@ -142,9 +146,11 @@ impl Listing {
     pub fn only(&self) -> Result<&Series> {
         match (self.series.as_slice(), self.skipped.first()) {
             ([series], _) => Ok(series),
-            ([], Some((path, error))) => {
-                Err(fail(format!("no images; {} files were skipped, the first {}: {error}", self.skipped.len(), path.display())))
-            }
+            ([], Some((path, error))) => Err(fail(format!(
+                "no images; {} files were skipped, the first {}: {error}",
+                self.skipped.len(),
+                path.display()
+            ))),
             ([], None) => Err(fail("no DICOM files").expected("a folder, a DICOMDIR or a file with images")),
             (several, _) => Err(fail(format!("{} series", several.len())).expected(self.choices())),
         }
@@ -201,9 +207,8 @@ fn referenced(path: &Path, header: &Header) -> (Vec<PathBuf>, Vec<(PathBuf, Erro
 
 /// The file of these names in `folder`, in either case of letters.
 fn inside(folder: &Path, parts: &[String]) -> Result<PathBuf> {
-    let plain = |part: &&String| {
-        !part.is_empty() && *part != "." && *part != ".." && !part.contains(['/', '\\', ':', '\0'])
-    };
+    let plain =
+        |part: &&String| !part.is_empty() && *part != "." && *part != ".." && !part.contains(['/', '\\', ':', '\0']);
     if parts.len() > 16 || parts.iter().any(|part| !plain(&part)) {
         return Err(fail(format!("a DICOMDIR names {parts:?}")).expected("names of files and folders within its own"));
     }

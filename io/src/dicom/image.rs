@@ -178,7 +178,8 @@ impl Image {
         let view = header.view();
         let Some(pixels) = header.pixels.clone() else {
             let class = view.text(tags::SOP_CLASS_UID).unwrap_or_default();
-            let modality = view.text(tags::MODALITY).map_or(String::new(), |modality| format!(" of modality {modality}"));
+            let modality =
+                view.text(tags::MODALITY).map_or(String::new(), |modality| format!(" of modality {modality}"));
             return Err(fail(format!("no pixels, in an object{modality} and class {class:?}")));
         };
         let mut notes = header.notes.clone();
@@ -210,7 +211,10 @@ impl Image {
             description: text(tags::SERIES_DESCRIPTION),
             class: text(tags::SOP_CLASS_UID),
             instance: text(tags::SOP_INSTANCE_UID),
-            units: view.text(tags::RESCALE_TYPE).or_else(|| view.text(tags::UNITS)).or_else(|| view.text(tags::DOSE_UNITS)),
+            units: view
+                .text(tags::RESCALE_TYPE)
+                .or_else(|| view.text(tags::UNITS))
+                .or_else(|| view.text(tags::DOSE_UNITS)),
         };
         let mosaic = view.texts(tags::IMAGE_TYPE).iter().any(|part| part == "MOSAIC");
         let padding = view.maybe(tags::PIXEL_PADDING_VALUE);
@@ -350,10 +354,13 @@ impl<'a> Levels<'a> {
 fn frames(root: View<'_>, count: usize, notes: &mut Vec<String>) -> Result<Vec<Frame>> {
     let shared = root.first(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
     let each: Vec<View<'_>> = root.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).collect();
-    if !each.is_empty() && each.len() != count {
+    if !each.is_empty() && each.len() < count {
         return Err(fail(format!("attributes of {} frames", each.len())).expected(format!("of {count}")));
     }
-    let offsets = offsets(root, count)?;
+    if each.len() > count {
+        notes.push(format!("attributes of {} frames, though there are {count}: the first are taken", each.len()));
+    }
+    let offsets = offsets(root, count, notes)?;
     let mut frames: Vec<Frame> = Vec::new();
     for index in 0..count {
         // Frames without groups of their own differ by their offset alone.
@@ -381,13 +388,16 @@ fn frames(root: View<'_>, count: usize, notes: &mut Vec<String>) -> Result<Vec<F
 }
 
 /// The offsets of frames along the normal, where one attribute says them for all frames.
-fn offsets(root: View<'_>, count: usize) -> Result<Option<Vec<f64>>> {
+fn offsets(root: View<'_>, count: usize, notes: &mut Vec<String>) -> Result<Option<Vec<f64>>> {
     let offsets = root.numbers(tags::GRID_FRAME_OFFSET_VECTOR)?;
     if offsets.is_empty() {
         return Ok(None);
     }
-    if offsets.len() != count {
+    if offsets.len() < count {
         return Err(fail(format!("{} frame offsets", offsets.len())).expected(format!("{count}")));
+    }
+    if offsets.len() > count {
+        notes.push(format!("{} frame offsets, though there are {count} frames: the first are taken", offsets.len()));
     }
     // Relative to the position if the first is 0, else places along the normal themselves: the differences are the same.
     let first = offsets.first().copied().unwrap_or(0.0);
@@ -409,10 +419,9 @@ fn frame(levels: &Levels<'_>, root: View<'_>, notes: &mut Vec<String>) -> Result
     };
     let mut spacing = levels.exactly::<2>(tags::PIXEL_SPACING)?;
     if spacing.is_none() {
-        for (tag, name) in [
-            (tags::IMAGER_PIXEL_SPACING, "the detector"),
-            (tags::NOMINAL_SCANNED_PIXEL_SPACING, "the scanner's film"),
-        ] {
+        for (tag, name) in
+            [(tags::IMAGER_PIXEL_SPACING, "the detector"), (tags::NOMINAL_SCANNED_PIXEL_SPACING, "the scanner's film")]
+        {
             if let Some(found) = levels.exactly::<2>(tag)? {
                 note(format!("the pixel spacing is that of {name}"));
                 spacing = Some(found);
@@ -442,14 +451,15 @@ fn frame(levels: &Levels<'_>, root: View<'_>, notes: &mut Vec<String>) -> Result
             .expected("finite numbers, and a slope other than 0"));
     }
     let window = levels.find(tags::WINDOW_CENTER).map(|view| {
-        let [centres, widths] = [tags::WINDOW_CENTER, tags::WINDOW_WIDTH].map(|tag| view.numbers(tag).unwrap_or_default());
+        let [centres, widths] =
+            [tags::WINDOW_CENTER, tags::WINDOW_WIDTH].map(|tag| view.numbers(tag).unwrap_or_default());
         centres.into_iter().zip(widths).map(|(centre, width)| [centre, width]).collect()
     });
     let types = levels.text(tags::FRAME_TYPE).or_else(|| levels.text(tags::IMAGE_TYPE));
     let time = |tag| levels.text(tag);
-    let direction = levels.find(tags::DIFFUSION_GRADIENT_ORIENTATION).map(|view| {
-        format!("{:?}", view.numbers(tags::DIFFUSION_GRADIENT_ORIENTATION).unwrap_or_default())
-    });
+    let direction = levels
+        .find(tags::DIFFUSION_GRADIENT_ORIENTATION)
+        .map(|view| format!("{:?}", view.numbers(tags::DIFFUSION_GRADIENT_ORIENTATION).unwrap_or_default()));
     let position = levels.exactly::<3>(tags::IMAGE_POSITION_PATIENT)?;
     let detail = Arc::new(Detail {
         orientation,

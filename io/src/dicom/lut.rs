@@ -65,7 +65,9 @@ fn words(view: View<'_>, tag: Tag, count: usize, bits: u32) -> Result<Vec<u16>> 
         let swapped = |i: usize| if big { i ^ 1 } else { i };
         words.extend((0..count).map(|i| bytes.get(swapped(i)).copied().map_or(0, u16::from)));
     } else {
-        return Err(fail(format!("{} bytes of {}", bytes.len(), dataset::name(tag))).expected(format!("{count} values")));
+        return Err(
+            fail(format!("{} bytes of {}", bytes.len(), dataset::name(tag))).expected(format!("{count} values"))
+        );
     }
     Ok(words)
 }
@@ -147,7 +149,8 @@ fn expand(words: &[u16], values: &mut Vec<u16>, count: usize) -> Option<()> {
         starts.push(at);
         at = if words.get(at) == Some(&2) {
             // Again: so many segments from this place on.
-            let (&again, &low, &high) = (words.get(at.checked_add(1)?)?, words.get(at.checked_add(2)?)?, words.get(at.checked_add(3)?)?);
+            let (&again, &low, &high) =
+                (words.get(at.checked_add(1)?)?, words.get(at.checked_add(2)?)?, words.get(at.checked_add(3)?)?);
             let mut from = usize::from(low) | usize::from(high) << 16;
             for _ in 0..again {
                 // A repetition within a repetition isn't allowed.

@@ -26,7 +26,6 @@ pub(super) enum Values {
 pub(super) struct Pixels {
     bytes: PixelBytes,
     syntax: Syntax,
-    words: bool,
     format: Format,
     /// For each frame its fragments, if they are encapsulated.
     frames: Vec<Vec<Range<usize>>>,
@@ -34,15 +33,20 @@ pub(super) struct Pixels {
 
 impl Pixels {
     pub(super) fn open(image: &Image) -> Result<Self> {
-        let bytes = PixelBytes::read(&image.source, image.syntax, &image.pixels)?;
+        let mut bytes = PixelBytes::read(&image.source, image.syntax, &image.pixels)?;
+        if image.syntax.encoding.big && image.pixels.words && image.format.allocated <= 8 {
+            bytes.swap_pairs();
+        }
         let compressed = image.syntax.compression != Compression::None;
         let frames = match &bytes.fragments {
             None if compressed => return Err(fail("compressed pixels that aren't in fragments")),
-            Some(_) if !compressed => return Err(fail("pixels in fragments, in a transfer syntax without compression")),
+            Some(_) if !compressed => {
+                return Err(fail("pixels in fragments, in a transfer syntax without compression"));
+            }
             None => Vec::new(),
             Some(fragments) => frames_of(&bytes, fragments, image.frames.len())?,
         };
-        Ok(Self { syntax: image.syntax, words: image.pixels.words, format: image.format.clone(), frames, bytes })
+        Ok(Self { syntax: image.syntax, format: image.format.clone(), frames, bytes })
     }
 
     fn pixels(&self) -> usize {
@@ -120,33 +124,20 @@ impl Pixels {
         let first = bits.saturating_mul(index);
         let place = first / 8..first.saturating_add(bits).div_ceil(8);
         let bytes = self.bytes.get(place)?;
-        let swapped = big && self.words;
         if format.allocated == 1 {
             let mut samples = room_for::<i32>(OPERATION, bits)?;
             let offset = first % 8;
-            let start = first / 8;
-            samples.extend((offset..offset.saturating_add(bits)).map(|bit| {
-                let at = bit / 8;
-                // The bytes of a word are counted from the beginning of all pixels.
-                let at = if swapped { ((start + at) ^ 1).wrapping_sub(start) } else { at };
-                let byte = bytes.get(at).copied().unwrap_or(0);
-                i32::from(byte >> (bit % 8) & 1)
-            }));
+            let bit = |bit: usize| bytes.get(bit / 8).map_or(0, |byte| i32::from(byte >> (bit % 8) & 1));
+            samples.extend((offset..offset.saturating_add(bits)).map(bit));
             return Ok(samples);
         }
-        let stored: Vec<i32> = match (format.allocated, big) {
-            (8, _) if swapped => {
-                let mut turned = room_for::<i32>(OPERATION, bytes.len())?;
-                turned.extend((0..bytes.len()).map(|at| bytes.get(at ^ 1).or(bytes.get(at)).copied().map_or(0, i32::from)));
-                turned
-            }
+        let mut samples: Vec<i32> = match (format.allocated, big) {
             (8, _) => bytes.iter().map(|&byte| byte.into()).collect(),
             (16, true) => bytes.as_chunks::<2>().0.iter().map(|&part| u16::from_be_bytes(part).into()).collect(),
             (16, false) => bytes.as_chunks::<2>().0.iter().map(|&part| u16::from_le_bytes(part).into()).collect(),
             (_, true) => bytes.as_chunks::<4>().0.iter().map(|&part| i32::from_be_bytes(part)).collect(),
             (_, false) => bytes.as_chunks::<4>().0.iter().map(|&part| i32::from_le_bytes(part)).collect(),
         };
-        let mut samples = stored;
         samples.iter_mut().for_each(|sample| *sample = masked(*sample, format));
         if image::shares_chroma(format, self.syntax) {
             // Y1 Y2 Cb Cr, for two pixels in a row.
@@ -243,7 +234,10 @@ fn frames_of(bytes: &PixelBytes, fragments: &[Range<usize>], count: usize) -> Re
     let offsets = bytes.get(table.clone())?.as_chunks::<4>().0;
     let starts: Vec<usize> = if offsets.len() == count {
         // From the first byte behind the table, where the first fragment's header is.
-        offsets.iter().map(|&part| (u32::from_le_bytes(part) as usize).saturating_add(table.end).saturating_add(8)).collect()
+        offsets
+            .iter()
+            .map(|&part| (u32::from_le_bytes(part) as usize).saturating_add(table.end).saturating_add(8))
+            .collect()
     } else {
         // A fragment that begins a stream begins a frame.
         let begins = |place: &Range<usize>| {
@@ -260,7 +254,9 @@ fn frames_of(bytes: &PixelBytes, fragments: &[Range<usize>], count: usize) -> Re
         frames.last_mut().ok_or_else(|| fail("a fragment before the first frame"))?.push(place.clone());
     }
     if frames.len() != count {
-        return Err(fail(format!("{} fragments, which make {} frames", rest.len(), frames.len())).expected(format!("{count}")));
+        return Err(
+            fail(format!("{} fragments, which make {} frames", rest.len(), frames.len())).expected(format!("{count}"))
+        );
     }
     Ok(frames)
 }

@@ -34,9 +34,11 @@ impl Code {
 
     fn item(&self) -> Elements {
         let mut item = Elements::default();
-        item.text(tags::CODE_VALUE, b"SH", &self.value)
-            .text(tags::CODING_SCHEME_DESIGNATOR, b"SH", &self.scheme)
-            .text(tags::CODE_MEANING, b"LO", &self.meaning);
+        item.text(tags::CODE_VALUE, b"SH", &self.value).text(tags::CODING_SCHEME_DESIGNATOR, b"SH", &self.scheme).text(
+            tags::CODE_MEANING,
+            b"LO",
+            &self.meaning,
+        );
         item
     }
 
@@ -264,7 +266,8 @@ fn labels(mask: &Tensor, segments: usize) -> Result<Vec<u16>> {
     let label = |value: f64| {
         let label = (0.0..=segments as f64).contains(&value).then_some(value as u16);
         label.ok_or_else(|| {
-            Error::argument(OPERATION, format!("label {value}")).expected(format!("0 to {segments}, the number of segments"))
+            Error::argument(OPERATION, format!("label {value}"))
+                .expected(format!("0 to {segments}, the number of segments"))
         })
     };
     values.into_iter().map(label).collect()
@@ -323,9 +326,11 @@ fn dimensions(object: &mut Elements, organization: &str) {
 /// The image of a slice, referred to.
 fn reference(slice: &Slice) -> Elements {
     let mut reference = Elements::default();
-    reference
-        .text(tags::REFERENCED_SOP_CLASS_UID, b"UI", &slice.image.about.class)
-        .text(tags::REFERENCED_SOP_INSTANCE_UID, b"UI", &slice.image.about.instance);
+    reference.text(tags::REFERENCED_SOP_CLASS_UID, b"UI", &slice.image.about.class).text(
+        tags::REFERENCED_SOP_INSTANCE_UID,
+        b"UI",
+        &slice.image.about.instance,
+    );
     reference
 }
 

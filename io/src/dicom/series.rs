@@ -121,7 +121,8 @@ impl Series {
             return Err(fail(format!("series {:?} has {} stacks", about.series, groups.len()))
                 .expected(format!("at most {MOST_STACKS}")));
         }
-        let mut stacks = groups.into_iter().map(|(group, notes)| Stack::new(group, notes)).collect::<Result<Vec<_>>>()?;
+        let mut stacks =
+            groups.into_iter().map(|(group, notes)| Stack::new(group, notes)).collect::<Result<Vec<_>>>()?;
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.slices().len()));
         let labels = labels(&stacks);
         let stacks: Vec<Stack> = stacks.into_iter().zip(labels).map(|(stack, label)| stack.labelled(label)).collect();
@@ -197,7 +198,11 @@ fn sorted(slices: &mut [Slice]) -> usize {
     let number = |slice: &Slice| slice.detail().and_then(|detail| detail.number).unwrap_or(0.0);
     slices.sort_by(|a, b| {
         let [x, y] = [a, b].map(|slice| place(slice, across));
-        if (x - y).abs() <= ONE_PLACE * 0.5 { number(a).total_cmp(&number(b)).then(a.frame.cmp(&b.frame)) } else { x.total_cmp(&y) }
+        if (x - y).abs() <= ONE_PLACE * 0.5 {
+            number(a).total_cmp(&number(b)).then(a.frame.cmp(&b.frame))
+        } else {
+            x.total_cmp(&y)
+        }
     });
     let (mut most, mut here, mut last) = (0, 0, f64::NEG_INFINITY);
     for slice in slices.iter() {
@@ -238,9 +243,8 @@ fn apart(mut slices: Vec<Slice>, groups: &mut Vec<(Vec<Slice>, Vec<String>)>) {
     }
     // First what explains it alone: as many values as there are slices at a place. Then what does so in part.
     let splits: Vec<Vec<Vec<Slice>>> = (APART..MARKS.len()).map(|mark| by_mark(&slices, mark)).collect();
-    let whole = splits.iter().position(|parts| {
-        parts.len() == most && parts.iter().all(|part| sorted(&mut part.clone()) == 1)
-    });
+    let whole =
+        splits.iter().position(|parts| parts.len() == most && parts.iter().all(|part| sorted(&mut part.clone()) == 1));
     let partly = || splits.iter().position(|parts| parts.len() > 1 && parts.len() <= most);
     if let Some(parts) = whole.or_else(partly).and_then(|at| splits.into_iter().nth(at)) {
         parts.into_iter().for_each(|part| apart(part, groups));
@@ -277,7 +281,9 @@ fn labels(stacks: &[Stack]) -> Vec<String> {
         let across = crate::geometry::orientation(stack.affine());
         let mut properties = vec![format!("{width} × {height}"), format!("axes {across}")];
         if let Some(detail) = detail {
-            properties.push(detail.spacing.map_or(String::new(), |[rows, columns]| format!("pixels of {columns} × {rows} mm")));
+            properties.push(
+                detail.spacing.map_or(String::new(), |[rows, columns]| format!("pixels of {columns} × {rows} mm")),
+            );
             // A mark that differs within a stack doesn't tell it from others.
             for (mark, name) in MARKS.iter().enumerate() {
                 let value = |slice: &Slice| slice.detail().and_then(|detail| detail.marks.get(mark).cloned().flatten());
@@ -291,7 +297,8 @@ fn labels(stacks: &[Stack]) -> Vec<String> {
         properties
     };
     let all: Vec<Vec<String>> = stacks.iter().map(describe).collect();
-    let differs = |at: usize| all.iter().any(|properties| properties.get(at) != all.first().and_then(|first| first.get(at)));
+    let differs =
+        |at: usize| all.iter().any(|properties| properties.get(at) != all.first().and_then(|first| first.get(at)));
     let label = |properties: &Vec<String>| {
         let parts = properties.iter().enumerate().filter(|(at, part)| !part.is_empty() && differs(*at));
         let parts: Vec<&str> = parts.map(|(_, part)| part.as_str()).take(4).collect();

@@ -103,7 +103,9 @@ impl Stack {
                 let cosine = (dot(mean, across) / length(mean)).clamp(-1.0, 1.0);
                 let tilt = cosine.acos().to_degrees();
                 if tilt > 0.1 {
-                    notes.push(format!("slices are displaced by {tilt:.2}° (gantry tilt): the affine is sheared as they are"));
+                    notes.push(format!(
+                        "slices are displaced by {tilt:.2}° (gantry tilt): the affine is sheared as they are"
+                    ));
                 }
                 step = Some(mean);
             }
@@ -136,7 +138,9 @@ impl Stack {
         ];
         geometry::inverse(&affine)?;
         match first.image.format.photometric {
-            Photometric::Monochrome1 => notes.push("MONOCHROME1: larger values are darker; values are as stored".to_owned()),
+            Photometric::Monochrome1 => {
+                notes.push("MONOCHROME1: larger values are darker; values are as stored".to_owned())
+            }
             Photometric::YbrFull | Photometric::YbrFull422 => notes.push("YCbCr colours become RGB".to_owned()),
             Photometric::Palette => notes.push("colours of a palette become RGB".to_owned()),
             _ => {}
@@ -228,7 +232,9 @@ impl Stack {
                 .expected("an enhanced image, or one file a slice"));
         }
         match (&self.uneven, gaps) {
-            (Some(places), Gaps::Refuse) => Err(fail(describe_gaps(places)).expected("even distances, or to interpolate")),
+            (Some(places), Gaps::Refuse) => {
+                Err(fail(describe_gaps(places)).expected("even distances, or to interpolate"))
+            }
             (Some(places), Gaps::Interpolate) => {
                 let format = &image.format;
                 if format.photometric.coloured() {
@@ -283,7 +289,8 @@ impl Stack {
             }
             last = Some(image);
             let Format { rows, columns, samples, .. } = image.format;
-            let claimed = [rows, columns, samples, image.frames.len()].iter().fold(1u64, |n, &m| n.saturating_mul(m as u64));
+            let claimed =
+                [rows, columns, samples, image.frames.len()].iter().fold(1u64, |n, &m| n.saturating_mul(m as u64));
             let bytes = image.source.length()?;
             if claimed > bytes.saturating_mul(MOST_SAMPLES_PER_BYTE).max(SAMPLES_ANYWAY) {
                 return Err(image.source.name(
@@ -315,12 +322,14 @@ impl Stack {
                     let part = part.get_mut(k.saturating_mul(plane)..).unwrap_or_default();
                     if let Values::Whole(values) = &values {
                         let of_channel = values.iter().skip(channel).step_by(3);
-                        part.iter_mut().zip(of_channel).take(plane).for_each(|(to, &value)| *to = T::from_f64(value.into()));
+                        let pairs = part.iter_mut().zip(of_channel).take(plane);
+                        pairs.for_each(|(to, &value)| *to = T::from_f64(stored(value, &slice.image.format)));
                     }
                 }
                 continue;
             }
-            let part = all.get_mut(k.saturating_mul(plane)..(k.saturating_add(1)).saturating_mul(plane)).unwrap_or_default();
+            let part =
+                all.get_mut(k.saturating_mul(plane)..(k.saturating_add(1)).saturating_mul(plane)).unwrap_or_default();
             scaled(part, &values, &slice.image.format, &detail.scale);
         }
         Ok(voxels)
@@ -339,7 +348,13 @@ fn dtype(format: &Format, details: &[&Detail]) -> DType {
         return DType::U8;
     }
     if format.photometric.coloured() {
-        return if format.stored <= 8 { DType::U8 } else if format.stored < 32 { DType::I32 } else { DType::I64 };
+        return if format.stored <= 8 {
+            DType::U8
+        } else if format.stored < 32 {
+            DType::I32
+        } else {
+            DType::I64
+        };
     }
     if format.float {
         return if format.allocated == 64 { DType::F64 } else { DType::F32 };
@@ -372,9 +387,14 @@ fn dtype(format: &Format, details: &[&Detail]) -> DType {
     }
 }
 
+/// The number that the bits of a sample are.
+fn stored(value: i32, format: &Format) -> f64 {
+    if format.signed { value.into() } else { f64::from(value as u32) }
+}
+
 /// Writes the values of a grey frame, scaled.
 fn scaled<T: Element>(part: &mut [T], values: &Values, format: &Format, scale: &Scale) {
-    let stored = |value: i32| if format.signed { f64::from(value) } else { f64::from(value as u32) };
+    let stored = |value: i32| stored(value, format);
     match (values, scale) {
         (Values::Whole(values), Scale::Linear { slope: 1.0, intercept: 0.0 }) => {
             part.iter_mut().zip(values).for_each(|(to, &value)| *to = T::from_f64(stored(value)));
@@ -404,7 +424,8 @@ fn usual_gap(places: &[f64]) -> f64 {
 fn describe_gaps(places: &[f64]) -> String {
     let usual = usual_gap(places);
     let gaps = places.iter().zip(places.iter().skip(1)).map(|(a, b)| b - a);
-    let odd: Vec<(usize, f64)> = gaps.enumerate().filter(|(_, gap)| (gap - usual).abs() > 0.01 * usual + 0.01).collect();
+    let odd: Vec<(usize, f64)> =
+        gaps.enumerate().filter(|(_, gap)| (gap - usual).abs() > 0.01 * usual + 0.01).collect();
     let missing = odd.iter().all(|(_, gap)| {
         let times = gap / usual;
         times > 1.5 && (times - times.round()).abs() < 0.05
@@ -433,12 +454,14 @@ fn interpolated(values: &Tensor, places: &[f64]) -> Result<Tensor> {
     let count = (extent / gap + 1e-3).floor() + 1.0;
     // A few slices far away from each other would otherwise become any number.
     if !(count >= 1.0 && count <= 64.0 * depth as f64) {
-        return Err(fail(format!("{depth} slices over {extent:.1} mm would become {count}")).expected("at most 64 times as many"));
+        return Err(fail(format!("{depth} slices over {extent:.1} mm would become {count}"))
+            .expected("at most 64 times as many"));
     }
     let (count, plane) = (count as usize, height.saturating_mul(width));
     let mut even = Tensor::zeros(&[count, height, width], DType::F32, Device::Cpu)?;
     let values = values.as_slice::<f32>()?;
-    let slice = |k: usize| values.get(k.saturating_mul(plane)..(k.saturating_add(1)).saturating_mul(plane)).unwrap_or_default();
+    let slice =
+        |k: usize| values.get(k.saturating_mul(plane)..(k.saturating_add(1)).saturating_mul(plane)).unwrap_or_default();
     let mut k = 0;
     for (i, part) in even.as_mut_slice::<f32>()?.chunks_exact_mut(plane.max(1)).enumerate() {
         let place = i as f64 * gap;

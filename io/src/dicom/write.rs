@@ -105,7 +105,10 @@ fn decimal(value: f64) -> String {
     // First plain, then with an exponent.
     let plain = (0..15).rev().find_map(|digits| shorter(format!("{value:.digits$}")));
     let precise = |text: &String| text.parse::<f64>().is_ok_and(|read| (read - value).abs() <= 1e-9 * value.abs());
-    plain.filter(precise).or_else(|| (0..15).rev().find_map(|digits| shorter(format!("{value:.digits$e}")))).unwrap_or_default()
+    plain
+        .filter(precise)
+        .or_else(|| (0..15).rev().find_map(|digits| shorter(format!("{value:.digits$e}"))))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -114,7 +117,9 @@ mod tests {
 
     #[test]
     fn decimals_are_short_and_precise() {
-        for value in [0.0, 1.0, -0.5, 1.0 / 3.0, -123456.789_012_345_67, 1e-12 / 3.0, -1e20 / 3.0, f64::MAX, f64::MIN_POSITIVE] {
+        for value in
+            [0.0, 1.0, -0.5, 1.0 / 3.0, -123456.789_012_345_67, 1e-12 / 3.0, -1e20 / 3.0, f64::MAX, f64::MIN_POSITIVE]
+        {
             let text = decimal(value);
             let read: f64 = text.parse().unwrap();
             assert!(text.len() <= 16 && (read - value).abs() <= 1e-8 * value.abs(), "{value} {text}");

@@ -126,7 +126,8 @@ impl Table {
     /// # Errors
     /// When they aren't a prefix code.
     pub(super) fn new(counts: [u8; 16], values: &[u8]) -> Result<Self> {
-        let mut table = Self { fast: vec![(0, 0); 1 << FAST], ends: [0; 16], offsets: [0; 16], values: values.to_vec() };
+        let mut table =
+            Self { fast: vec![(0, 0); 1 << FAST], ends: [0; 16], offsets: [0; 16], values: values.to_vec() };
         let (mut code, mut place) = (0u32, 0usize);
         let lengths = counts.iter().zip(table.ends.iter_mut()).zip(table.offsets.iter_mut());
         for (length, ((&count, end), offset)) in (1u32..).zip(lengths) {

@@ -31,7 +31,8 @@ fn eight([a, b, c, d, e, f, g, h]: [i64; 8], shift: u32) -> [i64; 8] {
     let o1 = f * F_2_053 + z2 + z4;
     let o2 = d * F_3_072 + z2 + z3;
     let o3 = b * F_1_501 + z1 + z4;
-    [s0 + o3, s1 + o2, s2 + o1, s3 + o0, s3 - o0, s2 - o1, s1 - o2, s0 - o3].map(|sum| (sum + (1 << (shift - 1))) >> shift)
+    [s0 + o3, s1 + o2, s2 + o1, s3 + o0, s3 - o0, s2 - o1, s1 - o2, s0 - o3]
+        .map(|sum| (sum + (1 << (shift - 1))) >> shift)
 }
 
 /// Transforms dequantised coefficients (row by row) to samples of `precision` bits, 8 or 12.

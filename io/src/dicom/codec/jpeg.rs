@@ -85,7 +85,8 @@ pub(super) fn decode(bytes: &[u8], expected: Expected) -> Result<Picture> {
             }
             0xDB => decoder.quantise(segment)?,
             0xDD => {
-                let count = segment.first_chunk::<2>().ok_or_else(|| fail("a JPEG restart interval that ends early"))?;
+                let count =
+                    segment.first_chunk::<2>().ok_or_else(|| fail("a JPEG restart interval that ends early"))?;
                 decoder.restart = usize::from(u16::from_be_bytes(*count));
             }
             0xDA => {
@@ -113,7 +114,9 @@ impl Decoder {
         let [width, height] = [[x1, x0], [y1, y0]].map(|pair| usize::from(u16::from_be_bytes(pair)));
         let allowed = if lossless { (2..=16).contains(&precision) } else { precision == 8 || precision == 12 };
         if !allowed {
-            return Err(fail(format!("a JPEG stream of {precision} bits")).expected("8 or 12; 2 to 16 if it is lossless"));
+            return Err(
+                fail(format!("a JPEG stream of {precision} bits")).expected("8 or 12; 2 to 16 if it is lossless")
+            );
         }
         expected.check("JPEG", [width, height, count.into()])?;
         expected.plausible("JPEG", bytes, MOST_PER_BYTE)?;
@@ -170,7 +173,8 @@ impl Decoder {
                 }
             }
             let slot = self.quantisation.get_mut(usize::from(kind & 15));
-            *slot.ok_or_else(|| fail(format!("JPEG quantisation table {}", kind & 15)).expected("0 to 3"))? = Some(table);
+            *slot.ok_or_else(|| fail(format!("JPEG quantisation table {}", kind & 15)).expected("0 to 3"))? =
+                Some(table);
             segment = rest;
         }
         Ok(())

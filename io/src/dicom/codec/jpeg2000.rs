@@ -81,7 +81,8 @@ impl Header {
             let part = size.get(at..).and_then(|rest| rest.first_chunk::<4>());
             part.map(|part| u32::from_be_bytes(*part)).ok_or_else(short)
         };
-        let sides = |end: usize, start: usize| Ok::<_, tomograd_core::Error>(word(end)?.saturating_sub(word(start)?) as usize);
+        let sides =
+            |end: usize, start: usize| Ok::<_, tomograd_core::Error>(word(end)?.saturating_sub(word(start)?) as usize);
         let (width, height) = (sides(2, 10)?, sides(6, 14)?);
         let count = size.get(34..36).and_then(|part| part.first_chunk::<2>()).ok_or_else(short)?;
         let channels = usize::from(u16::from_be_bytes(*count));
@@ -95,7 +96,8 @@ impl Header {
         let length = stream.get(4..).and_then(|rest| rest.first_chunk::<2>()).ok_or_else(short)?;
         let mut at = usize::from(u16::from_be_bytes(*length)).saturating_add(4);
         let mut transformed = false;
-        while let Some((&[0xFF, code, high, low], _)) = stream.get(at..).and_then(|rest| rest.split_first_chunk::<4>()) {
+        while let Some((&[0xFF, code, high, low], _)) = stream.get(at..).and_then(|rest| rest.split_first_chunk::<4>())
+        {
             match code {
                 0x52 => transformed = stream.get(at.saturating_add(8)) == Some(&1),
                 0x90 => break,

@@ -374,7 +374,8 @@ pub(super) fn decode(bytes: &[u8], expected: Expected) -> Result<Picture> {
                 }
                 expected.check("JPEG-LS", [width, height, count.into()])?;
                 expected.plausible("JPEG-LS", bytes.len(), MOST_PER_BYTE)?;
-                let ids: Vec<u8> = segment.get(6..).unwrap_or_default().chunks_exact(3).filter_map(|c| c.first().copied()).collect();
+                let ids: Vec<u8> =
+                    segment.get(6..).unwrap_or_default().chunks_exact(3).filter_map(|c| c.first().copied()).collect();
                 samples = expected.room()?;
                 frame = Some((precision, ids));
             }

@@ -23,7 +23,7 @@ impl Plane {
             (2, 2) if smooth => {
                 // The nearer of the rows beside; at the border the row itself.
                 let beside = y / 2;
-                let beside = if y % 2 == 0 { beside.saturating_sub(1) } else { beside.saturating_add(1) };
+                let beside = if y.is_multiple_of(2) { beside.saturating_sub(1) } else { beside.saturating_add(1) };
                 let sums = near.iter().zip(self.row(beside)).map(|(&a, &b)| 3 * u32::from(a) + u32::from(b));
                 across(&sums.collect::<Vec<_>>(), [8, 7], 4, 4)
             }
