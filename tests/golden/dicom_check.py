@@ -207,7 +207,8 @@ def main():
     for line in (arguments.out / "report.jsonl").read_text().splitlines():
         line = json.loads(line)
         by_path.setdefault(line["path"], []).append(line)
-    counts = {"equal": 0, "refused": 0, "refused by both": 0, "wrong": 0}
+    counts = {"equal": 0, "equal but for rounding of lossy JPEG 2000": 0, "read here alone": 0, "refused": 0, "refused by both": 0,
+              "wrong": 0}
     print("| file | read | pydicom | SimpleITK |\n|---|---|---|---|")
     for path in files + arguments.series:
         lines = by_path.get(str(path), [])
@@ -231,11 +232,27 @@ def main():
         itk = attempt(lambda: against_sitk(sitk.ReadImage(str(path)), lines, arguments.out))
         # Where pydicom's codecs don't round as libjpeg does, or don't swap, SimpleITK's word counts.
         voxels = "differ" not in itk and "shape" not in itk and not itk.startswith("refused")
-        counts["equal" if not theirs or (voxels and "affine" not in theirs) else "wrong"] += 1
+        if not theirs or (voxels and "affine" not in theirs):
+            counts["equal"] += 1
+        elif theirs.startswith("refused") and itk.startswith("refused"):
+            counts["read here alone"] += 1
+        elif lines[0]["syntax"] == "JPEG 2000" and within_one(path, lines, arguments.out):
+            counts["equal but for rounding of lossy JPEG 2000"] += 1
+            theirs += " (rounding)"
+        else:
+            counts["wrong"] += 1
         read = f"{lines[0]['syntax']}: {' + '.join('×'.join(map(str, line['shape'])) for line in lines)} {lines[0]['dtype']}"
         print(f"| {name} | {read} | {theirs or 'equal'} | {itk or 'equal'} |")
     print("\n" + ", ".join(f"{count} {name}" for name, count in counts.items()))
     raise SystemExit(1 if counts["wrong"] else 0)
+
+
+def within_one(path, lines, folder):
+    """Whether the stored values are within 1 of pydicom's."""
+    dataset = pydicom.dcmread(path)
+    slope = float(dataset.get("RescaleSlope") or 1)
+    [(_, frame)] = frames(dataset)
+    return np.abs(stack_values(lines[0], folder)[0] - frame.astype(np.float64)).max() <= 1.001 * abs(slope)
 
 
 def series_against_pydicom(path, lines, folder):

@@ -10,7 +10,9 @@
 //! explicit little endian, explicit big endian, deflated, RLE, JPEG (baseline, extended with 8 and 12 bits, lossless), JPEG-LS and
 //! JPEG 2000. Other transfer syntaxes are errors that name them.
 //!
-//! Elements, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
+//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation.
+//!
+//! Tags, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
 //! are walked here, since `dicom-parser` takes as much memory as a length claims. Memory: reading n bytes takes at most 64·n + 16
 //! MiB where pixels aren't compressed; of compressed ones, at most 4096 samples a byte are believed (or 2²⁰ in all), at about 32
 //! bytes each.

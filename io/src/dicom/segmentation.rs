@@ -341,6 +341,7 @@ fn derivation(slice: &Slice) -> Elements {
         source.text(tags::REFERENCED_FRAME_NUMBER, b"IS", &slice.frame.saturating_add(1).to_string());
     }
     let purpose = Code::new("121322", "DCM", "Source image for image processing operation");
+    source.text(tags::SPATIAL_LOCATIONS_PRESERVED, b"CS", "YES");
     source.sequence(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, vec![purpose.item()]);
     let mut derivation = Elements::default();
     derivation

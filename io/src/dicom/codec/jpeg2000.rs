@@ -19,7 +19,8 @@ pub(super) fn decode(bytes: &[u8], expected: Expected) -> Result<Picture> {
         expected.plausible("JPEG 2000", bytes.len(), MOST_PER_BYTE)?;
     }
     let broken = |error| fail(format!("a JPEG 2000 stream can't be decoded: {error}"));
-    let settings = DecodeSettings { resolve_palette_indices: false, strict: false, target_resolution: None };
+    // Strict: a stream that ends early is an error, not a blurred picture.
+    let settings = DecodeSettings { resolve_palette_indices: false, strict: true, target_resolution: None };
     let image = Image::new(stream, &settings).map_err(broken)?;
     let mut context = DecoderContext::default();
     let decoded = image.decode(&mut context).map_err(broken)?;
