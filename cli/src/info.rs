@@ -8,7 +8,7 @@ use tomograd::{
     io::{self, Weights},
 };
 
-use crate::print::print_line;
+use crate::{plain, print::print_line};
 
 /// Extensions of weights files; all other files are volumes.
 const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
@@ -18,7 +18,8 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
     if ending.is_some_and(|ending| WEIGHTS.contains(&&ending[..])) {
         return weights(file, strict);
     }
-    let info = io::info(file)?;
+    let mut info = io::info(file)?;
+    info.notes.iter_mut().for_each(|note| *note = plain(note));
     print_line!("file         {}\n{info}", file.display());
     Ok(())
 }
@@ -52,9 +53,4 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
     let bits = tensors.iter().map(|tensor| tensor.count() as f64 * f64::from(tensor.stored().bits()));
     print_line!("total     {} tensors, {elements} elements, {:.0} bytes", tensors.len(), bits.sum::<f64>() / 8.0);
     Ok(())
-}
-
-/// Text from a file may contain control characters that a terminal would interpret.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{FFFD}")
 }

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, Read};
 
-use tomograd_core::{Error, Result, Tensor, element_count};
+use tomograd_core::{Error, Result, Tensor, element_count, room_for};
 
 use crate::{
     stream::{self, Compression, Held, Length, Stream, io_error},
@@ -79,10 +79,10 @@ impl Array {
             let mut stream = open(0)?;
             self.check(&stream, share)?;
             if let (Length::Known(_), Encoding::Bytes(_)) = (stream.length, self.encoding) {
-                return self.decode(&mut stream);
+                return self.decode(stream);
             }
-            let mut held = self.hold(&mut stream, share)?;
-            return self.decode(&mut held);
+            let held = self.hold(&mut stream, share)?;
+            return self.decode(held);
         }
         let mut all = Held::default();
         for part in 0..parts {
@@ -90,7 +90,7 @@ impl Array {
             self.check(&stream, share)?;
             all.append(self.hold(&mut stream, share)?);
         }
-        self.decode(&mut all)
+        self.decode(all)
     }
 
     /// Whether the stream can hold so many numbers; before memory is taken.
@@ -123,11 +123,13 @@ impl Array {
         }
     }
 
-    fn decode(&self, reader: &mut impl Read) -> Result<(Tensor, Coding)> {
+    fn decode(&self, mut reader: impl Read) -> Result<(Tensor, Coding)> {
         let rank = self.sizes.len();
         let first = self.spatial.first().copied().unwrap_or(0);
         let shape: Vec<usize> = self.sizes.iter().rev().copied().collect();
-        let all = voxels::decode(reader, Coding::plain(self.stored), &shape, self.big)?;
+        let all = voxels::decode(&mut reader, Coding::plain(self.stored), &shape, self.big)?;
+        // What was held isn't needed beside the copy that follows.
+        drop(reader);
         // The tensor's axes run against the file's. In front come the numbers of a voxel, then time, then z, y, x.
         let others = |of_a_voxel: bool| {
             let chosen = move |axis: &usize| !self.spatial.contains(axis) && (*axis < first) == of_a_voxel;
@@ -152,7 +154,8 @@ impl Array {
 
 /// The bytes of `count` decimal numbers in the byte order asked for.
 fn text<R: BufRead>(stream: &mut Stream<R>, stored: Stored, count: usize, big: bool) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // `check` has compared the number with the length of the file.
+    let mut bytes: Vec<u8> = room_for(OPERATION, count.saturating_mul(stored.size()))?;
     let mut reader = std::io::BufReader::new(stream);
     let mut word = Vec::new();
     for _ in 0..count {
@@ -198,7 +201,7 @@ fn next_word(reader: &mut impl BufRead, word: &mut Vec<u8>) -> Result<()> {
 
 /// `count` bytes, each of two hexadecimal digits.
 fn hex<R: BufRead>(stream: &mut Stream<R>, count: u64) -> Result<Vec<u8>> {
-    let mut bytes: Vec<u8> = Vec::new();
+    let mut bytes: Vec<u8> = room_for(OPERATION, usize::try_from(count).unwrap_or(usize::MAX))?;
     let mut high = None;
     for byte in std::io::BufReader::new(stream).bytes() {
         let byte = byte.map_err(io_error("the voxels"))?;
