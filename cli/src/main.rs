@@ -45,7 +45,7 @@ enum Command {
     Predict {
         /// A checkpoint that contains the network's configuration and preparation
         checkpoint: PathBuf,
-        /// NIfTI files
+        /// Volumes of any format that `info` reads
         #[arg(required = true)]
         inputs: Vec<PathBuf>,
         /// The folder of the masks, which get the names of the inputs

@@ -114,6 +114,9 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Endings of volumes that aren't single NIfTI files.
+const OTHERS: [&str; 10] = [".hdr", ".img", ".hdr.gz", ".img.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff"];
+
 /// The name of the mask of a file: the same name, with a NIfTI extension.
 fn mask_name(name: &str) -> String {
     let ends = |ending: &str| {
@@ -124,7 +127,7 @@ fn mask_name(name: &str) -> String {
     if ends(".nii").is_some() || ends(".nii.gz").is_some() {
         return name.to_owned();
     }
-    let stem = [".hdr", ".img", ".hdr.gz", ".img.gz"].into_iter().find_map(ends).unwrap_or(name);
+    let stem = OTHERS.into_iter().find_map(ends).unwrap_or(name);
     format!("{stem}.nii.gz")
 }
 
@@ -139,6 +142,8 @@ mod tests {
             ("A.NII.GZ", "A.NII.GZ"),
             ("a.hdr", "a.nii.gz"),
             ("a.img.gz", "a.nii.gz"),
+            ("a.NRRD", "a.nii.gz"),
+            ("a.b.mhd", "a.b.nii.gz"),
             ("a", "a.nii.gz"),
             ("ä.b", "ä.b.nii.gz"),
             (".nii", ".nii.nii.gz"),

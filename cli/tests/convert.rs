@@ -1,34 +1,14 @@
 //! `tomograd convert` and `tomograd view` as a user runs them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+#[path = "common/folder.rs"]
+mod folder;
 
+use std::{fs, path::Path, process::Command};
+
+use folder::Folder;
 use tomograd::prelude::*;
 
-/// A folder that is removed when dropped.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("tomograd-convert-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn at(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    fn files(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
     /// A scan of (5, 4, 3) voxels that runs to the left, back and head.
     fn scan(&self, name: &str) -> String {
         let voxels = Tensor::arange(60, DType::I32, Device::Cpu).unwrap().reshape(&[5, 4, 3]).unwrap();
@@ -36,12 +16,6 @@ impl Folder {
         let path = self.at(name);
         Volume::new(voxels, affine).unwrap().write(&path).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
@@ -111,7 +85,7 @@ fn nothing_is_overwritten_unless_asked() {
     }
     fs::write(&output, "edited by hand").unwrap();
     assert_eq!(tomograd(&["convert", &input, &output, "--force"]).0, 0);
-    assert_eq!(folder.files(), ["a.nii", "b.mhd", "b.zraw"]);
+    assert_eq!(folder.files(""), ["a.nii", "b.mhd", "b.zraw"]);
     // Never the input.
     let (code, _, error) = tomograd(&["convert", &input, &input, "--force"]);
     assert!(code == 2 && error.contains("is the input"), "{error}");
@@ -147,7 +121,7 @@ fn command_lines_that_make_no_sense_read_nothing() {
         let (code, _, error) = tomograd(arguments);
         assert!(code == 1 && error.lines().count() == 1, "{arguments:?}: {error}");
     }
-    assert_eq!(folder.files(), ["a.nii", "broken.nrrd"]);
+    assert_eq!(folder.files(""), ["a.nii", "broken.nrrd"]);
 }
 
 #[test]
@@ -162,7 +136,7 @@ fn a_picture_loses_its_place_and_says_so() {
     // Five planes are no PNG.
     let (code, _, error) = tomograd(&["convert", &input, &folder.at("b.png")]);
     assert!(code == 1 && error.contains("one plane"), "{error}");
-    assert_eq!(folder.files(), ["a.nii", "b.tif", "c.nrrd"]);
+    assert_eq!(folder.files(""), ["a.nii", "b.tif", "c.nrrd"]);
 }
 
 /// A head in LPS: the left half is bright, and the label lies at its front.

@@ -1,11 +1,11 @@
 //! `tomograd evaluate` as a user runs it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+#[path = "common/folder.rs"]
+mod folder;
 
+use std::{fs, path::Path, process::Command};
+
+use folder::Folder;
 use serde_json::Value;
 use tomograd::prelude::*;
 
@@ -16,11 +16,10 @@ fn tomograd(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// Masks of 6 voxels of a millilitre each, by name, in two formats.
-fn folders(name: &str) -> (PathBuf, [String; 2]) {
-    let folder = std::env::temp_dir().join(format!("tomograd-evaluate-{name}-{}", std::process::id()));
+fn folders(name: &str) -> (Folder, [String; 2]) {
+    let folder = Folder::new(&format!("evaluate-{name}"));
     let write = |path: &str, values: &[u8]| {
-        let path = folder.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let path = folder.at(path);
         let voxels = Tensor::from_slice(values, &[1, 1, 6], Device::Cpu).unwrap();
         let affine = tomograd::io::geometry::from_spacing([10.0; 3]).unwrap();
         Volume::new(voxels, affine).unwrap().write(path).unwrap();
@@ -29,15 +28,15 @@ fn folders(name: &str) -> (PathBuf, [String; 2]) {
     write("truth/a.nrrd", &[0, 0, 7, 7, 7, 7]);
     write("masks/b.nii.gz", &[2, 2, 0, 0, 7, 0]);
     write("truth/b.nrrd", &[2, 2, 0, 0, 7, 0]);
-    let paths = ["masks", "truth"].map(|part| folder.join(part).to_str().unwrap().to_owned());
+    let paths = ["masks", "truth"].map(|part| folder.at(part));
     (folder, paths)
 }
 
 #[test]
 fn classes_and_cases_have_their_numbers() {
     let (folder, [masks, truth]) = folders("numbers");
-    let csv = folder.join("cases.csv");
-    let arguments = [&masks, &truth, "--tolerance", "10", "--json", "--csv", csv.to_str().unwrap()];
+    let csv = folder.at("cases.csv");
+    let arguments = [&masks, &truth, "--tolerance", "10", "--json", "--csv", &csv];
     let (code, out, error) = tomograd(&arguments);
     assert_eq!((code, &error[..]), (0, ""));
     let said: Value = serde_json::from_str(&out).unwrap();
@@ -70,12 +69,11 @@ fn classes_and_cases_have_their_numbers() {
     assert!(code == 0 && out.contains("liver") && !out.contains("0.4000"), "{out}");
     let spleen = out.lines().find(|line| line.starts_with("spleen  dice")).unwrap();
     assert!(spleen.contains("NaN") && spleen.ends_with(" 0"), "{spleen}");
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_bad_case_is_named_and_the_others_count() {
-    let (folder, [masks, truth]) = folders("bad");
+    let (_folder, [masks, truth]) = folders("bad");
     fs::write(Path::new(&truth).join("c.nii"), "nothing").unwrap();
     fs::write(Path::new(&masks).join("d.nii.gz"), "nothing").unwrap();
     fs::remove_file(Path::new(&masks).join("b.nii.gz")).unwrap();
@@ -98,5 +96,4 @@ fn a_bad_case_is_named_and_the_others_count() {
     ] {
         assert_eq!(tomograd(&[&[&masks[..], &truth], wrong].concat()).0, 2, "{wrong:?}");
     }
-    fs::remove_dir_all(folder).unwrap();
 }

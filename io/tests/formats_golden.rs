@@ -41,7 +41,9 @@ fn every_golden_file_is_read_as_its_writer_reads_it() {
             (&shape[..], said["stored"].as_str().unwrap()),
             "{name}"
         );
-        assert!(close(&volume, &said["affine"], 1e-12), "{name}: {:?}", volume.affine());
+        // ITK computes resolutions of TIFF in 32 bits.
+        let tolerance = if name.ends_with(".tif") { 1e-7 } else { 1e-12 };
+        assert!(close(&volume, &said["affine"], tolerance), "{name}: {:?}", volume.affine());
         let (values, expected) = (volume.voxels().to_vec_f64().unwrap(), numbers(&said["values"]));
         if name.ends_with(".jpg") {
             // Decoders may round a colour differently.

@@ -86,7 +86,7 @@ fn lies_are_errors_that_say_so() {
         (&["HeaderSizePerSlice = 4"], "HeaderSizePerSlice"),
         (&["BinaryData = False"], ""),
         (&["ElementDataFile = other.raw"], "the path of the header"),
-        (&["ElementDataFile = LIST"], "data files"),
+        (&["ElementDataFile = LIST 1"], "data files"),
         (&["ElementDataFile ="], "without a name"),
         (&["nonsense"], "KEY = VALUE"),
     ] {

@@ -136,7 +136,8 @@ fn lies_are_errors_that_say_so() {
         (&["space origin: (1,2,inf)"], "space origin"),
         (&["kinds: domain domain"], "kinds"),
         (&["data file: other.raw"], "the path of the header"),
-        (&["data file: LIST"], "0 data files"),
+        (&["data file: LIST"], "1 data files"),
+        (&["data file: LIST 0"], "files of 1 to 3 axes"),
         (&["data file: a%d.raw 1 9 1"], "file names numbered"),
     ] {
         let error = read(lines).unwrap_err().to_string();
