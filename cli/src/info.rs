@@ -12,7 +12,7 @@ use tomograd::{
     },
 };
 
-use crate::print::print_line;
+use crate::{plain, print::print_line};
 
 /// Extensions of weights files; all other files are volumes.
 const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
@@ -25,7 +25,8 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
     if file.is_dir() || file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR")) {
         return folder(file);
     }
-    let info = io::info(file)?;
+    let mut info = io::info(file)?;
+    info.notes.iter_mut().for_each(|note| *note = plain(note));
     print_line!("file         {}\n{info}", file.display());
     Ok(())
 }
@@ -63,17 +64,17 @@ fn list_series(series: &Series) {
     for note in series.notes() {
         print_line!("  note    {}", plain(note));
     }
-    for stack in series.stacks() {
-        list_stack(stack);
+    for (number, stack) in (1..).zip(series.stacks()) {
+        list_stack(number, stack);
     }
 }
 
-fn list_stack(stack: &Stack) {
+fn list_stack(number: usize, stack: &Stack) {
     let [x, y, z] = stack.size();
     let [sx, sy, sz] = geometry::spacing(stack.affine());
     let label = if stack.label().is_empty() { String::new() } else { format!(" [{}]", plain(stack.label())) };
     print_line!(
-        "  stack   {x} × {y} × {z}, {sx:.4} × {sy:.4} × {sz:.4} mm, {}, {}{label}",
+        "  stack {number:<2}{x} × {y} × {z}, {sx:.4} × {sy:.4} × {sz:.4} mm, {}, {}{label}",
         geometry::orientation(stack.affine()),
         stack.transfer_syntax()
     );
@@ -114,9 +115,4 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
     let bits = tensors.iter().map(|tensor| tensor.count() as f64 * f64::from(tensor.stored().bits()));
     print_line!("total     {} tensors, {elements} elements, {:.0} bytes", tensors.len(), bits.sum::<f64>() / 8.0);
     Ok(())
-}
-
-/// Text from a file may contain control characters that a terminal would interpret.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{FFFD}")
 }

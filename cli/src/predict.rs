@@ -114,6 +114,10 @@ fn file_name(path: &Path) -> String {
     path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Endings of volumes that aren't single NIfTI files.
+const OTHERS: [&str; 11] =
+    [".hdr", ".img", ".hdr.gz", ".img.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff", ".dcm"];
+
 /// The name of the mask of a file: the same name, with a NIfTI extension.
 fn mask_name(name: &str) -> String {
     let ends = |ending: &str| {
@@ -124,7 +128,7 @@ fn mask_name(name: &str) -> String {
     if ends(".nii").is_some() || ends(".nii.gz").is_some() {
         return name.to_owned();
     }
-    let stem = [".hdr", ".img", ".hdr.gz", ".img.gz", ".dcm"].into_iter().find_map(ends).unwrap_or(name);
+    let stem = OTHERS.into_iter().find_map(ends).unwrap_or(name);
     format!("{stem}.nii.gz")
 }
 
@@ -140,6 +144,8 @@ mod tests {
             ("a.hdr", "a.nii.gz"),
             ("a.img.gz", "a.nii.gz"),
             ("a.DCM", "a.nii.gz"),
+            ("a.NRRD", "a.nii.gz"),
+            ("a.b.mhd", "a.b.nii.gz"),
             ("a", "a.nii.gz"),
             ("ä.b", "ä.b.nii.gz"),
             (".nii", ".nii.nii.gz"),

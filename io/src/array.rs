@@ -1,12 +1,16 @@
 //! Arrays of numbers whose layout a text header says: the voxels of NRRD and MetaImage.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use std::io::{BufRead, Read};
+use std::{
+    io::{BufRead, Read},
+    path::Path,
+};
 
-use tomograd_core::{Error, Result, Tensor, element_count};
+use tomograd_core::{Error, Result, Tensor, element_count, room_for};
 
 use crate::{
-    stream::{self, Compression, Held, Length, Stream, io_error},
+    detached,
+    stream::{self, Compression, Held, Input, Length, Stream, io_error},
     voxels::{self, Coding, Stored},
 };
 
@@ -32,6 +36,18 @@ impl Encoding {
     }
 }
 
+/// Where the numbers of a header are.
+#[derive(Debug)]
+pub(crate) enum Data {
+    /// Behind the header.
+    Here,
+    /// In these files, each with the same number of elements.
+    Files(Vec<String>),
+}
+
+/// What follows a header, or a data file.
+pub(crate) type Bytes<'a> = Input<Box<dyn BufRead + 'a>>;
+
 /// An array in a file.
 #[derive(Debug)]
 pub(crate) struct Array {
@@ -46,7 +62,7 @@ pub(crate) struct Array {
 
 impl Array {
     /// The number of elements.
-    pub(crate) fn count(&self) -> Result<usize> {
+    fn count(&self) -> Result<usize> {
         if self.sizes.contains(&0) {
             return Err(Error::format(OPERATION, format!("sizes {:?}", self.sizes)).expected("at least 1 each"));
         }
@@ -54,13 +70,46 @@ impl Array {
     }
 
     /// The number of bytes, unless they are compressed or text.
-    pub(crate) fn bytes(&self) -> Result<u64> {
+    fn bytes(&self) -> Result<u64> {
         Ok((self.count()? as u64).saturating_mul(self.stored.size() as u64))
+    }
+
+    /// Reads the elements from where `data` says: the rest of the header's file, or files in its `folder`. `skip` passes over
+    /// what is in front of so many bytes of data.
+    pub(crate) fn read_from<'a>(
+        &self,
+        data: &Data,
+        input: Bytes<'a>,
+        folder: Option<&Path>,
+        skip: impl Fn(Bytes<'a>, u64) -> Result<Stream<Bytes<'a>>>,
+    ) -> Result<(Tensor, Coding)> {
+        let bytes = self.bytes()?;
+        let names = match data {
+            Data::Here => {
+                let mut input = Some(input);
+                let once = || Error::format(OPERATION, "the data is read once");
+                return self.read(1, |_| skip(input.take().ok_or_else(once)?, bytes));
+            }
+            Data::Files(names) => names,
+        };
+        let folder = folder.ok_or_else(|| {
+            Error::format(OPERATION, "a header whose data is in another file").expected("the path of the header")
+        })?;
+        let share = bytes.checked_div(names.len() as u64).unwrap_or(0);
+        self.read(names.len(), |part| {
+            let name = names.get(part).map_or("", String::as_str);
+            let path = detached::inside(folder, name)?;
+            let opened = stream::open(&path).and_then(|(reader, length)| {
+                let reader: Box<dyn BufRead> = Box::new(reader);
+                skip(Input::new(reader, length), share)
+            });
+            opened.map_err(|error| error.within(name.to_owned()))
+        })
     }
 
     /// Reads the elements from `parts` streams of the same size, which `open` opens at the first element: the voxels (axes
     /// other than spatial in front, then D, H, W), and their coding.
-    pub(crate) fn read<R: BufRead>(
+    fn read<R: BufRead>(
         &self,
         parts: usize,
         mut open: impl FnMut(usize) -> Result<Stream<R>>,
@@ -79,10 +128,10 @@ impl Array {
             let mut stream = open(0)?;
             self.check(&stream, share)?;
             if let (Length::Known(_), Encoding::Bytes(_)) = (stream.length, self.encoding) {
-                return self.decode(&mut stream);
+                return self.decode(stream);
             }
-            let mut held = self.hold(&mut stream, share)?;
-            return self.decode(&mut held);
+            let held = self.hold(&mut stream, share)?;
+            return self.decode(held);
         }
         let mut all = Held::default();
         for part in 0..parts {
@@ -90,7 +139,7 @@ impl Array {
             self.check(&stream, share)?;
             all.append(self.hold(&mut stream, share)?);
         }
-        self.decode(&mut all)
+        self.decode(all)
     }
 
     /// Whether the stream can hold so many numbers; before memory is taken.
@@ -123,11 +172,13 @@ impl Array {
         }
     }
 
-    fn decode(&self, reader: &mut impl Read) -> Result<(Tensor, Coding)> {
+    fn decode(&self, mut reader: impl Read) -> Result<(Tensor, Coding)> {
         let rank = self.sizes.len();
         let first = self.spatial.first().copied().unwrap_or(0);
         let shape: Vec<usize> = self.sizes.iter().rev().copied().collect();
-        let all = voxels::decode(reader, Coding::plain(self.stored), &shape, self.big)?;
+        let all = voxels::decode(&mut reader, Coding::plain(self.stored), &shape, self.big)?;
+        // What was held isn't needed beside the copy that follows.
+        drop(reader);
         // The tensor's axes run against the file's. In front come the numbers of a voxel, then time, then z, y, x.
         let others = |of_a_voxel: bool| {
             let chosen = move |axis: &usize| !self.spatial.contains(axis) && (*axis < first) == of_a_voxel;
@@ -152,7 +203,8 @@ impl Array {
 
 /// The bytes of `count` decimal numbers in the byte order asked for.
 fn text<R: BufRead>(stream: &mut Stream<R>, stored: Stored, count: usize, big: bool) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // `check` has compared the number with the length of the file.
+    let mut bytes: Vec<u8> = room_for(OPERATION, count.saturating_mul(stored.size()))?;
     let mut reader = std::io::BufReader::new(stream);
     let mut word = Vec::new();
     for _ in 0..count {
@@ -198,7 +250,7 @@ fn next_word(reader: &mut impl BufRead, word: &mut Vec<u8>) -> Result<()> {
 
 /// `count` bytes, each of two hexadecimal digits.
 fn hex<R: BufRead>(stream: &mut Stream<R>, count: u64) -> Result<Vec<u8>> {
-    let mut bytes: Vec<u8> = Vec::new();
+    let mut bytes: Vec<u8> = room_for(OPERATION, usize::try_from(count).unwrap_or(usize::MAX))?;
     let mut high = None;
     for byte in std::io::BufReader::new(stream).bytes() {
         let byte = byte.map_err(io_error("the voxels"))?;

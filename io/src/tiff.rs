@@ -1,5 +1,5 @@
-//! TIFF pictures, and stacks of pages of one size, as volumes: 8 to 64 bits, integers and floating-point numbers, grey, RGB,
-//! palettes and several channels; uncompressed, LZW, deflate, PackBits.
+//! TIFF pictures, and stacks of pages of one size, as volumes: 8 to 64 bits, integers and floating-point numbers, grey, RGB and
+//! several channels, in strips or tiles; uncompressed, LZW, deflate, PackBits.
 //!
 //! The size of a pixel is that of the resolution tags; the distance of pages is that of ImageJ's description, if there is one.
 //!
@@ -7,7 +7,7 @@
 //! is held once more, and in the wider type of a tensor.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use std::io::Cursor;
+use std::{collections::HashSet, io::Cursor};
 
 use ::tiff::{
     ColorType, TiffError,
@@ -44,6 +44,7 @@ struct Page {
 /// Reads a picture, or a stack, as a volume.
 pub(crate) fn read_volume(bytes: Vec<u8>) -> Result<Volume> {
     let length = bytes.len() as u64;
+    check_entries(&bytes)?;
     let most = usize::try_from(length.saturating_mul(MOST_RATIO)).unwrap_or(usize::MAX);
     let mut limits = Limits::default();
     limits.decoding_buffer_size = most;
@@ -78,12 +79,9 @@ pub(crate) fn read_volume(bytes: Vec<u8>) -> Result<Volume> {
                 return Err(Error::format(OPERATION, "channels in separate planes")
                     .expected("the channels of a pixel together"));
             }
-            let palette = match page.colour {
-                ColorType::Palette(_) => Some(decoder.get_tag_u16_vec(Tag::ColorMap).map_err(fail)?),
-                _ => None,
-            };
+            check_chunks(&mut decoder, page, most as u64)?;
             let pixels = decoder.read_image().map_err(fail)?;
-            let stored = append(&mut all, pixels, palette.as_deref())?;
+            let stored = append(&mut all, pixels);
             if *stored_of_all.get_or_insert(stored) != stored {
                 return Err(Error::format(OPERATION, "pages of several types").expected("pages of one size and type"));
             }
@@ -100,10 +98,7 @@ pub(crate) fn read_volume(bytes: Vec<u8>) -> Result<Volume> {
     if skipped > 0 {
         notes.push(format!("{skipped} pages of lower resolution are left out"));
     }
-    let channels = match page.colour {
-        ColorType::Palette(_) => 3,
-        other => usize::from(other.num_samples()),
-    };
+    let channels = usize::from(page.colour.num_samples());
     let (height, width) = (page.height as usize, page.width as usize);
     let voxels = voxels::decode(&mut &all[..], Coding::several(stored, channels), &[depth, height, width], false)?;
     // `picture::volume` takes the channels' axis away if there is one only.
@@ -115,10 +110,51 @@ pub(crate) fn read_volume(bytes: Vec<u8>) -> Result<Volume> {
     picture::volume(planes, stored, spacing, Format::Tiff, notes)
 }
 
+/// Checks that no entry of a directory claims more values than the file has bytes for: the decoder takes memory for those of
+/// the first page before it can be given a limit.
+fn check_entries(bytes: &[u8]) -> Result<()> {
+    let cut = || Error::format(OPERATION, "the file ends inside of its directory");
+    let little = bytes.first() == Some(&b'I');
+    let number = |at: u64, size: usize| -> Result<u64> {
+        let start = usize::try_from(at).map_err(|_| cut())?;
+        let part = bytes.get(start..start.saturating_add(size)).ok_or_else(cut)?;
+        let append = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        Ok(if little { part.iter().rev().fold(0, append) } else { part.iter().fold(0, append) })
+    };
+    // BigTIFF has wider numbers: of entries, of values and of places.
+    let big = number(2, 2)? == 43;
+    let (entries, place, entry) = if big { (8, 8, 20) } else { (2, 4, 12) };
+    let mut at = number(if big { 8 } else { 4 }, place)?;
+    let mut seen = HashSet::new();
+    while at != 0 && seen.insert(at) {
+        let count = number(at, entries)?;
+        let first = at.saturating_add(entries as u64);
+        let end = first.saturating_add(count.saturating_mul(entry));
+        if end > bytes.len() as u64 {
+            return Err(cut());
+        }
+        for index in 0..count {
+            let here = first.saturating_add(index.saturating_mul(entry));
+            let size = match number(here.saturating_add(2), 2)? {
+                1 | 2 | 6 | 7 => 1,
+                3 | 8 => 2,
+                5 | 10 | 12 | 16..=18 => 8,
+                _ => 4u64,
+            };
+            let values = number(here.saturating_add(4), place)?;
+            if values.saturating_mul(size) > bytes.len() as u64 {
+                let what = format!("an entry of {values} values in a file of {} bytes", bytes.len());
+                return Err(Error::format(OPERATION, what).expected("values that the file holds"));
+            }
+        }
+        at = number(end, place)?;
+    }
+    Ok(())
+}
+
 /// Bytes per pixel.
 fn page_bytes(colour: ColorType) -> Result<u64> {
     let (bits, samples) = match colour {
-        ColorType::Palette(8) => (8, 3),
         ColorType::Gray(bits) | ColorType::RGB(bits) | ColorType::RGBA(bits) | ColorType::GrayA(bits) => {
             (bits, u64::from(colour.num_samples()))
         }
@@ -127,51 +163,48 @@ fn page_bytes(colour: ColorType) -> Result<u64> {
     };
     if !matches!(bits, 8 | 16 | 32 | 64) {
         return Err(Error::format(OPERATION, format!("pixels of the kind {colour:?}"))
-            .expected("grey, RGB, a palette of 8 bits or several channels, of 8, 16, 32 or 64 bits"));
+            .expected("grey, RGB or several channels, of 8, 16, 32 or 64 bits"));
     }
     Ok(u64::from(bits / 8).saturating_mul(samples))
 }
 
+/// Checks the size of strips or tiles, of which the decoder holds one.
+fn check_chunks(decoder: &mut Decoder<Cursor<Vec<u8>>>, page: Page, most: u64) -> Result<()> {
+    let mut size = |tag, or: u64| decoder.find_tag_unsigned::<u64>(tag).map(|size| size.unwrap_or(or)).map_err(fail);
+    let tile = [size(Tag::TileWidth, 1)?, size(Tag::TileLength, 1)?];
+    let rows = size(Tag::RowsPerStrip, u64::from(page.height))?;
+    let bytes = tile.iter().try_fold(page_bytes(page.colour)?, |all, side| all.checked_mul(*side));
+    if rows == 0 || tile.contains(&0) || bytes.is_none_or(|bytes| bytes > most) {
+        return Err(Error::format(OPERATION, format!("tiles of {tile:?} pixels, or strips of {rows} rows"))
+            .expected("as many as the file can hold"));
+    }
+    Ok(())
+}
+
 /// Appends the numbers of a page in little-endian order.
-fn append(all: &mut Vec<u8>, pixels: DecodingResult, palette: Option<&[u16]>) -> Result<Stored> {
+fn append(all: &mut Vec<u8>, pixels: DecodingResult) -> Stored {
     macro_rules! numbers {
         ($stored:ident, $values:expr) => {{
             all.extend($values.iter().flat_map(|value| value.to_le_bytes()));
             Stored::$stored
         }};
     }
-    Ok(match (pixels, palette) {
-        (DecodingResult::U8(indices), Some(palette)) => {
-            // All reds, then all greens, then all blues, of 16 bits.
-            let size = palette.len() / 3;
-            for index in indices {
-                for channel in 0..3usize {
-                    let at = channel.saturating_mul(size).saturating_add(usize::from(index));
-                    let value = palette.get(at).filter(|_| usize::from(index) < size).ok_or_else(|| {
-                        Error::format(OPERATION, format!("a pixel of colour {index}"))
-                            .expected(format!("one of the {size} of the palette"))
-                    })?;
-                    all.push((value >> 8) as u8);
-                }
-            }
-            Stored::U8
-        }
-        (DecodingResult::U8(values), None) => numbers!(U8, values),
-        (DecodingResult::I8(values), None) => numbers!(I8, values),
-        (DecodingResult::U16(values), None) => numbers!(U16, values),
-        (DecodingResult::I16(values), None) => numbers!(I16, values),
-        (DecodingResult::U32(values), None) => numbers!(U32, values),
-        (DecodingResult::I32(values), None) => numbers!(I32, values),
-        (DecodingResult::U64(values), None) => numbers!(U64, values),
-        (DecodingResult::I64(values), None) => numbers!(I64, values),
-        (DecodingResult::F32(values), None) => numbers!(F32, values),
-        (DecodingResult::F64(values), None) => numbers!(F64, values),
-        (DecodingResult::F16(values), None) => {
+    match pixels {
+        DecodingResult::U8(values) => numbers!(U8, values),
+        DecodingResult::I8(values) => numbers!(I8, values),
+        DecodingResult::U16(values) => numbers!(U16, values),
+        DecodingResult::I16(values) => numbers!(I16, values),
+        DecodingResult::U32(values) => numbers!(U32, values),
+        DecodingResult::I32(values) => numbers!(I32, values),
+        DecodingResult::U64(values) => numbers!(U64, values),
+        DecodingResult::I64(values) => numbers!(I64, values),
+        DecodingResult::F32(values) => numbers!(F32, values),
+        DecodingResult::F64(values) => numbers!(F64, values),
+        DecodingResult::F16(values) => {
             all.extend(values.iter().flat_map(|value| value.to_f32().to_le_bytes()));
             Stored::F32
         }
-        (_, Some(_)) => return Err(Error::format(OPERATION, "a palette of more than 8 bits").expected("8 bits")),
-    })
+    }
 }
 
 /// Millimetres in a unit of ImageJ's description.

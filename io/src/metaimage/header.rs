@@ -6,21 +6,12 @@ use tomograd_core::Result;
 
 use super::fail;
 use crate::{
-    array::Encoding,
+    array::{Data, Encoding},
     detached,
     geometry::{self, Affine},
     stream::{Compression, Input},
     voxels::Stored,
 };
-
-/// Where the data is.
-#[derive(Debug)]
-pub(super) enum Data {
-    /// Behind the header.
-    Here,
-    /// In these files, each with the same number of elements.
-    Files(Vec<String>),
-}
 
 /// What is in front of the data in its file.
 #[derive(Debug, Clone, Copy)]

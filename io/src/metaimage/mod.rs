@@ -14,7 +14,7 @@ mod write;
 mod tests;
 
 use std::{
-    io::{self, BufRead, Read},
+    io::{self, Read},
     path::Path,
 };
 
@@ -22,13 +22,12 @@ use tomograd_core::{Error, Result};
 
 use crate::{
     Volume,
-    array::Array,
-    detached,
-    stream::{self, Input, Stream, io_error},
+    array::{Array, Bytes},
+    stream::{Stream, io_error},
     volume::Format,
 };
 pub(crate) use header::begins;
-use header::{Data, Header, Skip};
+use header::{Header, Skip};
 pub(crate) use write::{data_file, write, write_detached};
 
 const OPERATION: &str = "metaimage";
@@ -38,7 +37,7 @@ fn fail(what: impl Into<String>) -> Error {
 }
 
 /// Reads a file from its start; `folder` is the header's, if the data may be in other files.
-pub(crate) fn read<'a>(mut input: Input<Box<dyn BufRead + 'a>>, folder: Option<&Path>) -> Result<Volume> {
+pub(crate) fn read(mut input: Bytes<'_>, folder: Option<&Path>) -> Result<Volume> {
     let header = Header::read(&mut input)?;
     let placed = header.place()?;
     let together = header.channels > 1;
@@ -51,40 +50,13 @@ pub(crate) fn read<'a>(mut input: Input<Box<dyn BufRead + 'a>>, folder: Option<&
         big: header.big,
         encoding: header.encoding,
     };
-    let (voxels, coding) = match &header.data {
-        Data::Here => {
-            let mut input = Some(input);
-            array.read(1, |_| {
-                let input = input.take().ok_or_else(|| fail("the data is read once"))?;
-                behind_skip(input, &header, array.bytes()?)
-            })?
-        }
-        Data::Files(names) => {
-            let Some(folder) = folder else {
-                return Err(fail("a header whose data is in another file").expected("the path of the header"));
-            };
-            let share = array.bytes()?.checked_div(names.len() as u64).unwrap_or(0);
-            array.read(names.len(), |part| {
-                let name = names.get(part).map_or("", String::as_str);
-                let path = detached::inside(folder, name)?;
-                let open = || {
-                    let (reader, length) = stream::open(&path)?;
-                    let reader: Box<dyn BufRead> = Box::new(reader);
-                    behind_skip(Input::new(reader, length), &header, share)
-                };
-                open().map_err(|error| error.within(name.to_owned()))
-            })?
-        }
-    };
+    let (voxels, coding) =
+        array.read_from(&header.data, input, folder, |input, bytes| behind_skip(input, &header, bytes))?;
     Volume::of_array(voxels, placed.affine, placed.step, coding, Format::MetaImage, placed.notes)
 }
 
 /// A stream after the header of a data file, in front of `bytes` bytes of data.
-fn behind_skip<'a>(
-    mut input: Input<Box<dyn BufRead + 'a>>,
-    header: &Header,
-    bytes: u64,
-) -> Result<Stream<Input<Box<dyn BufRead + 'a>>>> {
+fn behind_skip<'a>(mut input: Bytes<'a>, header: &Header, bytes: u64) -> Result<Stream<Bytes<'a>>> {
     let skip = match header.skip {
         Skip::Bytes(skip) => skip,
         Skip::ToTheLast => {

@@ -6,20 +6,11 @@ use tomograd_core::Result;
 
 use super::{MAGIC, fail};
 use crate::{
-    array::Encoding,
+    array::{Data, Encoding},
     detached,
     stream::{Compression, Input},
     voxels::Stored,
 };
-
-/// Where the data is.
-#[derive(Debug)]
-pub(super) enum Data {
-    /// Behind the header.
-    Here,
-    /// In these files, each with the same number of elements.
-    Files(Vec<String>),
-}
 
 /// The fields that say what the voxels are and where.
 #[derive(Debug)]

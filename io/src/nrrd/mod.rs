@@ -18,7 +18,7 @@ mod write;
 mod tests;
 
 use std::{
-    io::{self, BufRead, Read},
+    io::{self, Read},
     path::Path,
 };
 
@@ -26,12 +26,11 @@ use tomograd_core::{Error, Result};
 
 use crate::{
     Volume,
-    array::{Array, Encoding},
-    detached,
-    stream::{self, Compression, Input, Stream, io_error},
+    array::{Array, Bytes, Encoding},
+    stream::{Compression, Stream, io_error},
     volume::Format,
 };
-use header::{Data, Header};
+use header::Header;
 pub(crate) use write::{data_file, write, write_detached};
 
 const OPERATION: &str = "nrrd";
@@ -44,7 +43,7 @@ fn fail(what: impl Into<String>) -> Error {
 }
 
 /// Reads a file from its start; `folder` is the header's, if the data may be in other files.
-pub(crate) fn read<'a>(mut input: Input<Box<dyn BufRead + 'a>>, folder: Option<&Path>) -> Result<Volume> {
+pub(crate) fn read(mut input: Bytes<'_>, folder: Option<&Path>) -> Result<Volume> {
     let header = Header::read(&mut input)?;
     let placed = space::place(&header)?;
     let array = Array {
@@ -54,40 +53,13 @@ pub(crate) fn read<'a>(mut input: Input<Box<dyn BufRead + 'a>>, folder: Option<&
         big: header.big,
         encoding: header.encoding,
     };
-    let (voxels, coding) = match &header.data {
-        Data::Here => {
-            let mut input = Some(input);
-            array.read(1, |_| {
-                let input = input.take().ok_or_else(|| fail("the data is read once"))?;
-                behind_skips(input, &header, array.bytes()?)
-            })?
-        }
-        Data::Files(names) => {
-            let Some(folder) = folder else {
-                return Err(fail("a header whose data is in another file").expected("the path of the header"));
-            };
-            let share = array.bytes()?.checked_div(names.len() as u64).unwrap_or(0);
-            array.read(names.len(), |part| {
-                let name = names.get(part).map_or("", String::as_str);
-                let path = detached::inside(folder, name)?;
-                let open = || {
-                    let (reader, length) = stream::open(&path)?;
-                    let reader: Box<dyn BufRead> = Box::new(reader);
-                    behind_skips(Input::new(reader, length), &header, share)
-                };
-                open().map_err(|error| error.within(name.to_owned()))
-            })?
-        }
-    };
+    let (voxels, coding) =
+        array.read_from(&header.data, input, folder, |input, bytes| behind_skips(input, &header, bytes))?;
     Volume::of_array(voxels, placed.affine, placed.step, coding, Format::Nrrd, placed.notes)
 }
 
 /// A stream after what `line skip` and `byte skip` leave out, in front of `bytes` bytes of data.
-fn behind_skips<'a>(
-    mut input: Input<Box<dyn BufRead + 'a>>,
-    header: &Header,
-    bytes: u64,
-) -> Result<Stream<Input<Box<dyn BufRead + 'a>>>> {
+fn behind_skips<'a>(mut input: Bytes<'a>, header: &Header, bytes: u64) -> Result<Stream<Bytes<'a>>> {
     for _ in 0..header.line_skip {
         let line = input.line()?;
         if line.is_none() {

@@ -53,6 +53,21 @@ impl Format {
         }
     }
 
+    /// The format in which a volume is written under a name.
+    ///
+    /// ```
+    /// use tomograd_io::Format;
+    /// assert_eq!(Format::of_path("mask.nii.gz")?, Format::Nifti);
+    /// assert!(Format::of_path("mask.dat").is_err());
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When volumes aren't written under such a name.
+    pub fn of_path(path: impl AsRef<Path>) -> Result<Self> {
+        Self::of_name(path.as_ref()).map(|(format, _)| format)
+    }
+
     /// The format of a file that begins with these bytes.
     fn of_bytes(first: &[u8]) -> Option<Self> {
         let header = first.first_chunk::<4>().map(|first| (i32::from_le_bytes(*first), i32::from_be_bytes(*first)));
