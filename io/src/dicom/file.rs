@@ -14,9 +14,10 @@ use tomograd_core::{Error, Result, room_for};
 
 use super::{
     OPERATION,
-    dataset::{self, DataSet, PixelElement, Stop, View},
+    dataset::{self, DataSet, PixelElement, Stop},
     fail,
     syntax::{self, Encoding, Syntax},
+    view::View,
 };
 
 /// The first bytes that are read of a file: more than the elements before the pixels mostly take.

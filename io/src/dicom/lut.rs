@@ -4,10 +4,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use tomograd_core::{Result, room_for};
 
-use super::{
-    dataset::{self, View},
-    fail,
-};
+use super::{dataset, fail, view::View};
 
 /// A table from stored values to others; values before the first and behind the last have theirs.
 #[derive(Debug, Clone, PartialEq)]

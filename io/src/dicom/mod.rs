@@ -21,6 +21,8 @@ mod codec;
 mod dataset;
 mod file;
 mod folder;
+mod frame;
+mod gaps;
 mod geometry;
 mod image;
 mod lut;
@@ -29,6 +31,8 @@ mod segmentation;
 mod series;
 mod stack;
 mod syntax;
+mod view;
+mod voxels;
 mod write;
 
 use std::{path::Path, sync::Arc};

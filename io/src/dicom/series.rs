@@ -6,8 +6,9 @@ use tomograd_core::Result;
 
 use super::{
     fail,
+    frame::{APART, MARKS},
     geometry::{dot, normal},
-    image::{APART, About, Image, MARKS},
+    image::{About, Image},
     stack::{ONE_PLACE, Slice, Stack},
 };
 

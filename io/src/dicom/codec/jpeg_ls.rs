@@ -2,7 +2,10 @@
 
 use tomograd_core::Result;
 
-use super::{Expected, Picture};
+use super::{
+    Expected, Picture,
+    jpeg_ls_numbers::{Bits, Numbers, Preset},
+};
 use crate::dicom::fail;
 
 /// The orders of the run lengths, J in the standard.
@@ -12,146 +15,6 @@ const ORDERS: [u32; 32] =
 const REGULAR: usize = 365;
 /// A picture of one value takes a bit for 2¹⁵ samples; what is beyond this is taken for damage.
 const MOST_PER_BYTE: usize = 1 << 14;
-
-/// The bits of a scan: behind a byte 0xFF the next has seven.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    buffer: u64,
-    held: u32,
-    after_ff: bool,
-}
-
-impl Bits<'_> {
-    fn fill(&mut self, wanted: u32) -> Result<()> {
-        while self.held < wanted {
-            let byte = self.bytes.get(self.at).copied();
-            let byte = byte.filter(|&byte| !self.after_ff || byte < 0x80);
-            let byte = byte.ok_or_else(|| fail("a JPEG-LS stream that ends inside of a scan"))?;
-            let new = if self.after_ff { 7 } else { 8 };
-            self.buffer = self.buffer << new | u64::from(byte);
-            self.held += new;
-            self.after_ff = byte == 0xFF;
-            self.at += 1;
-        }
-        Ok(())
-    }
-
-    /// The next `count` bits, at most 32.
-    fn take(&mut self, count: u32) -> Result<i32> {
-        if count == 0 {
-            return Ok(0);
-        }
-        self.fill(count)?;
-        self.held -= count;
-        Ok((self.buffer >> self.held & ((1u64 << count) - 1)) as i32)
-    }
-
-    /// A number in a limited Golomb code (A.5.3), at most `most`.
-    fn golomb(&mut self, k: u32, limit: u32, qbpp: u32, most: i32) -> Result<i32> {
-        let mut zeros = 0;
-        while self.take(1)? == 0 {
-            zeros += 1;
-            if zeros > limit {
-                return Err(fail("a JPEG-LS code beyond its limit"));
-            }
-        }
-        let prefixed = zeros < limit.saturating_sub(qbpp + 1);
-        let number = if prefixed { (zeros as i32) << k | self.take(k)? } else { self.take(qbpp)? + 1 };
-        if number > most {
-            return Err(fail(format!("a JPEG-LS error of {number}")).expected(format!("at most {most}")));
-        }
-        Ok(number)
-    }
-}
-
-/// The numbers of a scan that follow from its precision and error bound (C.2.4.1).
-struct Numbers {
-    most: i32,
-    near: i32,
-    thresholds: [i32; 3],
-    reset: i32,
-    range: i32,
-    qbpp: u32,
-    limit: u32,
-}
-
-/// The preset parameters of an LSE segment; 0 stands for the default.
-#[derive(Clone, Copy, Default)]
-struct Preset {
-    most: i32,
-    thresholds: [i32; 3],
-    reset: i32,
-}
-
-fn bits_of(number: i32) -> u32 {
-    // ⌈log2⌉
-    if number <= 1 { 0 } else { 32 - (number - 1).leading_zeros() }
-}
-
-impl Numbers {
-    fn new(precision: u8, near: i32, preset: Preset) -> Result<Self> {
-        let full = (1 << precision) - 1;
-        let most = if preset.most == 0 { full } else { preset.most };
-        if most > full || most < 1 || near > 255.min(most / 2) {
-            return Err(fail(format!("JPEG-LS with values to {most} and errors to {near}"))
-                .expected(format!("values to {full} and errors to half of that and 255")));
-        }
-        let clamp = |value: i32, least: i32| if value > most || value < least { least } else { value };
-        let defaults = if most >= 128 {
-            let factor = (most.min(4095) + 128) >> 8;
-            [factor + 2 + 3 * near, 4 * factor + 3 + 5 * near, 17 * factor + 4 + 7 * near]
-        } else {
-            let factor = 256 / (most + 1);
-            [2.max(3 / factor + 3 * near), 3.max(7 / factor + 5 * near), 4.max(21 / factor + 7 * near)]
-        };
-        let mut thresholds = [0; 3];
-        let mut least = near + 1;
-        for ((to, default), given) in thresholds.iter_mut().zip(defaults).zip(preset.thresholds) {
-            *to = if given == 0 { clamp(default, least) } else { given };
-            if *to < least || *to > most.max(least) {
-                return Err(fail(format!("JPEG-LS thresholds {:?}", preset.thresholds)).expected("growing ones"));
-            }
-            least = *to;
-        }
-        let reset = if preset.reset == 0 { 64 } else { preset.reset };
-        if reset < 3 {
-            return Err(fail(format!("a JPEG-LS reset of {reset}")).expected("at least 3"));
-        }
-        let range = if near == 0 { most + 1 } else { (most + 2 * near) / (2 * near + 1) + 1 };
-        let bpp = 2.max(bits_of(most + 1));
-        Ok(Self { most, near, thresholds, reset, range, qbpp: bits_of(range), limit: 2 * (bpp + bpp.max(8)) })
-    }
-
-    fn quantised(&self, gradient: i32) -> i32 {
-        let [t1, t2, t3] = self.thresholds;
-        let size = gradient.abs();
-        let level = if size <= self.near {
-            0
-        } else if size < t1 {
-            1
-        } else if size < t2 {
-            2
-        } else if size < t3 {
-            3
-        } else {
-            4
-        };
-        if gradient < 0 { -level } else { level }
-    }
-
-    /// The sample of a prediction and its error.
-    fn reconstructed(&self, predicted: i32, error: i32) -> i32 {
-        let step = 2 * self.near + 1;
-        let mut sample = predicted + error * step;
-        if sample < -self.near {
-            sample += self.range * step;
-        } else if sample > self.most + self.near {
-            sample -= self.range * step;
-        }
-        sample.clamp(0, self.most)
-    }
-}
 
 /// What a context has seen (A.2.1).
 #[derive(Clone, Copy)]
@@ -187,7 +50,7 @@ impl<'a> Scan<'a> {
     fn new(bytes: &'a [u8], at: usize, numbers: Numbers) -> Self {
         let a = 2.max((numbers.range + 32) / 64);
         let contexts = vec![Context { a, b: 0, c: 0, n: 1, negative: 0 }; REGULAR + 2];
-        Self { bits: Bits { bytes, at, buffer: 0, held: 0, after_ff: false }, numbers, contexts }
+        Self { bits: Bits::new(bytes, at), numbers, contexts }
     }
 
     fn context(&mut self, place: usize) -> Result<&mut Context> {
@@ -379,7 +242,7 @@ pub(super) fn decode(bytes: &[u8], expected: Expected) -> Result<Picture> {
                 samples = expected.room()?;
                 frame = Some((precision, ids));
             }
-            0xF8 => preset = read_preset(segment)?,
+            0xF8 => preset = Preset::read(segment)?,
             0xDA => {
                 let (precision, ids) = frame.as_ref().ok_or_else(|| fail("a JPEG-LS scan before its frame"))?;
                 let (&count, rest) = segment.split_first().ok_or_else(short)?;
@@ -414,15 +277,6 @@ pub(super) fn decode(bytes: &[u8], expected: Expected) -> Result<Picture> {
     Ok(Picture { precision, samples, rgb: false, ycc: false })
 }
 
-fn read_preset(segment: &[u8]) -> Result<Preset> {
-    let (&kind, rest) = segment.split_first().ok_or_else(|| fail("an empty JPEG-LS preset"))?;
-    let words: Vec<i32> = rest.as_chunks::<2>().0.iter().map(|&pair| u16::from_be_bytes(pair).into()).collect();
-    match (kind, words.as_slice()) {
-        (1, &[most, t1, t2, t3, reset, ..]) => Ok(Preset { most, thresholds: [t1, t2, t3], reset }),
-        _ => Err(fail(format!("a JPEG-LS preset of kind {kind}")).expected("parameters of coding (kind 1)")),
-    }
-}
-
 /// Decodes a scan of the channels at `places` into interleaved `samples`; returns where its bits end.
 fn scan(
     mut scan: Scan<'_>,
@@ -450,5 +304,5 @@ fn scan(
             rows.swap(0, 1);
         }
     }
-    Ok(scan.bits.at)
+    Ok(scan.bits.end())
 }

@@ -4,7 +4,9 @@ mod huffman;
 mod idct;
 mod jpeg;
 mod jpeg2000;
+mod jpeg_lossless;
 mod jpeg_ls;
+mod jpeg_ls_numbers;
 mod rle;
 mod upsample;
 
