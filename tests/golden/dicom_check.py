@@ -209,7 +209,15 @@ def main():
         by_path.setdefault(line["path"], []).append(line)
     counts = {"equal": 0, "equal but for rounding of lossy JPEG 2000": 0, "read here alone": 0, "refused": 0, "refused by both": 0,
               "wrong": 0}
-    print("| file | read | pydicom | SimpleITK |\n|---|---|---|---|")
+    print(f"""# DICOM files as this project, pydicom and SimpleITK read them
+
+Written by `tests/golden/dicom_check.py` with pydicom {pydicom.__version__} and SimpleITK {sitk.Version.VersionString()}. A file is equal if every voxel is, and the affine
+or each frame's place. Where pydicom's default codec rounds lossy JPEG otherwise, its other codecs are asked. SimpleITK leaves out
+the modality's table, dose scaling and palettes, turns MONOCHROME1 around, and doesn't place the frames of most enhanced objects;
+its column says what differs.
+
+| file | read | pydicom | SimpleITK |
+|---|---|---|---|""")
     for path in files + arguments.series:
         lines = by_path.get(str(path), [])
         name = f"{path.parent.name}/{path.name}"
