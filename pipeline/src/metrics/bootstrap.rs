@@ -17,11 +17,12 @@ use super::percentile;
 /// ```
 ///
 /// # Errors
-/// When there are no values or one isn't finite, `resamples` isn't 1 to 1 000 000, or `level` isn't between 0 and 1.
+/// When there are no values, or one isn't within ±10³⁰⁰, `resamples` isn't 1 to 1 000 000, or `level` isn't between 0 and 1.
 pub fn bootstrap_interval(values: &[f64], resamples: usize, level: f64, seed: Seed) -> Result<[f64; 2]> {
     let fail = |what: String, expected: &str| Err(Error::argument("bootstrap", what).expected(expected));
-    if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
-        return fail(format!("{} values, or one that isn't finite", values.len()), "at least one finite value");
+    // Differences of larger values would overflow.
+    if values.is_empty() || values.iter().any(|value| value.is_nan() || value.abs() > 1e300) {
+        return fail(format!("{} values, or one beyond 1e300", values.len()), "at least one value within ±1e300");
     }
     if !(1..=1_000_000).contains(&resamples) {
         return fail(format!("{resamples} resamples"), "1 to 1000000");
@@ -33,7 +34,7 @@ pub fn bootstrap_interval(values: &[f64], resamples: usize, level: f64, seed: Se
     let mut means: Vec<f64> = room_for("bootstrap", resamples)?;
     let count = values.len() as f64;
     for _ in 0..resamples {
-        // Divided first, so that large values don't overflow.
+        // Divided first, so that the sum doesn't overflow.
         let drawn = (0..values.len()).map(|_| values[random.below(values.len() as u64) as usize] / count);
         means.push(drawn.sum());
     }
