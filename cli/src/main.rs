@@ -56,6 +56,9 @@ enum Command {
         /// Replaces existing masks, but never an input
         #[arg(long)]
         overwrite: bool,
+        /// Reads DICOM series and writes DICOM segmentations (.dcm), a segment for each class but the background
+        #[arg(long)]
+        dicom_seg: bool,
         #[command(flatten)]
         overrides: Overrides,
     },
@@ -110,8 +113,9 @@ impl From<Error> for Failure {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Info { file, strict } => info::run(&file, strict).map_err(Failure::from),
-        Command::Predict { checkpoint, inputs, out, overwrite, overrides } => {
-            predict::run(&checkpoint, &inputs, &out, overwrite, &overrides)
+        Command::Predict { checkpoint, inputs, out, overwrite, dicom_seg, overrides } => {
+            let output = predict::Output { overwrite, dicom: dicom_seg };
+            predict::run(&checkpoint, &inputs, &out, output, &overrides)
         }
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
         Command::Zoo(zoo) => zoo.run(),
