@@ -93,4 +93,5 @@ fn a_series_becomes_a_segmentation() {
     assert_eq!(code, 0, "{error}");
     let mask = Volume::read(Path::new(&out).join("study.nii.gz")).unwrap();
     assert_eq!(mask.affine(), Volume::read(&study).unwrap().affine());
+    assert_eq!(folder.files("masks"), ["study.dcm", "study.nii.gz"]);
 }
