@@ -9,6 +9,7 @@ use std::{fs, path::PathBuf};
 use common::{Slice, element, file, sequence, short, text};
 use tomograd_core::{DType, Device, Tensor};
 use tomograd_io::{
+    Format, Volume,
     dicom::{self, Gaps, Listing, Segment},
     geometry,
 };
@@ -74,6 +75,15 @@ fn slices_are_in_the_order_of_their_places_and_the_affine_says_where() {
     let expected = [[-0.5, 0.0, 0.0, 10.0], [0.0, -2.0, 0.0, 20.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]];
     assert_eq!(*volume.affine(), expected);
     assert_eq!((&volume.orientation()[..], volume.spacing()), ("LPS", [0.5, 2.0, 2.5]));
+    // One file alone, with its preamble and without.
+    let bytes = at(&[5.0])[0].bytes();
+    for (name, bytes) in [("with", &bytes[..]), ("without", &bytes[132..])] {
+        let other = Folder::new(name);
+        other.add("file", bytes);
+        let volume = Volume::read(other.0.join("file")).unwrap();
+        assert_eq!((volume.format(), volume.voxels().shape()), (Some(Format::Dicom), &[1, 3, 4][..]), "{name}");
+    }
+    assert_eq!(Volume::read(&folder.0).unwrap().affine(), volume.affine());
     let listing = folder.listing();
     let series = listing.only().unwrap();
     assert_eq!((series.files(), series.modality(), series.number(), series.uid()), (3, "CT", Some(7.0), "1.2.3"));

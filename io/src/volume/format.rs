@@ -159,12 +159,16 @@ pub(super) fn read(path: &Path) -> Result<Volume> {
     volume.map_err(|error| error.within(path.display().to_string()))
 }
 
-/// Whether a file is DICOM. Its folder and what it names may be needed, so it is read by its path.
+/// Whether a file is DICOM, with or without its preamble. A DICOMDIR names others, so that it is read by its path.
 #[cfg(feature = "dicom")]
 fn begins_as_dicom(path: &Path) -> bool {
     let mut first = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(PEEK as u64).read_to_end(&mut first));
-    read.is_ok() && Format::of_bytes(&first) == Some(Format::Dicom)
+    match Format::of_bytes(&first) {
+        // Without a preamble: an element of group 2 or 8, in either byte order.
+        None => read.is_ok() && matches!(first[..], [2 | 8, 0, _, _, ..] | [0, 2 | 8, _, _, ..]),
+        format => format == Some(Format::Dicom),
+    }
 }
 
 pub(super) fn read_bytes(bytes: &[u8]) -> Result<Volume> {
