@@ -5,8 +5,8 @@
     python dicom_check.py PROGRAM OUT PATH...
 
 Each PATH is a DICOM file, a folder of such files, which are compared one by one, or, behind `--series`, a folder whose files are
-one volume. Needs pydicom with pylibjpeg, pylibjpeg-libjpeg, pylibjpeg-openjpeg, pyjpegls and pillow, and SimpleITK. Prints a line a
-file and a summary; exit code 1 if anything is read and differs from pydicom.
+one volume. Needs pydicom with pylibjpeg, pylibjpeg-libjpeg, pylibjpeg-openjpeg, pyjpegls and pillow, SimpleITK, and dcm2niix and
+nibabel for series. Prints a line a file and a summary; exit code 1 if anything is read and differs.
 
 pydicom's values are those of `pixel_array`, with colours as RGB, palettes applied (the highest 8 bits), and the modality's table,
 rescale or dose scaling applied. The affine is computed here from the attributes. SimpleITK's are compared as they are; what
@@ -16,8 +16,11 @@ import argparse
 import json
 import pathlib
 import subprocess
+import sys
+import tempfile
 import warnings
 
+import nibabel
 import numpy as np
 import pydicom
 import SimpleITK as sitk
@@ -226,8 +229,10 @@ its column says what differs.
             names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path))
             series = attempt(lambda: against_sitk(sitk.ReadImage(names), lines, arguments.out))
             theirs = attempt(lambda: series_against_pydicom(path, lines, arguments.out))
-            counts["wrong" if theirs or series else "equal"] += 1
-            print(f"| {name} | {lines[0].get('shape')} {lines[0].get('dtype')} | {theirs or 'equal'} | {series or 'equal'} |")
+            converted = attempt(lambda: against_dcm2niix(path, lines, arguments.out))
+            counts["wrong" if theirs or series or converted else "equal"] += 1
+            read = "×".join(map(str, lines[0]["shape"]))
+            print(f"| {name}, the series | {read} {lines[0]['dtype']} | {theirs or 'equal'}; dcm2niix: {converted or 'equal'} | {series or 'equal'} |")
             continue
         if errors or not lines:
             theirs = attempt(lambda: f"read as {pixel_array(pydicom.dcmread(path, force=True)).shape}")
@@ -261,6 +266,19 @@ def within_one(path, lines, folder):
     slope = float(dataset.get("RescaleSlope") or 1)
     [(_, frame)] = frames(dataset)
     return np.abs(stack_values(lines[0], folder)[0] - frame.astype(np.float64)).max() <= 1.001 * abs(slope)
+
+
+def against_dcm2niix(path, lines, folder):
+    """Compares a series with what dcm2niix makes of it, both turned to RAS."""
+    with tempfile.TemporaryDirectory() as out:
+        dcm2niix = pathlib.Path(sys.executable).parent / "dcm2niix"
+        subprocess.run([dcm2niix, "-o", out, "-z", "n", "-f", "out", path], check=True, capture_output=True)
+        theirs = nibabel.as_closest_canonical(nibabel.load(pathlib.Path(out) / "out.nii"))
+        values = stack_values(lines[0], folder).transpose(2, 1, 0)
+        ours = nibabel.as_closest_canonical(nibabel.Nifti1Image(values.astype(np.float64), np.array(lines[0]["affine"])))
+        if not np.allclose(ours.affine, theirs.affine, atol=1e-3):
+            return f"affine {np.round(theirs.affine, 4).tolist()} there, {np.round(ours.affine, 4).tolist()} here"
+        return same(ours.get_fdata(), theirs.get_fdata())
 
 
 def series_against_pydicom(path, lines, folder):
