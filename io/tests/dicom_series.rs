@@ -241,6 +241,21 @@ fn several_series_are_listed_and_found() {
     assert_eq!(stack.read().unwrap().orientation(), "LPS");
 }
 
+/// Elements before the pixels that end around where a first look at a file does.
+#[test]
+fn long_headers_are_read_to_their_end() {
+    let folder = Folder::new("long");
+    let short = Slice::default().bytes().len();
+    for length in (1 << 15) - short - 60..(1 << 15) + 60 {
+        if length % 2 == 0 {
+            let more = vec![element((0x20, 0x4000), b"UT", &vec![b'x'; length])];
+            folder.add("file", &Slice { more, value: 7, ..Slice::default() }.bytes());
+            let volume = dicom::read_file(folder.0.join("file")).unwrap();
+            assert_eq!(volume.voxels().to_vec::<i32>().unwrap()[0], 7, "{length}");
+        }
+    }
+}
+
 /// An enhanced image: frames out of order, with their place and scale in sequences of their own.
 #[test]
 fn frames_of_an_enhanced_image_are_sorted_and_scaled() {

@@ -111,8 +111,10 @@ impl Header {
         let mut end = FIRST.min(length);
         loop {
             match Self::parse(source.part(0..end)?) {
-                // The elements go on behind what was read.
-                Err(Stop::Short(_)) if end < length => end = end.saturating_mul(8).min(length),
+                // The elements go on behind what was read, perhaps from its very end.
+                Err(Stop::Short(_)) | Ok(Self { pixels: None, .. }) if end < length => {
+                    end = end.saturating_mul(8).min(length);
+                }
                 result => return Ok(result?),
             }
         }
