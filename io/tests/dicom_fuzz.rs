@@ -73,7 +73,7 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[(bool, Vec<u8>)], random: &mut Random) {
             return;
         }
         // Half of the changes behind the beginning of the pixels, where the streams are.
-        let start = if random.next_u32() % 2 == 0 { pixels.min(bytes.len() - 1) } else { 0 };
+        let start = if random.next_u32().is_multiple_of(2) { pixels.min(bytes.len() - 1) } else { 0 };
         let at = start + below(random, bytes.len() - start);
         match below(random, 13) {
             0..4 => bytes[at] ^= 1 << below(random, 8),
