@@ -234,7 +234,7 @@ fn next_word(reader: &mut impl BufRead, word: &mut Vec<u8>) -> Result<()> {
         }
         let blanks = if word.is_empty() { bytes.iter().take_while(|byte| separates(byte)).count() } else { 0 };
         let rest = bytes.get(blanks..).unwrap_or_default();
-        let length = rest.iter().position(|byte| separates(byte)).unwrap_or(rest.len());
+        let length = rest.iter().position(separates).unwrap_or(rest.len());
         word.extend(rest.iter().take(length));
         let used = blanks.saturating_add(length);
         let ended = length < rest.len() && !word.is_empty();

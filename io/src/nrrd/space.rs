@@ -166,7 +166,7 @@ fn origin(header: &Header, spatial: &[usize], columns: &[[f64; 3]], axes: Option
     // Without a space, the least coordinate of an axis, which is the border of its first voxel, or its centre.
     let Some(mins) = header.numbers("axis mins")?.filter(|_| axes.is_none()) else { return Ok(origin) };
     let centers = header.words("centers");
-    for ((at, &axis), column) in spatial.iter().enumerate().map(|(at, axis)| (at, axis)).zip(columns) {
+    for ((at, &axis), column) in spatial.iter().enumerate().zip(columns) {
         let (Some(min), Some(to)) = (mins.get(axis).filter(|min| min.is_finite()), origin.get_mut(at)) else {
             continue;
         };
