@@ -174,7 +174,7 @@ impl Evaluate {
     }
 
     fn case(&self, prediction: &Path, truth: &Path) -> Result<BTreeMap<u16, Comparison>> {
-        let read = |path: &Path| {
+        let read = |path: &Path| -> Result<(Volume, Vec<u16>)> {
             let volume = Volume::read(path)?;
             let values = values(&volume).map_err(|error| error.within(path.display().to_string()))?;
             Ok((volume, values))
@@ -210,7 +210,7 @@ impl Evaluate {
 
     /// For each label and quantity: the mean over the cases where it is defined, its interval, and how many these are.
     fn means(&self, cases: &[Case], labels: &[u16]) -> Result<Vec<Vec<Mean>>> {
-        let of = |label: &u16, quantity: fn(&Comparison) -> f64| {
+        let of = |label: &u16, quantity: fn(&Comparison) -> f64| -> Result<Mean> {
             let all = cases.iter().map(|(_, found)| quantity(found.get(label).unwrap_or(&ABSENT)));
             let defined: Vec<f64> = all.filter(|value| !value.is_nan()).collect();
             if defined.is_empty() {
@@ -220,7 +220,8 @@ impl Evaluate {
             let interval = bootstrap_interval(&defined, self.resamples, 0.95, Seed::new(self.seed))?;
             Ok(Mean { value, interval, defined: defined.len() })
         };
-        labels.iter().map(|label| QUANTITIES.iter().map(|(_, quantity)| of(label, *quantity)).collect()).collect()
+        let of_label = |label| QUANTITIES.iter().map(|(_, quantity)| of(label, *quantity)).collect::<Result<Vec<_>>>();
+        labels.iter().map(of_label).collect()
     }
 
     fn write_csv(&self, path: &Path, cases: &[Case], labels: &[u16]) -> Result<()> {

@@ -154,7 +154,7 @@ impl Grid {
                     || differs(column + 1, row)
                     || differs(column, row.wrapping_sub(1))
                     || differs(column, row + 1));
-            let colour = match usize::try_from(label - 1) {
+            let colour = match usize::try_from(label.saturating_sub(1)) {
                 Ok(label) if on_border => LABELS[label % LABELS.len()],
                 _ => self.colours.get(self.at(place)).copied().unwrap_or_default(),
             };
