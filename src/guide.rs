@@ -21,6 +21,7 @@ macro_rules! chapters {
         /// [train]: mod@crate::guide::train
         /// [predict]: mod@crate::guide::predict
         /// [extend]: mod@crate::guide::extend
+        /// [files]: mod@crate::guide::files
         /// [data]: mod@crate::guide::data
         /// [weights]: mod@crate::guide::weights
         /// [determinism]: mod@crate::guide::determinism
@@ -37,6 +38,7 @@ chapters! {
     train: "A training loop, and the trainer.", "train.md";
     predict: "Masks from a checkpoint, in a program and on the command line.", "predict.md";
     extend: "Layers and operations of your own, with checked gradients.", "extend.md";
+    files: "Volumes in files of many formats, and the program's commands for them.", "files.md";
     data: "Datasets, samples, transforms, loaders, caches.", "data.md";
     weights: "Weights that other programs have published.", "weights.md";
     determinism: "Why two runs give the same bits, and what keeps it so.", "determinism.md";

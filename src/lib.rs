@@ -10,7 +10,7 @@
 //! | [`autodiff`] | [`Var`](autodiff::Var) and [`Tape`](autodiff::Tape): gradients by recording |
 //! | [`nn`] | parameters, layers, losses, optimizers, checkpoints, import of weights |
 //! | [`models`] | networks by name: U-Nets, MeshNet, ResNets |
-//! | [`io`] | NIfTI, safetensors, PyTorch's files, NumPy, PNG |
+//! | [`io`] | NIfTI, DICOM (feature `dicom`), safetensors, PyTorch's files, NumPy, PNG |
 //! | [`pipeline`] | datasets, transforms, loaders, the trainer, sliding windows, metrics |
 //!
 //! # Tensors

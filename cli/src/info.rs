@@ -1,14 +1,18 @@
-//! `tomograd info FILE`.
+//! `tomograd info FILE|DIR`.
 
 use std::path::Path;
 
 use tomograd::{
     Result,
     core::shape_text,
-    io::{self, Weights},
+    io::{
+        self, Weights,
+        dicom::{Listing, Series, Stack},
+        geometry,
+    },
 };
 
-use crate::print::print_line;
+use crate::{plain, print::print_line};
 
 /// Extensions of weights files; all other files are volumes.
 const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
@@ -18,9 +22,68 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
     if ending.is_some_and(|ending| WEIGHTS.contains(&&ending[..])) {
         return weights(file, strict);
     }
-    let info = io::info(file)?;
+    if file.is_dir() || file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR")) {
+        return folder(file);
+    }
+    let mut info = io::info(file)?;
+    info.notes.iter_mut().for_each(|note| *note = plain(note));
     print_line!("file         {}\n{info}", file.display());
     Ok(())
+}
+
+/// Lists the series of a DICOM folder without reading pixels.
+fn folder(path: &Path) -> Result<()> {
+    let listing = Listing::open(path)?;
+    print_line!("folder    {}", path.display());
+    for series in listing.series() {
+        list_series(series);
+    }
+    let (skipped, others) = (listing.skipped(), listing.others());
+    for (file, error) in skipped {
+        print_line!("skipped   {}", plain(&format!("{}: {error}", file.display())));
+    }
+    print_line!(
+        "total     {} series, {} DICOM files skipped, {others} other files",
+        listing.series().len(),
+        skipped.len()
+    );
+    Ok(())
+}
+
+fn list_series(series: &Series) {
+    let number = series.number().map_or(String::new(), |number| format!(" {number}"));
+    let units = series.units().map_or(String::new(), |units| format!(", in {}", plain(units)));
+    print_line!();
+    print_line!(
+        "series{number:<4}{} {} ({} files{units})",
+        plain(series.modality()),
+        plain(series.description()),
+        series.files()
+    );
+    print_line!("  uid     {}", plain(series.uid()));
+    for note in series.notes() {
+        print_line!("  note    {}", plain(note));
+    }
+    for (number, stack) in (1..).zip(series.stacks()) {
+        list_stack(number, stack);
+    }
+}
+
+fn list_stack(number: usize, stack: &Stack) {
+    let [x, y, z] = stack.size();
+    let [sx, sy, sz] = geometry::spacing(stack.affine());
+    let label = if stack.label().is_empty() { String::new() } else { format!(" [{}]", plain(stack.label())) };
+    print_line!(
+        "  stack {number:<2}{x} × {y} × {z}, {sx:.4} × {sy:.4} × {sz:.4} mm, {}, {}{label}",
+        geometry::orientation(stack.affine()),
+        stack.transfer_syntax()
+    );
+    for [centre, width] in stack.windows() {
+        print_line!("    window  {centre} ± {}", width / 2.0);
+    }
+    for note in stack.notes() {
+        print_line!("    note    {}", plain(note));
+    }
 }
 
 /// Lists the tensors of a weights file and its other contents.
@@ -52,9 +115,4 @@ fn weights(file: &Path, strict: bool) -> Result<()> {
     let bits = tensors.iter().map(|tensor| tensor.count() as f64 * f64::from(tensor.stored().bits()));
     print_line!("total     {} tensors, {elements} elements, {:.0} bytes", tensors.len(), bits.sum::<f64>() / 8.0);
     Ok(())
-}
-
-/// Text from a file may contain control characters that a terminal would interpret.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{FFFD}")
 }

@@ -3,17 +3,23 @@
 
 #![forbid(unsafe_code)]
 
+mod completions;
+mod convert;
+mod evaluate;
 mod info;
 mod overrides;
 mod predict;
 mod print;
 mod profile;
+mod series;
+mod view;
 mod zoo;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use overrides::Overrides;
+pub(crate) use print::plain;
 use tomograd::Error;
 
 /// Medical volumes and networks from the command line.
@@ -26,10 +32,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; for a weights file, lists
-    /// the tensors without reading them
+    /// Reads a whole volume and prints shape, dtype, spacing, orientation, affine and intensities; for a DICOM folder or DICOMDIR,
+    /// lists the series, and for a weights file the tensors, without reading them
     Info {
-        /// A NIfTI file, or weights: .safetensors, .index.json, .pth, .pt, .bin, .ckpt
+        /// NIfTI, NRRD, MetaImage, TIFF, PNG, JPEG or DICOM, a DICOM folder or DICOMDIR, or weights: .safetensors, .index.json, .pth,
+        /// .pt, .bin, .ckpt
         file: PathBuf,
         /// Rejects weights whose pickle names classes or functions other than those of plain data
         #[arg(long)]
@@ -40,7 +47,7 @@ enum Command {
     Predict {
         /// A checkpoint that contains the network's configuration and preparation
         checkpoint: PathBuf,
-        /// NIfTI files
+        /// Volumes of any format that `info` reads, or DICOM folders with one series
         #[arg(required = true)]
         inputs: Vec<PathBuf>,
         /// The folder of the masks, which get the names of the inputs
@@ -49,9 +56,18 @@ enum Command {
         /// Replaces existing masks, but never an input
         #[arg(long)]
         overwrite: bool,
+        /// Reads DICOM series and writes DICOM segmentations (.dcm), a segment for each class but the background
+        #[arg(long)]
+        dicom_seg: bool,
         #[command(flatten)]
         overrides: Overrides,
     },
+    /// Writes a volume in another format, turned or resampled where that is asked for
+    Convert(convert::Convert),
+    /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
+    Evaluate(evaluate::Evaluate),
+    /// Draws slices of a volume with the outlines of a mask, in a PNG file or in the terminal
+    View(view::View),
     /// Prints the slowest operations of a trace that was recorded with TOMOGRAD_TRACE=FILE
     Profile {
         /// The trace file
@@ -66,6 +82,16 @@ enum Command {
     /// The networks by name: lists, shows, draws and runs them
     #[command(subcommand)]
     Zoo(zoo::Zoo),
+    /// Prints completions for a shell: source <(tomograd completions bash)
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page: tomograd man > tomograd.1; of a command, tomograd man convert
+    Man {
+        /// A command
+        command: Option<String>,
+    },
 }
 
 /// The reason for an unsuccessful exit.
@@ -87,11 +113,17 @@ impl From<Error> for Failure {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Info { file, strict } => info::run(&file, strict).map_err(Failure::from),
-        Command::Predict { checkpoint, inputs, out, overwrite, overrides } => {
-            predict::run(&checkpoint, &inputs, &out, overwrite, &overrides)
+        Command::Predict { checkpoint, inputs, out, overwrite, dicom_seg, overrides } => {
+            let output = predict::Output { overwrite, dicom: dicom_seg };
+            predict::run(&checkpoint, &inputs, &out, output, &overrides)
         }
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
         Command::Zoo(zoo) => zoo.run(),
+        Command::Convert(convert) => convert.run(),
+        Command::Evaluate(evaluate) => evaluate.run(),
+        Command::View(view) => view.run(),
+        Command::Completions { shell } => completions::shell(shell).map_err(Failure::from),
+        Command::Man { command } => completions::manual(command.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

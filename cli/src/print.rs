@@ -21,3 +21,8 @@ pub(crate) fn line(text: Arguments<'_>) {
         std::process::exit(1);
     }
 }
+
+/// Text from a file may contain control characters that a terminal would interpret.
+pub(crate) fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{FFFD}")
+}

@@ -1,37 +1,14 @@
 //! `tomograd predict` as a user runs it: which files it writes, and which it leaves alone.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+#[path = "common/folder.rs"]
+mod folder;
 
+use std::{fs, path::Path, process::Command};
+
+use folder::Folder;
 use tomograd::{pipeline::preparation::Channel, prelude::*};
 
-/// A folder that is removed when dropped.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("tomograd-predict-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn at(&self, name: &str) -> String {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    /// The files of a folder in it, none when it isn't there.
-    fn files(&self, name: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.0.join(name)).into_iter().flatten();
-        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
     /// A checkpoint of a small network, its last bias `bias`.
     fn checkpoint(&self, in_channels: usize, bias: f64) -> String {
         let channels: Vec<Channel> = (0..in_channels).map(|i| Channel::new(format!("t{i}"), "MR")).collect();
@@ -60,12 +37,6 @@ impl Folder {
         let path = self.at(name);
         Volume::new(voxels, affine).unwrap().write(&path).unwrap();
         path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
     }
 }
 

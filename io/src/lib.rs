@@ -1,5 +1,5 @@
-//! Medical and tensor file formats of tomograd: NIfTI, safetensors, PyTorch's weights, NumPy, PNG, TensorBoard's event files, and
-//! volumes with geometry.
+//! Medical and tensor file formats of tomograd: NIfTI, NRRD, MetaImage, PNG, TIFF, JPEG, safetensors, PyTorch's weights, NumPy,
+//! TensorBoard's event files, and volumes with geometry.
 //!
 //! Files from outside are hostile: sizes are checked before memory is taken, and nothing panics. Files are written to a
 //! temporary name and renamed.
@@ -19,24 +19,38 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod array;
 mod atomic;
 mod blob;
+mod detached;
+#[cfg(feature = "dicom")]
+pub mod dicom;
 mod element;
 pub mod geometry;
 mod gzip;
+#[cfg(feature = "jpeg")]
+mod jpeg;
+mod metaimage;
 mod nifti;
+mod nrrd;
 pub mod numpy;
+mod picture;
 mod png;
 pub mod pytorch;
 pub mod safetensors;
 mod stored;
+mod stream;
 pub mod tensorboard;
+#[cfg(feature = "tiff")]
+mod tiff;
 mod volume;
+mod voxels;
 mod weights;
 mod zip;
+mod zlib;
 
 pub use atomic::{Target, write_atomically, write_atomically_through};
 pub use png::{encode_png, read_png, read_png_labels, write_gray, write_rgb};
 pub use stored::{Skipped, StoredDType, StoredTensor};
-pub use volume::{Geometry, Info, Interpolation, Volume, info};
+pub use volume::{Format, Geometry, Info, Interpolation, Volume, WriteOptions, info};
 pub use weights::Weights;

@@ -11,11 +11,16 @@ use std::{
     path::Path,
 };
 
-use ::png::{BitDepth, ColorType};
+use ::png::{BitDepth, ColorType, PixelDimensions, Unit};
 use flate2::{Decompress, FlushDecompress, Status};
 use tomograd_core::{Device, Element, Error, Result, Tensor, TensorBuilder};
 
-use crate::write_atomically;
+use crate::{
+    Volume, picture,
+    volume::Format,
+    voxels::{self, Coding, Stored},
+    write_atomically,
+};
 
 /// The maximum compression ratio of deflate.
 const DEFLATE_RATIO: u64 = 1032;
@@ -143,6 +148,55 @@ pub fn read_png_labels(path: impl AsRef<Path>) -> Result<Tensor> {
     Picture::read(path).and_then(|picture| picture.labels()).map_err(|error| error.within(path.display().to_string()))
 }
 
+/// Reads a picture as a volume of one plane.
+pub(crate) fn read_volume(bytes: Vec<u8>) -> Result<Volume> {
+    let length = bytes.len() as u64;
+    let picture = Picture::decode(&mut io::Cursor::new(bytes), length)?;
+    let mut notes = Vec::new();
+    if matches!(picture.color, ColorType::GrayscaleAlpha | ColorType::Rgba) {
+        notes.push("the picture's alpha channel is left out".to_owned());
+    }
+    let stored = if picture.depth == BitDepth::Sixteen { Stored::U16 } else { Stored::U8 };
+    // Millimetres a pixel.
+    let spacing = picture.density.and_then(|density| picture::spacing(density.map(|number| f64::from(number) / 1e3)));
+    picture::volume(picture.colours()?, stored, spacing, Format::Png, notes)
+}
+
+/// The bytes of a PNG file with the single plane of a volume, 8 or 16 bits, grey or RGB.
+pub(crate) fn encode_volume(volume: &Volume) -> Result<Vec<u8>> {
+    let refused = |what: String| {
+        Err(Error::argument(OPERATION, what)
+            .expected("one plane of whole numbers from 0 to 65535, grey or RGB; .tif and .nii.gz hold all others"))
+    };
+    let voxels = volume.voxels();
+    let (channels, height, width) = match *voxels.shape() {
+        [1, height, width] => (1, height, width),
+        [3, 1, height, width] => (3, height, width),
+        _ => return refused(format!("voxels of shape {:?}", voxels.shape())),
+    };
+    let codings = [Stored::U8, Stored::U16].map(|stored| Coding::several(stored, channels));
+    let Some(coding) = voxels::first_that_fits(voxels, &codings)? else {
+        return refused(format!("voxels of {}", volume.stored_dtype()));
+    };
+    let mut pixels = Vec::new();
+    // PNG's numbers are big-endian.
+    voxels::encode(&mut pixels, voxels, coding, true)?;
+    let fail = |error: ::png::EncodingError| Error::format(OPERATION, error.to_string());
+    let side = |size: usize| u32::try_from(size).map_err(|_| Error::argument(OPERATION, format!("a side of {size}")));
+    let mut bytes = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut bytes, side(width)?, side(height)?);
+    encoder.set_color(if channels == 3 { ColorType::Rgb } else { ColorType::Grayscale });
+    encoder.set_depth(if coding.stored == Stored::U8 { BitDepth::Eight } else { BitDepth::Sixteen });
+    let [x, y, _] = volume.spacing().map(|step| (1e3 / step).round());
+    if [x, y].iter().all(|density| (1.0..4e9).contains(density)) {
+        encoder.set_pixel_dims(Some(PixelDimensions { xppu: x as u32, yppu: y as u32, unit: Unit::Meter }));
+    }
+    let mut writer = encoder.write_header().map_err(fail)?;
+    writer.write_image_data(&pixels).map_err(fail)?;
+    writer.finish().map_err(fail)?;
+    Ok(bytes)
+}
+
 /// The packed pixels of a file.
 struct Picture {
     width: usize,
@@ -153,15 +207,22 @@ struct Picture {
     palette: Vec<u8>,
     /// Bytes per row.
     pitch: usize,
+    /// Pixels a metre, if the file says so.
+    density: Option<[u32; 2]>,
     bytes: Vec<u8>,
 }
 
 impl Picture {
     fn read(path: &Path) -> Result<Self> {
         let io = |error| Error::io(OPERATION, "the file", error);
-        let fail = |error: ::png::DecodingError| Error::format(OPERATION, error.to_string());
-        let mut file = File::open(path).map_err(io)?;
+        let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
+        Self::decode(&mut BufReader::new(file), length)
+    }
+
+    fn decode(file: &mut (impl BufRead + Seek), length: u64) -> Result<Self> {
+        let io = |error| Error::io(OPERATION, "the file", error);
+        let fail = |error: ::png::DecodingError| Error::format(OPERATION, error.to_string());
         let mut options = ::png::DecodeOptions::default();
         // By default, the decoder ignores the checksum of the pixels and those of ancillary chunks.
         options.set_ignore_checksums(false);
@@ -169,7 +230,7 @@ impl Picture {
         // Text and profile chunks are compressed and could take much memory; they aren't needed.
         options.set_ignore_text_chunk(true);
         options.set_ignore_iccp_chunk(true);
-        let mut decoder = ::png::Decoder::new_with_options(BufReader::new(&file), options);
+        let mut decoder = ::png::Decoder::new_with_options(&mut *file, options);
         let most = length.saturating_mul(DEFLATE_RATIO);
         decoder.set_limits(::png::Limits { bytes: usize::try_from(most).unwrap_or(usize::MAX).max(1 << 26) });
         let mut reader = decoder.read_info().map_err(fail)?;
@@ -183,9 +244,10 @@ impl Picture {
         let frame = reader.next_frame(&mut bytes).map_err(fail)?;
         reader.finish().map_err(fail)?;
         let palette = reader.info().palette.as_ref().map(|palette| palette.to_vec()).unwrap_or_default();
+        let density = reader.info().pixel_dims.filter(|dims| dims.unit == Unit::Meter);
         drop(reader);
         file.rewind().map_err(io)?;
-        check_pixels(&mut BufReader::new(&file), size as u64)?;
+        check_pixels(file, size as u64)?;
         Ok(Self {
             width: frame.width as usize,
             height: frame.height as usize,
@@ -193,6 +255,7 @@ impl Picture {
             depth: frame.bit_depth,
             palette,
             pitch: frame.line_size,
+            density: density.map(|dims| [dims.xppu, dims.yppu]),
             bytes,
         })
     }

@@ -5,6 +5,8 @@
 
 #[path = "common/counting.rs"]
 mod counting;
+#[path = "common/mutations.rs"]
+mod mutations;
 
 use std::{
     io::{Read, Write},
@@ -12,6 +14,7 @@ use std::{
 };
 
 use counting::measured;
+use mutations::{below, change};
 use tomograd_core::{DType, Device, Random, Seed, Tensor};
 use tomograd_io::Volume;
 
@@ -115,10 +118,6 @@ const FIELDS: [&[(usize, usize)]; 2] = [
     &[(0, 4), (16, 8), (24, 8), (32, 8), (40, 8), (48, 8), (12, 2), (14, 2), (168, 8), (176, 8), (184, 8), (344, 4), (348, 4)],
 ];
 
-fn below(random: &mut Random, limit: usize) -> usize {
-    random.below(limit as u64) as usize
-}
-
 fn extreme(random: &mut Random, length: usize) -> [u8; 8] {
     let wide = |value: f32| {
         let [a, b, c, d] = value.to_le_bytes();
@@ -140,28 +139,8 @@ fn extreme(random: &mut Random, length: usize) -> [u8; 8] {
 
 fn mutate(bytes: &mut Vec<u8>, files: &[Vec<u8>], random: &mut Random) {
     for _ in 0..1 + below(random, 4) {
-        if bytes.is_empty() {
-            return;
-        }
-        let at = below(random, bytes.len());
         match below(random, 8) {
-            0 => bytes[at] ^= 1 << below(random, 8),
-            1 => bytes[at] = random.next_u32() as u8,
-            2 => bytes.truncate(at),
-            3 => {
-                let other = &files[below(random, files.len())];
-                let from = below(random, other.len());
-                let length = below(random, 64).min(other.len() - from).min(bytes.len() - at);
-                bytes[at..at + length].copy_from_slice(&other[from..from + length]);
-            }
-            4 => {
-                let length = below(random, 64).min(bytes.len() - at);
-                bytes.drain(at..at + length);
-            }
-            5 => {
-                let fill = vec![random.next_u32() as u8; below(random, 64)];
-                bytes.splice(at..at, fill);
-            }
+            0..6 => change(bytes, files, random),
             _ => {
                 let fields = FIELDS[below(random, 2)];
                 let (at, length) = fields[below(random, fields.len())];

@@ -4,8 +4,8 @@ use std::io::Read;
 
 use tomograd_core::{Error, Result};
 
-use super::{Coding, OPERATION, fail, io_error, layout::Version};
-use crate::{Geometry, geometry};
+use super::{OPERATION, datatype, fail, io_error, layout::Version};
+use crate::{Geometry, geometry, voxels::Coding};
 
 /// The mask of the spatial unit in xyzt_units, and its values.
 const SPACE: u8 = 7;
@@ -211,7 +211,7 @@ impl Header {
     /// Datatype and scaling of the voxels. A slope that is 0 or not finite means no scaling.
     pub(super) fn coding(&self) -> Result<Coding> {
         let places = self.version.places();
-        let plain = Coding::from_code(self.i16(places.datatype)?)?;
+        let plain = datatype::coding(self.i16(places.datatype)?)?;
         let bits = self.i16(places.datatype.saturating_add(2))?;
         // Some writers leave bitpix 0; any other contradiction means that the header can't be trusted.
         if bits != 0 && i64::from(bits) != (plain.size() as i64).saturating_mul(8) {
@@ -374,7 +374,8 @@ impl Header {
         if !unchanged {
             self.put_floats(places.slope, &[1.0, 0.0]);
             self.put_floats(places.display, &[0.0, 0.0]);
-            self.put(places.datatype, coding.code().to_le_bytes());
+            let code = datatype::code(coding).ok_or_else(|| fail(format!("no datatype for {coding:?}")))?;
+            self.put(places.datatype, code.to_le_bytes());
             let bits = (coding.size() as i16).saturating_mul(8);
             self.put(places.datatype.saturating_add(2), bits.to_le_bytes());
         }

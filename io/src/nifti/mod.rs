@@ -12,11 +12,10 @@
 //! before any voxel is read.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+mod datatype;
 mod header;
 mod layout;
 mod pair;
-mod source;
-mod voxels;
 
 #[cfg(test)]
 mod tests;
@@ -30,12 +29,14 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use tomograd_core::{Error, Result, element_count};
 
+use crate::{
+    Volume,
+    atomic::write_all,
+    stream::{self, Length, Stream},
+    voxels::{self, Coding},
+};
 pub(crate) use header::Header;
 pub(crate) use layout::Version;
-use source::{Length, Stream};
-pub(crate) use voxels::{Coding, Stored};
-
-use crate::{Volume, atomic::write_all, write_atomically};
 
 const OPERATION: &str = "nifti";
 /// The most bytes that are read after the header of a pair.
@@ -64,36 +65,29 @@ impl Source {
     }
 }
 
-/// Reads a file, or the pair that it belongs to.
-pub(crate) fn read(path: &Path) -> Result<Volume> {
-    let read = match pair::files(path) {
-        Some(pair) => read_files(&pair),
-        None => Stream::open(path).and_then(|stream| read_stream(stream, None)),
-    };
-    read.map_err(|error| error.within(path.display().to_string()))
-}
-
-fn read_files(pair: &pair::Pair) -> Result<Volume> {
+/// Reads the pair to which a file of this name belongs; `None` for another name.
+pub(crate) fn read_pair_of(path: &Path) -> Option<Result<Volume>> {
+    let pair = pair::files(path)?;
     let open = |paths: &[PathBuf]| {
         let path = paths.iter().find(|path| path.exists()).or(paths.first()).map_or(Path::new(""), PathBuf::as_path);
         Stream::open(path).map_err(|error| error.within(path.display().to_string()))
     };
-    read_stream(open(&pair.header)?, Some(&mut || open(&pair.image)))
+    Some(open(&pair.header).and_then(|header| read_parts(header, Some(&mut || open(&pair.image)))))
 }
 
-/// Reads the bytes of a file.
-pub(crate) fn read_bytes(bytes: &[u8]) -> Result<Volume> {
-    read_stream(Stream::new(bytes, Some(bytes.len() as u64))?, None)
+/// Reads a single file.
+pub(crate) fn read_stream(stream: Stream<impl BufRead>) -> Result<Volume> {
+    read_parts(stream, None)
 }
 
 /// Reads the bytes of the two files of a pair.
 pub(crate) fn read_pair(header: &[u8], image: &[u8]) -> Result<Volume> {
     let header = Stream::new(header, Some(header.len() as u64))?;
-    read_stream(header, Some(&mut || Stream::new(image, Some(image.len() as u64))))
+    read_parts(header, Some(&mut || Stream::new(image, Some(image.len() as u64))))
 }
 
 /// Reads a header and the voxels after it; `other` opens the file of the voxels for the header of a pair.
-fn read_stream<R: BufRead>(
+fn read_parts<R: BufRead>(
     mut stream: Stream<R>,
     other: Option<&mut dyn FnMut() -> Result<Stream<R>>>,
 ) -> Result<Volume> {
@@ -138,15 +132,15 @@ fn read_voxels<R: BufRead>(mut stream: Stream<R>, header: Header, extension: Opt
     }
     let extension = match extension {
         Some(extension) => {
-            source::skip(&mut stream, start, "what is before the voxels")?;
+            stream::skip(&mut stream, start, "what is before the voxels")?;
             extension
         }
-        None => source::collect(&mut stream, start.saturating_sub(header.length()), "the extensions")?,
+        None => stream::collect(&mut stream, start.saturating_sub(header.length()), "the extensions")?,
     };
     let voxels = match stream.length {
         Length::Known(_) => voxels::decode(&mut stream, coding, &shape, header.big())?,
         Length::AtMost(_) => {
-            let mut held = source::hold(&mut stream, bytes)?;
+            let mut held = stream::hold(&mut stream, bytes)?;
             stream.finish(end)?;
             voxels::decode(&mut held, coding, &shape, header.big())?
         }
@@ -168,18 +162,6 @@ pub(crate) fn file_sizes(shape: &[usize], source: Option<&Source>) -> Vec<usize>
     kept.unwrap_or_else(|| shape.iter().rev().copied().collect())
 }
 
-/// Writes a file; the extension determines whether it is compressed.
-pub(crate) fn write(path: &Path, volume: &Volume) -> Result<()> {
-    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let compressed = name.ends_with(".nii.gz");
-    if !compressed && !name.ends_with(".nii") {
-        return Err(Error::argument(OPERATION, format!("{} isn't named as a format that is written", path.display()))
-            .expected("a name that ends in .nii or .nii.gz (a pair .hdr/.img is read, not written)"));
-    }
-    write_atomically(path, |writer| write_to(writer, volume, compressed))
-        .map_err(|error| error.within(path.display().to_string()))
-}
-
 /// Writes to any writer.
 pub(crate) fn write_to(writer: &mut dyn Write, volume: &Volume, compressed: bool) -> Result<()> {
     if !compressed {
@@ -192,7 +174,7 @@ pub(crate) fn write_to(writer: &mut dyn Write, volume: &Volume, compressed: bool
 }
 
 fn write_plain(writer: &mut dyn Write, volume: &Volume) -> Result<()> {
-    let coding = voxels::choose(volume)?;
+    let coding = voxels::choose(volume, |coding| datatype::code(coding).is_some())?;
     let extension: &[u8] = volume.source().map_or(&[0; 4], |source| &source.extension);
     // The four bytes of the extender are required.
     let extension = if extension.len() < 4 { &[0; 4] } else { extension };
@@ -208,7 +190,7 @@ fn header_for(volume: &Volume, coding: Coding, extension: usize) -> Result<Heade
     let shape = volume.voxels().shape();
     let spatial = if coding.channels > 1 { shape.get(1..).unwrap_or_default() } else { shape };
     let sizes = file_sizes(spatial, volume.source());
-    let unchanged = volume.coding() == Some(coding);
+    let unchanged = source.is_some() && volume.coding() == Some(coding);
     let first = source.cloned().unwrap_or_else(|| Header::new(Version::One));
     let second = match first.version() {
         Version::One => (first.widened()?, unchanged),

@@ -4,12 +4,14 @@ use std::{fmt, path::Path};
 
 use tomograd_core::{DType, Result};
 
-use super::Volume;
+use super::{Format, Volume};
 use crate::{element::with_element, geometry::Affine};
 
 /// A summary of a volume.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Info {
+    /// The name of the file's format; empty if the volume wasn't read from one.
+    pub format: &'static str,
     /// The size of each axis of the file: x, y, z, then time; channels (RGB, complex numbers) come last.
     pub shape: Vec<usize>,
     /// The stored datatype, such as `int16`.
@@ -36,6 +38,8 @@ pub struct Info {
     pub nan: usize,
     /// The number of voxels.
     pub count: usize,
+    /// What reading the file assumed or left out.
+    pub notes: Vec<String>,
 }
 
 /// Reads a file and summarises it.
@@ -84,6 +88,7 @@ impl Volume {
             (min, max) = (f64::NAN, f64::NAN);
         }
         Ok(Info {
+            format: self.format().map_or("", Format::name),
             shape: self.file_shape(),
             stored: self.stored_dtype(),
             dtype: voxels.dtype(),
@@ -97,6 +102,7 @@ impl Volume {
             sum,
             nan,
             count: voxels.count(),
+            notes: self.notes().to_vec(),
         })
     }
 }
@@ -104,6 +110,9 @@ impl Volume {
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape: Vec<String> = self.shape.iter().map(usize::to_string).collect();
+        if !self.format.is_empty() {
+            writeln!(f, "format       {}", self.format)?;
+        }
         let spacing: Vec<String> = self.spacing.iter().map(|step| format!("{step:.4}")).collect();
         writeln!(f, "shape        {} (x, y, z, ...)", shape.join(" × "))?;
         writeln!(f, "stored as    {} (read as {})", self.stored, self.dtype)?;
@@ -116,6 +125,9 @@ impl fmt::Display for Info {
         }
         let mean = self.sum / (self.count - self.nan) as f64;
         write!(f, "voxels       {} to {}, mean {mean:.6}", self.min, self.max)?;
-        if self.nan > 0 { write!(f, ", {} NaN", self.nan) } else { Ok(()) }
+        if self.nan > 0 {
+            write!(f, ", {} NaN", self.nan)?;
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "\nnote         {note}"))
     }
 }

@@ -1,17 +1,24 @@
 //! Volumes: voxels with their geometry.
 
+mod format;
 mod info;
 mod reorient;
 mod resample;
 
-use std::{io::Write, path::Path, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tomograd_core::{DType, Error, Result, Tensor};
 
 use crate::{
     geometry::{self, Affine},
-    nifti::{self, Coding, Source, Stored},
+    nifti::{self, Source},
+    voxels::{Coding, Stored},
 };
+pub use format::{Format, WriteOptions};
 pub use info::{Info, info};
 pub use resample::Interpolation;
 
@@ -35,6 +42,21 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// The geometry of an affine alone: an sform of code 2.
+    fn of_affine(affine: Affine) -> Self {
+        let [x, y, z] = geometry::spacing(&affine);
+        let [r0, r1, r2, _] = affine;
+        Self {
+            affine,
+            pixdim: [1.0, x, y, z, 1.0, 1.0, 1.0, 1.0],
+            qform_code: 0,
+            quaternion: [0.0; 6],
+            sform_code: 2,
+            sform: [r0, r1, r2],
+            units: 2,
+        }
+    }
+
     /// The spacing along i, j and k from pixdim: 0 counts as 1, and the sign is ignored, as in the format's reference
     /// library.
     pub(crate) fn steps(&self) -> [f64; 3] {
@@ -61,7 +83,8 @@ impl Geometry {
 ///
 /// The voxels are a tensor (D, H, W), that is k, j, i of the file, with the memory order of the file (i is contiguous). A
 /// file with more axes gives (T, D, H, W), even if T is 1. Voxels with several numbers get a leading channel axis: (3, D, H,
-/// W) of u8 for RGB, 4 with alpha, and (2, D, H, W) of f32 or f64, real and imaginary part, for complex numbers.
+/// W) for RGB, 4 with alpha, (2, D, H, W) of f32 or f64, real and imaginary part, for complex numbers, and (N, D, H, W) for
+/// vectors of other formats.
 ///
 /// The affine of a volume is always invertible, and no axis is empty.
 ///
@@ -81,8 +104,12 @@ pub struct Volume {
     geometry: Geometry,
     /// The coding of the voxels in the source file, if they are unchanged.
     coding: Option<Coding>,
-    /// The header and extensions of the source file.
+    /// The header and extensions of the source file, if it was NIfTI.
     source: Option<Arc<Source>>,
+    /// The format of the source file.
+    format: Option<Format>,
+    /// What reading the file assumed or left out.
+    notes: Vec<String>,
 }
 
 impl Volume {
@@ -92,22 +119,29 @@ impl Volume {
     /// When the voxels have another rank (unsqueeze a 2D image (H, W) first) or an empty axis, or the affine isn't finite,
     /// isn't invertible, or its last row isn't (0, 0, 0, 1).
     pub fn new(voxels: Tensor, affine: Affine) -> Result<Self> {
-        let [x, y, z] = geometry::spacing(&affine);
-        let [r0, r1, r2, _] = affine;
-        let geometry = Geometry {
-            affine,
-            pixdim: [1.0, x, y, z, 1.0, 1.0, 1.0, 1.0],
-            qform_code: 0,
-            quaternion: [0.0; 6],
-            sform_code: 2,
-            sform: [r0, r1, r2],
-            units: 2,
-        };
-        Self::with_geometry(voxels, geometry)
+        Self::with_geometry(voxels, Geometry::of_affine(affine))
     }
 
     pub(crate) fn from_file(voxels: Tensor, geometry: Geometry, source: Arc<Source>, coding: Coding) -> Result<Self> {
-        Ok(Self { source: Some(source), coding: Some(coding), ..Self::with_geometry(voxels, geometry)? })
+        let format = Some(Format::Nifti);
+        Ok(Self { source: Some(source), coding: Some(coding), format, ..Self::with_geometry(voxels, geometry)? })
+    }
+
+    /// A volume of a file of another format; `step` is that of the axis in front of (D, H, W), in seconds for time.
+    pub(crate) fn of_array(
+        voxels: Tensor,
+        affine: Affine,
+        step: Option<f64>,
+        coding: Coding,
+        format: Format,
+        notes: Vec<String>,
+    ) -> Result<Self> {
+        let mut geometry = Geometry::of_affine(affine);
+        if let Some(step) = step {
+            let [qfac, x, y, z, _, rest @ ..] = geometry.pixdim;
+            geometry.pixdim = [qfac, x, y, z, step, rest[0], rest[1], rest[2]];
+        }
+        Ok(Self { coding: Some(coding), format: Some(format), notes, ..Self::with_geometry(voxels, geometry)? })
     }
 
     fn with_geometry(voxels: Tensor, geometry: Geometry) -> Result<Self> {
@@ -117,15 +151,17 @@ impl Volume {
                 .shapes([voxels.shape()]));
         }
         geometry::inverse(&geometry.affine)?;
-        Ok(Self { voxels, geometry, coding: None, source: None })
+        Ok(Self { voxels, geometry, coding: None, source: None, format: None, notes: Vec::new() })
     }
 
-    /// Reads a NIfTI file, `.nii` or `.nii.gz`, or a pair of `.hdr` and `.img` in one folder, given by either path (each may
-    /// have `.gz` appended).
+    /// Reads a file, whose [`Format`] is found by its content: NIfTI, NRRD, MetaImage, PNG; TIFF and JPEG with the features of
+    /// these names. The two files of a NIfTI pair `.hdr` and `.img` (each may have `.gz` appended), and those of a detached
+    /// header `.nhdr` or `.mhd`, are in one folder; a pair is given by either path, the others by their header.
     ///
-    /// The checksums of a compressed file are verified to its end; trailing zeros are accepted as padding. The geometry is in
-    /// millimetres, whatever the header's unit. The affine is that of the sform if its code is set and it is valid, else that
-    /// of the qform, else it is made from the spacing.
+    /// The checksums of compressed files are verified to their end. The geometry is in millimetres and RAS+, whatever the
+    /// file's unit and axes; of NIfTI, the affine is that of the sform if its code is set and it is valid, else that of the
+    /// qform, else it is made from the spacing. Pictures lie in the plane z = 0, their rows towards the left and their
+    /// columns towards the back, as ITK has it. [`Volume::notes`] says what the file didn't.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Tensor};
@@ -142,10 +178,10 @@ impl Volume {
     /// # Errors
     /// When the file can't be read, contradicts its header, or is damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        nifti::read(path.as_ref())
+        format::read(path.as_ref())
     }
 
-    /// Reads the bytes of a NIfTI file, compressed or not.
+    /// Reads the bytes of a file, as [`Volume::read`] does.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Tensor};
@@ -158,12 +194,12 @@ impl Volume {
     /// ```
     ///
     /// # Errors
-    /// When they contradict their header.
+    /// When they contradict their header, or the data is in another file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        nifti::read_bytes(bytes)
+        format::read_bytes(bytes)
     }
 
-    /// Reads the bytes of a pair, the contents of `.hdr` and `.img`, each compressed or not.
+    /// Reads the bytes of a NIfTI pair, the contents of `.hdr` and `.img`, each compressed or not.
     ///
     /// # Errors
     /// As [`Volume::read`].
@@ -171,15 +207,53 @@ impl Volume {
         nifti::read_pair(header, image)
     }
 
-    /// Writes a NIfTI file, compressed if the name ends in `.nii.gz`. A volume that was read keeps the source's header, byte
-    /// order, version and extensions, and its datatype and scaling if they reproduce every voxel; otherwise the datatype is
-    /// that of the dtype (bool: u8; f16 and bf16: f32). A new file is version 1, unless an axis exceeds 32767 or the affine
-    /// exceeds the range of 32-bit floats.
+    /// Writes a file of the format that the name says: `.nii`, `.nii.gz`, `.nrrd`, `.mha`; `.nhdr` and `.mhd` with their data
+    /// in a second file; `.png` (one plane of whole numbers); `.tif` (feature `tiff`).
+    ///
+    /// The stored datatype and, in NIfTI, the scaling are those of the file that the volume was read from, if the format has
+    /// them and they reproduce every voxel; otherwise the datatype is that of the dtype (bool: u8; f16 and bf16: f32). A volume
+    /// that was read from NIfTI and is written as NIfTI keeps the source's header, byte order, version and extensions; a new
+    /// NIfTI file is version 1, unless an axis exceeds 32767 or the affine exceeds the range of 32-bit floats.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Tensor};
+    /// use tomograd_io::{Volume, geometry};
+    /// # let path = std::env::temp_dir().join(format!("tomograd-write-doc-{}.nrrd", std::process::id()));
+    /// let image = Volume::new(Tensor::zeros(&[4, 5, 6], DType::F32, Device::Cpu)?, geometry::from_orientation("LPS")?)?;
+    /// image.write(&path)?; // NRRD
+    /// assert_eq!(Volume::read(&path)?.affine(), image.affine());
+    /// assert!(image.write("scan.dat").is_err()); // no format that it knows
+    /// # std::fs::remove_file(&path).ok();
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// When the name ends in neither `.nii` nor `.nii.gz`, no header can represent the volume, or the file can't be written.
+    /// When the name says no format that is written, the format can't represent the volume, or the file can't be written.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        nifti::write(path.as_ref(), self)
+        self.write_with(path, WriteOptions::default())
+    }
+
+    /// As [`Volume::write`], compressed or not.
+    ///
+    /// # Errors
+    /// As [`Volume::write`], and when the name of a NIfTI file says otherwise.
+    pub fn write_with(&self, path: impl AsRef<Path>, options: WriteOptions) -> Result<()> {
+        format::write(path.as_ref(), self, options)
+    }
+
+    /// The files that [`Volume::write_with`] makes or replaces under a name: two for a detached header, the data file first.
+    ///
+    /// ```
+    /// use tomograd_io::{Volume, WriteOptions};
+    /// let files = Volume::files("scan.mhd", WriteOptions::default())?;
+    /// assert_eq!(files, [std::path::Path::new("scan.zraw"), std::path::Path::new("scan.mhd")]);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the name says no format that is written.
+    pub fn files(path: impl AsRef<Path>, options: WriteOptions) -> Result<Vec<PathBuf>> {
+        format::files(path.as_ref(), options)
     }
 
     /// Writes the bytes of a NIfTI file, as [`Volume::write`] does, to any writer.
@@ -214,6 +288,16 @@ impl Volume {
         }
         let source = self.source.as_ref().map(|source| Arc::new(source.emptied()));
         Ok(Self { source, ..Self::with_geometry(voxels, self.geometry.clone())? })
+    }
+
+    /// The format of the file that the volume was read from.
+    pub fn format(&self) -> Option<Format> {
+        self.format
+    }
+
+    /// What reading the file assumed because it didn't say it (a space, a spacing), or left out, in plain words.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The voxels, (D, H, W) or (T, D, H, W).

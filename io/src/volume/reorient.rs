@@ -81,7 +81,13 @@ impl Volume {
             sform: [r0, r1, r2],
             units: old.units,
         };
-        Ok(Self { coding: self.coding, source: self.source.clone(), ..Self::with_geometry(voxels, geometry)? })
+        Ok(Self {
+            coding: self.coding,
+            source: self.source.clone(),
+            format: self.format,
+            notes: self.notes.clone(),
+            ..Self::with_geometry(voxels, geometry)?
+        })
     }
 
     /// The number of voxels along x, y and z.

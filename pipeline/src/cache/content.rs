@@ -75,13 +75,27 @@ impl Contents {
         Self { kept, settled, known: Mutex::new(known) }
     }
 
-    /// The digest of a file's bytes in hexadecimal.
+    /// The digest of a file's bytes in hexadecimal; of a folder (a DICOM series), that of its files' names and digests.
     ///
     /// # Errors
     /// When the file can't be read.
     pub(super) fn digest(&self, path: &Path) -> Result<String> {
         let fail = || failed(path.display());
         let path = fs::canonicalize(path).map_err(fail())?;
+        if path.is_dir() {
+            let mut paths = Vec::new();
+            for entry in fs::read_dir(&path).map_err(fail())? {
+                paths.push(entry.map_err(fail())?.path());
+            }
+            paths.sort();
+            let mut sha = Sha256::new();
+            for path in paths {
+                sha.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+                sha.update(b"/");
+                sha.update(self.digest(&path)?.as_bytes());
+            }
+            return Ok(hexadecimal(&sha.finish()));
+        }
         let mut file = File::open(&path).map_err(fail())?;
         let mark = |file: &File| Ok::<_, std::io::Error>(Mark::of(&file.metadata()?, self.settled));
         let before = mark(&file).map_err(fail())?;
@@ -125,6 +139,25 @@ impl Contents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_its_files() {
+        let folder = std::env::temp_dir().join(format!("tomograd-content-folder-{}", std::process::id()));
+        let series = folder.join("series");
+        fs::create_dir_all(series.join("more")).unwrap();
+        let contents = Contents::open(&folder);
+        let mut seen = Vec::new();
+        for (name, text) in [("b", "1"), ("a", "2"), ("a", "3"), ("more/c", "4"), ("more/c", "5")] {
+            fs::write(series.join(name), text).unwrap();
+            let digest = contents.digest(&series).unwrap();
+            assert_eq!(contents.digest(&series).unwrap(), digest);
+            assert!(!seen.contains(&digest), "{name}");
+            seen.push(digest);
+        }
+        fs::rename(series.join("b"), series.join("d")).unwrap();
+        assert!(!seen.contains(&contents.digest(&series).unwrap()));
+        fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn a_digest_holds_as_long_as_the_file_stays() {

@@ -1,5 +1,6 @@
 //! Segmentation metrics per class: Dice, IoU, and surface distances; the ROC curve of classification.
 
+mod bootstrap;
 mod distance_transform;
 mod ranking;
 
@@ -9,7 +10,7 @@ mod tests;
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_io::Volume;
 
-pub use self::ranking::roc_auc;
+pub use self::{bootstrap::bootstrap_interval, ranking::roc_auc};
 use crate::{Scan, alignment, grid, sample::class_numbers};
 
 /// The metrics of one class. Undefined quantities are NaN.
@@ -35,6 +36,20 @@ pub struct ClassMetrics {
     /// The average symmetric surface distance in millimetres: the mean of the distances in both directions. NaN if either
     /// mask is empty.
     pub assd: f64,
+}
+
+/// What [`compare_volumes`] says of one class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Overlap and distances.
+    pub metrics: ClassMetrics,
+    /// The surface Dice coefficient (Nikolov et al., arXiv:1809.04430), counted in voxels: the part of both surfaces that is
+    /// within the tolerance of the other surface. NaN if both masks are empty, 0 if one is.
+    pub surface_dice: f64,
+    /// The volume of the prediction in millilitres.
+    pub predicted_ml: f64,
+    /// The volume of the truth in millilitres.
+    pub true_ml: f64,
 }
 
 /// The metrics of `prediction` against `truth`, class numbers `(D, H, W)` or `(H, W)` of any integer dtype, for the
@@ -63,12 +78,24 @@ pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: u
     let spacing = grid::spacings("metrics", spacing, truth.rank())?;
     let prediction = class_numbers(prediction, classes).map_err(|error| error.within("prediction"))?;
     let truth_numbers = class_numbers(truth, classes).map_err(|error| error.within("truth"))?;
+    let compared = classes_of([&prediction, &truth_numbers], shape, spacing, truth.rank(), classes, 0.0);
+    Ok(compared.into_iter().map(|comparison| comparison.metrics).collect())
+}
+
+/// The comparison of each foreground class.
+fn classes_of(
+    numbers: [&[u8]; 2],
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    rank: usize,
+    classes: usize,
+    tolerance: f64,
+) -> Vec<Comparison> {
     let class_metrics = |class| {
-        let masks =
-            [&prediction, &truth_numbers].map(|numbers| numbers.iter().map(|&c| usize::from(c) == class).collect());
-        compare(masks, shape, spacing, truth.rank())
+        let masks = numbers.map(|numbers| numbers.iter().map(|&c| usize::from(c) == class).collect());
+        compare(masks, shape, spacing, rank, tolerance)
     };
-    Ok((1..classes).map(class_metrics).collect())
+    (1..classes).map(class_metrics).collect()
 }
 
 /// As [`evaluate`], for two volumes: a prediction whose axes are permuted or reversed against the truth is reoriented; if its
@@ -93,35 +120,85 @@ pub fn evaluate_volumes(
     classes: usize,
     tolerance: f64,
 ) -> Result<Vec<ClassMetrics>> {
+    let compared = compare_volumes(prediction, truth, classes, tolerance, 0.0)?;
+    Ok(compared.into_iter().map(|comparison| comparison.metrics).collect())
+}
+
+/// As [`evaluate_volumes`], with surface Dice at `surface_tolerance` millimetres, and volumes.
+///
+/// ```
+/// use tomograd_core::{Device, Tensor};
+/// use tomograd_io::{Volume, geometry};
+/// use tomograd_pipeline::{alignment, compare_volumes};
+/// let mask = |values: &[u8]| {
+///     let voxels = Tensor::from_slice(values, &[1, 1, 6], Device::Cpu)?;
+///     Volume::new(voxels, geometry::from_spacing([10.0, 10.0, 10.0])?) // a millilitre a voxel
+/// };
+/// let (prediction, truth) = (mask(&[0, 1, 1, 1, 0, 0])?, mask(&[0, 0, 1, 1, 1, 1])?);
+/// let compared = compare_volumes(&prediction, &truth, 2, alignment::TOLERANCE, 10.0)?[0];
+/// assert_eq!((compared.predicted_ml, compared.true_ml), (3.0, 4.0));
+/// assert_eq!(compared.surface_dice, 6.0 / 7.0); // one voxel of the truth is 20 mm away
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`evaluate_volumes`], and when a tolerance is negative or not finite.
+pub fn compare_volumes(
+    prediction: &Volume,
+    truth: &Volume,
+    classes: usize,
+    tolerance: f64,
+    surface_tolerance: f64,
+) -> Result<Vec<Comparison>> {
     let tolerance = alignment::tolerance(tolerance)?;
+    if !(surface_tolerance >= 0.0 && surface_tolerance.is_finite()) {
+        return Err(Error::argument("metrics", format!("a surface tolerance of {surface_tolerance}"))
+            .expected("millimetres, 0 or more"));
+    }
     let [prediction, truth] = [Scan::of_volume(prediction)?, Scan::of_volume(truth)?];
     let on_truth = |scan: &Scan, what: &str| {
         let numbers = |values: &Tensor| class_numbers(values, classes);
-        alignment::label_on(&truth, "truth", scan, numbers, tolerance).map_err(|error| error.within(what))
+        alignment::label_on(&truth, "truth", scan, numbers, tolerance).map_err(|error| error.within(what.to_owned()))
     };
-    evaluate(&on_truth(&prediction, "prediction")?, &on_truth(&truth, "truth")?, &truth.spacing, classes)
+    let (prediction, numbers) = (on_truth(&prediction, "prediction")?, on_truth(&truth, "truth")?);
+    let shape = grid::dims("metrics", numbers.shape())?;
+    let spacing = grid::spacings("metrics", &truth.spacing, numbers.rank())?;
+    let masks = [prediction.as_slice::<u8>()?, numbers.as_slice::<u8>()?];
+    Ok(classes_of(masks, shape, spacing, numbers.rank(), classes, surface_tolerance))
 }
 
-fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> ClassMetrics {
+fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize, tolerance: f64) -> Comparison {
     let count = |mask: &Vec<bool>| mask.iter().filter(|inside| **inside).count() as f64;
     let both = masks[0].iter().zip(&masks[1]).filter(|(a, b)| **a && **b).count() as f64;
     let [predicted, true_count] = [count(&masks[0]), count(&masks[1])];
-    let (hd95, assd) = if predicted == 0.0 || true_count == 0.0 {
-        (f64::NAN, f64::NAN)
+    let (hd95, assd, surface_dice) = if predicted == 0.0 || true_count == 0.0 {
+        // 0 / 0 is NaN, as documented.
+        (f64::NAN, f64::NAN, 0.0 / (predicted + true_count))
     } else {
-        surface_distances(masks, shape, spacing, rank)
+        surface_distances(masks, shape, spacing, rank, tolerance)
     };
-    // 0 / 0 is NaN, as documented.
-    ClassMetrics {
-        dice: 2.0 * both / (predicted + true_count),
-        iou: both / (predicted + true_count - both),
-        hd95,
-        assd,
+    let millilitres = spacing.iter().product::<f64>() / 1000.0;
+    Comparison {
+        metrics: ClassMetrics {
+            dice: 2.0 * both / (predicted + true_count),
+            iou: both / (predicted + true_count - both),
+            hd95,
+            assd,
+        },
+        surface_dice,
+        predicted_ml: predicted * millilitres,
+        true_ml: true_count * millilitres,
     }
 }
 
-/// HD95 and ASSD of two nonempty masks.
-fn surface_distances(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize) -> (f64, f64) {
+/// HD95, ASSD and surface Dice of two nonempty masks.
+fn surface_distances(
+    masks: [Vec<bool>; 2],
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    rank: usize,
+    tolerance: f64,
+) -> (f64, f64, f64) {
     // Voxels outside the bounding box of both masks affect neither the surfaces nor the distances between them.
     let (start, size) = bounding_box(&masks, shape);
     let [first, second] = masks.map(|mask| {
@@ -132,8 +209,9 @@ fn surface_distances(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3]
     let mut there = directed(&first, &second, size, spacing);
     let mut back = directed(&second, &first, size, spacing);
     let sum: f64 = there.iter().chain(&back).sum();
-    let assd = sum / (there.len() + back.len()) as f64;
-    (percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)), assd)
+    let all = (there.len() + back.len()) as f64;
+    let near = there.iter().chain(&back).filter(|distance| **distance <= tolerance).count() as f64;
+    (percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)), sum / all, near / all)
 }
 
 /// The first voxel and the size of the bounding box of both masks.

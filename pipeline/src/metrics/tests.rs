@@ -27,8 +27,8 @@ proptest! {
     }
 }
 
-/// The metrics of class 1 computed from their definitions by brute force.
-fn by_definition(masks: [&[u8]; 2], shape: &[usize], spacing: &[f64]) -> ClassMetrics {
+/// The comparison of class 1, computed from the definitions by brute force; volumes are left out.
+fn by_definition(masks: [&[u8]; 2], shape: &[usize], spacing: &[f64], tolerance: f64) -> Comparison {
     let place = |mut index: usize| {
         let mut place = vec![0i64; shape.len()];
         for axis in (0..shape.len()).rev() {
@@ -64,12 +64,19 @@ fn by_definition(masks: [&[u8]; 2], shape: &[usize], spacing: &[f64]) -> ClassMe
         |hit: &dyn Fn(u8, u8) -> bool| masks[0].iter().zip(masks[1]).filter(|(a, b)| hit(**a, **b)).count() as f64;
     let (both, any) = (count(&|a, b| a == 1 && b == 1), count(&|a, b| a == 1 || b == 1));
     let empty = first.is_empty() || second.is_empty();
-    let assd = there.iter().chain(&back).sum::<f64>() / (there.len() + back.len()) as f64;
-    ClassMetrics {
-        dice: 2.0 * both / (both + any),
-        iou: both / any,
-        hd95: if empty { f64::NAN } else { percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)) },
-        assd: if empty { f64::NAN } else { assd },
+    let all = (there.len() + back.len()) as f64;
+    let assd = there.iter().chain(&back).sum::<f64>() / all;
+    let surface_dice = there.iter().chain(&back).filter(|distance| **distance <= tolerance).count() as f64 / all;
+    Comparison {
+        metrics: ClassMetrics {
+            dice: 2.0 * both / (both + any),
+            iou: both / any,
+            hd95: if empty { f64::NAN } else { percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)) },
+            assd: if empty { f64::NAN } else { assd },
+        },
+        surface_dice,
+        predicted_ml: 0.0,
+        true_ml: 0.0,
     }
 }
 
@@ -78,6 +85,7 @@ proptest! {
     fn metrics_are_those_of_their_definitions(
         axes in proptest::collection::vec((1usize..7, 0.3f64..3.0), 2..=3),
         density in 0.0f64..1.0,
+        tolerance in 0.0f64..4.0,
         seed: u64,
     ) {
         let (shape, spacing): (Vec<usize>, Vec<f64>) = axes.into_iter().unzip();
@@ -85,10 +93,15 @@ proptest! {
         let count = shape.iter().product();
         let [first, second]: [Vec<u8>; 2] =
             std::array::from_fn(|_| (0..count).map(|_| u8::from(random.bernoulli(density))).collect());
-        let found = evaluate(&tensor(&first, &shape), &tensor(&second, &shape), &spacing, 2).unwrap()[0];
-        let expected = by_definition([&first, &second], &shape, &spacing);
+        let evaluated = evaluate(&tensor(&first, &shape), &tensor(&second, &shape), &spacing, 2).unwrap()[0];
+        let (dims, steps) = (grid::dims("test", &shape).unwrap(), grid::spacings("test", &spacing, shape.len()).unwrap());
+        let compared = classes_of([&first, &second], dims, steps, shape.len(), 2, tolerance)[0];
+        let expected = by_definition([&first, &second], &shape, &spacing, tolerance);
+        let (found, metrics) = (compared.metrics, expected.metrics);
+        prop_assert!(format!("{evaluated:?}") == format!("{found:?}"));
         let pairs = [
-            (found.dice, expected.dice), (found.iou, expected.iou), (found.hd95, expected.hd95), (found.assd, expected.assd),
+            (found.dice, metrics.dice), (found.iou, metrics.iou), (found.hd95, metrics.hd95), (found.assd, metrics.assd),
+            (compared.surface_dice, expected.surface_dice),
         ];
         for (found, expected) in pairs {
             prop_assert!((found - expected).abs() < 1e-9 || (found.is_nan() && expected.is_nan()), "{} {}", found, expected);
@@ -136,4 +149,31 @@ fn bad_values_and_shapes_are_errors() {
     assert!(evaluate(&truth, &tensor(&[0; 4], &[4]), &[1.0; 2], 3).is_err());
     assert!(evaluate(&truth, &truth, &[1.0], 3).is_err());
     assert!(evaluate(&truth, &truth, &[1.0, 0.0], 3).is_err());
+}
+
+#[test]
+fn volumes_are_millilitres_and_one_empty_mask_has_a_surface_dice_of_0() {
+    let volume = |values: &[u8]| {
+        let affine = tomograd_io::geometry::from_spacing([2.0, 5.0, 10.0]).unwrap();
+        Volume::new(tensor(values, &[1, 2, 3]), affine).unwrap()
+    };
+    let compared = compare_volumes(&volume(&[0, 1, 1, 0, 0, 0]), &volume(&[0; 6]), 3, 0.5, 1.0).unwrap();
+    assert_eq!((compared[0].predicted_ml, compared[0].true_ml, compared[0].surface_dice), (0.2, 0.0, 0.0));
+    assert!(compared[1].surface_dice.is_nan() && compared[1].predicted_ml == 0.0);
+    for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+        assert!(compare_volumes(&volume(&[0; 6]), &volume(&[0; 6]), 3, 0.5, wrong).is_err());
+    }
+}
+
+#[test]
+fn bootstrap_intervals_are_those_of_the_normal_distribution_for_many_cases() {
+    // 400 values with mean 0.5 and deviation 0.289: the mean's deviation is 0.0144, and 1.96 of it to either side is 95 %.
+    let values: Vec<f64> = (0..400).map(|i| (f64::from(i) + 0.5) / 400.0).collect();
+    let interval = |seed| bootstrap_interval(&values, 4000, 0.95, tomograd_core::Seed::new(seed)).unwrap();
+    let [low, high] = interval(1);
+    let half = 1.96 * (1.0f64 / 12.0 / 400.0).sqrt();
+    assert!((low - (0.5 - half)).abs() < 0.0015 && (high - (0.5 + half)).abs() < 0.0015, "{low} {high}");
+    assert_eq!(interval(1), [low, high]);
+    assert_ne!(interval(2), [low, high]);
+    assert_eq!(bootstrap_interval(&[0.25], 10, 0.5, tomograd_core::Seed::new(0)).unwrap(), [0.25; 2]);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tomograd::{
     core::{DType, Device, Error, Result, Tensor},
     io::{
-        Interpolation, Volume, encode_png,
+        Interpolation, Volume, dicom, encode_png,
         geometry::{self, Affine},
         pytorch, read_png, safetensors, write_gray, write_rgb,
     },
@@ -40,7 +40,28 @@ fn picture(name: &str) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("tomograd-arguments-{name}-{}.png", std::process::id()))
 }
 
+/// A DICOM file of 2 × 2 pixels, explicit little endian without meta information.
+fn dicom_file() -> Vec<u8> {
+    let mut bytes = b"\x08\0\x60\0CS\x02\0CT".to_vec();
+    for (element, value) in [(0x02u16, 1u16), (0x10, 2), (0x11, 2), (0x100, 16), (0x101, 12), (0x102, 11), (0x103, 0)] {
+        bytes.extend([0x28, 0]);
+        bytes.extend(element.to_le_bytes());
+        bytes.extend(b"US\x02\0");
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend(b"\xE0\x7F\x10\0OW\0\0\x08\0\0\0\x01\0\x02\0\x03\0\x04\0");
+    bytes
+}
+
 cases! {
+    "io::dicom::read_bytes": (place: usize = 0, value: u8 = 0x08) => {
+        // One byte replaced: tags, representations, lengths, sizes.
+        let mut bytes = dicom_file();
+        let size = bytes.len();
+        bytes[place % size] = value;
+        let read = dicom::read_bytes(&bytes)?;
+        Ok::<_, Error>(read.voxels().count() <= size)
+    };
     "io::Volume::from_bytes": (place: usize = 0, value: u8 = 0x5C) => {
         // One byte replaced: sizes, codes, offsets, scalings. Whatever is accepted must be consistent.
         let mut bytes = bytes()?;

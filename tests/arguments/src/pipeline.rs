@@ -10,7 +10,7 @@ use tomograd::{
     },
     pipeline::{
         Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, HeatSheet, Loader, Points,
-        Preparation, Report, Sample, SlidingWindow, evaluate, evaluate_volumes,
+        Preparation, Report, Sample, SlidingWindow, bootstrap_interval, compare_volumes, evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress, roc_auc,
         transforms::{
@@ -345,6 +345,20 @@ cases! {
         let truth = Volume::new(label(&[1, 5, 6])?, affine)?;
         let metrics = evaluate_volumes(&truth, &truth, classes, tolerance)?;
         Ok::<_, Error>(metrics.len() + 1 == classes && metrics[0].dice == 1.0 && tolerance.is_finite() && tolerance >= 0.0)
+    };
+    "pipeline::compare_volumes": (classes: usize = 2, tolerance: f64 = 0.5, surface_tolerance: f64 = 1.0) => {
+        let affine = made::<Affine>(geometry::from_spacing([1.0, 1.0, 2.0]))?;
+        let truth = Volume::new(label(&[1, 5, 6])?, affine)?;
+        let compared = compare_volumes(&truth, &truth, classes, tolerance, surface_tolerance)?;
+        let valid = [tolerance, surface_tolerance].iter().all(|x| x.is_finite() && *x >= 0.0);
+        Ok::<_, Error>(compared.len() + 1 == classes && compared[0].surface_dice == 1.0 && valid)
+    };
+    "pipeline::bootstrap_interval": (values: Vec<f64> = vec![0.5, 0.75], resamples: usize = 100, level: f64 = 0.95) => {
+        let [low, high] = bootstrap_interval(&values, resamples, level, Seed::new(1))?;
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let slack = 1e-9 * most.abs().max(least.abs());
+        Ok::<_, Error>(low.is_finite() && least - slack <= low && low <= high && high <= most + slack)
     };
     "pipeline::progress::bar": (length: u64 = 10) => {
         let bar = progress::bar(length, "test");

@@ -1,4 +1,5 @@
 //! Conversion between the voxels of a file and tensors.
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::{
     any::Any,
@@ -7,10 +8,11 @@ use std::{
 
 use tomograd_core::{DType, Device, Element, Error, Result, Tensor};
 
-use super::{OPERATION, fail, io_error};
-use crate::{Volume, atomic::write_all, element::with_element};
+use crate::{Volume, atomic::write_all, element::with_element, stream::io_error};
 
-/// A scalar datatype of the format.
+const OPERATION: &str = "volume";
+
+/// A scalar datatype of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stored {
     U8,
@@ -36,12 +38,12 @@ pub(crate) struct Coding {
 }
 
 impl Coding {
-    /// Datatypes with several numbers per voxel: element type, count, code and name.
-    const COMPOSED: [(Stored, usize, i16, &'static str); 4] = [
-        (Stored::U8, 3, 128, "rgb24"),
-        (Stored::U8, 4, 2304, "rgba32"),
-        (Stored::F32, 2, 32, "complex64"),
-        (Stored::F64, 2, 1792, "complex128"),
+    /// Datatypes with several numbers per voxel that have a name: element type, count and name.
+    const COMPOSED: [(Stored, usize, &'static str); 4] = [
+        (Stored::U8, 3, "rgb24"),
+        (Stored::U8, 4, "rgba32"),
+        (Stored::F32, 2, "complex64"),
+        (Stored::F64, 2, "complex128"),
     ];
 
     /// One number per voxel, without scaling.
@@ -49,29 +51,19 @@ impl Coding {
         Self { stored, channels: 1, scaling: None }
     }
 
-    /// The coding of this datatype code, without scaling.
-    pub(super) fn from_code(code: i16) -> Result<Self> {
-        match Self::COMPOSED.into_iter().find(|entry| entry.2 == code) {
-            Some((stored, channels, ..)) => Ok(Self { stored, channels, scaling: None }),
-            None => Stored::from_code(code).map(Self::plain),
-        }
+    /// `channels` numbers per voxel, without scaling.
+    pub(crate) fn several(stored: Stored, channels: usize) -> Self {
+        Self { stored, channels, scaling: None }
     }
 
-    fn entry(self) -> (i16, &'static str) {
-        let entry = Self::COMPOSED.into_iter().find(|entry| (entry.0, entry.1) == (self.stored, self.channels));
-        entry.map_or_else(|| (self.stored.code(), self.stored.name()), |(.., code, name)| (code, name))
-    }
-
-    pub(super) fn code(self) -> i16 {
-        self.entry().0
-    }
-
+    /// The name of a datatype with several numbers per voxel, or that of one of its numbers.
     pub(crate) fn name(self) -> &'static str {
-        self.entry().1
+        let entry = Self::COMPOSED.into_iter().find(|entry| (entry.0, entry.1) == (self.stored, self.channels));
+        entry.map_or(self.stored.name(), |entry| entry.2)
     }
 
     /// Bytes per voxel.
-    pub(super) fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         self.stored.size().saturating_mul(self.channels)
     }
 }
@@ -80,50 +72,46 @@ impl Coding {
 const BLOCK: usize = 1 << 12;
 
 impl Stored {
-    const ALL: [(Stored, i16, usize, &'static str); 10] = [
-        (Stored::U8, 2, 1, "uint8"),
-        (Stored::I16, 4, 2, "int16"),
-        (Stored::I32, 8, 4, "int32"),
-        (Stored::F32, 16, 4, "float32"),
-        (Stored::F64, 64, 8, "float64"),
-        (Stored::I8, 256, 1, "int8"),
-        (Stored::U16, 512, 2, "uint16"),
-        (Stored::U32, 768, 4, "uint32"),
-        (Stored::I64, 1024, 8, "int64"),
-        (Stored::U64, 1280, 8, "uint64"),
+    const ALL: [(Stored, usize, &'static str); 10] = [
+        (Stored::U8, 1, "uint8"),
+        (Stored::I16, 2, "int16"),
+        (Stored::I32, 4, "int32"),
+        (Stored::F32, 4, "float32"),
+        (Stored::F64, 8, "float64"),
+        (Stored::I8, 1, "int8"),
+        (Stored::U16, 2, "uint16"),
+        (Stored::U32, 4, "uint32"),
+        (Stored::I64, 8, "int64"),
+        (Stored::U64, 8, "uint64"),
     ];
 
-    fn from_code(code: i16) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|entry| entry.1 == code).map(|entry| entry.0);
-        known.ok_or_else(|| {
-            let what = match code {
-                1 => "single bits",
-                2048 => "complex numbers of 256 bits",
-                1536 => "128-bit floating-point numbers",
-                _ => "an unknown type",
-            };
-            fail(format!("voxels of datatype {code}: {what}")).expected(
-                "integers of 8 to 64 bits, f32, f64, complex numbers of these, or colours (2, 4, 8, 16, 32, 64, 128, 256, \
-                 512, 768, 1024, 1280, 1792 or 2304)",
-            )
-        })
-    }
-
-    fn entry(self) -> (i16, usize, &'static str) {
+    fn entry(self) -> (usize, &'static str) {
         let entry = Self::ALL.into_iter().find(|entry| entry.0 == self);
-        entry.map_or((0, 0, ""), |(_, code, size, name)| (code, size, name))
+        entry.map_or((0, ""), |(_, size, name)| (size, name))
     }
 
-    fn code(self) -> i16 {
+    pub(crate) fn size(self) -> usize {
         self.entry().0
     }
 
-    pub(super) fn size(self) -> usize {
+    fn name(self) -> &'static str {
         self.entry().1
     }
 
-    fn name(self) -> &'static str {
-        self.entry().2
+    /// The little-endian bytes of a decimal number, padded by zeros; `None` if the type doesn't hold it.
+    pub(crate) fn parse(self, text: &str) -> Option<[u8; 8]> {
+        Some(match self {
+            Stored::U8 => padded(text.parse::<u8>().ok()?.to_le_bytes()),
+            Stored::I8 => padded(text.parse::<i8>().ok()?.to_le_bytes()),
+            Stored::I16 => padded(text.parse::<i16>().ok()?.to_le_bytes()),
+            Stored::U16 => padded(text.parse::<u16>().ok()?.to_le_bytes()),
+            Stored::I32 => padded(text.parse::<i32>().ok()?.to_le_bytes()),
+            Stored::U32 => padded(text.parse::<u32>().ok()?.to_le_bytes()),
+            Stored::I64 => text.parse::<i64>().ok()?.to_le_bytes(),
+            Stored::U64 => text.parse::<u64>().ok()?.to_le_bytes(),
+            Stored::F32 => padded(text.parse::<f32>().ok()?.to_le_bytes()),
+            Stored::F64 => text.parse::<f64>().ok()?.to_le_bytes(),
+        })
     }
 
     /// The datatype that holds every value of `dtype`.
@@ -136,6 +124,12 @@ impl Stored {
             DType::F32 | DType::F16 | DType::BF16 => Stored::F32,
         }
     }
+}
+
+fn padded<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
+    let mut padded = [0; 8];
+    padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    padded
 }
 
 /// Whether f32 distinguishes the scaled values of neighbouring integers over the whole range of `stored`.
@@ -156,7 +150,7 @@ fn scales_in_f32(stored: Stored, [slope, intercept]: [f64; 2]) -> bool {
 /// Reads a tensor of `shape`, with a leading channel axis if voxels have several numbers. Without scaling, the dtype is the
 /// smallest that holds every value of the stored type. With scaling, it is f32 for f32 and for 8-bit and 16-bit integers, and
 /// f64 for all others and where f32 wouldn't distinguish neighbouring integers.
-pub(super) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], big: bool) -> Result<Tensor> {
+pub(crate) fn decode(reader: &mut impl Read, coding: Coding, shape: &[usize], big: bool) -> Result<Tensor> {
     if coding.channels == 1 {
         return decode_numbers(reader, coding, shape, big);
     }
@@ -183,7 +177,7 @@ fn decode_numbers(reader: &mut impl Read, coding: Coding, shape: &[usize], big: 
                     part.reverse();
                 }
                 *voxel = value(*part).ok_or_else(|| {
-                    fail(format!("a voxel that {} can't hold", T::DTYPE))
+                    Error::format(OPERATION, format!("a voxel that {} can't hold", T::DTYPE))
                         .expected("integers below 2⁶³, and scaled f32 below 3.4·10³⁸")
                 })?;
             }
@@ -271,11 +265,6 @@ impl Number {
     }
 
     fn store(self, stored: Stored) -> Option<[u8; 8]> {
-        fn pad<const N: usize>(bytes: [u8; N]) -> [u8; 8] {
-            let mut padded = [0; 8];
-            padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-            padded
-        }
         let whole = match self {
             Number::Whole(value) => Some(value),
             // Integers with −2⁶³ ≤ value < 2⁶³.
@@ -293,39 +282,54 @@ impl Number {
             Number::Real(value) => stored == value || value.is_nan(),
         };
         Some(match stored {
-            Stored::U8 => pad(u8::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I8 => pad(i8::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I16 => pad(i16::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::U16 => pad(u16::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I32 => pad(i32::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::U32 => pad(u32::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::U8 => padded(u8::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I8 => padded(i8::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I16 => padded(i16::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::U16 => padded(u16::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::I32 => padded(i32::try_from(whole?).ok()?.to_le_bytes()),
+            Stored::U32 => padded(u32::try_from(whole?).ok()?.to_le_bytes()),
             Stored::I64 => whole?.to_le_bytes(),
             Stored::U64 => u64::try_from(whole?).ok()?.to_le_bytes(),
-            Stored::F32 if exact(f64::from(real as f32)) => pad((real as f32).to_le_bytes()),
+            Stored::F32 if exact(f64::from(real as f32)) => padded((real as f32).to_le_bytes()),
             Stored::F64 if exact(real) => real.to_le_bytes(),
             Stored::F32 | Stored::F64 => return None,
         })
     }
 }
 
-/// The coding for writing: the one of the source or the requested one if it reproduces every voxel, else the one that
-/// holds the dtype.
-pub(super) fn choose(volume: &Volume) -> Result<Coding> {
+/// The coding for writing: the one of the source, else its element type alone, if the format has it and it reproduces every
+/// voxel; else the one that holds the dtype.
+pub(crate) fn choose(volume: &Volume, has: impl Fn(Coding) -> bool) -> Result<Coding> {
     let voxels = volume.voxels();
     let plain = Coding::plain(Stored::of(voxels.dtype()));
-    let Some(coding) = volume.coding().filter(|&coding| coding != plain) else { return Ok(plain) };
-    if coding.channels > 1 && (voxels.rank() < 4 || voxels.shape().first() != Some(&coding.channels)) {
-        return Ok(plain);
-    }
+    let Some(first) = volume.coding() else { return Ok(plain) };
+    let candidates = [first, Coding { scaling: None, ..first }, Coding::plain(first.stored), plain];
+    let candidates: Vec<Coding> = candidates.into_iter().filter(|&coding| coding == plain || has(coding)).collect();
+    Ok(first_that_fits(voxels, &candidates)?.unwrap_or(plain))
+}
+
+/// The first of these codings that reproduces every voxel.
+pub(crate) fn first_that_fits(voxels: &Tensor, codings: &[Coding]) -> Result<Option<Coding>> {
+    let all = Coding::plain(Stored::of(voxels.dtype()));
     let voxels = voxels.contiguous()?;
-    let fits = with_element!(voxels.dtype(), T => {
-        voxels.as_slice::<T>()?.iter().all(|&voxel| Number::of(voxel).encode::<T>(coding).is_some())
-    });
-    Ok(if fits { coding } else { plain })
+    for &coding in codings {
+        let several = coding.channels > 1;
+        if several && (voxels.rank() < 4 || voxels.shape().first() != Some(&coding.channels)) {
+            continue;
+        }
+        let fits = (coding.stored, coding.scaling) == (all.stored, None)
+            || with_element!(voxels.dtype(), T => {
+                voxels.as_slice::<T>()?.iter().all(|&voxel| Number::of(voxel).encode::<T>(coding).is_some())
+            });
+        if fits {
+            return Ok(Some(coding));
+        }
+    }
+    Ok(None)
 }
 
 /// Writes the elements in the order of the file.
-pub(super) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, big: bool) -> Result<()> {
+pub(crate) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, big: bool) -> Result<()> {
     let order: Vec<usize> = (1..voxels.rank()).chain([0]).collect();
     let voxels = if coding.channels > 1 { voxels.permute(&order)?.contiguous()? } else { voxels.contiguous()? };
     let size = coding.stored.size();

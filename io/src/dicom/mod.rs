@@ -1,0 +1,73 @@
+//! DICOM: series of images from folders, DICOMDIRs and files, as volumes.
+//!
+//! [`Listing::open`] reads what files say and leaves their pixels alone. The images of one SeriesInstanceUID are a [`Series`], whose
+//! frames become [`Stack`]s: a stack is a volume, its slices in the order of their places along the normal. Frames of different
+//! size, orientation, image type, echo, temporal position or b-value never share a stack, and where two are at one place, they are
+//! told apart by echo time, gradient direction, cardiac phase, acquisition and times. What is odd (gantry tilt, missing slices,
+//! doubles, values that had to be assumed) is in the notes of series and stacks; nothing is assumed without one.
+//!
+//! Voxels are rescaled, colours are RGB, and the affine is RAS+ in millimetres, as in every [`Volume`]. Read are implicit and
+//! explicit little endian, explicit big endian, deflated, RLE, JPEG (baseline, extended with 8 and 12 bits, lossless), JPEG-LS and
+//! JPEG 2000. Other transfer syntaxes are errors that name them.
+//!
+//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation.
+//!
+//! Tags, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
+//! are walked here, since `dicom-parser` takes as much memory as a length claims. Memory: reading n bytes takes at most 64·n + 16
+//! MiB where pixels aren't compressed; of compressed ones, at most 4096 samples a byte are believed (or 2²⁰ in all), at about 32
+//! bytes each.
+
+mod codec;
+mod dataset;
+mod file;
+mod folder;
+mod frame;
+mod gaps;
+mod geometry;
+mod image;
+mod lut;
+mod pixels;
+mod segmentation;
+mod series;
+mod stack;
+mod syntax;
+mod view;
+mod voxels;
+mod write;
+
+use std::{path::Path, sync::Arc};
+
+use tomograd_core::{Error, Result};
+
+pub use folder::Listing;
+pub use segmentation::{Code, Segment};
+pub use series::Series;
+pub use stack::{Gaps, Stack};
+
+use crate::Volume;
+
+const OPERATION: &str = "dicom";
+
+fn fail(what: impl Into<String>) -> Error {
+    Error::format(OPERATION, what)
+}
+
+/// Reads the only volume of a folder, a DICOMDIR or a file.
+///
+/// # Errors
+/// When there are several series or stacks (the error lists them; take one from a [`Listing`]), or files can't be read.
+pub fn read_file(path: impl AsRef<Path>) -> Result<Volume> {
+    let path = path.as_ref();
+    let listing = Listing::open(path)?;
+    let stack = listing.only().and_then(Series::stack).map_err(|error| error.within(path.display().to_string()))?;
+    stack.read()
+}
+
+/// Reads the bytes of a file.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_bytes(bytes: &[u8]) -> Result<Volume> {
+    let image = image::Image::read(file::Source::Memory(Arc::from(bytes)))?;
+    Series::new(vec![Arc::new(image)])?.stack()?.read()
+}

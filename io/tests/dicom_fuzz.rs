@@ -1,0 +1,155 @@
+//! Mutated DICOM files under a counting allocator: read or refused, never a panic; memory within a multiple of the bytes, time
+//! bounded. One test in a binary of its own, as the allocator counts for the whole process.
+//!
+//! `TOMOGRAD_FUZZ` is the number of files (4000 unless set); `fuzz/dicom.txt` is the log of a longer run.
+#![cfg(feature = "dicom")]
+
+#[path = "common/counting.rs"]
+mod counting;
+#[path = "common/dicom.rs"]
+mod files;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use counting::measured;
+use tomograd_core::{Random, Seed};
+use tomograd_io::dicom;
+
+/// Memory: of elements, which may be eight bytes long, and of frames of one pixel.
+const MULTIPLE: usize = 64;
+const FIXED: usize = 16 << 20;
+/// Compressed pixels: so many samples a byte may be claimed, or so many in all, of so many bytes each.
+const SAMPLES_PER_BYTE: usize = 4096;
+const SAMPLES_ANYWAY: usize = 1 << 20;
+const BYTES_PER_SAMPLE: usize = 32;
+/// Of the slowest file, on a busy machine.
+const SLOWEST: Duration = Duration::from_secs(10);
+
+fn below(random: &mut Random, limit: usize) -> usize {
+    random.below(limit.max(1) as u64) as usize
+}
+
+fn seeds() -> Vec<(bool, Vec<u8>)> {
+    let mut seeds = vec![(false, files::Slice::default().bytes())];
+    // In a packaged crate the folder isn't there.
+    if let Ok(entries) = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/dicom")) {
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == "dcm")) {
+            let name = path.file_stem().unwrap().to_string_lossy();
+            let compressed = ["rle", "jpeg", "j2k", "deflated"].iter().any(|kind| name.starts_with(kind));
+            seeds.push((compressed, std::fs::read(path).unwrap()));
+        }
+    }
+    seeds
+}
+
+/// Numbers that lengths and counts shouldn't be.
+const EXTREMES: [u64; 9] = [0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF, 0xFFFE, 8];
+/// Elements that sizes follow from: rows, columns, samples, bits, frames, planes, the transfer syntax.
+const TAGS: [[u8; 4]; 12] = [
+    [0x28, 0, 0x10, 0],
+    [0x28, 0, 0x11, 0],
+    [0x28, 0, 2, 0],
+    [0x28, 0, 0, 1],
+    [0x28, 0, 1, 1],
+    [0x28, 0, 2, 1],
+    [0x28, 0, 3, 1],
+    [0x28, 0, 6, 0],
+    [0x28, 0, 8, 0],
+    [0x28, 0, 4, 0],
+    [2, 0, 0x10, 0],
+    [0xE0, 0x7F, 0x10, 0],
+];
+
+fn mutate(bytes: &mut Vec<u8>, seeds: &[(bool, Vec<u8>)], random: &mut Random) {
+    let pixels = bytes.windows(4).rposition(|part| part == [0xE0, 0x7F, 0x10, 0]).unwrap_or(0);
+    for _ in 0..1 + below(random, 4) {
+        if bytes.len() < 2 {
+            return;
+        }
+        // Half of the changes behind the beginning of the pixels, where the streams are.
+        let start = if random.next_u32().is_multiple_of(2) { pixels.min(bytes.len() - 1) } else { 0 };
+        let at = start + below(random, bytes.len() - start);
+        match below(random, 13) {
+            0..4 => bytes[at] ^= 1 << below(random, 8),
+            4..6 => bytes[at] = random.next_u32() as u8,
+            6 => bytes.truncate(at),
+            7 => {
+                let extreme = EXTREMES[below(random, EXTREMES.len())].to_le_bytes();
+                let length = [1, 2, 4][below(random, 3)];
+                bytes.iter_mut().skip(at).zip(&extreme[..length]).for_each(|(to, &from)| *to = from);
+            }
+            8 => {
+                let (_, other) = &seeds[below(random, seeds.len())];
+                let from = below(random, other.len());
+                let part: Vec<u8> = other[from..].iter().copied().take(1 + below(random, 200)).collect();
+                bytes.splice(at..at, part);
+            }
+            9 => drop(bytes.drain(at..(at + 1 + below(random, 30)).min(bytes.len()))),
+            10 => {
+                let part: Vec<u8> = bytes[at..].iter().copied().take(1 + below(random, 40)).collect();
+                bytes.splice(at..at, part.repeat(1 + below(random, 200)));
+            }
+            // The value of an element that matters.
+            _ => {
+                let tag = TAGS[below(random, TAGS.len())];
+                if let Some(place) = bytes.windows(4).position(|part| part == tag) {
+                    let value = place + 8;
+                    let number = (EXTREMES[below(random, EXTREMES.len())] as u16).to_le_bytes();
+                    bytes.iter_mut().skip(value + below(random, 2)).zip(number).for_each(|(to, from)| *to = from);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_follows_what_arrives_and_nothing_panics() {
+    let seeds = seeds();
+    let count: u64 = std::env::var("TOMOGRAD_FUZZ").ok().and_then(|count| count.parse().ok()).unwrap_or(4000);
+    // Parts whose memory stays: the dictionary of elements.
+    let _ = dicom::read_bytes(&seeds[0].1);
+    let (mut accepted, mut most, mut slowest) = (0u64, 0usize, Duration::ZERO);
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    for i in 0..count {
+        let mut random = Seed::new(20_261_127).at(i).random();
+        let (_, seed) = &seeds[below(&mut random, seeds.len())];
+        let mut bytes = seed.clone();
+        mutate(&mut bytes, &seeds, &mut random);
+        let start = Instant::now();
+        let (peak, read) = measured(|| dicom::read_bytes(&bytes).map(|volume| volume.voxels().count()));
+        let time = start.elapsed();
+        match read {
+            Ok(_) => accepted += 1,
+            Err(error) => {
+                // Without numbers, so that reasons are few.
+                let text = error.to_string();
+                let reason: String = text.chars().filter(|letter| !letter.is_ascii_digit()).take(40).collect();
+                *reasons.entry(reason).or_default() += 1;
+            }
+        }
+        let samples = (SAMPLES_PER_BYTE * bytes.len()).max(SAMPLES_ANYWAY);
+        let bound = MULTIPLE * bytes.len() + FIXED + BYTES_PER_SAMPLE * samples;
+        assert!(peak <= bound, "file {i}: {peak} bytes of memory for {}", bytes.len());
+        assert!(time < SLOWEST, "file {i}: {time:?}");
+        most = most.max(peak);
+        slowest = slowest.max(time);
+    }
+    assert!(accepted > 0 && accepted < count);
+    println!(
+        "{count} mutated files: {accepted} read, {} refused for {} reasons, no panic; the most memory that one took: {most} bytes; \
+         the slowest: {slowest:?}",
+        count - accepted,
+        reasons.len()
+    );
+    let mut reasons: Vec<_> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
+    for (reason, times) in reasons.iter().take(40) {
+        println!("{times:>8}  {reason}");
+    }
+}
