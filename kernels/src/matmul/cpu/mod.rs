@@ -7,11 +7,11 @@ pub(crate) mod pack;
 pub(super) mod product;
 pub(crate) mod tile;
 
-use crate::parallel::{Grid, Partition, as_uninit, or_give_up, parallel_for, threads};
-use crate::simd::{Kernel, Real, Simd, Vector, dispatch, transpose};
+use crate::parallel::{Grid, Partition, as_uninit, current_isa, or_give_up, parallel_for, threads};
+use crate::simd::{Isa, Kernel, Real, Simd, Vector, dispatch, transpose};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
-use tile::{Left, ROW_UNIT, Rows, in_place, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
+use tile::{FEW_TILES, Left, ROW_UNIT, Rows, in_place, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
 use tomograd_core::{Error, Result, Scratch};
 
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
@@ -182,14 +182,18 @@ pub(super) const COLUMN_BLOCK: usize = 528;
 const CHUNK_WORK: usize = 4 << 20;
 /// The least number of multiply-adds for which another thread is woken.
 const LEAST_SHARE: usize = 256 << 10;
-/// The most columns for which every instruction set reads a left matrix in place.
-const IN_PLACE_COLUMNS: usize = 192;
 /// How many multiply-adds take as long as packing an element.
 const PACKING: usize = 8;
 
 /// The block size that divides `size` into equal blocks of about `most` at most, each a multiple of `unit`.
 pub(crate) fn block_size(size: usize, most: usize, unit: usize) -> usize {
     size.div_ceil(size.div_ceil(most).max(1)).next_multiple_of(unit).max(unit)
+}
+
+/// The most columns for which the left matrix of a product is read in place.
+fn in_place_columns<T>() -> usize {
+    let vector_bytes = if current_isa() == Isa::Avx512 { 3 * 64 } else { 2 * 32 };
+    FEW_TILES * vector_bytes / size_of::<T>()
 }
 
 /// The sizes of an output block: it fits into the caches, and there are enough blocks for all threads to have an equal share of
@@ -252,7 +256,8 @@ fn run<T: Real>(
     // Vectors hold columns, so with few columns the transposed product is faster; so it is for a right matrix whose columns are
     // contiguous, the weights of a linear layer, if it can then be read in place. The result is bitwise the same.
     let few = shape.n < 16 && shape.m > shape.n;
-    let swapped = few || (b.row_stride == 1 && b.column_stride != 1 && (16..=IN_PLACE_COLUMNS).contains(&shape.m));
+    let swapped =
+        few || (b.row_stride == 1 && b.column_stride != 1 && (16..=in_place_columns::<T>()).contains(&shape.m));
     let (shape, a, b, start) = if swapped {
         (GemmShape { m: shape.n, n: shape.m, ..shape }, b.transposed(), a.transposed(), start.map(Start::transposed))
     } else {
@@ -407,7 +412,7 @@ impl<T: Real> Kernel for Blocks<'_, T> {
         let scratch = |count| or_give_up(Scratch::<T>::new("matmul", count));
         let mut b_scratch =
             scratch(if packed_b.data.is_some() { 0 } else { column_block.next_multiple_of(width) * k_block });
-        let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block * k_block });
+        let mut a_scratch = scratch(if packed_a.is_some() { 0 } else { row_block.next_multiple_of(height) * k_block });
         // If all of k is one block, a single buffer tile is enough, for tiles at the edges.
         let waiting_panels = if k_block < k { row_block.div_ceil(height) * column_block.div_ceil(width) } else { 1 };
         let mut waiting_scratch = scratch(waiting_panels * height * width);
