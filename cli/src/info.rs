@@ -18,12 +18,12 @@ use crate::{plain, print::print_line};
 const WEIGHTS: [&str; 6] = ["safetensors", "json", "pth", "pt", "bin", "ckpt"];
 
 pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
+    if file.is_dir() || file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR")) {
+        return folder(file);
+    }
     let ending = file.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     if ending.is_some_and(|ending| WEIGHTS.contains(&&ending[..])) {
         return weights(file, strict);
-    }
-    if file.is_dir() || file.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR")) {
-        return folder(file);
     }
     let mut info = io::info(file)?;
     info.notes.iter_mut().for_each(|note| *note = plain(note));
@@ -53,7 +53,7 @@ fn folder(path: &Path) -> Result<()> {
 fn list_series(series: &Series) {
     let number = series.number().map_or(String::new(), |number| format!(" {number}"));
     let units = series.units().map_or(String::new(), |units| format!(", in {}", plain(units)));
-    print_line!();
+    print_line!("");
     print_line!(
         "series{number:<4}{} {} ({} files{units})",
         plain(series.modality()),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes small NRRD, MetaImage, TIFF, PNG and JPEG files to formats/ with SimpleITK, pynrrd and tifffile, and formats/formats.json:
-what SimpleITK (and pynrrd or tifffile, where they wrote the file) reads in each.
+what SimpleITK (tifffile where it wrote the file, Pillow for colours of JPEG) reads in each.
 
     python format_files.py
 """
@@ -13,6 +13,7 @@ import nrrd
 import numpy as np
 import SimpleITK as sitk
 import tifffile
+from PIL import Image
 
 HERE = pathlib.Path(__file__).parent / "formats"
 TYPES = {"uint8": "u1", "int8": "i1", "uint16": "u2", "int16": "i2", "uint32": "u4", "int32": "i4", "uint64": "u8", "int64": "i8",
@@ -207,7 +208,12 @@ def main():
     y, x = np.mgrid[:24, :21]
     grey = (128 + 100 * np.sin(x / 5) * np.cos(y / 7)).astype(np.uint8)
     by_itk("itk_grey.jpg", sitk.GetImageFromArray(grey))
-    by_itk("itk_colour.jpg", sitk.GetImageFromArray(np.stack([grey, 255 - grey, (x * 9).astype(np.uint8)], -1), isVector=True))
+    colours = np.stack([grey, 255 - grey, (x * 9).astype(np.uint8)], -1)
+    by_itk("itk_colour.jpg", sitk.GetImageFromArray(colours, isVector=True))
+    # ITK repeats the colours that are stored for four pixels; libjpeg (and Pillow with it) interpolates them, as most do.
+    seen = np.moveaxis(np.asarray(Image.open(HERE / "itk_colour.jpg")), -1, 0)
+    assert np.abs(seen.ravel() - np.array(listed[-1]["values"])).max() < 16
+    listed[-1]["values"] = [float(v) for v in seen.ravel()]
 
     lines = ",\n".join("  " + json.dumps(e, separators=(",", ":")) for e in listed)
     notes = {"shape": "of the tensor: channels or time, then z, y, x", "stored": "the type of the file's numbers, or its name for several of them",

@@ -71,11 +71,12 @@ impl From<Error> for Stop {
     }
 }
 
-impl From<Stop> for Error {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Short(what) => fail(format!("the file ends inside of {what}")),
-            Stop::Wrong(error) => error,
+impl Stop {
+    /// The error, if the bytes are all that there is. (`From` would take the inference of errors from other crates.)
+    pub(super) fn error(self) -> Error {
+        match self {
+            Self::Short(what) => fail(format!("the file ends inside of {what}")),
+            Self::Wrong(error) => error,
         }
     }
 }

@@ -115,7 +115,7 @@ impl Header {
                 Err(Stop::Short(_)) | Ok(Self { pixels: None, .. }) if end < length => {
                     end = end.saturating_mul(8).min(length);
                 }
-                result => return Ok(result?),
+                result => return result.map_err(Stop::error),
             }
         }
     }
@@ -143,8 +143,8 @@ impl PixelBytes {
         let end = pixels.length.map(|length| start.saturating_add(length.into()));
         let mut bytes = if syntax.deflated {
             let whole = source.part(0..source.length()?)?;
-            let (_, at) = self::start(&whole, &mut Vec::new()).map_err(Error::from)?;
-            let inflated = inflate(whole.get(at..).unwrap_or_default()).map_err(Error::from)?;
+            let (_, at) = self::start(&whole, &mut Vec::new()).map_err(Stop::error)?;
+            let inflated = inflate(whole.get(at..).unwrap_or_default()).map_err(Stop::error)?;
             let end = end.unwrap_or(inflated.len() as u64) as usize;
             let part = inflated.get(pixels.start..end).ok_or_else(|| fail("the file ends inside of the pixels"))?;
             part.to_vec()
@@ -154,7 +154,7 @@ impl PixelBytes {
         bytes.shrink_to_fit();
         let fragments = match pixels.length {
             Some(_) => None,
-            None => Some(dataset::fragments(&bytes, 0, syntax.encoding.big).map_err(Error::from)?),
+            None => Some(dataset::fragments(&bytes, 0, syntax.encoding.big).map_err(Stop::error)?),
         };
         Ok(Self { bytes, fragments })
     }
