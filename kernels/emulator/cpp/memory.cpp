@@ -107,29 +107,32 @@ void use_library(char *begin, char *end) {
   state->library_end = end;
 }
 
-static const char *KIND[] = {"read", "write", "atomic operation"};
+static const char *KIND[] = {"a read", "a write", "an atomic operation"};
 
 // "byte 12 of `tile` (64 bytes)".
 static void describe(const Region &region, uintptr_t address, char *text, size_t bytes) {
   if (region.name)
-    snprintf(text, bytes, "byte %lu of %s (%lu bytes)", address - region.begin, region.name, region.end - region.begin);
+    snprintf(text, bytes, "byte %ld of %s (%lu bytes)", static_cast<long>(address - region.begin), region.name, region.end - region.begin);
   else
-    snprintf(text, bytes, "byte %lu of global memory of %lu bytes", address - region.begin, region.end - region.begin);
+    snprintf(text, bytes, "byte %ld of global memory of %lu bytes", static_cast<long>(address - region.begin), region.end - region.begin);
 }
 
 [[noreturn]] static void out_of_bounds(uintptr_t address, unsigned bytes, Kind kind, const void *instruction) {
-  // The nearest region before it, to say by how much.
+  // The nearest region, to say by how much.
   char text[200] = "no memory of the kernel's";
-  uintptr_t nearest = 0;
+  uintptr_t nearest = ~static_cast<uintptr_t>(0);
   auto look = [&](const Region &region) {
-    if (region.begin > address || region.begin < nearest || region.begin == region.end) return;
-    nearest = region.begin;
+    if (region.begin == region.end) return;
+    uintptr_t distance = address < region.begin ? region.begin - address : address - region.end;
+    if (address >= region.begin && address < region.end) distance = 0;
+    if (distance >= nearest) return;
+    nearest = distance;
     describe(region, address, text, sizeof(text));
   };
   for (auto &entry : allocations) look(entry.second);
   for (auto &entry : library->arrays) look(entry.second);
   look(state->dynamic);
-  fail(TOMOGRAD_OUT_OF_BOUNDS, instruction, "out of bounds: a %s of %u bytes at %s", KIND[static_cast<int>(kind)], bytes, text);
+  fail(TOMOGRAD_OUT_OF_BOUNDS, instruction, "out of bounds: %s of %u bytes at %s", KIND[static_cast<int>(kind)], bytes, text);
 }
 
 // The region that an access lies in; null for memory that only the thread has, and constants.
@@ -158,8 +161,8 @@ static Region *region_of(uintptr_t address, unsigned bytes, Kind kind, const voi
   char text[200];
   describe(region, address, text, sizeof(text));
   if (thread == MOST_THREADS)
-    fail(TOMOGRAD_RACE, instruction, "race: a %s at %s, with a %s of another block", KIND[static_cast<int>(kind)], text, other);
-  fail(TOMOGRAD_RACE, instruction, "race: a %s at %s, with a %s of thread %u and no barrier between them", KIND[static_cast<int>(kind)], text,
+    fail(TOMOGRAD_RACE, instruction, "race: %s at %s, with %s of another block", KIND[static_cast<int>(kind)], text, other);
+  fail(TOMOGRAD_RACE, instruction, "race: %s at %s, with %s of thread %u and no barrier between them", KIND[static_cast<int>(kind)], text,
        other, thread);
 }
 
@@ -182,21 +185,21 @@ static void check_byte(Region &region, Shadow &byte, uintptr_t address, Kind kin
   if (in_block && byte.writer & PENDING) {
     char text[200];
     describe(region, address, text, sizeof(text));
-    fail(TOMOGRAD_PENDING, instruction, "a %s at %s, whose asynchronous copy by thread %u hasn't been waited for", KIND[static_cast<int>(kind)],
+    fail(TOMOGRAD_PENDING, instruction, "%s at %s, whose asynchronous copy by thread %u hasn't been waited for", KIND[static_cast<int>(kind)],
          text, byte.writer & THREAD);
   }
   const bool unwritten = region.space == Space::SHARED ? !in_block : byte.written == NEVER;
   if (unwritten && kind != Kind::WRITE) {
     char text[200];
     describe(region, address, text, sizeof(text));
-    fail(TOMOGRAD_UNWRITTEN, instruction, "a %s of what nobody wrote: %s", KIND[static_cast<int>(kind)], text);
+    fail(TOMOGRAD_UNWRITTEN, instruction, "%s of what nobody wrote: %s", KIND[static_cast<int>(kind)], text);
   }
   const bool both_atomic = kind == Kind::ATOMIC && byte.writer & ATOMIC;
   if (!both_atomic) {
     if (byte.written == epoch && unordered(byte.writer & THREAD, byte.written_step))
-      race(region, address, kind, byte.writer & ATOMIC ? "atomic operation" : "write", byte.writer & THREAD, instruction);
+      race(region, address, kind, byte.writer & ATOMIC ? "an atomic operation" : "a write", byte.writer & THREAD, instruction);
     if (region.space == Space::GLOBAL && byte.written >= state->launch_epoch && !in_block)
-      race(region, address, kind, "write", MOST_THREADS, instruction);
+      race(region, address, kind, "a write", MOST_THREADS, instruction);
   }
   if (kind == Kind::READ) {
     const unsigned warp = state->now / LANES, thread = byte.reader & THREAD;
@@ -218,14 +221,14 @@ static void check_byte(Region &region, Shadow &byte, uintptr_t address, Kind kin
   }
   if (byte.read == epoch && (byte.reader & MANY_WARPS || unordered(byte.reader & THREAD, byte.read_step) ||
                              (byte.reader & MANY_LANES && byte.read_step == state->step[state->now / LANES])))
-    race(region, address, kind, "read", byte.reader & THREAD, instruction);
+    race(region, address, kind, "a read", byte.reader & THREAD, instruction);
   if (region.space == Space::GLOBAL && byte.read >= state->launch_epoch && byte.read < state->block_epoch)
-    race(region, address, kind, "read", MOST_THREADS, instruction);
+    race(region, address, kind, "a read", MOST_THREADS, instruction);
 }
 
 static void check_alignment(uintptr_t address, unsigned bytes, Kind kind, const void *instruction) {
   if (address & (bytes - 1))
-    fail(TOMOGRAD_MISALIGNED, instruction, "misaligned: a %s of %u bytes at an address that is %lu beyond a multiple of them",
+    fail(TOMOGRAD_MISALIGNED, instruction, "misaligned: %s of %u bytes at an address that is %lu beyond a multiple of them",
          KIND[static_cast<int>(kind)], bytes, address & (bytes - 1));
 }
 

@@ -33,7 +33,7 @@ const RUNTIME: [(&str, &str); 6] = [
 ];
 
 /// A call before each access, and no optimisation that would change which accesses there are or hide one from the calls.
-const KERNEL_FLAGS: [&str; 16] = [
+const KERNEL_FLAGS: [&str; 17] = [
     "-std=c++17",
     "-O2",
     "-g1",
@@ -44,6 +44,7 @@ const KERNEL_FLAGS: [&str; 16] = [
     "-fno-strict-aliasing",
     "-ffp-contract=off",
     "-fno-builtin-memcpy",
+    "-fno-optimize-sibling-calls",
     "-fno-tree-vectorize",
     "-fno-tree-slp-vectorize",
     "-w",

@@ -146,7 +146,7 @@ __device__ void copies(const float *x, float *y) {
   cp_async_commit();
   if (WAIT) cp_async_wait<0>();
   if (BARRIER) __syncthreads();
-  y[threadIdx.x] = tile[63 - threadIdx.x];
+  y[threadIdx.x] = tile[threadIdx.x / 2];
 }
 extern "C" __global__ void right_copy(const float *x, float *y) { copies<true, true>(x, y); }
 extern "C" __global__ void pending_no_wait(const float *x, float *y) { copies<false, true>(x, y); }
