@@ -147,9 +147,9 @@ __device__ __forceinline__ void depthwise(const T *x, const T *w, const T *bias,
   }
 }
 
-// As many blocks a multiprocessor as the registers of the sums and a row allow.
+// Two blocks a multiprocessor: sums and rows need more than 80 registers.
 #define KERNEL(T, NAME, K_Z, K, WIDTH)                                                                                                \
-  extern "C" __global__ void __launch_bounds__(256, K > 3 ? 2 : 3) NAME(const T *x, const T *w, const T *bias, T *y,              \
+  extern "C" __global__ void __launch_bounds__(256, 2) NAME(const T *x, const T *w, const T *bias, T *y,              \
                                                                            const Depthwise shape) {                                   \
     depthwise<T, K_Z, K, WIDTH>(x, w, bias, y, shape);                                                                                \
   }
