@@ -26,18 +26,24 @@ struct Attention {
 constexpr int KEYS = 64;
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
-// Score in units of log₂, with what is added to it and −∞ where a query doesn't see the key.
-template <typename T>
-__device__ __forceinline__ float finished(float product, int batch, int query, int key, const Attention &shape) {
-  if (query >= shape.queries || key >= shape.keys || (shape.causal && key > query)) return -INFINITY;
-  float score = product * shape.scale;
+// Makes scores of products, in units of log₂: scaled, with the biases, and −∞ where a query doesn't see the key. `each` calls a function
+// for all of a thread's scores with the score, its query and its key; the keys are of the block that begins at `block`.
+template <typename T, typename Each>
+__device__ __forceinline__ void finish(const Each &each, int batch, int first, int block, const Attention &shape) {
+  const float factor = shape.scale * LOG2_E;
+  each([&](float &score, int, int) { score *= factor; });
 #pragma unroll 1
   for (int i = 0; i < shape.biases; i++) {
     const Bias &bias = shape.bias[i];
-    score += to_float(static_cast<const T *>(bias.values)[batch / shape.inner * bias.outer + batch % shape.inner * bias.inner + query * bias.row +
-                                                           key * bias.key]);
+    const T *values = static_cast<const T *>(bias.values) + batch / shape.inner * bias.outer + batch % shape.inner * bias.inner;
+    each([&](float &score, int query, int key) {
+      if (query < shape.queries && key < shape.keys) score = fmaf(to_float(values[query * bias.row + key * bias.key]), LOG2_E, score);
+    });
   }
-  return score * LOG2_E;
+  if (block + KEYS > shape.keys || (shape.causal && block + KEYS > first))
+    each([&](float &score, int query, int key) {
+      if (key >= shape.keys || (shape.causal && key > query)) score = -INFINITY;
+    });
 }
 
 // ---- f16 and bf16: each of 4 warps has 16 queries ----
@@ -118,6 +124,14 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
     // Nobody reads the keys any more.
     __syncthreads();
     bring<T, D, THREADS>(keys, k, block + KEYS, shape.keys, shape.size, shape.aligned);
+    finish<T>(
+        [&](auto f) {
+#pragma unroll
+          for (int j = 0; j < KEYS / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) f(score[j][i], first + row + i / 2 * 8, block + j * 8 + lane % 4 * 2 + i % 2);
+        },
+        batch, first, block, shape);
     // Softmax: a row is held by four lanes.
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -125,11 +139,7 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
 #pragma unroll
       for (int j = 0; j < KEYS / 8; j++)
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-          float &one = score[j][h * 2 + i];
-          one = finished<T>(one, batch, first + row + h * 8, block + j * 8 + lane % 4 * 2 + i, shape);
-          now = fmaxf(now, one);
-        }
+        for (int i = 0; i < 2; i++) now = fmaxf(now, score[j][h * 2 + i]);
       now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 1));
       now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 2));
       // Where all scores are −∞, so that no difference of infinities arises.
@@ -259,14 +269,19 @@ __device__ __forceinline__ void attention_f32(const float *q, const float *k, co
     // Nobody reads the keys any more.
     __syncthreads();
     bring_f32<D, KEYS>(keys, k, block + KEYS, shape.keys, shape.size, shape.aligned);
+    finish<float>(
+        [&](auto f) {
+#pragma unroll
+          for (int i = 0; i < MINE; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) f(score[i][j], first + t + i * 16, block + u + j * 16);
+        },
+        batch, first, block, shape);
 #pragma unroll
     for (int i = 0; i < MINE; i++) {
       float now = most[i];
 #pragma unroll
-      for (int j = 0; j < 4; j++) {
-        score[i][j] = finished<float>(score[i][j], batch, first + t + i * 16, block + u + j * 16, shape);
-        now = fmaxf(now, score[i][j]);
-      }
+      for (int j = 0; j < 4; j++) now = fmaxf(now, score[i][j]);
 #pragma unroll
       for (int distance = 8; distance > 0; distance /= 2) now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, distance));
       const float base = now == -INFINITY ? 0.0f : now, scale = exp2f(most[i] - base);
