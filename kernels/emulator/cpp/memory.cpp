@@ -89,7 +89,8 @@ static void read_symbols(char *begin, char *end, Library &found) {
       region.end = address + symbols[i].st_size;
       region.space = Space::SHARED;
       region.name = strdup(name.c_str());
-      region.shadow = new_shadow(symbols[i].st_size);
+      // What a compiler keeps to start an array once (GCC, for arrays of vectors) is nobody's memory.
+      if (strncmp(names + symbols[i].st_name, "_ZGV", 4)) region.shadow = new_shadow(symbols[i].st_size);
       found.arrays[address] = region;
     }
   }
@@ -154,7 +155,7 @@ static Region *region_of(uintptr_t address, unsigned bytes, Kind kind, const voi
     }
   }
   if (!region || address + bytes > region->end) out_of_bounds(address, bytes, kind, instruction);
-  return region;
+  return region->shadow ? region : nullptr;
 }
 
 [[noreturn]] static void race(const Region &region, uintptr_t address, Kind kind, const char *other, unsigned thread, const void *instruction) {

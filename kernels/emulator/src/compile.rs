@@ -33,7 +33,7 @@ const RUNTIME: [(&str, &str); 6] = [
 ];
 
 /// A call before each access, and no optimisation that would change which accesses there are or hide one from the calls.
-const KERNEL_FLAGS: [&str; 17] = [
+const KERNEL_FLAGS: [&str; 18] = [
     "-std=c++17",
     "-O2",
     "-g1",
@@ -45,6 +45,7 @@ const KERNEL_FLAGS: [&str; 17] = [
     "-ffp-contract=off",
     "-fno-builtin-memcpy",
     "-fno-optimize-sibling-calls",
+    "-fno-threadsafe-statics",
     "-fno-tree-vectorize",
     "-fno-tree-slp-vectorize",
     "-w",
@@ -349,8 +350,9 @@ fn run(command: &mut Command, what: &str) -> Result<String, String> {
 
 fn load(path: &Path) -> Result<*mut c_void, String> {
     let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| format!("{}: a zero byte", path.display()))?;
-    // SAFETY: a library that this module compiled; its constructors do nothing but register with the runtime.
-    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    // Local, so that a library's table of kernels is its own.
+    // SAFETY: a library that this module compiled; loading it runs nothing but what compilers put into every library.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
     if handle.is_null() {
         // SAFETY: after a failed dlopen the message is a string.
         let message = unsafe { CStr::from_ptr(libc::dlerror()) };

@@ -139,6 +139,14 @@ extern "C" __global__ void right_vector(const float *x, float *y) {
   if (threadIdx.x < 16) *reinterpret_cast<float4 *>(y + threadIdx.x * 4) = *reinterpret_cast<const float4 *>(x + threadIdx.x * 4);
 }
 
+extern "C" __global__ void right_vectors_in_shared(const float *x, float *y) {
+  __shared__ float2 tile[2][32];
+  tile[threadIdx.x / 32][threadIdx.x % 32] = make_float2(x[threadIdx.x], 1.0f);
+  __syncthreads();
+  const float2 other = tile[1 - threadIdx.x / 32][threadIdx.x % 32];
+  y[threadIdx.x] = other.x * other.y;
+}
+
 template <bool WAIT, bool BARRIER>
 __device__ void copies(const float *x, float *y) {
   __shared__ float tile[64];

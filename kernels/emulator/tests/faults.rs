@@ -58,6 +58,7 @@ fn right_kernels_compute() {
     expect("right_atomic", &|i| i * 64);
     expect("right_half_shuffle", &|i| if i % 32 < 16 { i + (i ^ 1) } else { i });
     expect("right_vector", &|i| i);
+    expect("right_vectors_in_shared", &|i| i ^ 32);
     expect("right_copy", &|i| i / 2);
 }
 
