@@ -55,8 +55,8 @@ __device__ __forceinline__ void scan(const T *u, const T *delta, const T *a, con
   const long long states = (static_cast<long long>(batch) * shape.groups + group) * shape.states * shape.length;
   a += channel * shape.states;
   const float bias = delta_bias ? to_float(delta_bias[channel]) : 0.0f, bypass = skip ? to_float(skip[channel]) : 0.0f;
+  // Read after the first barrier of the totals.
   for (int n = threadIdx.x; n < shape.states; n += THREADS) carried[n] = 0.0f;
-  __syncthreads();
   int turn = 0;  // of the totals
   for (int first = 0, chunk = 0; first < shape.length; first += CHUNK, chunk++) {
     const int t = first + threadIdx.x * STEPS;
