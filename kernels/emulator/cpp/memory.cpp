@@ -139,6 +139,8 @@ static void describe(const Region &region, uintptr_t address, char *text, size_t
 // The region that an access lies in; null for memory that only the thread has, and constants.
 static Region *region_of(uintptr_t address, unsigned bytes, Kind kind, const void *instruction) {
   if (address - reinterpret_cast<uintptr_t>(state->stacks) < state->stacks_bytes) return nullptr;
+  // Clang doesn't leave out what is declared constant: threadIdx and the like.
+  if (address - reinterpret_cast<uintptr_t>(&tomograd_place_now) < sizeof(tomograd_place_now)) return nullptr;
   Region *region = nullptr;
   if (address >= state->dynamic.begin && address < state->dynamic.end) {
     region = &state->dynamic;

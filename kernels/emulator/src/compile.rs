@@ -60,7 +60,13 @@ const GCC_FLAGS: [&str; 4] = [
     "-fno-tree-loop-distribute-patterns",
     "-fno-store-merging",
 ];
-const CLANG_FLAGS: [&str; 3] = ["-mllvm", "-tsan-instrument-func-entry-exit=0", "-fno-merge-all-constants"];
+const CLANG_FLAGS: [&str; 5] = [
+    "-mllvm",
+    "-tsan-instrument-func-entry-exit=0",
+    "-mllvm",
+    "-tsan-instrument-read-before-write",
+    "-fno-merge-all-constants",
+];
 
 /// The runtime, loaded.
 #[derive(Debug)]
