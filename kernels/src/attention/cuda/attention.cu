@@ -181,25 +181,31 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
     // Nobody reads the values any more.
     __syncthreads();
   }
+  // The output goes through the place of this warp's queries, so that it is written in whole sectors.
+  __syncwarp();
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     sum[h] += __shfl_xor_sync(0xffffffff, sum[h], 1);
     sum[h] += __shfl_xor_sync(0xffffffff, sum[h], 2);
     const int query = first + row + h * 8;
-    if (query >= shape.queries) continue;
     const float factor = most[h] == -INFINITY && sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
-    if (lane % 4 == 0) sums[static_cast<long long>(batch) * shape.queries + query] = most[h] * LN_2 + logf(sum[h]);
-    T *to = y + static_cast<long long>(query) * shape.value_size;
+    if (lane % 4 == 0 && query < shape.queries) sums[static_cast<long long>(batch) * shape.queries + query] = most[h] * LN_2 + logf(sum[h]);
 #pragma unroll
-    for (int j = 0; j < D / 8; j++) {
-      const int column = j * 8 + lane % 4 * 2;
-      const float left = out[j][h * 2] * factor, right = out[j][h * 2 + 1] * factor;
-      if (shape.aligned_values && column + 1 < shape.value_size) {
-        *reinterpret_cast<unsigned *>(to + column) = pack<T>(left, right);
-      } else {
-        if (column < shape.value_size) to[column].bits = from_float<T>(left).bits;
-        if (column + 1 < shape.value_size) to[column + 1].bits = from_float<T>(right).bits;
-      }
+    for (int j = 0; j < D / 8; j++)
+      *reinterpret_cast<unsigned *>(queries + place<D>(row + h * 8, j * 8) + lane % 4 * 2) = pack<T>(out[j][h * 2] * factor, out[j][h * 2 + 1] * factor);
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 16 * D / 8 / 32; i++) {
+    const int group = lane + i * 32, of_warp = warp * 16 + group / (D / 8), column = group % (D / 8) * 8;
+    const int valid = min(shape.value_size - column, 8);
+    if (first + of_warp >= shape.queries) continue;
+    const T *from = queries + place<D>(of_warp, column);
+    T *to = y + static_cast<long long>(first + of_warp) * shape.value_size + column;
+    if (shape.aligned_values && valid == 8) {
+      *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
+    } else {
+      for (int j = 0; j < valid; j++) to[j].bits = from[j].bits;
     }
   }
 }
