@@ -16,8 +16,10 @@
 //! inline PTX, blocks that wait for one another, and how far a static shared array is aligned beyond its type.
 
 mod compile;
+mod device;
 mod launch;
 mod memory;
 
 pub use compile::{Emulator, Library};
+pub use device::{MEMORY, device};
 pub use launch::{Fault, FaultKind, Report, Site};
