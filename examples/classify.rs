@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// cpu or cuda:N
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", value_parser = Device::usable)]
     device: Device,
     /// Overwrites the weights of another run in the output folder
     #[arg(long)]

@@ -1,6 +1,8 @@
 //! What core asks of a device: allocation, and the few operations that a tensor needs without the dispatcher (fill, copy,
 //! convert).
 
+use std::sync::Arc;
+
 use crate::{DType, Layout, Result, memory::Fit, storage::Storage};
 
 /// A device as core sees it. A new device implements this and is listed in [`dispatch`](crate::dispatch).
@@ -9,11 +11,11 @@ pub(crate) trait Backend: Sync {
     fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage>;
 
     /// `count` elements of `dtype` that are all `value`.
-    fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Storage>;
+    fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Arc<Storage>>;
 
     /// The elements of a view in row-major order.
-    fn copy(&self, from: &Storage, layout: &Layout, dtype: DType) -> Result<Storage>;
+    fn copy(&self, from: &Arc<Storage>, layout: &Layout, dtype: DType) -> Result<Arc<Storage>>;
 
     /// The elements of a view in row-major order, converted from one dtype to another.
-    fn convert(&self, from: &Storage, layout: &Layout, dtypes: [DType; 2]) -> Result<Storage>;
+    fn convert(&self, from: &Arc<Storage>, layout: &Layout, dtypes: [DType; 2]) -> Result<Arc<Storage>>;
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, cuda::Gpu};
 
 /// The processor that holds a tensor's memory and runs its operations.
 ///
@@ -11,7 +11,10 @@ use crate::{Error, ErrorKind, Result};
 /// assert_eq!("cuda:1".parse::<Device>()?, Device::Cuda(1));
 /// let huge = Tensor::zeros(&[1 << 20, 1 << 20], DType::F32, Device::Meta)?; // 4 TB that nobody holds
 /// assert!(huge.to_vec::<f32>().is_err());
-/// assert!(Tensor::zeros(&[2], DType::F32, Device::Cuda(0)).is_err(), "this build has no CUDA kernels");
+/// match Tensor::zeros(&[2], DType::F32, Device::Cuda(0)) {
+///     Ok(zeros) => assert_eq!(zeros.to_vec::<f32>()?, [0.0, 0.0]),
+///     Err(error) => println!("{error}"), // says what is missing
+/// }
 /// # Ok::<(), tomograd_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -24,35 +27,53 @@ pub enum Device {
     /// results. Running a network here gives its number of parameters, its operation count and its peak memory within
     /// milliseconds, at any input size. Reading an element is an error.
     Meta,
-    /// The CUDA device with this index. This version has no CUDA kernels, so every use is an error that says so.
+    /// The CUDA device with this index: an NVIDIA GPU of compute capability 8.0 or higher. Operations without a CUDA kernel are
+    /// errors that say so.
     Cuda(usize),
 }
 
 impl Device {
-    /// Checks that this build supports the device.
+    /// Checks that the device can be used, and opens it if it is a CUDA device.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`] for every CUDA device.
+    /// [`ErrorKind::Device`] for a CUDA device that this machine hasn't, or can't use: the driver or NVRTC is missing or too
+    /// old, or the GPU is. The error says which, and how to go on.
     pub fn check(self, operation: &str) -> Result<()> {
         match self {
             Device::Cpu | Device::Meta => Ok(()),
-            Device::Cuda(_) => Err(Error::new(
-                ErrorKind::Device,
-                operation,
-                format!("device {self} can't be used: this version of tomograd has no CUDA kernels"),
-            )
-            .expected("cpu or meta")),
+            Device::Cuda(index) => Gpu::open(index, operation).map(|_| ()),
         }
+    }
+
+    /// The device of this name, which was [checked](Self::check): for arguments of programs.
+    ///
+    /// ```
+    /// use tomograd_core::Device;
+    /// assert_eq!(Device::usable("cpu")?, Device::Cpu);
+    /// assert!(Device::usable("cuda:1000").is_err());
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When no device has this name, or it can't be used.
+    pub fn usable(name: &str) -> Result<Self> {
+        let device: Self = name.parse()?;
+        device.check("device").map(|()| device)
     }
 
     /// Checks that the host can address this device's memory.
     pub(crate) fn require_host(self, operation: &str) -> Result<()> {
+        if self == Device::Cpu { Ok(()) } else { Err(self.no_elements(operation)) }
+    }
+
+    /// The error for reading elements that the host can't address.
+    #[cold]
+    pub(crate) fn no_elements(self, operation: &str) -> Error {
         let what = match self {
-            Device::Cpu => return Ok(()),
             Device::Meta => "a meta tensor has no elements, only shape and dtype".to_owned(),
-            Device::Cuda(_) => format!("the host can't address memory of {self}"),
+            other => format!("the host can't address memory of {other}"),
         };
-        Err(Error::new(ErrorKind::Device, operation, what).expected("a tensor on cpu"))
+        Error::new(ErrorKind::Device, operation, what).expected("a tensor on cpu")
     }
 }
 

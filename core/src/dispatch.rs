@@ -2,24 +2,20 @@
 //! [hook](set_hook).
 
 use std::{
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use crate::{
-    DType, Device, Element, Error, ErrorKind, Layout, Result, backend::Backend, element_count, memory::Fit,
-    storage::Storage,
+    DType, Device, Element, Layout, Result, backend::Backend, cuda::Cuda, element_count, memory::Fit, storage::Storage,
 };
 
-/// The backend of a device.
-fn of(device: Device, operation: &str) -> Result<&'static dyn Backend> {
+/// Calls `body` with the backend of a device.
+fn with<R>(device: Device, body: impl FnOnce(&dyn Backend) -> R) -> R {
     match device {
-        Device::Cpu => Ok(&crate::cpu::backend::Cpu),
-        Device::Meta => Ok(&crate::meta::Meta),
-        Device::Cuda(_) => {
-            device.check(operation)?;
-            Err(Error::new(ErrorKind::Device, operation, format!("no memory on {device}")))
-        }
+        Device::Cpu => body(&crate::cpu::backend::Cpu),
+        Device::Meta => body(&crate::meta::Meta),
+        Device::Cuda(index) => body(&Cuda(index)),
     }
 }
 
@@ -54,36 +50,34 @@ fn observed(
     device: Device,
     shape: &[usize],
     bytes: usize,
-    body: impl FnOnce() -> Result<Storage>,
-) -> Result<Storage> {
-    let Some(hook) = HOOK.get() else { return body() };
+    body: impl FnOnce(&dyn Backend) -> Result<Arc<Storage>>,
+) -> Result<Arc<Storage>> {
+    let Some(hook) = HOOK.get() else { return with(device, body) };
     let start = Instant::now();
-    let storage = body()?;
+    let storage = with(device, body)?;
     hook(&Work { name, device, shape: shape.to_vec(), bytes, time: start.elapsed() });
     Ok(storage)
 }
 
 /// Uninitialised memory for `count` elements of `T`.
 pub(crate) fn allocate<T: Element>(operation: &str, count: usize, device: Device, fit: Fit) -> Result<Storage> {
-    of(device, operation)?.allocate(operation, count.saturating_mul(size_of::<T>()), fit)
+    with(device, |backend| backend.allocate(operation, count.saturating_mul(size_of::<T>()), fit))
 }
 
 /// See [`Backend::fill`].
-pub(crate) fn fill(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Storage> {
-    let (backend, count) = (of(device, "full")?, element_count("full", shape)?);
-    observed("fill", device, shape, count.saturating_mul(dtype.size()), || backend.fill(count, value, dtype))
+pub(crate) fn fill(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Arc<Storage>> {
+    let count = element_count("full", shape)?;
+    observed("fill", device, shape, count.saturating_mul(dtype.size()), |backend| backend.fill(count, value, dtype))
 }
 
 /// See [`Backend::copy`].
-pub(crate) fn copy(from: &Storage, layout: &Layout, dtype: DType) -> Result<Storage> {
-    let backend = of(from.device(), "copy")?;
+pub(crate) fn copy(from: &Arc<Storage>, layout: &Layout, dtype: DType) -> Result<Arc<Storage>> {
     let bytes = layout.count().saturating_mul(2 * dtype.size());
-    observed("copy", from.device(), layout.shape(), bytes, || backend.copy(from, layout, dtype))
+    observed("copy", from.device(), layout.shape(), bytes, |backend| backend.copy(from, layout, dtype))
 }
 
 /// See [`Backend::convert`].
-pub(crate) fn convert(from: &Storage, layout: &Layout, dtypes: [DType; 2]) -> Result<Storage> {
-    let backend = of(from.device(), "converted")?;
+pub(crate) fn convert(from: &Arc<Storage>, layout: &Layout, dtypes: [DType; 2]) -> Result<Arc<Storage>> {
     let bytes = layout.count().saturating_mul(dtypes[0].size() + dtypes[1].size());
-    observed("convert", from.device(), layout.shape(), bytes, || backend.convert(from, layout, dtypes))
+    observed("convert", from.device(), layout.shape(), bytes, |backend| backend.convert(from, layout, dtypes))
 }

@@ -14,6 +14,7 @@
 
 mod backend;
 mod cpu;
+pub mod cuda;
 mod device;
 mod dispatch;
 mod dtype;

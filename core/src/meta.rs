@@ -1,5 +1,7 @@
 //! [`Device::Meta`](crate::Device::Meta): memory is only counted, and nothing is computed.
 
+use std::sync::Arc;
+
 use crate::{
     DType, Layout, Result,
     backend::Backend,
@@ -11,8 +13,8 @@ use crate::{
 pub(crate) struct Meta;
 
 impl Meta {
-    fn elements(operation: &str, count: usize, dtype: DType) -> Result<Storage> {
-        Meta.allocate(operation, count.saturating_mul(dtype.size()), Fit::Close)
+    fn elements(operation: &str, count: usize, dtype: DType) -> Result<Arc<Storage>> {
+        Meta.allocate(operation, count.saturating_mul(dtype.size()), Fit::Close).map(Arc::new)
     }
 }
 
@@ -21,15 +23,15 @@ impl Backend for Meta {
         Ok(Storage::of_meta(Charge::take(operation, bytes)?, bytes))
     }
 
-    fn fill(&self, count: usize, _: f64, dtype: DType) -> Result<Storage> {
+    fn fill(&self, count: usize, _: f64, dtype: DType) -> Result<Arc<Storage>> {
         Self::elements("full", count, dtype)
     }
 
-    fn copy(&self, _: &Storage, layout: &Layout, dtype: DType) -> Result<Storage> {
+    fn copy(&self, _: &Arc<Storage>, layout: &Layout, dtype: DType) -> Result<Arc<Storage>> {
         Self::elements("copy", layout.count(), dtype)
     }
 
-    fn convert(&self, _: &Storage, layout: &Layout, [_, to]: [DType; 2]) -> Result<Storage> {
+    fn convert(&self, _: &Arc<Storage>, layout: &Layout, [_, to]: [DType; 2]) -> Result<Arc<Storage>> {
         Self::elements("converted", layout.count(), to)
     }
 }

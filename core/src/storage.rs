@@ -4,6 +4,7 @@ use std::{mem::MaybeUninit, ptr::NonNull, slice};
 
 use crate::{
     Device, Element,
+    cuda::Gpu,
     memory::{Block, Charge},
 };
 
@@ -19,6 +20,8 @@ pub(crate) struct Storage {
 enum Memory {
     /// A block of the host's pool.
     Host(Block),
+    /// A block of a CUDA device's pool.
+    Cuda(Block, &'static Gpu),
     /// No memory: the bytes are only counted.
     Meta { _charge: Charge },
 }
@@ -27,6 +30,11 @@ impl Storage {
     /// Storage of `bytes` bytes in a block of the host's pool, which is at least that long.
     pub(crate) fn of_host(block: Block, bytes: usize) -> Self {
         Self { memory: Memory::Host(block), bytes }
+    }
+
+    /// Storage of `bytes` bytes in a block of a CUDA device's pool, which is at least that long.
+    pub(crate) fn of_cuda(block: Block, bytes: usize, gpu: &'static Gpu) -> Self {
+        Self { memory: Memory::Cuda(block, gpu), bytes }
     }
 
     /// Storage without memory, whose bytes are only counted.
@@ -38,7 +46,21 @@ impl Storage {
     pub(crate) fn device(&self) -> Device {
         match self.memory {
             Memory::Host(_) => Device::Cpu,
+            Memory::Cuda(_, gpu) => gpu.device(),
             Memory::Meta { .. } => Device::Meta,
+        }
+    }
+
+    /// The length in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The CUDA device that holds the memory, and the address there; `None` for the memory of other devices.
+    pub(crate) fn cuda(&self) -> Option<(&'static Gpu, NonNull<u8>)> {
+        match &self.memory {
+            Memory::Cuda(block, gpu) => Some((gpu, block.pointer())),
+            _ => None,
         }
     }
 
@@ -46,7 +68,7 @@ impl Storage {
     fn host<T: Element>(&self) -> (NonNull<T>, usize) {
         match &self.memory {
             Memory::Host(block) => (block.pointer().cast(), self.bytes / size_of::<T>()),
-            Memory::Meta { .. } => (NonNull::dangling(), 0),
+            Memory::Cuda(..) | Memory::Meta { .. } => (NonNull::dangling(), 0),
         }
     }
 

@@ -30,6 +30,7 @@ pub trait InPlace: fmt::Debug + Send + Sync + Any {
         match targets.first().map_or(Device::Cpu, |target| target.device()) {
             Device::Cpu => self.apply_cpu(targets, inputs),
             Device::Meta => Ok(()),
+            Device::Cuda(_) => self.apply_cuda(targets, inputs),
             device => Err(no_kernel(self.name(), device)),
         }
     }
@@ -42,6 +43,16 @@ pub trait InPlace: fmt::Debug + Send + Sync + Any {
     fn apply_cpu(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
         let _ = (targets, inputs);
         Err(no_kernel(self.name(), Device::Cpu))
+    }
+
+    /// [`apply`](InPlace::apply) on a CUDA device.
+    ///
+    /// # Errors
+    /// When memory runs out, the device can't be used any more, or the operation has no kernel for CUDA devices. In that case
+    /// no value has changed.
+    fn apply_cuda(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        let _ = inputs;
+        Err(no_kernel(self.name(), targets.first().map_or(Device::Cuda(0), |target| target.device())))
     }
 
     /// Operations and memory traffic, for traces; by default, targets are read and written and inputs are read.

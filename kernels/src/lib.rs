@@ -21,6 +21,7 @@
 // Without the feature, code that only tests and benchmarks use is unused.
 #![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
 
+mod cuda;
 mod dispatch;
 mod in_place;
 mod op;

@@ -219,7 +219,7 @@ pub enum HalfPolicy {
 /// built-in ones do.
 ///
 /// The definition of an operation (`infer`, `state`, what it saves, `cost`) is the same on every device. Its computation is a
-/// pair of functions for each device: `forward_cpu` and `backward_cpu`. [`Device::Meta`] needs none: there, outputs, states
+/// pair of functions for each device: `forward_cpu` and `backward_cpu`, `forward_cuda` and `backward_cuda`. [`Device::Meta`] needs none: there, outputs, states
 /// and gradients follow from the announced metadata. Device-independent operations, such as views, override
 /// [`forward`](Op::forward) and [`backward`](Op::backward) instead.
 pub trait Op: fmt::Debug + Send + Sync + Any {
@@ -252,6 +252,7 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
                 let state = if context.inference { Vec::new() } else { self.state(&metas, outputs) };
                 Ok(Forward { outputs: meta::all(self.name(), outputs)?, state: meta::all(self.name(), &state)? })
             }
+            Device::Cuda(_) => self.forward_cuda(context, inputs, outputs),
             device => Err(no_kernel(self.name(), device)),
         }
     }
@@ -263,6 +264,15 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let _ = (context, inputs, outputs);
         Err(no_kernel(self.name(), Device::Cpu))
+    }
+
+    /// Computes the outputs on the CUDA device of the inputs. `outputs` is the result of `infer`.
+    ///
+    /// # Errors
+    /// When memory runs out, the device can't be used any more, or the operation has no kernel for CUDA devices.
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let _ = (context, outputs);
+        Err(no_kernel(self.name(), inputs.first().map_or(Device::Cuda(0), |input| input.device())))
     }
 
     /// Whether the backward pass reads input `index`. Inputs that aren't saved can be freed.
@@ -311,6 +321,21 @@ pub trait Op: fmt::Debug + Send + Sync + Any {
         Err(no_kernel(self.name(), Device::Cpu))
     }
 
+    /// [`backward`](Op::backward) on a CUDA device.
+    ///
+    /// # Errors
+    /// When memory runs out, the device can't be used any more, or the operation has no kernel for CUDA devices.
+    fn backward_cuda(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let _ = (context, gradients, needed);
+        Err(no_kernel(self.name(), saved.metas.first().map_or(Device::Cuda(0), |meta| meta.device)))
+    }
+
     /// When the backward pass frees the saved values, for the memory statistics of [`Device::Meta`].
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheEnd
@@ -346,6 +371,7 @@ pub(crate) fn backward_by_device<O: Op + ?Sized>(
     match saved.metas.first().map_or(Device::Cpu, |meta| meta.device) {
         Device::Cpu => op.backward_cpu(context, saved, gradients, needed),
         Device::Meta => meta::backward(op.name(), op.saved_until(), saved, gradients, needed),
+        Device::Cuda(_) => op.backward_cuda(context, saved, gradients, needed),
         device => Err(no_kernel(op.name(), device)),
     }
 }
@@ -375,6 +401,7 @@ pub trait Recompute: Op {
         match saved.metas.first().map_or(Device::Cpu, |meta| meta.device) {
             Device::Cpu => self.output_cpu(context, saved),
             Device::Meta => meta::one(self.name(), saved.output_metas.first().ok_or_else(|| missing("output", 0))?),
+            Device::Cuda(_) => self.output_cuda(context, saved),
             device => Err(no_kernel(self.name(), device)),
         }
     }
@@ -384,6 +411,15 @@ pub trait Recompute: Op {
     /// # Errors
     /// When memory runs out.
     fn output_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor>;
+
+    /// [`output`](Recompute::output) on a CUDA device.
+    ///
+    /// # Errors
+    /// When memory runs out, the device can't be used any more, or the operation has no kernel for CUDA devices.
+    fn output_cuda(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
+        let _ = context;
+        Err(no_kernel(self.name(), saved.metas.first().map_or(Device::Cuda(0), |meta| meta.device)))
+    }
 }
 
 /// The error for an operation that can't run on `device`: the device can't be used, or has no kernel for the operation.
@@ -391,7 +427,7 @@ pub trait Recompute: Op {
 pub(crate) fn no_kernel(operation: &str, device: Device) -> Error {
     match device.check(operation) {
         Ok(()) => Error::new(ErrorKind::Device, operation, format!("no kernel for {device}"))
-            .expected("tensors on another device"),
+            .expected("tensors on another device (--device cpu has all operations)"),
         Err(error) => error,
     }
 }

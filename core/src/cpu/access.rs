@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{DType, Element, Error, ErrorKind, Layout, Result, Tensor, dispatch, dtype::with_element};
+use crate::{DType, Device, Element, Error, ErrorKind, Layout, Result, Tensor, dispatch, dtype::with_element};
 
 static COPIES_ON_WRITE: AtomicU64 = AtomicU64::new(0);
 
@@ -100,11 +100,16 @@ impl Tensor {
         Ok(&mut elements[offset..offset + count])
     }
 
-    /// The elements in row-major order.
+    /// The elements in row-major order; those of a CUDA device are copied, once the device has computed them.
     ///
     /// # Errors
-    /// When `T` isn't the tensor's dtype, memory runs out, or the memory isn't the host's.
+    /// When `T` isn't the tensor's dtype, memory runs out, or the tensor has no elements (on [`Device::Meta`]).
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if let Device::Cuda(_) = self.device()
+            && self.dtype() == T::DTYPE
+        {
+            return self.to(Device::Cpu)?.to_vec();
+        }
         let elements = self.as_storage_slice::<T>()?;
         let mut values = room_for("to_vec", self.count())?;
         super::rows::for_each_row(&self.layout, |start, stride, length| {
@@ -116,7 +121,7 @@ impl Tensor {
     /// The elements in row-major order, converted to f64 whatever the dtype.
     ///
     /// # Errors
-    /// When memory runs out, or the memory isn't the host's.
+    /// When memory runs out, or the tensor has no elements (on [`Device::Meta`]).
     pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
         if self.dtype() == DType::F64 {
             return self.to_vec::<f64>();
@@ -131,7 +136,7 @@ impl Tensor {
     /// The only element, as f64: the value of a loss or a metric.
     ///
     /// # Errors
-    /// When there isn't exactly one element, or the memory isn't the host's.
+    /// When there isn't exactly one element, or it can't be read (on [`Device::Meta`]).
     pub fn to_scalar(&self) -> Result<f64> {
         if self.count() != 1 {
             return Err(Error::shape("to_scalar", format!("the tensor has {} elements", self.count()))
@@ -141,16 +146,15 @@ impl Tensor {
         Ok(self.to_vec_f64()?[0])
     }
 
-    /// The same values in another dtype, converted on the host one by one: for files and labels. Networks use the `cast`
-    /// operation instead.
+    /// The same values in another dtype, converted one by one: for files and labels. Networks use the `cast` operation instead.
     ///
     /// # Errors
-    /// When memory runs out, or the memory isn't the host's.
+    /// When memory runs out, or the device can't be used any more.
     pub fn converted(&self, dtype: DType) -> Result<Tensor> {
         if dtype == self.dtype() {
             return Ok(self.clone());
         }
         let storage = dispatch::convert(&self.storage, &self.layout, [self.dtype(), dtype])?;
-        Ok(Tensor { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype })
+        Ok(Tensor { storage, layout: Layout::contiguous(self.shape()), dtype })
     }
 }

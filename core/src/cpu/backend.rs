@@ -1,5 +1,7 @@
 //! The host as a device.
 
+use std::sync::Arc;
+
 use crate::{
     DType, Element, Layout, Result,
     backend::Backend,
@@ -14,32 +16,32 @@ pub(crate) struct Cpu;
 
 impl Cpu {
     /// Memory filled with what `elements` gives: `count` values of `T` in row-major order.
-    fn filled<T: Element>(operation: &str, count: usize, mut value: impl FnMut(usize) -> T) -> Result<Storage> {
+    fn filled<T: Element>(operation: &str, count: usize, mut value: impl FnMut(usize) -> T) -> Result<Arc<Storage>> {
         let mut storage = Cpu.allocate(operation, count.saturating_mul(size_of::<T>()), Fit::Close)?;
         for (i, element) in storage.uninit_slice_mut::<T>()[..count].iter_mut().enumerate() {
             element.write(value(i));
         }
-        Ok(storage)
+        Ok(Arc::new(storage))
     }
 }
 
 impl Backend for Cpu {
     fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage> {
-        Ok(Storage::of_host(Block::take(operation, bytes, fit)?, bytes))
+        Ok(Storage::of_host(Block::of_host(operation, bytes, fit)?, bytes))
     }
 
-    fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Storage> {
+    fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Arc<Storage>> {
         with_element!(dtype, T => {
             let value = T::from_f64(value);
             Self::filled("full", count, |_| value)
         })
     }
 
-    fn copy(&self, from: &Storage, layout: &Layout, dtype: DType) -> Result<Storage> {
+    fn copy(&self, from: &Arc<Storage>, layout: &Layout, dtype: DType) -> Result<Arc<Storage>> {
         with_element!(dtype, T => mapped::<T, T>("copy", from, layout, |value| value))
     }
 
-    fn convert(&self, from: &Storage, layout: &Layout, [dtype, to]: [DType; 2]) -> Result<Storage> {
+    fn convert(&self, from: &Arc<Storage>, layout: &Layout, [dtype, to]: [DType; 2]) -> Result<Arc<Storage>> {
         with_element!(dtype, S => {
             with_element!(to, T => mapped::<S, T>("converted", from, layout, |value| T::from_f64(value.to_f64())))
         })
@@ -52,7 +54,7 @@ fn mapped<S: Element, T: Element>(
     from: &Storage,
     layout: &Layout,
     convert: impl Fn(S) -> T,
-) -> Result<Storage> {
+) -> Result<Arc<Storage>> {
     // SAFETY: a tensor's storage was filled with elements of its dtype when the tensor was made.
     let source = unsafe { from.slice::<S>() };
     let mut storage = Cpu.allocate(operation, layout.count().saturating_mul(size_of::<T>()), Fit::Close)?;
@@ -74,5 +76,5 @@ fn mapped<S: Element, T: Element>(
     });
     // Later reads of the storage take it as filled.
     assert_eq!(written, layout.count());
-    Ok(storage)
+    Ok(Arc::new(storage))
 }

@@ -5,8 +5,8 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-use super::{Statistics, capacity_for, too_much};
-use crate::{Error, ErrorKind, Result};
+use super::{Statistics, capacity_for, overflow, too_much};
+use crate::Result;
 
 /// Statistics that every tensor counted in them refers to, so that its bytes are subtracted where they were added.
 #[derive(Debug)]
@@ -72,8 +72,7 @@ pub(crate) struct Charge {
 impl Charge {
     /// Adds `bytes` to the current statistics, on behalf of `operation`.
     pub(crate) fn take(operation: &str, bytes: usize) -> Result<Self> {
-        let overflow =
-            || Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"));
+        let overflow = || overflow(operation, bytes);
         let capacity = capacity_for(bytes).ok_or_else(overflow)?;
         let shared = current();
         shared.with(|statistics| {

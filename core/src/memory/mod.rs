@@ -1,22 +1,19 @@
-//! Memory of the devices: statistics and a limit for each, and the host's pool, which caches freed 64-byte aligned blocks.
+//! Memory of the devices: statistics and a limit for each, and the pools of the host and of CUDA devices, which cache freed
+//! blocks.
 //!
 //! The page faults of fresh memory cost more than most elementwise kernels, so a freed block is cached and reused for the
 //! next tensor of about its size. After the first training step, every tensor reuses a block and the system allocates no
 //! more.
 
-use std::{
-    alloc::{Layout, alloc, dealloc},
-    collections::BTreeMap,
-    ptr::NonNull,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use crate::{Device, Error, ErrorKind, Result, cuda::Gpu};
 
-use crate::{Device, Error, ErrorKind, Result};
-
+mod host;
 mod meta;
+mod pool;
 
 pub(crate) use meta::Charge;
 pub use meta::meter;
+pub(crate) use pool::{Address, Allocator, Block, Fit, Pool};
 
 /// Memory statistics of a device, in bytes. Blocks are counted with their capacity, which is a little more than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,32 +57,12 @@ impl Statistics {
     }
 }
 
-struct Free {
-    /// Free blocks by capacity.
-    blocks: BTreeMap<usize, Vec<Address>>,
-    statistics: Statistics,
-}
-
-struct Address(NonNull<u8>);
-// SAFETY: the free list alone owns the memory at its addresses, and memory isn't tied to a thread.
-unsafe impl Send for Address {}
-
-static CPU: Mutex<Free> = Mutex::new(Free { blocks: BTreeMap::new(), statistics: Statistics::EMPTY });
-
-fn cpu() -> MutexGuard<'static, Free> {
-    // No panic can occur while the list is inconsistent, so a poisoned lock is safe to use.
-    CPU.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Calls `body` with the statistics of `device`.
 fn with_statistics<R>(device: Device, body: impl FnOnce(&mut Statistics) -> R) -> Result<R> {
     match device {
-        Device::Cpu => Ok(body(&mut cpu().statistics)),
+        Device::Cpu => Ok(host::POOL.with(body)),
         Device::Meta => Ok(meta::current().with(body)),
-        Device::Cuda(_) => {
-            device.check("pool")?;
-            Err(Error::new(ErrorKind::Device, "pool", format!("no memory on {device}")))
-        }
+        Device::Cuda(index) => Ok(Gpu::open(index, "pool")?.pool().with(body)),
     }
 }
 
@@ -123,9 +100,13 @@ pub fn reset_peak(device: Device) -> Result<()> {
 /// # Errors
 /// When the device can't be used.
 pub fn trim(device: Device) -> Result<()> {
-    with_statistics(device, |_| ())?;
-    if device == Device::Cpu {
-        cpu().trim();
+    match device {
+        Device::Cpu => host::POOL.trim(&host::Allocator),
+        Device::Meta => {}
+        Device::Cuda(index) => {
+            let gpu = Gpu::open(index, "pool")?;
+            gpu.pool().trim(gpu);
+        }
     }
     Ok(())
 }
@@ -136,27 +117,13 @@ fn too_much(operation: &str, bytes: usize, live: usize, limit: usize) -> Error {
     Error::new(ErrorKind::OutOfMemory, operation, what).expected("a smaller batch or patch, or a higher limit")
 }
 
+/// The error for a request whose size no address can have.
+fn overflow(operation: &str, bytes: usize) -> Error {
+    Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"))
+}
+
+/// Every capacity is a multiple of this, and every block of the host is aligned to it.
 const ALIGNMENT: usize = 64;
-/// Blocks of at least twice this size are aligned to it, so that a system with transparent huge pages can use them.
-const HUGE_PAGE: usize = 2 << 20;
-
-fn memory_layout(capacity: usize) -> Option<Layout> {
-    Layout::from_size_align(capacity, if capacity >= 2 * HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT }).ok()
-}
-
-/// Requests huge pages for the whole huge pages of a large block: fewer page faults at first use and far fewer TLB misses
-/// later, above all where a kernel reads rows that are several pages apart.
-fn ask_for_huge_pages(pointer: NonNull<u8>, layout: Layout) {
-    #[cfg(target_os = "linux")]
-    if layout.align() == HUGE_PAGE {
-        let whole = layout.size() / HUGE_PAGE * HUGE_PAGE;
-        // SAFETY: the range lies within our block and starts at a page boundary; the advice affects only performance. A
-        // system that doesn't support it returns an error, which can be ignored.
-        unsafe { libc::madvise(pointer.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (pointer, layout);
-}
 
 /// The capacity of a block for `bytes`: rounded up to one of four sizes per power of two, so that requests of nearly the same
 /// size share blocks and at most a fifth of a block is unused.
@@ -164,110 +131,6 @@ fn capacity_for(bytes: usize) -> Option<usize> {
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.checked_next_power_of_two()? / 8).max(ALIGNMENT);
     bytes.checked_next_multiple_of(step)
-}
-
-impl Free {
-    fn trim(&mut self) {
-        for (capacity, addresses) in std::mem::take(&mut self.blocks) {
-            for Address(pointer) in addresses {
-                if let Some(layout) = memory_layout(capacity) {
-                    // SAFETY: the block was allocated with this layout, and the free list owned its only address.
-                    unsafe { dealloc(pointer.as_ptr(), layout) };
-                }
-            }
-        }
-        self.statistics.cached = 0;
-    }
-
-    /// The smallest cached block of at least `capacity` that `fit` allows.
-    fn reuse(&mut self, capacity: usize, fit: Fit) -> Option<Block> {
-        let most = match fit {
-            Fit::Close => capacity + capacity / 4,
-            Fit::Any => usize::MAX,
-        };
-        let (&found, addresses) = self.blocks.range_mut(capacity..=most).next()?;
-        let Address(pointer) = addresses.pop()?;
-        if addresses.is_empty() {
-            self.blocks.remove(&found);
-        }
-        self.statistics.cached -= found;
-        Some(Block { pointer, capacity: found, scratch: fit == Fit::Any })
-    }
-}
-
-/// How much larger a reused block may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fit {
-    /// At most a quarter larger: for tensors, which live long.
-    Close,
-    /// Any size: for scratch, which is freed soon. The number of threads that hold scratch of one size at once varies from
-    /// step to step; a thread that finds no block of that size should take a larger one rather than ask the system.
-    Any,
-}
-
-/// An owned block of the CPU pool, returned to the pool when dropped. Its memory is uninitialised.
-#[derive(Debug)]
-pub(crate) struct Block {
-    pointer: NonNull<u8>,
-    capacity: usize,
-    scratch: bool,
-}
-
-// SAFETY: a block is the only owner of its memory, as a Vec is.
-unsafe impl Send for Block {}
-// SAFETY: a shared block only gives out its address; code that dereferences it must ensure exclusive writes itself.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// Allocates a block of at least `bytes`, on behalf of `operation`.
-    pub(crate) fn take(operation: &str, bytes: usize, fit: Fit) -> Result<Self> {
-        let fail = |why: String| Error::new(ErrorKind::OutOfMemory, operation.to_owned(), why);
-        let capacity = capacity_for(bytes).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;
-        let layout =
-            memory_layout(capacity).ok_or_else(|| fail(format!("{bytes} bytes overflow the address space")))?;
-        let mut pool = cpu();
-        let block = match pool.reuse(capacity, fit) {
-            Some(block) => block,
-            None => {
-                if let Some(limit) = pool.statistics.limit {
-                    if pool.statistics.live.saturating_add(pool.statistics.cached).saturating_add(capacity) > limit {
-                        pool.trim();
-                    }
-                    let live = pool.statistics.live;
-                    if live.saturating_add(capacity) > limit {
-                        return Err(too_much(operation, bytes, live, limit));
-                    }
-                }
-                // SAFETY: the layout's size isn't zero.
-                let mut pointer = NonNull::new(unsafe { alloc(layout) });
-                if pointer.is_none() {
-                    pool.trim();
-                    // SAFETY: as above.
-                    pointer = NonNull::new(unsafe { alloc(layout) });
-                }
-                let pointer = pointer.ok_or_else(|| fail(format!("the system has no {capacity} bytes left")))?;
-                ask_for_huge_pages(pointer, layout);
-                pool.statistics.system_allocations += 1;
-                Block { pointer, capacity, scratch: fit == Fit::Any }
-            }
-        };
-        pool.statistics.add(block.capacity, block.scratch);
-        Ok(block)
-    }
-
-    /// The first byte.
-    pub(crate) fn pointer(&self) -> NonNull<u8> {
-        self.pointer
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        let mut pool = cpu();
-        pool.statistics.remove(self.capacity, self.scratch);
-        pool.statistics.cached += self.capacity;
-        pool.blocks.entry(self.capacity).or_default().push(Address(self.pointer));
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use super::Tensor;
 use crate::{
     DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, memory::Fit,
-    storage::Storage,
+    room_for, storage::Storage,
 };
 
 /// The uninitialised memory of a new tensor, to be filled by a kernel.
@@ -63,7 +63,7 @@ impl<T: Element> TensorBuilder<T> {
     /// The finished tensor, its elements copied from `values`.
     ///
     /// # Errors
-    /// When `values` has another length, or the memory isn't the host's.
+    /// When `values` has another length, or the device can't be used any more.
     pub fn copy_from_slice(mut self, values: &[T]) -> Result<Tensor> {
         if values.len() != self.layout.count() {
             return Err(Error::shape(
@@ -72,24 +72,37 @@ impl<T: Element> TensorBuilder<T> {
             )
             .shapes([self.layout.shape()]));
         }
-        if self.storage.device() != Device::Meta {
-            for (element, &value) in self.uninit()?.iter_mut().zip(values) {
-                element.write(value);
+        match self.storage.device() {
+            Device::Cpu => {
+                for (element, &value) in self.uninit()?.iter_mut().zip(values) {
+                    element.write(value);
+                }
             }
+            Device::Cuda(_) => self.storage.upload(values)?,
+            Device::Meta => {}
         }
-        // SAFETY: the loop wrote every element, as the lengths are equal; a meta tensor has none.
+        // SAFETY: the loop or the copy wrote every element, as the lengths are equal; a meta tensor has none.
         Ok(unsafe { self.assume_init() })
     }
 
-    /// The finished tensor, whose element `i` (row-major) is `value(i)`. For a meta tensor, `value` isn't called.
+    /// The finished tensor, whose element `i` (row-major) is `value(i)`, computed by the host on every device. For a meta
+    /// tensor, `value` isn't called.
     ///
     /// # Errors
-    /// When the memory isn't the host's.
+    /// When memory runs out, or the device can't be used any more.
     pub fn fill_with(mut self, mut value: impl FnMut(usize) -> T) -> Result<Tensor> {
-        if self.storage.device() != Device::Meta {
-            for (i, element) in self.uninit()?.iter_mut().enumerate() {
-                element.write(value(i));
+        match self.storage.device() {
+            Device::Cpu => {
+                for (i, element) in self.uninit()?.iter_mut().enumerate() {
+                    element.write(value(i));
+                }
             }
+            Device::Cuda(_) => {
+                let mut values = room_for("fill_with", self.layout.count())?;
+                values.extend((0..self.layout.count()).map(value));
+                return self.copy_from_slice(&values);
+            }
+            Device::Meta => {}
         }
         // SAFETY: the loop wrote every element; a meta tensor has none.
         Ok(unsafe { self.assume_init() })
@@ -166,7 +179,7 @@ impl Tensor {
     /// When the size overflows, memory runs out, or the device can't be used.
     pub fn full(shape: &[usize], value: f64, dtype: DType, device: Device) -> Result<Tensor> {
         let storage = dispatch::fill(shape, value, dtype, device)?;
-        Ok(Tensor { storage: Arc::new(storage), layout: Layout::contiguous(shape), dtype })
+        Ok(Tensor { storage, layout: Layout::contiguous(shape), dtype })
     }
 
     /// A tensor of zeros.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use create::TensorBuilder;
 
-use crate::{DType, Device, Error, ErrorKind, Layout, Result, dispatch, storage::Storage};
+use crate::{DType, Device, Layout, Result, cuda, dispatch, dtype::with_element, storage::Storage};
 
 /// An n-dimensional array of one dtype on one device.
 ///
@@ -97,11 +97,11 @@ impl Tensor {
     /// When memory runs out.
     pub fn copy(&self) -> Result<Tensor> {
         let storage = dispatch::copy(&self.storage, &self.layout, self.dtype)?;
-        Ok(Self { storage: Arc::new(storage), layout: Layout::contiguous(self.shape()), dtype: self.dtype })
+        Ok(Self { storage, layout: Layout::contiguous(self.shape()), dtype: self.dtype })
     }
 
-    /// The tensor on `device`: itself if it is there already, otherwise a row-major copy. A tensor on [`Device::Meta`] has
-    /// lost its elements, so it can't be moved back.
+    /// The tensor on `device`: itself if it is there already, otherwise a row-major copy. Between two CUDA devices it goes over
+    /// the host. A tensor on [`Device::Meta`] has lost its elements, so it can't be moved back.
     ///
     /// ```
     /// use tomograd_core::{Device, Tensor};
@@ -118,11 +118,16 @@ impl Tensor {
         match (self.device(), device) {
             (from, to) if from == to => Ok(self.clone()),
             (_, Device::Meta) => Tensor::meta("to", self.shape(), self.dtype),
-            (from, to) => {
-                to.check("to")?;
-                from.require_host("to")?;
-                Err(Error::new(ErrorKind::Device, "to", format!("no way from {from} to {to}")))
+            (Device::Cuda(_), Device::Cpu) => cuda::to_host(self, "to"),
+            (Device::Cuda(_), Device::Cuda(_)) => cuda::to_host(self, "to")?.to(device),
+            (Device::Meta, _) => {
+                device.check("to")?;
+                Err(self.device().no_elements("to"))
             }
+            (Device::Cpu, _) => with_element!(self.dtype, T => {
+                let x = self.contiguous()?;
+                TensorBuilder::<T>::new("to", self.shape(), device)?.copy_from_slice(x.as_slice::<T>()?)
+            }),
         }
     }
 }

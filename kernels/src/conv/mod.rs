@@ -12,6 +12,7 @@
 pub(crate) mod cpu;
 #[cfg(feature = "testing")]
 pub mod cpu;
+mod cuda;
 mod norm_activation;
 mod op;
 #[cfg(feature = "testing")]

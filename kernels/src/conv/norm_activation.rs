@@ -2,7 +2,7 @@
 
 use tomograd_core::{Result, Tensor};
 
-use super::{Conv, cpu};
+use super::{Conv, cpu, cuda};
 use crate::{Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, SavedUntil, check, norm::Norm};
 
 /// y = activation(norm(conv(x))) as one operation. The epilogue of the convolution computes the moments for the norm. For the
@@ -53,6 +53,10 @@ impl Op for ConvNormActivation {
         cpu::run::fused(self, context, inputs, outputs)
     }
 
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        cuda::fused(self, context, inputs, outputs)
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         // Everything is needed except the convolution's bias.
         index <= self.conv.weight() || index >= self.conv_inputs()
@@ -66,6 +70,16 @@ impl Op for ConvNormActivation {
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         cpu::run::fused_gradients(self, context, saved, gradients, needed)
+    }
+
+    fn backward_cuda(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        cuda::fused_gradients(self, context, saved, gradients, needed)
     }
 
     /// z is freed before the convolution's backward pass, and x before its gradient is computed.
@@ -90,6 +104,10 @@ impl Recompute for ConvNormActivation {
 
     fn output_cpu(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
         self.norm.output_cpu(context, &self.norm_saved(saved)?)
+    }
+
+    fn output_cuda(&self, context: &Context, saved: &Saved) -> Result<Tensor> {
+        cuda::fused_again(self, context, saved)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Error, Result, Tensor};
 
-use super::{ConvShape, cpu};
+use super::{ConvShape, cpu, cuda};
 use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check};
 
 /// A convolution of (N, C, spatial...) with one to three spatial axes.
@@ -144,6 +144,10 @@ impl Op for Conv {
         cpu::run::conv(self, context, inputs, outputs)
     }
 
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::conv(self, context, inputs, outputs)?))
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         index <= self.weight()
     }
@@ -157,6 +161,19 @@ impl Op for Conv {
     ) -> Result<Vec<Option<Tensor>>> {
         match &gradients[0] {
             Some(dy) => cpu::run::conv_gradients(self, context, saved, dy, needed),
+            None => Ok(vec![None; needed.len()]),
+        }
+    }
+
+    fn backward_cuda(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        match &gradients[0] {
+            Some(dy) => cuda::conv_gradients(self, context, &saved, dy, needed),
             None => Ok(vec![None; needed.len()]),
         }
     }

@@ -3,7 +3,7 @@
 use tomograd_core::{Error, Result, Tensor};
 
 use super::{
-    ConvShape, cpu,
+    ConvShape, cpu, cuda,
     op::{check_attributes, check_rank, three},
 };
 use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check};
@@ -120,6 +120,10 @@ impl Op for ConvTranspose {
         cpu::run::transposed(self, context, inputs, outputs)
     }
 
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::transposed(self, context, inputs, outputs)?))
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         index < 2
     }
@@ -132,6 +136,19 @@ impl Op for ConvTranspose {
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         cpu::run::transposed_gradients(self, context, saved, &gradients, needed)
+    }
+
+    fn backward_cuda(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        match &gradients[0] {
+            Some(dy) => cuda::transposed_gradients(self, context, &saved, dy, needed),
+            None => Ok(vec![None; needed.len()]),
+        }
     }
 
     /// x is freed before its gradient is computed.

@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
-use super::cpu;
+use super::{cpu, cuda};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check};
 
 /// x + number for x of i64, for counters. Overflow is an error. It has no gradient.
@@ -28,13 +28,11 @@ impl Op for Increment {
         Ok(Forward::one(cpu::increment(inputs[0], self.0)?))
     }
 
-    fn backward_cpu(
-        &self,
-        _: &Context,
-        _: Saved,
-        _: Vec<Option<Tensor>>,
-        needed: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::increment(inputs[0], self.0)?))
+    }
+
+    fn backward(&self, _: &Context, _: Saved, _: Vec<Option<Tensor>>, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![None; needed.len()])
     }
 

@@ -1,6 +1,7 @@
 //! Elementwise operations with broadcasting, in fused chains.
 
 mod cpu;
+pub(crate) mod cuda;
 mod function;
 mod increment;
 #[cfg(feature = "testing")]
@@ -88,6 +89,10 @@ impl Op for Chain {
         Ok(Forward::one(cpu::forward(&self.steps, inputs, &outputs[0])?))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::forward(&self.steps, inputs, &outputs[0])?))
+    }
+
     fn saves_input(&self, _: usize) -> bool {
         // The gradient of a linear function doesn't depend on its inputs.
         let linear = |step: &Step| {
@@ -107,6 +112,36 @@ impl Op for Chain {
         gradients: Vec<Option<Tensor>>,
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
+        self.gradients(&saved, &gradients, needed, cpu::backward)
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        self.gradients(&saved, &gradients, needed, cuda::backward)
+    }
+
+    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
+        Cost::of(self.steps.len() as f64 * outputs[0].count() as f64, inputs, outputs)
+    }
+}
+
+/// The gradients of a chain's inputs in the common shape, from its steps, its inputs and the output's gradient.
+type Backward = fn(&[Step], &[Tensor], &Tensor, &[bool]) -> Result<Vec<Option<Tensor>>>;
+
+impl Chain {
+    /// The gradients of the inputs, by the kernel of a device.
+    fn gradients(
+        &self,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        needed: &[bool],
+        backward: Backward,
+    ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None; needed.len()]) };
         let inputs = if self.saves_input(0) {
             (0..needed.len()).map(|index| saved.input(index).cloned()).collect::<Result<Vec<_>>>()?
@@ -114,14 +149,10 @@ impl Op for Chain {
             // Placeholders for the inputs, whose values aren't used.
             vec![gradient.clone(); needed.len()]
         };
-        let full = cpu::backward(&self.steps, &inputs, gradient, needed)?;
+        let full = backward(&self.steps, &inputs, gradient, needed)?;
         full.into_iter()
             .zip(&saved.metas)
             .map(|(gradient, meta)| gradient.map(|gradient| reduce::sum_to(&gradient, &meta.shape)).transpose())
             .collect()
-    }
-
-    fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
-        Cost::of(self.steps.len() as f64 * outputs[0].count() as f64, inputs, outputs)
     }
 }

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Device, Error, Result, Tensor};
 
-use super::{check_same_dtype, check_shapes, cpu};
+use super::{check_same_dtype, check_shapes, cpu, cuda};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
 /// The inputs concatenated along `axis`: one or more tensors of the same dtype whose shapes differ only along `axis`. The
@@ -38,6 +38,13 @@ impl Op for Concat {
             return Ok(Forward::one((*input).clone()));
         }
         with_element!(outputs[0].dtype, T => Ok(Forward::one(cpu::concat::<T>(inputs, self.axis, &outputs[0])?)))
+    }
+
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        if let [input] = inputs {
+            return Ok(Forward::one((*input).clone()));
+        }
+        Ok(Forward::one(cuda::concat(inputs, self.axis, &outputs[0])?))
     }
 
     fn backward(

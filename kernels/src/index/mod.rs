@@ -2,6 +2,7 @@
 
 mod concat;
 mod cpu;
+mod cuda;
 mod gather;
 mod one_hot;
 mod pad;

@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
-use super::{check_dtype, cpu};
+use super::{check_dtype, cpu, cuda};
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_element};
 
 /// A new axis of `classes` elements: 1 at the label, 0 elsewhere. Input: labels, i64. A label outside of 0 to classes − 1 is
@@ -40,13 +40,11 @@ impl Op for OneHot {
         with_element!(self.dtype, T => Ok(Forward::one(cpu::one_hot::<T>(&labels, self.axis, &outputs[0])?)))
     }
 
-    fn backward_cpu(
-        &self,
-        _: &Context,
-        _: Saved,
-        _: Vec<Option<Tensor>>,
-        needed: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::one_hot(inputs[0], self.classes, self.axis, &outputs[0])?))
+    }
+
+    fn backward(&self, _: &Context, _: Saved, _: Vec<Option<Tensor>>, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![None; needed.len()])
     }
 

@@ -2,7 +2,7 @@
 
 use tomograd_core::{Device, Error, Result, Tensor};
 
-use super::cpu;
+use super::{cpu, cuda};
 use crate::{
     Context, Forward, HalfPolicy, Meta, Op, Saved,
     cast::cast,
@@ -90,6 +90,38 @@ impl Op for Pad {
         gradients: Vec<Option<Tensor>>,
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
+        let fold = |mode, gradient: &Tensor, axis, before, size| with_real!("pad", gradient.dtype(), T => cpu::fold_border::<T>(mode, gradient, axis, before, size));
+        self.gradient(&saved, &gradients, fold)
+    }
+
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::pad(self, inputs[0], &outputs[0])?))
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        self.gradient(&saved, &gradients, cuda::fold_border)
+    }
+
+    fn half_policy(&self, _: Device) -> HalfPolicy {
+        HalfPolicy::Keep
+    }
+}
+
+impl Pad {
+    /// The gradient of the input. `fold` gives that of an axis from that of the padded axis, from the mode, the gradient, the axis,
+    /// the number of elements in front and the axis's size.
+    fn gradient(
+        &self,
+        saved: &Saved,
+        gradients: &[Option<Tensor>],
+        fold: impl Fn(PadMode, &Tensor, usize, usize, usize) -> Result<Tensor>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
         let dtype = gradient.dtype();
         let mut gradient = match self.mode {
@@ -101,15 +133,9 @@ impl Op for Pad {
             gradient = match self.mode {
                 _ if before == 0 && after == 0 => gradient,
                 PadMode::Constant(_) => gradient.narrow(axis, before, size)?,
-                mode => with_real!("pad", gradient.dtype(), T => {
-                    cpu::fold_border::<T>(mode, &gradient, axis, before, size)
-                })?,
+                mode => fold(mode, &gradient, axis, before, size)?,
             };
         }
         Ok(vec![Some(cast(&gradient, dtype)?)])
-    }
-
-    fn half_policy(&self, _: Device) -> HalfPolicy {
-        HalfPolicy::Keep
     }
 }

@@ -61,7 +61,7 @@ fn sizes(logits: &Tensor) -> (usize, usize, usize, usize) {
     (logits.shape()[0], logits.shape()[1], voxels, voxels.div_ceil(GRAIN))
 }
 
-fn check_labels(op: &DiceCe, labels: &[i64], classes: usize) -> Result<()> {
+pub(super) fn check_labels(op: &DiceCe, labels: &[i64], classes: usize) -> Result<()> {
     let wrong = |label: &i64| !(0..classes as i64).contains(label) && Some(*label) != op.ignore_index;
     match labels.iter().position(wrong) {
         None => Ok(()),

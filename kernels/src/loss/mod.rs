@@ -1,6 +1,7 @@
 //! Fused losses.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -224,6 +225,10 @@ impl Op for DiceCe {
         with_real!("dice_ce", outputs[0].dtype, T => cpu::forward::<T>(self, inputs[0], inputs[1]))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        cuda::forward(self, inputs[0], inputs[1])
+    }
+
     fn saves_input(&self, _: usize) -> bool {
         true
     }
@@ -237,6 +242,17 @@ impl Op for DiceCe {
     ) -> Result<Vec<Option<Tensor>>> {
         let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
         with_real!("dice_ce", gradient.dtype(), T => Ok(vec![Some(cpu::backward::<T>(self, &saved, gradient)?), None]))
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
+        Ok(vec![Some(cuda::backward(self, &saved, gradient)?), None])
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

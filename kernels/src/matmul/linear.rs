@@ -2,7 +2,10 @@
 
 use tomograd_core::{Error, Result, Tensor};
 
-use super::cpu::product::{outer_sum, rows_times};
+use super::{
+    cpu::product::{outer_sum, rows_times},
+    cuda,
+};
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
 
 /// `y[..., o] = bias[o] + Σ_i weight[o, i] x[..., i]`: inputs x (..., in), the weight (out, in) and, when `bias`, the bias
@@ -51,6 +54,12 @@ impl Op for Linear {
         })
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let bias = self.bias.then(|| inputs[2]);
+        let y = cuda::rows_times(inputs[0], &inputs[1].transpose(0, 1)?, bias)?;
+        Ok(Forward::one(y.reshape(&outputs[0].shape)?))
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         index < 2
     }
@@ -76,6 +85,27 @@ impl Op for Linear {
             }
             Ok(results)
         })
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut results = vec![None; needed.len()];
+        let Some(dy) = &gradients[0] else { return Ok(results) };
+        if needed[0] {
+            results[0] = Some(cuda::rows_times(dy, saved.input(1)?, None)?.reshape(&saved.metas[0].shape)?);
+        }
+        if needed[1] {
+            results[1] = Some(cuda::outer_sum("linear", dy, saved.input(0)?)?);
+        }
+        if self.bias && needed[2] {
+            results[2] = Some(sum_to(dy, &saved.metas[2].shape)?);
+        }
+        Ok(results)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

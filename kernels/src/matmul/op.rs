@@ -2,7 +2,10 @@
 
 use tomograd_core::{Error, Result, Tensor};
 
-use super::cpu::product::{outer_sum, product};
+use super::{
+    cpu::product::{outer_sum, product},
+    cuda,
+};
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
 
 /// `y[..., i, j] = Σ_k a[..., i, k] b[..., k, j]`: inputs a (batch..., m, k) and b (batch..., k, n), output (batch..., m, n).
@@ -63,6 +66,12 @@ impl Op for Matmul {
         with_real!("matmul", outputs[0].dtype, T => Ok(Forward::one(product::<T>(&a, &b, None)?)))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let batch = &outputs[0].shape[..outputs[0].rank() - 2];
+        let (a, b) = (expanded(inputs[0], batch)?, expanded(inputs[1], batch)?);
+        Ok(Forward::one(cuda::product("matmul", &a, &b, None)?))
+    }
+
     fn saves_input(&self, _: usize) -> bool {
         true
     }
@@ -95,6 +104,28 @@ impl Op for Matmul {
             };
             Ok(vec![da, db])
         })
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &gradients[0] else { return Ok(vec![None; 2]) };
+        let (a, b) = (saved.input(0)?, saved.input(1)?);
+        let batch = &dy.shape()[..dy.rank() - 2];
+        let of_a = || sum_to(&cuda::product("matmul", dy, &transposed(&expanded(b, batch)?)?, None)?, a.shape());
+        let of_b = || {
+            let a = expanded(a, batch)?;
+            // All batches share a matrix b, so its gradient is one long sum over the rows of all batches.
+            match b.rank() {
+                2 => cuda::outer_sum("matmul", &a, dy),
+                _ => sum_to(&cuda::product("matmul", &transposed(&a)?, dy, None)?, b.shape()),
+            }
+        };
+        Ok(vec![needed[0].then(of_a).transpose()?, needed[1].then(of_b).transpose()?])
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -1,6 +1,7 @@
 //! Batch, instance and group norm with a fused activation, and layer norm.
 
 mod cpu;
+mod cuda;
 mod layer;
 mod moments;
 #[cfg(feature = "testing")]
@@ -128,6 +129,10 @@ impl Op for Norm {
         Ok(forward)
     }
 
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        cuda::forward(self, context, inputs)
+    }
+
     fn saves_input(&self, _: usize) -> bool {
         true
     }
@@ -140,6 +145,16 @@ impl Op for Norm {
         needed: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         self.gradients(saved, gradients, needed)
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        cuda::gradients(self, &saved, &gradients, needed)
     }
 
     /// dx reuses the memory of the output's gradient.
@@ -159,5 +174,9 @@ impl Op for Norm {
 impl Recompute for Norm {
     fn output_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
         self.again(saved)
+    }
+
+    fn output_cuda(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
+        cuda::again(self, saved)
     }
 }

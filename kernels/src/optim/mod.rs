@@ -3,11 +3,12 @@
 //! The formulas, and the order of their roundings, are PyTorch's.
 
 mod cpu;
+mod cuda;
 mod numbers;
 #[cfg(feature = "testing")]
 mod proofs;
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use crate::{
     Cost, InPlace, Meta,
@@ -119,6 +120,10 @@ impl InPlace for SgdStep {
         cpu::sgd(self, targets, inputs)
     }
 
+    fn apply_cuda(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        cuda::sgd(self, targets, inputs)
+    }
+
     fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {
         cost(6.0, targets, inputs)
     }
@@ -204,6 +209,10 @@ impl InPlace for AdamStep {
         cpu::adam(self, targets, inputs)
     }
 
+    fn apply_cuda(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        cuda::adam(self, targets, inputs)
+    }
+
     fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {
         cost(13.0, targets, inputs)
     }
@@ -227,9 +236,12 @@ pub fn adam_step(parameters: &mut [AdamParameter<'_>], adam: &Adam) -> Result<()
 /// √Σ x² over all elements of all tensors, accumulated in f64 in a fixed order; returned to the host.
 ///
 /// # Errors
-/// When a tensor isn't f32 or f64, or not on the CPU, or memory runs out.
+/// When a tensor isn't f32 or f64 (on a CUDA device, isn't f32), they have no elements (on the meta device), or memory runs out.
 pub fn global_norm(tensors: &[&Tensor]) -> Result<f64> {
-    cpu::global_norm(tensors)
+    match tensors.first().map_or(Device::Cpu, |tensor| tensor.device()) {
+        Device::Cuda(_) => cuda::norm_on_host(tensors),
+        _ => cpu::global_norm(tensors),
+    }
 }
 
 /// Scales gradients by a common factor so that √Σ x² over all of them is at most `max` (like PyTorch, by max / (norm +
@@ -261,6 +273,10 @@ impl InPlace for ClipNorm {
         cpu::clip(self.max, targets)
     }
 
+    fn apply_cuda(&self, targets: &mut [&mut Tensor], _: &[&Tensor]) -> Result<()> {
+        cuda::clip(self.max, targets)
+    }
+
     fn cost(&self, targets: &[Meta], _: &[Meta]) -> Cost {
         Cost::of(3.0 * targets.iter().map(Meta::count).sum::<usize>() as f64, &[targets, targets].concat(), targets)
     }
@@ -289,6 +305,10 @@ impl InPlace for Scale {
 
     fn apply_cpu(&self, targets: &mut [&mut Tensor], _: &[&Tensor]) -> Result<()> {
         targets.iter_mut().try_for_each(|target| cpu::scale(target, self.factor))
+    }
+
+    fn apply_cuda(&self, targets: &mut [&mut Tensor], _: &[&Tensor]) -> Result<()> {
+        cuda::scale(targets, self.factor)
     }
 
     fn cost(&self, targets: &[Meta], _: &[Meta]) -> Cost {
@@ -327,6 +347,10 @@ impl InPlace for EmaStep {
         // Everything that can fail is done before any value changes.
         let values: Vec<Tensor> = inputs.iter().map(|value| value.contiguous()).collect::<Result<_>>()?;
         targets.iter_mut().zip(&values).try_for_each(|(average, value)| cpu::average(average, value, self.decay))
+    }
+
+    fn apply_cuda(&self, targets: &mut [&mut Tensor], inputs: &[&Tensor]) -> Result<()> {
+        cuda::average(targets, inputs, self.decay)
     }
 
     fn cost(&self, targets: &[Meta], inputs: &[Meta]) -> Cost {

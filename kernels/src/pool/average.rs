@@ -2,7 +2,10 @@
 
 use tomograd_core::{Result, Tensor};
 
-use super::window::{Strided, Windows, infer_adaptive};
+use super::{
+    cuda,
+    window::{Strided, Windows, infer_adaptive},
+};
 use crate::{
     Context, Cost, Forward, Meta, Op, Saved,
     op::with_real,
@@ -65,12 +68,21 @@ impl AveragePool {
         };
         three_axes(input[2..].iter().enumerate().map(map).collect())
     }
+
+    /// The windows, and whether the padding counts in the mean.
+    fn cuda_axes(&self, input: &[usize], output: &[usize]) -> (cuda::Axes, bool) {
+        (cuda::strided(self.strided(), input, output), self.count_include_pad)
+    }
 }
 
 impl AdaptiveAveragePool {
     fn axes(&self, input: &[usize]) -> [AxisMap; 3] {
         let axes = input[2..].iter().zip(&self.output);
         three_axes(axes.map(|(&input, &output)| mean_map(&Windows::adaptive(input, output), None)).collect())
+    }
+
+    fn cuda_axes(&self, input: &[usize], output: &[usize]) -> (cuda::Axes, bool) {
+        (cuda::adaptive(input, output), false)
     }
 }
 
@@ -92,6 +104,24 @@ macro_rules! separable_methods {
             _: &[bool],
         ) -> Result<Vec<Option<Tensor>>> {
             separable_gradient(self.name(), &self.axes(&saved.metas[0].shape), &gradients, &saved.metas[0])
+        }
+
+        fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+            let (axes, padded) = self.cuda_axes(inputs[0].shape(), &outputs[0].shape);
+            Ok(Forward::one(cuda::average(self.name(), inputs[0], axes, padded, &outputs[0].shape, false)?))
+        }
+
+        fn backward_cuda(
+            &self,
+            _: &Context,
+            saved: Saved,
+            gradients: Vec<Option<Tensor>>,
+            _: &[bool],
+        ) -> Result<Vec<Option<Tensor>>> {
+            let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
+            let shape = &saved.metas[0].shape;
+            let (axes, padded) = self.cuda_axes(shape, dy.shape());
+            Ok(vec![Some(cuda::average(self.name(), dy, axes, padded, shape, true)?)])
         }
 
         fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

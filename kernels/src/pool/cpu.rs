@@ -79,7 +79,11 @@ struct Interior {
 fn interior(width: &Windows) -> Interior {
     let (most, output) = (width.most(), width.output());
     let from = width.counts.iter().position(|&count| count == most).unwrap_or(output);
-    let stride = if from + 1 < output { width.starts[from + 1] - width.starts[from] } else { 1 };
+    // Where the dilation is above the stride, the window behind one that was clipped may start before it.
+    let stride = match width.starts.get(from..from + 2) {
+        Some(&[first, second]) if second > first => second - first,
+        _ => 1,
+    };
     let regular = |o: &usize| width.counts[*o] == most && width.starts[*o] == width.starts[from] + (*o - from) * stride;
     let to = (from..output).take_while(regular).last().map_or(from, |last| last + 1);
     Interior { from, to, stride }

@@ -3,7 +3,7 @@
 use tomograd_core::{Error, Result, Tensor};
 
 use super::{
-    cpu,
+    cpu, cuda,
     window::{Strided, Windows, infer_adaptive, winner_dtype},
 };
 use crate::{Context, Cost, Forward, Meta, Op, Saved, op::with_real};
@@ -71,12 +71,20 @@ impl MaxPool {
         let windows = self.strided();
         three_windows(input[2..].iter().enumerate().map(|(axis, &input)| windows.windows(axis, input)).collect())
     }
+
+    fn cuda_axes(&self, input: &[usize], output: &[usize]) -> cuda::Axes {
+        cuda::strided(self.strided(), input, output)
+    }
 }
 
 impl AdaptiveMaxPool {
     fn windows(&self, input: &[usize]) -> [Windows; 3] {
         let axes = input[2..].iter().zip(&self.output);
         three_windows(axes.map(|(&input, &output)| Windows::adaptive(input, output)).collect())
+    }
+
+    fn cuda_axes(&self, input: &[usize], output: &[usize]) -> cuda::Axes {
+        cuda::adaptive(input, output)
     }
 }
 
@@ -112,6 +120,26 @@ macro_rules! maximum_methods {
             with_real!(self.name(), dy.dtype(), T => {
                 Ok(vec![Some(cpu::maximum_gradient::<T>(self.name(), dy, winners, &windows, shape)?)])
             })
+        }
+
+        fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+            let (input, output) = (inputs[0].shape(), &outputs[0].shape);
+            let (axes, dtype) = (self.cuda_axes(input, output), winner_dtype(&self.windows(input)));
+            let (y, winners) = cuda::maximum(self.name(), inputs[0], axes, output, dtype, !context.inference)?;
+            Ok(Forward { outputs: vec![y], state: winners.into_iter().collect() })
+        }
+
+        fn backward_cuda(
+            &self,
+            _: &Context,
+            saved: Saved,
+            gradients: Vec<Option<Tensor>>,
+            _: &[bool],
+        ) -> Result<Vec<Option<Tensor>>> {
+            let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
+            let (shape, winners) = (&saved.metas[0].shape, saved.state(0)?);
+            let axes = self.cuda_axes(shape, dy.shape());
+            Ok(vec![Some(cuda::maximum_gradient(self.name(), dy, winners, axes, shape)?)])
         }
 
         fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -7,6 +7,7 @@
 
 mod average;
 mod cpu;
+mod cuda;
 mod maximum;
 #[cfg(feature = "testing")]
 mod proofs;

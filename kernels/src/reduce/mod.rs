@@ -1,6 +1,7 @@
 //! Reductions along axes.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -91,6 +92,11 @@ impl Op for Reduce {
         Ok(Forward::one(result.reshape(&outputs[0].shape)?))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let result = cuda::reduce(inputs[0], &self.axes, self.combine, self.factor(inputs[0].shape()))?;
+        Ok(Forward::one(result.reshape(&outputs[0].shape)?))
+    }
+
     fn saves_input(&self, _: usize) -> bool {
         self.is_extreme()
     }
@@ -131,6 +137,17 @@ impl Op for Reduce {
         Ok(vec![Some(cpu::first_equal(saved.input(0)?, saved.output(0)?, gradient, &self.axes)?)])
     }
 
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(cuda::first_equal(saved.input(0)?, saved.output(0)?, gradient, &self.axes)?)])
+    }
+
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {
         Cost::of(inputs[0].count() as f64, inputs, outputs)
     }
@@ -164,13 +181,11 @@ impl Op for ArgMax {
         Ok(Forward::one(cpu::arg_max(inputs[0], self.axis, &outputs[0].shape)?))
     }
 
-    fn backward_cpu(
-        &self,
-        _: &Context,
-        _: Saved,
-        _: Vec<Option<Tensor>>,
-        needed: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::arg_max(inputs[0], self.axis, &outputs[0].shape)?))
+    }
+
+    fn backward(&self, _: &Context, _: Saved, _: Vec<Option<Tensor>>, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![None; needed.len()])
     }
 

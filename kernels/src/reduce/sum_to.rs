@@ -2,7 +2,7 @@
 
 use tomograd_core::{Device, Error, Result, Tensor};
 
-use super::{Combine, cpu};
+use super::{Combine, cpu, cuda};
 use crate::op::no_kernel;
 
 /// Sums `tensor` along the axes along which `shape` was broadcast to it, in f64 in a fixed order.
@@ -22,6 +22,7 @@ pub fn sum_to(tensor: &Tensor, shape: &[usize]) -> Result<Tensor> {
     match tensor.device() {
         Device::Cpu => cpu::reduce(tensor, &reduced, Combine::Sum, 1.0)?.reshape(shape),
         Device::Meta => Tensor::meta("sum_to", shape, tensor.dtype()),
+        Device::Cuda(_) => cuda::reduce(tensor, &reduced, Combine::Sum, 1.0)?.reshape(shape),
         device => Err(no_kernel("sum_to", device)),
     }
 }

@@ -1,6 +1,7 @@
 //! Softmax and its logarithm along an axis.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -52,6 +53,10 @@ macro_rules! operation {
             Ok(Forward::one(cpu::forward(inputs[0], self.axis, $logarithm)?))
         }
 
+        fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+            Ok(Forward::one(cuda::forward(inputs[0], self.axis, $logarithm)?))
+        }
+
         fn saves_output(&self, _: usize) -> bool {
             true
         }
@@ -65,6 +70,17 @@ macro_rules! operation {
         ) -> Result<Vec<Option<Tensor>>> {
             let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
             Ok(vec![Some(cpu::backward(saved.output(0)?, gradient, self.axis, $logarithm)?)])
+        }
+
+        fn backward_cuda(
+            &self,
+            _: &Context,
+            saved: Saved,
+            gradients: Vec<Option<Tensor>>,
+            _: &[bool],
+        ) -> Result<Vec<Option<Tensor>>> {
+            let Some(gradient) = &gradients[0] else { return Ok(vec![None]) };
+            Ok(vec![Some(cuda::backward(saved.output(0)?, gradient, self.axis, $logarithm)?)])
         }
 
         fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -1,6 +1,7 @@
 //! Views as operations with gradients: other layouts of the same memory.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -96,6 +97,7 @@ impl Op for View {
             View::Slice { axis, start, step, .. } => match gradient.device() {
                 Device::Cpu => cpu::unslice(gradient, shape, *axis, *start, *step)?,
                 Device::Meta => Tensor::meta("slice", shape, gradient.dtype())?,
+                Device::Cuda(_) => cuda::unslice(gradient, shape, *axis, *start, *step)?,
                 device => return Err(no_kernel("slice", device)),
             },
             View::Expand(_) => crate::reduce::sum_to(gradient, shape)?,

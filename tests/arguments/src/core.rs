@@ -1,8 +1,12 @@
 //! Cases of `tomograd-core`.
 
+use std::{ffi::c_void, ptr::NonNull, sync::Once};
+
 use tomograd::core::{
     DType, Device, Element, Error, ErrorKind, Layout, Result, Scratch, Seed, Tensor, TensorBuilder, broadcast_shapes,
-    contiguous_strides, element_count, memory, room_for, shape_text,
+    contiguous_strides,
+    cuda::{self, Capability, Driver, Geometry, Handle, Launch, Source, Unwritten},
+    element_count, memory, room_for, shape_text,
 };
 
 use crate::walk::cases;
@@ -49,7 +53,102 @@ fn refused_beyond_memory(shape: &[usize], tensor: Result<Tensor>, value: f64) ->
     Ok(product(shape).is_some() && tensor.shape() == shape && all(&tensor, value)? && usable(&tensor))
 }
 
+/// A CUDA device in the host's memory whose kernels do nothing.
+#[derive(Debug)]
+struct Idle;
+
+impl Driver for Idle {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn capability(&self) -> Capability {
+        Capability { major: 8, minor: 0 }
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Option<NonNull<u8>>> {
+        let mut memory = Vec::<u64>::new();
+        if memory.try_reserve_exact(bytes.div_ceil(8)).is_err() {
+            return Ok(None);
+        }
+        Ok(NonNull::new(memory.leak().as_mut_ptr().cast()))
+    }
+
+    unsafe fn free(&self, _: NonNull<u8>) {}
+
+    fn pin(&self, bytes: usize) -> Result<NonNull<u8>> {
+        self.allocate(bytes)?.ok_or_else(|| Error::new(ErrorKind::OutOfMemory, "pin", "no memory"))
+    }
+
+    unsafe fn upload(&self, to: NonNull<u8>, from: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { to.copy_from_nonoverlapping(from, bytes) };
+        Ok(())
+    }
+
+    unsafe fn download(&self, to: NonNull<u8>, from: NonNull<u8>, bytes: usize) -> Result<()> {
+        // SAFETY: the caller's.
+        unsafe { to.copy_from_nonoverlapping(from, bytes) };
+        Ok(())
+    }
+
+    fn event(&self) -> Result<Handle> {
+        Ok(Handle(0))
+    }
+
+    fn record(&self, _: Handle) -> Result<()> {
+        Ok(())
+    }
+
+    fn wait(&self, _: Handle) -> Result<()> {
+        Ok(())
+    }
+
+    fn load(&self, _: &Source) -> Result<Handle> {
+        Ok(Handle(0))
+    }
+
+    fn kernel(&self, _: Handle, _: &str) -> Result<Handle> {
+        Ok(Handle(0))
+    }
+
+    unsafe fn launch(&self, _: Handle, _: Geometry, _: &mut [*mut c_void]) -> Result<()> {
+        Ok(())
+    }
+}
+
+static NOTHING: Source = Source { name: "nothing.cu", text: "", headers: &[] };
+
+/// The idle device.
+fn idle() -> Device {
+    static ATTACHED: Once = Once::new();
+    ATTACHED.call_once(|| cuda::attach(3, Box::new(Idle)).unwrap());
+    Device::Cuda(3)
+}
+
 cases! {
+    "core::cuda::attach": (index: usize = 5) => {
+        // Other cases use the first and the last device.
+        cuda::attach(index / 2 + 7, Box::new(Idle))
+    };
+    "core::cuda::bits": (number: f64 = 1.5) => cuda::bits(DType::F64, number) == number.to_bits();
+    "core::cuda::blocks": (count: usize = 1000) => {
+        let blocks = cuda::blocks(count);
+        (blocks == 0) == (count == 0) && blocks <= count
+    };
+    "core::cuda::Driver::allocate": (bytes: usize = 100) => Idle.allocate(bytes);
+    "core::cuda::Driver::pin": (bytes: usize = 100) => Idle.pin(bytes);
+    "core::cuda::Driver::record": (event: usize = 0) => Idle.record(Handle(event));
+    "core::cuda::Driver::wait": (event: usize = 0) => Idle.wait(Handle(event));
+    "core::cuda::Driver::kernel": (module: usize = 0) => Idle.kernel(Handle(module), "kernel");
+    "core::cuda::Launch::new": (device: Device = idle()) => Launch::new("test", &NOTHING, "kernel", device);
+    "core::cuda::Launch::size": (size: usize = 3) => {
+        Ok::<_, Error>(size_of_val(&Launch::new("test", &NOTHING, "kernel", idle())?.size(size)) > 0)
+    };
+    "core::cuda::Unwritten::new": (shape: Vec<usize> = vec![2, 3], device: Device = idle()) => {
+        let output = Unwritten::new("test", &shape, DType::F32, device)?;
+        Ok::<_, Error>(product(&shape).is_some() && output.count() == shape.iter().product::<usize>())
+    };
     "core::Device {}": (device: Device = CPU) => Tensor::zeros(&[2], DType::F32, device);
     "core::Element::from_f64": (value: f64 = 2.6) => {
         let whole = |low: f64, high: f64| if value.is_nan() { 0.0 } else { value.clamp(low, high).trunc() };

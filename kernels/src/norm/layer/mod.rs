@@ -1,6 +1,7 @@
 //! Layer norm: normalises the last axes, with a γ and β for each of their elements.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 
@@ -41,6 +42,16 @@ impl LayerNorm {
             cpu::forward::<T>(x, self.length(x.shape()), affine, self.epsilon, statistics)
         })
     }
+
+    /// [`apply`](Self::apply) on a CUDA device.
+    fn apply_cuda(&self, inputs: &[&Tensor], statistics: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+        let affine = match &inputs[1..] {
+            [gamma, beta] => Some([gamma, beta]),
+            _ => None,
+        };
+        cuda::forward(&inputs[0], self.length(inputs[0].shape()), affine, self.epsilon, statistics)
+    }
 }
 
 impl Op for LayerNorm {
@@ -78,6 +89,11 @@ impl Op for LayerNorm {
         Ok(Forward { outputs: vec![y], state: vec![statistics] })
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        let (y, statistics) = self.apply_cuda(inputs, None)?;
+        Ok(Forward { outputs: vec![y], state: vec![statistics] })
+    }
+
     /// β is only needed for the recomputation of y.
     fn saves_input(&self, _: usize) -> bool {
         true
@@ -110,6 +126,33 @@ impl Op for LayerNorm {
         })
     }
 
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let mut results = vec![None; needed.len()];
+        let Some(dy) = &gradients[0] else { return Ok(results) };
+        let (x, dy, statistics) = (saved.input(0)?.contiguous()?, dy.contiguous()?, saved.state(0)?);
+        let gamma = if self.affine { Some(saved.input(1)?.contiguous()?) } else { None };
+        let length = self.length(x.shape());
+        if needed[0] {
+            results[0] = Some(cuda::backward_data(&x, &dy, statistics, length, gamma.as_ref())?);
+        }
+        if self.affine && needed[1..].contains(&true) {
+            let parameters = cuda::backward_parameters(&x, &dy, statistics, length)?;
+            for input in [1, 2] {
+                if needed[input] {
+                    let gradient = parameters.select(0, input - 1)?.copy()?;
+                    results[input] = Some(gradient.reshape(&saved.metas[input].shape)?);
+                }
+            }
+        }
+        Ok(results)
+    }
+
     fn recompute(&self) -> Option<&dyn Recompute> {
         Some(self)
     }
@@ -123,5 +166,10 @@ impl Recompute for LayerNorm {
     fn output_cpu(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
         let inputs: Vec<&Tensor> = (0..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
         Ok(self.apply(&inputs, Some(saved.state(0)?))?.0)
+    }
+
+    fn output_cuda(&self, _: &Context, saved: &Saved) -> Result<Tensor> {
+        let inputs: Vec<&Tensor> = (0..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+        Ok(self.apply_cuda(&inputs, Some(saved.state(0)?))?.0)
     }
 }

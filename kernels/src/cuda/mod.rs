@@ -1,0 +1,68 @@
+//! What the CUDA kernels of all operations share: checks of dtypes, views of several tensors with as few axes as possible, and
+//! sums in a fixed order.
+//!
+//! Each operation's launches are in its folder `cuda/`, beside the `.cu` files. Kernels compute in f32 (sums of many terms in
+//! f64); half precision is widened by the dispatcher.
+
+use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+
+pub(crate) use tomograd_core::cuda::{Header, Launch, Source, THREADS, Unwritten, blocks};
+
+/// Checks that kernels compute in the dtype of a tensor.
+///
+/// # Errors
+/// When it isn't f32.
+pub(crate) fn single(operation: &str, dtype: DType) -> Result<()> {
+    if dtype == DType::F32 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::DType, operation, format!("no CUDA kernel computes in {dtype}"))
+        .expected("f32, f16 or bf16; --device cpu computes in f64 too"))
+}
+
+/// A new f32 tensor on the device of `like`, to be written.
+///
+/// # Errors
+/// When memory runs out.
+pub(crate) fn output_like(operation: &str, shape: &[usize], like: &Tensor) -> Result<Unwritten> {
+    Unwritten::new(operation, shape, DType::F32, like.device())
+}
+
+/// Axes that a kernel can walk.
+pub(crate) const AXES: usize = 8;
+
+/// The axes of a shape and the strides of tensors that are viewed in it: the number of axes, their sizes, and the strides of
+/// each tensor, as the struct of a kernel with room for `N` numbers: 1 + AXES + AXES · tensors. Neighbouring axes that follow
+/// one another in the memory of every tensor are one.
+///
+/// # Errors
+/// When a tensor can't be expanded to the shape, or more than [`AXES`] axes are left.
+pub(crate) fn views<const N: usize>(operation: &str, shape: &[usize], tensors: &[&Tensor]) -> Result<[i64; N]> {
+    let expanded: Vec<Tensor> = tensors.iter().map(|tensor| tensor.expand(shape)).collect::<Result<_>>()?;
+    // The size of each axis, and the stride of each tensor along it.
+    let mut axes: Vec<(usize, Vec<usize>)> = Vec::new();
+    for (axis, &size) in shape.iter().enumerate().filter(|&(_, &size)| size != 1) {
+        let strides: Vec<usize> = expanded.iter().map(|tensor| tensor.strides()[axis]).collect();
+        match axes.last_mut() {
+            Some((last, before)) if before.iter().zip(&strides).all(|(&before, &stride)| before == stride * size) => {
+                (*last, *before) = (*last * size, strides);
+            }
+            _ => axes.push((size, strides)),
+        }
+    }
+    if axes.len() > AXES {
+        let what = format!("views of {} axes that don't follow one another in memory", axes.len());
+        return Err(Error::new(ErrorKind::Shape, operation, what)
+            .expected(format!("at most {AXES} on a CUDA device"))
+            .shapes(tensors.iter().map(|tensor| tensor.shape())));
+    }
+    let mut numbers = [0; N];
+    numbers[0] = axes.len() as i64;
+    for (axis, (size, strides)) in axes.iter().enumerate() {
+        numbers[1 + axis] = *size as i64;
+        for (tensor, &stride) in strides.iter().enumerate() {
+            numbers[1 + AXES * (1 + tensor) + axis] = stride as i64;
+        }
+    }
+    Ok(numbers)
+}

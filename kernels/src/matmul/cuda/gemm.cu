@@ -1,0 +1,268 @@
+// Matrix products C = A B + bias, batched: A is (M, K), B (K, N), C (M, N), the bias (N) or null.
+// Any of A and B may be stored transposed: kernels NAME_xy, where x is n for A stored (M, K) and t for (K, M), and y is n for B stored
+// (K, N) and t for (N, K). Launch: grid (⌈N / 128⌉, ⌈M / 128⌉, batch), 256 threads; shared memory as noted at the kernels.
+//
+// f16 and bf16 go to tensor cores and are summed in f32; f32 is multiplied and added in full f32, over k in sequence. Tiles come by
+// cp.async two ahead of what is computed. Elements beyond an edge are zeros there, so that nothing else knows of edges until C is
+// written.
+#include "tomograd.cuh"
+
+// Sizes and distances in elements. Of an operand is aligned what lies on multiples of 16 bytes in every row.
+struct Gemm {
+  int m, n, k;
+  int lda, ldb, ldc;                         // from row to row as stored
+  long long batch_a, batch_b, batch_c;       // from one product to the next
+  int aligned_a, aligned_b, aligned_c;
+};
+
+constexpr int TILE = 128;    // rows and columns of a block's part of C
+constexpr int STAGES = 3;    // tiles of A and B in shared memory
+constexpr int THREADS = 256;
+
+__device__ __forceinline__ int clamp(int x, int low, int high) { return min(max(x, low), high); }
+
+// ---- f16 and bf16: each of 8 warps computes 64 × 32 of C from tiles of 32 along k ----
+
+constexpr int DEPTH = 32;
+constexpr int OPERAND = TILE * DEPTH;  // halves of an operand's tile
+
+// Where element (line, k) of a tile lies; a line is a row of A or a column of B. Groups of 8 halves are permuted so that the eight
+// rows that an ldmatrix reads at once are in different banks.
+template <bool K_IN_ROWS>
+__device__ __forceinline__ int place(int line, int k) {
+  return K_IN_ROWS ? line * DEPTH + ((k / 8 ^ line / 2 & 3) * 8) : k * TILE + ((line / 8 ^ k & 7) * 8);
+}
+
+// Starts to bring lines first_line.. and k first_k.. of an operand, (lines, k) or transposed.
+template <typename T, bool K_IN_ROWS>
+__device__ __forceinline__ void bring(T *tile, const T *x, int stride, int first_line, int lines, int first_k, int k_size, bool aligned) {
+#pragma unroll
+  for (int i = 0; i < OPERAND / 8 / THREADS; i++) {
+    const int group = threadIdx.x + i * THREADS;
+    const int line = K_IN_ROWS ? group / (DEPTH / 8) : group % (TILE / 8) * 8, k = K_IN_ROWS ? group % (DEPTH / 8) * 8 : group / (TILE / 8);
+    const int row = K_IN_ROWS ? first_line + line : first_k + k, column = K_IN_ROWS ? first_k + k : first_line + line;
+    const int rows = K_IN_ROWS ? lines : k_size, columns = K_IN_ROWS ? k_size : lines;
+    const int valid = row < rows ? clamp(columns - column, 0, 8) : 0;
+    const T *from = valid ? x + static_cast<long long>(row) * stride + column : x;
+    T *to = tile + place<K_IN_ROWS>(line, k);
+    if (aligned) {
+      cp_async<16>(to, from, valid * 2);
+    } else {
+      for (int j = 0; j < 8; j++) to[j].bits = j < valid ? from[j].bits : 0;
+    }
+  }
+}
+
+template <typename T, bool A_TRANSPOSED, bool B_TRANSPOSED>
+__device__ __forceinline__ void gemm_half(const T *a, const T *b, const T *bias, T *c, const Gemm &shape) {
+  DYNAMIC_SHARED(T, shared);
+  a += blockIdx.z * shape.batch_a;
+  b += blockIdx.z * shape.batch_b;
+  c += blockIdx.z * shape.batch_c;
+  const int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
+  const int steps = (shape.k + DEPTH - 1) / DEPTH;
+  auto bring_step = [&](int step) {
+    if (step < steps) {
+      T *tile = shared + step % STAGES * 2 * OPERAND;
+      bring<T, !A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * DEPTH, shape.k, shape.aligned_a);
+      bring<T, B_TRANSPOSED>(tile + OPERAND, b, shape.ldb, first_column, shape.n, step * DEPTH, shape.k, shape.aligned_b);
+    }
+    // A group a step, even an empty one, so that their number says which have arrived.
+    cp_async_commit();
+  };
+  float sums[4][4][4] = {};
+  for (int step = 0; step < STAGES - 1; step++) bring_step(step);
+  for (int step = 0; step < steps; step++) {
+    cp_async_wait<STAGES - 2>();
+    // Everyone's copies are there, and everyone has read the tile that is overwritten next.
+    __syncthreads();
+    bring_step(step + STAGES - 1);
+    const T *tile_a = shared + step % STAGES * 2 * OPERAND, *tile_b = tile_a + OPERAND;
+    // Of the four matrices that ldmatrix reads, this lane has row `r` of number `q`.
+    const int q = lane / 8, r = lane % 8;
+#pragma unroll
+    for (int k = 0; k < DEPTH; k += 16) {
+      unsigned fragment_a[4][4], fragment_b[4][2];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int line = warp_row + i * 16 + q % 2 * 8;
+        if (A_TRANSPOSED)
+          ldmatrix_x4_trans(fragment_a[i], tile_a + place<false>(line, k + q / 2 * 8 + r));
+        else
+          ldmatrix_x4(fragment_a[i], tile_a + place<true>(line + r, k + q / 2 * 8));
+      }
+#pragma unroll
+      for (int j = 0; j < 4; j += 2) {
+        unsigned both[4];
+        const int line = warp_column + j * 8 + q / 2 * 8;
+        if (B_TRANSPOSED)
+          ldmatrix_x4(both, tile_b + place<true>(line + r, k + q % 2 * 8));
+        else
+          ldmatrix_x4_trans(both, tile_b + place<false>(line, k + q % 2 * 8 + r));
+        fragment_b[j][0] = both[0], fragment_b[j][1] = both[1];
+        fragment_b[j + 1][0] = both[2], fragment_b[j + 1][1] = both[3];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) mma_16816<T>(sums[i][j], fragment_a[i], fragment_b[j]);
+    }
+  }
+  // C goes through shared memory, so that it is written in whole sectors. Rows are 8 halves longer there, for the banks.
+  constexpr int ROW = TILE + 8;
+  float added[4][2];
+#pragma unroll
+  for (int j = 0; j < 8; j++) {
+    const int column = first_column + warp_column + j / 2 * 8 + lane % 4 * 2 + j % 2;
+    added[j / 2][j % 2] = bias && column < shape.n ? to_float(bias[column]) : 0.0f;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const int row = warp_row + i * 16 + lane / 4, column = warp_column + j * 8 + lane % 4 * 2;
+      const float left = added[j][0], right = added[j][1];
+      *reinterpret_cast<unsigned *>(shared + row * ROW + column) = pack<T>(sums[i][j][0] + left, sums[i][j][1] + right);
+      *reinterpret_cast<unsigned *>(shared + (row + 8) * ROW + column) = pack<T>(sums[i][j][2] + left, sums[i][j][3] + right);
+    }
+  __syncthreads();
+  for (int group = threadIdx.x; group < TILE * TILE / 8; group += THREADS) {
+    const int row = group / (TILE / 8), column = group % (TILE / 8) * 8, valid = clamp(shape.n - first_column - column, 0, 8);
+    if (first_row + row >= shape.m) continue;
+    const T *from = shared + row * ROW + column;
+    T *to = c + static_cast<long long>(first_row + row) * shape.ldc + first_column + column;
+    if (valid == 8 && shape.aligned_c) {
+      *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
+    } else {
+      for (int j = 0; j < valid; j++) to[j].bits = from[j].bits;
+    }
+  }
+}
+
+// ---- f32: each thread computes 8 × 8 of C from tiles of 16 along k, which lie as (k, line) ----
+
+constexpr int DEPTH_F32 = 16;
+constexpr int ROW_F32 = TILE + 4;  // longer, so that lines of four k are in different banks
+constexpr int OPERAND_F32 = DEPTH_F32 * ROW_F32;
+
+template <bool K_IN_ROWS>
+__device__ __forceinline__ void bring_f32(float *tile, const float *x, int stride, int first_line, int lines, int first_k, int k_size,
+                                          bool aligned) {
+  if (!K_IN_ROWS && aligned) {
+#pragma unroll
+    for (int i = 0; i < TILE * DEPTH_F32 / 4 / THREADS; i++) {
+      const int group = threadIdx.x + i * THREADS, line = group % (TILE / 4) * 4, k = group / (TILE / 4);
+      const int valid = first_k + k < k_size ? clamp(lines - first_line - line, 0, 4) : 0;
+      const float *from = valid ? x + static_cast<long long>(first_k + k) * stride + first_line + line : x;
+      cp_async<16>(tile + k * ROW_F32 + line, from, valid * 4);
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < TILE * DEPTH_F32 / THREADS; i++) {
+    // A warp brings 8 k of 4 lines where k is in the rows: a whole sector each.
+    const int line = K_IN_ROWS ? threadIdx.x / 8 + i / 2 * 32 : threadIdx.x % TILE;
+    const int k = K_IN_ROWS ? threadIdx.x % 8 + i % 2 * 8 : threadIdx.x / TILE + i * (THREADS / TILE);
+    const bool inside = first_line + line < lines && first_k + k < k_size;
+    const long long row = K_IN_ROWS ? first_line + line : first_k + k;
+    const float *from = inside ? x + row * stride + (K_IN_ROWS ? first_k + k : first_line + line) : x;
+    cp_async<4>(tile + k * ROW_F32 + line, from, inside ? 4 : 0);
+  }
+}
+
+template <bool A_TRANSPOSED, bool B_TRANSPOSED>
+__device__ __forceinline__ void gemm_f32(const float *a, const float *b, const float *bias, float *c, const Gemm &shape) {
+  DYNAMIC_SHARED(float, shared);
+  a += blockIdx.z * shape.batch_a;
+  b += blockIdx.z * shape.batch_b;
+  c += blockIdx.z * shape.batch_c;
+  const int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+  // Rows row.. and row + 64.., four each; columns likewise.
+  const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
+  const int steps = (shape.k + DEPTH_F32 - 1) / DEPTH_F32;
+  auto bring_step = [&](int step) {
+    if (step < steps) {
+      float *tile = shared + step % STAGES * 2 * OPERAND_F32;
+      bring_f32<!A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * DEPTH_F32, shape.k, shape.aligned_a);
+      bring_f32<B_TRANSPOSED>(tile + OPERAND_F32, b, shape.ldb, first_column, shape.n, step * DEPTH_F32, shape.k, shape.aligned_b);
+    }
+    cp_async_commit();
+  };
+  float sums[8][8] = {};
+  for (int step = 0; step < STAGES - 1; step++) bring_step(step);
+  for (int step = 0; step < steps; step++) {
+    cp_async_wait<STAGES - 2>();
+    __syncthreads();
+    bring_step(step + STAGES - 1);
+    const float *tile_a = shared + step % STAGES * 2 * OPERAND_F32, *tile_b = tile_a + OPERAND_F32;
+#pragma unroll
+    for (int k = 0; k < DEPTH_F32; k++) {
+      float left[8], right[8];
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const float4 x = *reinterpret_cast<const float4 *>(tile_a + k * ROW_F32 + half * 64 + row);
+        const float4 y = *reinterpret_cast<const float4 *>(tile_b + k * ROW_F32 + half * 64 + column);
+        left[half * 4] = x.x, left[half * 4 + 1] = x.y, left[half * 4 + 2] = x.z, left[half * 4 + 3] = x.w;
+        right[half * 4] = y.x, right[half * 4 + 1] = y.y, right[half * 4 + 2] = y.z, right[half * 4 + 3] = y.w;
+      }
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
+    }
+  }
+  float added[8];
+#pragma unroll
+  for (int j = 0; j < 8; j++) {
+    const int x = first_column + column + j / 4 * 64 + j % 4;
+    added[j] = bias && x < shape.n ? bias[x] : 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    const int y = first_row + row + i / 4 * 64 + i % 4;
+    if (y >= shape.m) continue;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int x = first_column + column + half * 64, valid = clamp(shape.n - x, 0, 4);
+      float values[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) values[j] = sums[i][half * 4 + j] + added[half * 4 + j];
+      float *to = c + static_cast<long long>(y) * shape.ldc + x;
+      if (valid == 4 && shape.aligned_c) {
+        *reinterpret_cast<float4 *>(to) = make_float4(values[0], values[1], values[2], values[3]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+          if (j < valid) to[j] = values[j];
+      }
+    }
+  }
+}
+
+#define HALF_KERNEL(T, NAME, A_TRANSPOSED, B_TRANSPOSED)                                                                                  \
+  extern "C" __global__ void __launch_bounds__(256, 2) NAME(const T *a, const T *b, const T *bias, T *c, const Gemm shape) {            \
+    gemm_half<T, A_TRANSPOSED, B_TRANSPOSED>(a, b, bias, c, shape);                                                                       \
+  }
+#define F32_KERNEL(NAME, A_TRANSPOSED, B_TRANSPOSED)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(256, 2) NAME(const float *a, const float *b, const float *bias, float *c,                \
+                                                             const Gemm shape) {                                                          \
+    gemm_f32<A_TRANSPOSED, B_TRANSPOSED>(a, b, bias, c, shape);                                                                           \
+  }
+
+// dynamic shared memory: 49152 bytes for gemm_f16_nn gemm_f16_nt gemm_f16_tn gemm_f16_tt
+HALF_KERNEL(f16, gemm_f16_nn, false, false)
+HALF_KERNEL(f16, gemm_f16_nt, false, true)
+HALF_KERNEL(f16, gemm_f16_tn, true, false)
+HALF_KERNEL(f16, gemm_f16_tt, true, true)
+// dynamic shared memory: 49152 bytes for gemm_bf16_nn gemm_bf16_nt gemm_bf16_tn gemm_bf16_tt
+HALF_KERNEL(bf16, gemm_bf16_nn, false, false)
+HALF_KERNEL(bf16, gemm_bf16_nt, false, true)
+HALF_KERNEL(bf16, gemm_bf16_tn, true, false)
+HALF_KERNEL(bf16, gemm_bf16_tt, true, true)
+// dynamic shared memory: 50688 bytes for gemm_f32_nn gemm_f32_nt gemm_f32_tn gemm_f32_tt
+F32_KERNEL(gemm_f32_nn, false, false)
+F32_KERNEL(gemm_f32_nt, false, true)
+F32_KERNEL(gemm_f32_tn, true, false)
+F32_KERNEL(gemm_f32_tt, true, true)

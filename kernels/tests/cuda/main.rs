@@ -1,0 +1,346 @@
+//! CUDA kernels, proven without a GPU: the emulator runs the same `.cu` files through the same launch code, and finds races, reads
+//! of what nobody wrote and accesses out of bounds. Every operation of `testing::all` that has kernels is compared with its
+//! reference, on views and in half precision, and its gradients with those of the CPU in f64, which differences prove.
+
+mod device;
+
+use tomograd_core::{DType, Device, ErrorKind, Random, Result, Seed, Tensor};
+use tomograd_emulator::device;
+use tomograd_kernels::{
+    Context, Forward, HalfPolicy, Meta, Precision, Saved,
+    cast::cast,
+    run, run_backward, run_in_place, run_recompute,
+    testing::{self, Case, Entry},
+};
+
+/// The operations with CUDA kernels. The others give an error that says so.
+const ON_CUDA: &[&str] = &[
+    "AdaptiveAveragePool",
+    "AdaptiveMaxPool",
+    "ArgMax",
+    "AveragePool",
+    "Cast",
+    "Chain",
+    "Concat",
+    "Conv",
+    "ConvNormActivation",
+    "ConvTranspose",
+    "DiceCe",
+    "Increment",
+    "LayerNorm",
+    "Linear",
+    "LogSoftmax",
+    "Matmul",
+    "MaxPool",
+    "Norm",
+    "OneHot",
+    "Pad",
+    "Reduce",
+    "Softmax",
+    "View",
+    "Where",
+];
+
+/// Random cases of each operation and test; `TOMOGRAD_CASES` asks for more.
+fn cases() -> u64 {
+    std::env::var("TOMOGRAD_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(8)
+}
+
+/// Calls `check` with the emulated device and random cases of every operation that `chosen` takes, or that
+/// `TOMOGRAD_OPERATIONS=A,B` names among them; a failure names the operation and the case.
+fn for_every_case(
+    test: &str,
+    chosen: impl Fn(&Entry) -> bool,
+    check: impl Fn(&Case, Device, &mut Random) -> Result<()>,
+) {
+    let Some(device) = device() else { return };
+    let named = std::env::var("TOMOGRAD_OPERATIONS").ok();
+    let named = |entry: &Entry| named.as_ref().is_none_or(|names| names.split(',').any(|name| name == entry.name));
+    for entry in testing::all().into_iter().filter(|entry| chosen(entry) && named(entry)) {
+        for number in 0..cases() {
+            let mut random = Seed::new(2026).named("cuda").named(test).named(entry.name).at(number).random();
+            let case = entry.case(&mut random).unwrap();
+            let place = || {
+                let shapes: Vec<&[usize]> = case.inputs.iter().map(Tensor::shape).collect();
+                format!("{test}: case {number} of {}: {:?} on {shapes:?}", entry.name, case.op)
+            };
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&case, device, &mut random))) {
+                Ok(result) => result.unwrap_or_else(|error| panic!("{}: {error}", place())),
+                Err(_) => panic!("{}", place()),
+            }
+        }
+    }
+}
+
+fn has_kernels(entry: &Entry) -> bool {
+    ON_CUDA.contains(&entry.name)
+}
+
+fn references(tensors: &[Tensor]) -> Vec<&Tensor> {
+    tensors.iter().collect()
+}
+
+fn moved(tensors: &[Tensor], device: Device) -> Result<Vec<Tensor>> {
+    tensors.iter().map(|x| x.to(device)).collect()
+}
+
+/// The floating-point inputs in `dtype`, the others as they are.
+fn inputs_in(case: &Case, dtype: DType) -> Result<Vec<Tensor>> {
+    case.inputs.iter().map(|x| if x.dtype().is_float() { cast(x, dtype) } else { Ok(x.clone()) }).collect()
+}
+
+fn bits(tensor: &Tensor) -> Result<Vec<u64>> {
+    Ok(tensor.to_vec_f64()?.into_iter().map(f64::to_bits).collect())
+}
+
+#[test]
+fn forward_equals_the_reference() {
+    for_every_case("reference", has_kernels, |case, device, _| {
+        let inputs = inputs_in(case, DType::F32)?;
+        // The reference gets what the kernel gets: the rounded inputs.
+        let exact: Vec<Tensor> = inputs
+            .iter()
+            .map(|x| if x.dtype().is_float() { cast(x, DType::F64) } else { Ok(x.clone()) })
+            .collect::<Result<_>>()?;
+        let reference = case.reference(&exact)?;
+        let scale = case.scale(&exact, &reference)?;
+        let unit = f64::from(f32::EPSILON) / 2.0;
+        for precision in [Precision::Fast, Precision::Strict] {
+            let context = Context::default().precision(precision);
+            let forward = run(&*case.op, &references(&moved(&inputs, device)?), &context)?;
+            assert_eq!(forward.outputs.len(), reference.len());
+            for ((y, expected), scale) in forward.outputs.iter().zip(&reference).zip(&scale) {
+                assert_eq!((y.shape(), y.device()), (expected.shape(), device), "an output");
+                let (y, expected, scale) = (y.to_vec_f64()?, expected.to_vec_f64()?, scale.to_vec_f64()?);
+                for (i, ((y, expected), scale)) in y.iter().zip(&expected).zip(&scale).enumerate() {
+                    let bound = case.tolerance * unit * scale;
+                    let close = (y - expected).abs() <= bound || y.to_bits() == expected.to_bits();
+                    assert!(close, "element {i} is {y}, expected {expected} within {bound:e}");
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// A random cotangent of each floating-point output, rounded to f32.
+fn cotangents_of(outputs: &[Tensor], random: &mut Random) -> Result<Vec<Option<Tensor>>> {
+    let mut cotangent = |y: &Tensor| cast(&testing::values(random, y.shape())?, DType::F32);
+    outputs.iter().map(|y| y.dtype().is_float().then(|| cotangent(y)).transpose()).collect()
+}
+
+/// Outputs and gradients on the device of the inputs, from cotangents that are moved there in the outputs' dtypes.
+fn both(case: &Case, inputs: &[Tensor], cotangents: &[Option<Tensor>], context: &Context) -> Result<Vec<Tensor>> {
+    let forward: Forward = run(&*case.op, &references(inputs), context)?;
+    let cotangents = forward
+        .outputs
+        .iter()
+        .zip(cotangents)
+        .map(|(y, dy)| dy.as_ref().map(|dy| cast(dy, y.dtype())?.to(y.device())).transpose());
+    let cotangents = cotangents.collect::<Result<Vec<_>>>()?;
+    let saved = Saved::new(&*case.op, &references(inputs), &forward);
+    if let Some(op) = case.op.recompute() {
+        assert_eq!(bits(&run_recompute(op, &saved, context)?)?, bits(&forward.outputs[0])?, "the recomputed output");
+    }
+    let gradients = run_backward(&*case.op, saved, cotangents, &case.differentiable, context)?;
+    Ok(forward.outputs.into_iter().chain(gradients.into_iter().flatten()).collect())
+}
+
+/// The outputs' metadata of a case, as random cotangents need them.
+fn outputs_of(case: &Case, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    Ok(run(&*case.op, &references(inputs), &Context::default())?.outputs)
+}
+
+#[test]
+fn gradients_are_those_of_the_cpu_in_f64() {
+    for_every_case("gradients", has_kernels, |case, device, random| {
+        let narrow = inputs_in(case, DType::F32)?;
+        let wide = narrow
+            .iter()
+            .map(|x| if x.dtype() == DType::F32 { cast(x, DType::F64) } else { Ok(x.clone()) })
+            .collect::<Result<Vec<_>>>()?;
+        let context = Context::default().precision(Precision::Strict);
+        let cotangents = cotangents_of(&outputs_of(case, &wide)?, random)?;
+        let exact = both(case, &wide, &cotangents, &context)?;
+        let results = both(case, &moved(&narrow, device)?, &cotangents, &context)?;
+        assert_eq!(results.len(), exact.len());
+        for (k, (result, exact)) in results.iter().zip(&exact).enumerate() {
+            assert_eq!((result.shape(), result.device()), (exact.shape(), device), "output or gradient {k}");
+            let (result, exact) = (result.to_vec_f64()?, exact.to_vec_f64()?);
+            let largest = exact.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+            for (i, (value, exact)) in result.iter().zip(&exact).enumerate() {
+                let close = (value - exact).abs() <= 1e-4 * largest || value.to_bits() == exact.to_bits();
+                assert!(close, "element {i} of output or gradient {k} is {value}, not {exact}");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The same tensor as a view into a larger, permuted one on the device.
+fn as_view(x: &Tensor, device: Device, random: &mut Random) -> Result<Tensor> {
+    let order = random.permutation(x.rank())?;
+    let mut inverse = vec![0; x.rank()];
+    for (to, &from) in order.iter().enumerate() {
+        inverse[from] = to;
+    }
+    let turned = x.permute(&order)?.contiguous()?;
+    let Some(last) = turned.rank().checked_sub(1) else { return x.to(device) };
+    let size = turned.shape()[last];
+    let mut wide = turned.shape().to_vec();
+    wide[last] = 2 * size + 1;
+    // Every second element of a row holds the value; what lies between would show as a wrong result.
+    let (values, row) = (turned.to_vec_f64()?, wide[last]);
+    let spread: Vec<f64> = (0..wide.iter().product::<usize>())
+        .map(|i| if i % row % 2 == 1 { values[i / row * size + i % row / 2] } else { 77.0 })
+        .collect();
+    let wide = Tensor::from_slice(&spread, &wide, Device::Cpu)?.converted(x.dtype())?.to(device)?;
+    wide.slice(last, 1.min(wide.shape()[last]), size, 2)?.permute(&inverse)
+}
+
+#[test]
+fn views_and_repeated_runs_give_the_same_bits() {
+    for_every_case("views", has_kernels, |case, device, random| {
+        let inputs = inputs_in(case, DType::F32)?;
+        let cotangents = cotangents_of(&outputs_of(case, &inputs)?, random)?;
+        let there = moved(&inputs, device)?;
+        let expected = both(case, &there, &cotangents, &Context::default())?;
+        let again = both(case, &there, &cotangents, &Context::default())?;
+        let views = inputs.iter().map(|x| as_view(x, device, random)).collect::<Result<Vec<_>>>()?;
+        let of_views = both(case, &views, &cotangents, &Context::default())?;
+        for (k, expected) in expected.iter().enumerate() {
+            assert_eq!(bits(&again[k])?, bits(expected)?, "output or gradient {k} of a second run");
+            assert_eq!(bits(&of_views[k])?, bits(expected)?, "output or gradient {k} of views");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn half_storage_is_computed_in_f32() {
+    for_every_case("half", has_kernels, |case, device, random| {
+        if case.op.half_policy(device) == HalfPolicy::Keep {
+            return Ok(());
+        }
+        for half in [DType::F16, DType::BF16] {
+            let narrow = moved(&inputs_in(case, half)?, device)?;
+            let wide: Vec<Tensor> = narrow
+                .iter()
+                .map(|x| if x.dtype() == half { cast(x, DType::F32) } else { Ok(x.clone()) })
+                .collect::<Result<_>>()?;
+            let cotangents = cotangents_of(&outputs_of(case, &narrow)?, random)?;
+            let cotangents: Vec<Option<Tensor>> = cotangents
+                .into_iter()
+                .map(|dy| dy.map(|dy| cast(&cast(&dy, half)?, DType::F32)).transpose())
+                .collect::<Result<_>>()?;
+            let results = both(case, &narrow, &cotangents, &Context::default())?;
+            let expected = both(case, &wide, &cotangents, &Context::default())?;
+            let outputs = outputs_of(case, &narrow)?.len();
+            for (k, (y, expected)) in results.iter().zip(&expected).enumerate() {
+                let expected = if y.dtype() == half { cast(expected, half)? } else { expected.clone() };
+                if k < outputs {
+                    assert_eq!(bits(y)?, bits(&expected)?, "output {k} in {half}");
+                    continue;
+                }
+                // A gradient may be that of an output that was saved in half precision.
+                let (y, expected) = (y.to_vec_f64()?, expected.to_vec_f64()?);
+                let largest = expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+                for (i, (y, expected)) in y.iter().zip(&expected).enumerate() {
+                    let close = (y - expected).abs() <= 0.03 * largest || y.to_bits() == expected.to_bits();
+                    assert!(close, "element {i} of gradient {} in {half} is {y}, not {expected}", k - outputs);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// In inference there is no state, and the outputs are the same.
+#[test]
+fn inference_gives_the_same_outputs() {
+    for_every_case("inference", has_kernels, |case, device, _| {
+        let inputs = moved(&inputs_in(case, DType::F32)?, device)?;
+        let expected = run(&*case.op, &references(&inputs), &Context::default())?;
+        let inference = run(&*case.op, &references(&inputs), &Context::default().inference(true))?;
+        assert!(inference.state.is_empty(), "a state");
+        for (y, expected) in inference.outputs.iter().zip(&expected.outputs) {
+            assert_eq!(bits(y)?, bits(expected)?);
+        }
+        Ok(())
+    });
+}
+
+/// Whoever adds kernels adds the operation to the list above, and so to the proofs.
+#[test]
+fn other_operations_say_that_they_have_no_kernel() {
+    for_every_case(
+        "others",
+        |entry| !has_kernels(entry),
+        |case, device, _| {
+            let inputs = moved(&inputs_in(case, DType::F32)?, device)?;
+            let error = run(&*case.op, &references(&inputs), &Context::default()).unwrap_err();
+            let expected = format!("{}: no kernel for cuda:0; expected tensors on another device", case.op.name());
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+            assert!(error.to_string().contains(&expected), "{error}");
+            Ok(())
+        },
+    );
+}
+
+/// f64 has no kernels.
+#[test]
+fn f64_is_refused() {
+    for_every_case(
+        "f64",
+        |entry| ["Chain", "Matmul", "Softmax"].contains(&entry.name),
+        |case, device, _| {
+            let inputs = moved(&case.inputs, device)?;
+            let error = run(&*case.op, &references(&inputs), &Context::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DType, "{error}");
+            assert!(error.to_string().contains("no CUDA kernel computes in f64"), "{error}");
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn writing_in_place_equals_the_reference_and_leaves_shared_memory_alone() {
+    let Some(device) = device() else { return };
+    for entry in testing::in_place() {
+        for number in 0..cases() {
+            let mut random = Seed::new(2026).named("cuda in place").named(entry.name).at(number).random();
+            let case = entry.case(&mut random).unwrap();
+            let check = || -> Result<()> {
+                let single = |x: &Tensor| cast(x, DType::F32)?.to(device);
+                let before: Vec<Tensor> = case.targets.iter().map(single).collect::<Result<_>>()?;
+                let inputs: Vec<Tensor> = case.inputs.iter().map(single).collect::<Result<_>>()?;
+                let written = || -> Result<Vec<Tensor>> {
+                    let mut targets = before.clone();
+                    run_in_place(&*case.op, &mut targets.iter_mut().collect::<Vec<_>>(), &references(&inputs))?;
+                    Ok(targets)
+                };
+                let (targets, again) = (written()?, written()?);
+                let exact = |tensors: &[Tensor]| {
+                    tensors.iter().map(|x| cast(&x.to(Device::Cpu)?, DType::F64)).collect::<Result<Vec<_>>>()
+                };
+                for (x, start) in before.iter().zip(&case.targets) {
+                    assert_eq!(bits(x)?, bits(&cast(start, DType::F32)?)?, "a tensor that shared memory with a target");
+                }
+                let reference = case.reference(&exact(&before)?, &exact(&inputs)?)?;
+                for (k, (x, expected)) in targets.iter().zip(&reference).enumerate() {
+                    assert_eq!(Meta::from(x), Meta::from(&before[k]));
+                    assert_eq!(bits(x)?, bits(&again[k])?, "a second run");
+                    for (x, expected) in x.to_vec_f64()?.iter().zip(expected.to_vec_f64()?) {
+                        let bound = case.tolerance * f64::from(f32::EPSILON) / 2.0 * (1.0 + expected.abs());
+                        assert!((x - expected).abs() <= bound, "target {k} has {x}, expected {expected} ± {bound:e}");
+                    }
+                }
+                Ok(())
+            };
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
+                Ok(result) => result.unwrap_or_else(|error| panic!("case {number} of {}: {error}", entry.name)),
+                Err(_) => panic!("case {number} of {}: {:?}", entry.name, case.op),
+            }
+        }
+    }
+}
