@@ -50,12 +50,16 @@ fn kernels_are_right() {
     let mut lines = String::new();
     for proof in proofs() {
         let library = emulator.compile(proof.file, proof.source, &[]).unwrap();
-        let figures = (proof.run)(emulator, &library, support::case_count()).unwrap_or_else(|why| panic!("{}: {why}", proof.file));
+        let figures = (proof.run)(emulator, &library, support::case_count())
+            .unwrap_or_else(|why| panic!("{}: {why}", proof.file));
         for kernel in library.kernels() {
             let Some(figures) = figures.get(kernel) else { panic!("{}: no case of {kernel}", proof.file) };
             assert!(figures.cases > 0 && figures.error <= 1.0);
             let Figures { cases, error, sectors, banks, barriers } = figures;
-            lines += &format!("{kernel}\t{cases}\t{:.0} %\t{sectors:.2}\t{banks:.2}\t{barriers:.0}\n", (error * 100.0).ceil());
+            lines += &format!(
+                "{kernel}\t{cases}\t{:.0} %\t{sectors:.2}\t{banks:.2}\t{barriers:.0}\n",
+                (error * 100.0).ceil()
+            );
         }
     }
     println!("{lines}");
