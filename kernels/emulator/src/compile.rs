@@ -141,7 +141,10 @@ impl Emulator {
             output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
         };
         let Some((compiler, version)) = candidates.iter().find_map(|name| Some((name.clone(), version(name)?))) else {
-            return Err(format!("no C++ compiler: {} can't be run; install g++ or clang++, or set CXX", candidates.join(", ")));
+            return Err(format!(
+                "no C++ compiler: {} can't be run; install g++ or clang++, or set CXX",
+                candidates.join(", ")
+            ));
         };
         // Beside the running program, which is inside the build's own folder.
         let program = env::current_exe().map_err(|error| format!("where the program lies: {error}"))?;
@@ -355,7 +358,8 @@ fn run(command: &mut Command, what: &str) -> Result<String, String> {
 }
 
 fn load(path: &Path) -> Result<*mut c_void, String> {
-    let name = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| format!("{}: a zero byte", path.display()))?;
+    let name =
+        CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| format!("{}: a zero byte", path.display()))?;
     // Local, so that a library's table of kernels is its own.
     // SAFETY: a library that this module compiled; loading it runs nothing but what compilers put into every library.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };

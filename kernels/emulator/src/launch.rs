@@ -237,7 +237,8 @@ impl Library {
             .output()
             .ok()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let places = text.lines().filter(|line| !line.contains('?') && !line.contains(".hpp:") && !line.contains(".cuh:"));
+        let places =
+            text.lines().filter(|line| !line.contains('?') && !line.contains(".hpp:") && !line.contains(".cuh:"));
         let places: Vec<&str> = places.map(|line| line.split(' ').next().unwrap_or(line)).collect();
         (!places.is_empty()).then(|| places.join(" < "))
     }

@@ -73,11 +73,17 @@ fn messages_say_where() {
     let lines = message("diverged_lines");
     assert!(lines.contains("threads 0-31 wait") && lines.contains("threads 32-63 wait"), "{lines}");
     let shuffle = message("diverged_shuffle");
-    assert!(shuffle.contains("threads 0-15, 32-47 wait at a shuffle") && shuffle.contains("mask 0xffffffff"), "{shuffle}");
+    assert!(
+        shuffle.contains("threads 0-15, 32-47 wait at a shuffle") && shuffle.contains("mask 0xffffffff"),
+        "{shuffle}"
+    );
     let bounds = message("bounds_shared");
     assert!(bounds.contains("thread 63") && bounds.contains("byte 252 of tile (252 bytes)"), "{bounds}");
     if std::process::Command::new("addr2line").arg("--version").output().is_ok() {
-        let line = include_str!("faults.cu").lines().position(|line| line.contains("tile[threadIdx.x] = x[threadIdx.x]")).unwrap();
+        let line = include_str!("faults.cu")
+            .lines()
+            .position(|line| line.contains("tile[threadIdx.x] = x[threadIdx.x]"))
+            .unwrap();
         assert!(line > 0 && bounds.contains("(faults.cu:"), "{bounds}");
     }
 }

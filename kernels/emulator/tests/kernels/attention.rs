@@ -83,7 +83,16 @@ fn all<T: Element>(
     };
     let mut list = vec![
         aligned,
-        Case { batch: [2, 2], queries: 70, keys: 90, size: most - 3, value_size: most - 7, causal: true, biases: [Some([true, false, true, true]), Some([false, true, false, true])], ..aligned },
+        Case {
+            batch: [2, 2],
+            queries: 70,
+            keys: 90,
+            size: most - 3,
+            value_size: most - 7,
+            causal: true,
+            biases: [Some([true, false, true, true]), Some([false, true, false, true])],
+            ..aligned
+        },
         Case { batch: [1, 2], queries: 3, keys: 65, hidden: true, biases: [Some([true; 4]), None], ..aligned },
         Case { queries: 2, keys: 0, ..aligned },
     ];
@@ -180,8 +189,8 @@ fn one<T: Element>(
     };
     let grid = [batch * queries.div_ceil(rows), 1, 1];
     let threads = if full { 256 } else { 128 };
-    let report =
-        measure(library, name, grid, [threads, 1, 1], shared, &arguments).map_err(|fault| format!("{case:?}: {fault}"))?;
+    let report = measure(library, name, grid, [threads, 1, 1], shared, &arguments)
+        .map_err(|fault| format!("{case:?}: {fault}"))?;
     if costs {
         figures.costs(&report, grid[0]);
     }
@@ -190,13 +199,17 @@ fn one<T: Element>(
         // Scores and bounds of their errors.
         let mut scores = Vec::new();
         for key in 0..if causal { keys.min(row + 1) } else { keys } {
-            let products = (0..size).map(|e| q[(b * queries + row) * size + e].value() * k[(b * keys + key) * size + e].value());
-            let (sum, total) = products.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
+            let products =
+                (0..size).map(|e| q[(b * queries + row) * size + e].value() * k[(b * keys + key) * size + e].value());
+            let (sum, total) =
+                products.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
             let steps = if full { size as f64 + 2.0 } else { (size / 16 + 3) as f64 * 4.0 };
             let (mut score, mut error) = (sum * f64::from(scale), total * f64::from(scale) * steps);
             for (distances, values) in &biases {
                 let places = [b / axes[1], b % axes[1], row, key];
-                let value = values[places.iter().zip(distances).map(|(place, distance)| place * distance).sum::<usize>()].value();
+                let value = values
+                    [places.iter().zip(distances).map(|(place, distance)| place * distance).sum::<usize>()]
+                .value();
                 score += value;
                 error += if value.is_finite() { 2.0 * value.abs() } else { 0.0 };
             }
@@ -213,10 +226,15 @@ fn one<T: Element>(
         let off = scores.iter().fold(0.0f64, |off, score| off.max(score.1));
         logarithms.push(Some((largest + sum.ln(), (off + 16.0 + keys as f64 + 4.0 * largest.abs()) * f32::ROUNDING)));
         // Each weight is off by its score's error, by that of 2^x, and where tensor cores take it by a rounding; sums add one a key.
-        let weight_error = (2.0 * off + 24.0 + 2.0 * keys as f64) * f32::ROUNDING + if full { 0.0 } else { T::ROUNDING };
+        let weight_error =
+            (2.0 * off + 24.0 + 2.0 * keys as f64) * f32::ROUNDING + if full { 0.0 } else { T::ROUNDING };
         for column in 0..value_size {
-            let values = weights.iter().enumerate().map(|(key, weight)| weight * v[(b * keys + key) * value_size + column].value());
-            let (value, total) = values.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
+            let values = weights
+                .iter()
+                .enumerate()
+                .map(|(key, weight)| weight * v[(b * keys + key) * value_size + column].value());
+            let (value, total) =
+                values.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
             let result: f64 = value / sum;
             expected.push((result, total / sum * weight_error * 1.01 + result.abs() * T::ROUNDING * 1.001));
         }

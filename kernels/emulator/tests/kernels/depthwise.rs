@@ -40,7 +40,9 @@ struct Case {
 
 pub fn run(emulator: &'static Emulator, library: &Library, cases: usize) -> Outcome {
     let mut outcome = BTreeMap::new();
-    for (rank, kernel, width) in [2, 3].into_iter().flat_map(|rank| [3, 5, 7].map(|k| [(rank, k, 64), (rank, k, 32)])).flatten() {
+    for (rank, kernel, width) in
+        [2, 3].into_iter().flat_map(|rank| [3, 5, 7].map(|k| [(rank, k, 64), (rank, k, 32)])).flatten()
+    {
         all::<f32>(emulator, library, [rank, kernel, width], cases, &mut outcome)?;
         all::<half::f16>(emulator, library, [rank, kernel, width], cases, &mut outcome)?;
         all::<half::bf16>(emulator, library, [rank, kernel, width], cases, &mut outcome)?;
@@ -117,10 +119,12 @@ fn one<T: Element>(
     let (dx, dw, db) = (Buffer::of(emulator, &x), Buffer::of(emulator, &w), Buffer::of(emulator, &b));
     let y = Buffer::<T>::new(emulator, batch * channels * count(out));
     let none = std::ptr::null::<T>();
-    let arguments = [dx.argument(), dw.argument(), if bias { db.argument() } else { number(&none) }, y.argument(), number(&shape)];
+    let arguments =
+        [dx.argument(), dw.argument(), if bias { db.argument() } else { number(&none) }, y.argument(), number(&shape)];
     let tiles = out[2].div_ceil(tile) * out[1].div_ceil(1024 / tile);
     let grid = [batch * channels * tiles, out[0].div_ceil(planes), 1];
-    let report = measure(library, name, grid, [256, 1, 1], 0, &arguments).map_err(|fault| format!("{case:?}: {fault}"))?;
+    let report =
+        measure(library, name, grid, [256, 1, 1], 0, &arguments).map_err(|fault| format!("{case:?}: {fault}"))?;
     if costs {
         figures.costs(&report, grid.iter().product());
     }
@@ -134,11 +138,13 @@ fn one<T: Element>(
             let (mut sum, mut total) = if bias { (b[channel].value(), b[channel].value().abs()) } else { (0.0, 0.0) };
             for tap in 0..count(taps) {
                 let of_tap = [tap / (taps[1] * taps[2]), tap / taps[2] % taps[1], tap % taps[2]];
-                let from: [Option<usize>; 3] = std::array::from_fn(|axis| (at[axis] + of_tap[axis]).checked_sub(pads[axis]));
+                let from: [Option<usize>; 3] =
+                    std::array::from_fn(|axis| (at[axis] + of_tap[axis]).checked_sub(pads[axis]));
                 let [Some(z), Some(row), Some(column)] = from else { continue };
                 if z < size[0] && row < size[1] && column < size[2] {
                     let weight = w[channel * count(taps) + if flip { count(taps) - 1 - tap } else { tap }];
-                    let product = weight.value() * x[image * count(size) + (z * size[1] + row) * size[2] + column].value();
+                    let product =
+                        weight.value() * x[image * count(size) + (z * size[1] + row) * size[2] + column].value();
                     sum += product;
                     total += product.abs();
                 }

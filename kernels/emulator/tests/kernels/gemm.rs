@@ -65,9 +65,18 @@ fn all<T: Element>(
             Case { m: 3, n: 5, k: 0, ..aligned },
         ];
         list.extend((0..cases).map(|_| {
-            let mut size = |most: usize| if random.next() % 2 == 0 { random.within(1, most) } else { random.within(1, most / 8) * 8 };
+            let mut size = |most: usize| {
+                if random.next() % 2 == 0 { random.within(1, most) } else { random.within(1, most / 8) * 8 }
+            };
             let (m, n, k) = (size(150), size(150), size(140));
-            Case { batch: random.within(1, 2), m, n, k, gap: random.one_of(&[0, 0, 8, 1]), bias: random.next() % 2 == 0 }
+            Case {
+                batch: random.within(1, 2),
+                m,
+                n,
+                k,
+                gap: random.one_of(&[0, 0, 8, 1]),
+                bias: random.next() % 2 == 0,
+            }
         }));
         for (index, case) in list.into_iter().enumerate() {
             one::<T>(emulator, library, &kernel, transposed, case, index == 0, &mut figures)?;
@@ -88,12 +97,16 @@ fn one<T: Element>(
 ) -> Result<(), String> {
     let Case { batch, m, n, k, gap, bias } = case;
     let mut random = Random((m * 1000 + n * 10 + k) as u64);
-    let stored = |rows: usize, columns: usize, transposed: bool| if transposed { (columns, rows + gap) } else { (rows, columns + gap) };
+    let stored = |rows: usize, columns: usize, transposed: bool| {
+        if transposed { (columns, rows + gap) } else { (rows, columns + gap) }
+    };
     let ((rows_a, lda), (rows_b, ldb), ldc) = (stored(m, k, transposed[0]), stored(k, n, transposed[1]), n + gap);
     let a: Vec<T> = random.elements(batch * rows_a * lda);
     let b: Vec<T> = random.elements(batch * rows_b * ldb);
     let added: Vec<T> = random.elements(n);
-    let aligned = |row: usize, product: usize| i32::from((row * size_of::<T>()) % 16 == 0 && (product * size_of::<T>()) % 16 == 0);
+    let aligned = |row: usize, product: usize| {
+        i32::from((row * size_of::<T>()) % 16 == 0 && (product * size_of::<T>()) % 16 == 0)
+    };
     let shape = Shape {
         m: m as i32,
         n: n as i32,
@@ -112,17 +125,24 @@ fn one<T: Element>(
     // The gaps between rows keep what was there.
     let c = Buffer::of(emulator, &vec![T::of(7.0); batch * m * ldc]);
     let none = std::ptr::null::<T>();
-    let arguments =
-        [da.argument(), db.argument(), if bias { dbias.argument() } else { number(&none) }, c.argument(), number(&shape)];
+    let arguments = [
+        da.argument(),
+        db.argument(),
+        if bias { dbias.argument() } else { number(&none) },
+        c.argument(),
+        number(&shape),
+    ];
     let shared = if T::NAME == "f32" { 50688 } else { 49152 };
     let grid = [n.div_ceil(128), m.div_ceil(128), batch];
-    let report = measure(library, kernel, grid, [256, 1, 1], shared, &arguments).map_err(|fault| format!("{case:?}: {fault}"))?;
+    let report = measure(library, kernel, grid, [256, 1, 1], shared, &arguments)
+        .map_err(|fault| format!("{case:?}: {fault}"))?;
     if costs {
         figures.costs(&report, grid.iter().product());
     }
     // f32: an error of one rounding for each of k + 1 additions. Tensor cores: products are exact, each sum of 16 is cut to 23 bits
     // where a rounding would leave half of that, and the result is rounded.
-    let step = if T::NAME == "f32" { (k + 1) as f64 * f32::ROUNDING } else { (k / 16 + 2) as f64 * 4.0 * f32::ROUNDING };
+    let step =
+        if T::NAME == "f32" { (k + 1) as f64 * f32::ROUNDING } else { (k / 16 + 2) as f64 * 4.0 * f32::ROUNDING };
     let mut expected = Vec::new();
     for (z, y, x) in (0..batch).flat_map(|z| (0..m).flat_map(move |y| (0..ldc).map(move |x| (z, y, x)))) {
         if x >= n {

@@ -122,8 +122,8 @@ fn one<T: Element>(
     arguments.extend([y.argument(), borders.argument(), number(&shape)]);
     let grid = [batch * channels, 1, 1];
     let name = format!("scan_{}", T::NAME);
-    let report =
-        measure(library, &name, grid, [128, 1, 1], states * 8, &arguments).map_err(|fault| format!("{case:?}: {fault}"))?;
+    let report = measure(library, &name, grid, [128, 1, 1], states * 8, &arguments)
+        .map_err(|fault| format!("{case:?}: {fault}"))?;
     if costs {
         figures.costs(&report, grid[0]);
     }
@@ -160,7 +160,10 @@ fn one<T: Element>(
             }
             let gate = if optional[1] { z[place].value() / (1.0 + (-z[place].value()).exp()) } else { 1.0 };
             let result = sum * gate;
-            expected.push((result, gate.abs() * (error + 8.0 * sum.abs()) * f32::ROUNDING + result.abs() * T::ROUNDING * 1.001));
+            expected.push((
+                result,
+                gate.abs() * (error + 8.0 * sum.abs()) * f32::ROUNDING + result.abs() * T::ROUNDING * 1.001,
+            ));
         }
     }
     figures.compare(&format!("{name}: {case:?}"), &y.read(), &expected)?;
