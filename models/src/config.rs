@@ -75,12 +75,28 @@ pub struct Preset<C> {
     pub config: C,
     /// The channel statistics with which images must be normalised for its published weights.
     pub channels: Option<ChannelStatistics>,
+    /// The spatial size of the images for which it was published, where that isn't a usual size of its family.
+    pub size: Option<Vec<usize>>,
+    /// The preset's own source, where the family's is another.
+    pub source: Option<&'static str>,
 }
 
 impl<C> Preset<C> {
-    /// A preset without published weights.
+    /// A preset without published weights, of the family's source and a usual size.
     pub fn new(name: &'static str, config: C) -> Self {
-        Self { name, config, channels: None }
+        Self { name, config, channels: None, size: None, source: None }
+    }
+
+    /// Sets the spatial size of the images for which it was published.
+    #[must_use]
+    pub fn size(self, size: impl Into<Vec<usize>>) -> Self {
+        Self { size: Some(size.into()), ..self }
+    }
+
+    /// Sets its own source: authors, title, year, DOI or arXiv number.
+    #[must_use]
+    pub fn source(self, source: &'static str) -> Self {
+        Self { source: Some(source), ..self }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Parity by formula: all values of a model and its inputs are computed from the names and shapes of the tensors, so that a
 //! network can be compared with its original implementation without a file of weights.
 
+use tomograd_autodiff::Var;
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, element_count, room_for};
 use tomograd_kernels::{Context, methods::*};
 use tomograd_nn::{Named, Network, Params, Pass};
@@ -71,6 +72,41 @@ pub fn fill(params: &mut Params) -> Result<()> {
     params.load(state)
 }
 
+/// The inputs by formula with these shapes, in the order of [`Network::inputs`]: the main one is filled as `input`, number k of the
+/// others as `input.k`.
+fn inputs(
+    params: &Params,
+    network: &dyn Network,
+    shapes: &[&[usize]],
+    made: impl Fn(&Tensor) -> Result<Var>,
+) -> Result<Named<Var>> {
+    let names = network.inputs();
+    if shapes.len() > names.len() {
+        return Err(Error::argument("formula", format!("shapes of {} inputs", shapes.len())).expected(format!(
+            "at most {}: {}",
+            names.len(),
+            names.join(", ")
+        )));
+    }
+    let input = |(k, (&name, &shape))| {
+        let filled = if k == 0 { "input".to_owned() } else { format!("input.{k}") };
+        Ok((name, made(&signed(&filled, shape, params.dtype())?)?))
+    };
+    names.iter().zip(shapes).enumerate().map(input).collect()
+}
+
+/// The outputs `output.k` of a network in inference mode for inputs by formula, as [`dump`] has them, without the time and memory for
+/// gradients.
+///
+/// # Errors
+/// When the network has fewer inputs, a shape doesn't fit, or memory runs out.
+pub fn outputs(params: &Params, network: &dyn Network, inputs: &[&[usize]]) -> Result<Vec<(String, Tensor)>> {
+    let pass = Pass::eval(params)?;
+    let inputs = self::inputs(params, network, inputs, |value| Ok(pass.input(value)))?;
+    let outputs = network.run(&inputs, &pass)?.into_iter().enumerate();
+    Ok(outputs.map(|(k, (_, output))| (format!("output.{k}"), output.into_value())).collect())
+}
+
 /// The results of a network for inputs by formula with these shapes, in the order of [`Network::inputs`] (the main input is
 /// filled as `input`, number k of the others as `input.k`): `output.k`, `grad.input.k`, `grad_norm.NAME` for each parameter,
 /// and in training mode `buffer.NAME` after one step, all in the parameters' dtype or f64. The loss is Σ_k mean(output_k ·
@@ -85,19 +121,7 @@ pub fn dump(
     training: bool,
 ) -> Result<Vec<(String, Tensor)>> {
     let pass = Pass::new(params, Seed::new(0), training, true, Context::default())?;
-    let names = network.inputs();
-    if inputs.len() > names.len() {
-        return Err(Error::argument("formula", format!("shapes of {} inputs", inputs.len())).expected(format!(
-            "at most {}: {}",
-            names.len(),
-            names.join(", ")
-        )));
-    }
-    let input = |(k, (&name, &shape))| {
-        let filled = if k == 0 { "input".to_owned() } else { format!("input.{k}") };
-        Ok((name, pass.input_with_gradient(&signed(&filled, shape, params.dtype())?)?))
-    };
-    let inputs: Named<_> = names.iter().zip(inputs).enumerate().map(input).collect::<Result<_>>()?;
+    let inputs = self::inputs(params, network, inputs, |value| pass.input_with_gradient(value))?;
     let mut results = Vec::new();
     let mut loss = None;
     for (k, (_, output)) in network.run(&inputs, &pass)?.into_iter().enumerate() {

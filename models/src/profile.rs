@@ -49,10 +49,10 @@ pub struct Cost {
 /// When the configuration is invalid, the network has fewer inputs, or a shape doesn't fit.
 pub fn profile(config: &impl Serialize, inputs: &[&[usize]]) -> Result<Profile> {
     let model = || Model::new(config, Device::Meta, Seed::new(0));
+    // Once, since a model beside that which is measured would count.
+    let names = model()?.network().inputs();
     let tensors =
         || -> Result<Named<Tensor>> {
-            let model = model()?;
-            let names = model.network().inputs();
             if inputs.len() > names.len() {
                 return Err(Error::argument("profile", format!("shapes of {} inputs", inputs.len()))
                     .expected(format!("at most {}: {}", names.len(), names.join(", "))));
@@ -87,11 +87,11 @@ fn train(mut model: Model, inputs: &Named<Tensor>) -> Result<()> {
     let mut loss: Option<Var> = None;
     // A real batch holds its labels until the step is done, so they count.
     let mut batch_labels = Vec::new();
-    for (name, output) in outputs.iter() {
+    for (name, output) in outputs {
         let term = match output.shape() {
             [batch, _, spatial @ ..] if name.starts_with("logits") && !spatial.is_empty() => {
                 let labels = Tensor::zeros(&[&[*batch], spatial].concat(), DType::I64, output.value().device())?;
-                let term = DiceCe::default().forward(output, &labels)?;
+                let term = DiceCe::default().forward(&output, &labels)?;
                 batch_labels.push(labels);
                 term
             }

@@ -120,7 +120,9 @@ impl fmt::Debug for Family {
 }
 
 fn presets_of<C: Config>() -> Result<Vec<Preset<Value>>> {
-    let plain = |Preset { name, config, channels }: Preset<C>| Ok(Preset { name, config: json(&config)?, channels });
+    let plain = |Preset { name, config, channels, size, source }: Preset<C>| {
+        Ok(Preset { name, config: json(&config)?, channels, size, source })
+    };
     C::presets().into_iter().map(plain).collect()
 }
 

@@ -122,7 +122,7 @@ fn hostile_plans_are_refused() {
         ("/arch_kwargs/norm_op_kwargs", json!({"eps": -1.0, "affine": true}), "norm_epsilon is -1.0"),
         ("/arch_kwargs/dropout_op", json!("torch.nn.Dropout2d"), "a class called Dropout or Dropout3d"),
         ("/arch_kwargs/nonlin", json!(null), "nonlin is "),
-        ("/arch_kwargs/nonlin_kwargs", json!({"negative_slope": 1e300}), "activation is LeakyRelu"),
+        ("/arch_kwargs/nonlin_kwargs", json!({"negative_slope": 1e300}), "activation: LeakyRelu(1e300)"),
         ("/arch_kwargs/kernel_sizes", json!([[3, 3, 3], [3, 3], 3, 3]), "kernel_sizes[1] has 2 entries, and rank is 3"),
         ("/arch_kwargs/kernel_sizes", json!([3, 3, [2, 3, 3], 3]), "kernel_sizes[2] is [2, 3, 3]; expected odd"),
         ("/arch_kwargs/strides", json!([1, 2, 2]), "kernel_sizes has 4 entries; expected 3"),

@@ -3,27 +3,13 @@
 
 mod common;
 
-use std::path::PathBuf;
-
 use common::{assert_close, json, sampled, sizes, tensors};
 use serde_json::Value;
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_models::{Model, formula, profile, registry};
 
-/// The names of the files in `tests/golden/zoo` that end in `ending`, without it.
-fn files(ending: &str) -> Vec<String> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/zoo");
-    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect();
-    names.sort();
-    // To look at one network alone: TOMOGRAD_GOLDEN=resnet cargo test -p tomograd-models --test zoo
-    let chosen = std::env::var("TOMOGRAD_GOLDEN").unwrap_or_default();
-    names.retain(|name| name.contains(&chosen));
-    names
-}
-
 fn goldens() -> Vec<String> {
-    files(".safetensors")
+    common::zoo(".safetensors")
 }
 
 fn made(name: &str, config: &Value, device: Device, dtype: DType) -> Model {
@@ -115,8 +101,9 @@ fn agrees(name: &str) {
     }
 
     let model = filled(name, &golden, DType::F32);
-    let outputs = formula::dump(model.params(), model.network(), &inputs, false).unwrap();
-    for (key, value) in outputs.iter().filter(|(key, _)| key.starts_with("output.")) {
+    let outputs = formula::outputs(model.params(), model.network(), &inputs).unwrap();
+    assert_eq!(outputs.len(), golden["outputs"]["eval"].as_array().unwrap().len(), "{name} in f32");
+    for (key, value) in &outputs {
         let what = format!("{name} in f32: {key}");
         assert_close(&what, &sampled(value, samples), &numbers[&format!("eval/{key}")], 1e-4);
     }
@@ -180,7 +167,7 @@ fn state_hash(model: &Model) -> String {
 #[test]
 fn presets_have_the_parameters_names_and_costs_of_their_originals() {
     let presets: Vec<_> = registry::families().iter().flat_map(|family| family.presets().unwrap()).collect();
-    for source in files(".presets.json") {
+    for source in common::zoo(".presets.json") {
         let table = json(&format!("zoo/{source}.presets"));
         for (name, row) in table.as_object().unwrap() {
             let Some(preset) = presets.iter().find(|preset| preset.name == name) else {

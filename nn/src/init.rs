@@ -3,6 +3,7 @@
 use std::f64::consts::SQRT_2;
 
 use tomograd_core::{DType, Device, Error, Result, Seed, Tensor, TensorBuilder};
+use tomograd_kernels::methods::*;
 
 /// The initialisation of a parameter.
 ///
@@ -21,6 +22,13 @@ pub enum Init {
     Uniform(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// Normal with this mean and standard deviation, such as the scales of norms around 1.
+    NormalAround {
+        /// The mean.
+        mean: f64,
+        /// The standard deviation.
+        deviation: f64,
+    },
     /// Normal with mean 0 and this standard deviation, truncated at two standard deviations.
     TruncatedNormal(f64),
     /// PyTorch's default for convolution and linear layers: uniform on ±1/√fan_in, for both weight and bias (He et al. 2015
@@ -37,6 +45,12 @@ pub enum Init {
         fan: Fan,
         /// The distribution.
         distribution: Distribution,
+    },
+    /// ICNR (Aitken et al. 2017), for convolutions before a pixel shuffle: `copies` outputs in a row, which become neighbours, have the
+    /// same weights, so that the shuffle starts as nearest-neighbour upsampling. Normal with standard deviation √(2 / fan_in).
+    Icnr {
+        /// The voxels that become of one, such as 4 for twice the size in 2D; divides the number of outputs.
+        copies: usize,
     },
 }
 
@@ -125,12 +139,15 @@ impl Init {
     /// When a number isn't finite in `dtype`, a bound or deviation is negative, a fan is 0 or the shape has none, the size
     /// overflows, or memory runs out.
     pub fn tensor(self, shape: &[usize], seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
+        if let Self::Icnr { copies } = self {
+            return icnr(copies, shape, seed, dtype, device);
+        }
         let (distribution, number) = self.drawn(shape)?;
         self.check(distribution, number, dtype)?;
         match distribution {
             None => Tensor::full(shape, number, dtype, device),
             Some(Distribution::Uniform) => Tensor::uniform(shape, -number, number, seed, dtype, device),
-            Some(Distribution::Normal) => Tensor::normal(shape, 0.0, number, seed, dtype, device),
+            Some(Distribution::Normal) => Tensor::normal(shape, self.mean(), number, seed, dtype, device),
             Some(Distribution::TruncatedNormal) => {
                 let mut random = seed.random();
                 let values = TensorBuilder::<f64>::new("init", shape, device)?;
@@ -148,10 +165,11 @@ impl Init {
         Ok(match self {
             Init::Constant(value) => (None, value),
             Init::Uniform(bound) => (Some(Distribution::Uniform), bound),
-            Init::Normal(deviation) => (Some(Distribution::Normal), deviation),
+            Init::Normal(deviation) | Init::NormalAround { deviation, .. } => (Some(Distribution::Normal), deviation),
             Init::TruncatedNormal(deviation) => (Some(Distribution::TruncatedNormal), deviation),
             Init::FanIn(fan) => (Some(Distribution::Uniform), inverse_root(fan)?),
             Init::KaimingNormal(fan) => (Some(Distribution::Normal), SQRT_2 * inverse_root(fan)?),
+            Init::Icnr { .. } => return Self::kaiming_normal(Fan::In).drawn(shape),
             Init::Scaled { gain, fan, distribution } => {
                 let deviation = gain / fan.of(shape)?.sqrt();
                 let number = match distribution {
@@ -164,9 +182,14 @@ impl Init {
         })
     }
 
+    /// The mean of the numbers drawn.
+    fn mean(self) -> f64 {
+        if let Self::NormalAround { mean, .. } = self { mean } else { 0.0 }
+    }
+
     fn check(self, distribution: Option<Distribution>, number: f64, dtype: DType) -> Result<()> {
         // A normal variate made from 53 random bits is within nine standard deviations.
-        let most = if distribution == Some(Distribution::Normal) { 9.0 * number } else { number };
+        let most = if distribution == Some(Distribution::Normal) { self.mean().abs() + 9.0 * number } else { number };
         let fits = Tensor::full(&[], most, dtype, Device::Cpu)?.to_scalar()?.is_finite();
         if number.is_finite() && fits && (number >= 0.0 || distribution.is_none()) {
             return Ok(());
@@ -174,4 +197,19 @@ impl Init {
         let range = if distribution.is_some() { "a finite number, 0 at least" } else { "a finite number" };
         Err(Error::argument("init", format!("{self:?}")).expected(format!("{range}, in {dtype} too")))
     }
+}
+
+/// [`Init::Icnr`].
+fn icnr(copies: usize, shape: &[usize], seed: Seed, dtype: DType, device: Device) -> Result<Tensor> {
+    let &[outputs, ref rest @ ..] = shape else {
+        return Err(Error::argument("init", "ICNR of a scalar").expected("a weight: two axes at least"));
+    };
+    if copies == 0 || !outputs.is_multiple_of(copies) {
+        return Err(Error::argument("init", format!("ICNR of {copies} copies for {outputs} outputs"))
+            .expected("a number of copies that divides that of the outputs"));
+    }
+    let once = [&[outputs / copies, 1], rest].concat();
+    let fans = [&[outputs / copies], rest].concat();
+    let drawn = Init::kaiming_normal(Fan::In).tensor(&fans, seed, dtype, device)?.reshape(&once)?;
+    Tensor::concat(&vec![&drawn; copies], 1)?.reshape(shape)
 }

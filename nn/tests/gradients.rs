@@ -6,8 +6,8 @@ use tomograd_kernels::methods::*;
 use tomograd_nn::{
     Activation, AdaptiveAveragePool, AdaptiveMaxPool, AveragePool, Conv, ConvNormActivation, ConvTranspose, Dropout,
     Interpolate, Interpolation, Kernel, LayerNorm, LayerNormOptions, Linear, LocalResponseNorm,
-    LocalResponseNormOptions, LogSoftmax, MaxPool, Module, Norm, NormKind, NormOptions, PRelu, Scope, Sequential,
-    Softmax, Upsample, UpsampleOptions, Window, gradcheck,
+    LocalResponseNormOptions, LogSoftmax, MaxPool, Module, Norm, NormKind, NormOptions, PRelu, Params, Pass, Scope,
+    Sequential, Softmax, Upsample, UpsampleOptions, Window, gradcheck,
 };
 
 /// Layers that take (N, 4, spatial...), by name.
@@ -128,4 +128,26 @@ fn a_wrong_gradient_is_found() {
     }
     let x = Tensor::normal(&[2, 3], 0.0, 1.0, Seed::new(2), DType::F64, Device::Cpu).unwrap();
     assert!(gradcheck::module(|scope| Ok(Detached(Linear::new(scope, 3, 3)?)), &x).is_err());
+}
+
+/// What PyTorch 2.15 gives.
+#[test]
+fn a_prelu_keeps_infinite_numbers() {
+    let mut params = Params::new(Device::Cpu, Seed::new(1)).with_dtype(DType::F64);
+    let layer = PRelu::new(params.root(), 1).unwrap();
+    let gradients = |x: &[f64]| {
+        let pass = Pass::train(&params, Seed::new(0)).unwrap();
+        let x = pass.input_with_gradient(&Tensor::from_slice(x, &[1, 1, x.len()], Device::Cpu).unwrap()).unwrap();
+        let y = layer.forward(&x, &pass).unwrap();
+        let values = y.value().to_vec_f64().unwrap();
+        let update = pass.backward(y.sum(..).unwrap()).unwrap();
+        let of_input = update.input_gradient(&x).unwrap().to_vec_f64().unwrap();
+        (values, of_input, update.gradient("weight").unwrap().to_vec_f64().unwrap())
+    };
+    let infinite = f64::INFINITY;
+    let (values, of_input, of_weight) = gradients(&[infinite, 2.0, -3.0, 0.0]);
+    assert_eq!(values, [infinite, 2.0, -0.75, 0.0]);
+    assert_eq!((of_input, of_weight), (vec![1.0, 1.0, 0.25, 0.25], vec![-3.0]));
+    assert_eq!(gradients(&[-infinite, 1.0]).0, [-infinite, 1.0]);
+    assert!(gradients(&[f64::NAN, 1.0]).0[0].is_nan());
 }

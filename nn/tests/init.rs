@@ -94,3 +94,36 @@ fn a_shape_without_a_fan_is_refused() {
     let error = negative.tensor(&[2, 2], Seed::new(1), DType::F32, Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("0 at least"), "{error}");
 }
+
+#[test]
+fn numbers_around_a_mean_have_it() {
+    let [mean, deviation, _] = drawn(Init::NormalAround { mean: 1.0, deviation: 0.02 }, DType::F64);
+    let error = 5.0 / COUNT.sqrt();
+    assert!((mean - 1.0).abs() < error * 0.02 && (deviation / 0.02 - 1.0).abs() < error, "{mean}, {deviation}");
+    let init = Init::NormalAround { mean: f64::MAX, deviation: 1.0 };
+    assert!(init.tensor(&[2], Seed::new(1), DType::F32, Device::Cpu).is_err());
+}
+
+#[test]
+fn icnr_copies_whole_outputs() {
+    let init = Init::Icnr { copies: 4 };
+    for device in [Device::Cpu, Device::Meta] {
+        assert_eq!(init.tensor(&[8, 3, 3, 3], Seed::new(7), DType::F32, device).unwrap().shape(), [8, 3, 3, 3]);
+    }
+    let weight = init.tensor(&[96, 32, 3, 3], Seed::new(7), DType::F64, Device::Cpu).unwrap();
+    let values = weight.to_vec_f64().unwrap();
+    let outputs: Vec<&[f64]> = values.chunks(32 * 9).collect();
+    for group in outputs.chunks(4) {
+        assert!(group.iter().all(|output| output == &group[0]));
+    }
+    assert!(outputs.chunks(4).zip(outputs.chunks(4).skip(1)).all(|(one, next)| one[0] != next[0]));
+    let [mean, deviation, _] = moments(&weight);
+    let (expected, error) = ((2.0 / (32.0 * 9.0f64)).sqrt(), 10.0 / COUNT.sqrt());
+    assert!(mean.abs() < error * expected && (deviation / expected - 1.0).abs() < error, "{mean}, {deviation}");
+    for (copies, shape) in [(0, &[8, 3, 3][..]), (3, &[8, 3, 3]), (4, &[]), (4, &[8])] {
+        assert!(
+            Init::Icnr { copies }.tensor(shape, Seed::new(1), DType::F32, Device::Cpu).is_err(),
+            "{copies} {shape:?}"
+        );
+    }
+}

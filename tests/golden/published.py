@@ -90,15 +90,15 @@ def settle(net: torch.nn.Module, shape) -> torch.nn.Module:
 
 
 def shapes_to_try(shape) -> list:
-    """Large images and volumes are run at 256 and 64 pixels an axis where the original allows it."""
-    largest = {4: 256, 5: 64}.get(len(shape), math.inf)
-    smaller = (*shape[:2], *(min(largest, size) for size in shape[2:]))
-    return [shape] if smaller == tuple(shape) else [smaller, shape]
+    """Large images and volumes are run at 256 and 64 (or 128) pixels an axis where the original allows it."""
+    limits = {4: [256], 5: [64, 128]}.get(len(shape), [])
+    shapes = [(*shape[:2], *(min(limit, size) for size in shape[2:])) for limit in limits] + [tuple(shape)]
+    return sorted(set(shapes), key=math.prod)
 
 
-def outputs(net: torch.nn.Module, shape, dtype) -> list:
+def outputs(net: torch.nn.Module, shape, dtype, of=zoo.tensors_of) -> list:
     with torch.no_grad():
-        return zoo.tensors_of(net.to(dtype)(signed("input", shape).to(dtype)))
+        return of(net.to(dtype)(signed("input", shape).to(dtype)))
 
 
 def difference(found: list, expected: list) -> float:
@@ -109,7 +109,7 @@ def difference(found: list, expected: list) -> float:
 
 
 def run(program: str, preset: str, weights: pathlib.Path, dtype: str, shape, dump: pathlib.Path) -> list:
-    command = [program, "zoo", "run", preset, "--weights", weights, "--input", "formula", "--dtype", dtype, "--shape",
+    command = [program, "zoo", "run", preset, "--weights", weights, "--input", "formula", "--outputs", "--dtype", dtype, "--shape",
                ",".join(map(str, shape)), "--dump", dump, "--overwrite"]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if result.returncode:
@@ -128,12 +128,12 @@ def compared(program: str, preset: str, source: str, build, registered_shape, fo
     save_file(state, files["safetensors"])
     for shape in shapes_to_try(registered_shape):
         try:
-            expected = outputs(net, shape, torch.float64)
+            expected = outputs(net, shape, torch.float64, zoo.OUTPUTS[preset])
             break
         except Exception:
             if shape == registered_shape:
                 raise
-    own = difference(outputs(net, shape, torch.float32), expected)
+    own = difference(outputs(net, shape, torch.float32, zoo.OUTPUTS[preset]), expected)
     parameters = sum(p.numel() for p in net.parameters())
     del net, state
     figures, passed = [], True

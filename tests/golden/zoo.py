@@ -17,7 +17,7 @@ from formula import fill_, name_hash, signed
 
 HERE = pathlib.Path(__file__).parent / "zoo"
 SAMPLES = 48
-GOLDENS, PRESETS = {}, {}
+GOLDENS, PRESETS, OUTPUTS = {}, {}, {}
 
 
 def golden(name, build, config, *inputs, outputs=None):
@@ -27,9 +27,11 @@ def golden(name, build, config, *inputs, outputs=None):
     GOLDENS[name] = (build, config, inputs, outputs or tensors_of)
 
 
-def preset(name, build, shape=None):
-    """Registers a preset by its name here; `shape` is the input's for which floating-point operations are counted."""
+def preset(name, build, shape=None, outputs=None):
+    """Registers a preset by its name here; `shape` is the input's for which floating-point operations are counted, and
+    `outputs(result)` as in `golden`."""
     PRESETS[name] = (build, shape)
+    OUTPUTS[name] = outputs or tensors_of
 
 
 def tensors_of(result) -> list:
@@ -39,6 +41,20 @@ def tensors_of(result) -> list:
     if isinstance(result, dict):
         result = result.values()
     return [] if result is None else [tensor for part in result for tensor in tensors_of(part)]
+
+
+def last_first(outputs) -> list:
+    """The outputs, of which the last one is the main one, with that in front."""
+    return [outputs[-1], *outputs[:-1]]
+
+
+def kaiming_(net: torch.nn.Module):
+    """The initialisation that Attention-Gated-Networks and UNet-Version have in common; biases of convolutions stay PyTorch's."""
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.conv._ConvNd):
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.normal_(module.weight, 1.0, 0.02)
 
 
 def without_dropout(net: torch.nn.Module) -> torch.nn.Module:

@@ -37,7 +37,11 @@ def network(config):
                       "stem_channels": config.get("stem_channels")}
     else:
         arguments["nonlin_first"] = config.get("activation_first", False)
-    return kind[config.get("architecture", "plain_conv")](**arguments)
+    net = kind[config.get("architecture", "plain_conv")](**arguments)
+    # As `get_network_from_plans` does. It fails for residual blocks whose norms have no weights.
+    if not residual or norm in ("batch", "instance_affine"):
+        net.apply(net.initialize)
+    return net
 
 
 def planned(name):

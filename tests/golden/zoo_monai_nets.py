@@ -9,7 +9,7 @@ from monai.networks.blocks import fcn as monai_fcn
 from torch import nn
 
 import networks
-from zoo import golden, main, preset
+from zoo import golden, last_first, main, preset
 
 warnings.filterwarnings("ignore")
 
@@ -150,7 +150,7 @@ def patch(name, shape, **config):
     config = {"network": "patch_discriminator", "rank": len(shape) - 2, "in_channels": shape[1]} | config
     build = lambda: nets.PatchDiscriminator(padding=config.get("padding", 1), last_conv_kernel_size=config.get("last_kernel"),
                                             **patch_arguments(config))
-    golden(name, build, config, shape, outputs=lambda maps: [maps[-1], *maps[:-1]])
+    golden(name, build, config, shape, outputs=last_first)
 
 
 patch("patch_discriminator_2d", (2, 1, 32, 40), channels=4, layers=3)
@@ -261,8 +261,8 @@ preset("discriminator", lambda: nets.Discriminator((1, 64, 64), (8, 16, 32, 64),
 preset("critic", lambda: nets.Critic((1, 64, 64), (8, 16, 32, 64), (2, 2, 2, 2)), (1, 1, 64, 64))
 preset("discriminator_3d", lambda: nets.Discriminator((1, 64, 64, 64), (8, 16, 32, 64), (2, 2, 2, 2)), (1, 1, 64, 64, 64))
 preset("fully_connected", lambda: nets.FullyConnectedNet(4, 3, [10, 20, 10], dropout=0.2), (1, 4))
-preset("patch_discriminator", lambda: nets.PatchDiscriminator(2, 64, 1), (1, 1, 256, 256))
-preset("patch_discriminator_3d", lambda: nets.PatchDiscriminator(3, 64, 1), (1, 1, 64, 64, 64))
+preset("patch_discriminator", lambda: nets.PatchDiscriminator(2, 64, 1), (1, 1, 256, 256), last_first)
+preset("patch_discriminator_3d", lambda: nets.PatchDiscriminator(3, 64, 1), (1, 1, 64, 64, 64), last_first)
 preset("multi_scale_patch_discriminator", lambda: nets.MultiScalePatchDiscriminator(2, 3, 2, 64, 1), (1, 1, 256, 256))
 preset("multi_scale_patch_discriminator_3d", lambda: nets.MultiScalePatchDiscriminator(2, 2, 3, 32, 1), (1, 1, 64, 64, 64))
 

@@ -3,7 +3,7 @@ import warnings
 
 from monai.networks import nets
 
-from zoo import golden, main, preset
+from zoo import golden, last_first, main, preset
 
 warnings.filterwarnings("ignore")
 
@@ -60,8 +60,8 @@ def basic(name, net, shape, **config):
                                norm=norm_of(config.get("norm", "instance_affine")), bias=config.get("bias", True),
                                upsample=config.get("upsampling", "deconv"), **more)
     # The main output first.
-    main_first = (lambda ys: [ys[-1], *ys[:-1]]) if net == "basic_unet_plus_plus" else None
-    golden(name, build, {"network": net} | config, shape, outputs=main_first)
+    outputs = last_first if net == "basic_unet_plus_plus" else None
+    golden(name, build, {"network": net} | config, shape, outputs=outputs)
 
 
 basic("basic_unet_3d", "basic_unet", (1, 2, 32, 16, 24), rank=3)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from zoo import golden, main, preset
+from zoo import golden, kaiming_, last_first, main, preset
 
 WIDTHS = (64, 128, 256, 512, 1024)
 CONV = [None, nn.Conv1d, nn.Conv2d, nn.Conv3d]
@@ -122,9 +122,7 @@ def nested(name, shape, **config):
     config = {"network": "nested_unet", "rank": len(shape) - 2, "in_channels": shape[1], "classes": 3} | config
     build = lambda: NestedUNet(config["rank"], config["in_channels"], config["classes"], config["widths"],
                                config.get("deep_supervision", False))
-    # The main output first.
-    main_first = (lambda ys: [ys[-1], *ys[:-1]]) if config.get("deep_supervision") else None
-    golden(name, build, config, shape, outputs=main_first)
+    golden(name, build, config, shape, outputs=last_first if config.get("deep_supervision") else None)
 
 
 nested("nested_unet_2d", (2, 3, 32, 16), widths=[4, 5, 6, 7, 8])
@@ -180,6 +178,7 @@ class AttentionGated(nn.Module):
             self.add_module(f"dsv{level}", named(dsv=head))
         self.dsv1 = conv(widths[0], classes, 1)
         self.final = conv(classes * (n - 1), classes, 1)
+        kaiming_(self)
 
     def forward(self, x):
         maps = []
@@ -226,7 +225,7 @@ preset("unet_2015", lambda: UNet(2, 1, 2, padded=False, norm="none"), (1, 1, 572
 preset("pytorch_unet", lambda: UNet(2, 3, 2), (1, 3, 256, 256))
 preset("pytorch_unet_bilinear", lambda: UNet(2, 3, 2, linear=True), (1, 3, 256, 256))
 preset("nested_unet", lambda: NestedUNet(2, 3, 1), (1, 3, 256, 256))
-preset("nested_unet_deep_supervision", lambda: NestedUNet(2, 3, 1, deep_supervision=True), (1, 3, 256, 256))
+preset("nested_unet_deep_supervision", lambda: NestedUNet(2, 3, 1, deep_supervision=True), (1, 3, 256, 256), last_first)
 preset("unet_ct_single_att_dsv", lambda: AttentionGated(3, 1, 4), (1, 1, 96, 160, 160))
 preset("unet_ct_multi_att_dsv", lambda: AttentionGated(3, 1, 4, gates=2), (1, 1, 96, 160, 160))
 preset("brain_tissue", lambda: meshnet(1, 3, 21, (1, 1, 2, 4, 8, 16, 1)), (1, 1, 38, 38, 38))

@@ -3,10 +3,12 @@
 UNet 3+: ZJUGiveLab/UNet-Version; residual U-Net: rishikksh20/ResUnet; U²-Net: xuebinqin/U-2-Net. Half-UNet has no PyTorch code by
 its authors: its numbers of parameters are the paper's.
 """
+import math
+
 from torch import cat, nn, relu, sigmoid
 from torch.nn import functional as F
 
-from zoo import golden, main, preset
+from zoo import golden, kaiming_, main, preset
 
 CONV = [None, nn.Conv1d, nn.Conv2d, nn.Conv3d]
 CONV_TRANSPOSE = [None, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
@@ -138,6 +140,7 @@ class UNet3Plus(nn.Module):
             setattr(self, f"outconv{k}", CONV[rank](widths[-1] if k == self.depth else joined, classes, 3, padding=1))
         if supervision == "deep_guided":
             self.cls = nn.Sequential(nn.Dropout(0.5), CONV[rank](widths[-1], 2, 1), ADAPTIVE_MAX[rank](1), nn.Sigmoid())
+        kaiming_(self)
 
     def branch(self, k, to):
         return f"h{k}_PT_hd{to}" if k < to else f"h{k}_Cat_hd{to}" if k == to else f"hd{k}_UT_hd{to}"
@@ -277,6 +280,17 @@ class HalfUNet(nn.Module):
         self.encoder = nn.ModuleList(pair(inputs if k == 0 else width) for k in range(levels))
         self.decoder = pair(width)
         self.head = CONV[rank](width, classes, 1)
+        # As in Keras versions: `he_normal`, a normal distribution truncated at two deviations, for the convolutions, and Keras' default,
+        # Glorot's, for the others.
+        for name, module in self.named_modules():
+            if isinstance(module, tuple(CONV[1:])):
+                if name.endswith(".conv"):
+                    deviation = math.sqrt(2 / module.weight[0].numel()) / 0.87962566103423978
+                    nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+                else:
+                    nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x):
         size, total = x.shape[2:], 0

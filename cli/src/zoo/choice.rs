@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 use tomograd::{
     core::unknown_name,
-    models::registry::{self, Family},
+    models::registry::{self, Family, Preset},
     prelude::*,
 };
 
@@ -25,6 +25,10 @@ pub(crate) struct Chosen {
     pub(crate) preset: &'static str,
     /// The configuration with the changes of the command line; the registry hasn't checked it yet.
     pub(crate) config: Value,
+    /// The spatial size for which the preset was published, where that isn't a usual one.
+    pub(crate) size: Option<Vec<usize>>,
+    /// The preset's source, or its family's.
+    pub(crate) source: &'static str,
 }
 
 impl Choice {
@@ -42,13 +46,18 @@ impl Choice {
 }
 
 impl Chosen {
+    pub(crate) fn new(family: &'static Family, preset: Preset<Value>) -> Self {
+        let source = preset.source.unwrap_or(family.card().source);
+        Self { family, preset: preset.name, config: preset.config, size: preset.size, source }
+    }
+
     /// The preset of this name, or the first preset of the family of this name.
     fn named(name: &str) -> Result<Self> {
         let mut known = Vec::new();
         for family in registry::families() {
             for preset in family.presets()? {
                 if preset.name == name {
-                    return Ok(Self { family, preset: preset.name, config: preset.config });
+                    return Ok(Self::new(family, preset));
                 }
                 known.push(preset.name);
             }
@@ -57,7 +66,7 @@ impl Chosen {
             if family.name() == name
                 && let Some(preset) = family.presets()?.into_iter().next()
             {
-                return Ok(Self { family, preset: preset.name, config: preset.config });
+                return Ok(Self::new(family, preset));
             }
             known.push(family.name());
         }

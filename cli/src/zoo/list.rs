@@ -1,5 +1,7 @@
 //! `tomograd zoo list`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::Value;
 use tomograd::{
@@ -12,6 +14,7 @@ use super::{
     choice::Chosen,
     measure::{grouped, multiply_adds, short},
     shapes,
+    times::Times,
 };
 use crate::{Failure, print::print_line};
 
@@ -26,22 +29,29 @@ pub(crate) struct List {
     /// Prints the table of docs/zoo/README.md: with multiply-adds, sources and links
     #[arg(long)]
     markdown: bool,
+    /// Adds to the table time and memory of one inference beside PyTorch's, from a file that benches/zoo_times.py wrote
+    #[arg(long, value_name = "FILE", requires = "markdown")]
+    times: Option<PathBuf>,
 }
 
 impl List {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let families = self.families().map_err(Failure::CommandLine)?;
+        let times = self.times.as_deref().map(Times::read).transpose()?;
         let mut table = Vec::new();
         for family in families {
             for preset in family.presets()? {
-                let chosen = Chosen { family, preset: preset.name, config: preset.config };
-                let model = chosen.model().map_err(|error| error.within(preset.name))?;
-                table.push(if self.markdown { markdown_row(&chosen, &model) } else { row(&chosen, &model) });
+                let chosen = Chosen::new(family, preset);
+                let model = chosen.model().map_err(|error| error.within(chosen.preset))?;
+                let row =
+                    if self.markdown { markdown_row(&chosen, &model, times.as_ref()) } else { row(&chosen, &model) };
+                table.push(row);
             }
         }
         if self.markdown {
-            print_line!("| preset | family | task | images | parameters | multiply-adds | source |");
-            print_line!("|---|---|---|---|---:|---:|---|");
+            let measured = if times.is_some() { ["time | memory | ", "---:|---:|"] } else { [""; 2] };
+            print_line!("| preset | family | task | images | parameters | multiply-adds | {}source |", measured[0]);
+            print_line!("|---|---|---|---|---:|---:|{}---|", measured[1]);
             table.iter().for_each(|row| print_line!("| {} |", row.join(" | ")));
         } else {
             print_columns(&table);
@@ -64,15 +74,20 @@ impl List {
     }
 }
 
-/// The ranks of the images that a configuration is for: its own, or if it has no such field the family's.
+/// The ranks of the images that a configuration is for: that of its own field or of its size, or if it has neither the family's.
 fn images(chosen: &Chosen, model: &Model) -> String {
     let ranks = chosen.family.card().ranks;
     let all = |ranks: &[usize]| ranks.iter().map(|rank| format!("{rank}D")).collect::<Vec<_>>().join(", ");
-    match model.config().get("rank").and_then(Value::as_u64) {
-        Some(rank) if ranks.len() > 1 => format!("{rank}D (also {})", {
-            let others: Vec<usize> = ranks.iter().copied().filter(|other| *other as u64 != rank).collect();
-            all(&others)
-        }),
+    let config = model.config();
+    let size = ["size", "start_size"].iter().find_map(|field| config.get(field)?.as_array().map(Vec::len));
+    let own = config.get("rank").and_then(Value::as_u64).map(|rank| rank as usize).or(size);
+    match own {
+        Some(rank) if ranks.len() > 1 => {
+            let others: Vec<usize> = ranks.iter().copied().filter(|other| *other != rank).collect();
+            format!("{rank}D (also {})", all(&others))
+        }
+        // A perceptron takes numbers, in any shape.
+        _ if chosen.family.name() == "fully_connected" => String::new(),
         _ => all(ranks),
     }
 }
@@ -103,21 +118,24 @@ fn print_columns(rows: &[Vec<String>]) {
     }
 }
 
-fn markdown_row(chosen: &Chosen, model: &Model) -> Vec<String> {
+fn markdown_row(chosen: &Chosen, model: &Model, times: Option<&Times>) -> Vec<String> {
     let (card, family) = (chosen.family.card(), chosen.family.name());
-    let cost = shapes::usual(chosen, model).and_then(|shapes| {
-        let shape = shapes.first().map_or(String::new(), |shape| shapes::text(shape));
-        Ok(format!("{} at {shape}", short(multiply_adds(model, &shapes)?)))
-    });
-    vec![
+    let shapes = shapes::usual(chosen, model);
+    let shape = shapes.as_ref().ok().and_then(|shapes| shapes.first()).cloned().unwrap_or_default();
+    let cost = shapes
+        .and_then(|shapes| Ok(format!("{} at {}", short(multiply_adds(model, &shapes)?), shapes::text(&shape))))
+        .unwrap_or_default();
+    let mut row = vec![
         format!("`{}`", chosen.preset),
         format!("[{family}]({family}.md)"),
         card.task.to_string(),
         images(chosen, model),
         grouped(model.params().count()),
-        cost.unwrap_or_default(),
-        linked(card.source),
-    ]
+        cost,
+    ];
+    row.extend(times.into_iter().flat_map(|times| times.cells(chosen.preset, &shape)));
+    row.push(linked(chosen.source));
+    row
 }
 
 /// The first of the sources, with a link for its number.

@@ -7,6 +7,7 @@ mod measure;
 mod run;
 mod shapes;
 mod show;
+mod times;
 
 use clap::Subcommand;
 

@@ -32,6 +32,9 @@ pub(crate) struct Run {
     /// configuration has it
     #[arg(long)]
     train: bool,
+    /// Computes the outputs in inference mode alone, in less time and memory; the file has no gradients
+    #[arg(long, conflicts_with = "train")]
+    outputs: bool,
     /// The values of the inputs: s(`input`), of further inputs s(`input.k`)
     #[arg(long, default_value = "formula")]
     input: Fill,
@@ -99,7 +102,10 @@ impl Run {
         }
         let Fill::Formula = self.input;
         let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-        let results = formula::dump(model.params(), model.network(), &shapes, self.train)?;
+        let results = match self.outputs {
+            true => formula::outputs(model.params(), model.network(), &shapes)?,
+            false => formula::dump(model.params(), model.network(), &shapes, self.train)?,
+        };
         let results = results
             .into_iter()
             .filter(|(name, _)| self.train || !name.starts_with("buffer."))

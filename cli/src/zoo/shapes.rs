@@ -70,19 +70,25 @@ pub(crate) fn usual(chosen: &Chosen, model: &Model) -> Result<Vec<Vec<usize>>> {
         .expected(format!("--shape N,C,SIZE,... for each of its inputs: {}", inputs.join(", "))))
 }
 
-/// The shapes that are tried in turn: of the size that the configuration names, of usual sizes, and vectors.
+/// The spatial size that the configuration names: some networks are for one size.
+fn fixed_size(config: &Value, rank: usize) -> Option<Vec<usize>> {
+    ["size", "image_size", "img_size", "input_size"].iter().find_map(|field| match config.get(field)? {
+        Value::Array(sizes) => sizes.iter().map(|size| Some(size.as_u64()? as usize)).collect(),
+        size => size.as_u64().map(|size| vec![size as usize; rank]),
+    })
+}
+
+/// The shapes that are tried in turn: of the size that the configuration names, of that for which the preset was published, of usual
+/// sizes, and vectors.
 fn candidates(chosen: &Chosen, config: &Value) -> Vec<Vec<usize>> {
     let number = |field: &str| config.get(field).and_then(Value::as_u64).map(|number| number as usize);
     let channels = number("in_channels").unwrap_or(1);
     let ranks = chosen.family.card().ranks;
     let rank = number("rank").or(ranks.first().copied()).unwrap_or(2);
-    let own = ["size", "image_size", "img_size", "input_size"].iter().find_map(|field| match config.get(field)? {
-        Value::Array(sizes) => sizes.iter().map(|size| Some(size.as_u64()? as usize)).collect(),
-        size => size.as_u64().map(|size| vec![size as usize; rank]),
-    });
+    let published = chosen.size.clone().filter(|size| size.len() == rank);
     let of_rank = |rank: usize| usual_sizes(rank).iter().map(move |&size| vec![size; rank]);
     let others = [2, 3, 1].into_iter().filter(|&other| other != rank).flat_map(of_rank);
-    let spatial = own.into_iter().chain(of_rank(rank)).chain(others);
+    let spatial = fixed_size(config, rank).into_iter().chain(published).chain(of_rank(rank)).chain(others);
     let images = spatial.map(|spatial| [vec![1, channels], spatial].concat());
     let vectors = number("latent_size").into_iter().chain([channels]).map(|size| vec![1, size]);
     images.chain(vectors).collect()

@@ -77,7 +77,7 @@ impl Facts {
             "about": card.about,
             "task": card.task.to_string(),
             "ranks": card.ranks,
-            "source": card.source,
+            "source": self.chosen.source,
             "code": card.code,
             "weights_licence": card.weights_licence,
             "config": self.model.config(),
@@ -100,7 +100,7 @@ impl Facts {
         print_line!("{} ({family}): {}\n", self.chosen.preset, card.about);
         let ranks: Vec<String> = card.ranks.iter().map(|rank| format!("{rank}D")).collect();
         print_line!("task        {}, {} images", card.task, ranks.join(", "));
-        print_line!("source      {}", card.source);
+        print_line!("source      {}", self.chosen.source);
         print_line!("code        {}", card.code.unwrap_or("the authors published none"));
         print_line!("weights     {}", card.weights_licence.unwrap_or("none that are known here"));
         print_line!("config      {}", self.model.config());

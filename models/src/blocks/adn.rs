@@ -7,7 +7,7 @@ use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
     Activation, Conv, ConvNormActivation, ConvTranspose, Dropout, Kernel, Module, Norm, NormKind, NormOptions, PRelu,
-    Pass, Scope, check_activation,
+    Pass, Scope, check_activation, init::Init,
 };
 
 use super::join;
@@ -94,6 +94,7 @@ impl ActivationChoice {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adn {
+    scale: Option<Init>,
     norm: NormChoice,
     activation: ActivationChoice,
     dropout: f64,
@@ -103,7 +104,7 @@ pub struct Adn {
 impl Adn {
     /// Norm, then activation.
     pub fn new(norm: NormChoice, activation: ActivationChoice) -> Self {
-        Self { norm, activation, dropout: 0.0, ordering: "NDA".to_owned() }
+        Self { scale: None, norm, activation, dropout: 0.0, ordering: "NDA".to_owned() }
     }
 
     /// Nothing behind the convolution.
@@ -115,6 +116,13 @@ impl Adn {
     #[must_use]
     pub fn dropout(mut self, probability: f64) -> Self {
         self.dropout = probability;
+        self
+    }
+
+    /// Sets the initialisation of the norm's weight; by default 1.
+    #[must_use]
+    pub fn scale(mut self, init: Init) -> Self {
+        self.scale = Some(init);
         self
     }
 
@@ -267,6 +275,7 @@ fn steps(
     while let Some(letter) = letters.next() {
         steps.push_back(match (letter, adn.norm.options(), adn.activation.function()) {
             ('N', Some(mut options), function) => {
+                options = adn.scale.map_or(options, |init| options.weight(init));
                 if let Some(function) = function
                     && letters.next_if_eq(&'A').is_some()
                 {

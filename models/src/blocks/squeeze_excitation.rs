@@ -2,8 +2,7 @@
 
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
-use tomograd_kernels::{Meta, Op, elementwise::Chain};
-use tomograd_nn::{Activation, Conv, Kernel, Module, Pass, Scope, init::Init};
+use tomograd_nn::{Activation, Conv, Kernel, Module, Pass, Scope, check_activation, init::Init};
 
 /// Options of [`SqueezeExcitation`]: by default a ReLU between the layers, a sigmoid as the gate, the names `fc1` and `fc2`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,10 +92,8 @@ impl SqueezeExcitation {
     /// or memory runs out; then no parameter is created.
     pub fn new(mut scope: Scope<'_>, channels: usize, options: SqueezeExcitationOptions) -> Result<Self> {
         let SqueezeExcitationOptions { rank, reduced, activation, gate, names, weight, bias } = options;
-        let numbers = Meta { shape: vec![1], dtype: scope.dtype(), device: scope.device() };
-        for function in [activation, gate] {
-            Chain::unary(function).infer(std::slice::from_ref(&numbers))?;
-        }
+        check_activation("activation", activation)?;
+        check_activation("gate", gate)?;
         let kernel = Kernel::new(rank, 1);
         let kernel = weight.map_or(kernel.clone(), |init| kernel.weight(init));
         let kernel = bias.map_or(kernel.clone(), |init| kernel.bias_filled(init));

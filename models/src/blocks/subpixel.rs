@@ -3,7 +3,7 @@
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_kernels::index::PadMode;
-use tomograd_nn::{AveragePool, Conv, Kernel, Module, Pass, Scope, Window};
+use tomograd_nn::{AveragePool, Conv, Kernel, Module, Pass, Scope, Window, init::Init};
 
 /// Upsampling by 2 (Shi et al. 2016): a 3-wide convolution makes 2^rank maps of each channel, which become the voxels of one map of
 /// twice the size; the mean of each voxel and those before it smooths the pattern that they would leave (Aitken et al. 2017).
@@ -16,9 +16,9 @@ pub(crate) struct SubpixelUpsample {
 }
 
 impl SubpixelUpsample {
-    /// Creates the parameters in `scope`, with PyTorch's initialisation.
+    /// Creates the parameters in `scope`. The weights start so that the voxels made of one are equal (ICNR).
     pub(crate) fn new(mut scope: Scope<'_>, rank: usize, in_channels: usize, channels: usize) -> Result<Self> {
-        let kernel = Kernel::new(rank, 3).padding(1);
+        let kernel = Kernel::new(rank, 3).padding(1).weight(Init::Icnr { copies: 1 << rank });
         let conv = Conv::new(scope.at("conv_block"), in_channels, channels << rank, kernel)?;
         Ok(Self { conv, pool: AveragePool::new(Window::new(2).stride(1))? })
     }

@@ -121,8 +121,10 @@ impl Config for AlexNetConfig {
 
     fn presets() -> Vec<Preset<Self>> {
         vec![
-            Preset { channels: Some(IMAGENET), ..Preset::new("alexnet", Self::new(1000)) },
-            Preset::new("alexnet_2012", Self::paper(1000)),
+            Preset { channels: Some(IMAGENET), ..Preset::new("alexnet", Self::new(1000)) }.source(
+                "Krizhevsky: One weird trick for parallelizing convolutional neural networks, 2014, arXiv:1404.5997",
+            ),
+            Preset::new("alexnet_2012", Self::paper(1000)).size([227, 227]),
         ]
     }
 

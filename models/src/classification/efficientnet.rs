@@ -216,22 +216,22 @@ impl Config for EfficientNetConfig {
 
     fn presets() -> Vec<Preset<Self>> {
         let sizes = [
-            ("efficientnet_b0", 1.0, 1.0, 0.2),
-            ("efficientnet_b1", 1.0, 1.1, 0.2),
-            ("efficientnet_b2", 1.1, 1.2, 0.3),
-            ("efficientnet_b3", 1.2, 1.4, 0.3),
-            ("efficientnet_b4", 1.4, 1.8, 0.4),
-            ("efficientnet_b5", 1.6, 2.2, 0.4),
-            ("efficientnet_b6", 1.8, 2.6, 0.5),
-            ("efficientnet_b7", 2.0, 3.1, 0.5),
+            ("efficientnet_b0", 1.0, 1.0, 0.2, 224),
+            ("efficientnet_b1", 1.0, 1.1, 0.2, 240),
+            ("efficientnet_b2", 1.1, 1.2, 0.3, 288),
+            ("efficientnet_b3", 1.2, 1.4, 0.3, 300),
+            ("efficientnet_b4", 1.4, 1.8, 0.4, 380),
+            ("efficientnet_b5", 1.6, 2.2, 0.4, 456),
+            ("efficientnet_b6", 1.8, 2.6, 0.5, 528),
+            ("efficientnet_b7", 2.0, 3.1, 0.5, 600),
         ];
-        let preset = |(at, (name, width, depth, dropout)): (usize, (&'static str, f64, f64, f64))| {
+        let preset = |(at, (name, width, depth, dropout, size)): (usize, (&'static str, f64, f64, f64, usize))| {
             let mut config = Self::new(width, depth, dropout, 1000);
             if at >= 5 {
                 // The published weights of the large ones were trained elsewhere than those of the small ones.
                 (config.norm_epsilon, config.norm_momentum) = (1e-3, 0.01);
             }
-            Preset { channels: Some(IMAGENET), ..Preset::new(name, config) }
+            Preset { channels: Some(IMAGENET), ..Preset::new(name, config).size([size, size]) }
         };
         sizes.into_iter().enumerate().map(preset).collect()
     }

@@ -137,7 +137,8 @@ impl Config for SliceSequenceConfig {
     fn presets() -> Vec<Preset<Self>> {
         vec![
             Preset::new("slice_lstm_resnet18", Self::new(2)),
-            Preset::new("slice_gru_resnet18", Self { cell: SliceCell::Gru, ..Self::new(2) }),
+            Preset::new("slice_gru_resnet18", Self { cell: SliceCell::Gru, ..Self::new(2) })
+                .source("Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder, 2014, arXiv:1406.1078"),
         ]
     }
 

@@ -93,7 +93,7 @@ impl Config for DiscriminatorConfig {
         let mean = Self { head: DiscriminatorHead::Mean, ..base.clone() };
         vec![
             Preset::new("discriminator", base),
-            Preset::new("critic", mean),
+            Preset::new("critic", mean).source("Arjovsky, Chintala, Bottou: Wasserstein GAN, 2017, arXiv:1701.07875"),
             Preset::new("discriminator_3d", Self::new([64, 64, 64], [8, 16, 32, 64])),
         ]
     }

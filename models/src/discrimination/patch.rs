@@ -270,6 +270,9 @@ impl Config for MultiScalePatchDiscriminatorConfig {
     }
 }
 
+/// The initialisation of batch norms' weights.
+const SCALE: Init = Init::NormalAround { mean: 1.0, deviation: 0.02 };
+
 /// The chain of convolutions of a discriminator.
 #[derive(Debug)]
 struct Patches(Vec<ConvAdn>);
@@ -280,7 +283,11 @@ impl Patches {
             let kernel = Kernel::new(config.rank, size).stride(stride).padding(padding).weight(Init::Normal(0.02));
             if bias { kernel.bias_filled(Init::Constant(0.0)) } else { kernel.bias(false) }
         };
-        let adn = |norm| Adn::new(norm, config.activation).dropout(config.dropout);
+        let adn = |norm| {
+            let adn = Adn::new(norm, config.activation).dropout(config.dropout);
+            // MONAI changes the weights of batch norms alone.
+            if norm == NormChoice::Batch { adn.scale(SCALE) } else { adn }
+        };
         let mut to = config.channels;
         let first = kernel(config.kernel, 2, config.padding, true);
         let scope_of_first = scope.at("initial_conv");

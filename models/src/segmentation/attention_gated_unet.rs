@@ -128,7 +128,10 @@ impl Config for AttentionGatedUNetConfig {
     fn presets() -> Vec<Preset<Self>> {
         vec![
             Preset::new("unet_ct_single_att_dsv", Self::new(1, 4)),
-            Preset::new("unet_ct_multi_att_dsv", Self { gates: 2, ..Self::new(1, 4) }),
+            Preset::new("unet_ct_multi_att_dsv", Self { gates: 2, ..Self::new(1, 4) }).source(
+                "Schlemper et al.: Attention gated networks: Learning to leverage salient regions in medical images, 2019, \
+                 doi:10.1016/j.media.2019.01.012",
+            ),
         ]
     }
 
@@ -137,7 +140,11 @@ impl Config for AttentionGatedUNetConfig {
     }
 }
 
-const BATCH: NormKind = NormKind::Batch;
+/// The norm of all layers, with the original's initial weights around 1.
+fn batch() -> NormOptions {
+    NormOptions::new(NormKind::Batch).weight(Init::NormalAround { mean: 1.0, deviation: 0.02 })
+}
+
 /// The initialisation of all convolutions.
 const WEIGHT: Init = Init::kaiming_normal(Fan::In);
 
@@ -148,7 +155,7 @@ fn one(rank: usize) -> Kernel {
 
 /// A convolution of width 1 and its batch norm (`0`, `1`), with or without ReLU.
 fn one_wide(mut scope: Scope<'_>, rank: usize, channels: [usize; 2], relu: bool) -> Result<ConvNormActivation> {
-    let options = NormOptions::new(BATCH);
+    let options = batch();
     let options = if relu { options.activation(Activation::Relu) } else { options };
     conv_norm(&mut scope, ["0", "1"], channels, one(rank), options)
 }
@@ -262,7 +269,7 @@ impl AttentionGatedUNet {
 
     fn make(scope: &mut Scope<'_>, config: &AttentionGatedUNetConfig, stride: &[usize]) -> Result<Self> {
         let AttentionGatedUNetConfig { rank, ref widths, classes, .. } = *config;
-        let options = DoubleConvOptions::new(rank, BATCH, Activation::Relu)
+        let options = DoubleConvOptions::new(rank, batch(), Activation::Relu)
             .weight(WEIGHT)
             .names([["conv1.0", "conv1.1"], ["conv2.0", "conv2.1"]]);
         let last = widths.len() - 1;

@@ -148,7 +148,9 @@ impl Config for DynUNetConfig {
         vec![
             Preset::new("dynunet", Self::new(1, 3, 4)),
             Preset::new("dynunet_residual", Self { residual: true, ..Self::new(1, 3, 6) }),
-            Preset::new("dynunet_brats21", Self { deep_supervision: 2, ..brats }),
+            Preset::new("dynunet_brats21", Self { deep_supervision: 2, ..brats })
+                .size([128, 128, 128])
+                .source("Futrega et al.: Optimized U-Net for Brain Tumor Segmentation, 2021, arXiv:2110.03352"),
         ]
     }
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
-    Activation, Conv, ConvNormActivation, ConvTranspose, Interpolation, Kernel, MaxPool, Module, Norm, NormKind,
-    NormOptions, Pass, Scope, Stage, Window,
+    Activation, Conv, ConvNormActivation, ConvTranspose, Interpolation, Kernel, Module, Norm, NormKind, NormOptions,
+    Pass, Scope, Stage,
 };
 
 use crate::{
@@ -185,7 +185,6 @@ pub struct Fcn {
     projection: Option<ConvNormActivation>,
     encoder: ResNetEncoder,
     stages: Vec<Stage>,
-    pool: MaxPool,
     large: Vec<LargeKernel>,
     refine: Vec<Refine>,
     up: Option<ConvTranspose>,
@@ -200,7 +199,7 @@ impl Fcn {
     fn make(scope: &mut Scope<'_>, config: &FcnConfig) -> Result<Self> {
         let (classes, width) = (config.classes, config.width);
         let encoder = ResNetEncoder::with_stem_norm(scope, &config.encoder(), "bn0")?;
-        let found = scope.find_stages(&["stem", "layer2", "layer3", "layer4"])?;
+        let found = scope.find_stages(&["layer2", "layer3", "layer4"])?;
         let sources = [32, 16, 8, 1, 1].into_iter().enumerate();
         let large = sources
             .map(|(at, factor)| LargeKernel::new(scope.at(format!("gcn{}", at + 1)), width * factor, classes))
@@ -217,8 +216,7 @@ impl Fcn {
             conv_norm(&mut scope.at("init_proj"), ["conv", "adn.N"], [config.in_channels, PROJECTED], kernel, options)
         });
         let stages = found.into_iter().map(|(stage, _)| stage).collect();
-        let pool = MaxPool::new(Window::new(3).stride(2).padding(1))?;
-        Ok(Self { projection: projection.transpose()?, encoder, stages, pool, large, refine, up })
+        Ok(Self { projection: projection.transpose()?, encoder, stages, large, refine, up })
     }
 
     /// `x` at twice the size, or at that of `like`.
@@ -240,8 +238,11 @@ impl Module for Fcn {
         }
         let image = x.shape()[2..].to_vec();
         let x = self.projection.as_ref().map_or(Ok(x.clone()), |projection| projection.forward(x, pass))?;
-        let (_, mut maps) = pass.collect(&self.stages, || self.encoder.forward(&x, pass))?;
-        maps.insert(1, self.pool.forward(&maps[0], pass)?);
+        let stem = self.encoder.stem(&x, pass)?;
+        drop(x);
+        let pooled = self.encoder.pooled(stem.clone(), pass)?;
+        let (_, layers) = pass.collect(&self.stages, || self.encoder.layers(pooled.clone(), pass))?;
+        let maps = [vec![stem, pooled], layers].concat();
         // From the coarsest to the finest: layers 4, 3, 2, the pooled stem, the stem.
         let mut finer = maps.into_iter().rev().enumerate().map(|(at, map)| {
             let spatial = map.shape()[2..].to_vec();

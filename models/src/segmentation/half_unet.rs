@@ -1,11 +1,14 @@
 //! Half-UNet.
 
+use std::f64::consts::SQRT_2;
+
 use serde::{Deserialize, Serialize};
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
     Activation, Conv, ConvNormActivation, Interpolation, Kernel, MaxPool, Module, Named, Network, NormKind,
     NormOptions, Pass, Scope, Stage,
+    init::{Distribution, Fan, Init},
 };
 
 use super::outputs;
@@ -147,6 +150,16 @@ impl Config for HalfUNetConfig {
     }
 }
 
+/// Keras' `he_normal`, which Keras versions of the network give their convolutions.
+const HE_NORMAL: Init = Init::Scaled { gain: SQRT_2, fan: Fan::In, distribution: Distribution::TruncatedNormal };
+/// Keras' default, that of the other layers.
+const GLOROT: Init = Init::xavier_uniform();
+
+/// A kernel of width 1, whose bias starts at 0 as in Keras.
+fn one(rank: usize) -> Kernel {
+    Kernel::new(rank, 1).bias_filled(Init::Constant(0.0))
+}
+
 /// A Ghost module, or a plain convolution with norm and ReLU.
 #[derive(Debug)]
 struct Ghost {
@@ -160,15 +173,15 @@ impl Ghost {
         let HalfUNetConfig { rank, width, convolution, .. } = *config;
         // Keras' norm.
         let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu).epsilon(1e-3).momentum(0.01);
-        let three = || Kernel::new(rank, 3).padding(1);
+        let three = || Kernel::new(rank, 3).padding(1).bias_filled(Init::Constant(0.0));
         let half = if convolution == HalfUNetConvolution::Full { width } else { width / 2 };
-        let main = conv_norm(&mut scope, ["conv", "bn"], [in_channels, half], three(), norm)?;
-        let mut cheap = |name: &str, kernel: Kernel| Conv::new(scope.at(name), half, half, kernel);
+        let main = conv_norm(&mut scope, ["conv", "bn"], [in_channels, half], three().weight(HE_NORMAL), norm)?;
+        let mut cheap = |name: &str, kernel: Kernel| Conv::new(scope.at(name), half, half, kernel.weight(GLOROT));
         let cheap = match convolution {
             HalfUNetConvolution::Full => Vec::new(),
             HalfUNetConvolution::Ghost => vec![cheap("depthwise", three().groups(half))?],
             HalfUNetConvolution::GhostSeparable => {
-                vec![cheap("depthwise", three().groups(half).bias(false))?, cheap("pointwise", Kernel::new(rank, 1))?]
+                vec![cheap("depthwise", three().groups(half).bias(false))?, cheap("pointwise", one(rank))?]
             }
         };
         Ok(Self { main, cheap })
@@ -255,7 +268,7 @@ impl HalfUNet {
             let sum = scope.stage("sum", width, 1)?;
             let decoder = GhostPair::new(scope.at("decoder"), config, width)?;
             let decoder = (decoder, scope.stage("decoder", width, 1)?);
-            let head = Conv::new(scope.at("head"), width, classes, Kernel::new(rank, 1))?;
+            let head = Conv::new(scope.at("head"), width, classes, one(rank).weight(GLOROT))?;
             Ok(Self { rank, upsampling, sigmoid, pool: MaxPool::new(2)?, encoder, sum, decoder, head })
         })
     }

@@ -3,7 +3,7 @@
 use tomograd_autodiff::Var;
 use tomograd_core::{Error, Result};
 use tomograd_nn::{
-    Activation, Kernel,
+    Activation, Kernel, check_activation,
     init::{Distribution, Fan, Init},
 };
 
@@ -15,14 +15,12 @@ use crate::{
 
 /// The function that a configuration's `activation` names.
 pub(super) fn function(operation: &str, activation: ActivationChoice) -> Result<Activation> {
-    let sensible = match activation {
-        ActivationChoice::LeakyRelu(number) | ActivationChoice::Elu(number) => (-1000.0..=1000.0).contains(&number),
-        _ => true,
-    };
-    activation.function().filter(|_| sensible).ok_or_else(|| {
+    let function = activation.function().ok_or_else(|| {
         Error::argument(operation, format!("activation is {activation:?}"))
-            .expected("a function without learned numbers, and a number from -1000 to 1000 where it has one")
-    })
+            .expected("a function without learned numbers")
+    })?;
+    check_activation("activation", function).map_err(|error| error.within(operation))?;
+    Ok(function)
 }
 
 /// The slope of the leaky ReLU for which weights are initialised.

@@ -83,7 +83,7 @@ impl Config for U2NetConfig {
     };
 
     fn presets() -> Vec<Preset<Self>> {
-        let preset = |name, config| Preset { channels: Some(IMAGENET), ..Preset::new(name, config) };
+        let preset = |name, config| Preset { channels: Some(IMAGENET), ..Preset::new(name, config).size([320, 320]) };
         vec![preset("u2net", Self::new(1)), preset("u2netp", Self::small(1))]
     }
 

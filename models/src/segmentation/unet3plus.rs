@@ -105,6 +105,8 @@ impl UNet3PlusConfig {
 const MOST_LEVELS: usize = 16;
 /// The initialisation of all convolutions.
 const WEIGHT: Init = Init::kaiming_normal(Fan::In);
+/// The initialisation of all norms' weights.
+const SCALE: Init = Init::NormalAround { mean: 1.0, deviation: 0.02 };
 
 impl Config for UNet3PlusConfig {
     type Network = UNet3Plus;
@@ -121,7 +123,7 @@ impl Config for UNet3PlusConfig {
     fn presets() -> Vec<Preset<Self>> {
         use UNet3PlusSupervision::{Deep, DeepGuided, None};
         let names = [("unet_3plus", None), ("unet_3plus_deepsup", Deep), ("unet_3plus_deepsup_cgm", DeepGuided)];
-        names.map(|(name, supervision)| Preset::new(name, Self::new(1, supervision))).into()
+        names.map(|(name, supervision)| Preset::new(name, Self::new(1, supervision)).size([320, 320])).into()
     }
 
     fn build(&self, scope: Scope<'_>) -> Result<UNet3Plus> {
@@ -136,7 +138,7 @@ fn three(rank: usize) -> Kernel {
 
 /// A 3-wide convolution with batch norm and ReLU.
 fn layer(scope: &mut Scope<'_>, rank: usize, names: [&str; 2], channels: [usize; 2]) -> Result<ConvNormActivation> {
-    let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu);
+    let norm = NormOptions::new(NormKind::Batch).activation(Activation::Relu).weight(SCALE);
     conv_norm(scope, names, channels, three(rank), norm)
 }
 

@@ -72,12 +72,12 @@ impl Module for PRelu {
         }
         let mut shape = vec![1; x.rank().saturating_sub(1)];
         shape.first_mut().into_iter().for_each(|first| *first = self.channels);
-        let positive = x.relu()?;
-        let negative = x.sub(&positive)?;
+        // Not x less its positive part, which at infinity is NaN.
+        let negative = x.clamp(f64::NEG_INFINITY, 0.0)?;
         let scaled = pass.parameter(self.weight)?.reshape(&shape)?.mul(&negative)?;
         // One map less before the sum is allocated.
         drop(negative);
-        positive.add(&scaled)
+        x.relu()?.add(&scaled)
     }
 }
 

@@ -217,9 +217,9 @@ cases! {
         widths: Vec<usize> = vec![8, 8],
         stem_size: Vec<usize> = vec![3],
         stem_stride: Vec<usize> = vec![2, 1],
+        dilations: Vec<usize> = vec![1, 2],
     ) => {
-        let config =
-            ResNetConfig { width, widths, stem_size, stem_stride, ..ResNetConfig::new(ResNetBlock::Basic, [1, 1], 2) };
+        let config = ResNetConfig { width, widths, stem_size, stem_stride, dilations, ..ResNetConfig::new(ResNetBlock::Basic, [1, 1], 2) };
         let mut params = Params::new(Device::Cpu, Seed::new(1));
         predicts(&ResNet::new(params.root(), &config)?, &params, &[1, 3, 8, 8], 2)
     };
@@ -656,6 +656,12 @@ cases! {
                 .into_iter()
                 .all(|right| right),
         )
+    };
+    "models::formula::outputs": (input: Vec<usize> = vec![1, 1, 4, 4, 4]) => {
+        let mut params = Params::new(Device::Cpu, Seed::new(1));
+        let network = UNet3d::new(params.root(), &config())?;
+        let results = formula::outputs(&params, &network, &[&input])?;
+        Ok::<_, Error>(results.len() == 1 && finite(&results[0].1)?)
     };
     "models::formula::parameter": (shape: Vec<usize> = vec![2, 3]) => {
         let tensor = formula::parameter("conv.weight", &shape, DType::F32)?;

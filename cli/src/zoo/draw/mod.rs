@@ -84,7 +84,7 @@ fn all(folder: &Path) -> Result<(), Failure> {
         let drawn = || {
             let preset = family.presets()?.into_iter().next();
             let preset = preset.ok_or_else(|| Error::argument("zoo draw", "the family has no preset"))?;
-            let chosen = Chosen { family, preset: preset.name, config: preset.config };
+            let chosen = Chosen::new(family, preset);
             let model = chosen.model()?;
             let shapes = shapes::usual(&chosen, &model)?;
             save(&folder.join(format!("{}.svg", family.name())), &picture(&chosen, &model, &shapes)?)

@@ -89,7 +89,7 @@ impl Config for InceptionV3Config {
 
     fn presets() -> Vec<Preset<Self>> {
         let config = Self { transform_input: true, ..Self::new(1000) };
-        vec![Preset { channels: Some(IMAGENET), ..Preset::new("inception_v3", config) }]
+        vec![Preset { channels: Some(IMAGENET), ..Preset::new("inception_v3", config).size([299, 299]) }]
     }
 
     fn build(&self, mut scope: Scope<'_>) -> Result<InceptionV3> {

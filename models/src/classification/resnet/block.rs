@@ -114,7 +114,8 @@ impl Residual {
         in_channels: usize,
         stride: usize,
     ) -> Result<Self> {
-        let three = |stride: usize| Kernel::new(config.rank, 3).stride(stride).padding(1);
+        let dilation = config.dilation(layer);
+        let three = |stride: usize| Kernel::new(config.rank, 3).stride(stride).dilation(dilation).padding(dilation);
         let one = Kernel::new(config.rank, 1);
         let (planes, inner) = (config.planes(layer), config.inner(layer));
         let out_channels = planes * config.block.expansion();

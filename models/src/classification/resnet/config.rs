@@ -95,6 +95,10 @@ pub struct ResNetConfig {
     /// Whether the stem ends with max pooling, which halves the size.
     #[serde(default = "ResNetConfig::yes")]
     pub max_pool: bool,
+    /// The dilation of the 3-wide convolutions of each layer; empty: 1 in all. A dilated layer has no stride, so that its maps are as
+    /// large as those before (MedicalNet).
+    #[serde(default)]
+    pub dilations: Vec<usize>,
     /// The shortcut of blocks that change size or channels.
     #[serde(default)]
     pub shortcut: ResNetShortcut,
@@ -104,6 +108,9 @@ pub struct ResNetConfig {
     /// The attention at the end of residual branches.
     #[serde(default)]
     pub attention: ResNetAttention,
+    /// Whether the bias of `fc` starts at 0, as MONAI's does, and not as PyTorch's default.
+    #[serde(default)]
+    pub zero_bias: bool,
 }
 
 /// Each layer halves the image, so that more layers would need an image larger than any.
@@ -112,6 +119,8 @@ const MOST_LAYERS: usize = 16;
 const MOST_BLOCKS: usize = 1024;
 /// The largest size and stride of the stem's convolution.
 const LARGEST_STEM: usize = 1024;
+/// The largest dilation.
+const LARGEST_DILATION: usize = 1024;
 
 impl ResNetConfig {
     /// A network for photographs: 2D, three input channels, width 64, one group.
@@ -129,9 +138,11 @@ impl ResNetConfig {
             stem_size: Self::seven(),
             stem_stride: Self::halved(),
             max_pool: true,
+            dilations: Vec::new(),
             shortcut: ResNetShortcut::Projection,
             shortcut_bias: false,
             attention: ResNetAttention::None,
+            zero_bias: false,
         }
     }
 
@@ -162,6 +173,16 @@ impl ResNetConfig {
     /// The channels of layer `layer` before the blocks' expansion.
     pub(super) fn planes(&self, layer: usize) -> usize {
         self.widths.get(layer).copied().unwrap_or(self.width << layer)
+    }
+
+    /// The dilation of layer `layer`, counted from 0.
+    pub(super) fn dilation(&self, layer: usize) -> usize {
+        self.dilations.get(layer).copied().unwrap_or(1)
+    }
+
+    /// The stride of layer `layer`, counted from 0.
+    pub(super) fn stride(&self, layer: usize) -> usize {
+        if layer == 0 || self.dilation(layer) > 1 { 1 } else { 2 }
     }
 
     /// The channels of the last layer; only for a checked configuration.
@@ -195,6 +216,10 @@ impl ResNetConfig {
             check::sizes("resnet", "width", &[self.width], most)?;
             check::length("resnet", "widths", self.widths.len(), self.layers.len(), self.layers.len())?;
             check::sizes("resnet", "widths", &self.widths, most >> 2)?;
+        }
+        if !self.dilations.is_empty() {
+            check::length("resnet", "dilations", self.dilations.len(), self.layers.len(), self.layers.len())?;
+            check::sizes("resnet", "dilations", &self.dilations, LARGEST_DILATION)?;
         }
         for (field, numbers) in [("stem_size", &self.stem_size), ("stem_stride", &self.stem_stride)] {
             if numbers.len() != 1 {
@@ -276,7 +301,14 @@ impl Config for ResNetConfig {
             Self::new(block, layers, classes)
         };
         let mut presets = Vec::new();
-        let mut add = |name, channels, config| presets.push(Preset { channels, ..Preset::new(name, config) });
+        let mut add = |name, channels, config, source: Option<&'static str>, size: Option<[usize; 3]>| {
+            let size = size.map(Vec::from);
+            presets.push(Preset { channels, source, size, ..Preset::new(name, config) });
+        };
+        let (resnext, wide) = (
+            "Xie et al.: Aggregated Residual Transformations for Deep Neural Networks, 2016, arXiv:1611.05431",
+            "Zagoruyko and Komodakis: Wide Residual Networks, 2016, arXiv:1605.07146",
+        );
         let torchvision = [
             ("resnet18", 18, 1, 64),
             ("resnet34", 34, 1, 64),
@@ -289,7 +321,12 @@ impl Config for ResNetConfig {
             ("wide_resnet101_2", 101, 1, 128),
         ];
         for (name, depth, groups, width_per_group) in torchvision {
-            add(name, Some(IMAGENET), Self { groups, width_per_group, ..of(depth, 1000) });
+            let source = match (groups, width_per_group) {
+                (1, 64) => None,
+                (1, _) => Some(wide),
+                _ => Some(resnext),
+            };
+            add(name, Some(IMAGENET), Self { groups, width_per_group, ..of(depth, 1000) }, source, None);
         }
         let timm = [
             ("seresnet18", 18, 1, 64),
@@ -303,11 +340,19 @@ impl Config for ResNetConfig {
         ];
         for (name, depth, groups, width_per_group) in timm {
             let attention = SqueezeExcitation;
-            add(name, Some(IMAGENET), Self { groups, width_per_group, attention, ..of(depth, 1000) });
+            let source = "Hu et al.: Squeeze-and-Excitation Networks, 2017, arXiv:1709.01507";
+            add(
+                name,
+                Some(IMAGENET),
+                Self { groups, width_per_group, attention, ..of(depth, 1000) },
+                Some(source),
+                None,
+            );
         }
         let cbam = [("cbam_resnet18", 18), ("cbam_resnet34", 34), ("cbam_resnet50", 50), ("cbam_resnet101", 101)];
         for (name, depth) in cbam {
-            add(name, Some(IMAGENET), Self { attention: Cbam, ..of(depth, 1000) });
+            let source = "Woo et al.: CBAM: Convolutional Block Attention Module, 2018, arXiv:1807.06521";
+            add(name, Some(IMAGENET), Self { attention: Cbam, ..of(depth, 1000) }, Some(source), None);
         }
         // In the order of the depths 10, 18, 34, 50, 101, 152 and 200.
         let volumes = [
@@ -321,11 +366,23 @@ impl Config for ResNetConfig {
         ];
         for (monai, medicalnet, r3d, depth) in volumes {
             let volume = Self { rank: 3, in_channels: 1, ..of(depth, 2) };
-            add(monai, None, Self { stem_stride: vec![1], shortcut_bias: true, ..volume.clone() });
+            let hara = Some(
+                "Hara et al.: Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?, 2017, arXiv:1711.09577",
+            );
+            let chen =
+                Some("Chen et al.: Med3D: Transfer Learning for 3D Medical Image Analysis, 2019, arXiv:1904.00625");
+            add(
+                monai,
+                None,
+                Self { stem_stride: vec![1], shortcut_bias: true, zero_bias: true, ..volume.clone() },
+                hara,
+                None,
+            );
             let zeros = depth == 18 || depth == 34;
             let shortcut = if zeros { ResNetShortcut::ZeroPadding } else { ResNetShortcut::Projection };
-            add(medicalnet, None, Self { shortcut, ..volume });
-            add(r3d, Some(KINETICS), Self { rank: 3, stem_stride: vec![1, 2, 2], ..of(depth, 700) });
+            add(medicalnet, None, Self { shortcut, dilations: vec![1, 1, 2, 4], ..volume }, chen, None);
+            let config = Self { rank: 3, stem_stride: vec![1, 2, 2], ..of(depth, 700) };
+            add(r3d, Some(KINETICS), config, hara, Some([16, 112, 112]));
         }
         presets
     }

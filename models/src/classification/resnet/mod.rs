@@ -52,7 +52,10 @@ impl ResNet {
             let channels = config.out_channels();
             let mut options = LinearOptions::new(config.classes);
             if config.attention == ResNetAttention::Cbam {
-                options = options.weight(Init::kaiming_normal(Fan::In)).bias_filled(Init::Constant(0.0));
+                options = options.weight(Init::kaiming_normal(Fan::In));
+            }
+            if config.attention == ResNetAttention::Cbam || config.zero_bias {
+                options = options.bias_filled(Init::Constant(0.0));
             }
             Ok(Self { encoder, fc: Linear::new(scope.at("fc"), channels, options)? })
         })
@@ -105,32 +108,45 @@ impl ResNetEncoder {
         };
         let stem = scope.stage("stem", width, reduction(1))?;
         let pool = max_pool.then(|| MaxPool::new(Window::new(3).stride(2).padding(1))).transpose()?;
-        let pooled = if max_pool { 2 } else { 1 };
+        let mut reduced = if max_pool { 2 } else { 1 };
         let (mut layers, mut channels) = (Vec::new(), width);
         for (layer, &count) in config.layers.iter().enumerate() {
             let name = format!("layer{}", layer + 1);
             let mut blocks = Vec::new();
             for block in 0..count {
-                let stride = if layer > 0 && block == 0 { 2 } else { 1 };
+                let stride = if block == 0 { config.stride(layer) } else { 1 };
                 blocks.push(Residual::new(&mut scope.at(&name).at(block), config, layer, channels, stride)?);
                 channels = config.planes(layer) * config.block.expansion();
             }
-            layers.push((blocks, scope.stage(&name, channels, reduction(pooled << layer))?));
+            reduced *= config.stride(layer);
+            layers.push((blocks, scope.stage(&name, channels, reduction(reduced))?));
         }
         Ok(Self { rank, conv1, stem, pool, layers })
+    }
+
+    /// The map of the stage `stem`.
+    pub(crate) fn stem(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        check::rank("resnet", x.shape(), self.rank)?;
+        pass.stage(self.stem, self.conv1.forward(x, pass)?)
+    }
+
+    /// The map of the stem after its pooling, where there is one.
+    pub(crate) fn pooled(&self, stem: Var, pass: &Pass) -> Result<Var> {
+        self.pool.as_ref().map_or(Ok(stem.clone()), |pool| pool.forward(&stem, pass))
+    }
+
+    /// The last map of the layers, from that after pooling.
+    pub(crate) fn layers(&self, mut x: Var, pass: &Pass) -> Result<Var> {
+        for (blocks, stage) in &self.layers {
+            x = pass.stage(*stage, blocks.iter().try_fold(x, |x, block| block.forward(&x, pass))?)?;
+        }
+        Ok(x)
     }
 }
 
 impl Module for ResNetEncoder {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        check::rank("resnet", x.shape(), self.rank)?;
-        let mut x = pass.stage(self.stem, self.conv1.forward(x, pass)?)?;
-        if let Some(pool) = &self.pool {
-            x = pool.forward(&x, pass)?;
-        }
-        for (blocks, stage) in &self.layers {
-            x = pass.stage(*stage, blocks.iter().try_fold(x, |x, block| block.forward(&x, pass))?)?;
-        }
-        Ok(x)
+        let stem = self.stem(x, pass)?;
+        self.layers(self.pooled(stem, pass)?, pass)
     }
 }

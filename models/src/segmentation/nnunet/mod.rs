@@ -229,12 +229,17 @@ impl Config for NnUNetConfig {
             strides: [1, 2, 2, 2].map(|stride| vec![stride; 2]).to_vec(),
             ..Self::new(1, 3, [32, 64, 128, 256])
         };
+        let residual = |name, strides: &[[usize; 3]], size: [usize; 3]| {
+            let source = "Isensee et al.: nnU-Net Revisited: A Call for Rigorous Validation in 3D Medical Image Segmentation, 2024, \
+                          arXiv:2404.09556";
+            Preset::new(name, Self::residual_encoder(strides)).size(size).source(source)
+        };
         vec![
-            Preset::new("nnunet_3d_fullres_hippocampus", Self::new(1, 3, [32, 64, 128, 256])),
-            Preset::new("nnunet_2d_hippocampus", plane),
-            Preset::new("resenc_m", Self::residual_encoder(&[one, two, two, two, two, flat])),
-            Preset::new("resenc_l", Self::residual_encoder(&[one, two, two, two, two, flat, flat])),
-            Preset::new("resenc_xl", Self::residual_encoder(&[one, two, two, two, two, two, flat])),
+            Preset::new("nnunet_3d_fullres_hippocampus", Self::new(1, 3, [32, 64, 128, 256])).size([40, 56, 40]),
+            Preset::new("nnunet_2d_hippocampus", plane).size([56, 40]),
+            residual("resenc_m", &[one, two, two, two, two, flat], [80, 192, 160]),
+            residual("resenc_l", &[one, two, two, two, two, flat, flat], [112, 256, 256]),
+            residual("resenc_xl", &[one, two, two, two, two, two, flat], [192, 256, 256]),
         ]
     }
 

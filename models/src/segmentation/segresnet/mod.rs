@@ -163,8 +163,9 @@ impl Config for SegResNetConfig {
         let vae = SegResNetVae::new([160, 192, 128]);
         vec![
             Preset::new("segresnet", Self::new(1, 2)),
-            Preset::new("segresnet_brats", brats),
-            Preset::new("segresnet_vae", Self { dropout: 0.2, vae: Some(vae), ..Self::new(4, 3) }),
+            Preset::new("segresnet_brats", brats).size([224, 224, 144]),
+            Preset::new("segresnet_vae", Self { dropout: 0.2, vae: Some(vae), ..Self::new(4, 3) })
+                .size([160, 192, 128]),
         ]
     }
 
