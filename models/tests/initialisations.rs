@@ -5,10 +5,7 @@ mod common;
 use common::json;
 use serde_json::Value;
 use tomograd_core::{Device, Seed};
-use tomograd_models::{
-    Model, ResNetConfig, SegResNetConfig, SegResNetUpsampling,
-    registry::{Config, families},
-};
+use tomograd_models::{Model, ResNetConfig, SegResNetConfig, SegResNetUpsampling, registry::Config};
 
 /// Count (of those that differ), mean, standard deviation and kurtosis of numbers; the last two of a constant are 0.
 #[derive(Debug, Clone, Copy)]
