@@ -78,14 +78,20 @@ pub struct Emulator {
     pub(crate) functions: Functions,
 }
 
+// The types of the runtime's functions (cpp/interface.h).
+type OfRange = unsafe extern "C" fn(*const c_void, c_ulong);
+type OfPlace = unsafe extern "C" fn(*const c_void);
+type OfCopy = unsafe extern "C" fn(*mut c_void, *const c_void, c_ulong);
+type CountOfRange = unsafe extern "C" fn(*const c_void, c_ulong) -> c_ulong;
+
 /// The runtime's functions of global memory.
 #[derive(Debug)]
 pub(crate) struct Functions {
-    pub(crate) allocated: unsafe extern "C" fn(*const c_void, c_ulong),
-    pub(crate) written: unsafe extern "C" fn(*const c_void, c_ulong),
-    pub(crate) freed: unsafe extern "C" fn(*const c_void),
-    pub(crate) copied: unsafe extern "C" fn(*mut c_void, *const c_void, c_ulong),
-    pub(crate) unwritten: unsafe extern "C" fn(*const c_void, c_ulong) -> c_ulong,
+    pub(crate) allocated: OfRange,
+    pub(crate) written: OfRange,
+    pub(crate) freed: OfPlace,
+    pub(crate) copied: OfCopy,
+    pub(crate) unwritten: CountOfRange,
 }
 
 /// A kernel as a library's table has it.
@@ -168,11 +174,17 @@ impl Emulator {
         // SAFETY: the runtime defines these with these types (cpp/interface.h), and it stays loaded.
         let functions = unsafe {
             Functions {
-                allocated: std::mem::transmute::<*mut c_void, _>(symbol(library, c"tomograd_emulator_allocated")?),
-                written: std::mem::transmute::<*mut c_void, _>(symbol(library, c"tomograd_emulator_written")?),
-                freed: std::mem::transmute::<*mut c_void, _>(symbol(library, c"tomograd_emulator_freed")?),
-                copied: std::mem::transmute::<*mut c_void, _>(symbol(library, c"tomograd_emulator_copied")?),
-                unwritten: std::mem::transmute::<*mut c_void, _>(symbol(library, c"tomograd_emulator_unwritten")?),
+                allocated: std::mem::transmute::<*mut c_void, OfRange>(symbol(
+                    library,
+                    c"tomograd_emulator_allocated",
+                )?),
+                written: std::mem::transmute::<*mut c_void, OfRange>(symbol(library, c"tomograd_emulator_written")?),
+                freed: std::mem::transmute::<*mut c_void, OfPlace>(symbol(library, c"tomograd_emulator_freed")?),
+                copied: std::mem::transmute::<*mut c_void, OfCopy>(symbol(library, c"tomograd_emulator_copied")?),
+                unwritten: std::mem::transmute::<*mut c_void, CountOfRange>(symbol(
+                    library,
+                    c"tomograd_emulator_unwritten",
+                )?),
             }
         };
         Ok(Self { compiler, clang, directory: sources, runtime, functions })

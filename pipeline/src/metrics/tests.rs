@@ -98,7 +98,7 @@ proptest! {
         let compared = classes_of([&first, &second], dims, steps, shape.len(), 2, tolerance)[0];
         let expected = by_definition([&first, &second], &shape, &spacing, tolerance);
         let (found, metrics) = (compared.metrics, expected.metrics);
-        prop_assert!(format!("{evaluated:?}") == format!("{found:?}"));
+        prop_assert_eq!(format!("{:?}", evaluated), format!("{:?}", found));
         let pairs = [
             (found.dice, metrics.dice), (found.iou, metrics.iou), (found.hd95, metrics.hd95), (found.assd, metrics.assd),
             (compared.surface_dice, expected.surface_dice),

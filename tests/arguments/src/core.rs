@@ -136,12 +136,12 @@ cases! {
         let blocks = cuda::blocks(count);
         (blocks == 0) == (count == 0) && blocks <= count
     };
-    "core::cuda::Driver::allocate": (bytes: usize = 100) => Idle.allocate(bytes);
-    "core::cuda::Driver::pin": (bytes: usize = 100) => Idle.pin(bytes);
+    "core::cuda::Driver::allocate": (bytes: usize = 100) => Idle.allocate(bytes).map(drop);
+    "core::cuda::Driver::pin": (bytes: usize = 100) => Idle.pin(bytes).map(drop);
     "core::cuda::Driver::record": (event: usize = 0) => Idle.record(Handle(event));
     "core::cuda::Driver::wait": (event: usize = 0) => Idle.wait(Handle(event));
-    "core::cuda::Driver::kernel": (module: usize = 0) => Idle.kernel(Handle(module), "kernel");
-    "core::cuda::Launch::new": (device: Device = idle()) => Launch::new("test", &NOTHING, "kernel", device);
+    "core::cuda::Driver::kernel": (module: usize = 0) => Idle.kernel(Handle(module), "kernel").map(drop);
+    "core::cuda::Launch::new": (device: Device = idle()) => Launch::new("test", &NOTHING, "kernel", device).map(drop);
     "core::cuda::Launch::size": (size: usize = 3) => {
         Ok::<_, Error>(size_of_val(&Launch::new("test", &NOTHING, "kernel", idle())?.size(size)) > 0)
     };

@@ -48,6 +48,13 @@ impl Verdict for bool {
     }
 }
 
+/// Whatever is done without an error is right.
+impl Verdict for () {
+    fn outcome(self) -> Outcome {
+        Outcome::Right
+    }
+}
+
 impl Verdict for f64 {
     fn outcome(self) -> Outcome {
         if self.is_finite() { Outcome::Right } else { Outcome::Wrong(format!("is taken, and gives {self}")) }

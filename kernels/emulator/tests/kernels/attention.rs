@@ -97,9 +97,10 @@ fn all<T: Element>(
         Case { queries: 2, keys: 0, ..aligned },
     ];
     list.extend((0..cases).map(|_| {
-        let mut flags = || [0; 4].map(|_| random.next() % 2 == 0);
+        let mut flags = || [0; 4].map(|_| random.next().is_multiple_of(2));
         let biases = [Some(flags()), flags()[0].then(&mut flags)];
-        let mut size = || if random.next() % 2 == 0 { random.within(1, most) } else { random.within(1, most / 8) * 8 };
+        let mut size =
+            || if random.next().is_multiple_of(2) { random.within(1, most) } else { random.within(1, most / 8) * 8 };
         let (size, value_size) = (size(), size());
         Case {
             batch: [random.within(1, 2), random.within(1, 2)],
@@ -107,7 +108,7 @@ fn all<T: Element>(
             keys: random.within(1, 150),
             size,
             value_size,
-            causal: random.next() % 2 == 0,
+            causal: random.next().is_multiple_of(2),
             biases,
             hidden: false,
         }
@@ -163,7 +164,7 @@ fn one<T: Element>(
         *bias = Bias { values: unsafe { *buffer.argument().cast() }, outer, inner, row, key };
     }
     let scale = 1.0 / (size as f32).sqrt();
-    let aligned = |row: usize| i32::from(row * size_of::<T>() % 16 == 0);
+    let aligned = |row: usize| i32::from((row * size_of::<T>()).is_multiple_of(16));
     let shape = Shape {
         queries: queries as i32,
         keys: keys as i32,

@@ -74,7 +74,7 @@ fn all<T: Element>(
         let least = kernel.saturating_sub(2 * pad).max(1);
         let mut size = |most: usize| random.within(least, least + most);
         let size = [deep(size(6)), size(20), size(40)];
-        let flip = random.next() % 2 == 0;
+        let flip = random.next().is_multiple_of(2);
         Case { batch: 1, channels: random.within(1, 2), size, pad, planes: random.within(1, 4), flip, bias: !flip }
     }));
     for (index, case) in list.into_iter().enumerate() {
@@ -114,7 +114,7 @@ fn one<T: Element>(
         pad_x: pads[2] as i32,
         planes: planes as i32,
         flip: i32::from(flip),
-        aligned: i32::from(out[2] % 4 == 0),
+        aligned: i32::from(out[2].is_multiple_of(4)),
     };
     let (dx, dw, db) = (Buffer::of(emulator, &x), Buffer::of(emulator, &w), Buffer::of(emulator, &b));
     let y = Buffer::<T>::new(emulator, batch * channels * count(out));

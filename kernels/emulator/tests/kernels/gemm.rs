@@ -66,7 +66,7 @@ fn all<T: Element>(
         ];
         list.extend((0..cases).map(|_| {
             let mut size = |most: usize| {
-                if random.next() % 2 == 0 { random.within(1, most) } else { random.within(1, most / 8) * 8 }
+                if random.next().is_multiple_of(2) { random.within(1, most) } else { random.within(1, most / 8) * 8 }
             };
             let (m, n, k) = (size(150), size(150), size(140));
             Case {
@@ -75,7 +75,7 @@ fn all<T: Element>(
                 n,
                 k,
                 gap: random.one_of(&[0, 0, 8, 1]),
-                bias: random.next() % 2 == 0,
+                bias: random.next().is_multiple_of(2),
             }
         }));
         for (index, case) in list.into_iter().enumerate() {
@@ -105,7 +105,7 @@ fn one<T: Element>(
     let b: Vec<T> = random.elements(batch * rows_b * ldb);
     let added: Vec<T> = random.elements(n);
     let aligned = |row: usize, product: usize| {
-        i32::from((row * size_of::<T>()) % 16 == 0 && (product * size_of::<T>()) % 16 == 0)
+        i32::from((row * size_of::<T>()).is_multiple_of(16) && (product * size_of::<T>()).is_multiple_of(16))
     };
     let shape = Shape {
         m: m as i32,

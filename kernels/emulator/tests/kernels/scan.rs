@@ -67,8 +67,8 @@ fn all<T: Element>(
             groups,
             states: random.within(1, 9),
             length: random.within(1, 700),
-            softplus: random.next() % 2 == 0,
-            optional: [0; 3].map(|_| random.next() % 2 == 0),
+            softplus: random.next().is_multiple_of(2),
+            optional: [0; 3].map(|_| random.next().is_multiple_of(2)),
         }
     }));
     for (index, case) in list.into_iter().enumerate() {

@@ -181,7 +181,7 @@ impl Figures {
         for (place, (found, &(right, bound))) in found.iter().zip(expected).enumerate() {
             let error = (found.value() - right).abs();
             // Also where it is NaN.
-            if !(error <= bound) {
+            if error.is_nan() || error > bound {
                 return Err(format!("{case}: element {place} is {}, expected {right} within {bound:e}", found.value()));
             }
             if bound > 0.0 {
