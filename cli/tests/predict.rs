@@ -139,7 +139,7 @@ fn a_bad_file_does_not_stop_the_others() {
     assert_eq!(lines.len(), 6, "{error}");
     for (line, parts) in lines.iter().zip([
         ["nan.nii: ", "NaN at voxel [0, 0, 1]"],
-        ["text.nii: ", "nifti"],
+        ["text.nii: ", "expected NIfTI"],
         ["infinite.nii: ", "inf at voxel [0, 0, 1]"],
         ["two.nii: ", "an image of 2 channels; expected 1"],
         ["missing.nii: ", "No such file"],

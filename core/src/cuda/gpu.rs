@@ -204,9 +204,8 @@ impl Allocator for Gpu {
         self.driver.exact()
     }
 
-    fn exhausted(&self, operation: &str, capacity: usize) -> Error {
-        let what =
-            format!("{} has no {capacity} bytes left ({} are in use)", self.device(), self.pool.with(|s| s.live));
+    fn exhausted(&self, operation: &str, capacity: usize, live: usize) -> Error {
+        let what = format!("{} has no {capacity} bytes left ({live} are in use)", self.device());
         Error::new(ErrorKind::OutOfMemory, operation, what)
             .expected("a smaller batch or patch, a device with more memory, or --device cpu")
     }

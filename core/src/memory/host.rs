@@ -61,7 +61,7 @@ impl pool::Allocator for Allocator {
         &POOL
     }
 
-    fn exhausted(&self, operation: &str, capacity: usize) -> Error {
+    fn exhausted(&self, operation: &str, capacity: usize, _: usize) -> Error {
         Error::new(ErrorKind::OutOfMemory, operation, format!("the system has no {capacity} bytes left"))
     }
 }

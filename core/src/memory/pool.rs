@@ -36,8 +36,8 @@ pub(crate) trait Allocator: Sync + std::fmt::Debug {
     /// The pool of these blocks.
     fn pool(&self) -> &Pool;
 
-    /// The error for a request of `capacity` bytes when memory has run out.
-    fn exhausted(&self, operation: &str, capacity: usize) -> Error;
+    /// The error for a request of `capacity` bytes when memory has run out and `live` bytes are in use. The pool is locked then.
+    fn exhausted(&self, operation: &str, capacity: usize, live: usize) -> Error;
 }
 
 /// The free blocks of a device, and its statistics.
@@ -130,7 +130,7 @@ impl Free {
             self.trim(allocator);
             address = allocator.allocate(capacity)?;
         }
-        let address = address.ok_or_else(|| allocator.exhausted(operation, capacity))?;
+        let address = address.ok_or_else(|| allocator.exhausted(operation, capacity, self.statistics.live))?;
         self.statistics.system_allocations += 1;
         Ok((address, capacity))
     }

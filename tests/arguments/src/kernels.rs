@@ -424,6 +424,26 @@ cases! {
         let again = run_recompute(&norm, &saved_of(&norm, &[x], &forward), &Context::default())?;
         Ok::<_, Error>(again.to_vec_f64()? == forward.outputs[0].to_vec_f64()?)
     };
+    "kernels::Op::forward_cuda": (size: usize = 3) => {
+        // The host's memory given to a kernel is refused, whatever its size.
+        let x = values(&[2, 1])?.expand(&[2, size])?;
+        let output = Meta::from(&x);
+        Ok::<_, Error>(Softmax { axis: 1 }.forward_cuda(&Context::default(), &[&x], &[output]).is_err())
+    };
+    "kernels::Op::backward_cuda": (size: usize = 3) => {
+        let x = values(&[2, 1])?.expand(&[2, size])?;
+        let forward = Forward::one(x.clone());
+        let saved = saved_of(&Softmax { axis: 1 }, &[x.clone()], &forward);
+        let gradients = Softmax { axis: 1 }.backward_cuda(&Context::default(), saved, vec![Some(x)], &[true]);
+        Ok::<_, Error>(gradients.is_err())
+    };
+    "kernels::Recompute::output_cuda": (size: usize = 3) => {
+        let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
+        let x = values(&[1, 2, 1])?.expand(&[1, 2, size])?;
+        let forward = run(&norm, &[&x], &Context::default())?;
+        let saved = saved_of(&norm, &[x], &forward);
+        Ok::<_, Error>(norm.output_cuda(&Context::default(), &saved).is_err())
+    };
     "kernels::run_recompute": (metas: Vec<usize> = vec![1, 2, 3]) => {
         let norm = Norm { statistics: Statistics::Instance, epsilon: 1e-5, affine: false, activation: None };
         let x = values(&[1, 2, 3])?;

@@ -13,7 +13,7 @@ use tomograd::{
             SqueezeExcitationOptions,
         },
         formula, grad_cam, profile,
-        registry::Config,
+        registry::{Config, Preset},
     },
     nn::{Activation, Kernel, Loaded, Module, NormKind, Params, Pass, init::Init},
 };
@@ -377,6 +377,17 @@ cases! {
     "models::blocks::Adn::dropout": (probability: f64 = 0.5) => {
         let adn = Adn::new(NormChoice::Batch, ActivationChoice::Prelu).dropout(probability);
         conv_adn(2, 4, 1, &adn, false)
+    };
+    "models::blocks::Adn::scale": (deviation: f64 = 0.02) => {
+        let adn = Adn::new(NormChoice::Batch, ActivationChoice::Relu).scale(Init::Normal(deviation));
+        conv_adn(2, 4, 1, &adn, false).map(|right| right || deviation > 1e15)
+    };
+    "models::registry::Preset {}": (size: Vec<usize> = vec![64, 64]) => {
+        let preset = Preset { size: Some(size.clone()), ..Preset::new("preset", config()) };
+        Ok::<_, Error>(preset.size == Some(size))
+    };
+    "models::registry::Preset::size": (size: Vec<usize> = vec![64, 64]) => {
+        Ok::<_, Error>(Preset::new("preset", config()).size(size.clone()).size == Some(size))
     };
     "models::blocks::ConvAdn::new": (in_channels: usize = 2, channels: usize = 4, size: usize = 3) => {
         conv_adn(in_channels, channels, size, &Adn::new(NormChoice::Instance, ActivationChoice::Relu), false)
