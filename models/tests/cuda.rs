@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_models::{UNet3d, UNet3dConfig};
-use tomograd_nn::{AdamW, DiceCe, Module, Optimizer, Params, Pass};
+use tomograd_nn::{DiceCe, Module, Optimizer, Params, Pass, Sgd};
 
 /// Parameters after some training steps, and the losses.
 fn train(device: Device, shape: &[usize], steps: u64) -> Result<(Params, Vec<f64>)> {
@@ -15,7 +15,8 @@ fn train(device: Device, shape: &[usize], steps: u64) -> Result<(Params, Vec<f64
     let mut params = Params::new(device, seed);
     let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![3, 5] };
     let net = UNet3d::new(params.root(), &config)?;
-    let mut optimizer = AdamW::new(&params, 3e-3)?.decay(1e-2)?;
+    // Not Adam, which would divide the rounding errors of gradients that are zero, of the biases before a norm, by themselves.
+    let mut optimizer = Sgd::new(&params, 1e-2)?.momentum(0.9)?.decay(1e-2)?;
     let mut losses = Vec::new();
     for step in 0..steps {
         let pass = Pass::train(&params, seed.at(step))?;

@@ -206,8 +206,7 @@ impl Library {
         report.size = size_of::<RawReport>() as c_ulong;
         report.count_costs = c_ulong::from(count_costs);
         // One launch at a time, until its list of sites has been read.
-        static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
-        let _turn = TURN.lock();
+        let _turn = crate::memory::turn();
         // SAFETY: the number of arguments is right, and the caller answers for their types and for memory.
         let code = unsafe {
             (self.launch)(

@@ -383,7 +383,8 @@ cases! {
         conv_adn(2, 4, 1, &adn, false).map(|right| right || deviation > 1e15)
     };
     "models::registry::Preset {}": (size: Vec<usize> = vec![64, 64]) => {
-        let preset = Preset { size: Some(size.clone()), ..Preset::new("preset", config()) };
+        let mut preset = Preset::new("preset", config());
+        preset.size = Some(size.clone());
         Ok::<_, Error>(preset.size == Some(size))
     };
     "models::registry::Preset::size": (size: Vec<usize> = vec![64, 64]) => {

@@ -85,6 +85,8 @@ pub trait Element: Copy {
     const NAME: &'static str;
     /// The relative error of a rounding to it, at most.
     const ROUNDING: f64;
+    /// The largest error of a rounding to a subnormal number.
+    const UNDERFLOW: f64;
     /// The nearest element.
     fn of(value: f64) -> Self;
     /// Its value.
@@ -94,6 +96,7 @@ pub trait Element: Copy {
 impl Element for f32 {
     const NAME: &'static str = "f32";
     const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
+    const UNDERFLOW: f64 = 0.0;
 
     fn of(value: f64) -> Self {
         value as f32
@@ -107,6 +110,7 @@ impl Element for f32 {
 impl Element for half::f16 {
     const NAME: &'static str = "f16";
     const ROUNDING: f64 = 1.0 / (1 << 11) as f64;
+    const UNDERFLOW: f64 = 1.0 / (1 << 25) as f64;
 
     fn of(value: f64) -> Self {
         Self::from_f64(value)
@@ -120,6 +124,7 @@ impl Element for half::f16 {
 impl Element for half::bf16 {
     const NAME: &'static str = "bf16";
     const ROUNDING: f64 = 1.0 / (1 << 8) as f64;
+    const UNDERFLOW: f64 = 0.0;
 
     fn of(value: f64) -> Self {
         Self::from_f64(value)
@@ -180,6 +185,7 @@ impl Figures {
         assert_eq!(found.len(), expected.len());
         for (place, (found, &(right, bound))) in found.iter().zip(expected).enumerate() {
             let error = (found.value() - right).abs();
+            let bound = if bound > 0.0 { bound + T::UNDERFLOW } else { bound };
             // Also where it is NaN.
             if error.is_nan() || error > bound {
                 return Err(format!("{case}: element {place} is {}, expected {right} within {bound:e}", found.value()));

@@ -7,12 +7,16 @@ use super::{Norm, Statistics};
 
 /// Images of fewer voxels are put side by side.
 const SMALL_IMAGE: usize = 64;
+/// The most elements of a batch that is copied for that: the copies are few enough not to raise a network's peak of memory.
+const SMALL_BATCH: usize = 32 << 10;
 
 impl Norm {
     /// Whether the images of a batch of this shape, (N, C, spatial...), are put side by side.
     pub(super) fn merges(&self, shape: &[usize]) -> bool {
         let shared = matches!(self.statistics, Statistics::Batch | Statistics::Running);
-        shared && shape[0] > 1 && shape[2..].iter().product::<usize>() < SMALL_IMAGE
+        let small =
+            shape[2..].iter().product::<usize>() < SMALL_IMAGE && shape.iter().product::<usize>() <= SMALL_BATCH;
+        shared && shape[0] > 1 && small
     }
 }
 
