@@ -433,7 +433,7 @@ cases! {
     "kernels::Op::backward_cuda": (size: usize = 3) => {
         let x = values(&[2, 1])?.expand(&[2, size])?;
         let forward = Forward::one(x.clone());
-        let saved = saved_of(&Softmax { axis: 1 }, &[x.clone()], &forward);
+        let saved = saved_of(&Softmax { axis: 1 }, std::slice::from_ref(&x), &forward);
         let gradients = Softmax { axis: 1 }.backward_cuda(&Context::default(), saved, vec![Some(x)], &[true]);
         Ok::<_, Error>(gradients.is_err())
     };
