@@ -196,7 +196,7 @@ impl Emulator {
     /// # Errors
     /// The compiler's messages; when there is no `extern "C" __global__` function.
     pub fn compile(&self, name: &str, source: &str, options: &[&str]) -> Result<Library, String> {
-        let key = hash(&[name, source, &options.join("\n")]);
+        let key = hash(&[name, source, &options.join("\n"), &self.runtime.to_string_lossy()]);
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let path = self.directory.join(format!("{plain}-{key:016x}.so"));
         if !path.exists() {
