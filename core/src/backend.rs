@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use crate::{DType, Layout, Result, memory::Fit, storage::Storage};
+use crate::{DType, Layout, Result, memory::Purpose, storage::Storage};
 
 /// A device as core sees it. A new device implements this and is listed in [`dispatch`](crate::dispatch).
 pub(crate) trait Backend: Sync {
     /// Uninitialised memory of `bytes` bytes.
-    fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage>;
+    fn allocate(&self, operation: &str, bytes: usize, purpose: Purpose) -> Result<Storage>;
 
     /// `count` elements of `dtype` that are all `value`.
     fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Arc<Storage>>;

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    DType, Device, Element, Layout, Result, backend::Backend, cuda::Cuda, element_count, memory::Fit, storage::Storage,
+    DType, Device, Element, Layout, Result, backend::Backend, cuda::Cuda, element_count, memory::Purpose,
+    storage::Storage,
 };
 
 /// Calls `body` with the backend of a device.
@@ -60,8 +61,8 @@ fn observed(
 }
 
 /// Uninitialised memory for `count` elements of `T`.
-pub(crate) fn allocate<T: Element>(operation: &str, count: usize, device: Device, fit: Fit) -> Result<Storage> {
-    with(device, |backend| backend.allocate(operation, count.saturating_mul(size_of::<T>()), fit))
+pub(crate) fn allocate<T: Element>(operation: &str, count: usize, device: Device, purpose: Purpose) -> Result<Storage> {
+    with(device, |backend| backend.allocate(operation, count.saturating_mul(size_of::<T>()), purpose))
 }
 
 /// See [`Backend::fill`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     DType, Layout, Result,
     backend::Backend,
-    memory::{Charge, Fit},
+    memory::{Charge, Purpose},
     storage::Storage,
 };
 
@@ -14,12 +14,12 @@ pub(crate) struct Meta;
 
 impl Meta {
     fn elements(operation: &str, count: usize, dtype: DType) -> Result<Arc<Storage>> {
-        Meta.allocate(operation, count.saturating_mul(dtype.size()), Fit::Close).map(Arc::new)
+        Meta.allocate(operation, count.saturating_mul(dtype.size()), Purpose::Tensor).map(Arc::new)
     }
 }
 
 impl Backend for Meta {
-    fn allocate(&self, operation: &str, bytes: usize, _: Fit) -> Result<Storage> {
+    fn allocate(&self, operation: &str, bytes: usize, _: Purpose) -> Result<Storage> {
         Ok(Storage::of_meta(Charge::take(operation, bytes)?, bytes))
     }
 

@@ -105,7 +105,7 @@ impl Context {
 pub enum Precision {
     /// Algorithms with fewer multiplications and a slightly larger rounding error (Winograd) may be used.
     ///
-    /// Winograd's algorithm computes convolutions in f32 with 3 × 3 kernels in a plane, stride 1 and many channels. It
+    /// Winograd's algorithm computes convolutions in f32 with 3 × 3 or 5 × 5 kernels in a plane, stride 1 and many channels. It
     /// transforms 6 × 6 voxels into 4 × 4 outputs, and the rounding error of a voxel affects all of these outputs, also those
     /// whose kernel window doesn't contain the voxel. Such outputs are up to three voxels away from voxel x along H and W
     /// (along D within the reach of the kernel), and their error is up to 32 · 2⁻²⁴ |x| max|w| ≈ 2·10⁻⁶ |x| max|w|, where w

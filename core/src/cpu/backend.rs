@@ -7,7 +7,7 @@ use crate::{
     backend::Backend,
     cpu::rows::for_each_row,
     dtype::with_element,
-    memory::{Block, Fit},
+    memory::{Block, Purpose},
     storage::Storage,
 };
 
@@ -17,7 +17,7 @@ pub(crate) struct Cpu;
 impl Cpu {
     /// Memory filled with what `elements` gives: `count` values of `T` in row-major order.
     fn filled<T: Element>(operation: &str, count: usize, mut value: impl FnMut(usize) -> T) -> Result<Arc<Storage>> {
-        let mut storage = Cpu.allocate(operation, count.saturating_mul(size_of::<T>()), Fit::Close)?;
+        let mut storage = Cpu.allocate(operation, count.saturating_mul(size_of::<T>()), Purpose::Tensor)?;
         for (i, element) in storage.uninit_slice_mut::<T>()[..count].iter_mut().enumerate() {
             element.write(value(i));
         }
@@ -26,8 +26,8 @@ impl Cpu {
 }
 
 impl Backend for Cpu {
-    fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage> {
-        Ok(Storage::of_host(Block::of_host(operation, bytes, fit)?, bytes))
+    fn allocate(&self, operation: &str, bytes: usize, purpose: Purpose) -> Result<Storage> {
+        Ok(Storage::of_host(Block::of_host(operation, bytes, purpose)?, bytes))
     }
 
     fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Arc<Storage>> {
@@ -57,7 +57,7 @@ fn mapped<S: Element, T: Element>(
 ) -> Result<Arc<Storage>> {
     // SAFETY: a tensor's storage was filled with elements of its dtype when the tensor was made.
     let source = unsafe { from.slice::<S>() };
-    let mut storage = Cpu.allocate(operation, layout.count().saturating_mul(size_of::<T>()), Fit::Close)?;
+    let mut storage = Cpu.allocate(operation, layout.count().saturating_mul(size_of::<T>()), Purpose::Tensor)?;
     let target = &mut storage.uninit_slice_mut::<T>()[..layout.count()];
     let mut written = 0;
     for_each_row(layout, |start, stride, length| {

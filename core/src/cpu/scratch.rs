@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, mem::MaybeUninit};
 
-use crate::{Device, Element, Result, dispatch, memory::Fit, storage::Storage};
+use crate::{Device, Element, Result, dispatch, memory::Purpose, storage::Storage};
 
 /// `count` elements of scratch memory from the CPU pool, aligned to 64 bytes, returned to the pool when dropped.
 ///
@@ -23,7 +23,10 @@ impl<T: Element> Scratch<T> {
     /// # Errors
     /// When memory runs out.
     pub fn new(operation: &str, count: usize) -> Result<Self> {
-        Ok(Self { storage: dispatch::allocate::<T>(operation, count, Device::Cpu, Fit::Any)?, element: PhantomData })
+        Ok(Self {
+            storage: dispatch::allocate::<T>(operation, count, Device::Cpu, Purpose::Scratch)?,
+            element: PhantomData,
+        })
     }
 
     /// The memory, uninitialised.

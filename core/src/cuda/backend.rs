@@ -12,7 +12,7 @@ use crate::{
     DType, Device, Element, Error, ErrorKind, Layout, Result, Tensor,
     backend::Backend,
     dtype::with_element,
-    memory::{Block, Fit},
+    memory::{Block, Purpose},
     storage::Storage,
 };
 
@@ -105,9 +105,9 @@ pub fn bits(dtype: DType, number: f64) -> u64 {
 }
 
 impl Backend for Cuda {
-    fn allocate(&self, operation: &str, bytes: usize, fit: Fit) -> Result<Storage> {
+    fn allocate(&self, operation: &str, bytes: usize, purpose: Purpose) -> Result<Storage> {
         let gpu = Gpu::open(self.0, operation)?;
-        Ok(Storage::of_cuda(Block::take(gpu, operation, bytes, fit)?, bytes, gpu))
+        Ok(Storage::of_cuda(Block::take(gpu, operation, bytes, purpose)?, bytes, gpu))
     }
 
     fn fill(&self, count: usize, value: f64, dtype: DType) -> Result<Arc<Storage>> {

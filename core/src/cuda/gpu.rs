@@ -12,11 +12,13 @@ use super::{
 };
 use crate::{
     Device, Error, ErrorKind, Result,
-    memory::{Address, Allocator, Pool},
+    memory::{Address, Allocator, Pool, Segment},
 };
 
 /// Bytes of a pinned buffer. Two of them take turns, so that the host fills one while the device reads the other.
 const STAGE: usize = 4 << 20;
+/// The size of a segment of the pool is a multiple of this.
+const SEGMENT: usize = 2 << 20;
 
 /// A CUDA device that was opened. It lives as long as the process.
 #[derive(Debug)]
@@ -187,13 +189,15 @@ impl Gpu {
 }
 
 impl Allocator for Gpu {
-    fn allocate(&self, capacity: usize) -> Result<Option<Address>> {
-        Ok(self.driver.allocate(capacity)?.map(Address))
+    fn segment(&self, size: usize) -> Result<Option<Segment>> {
+        // Small tensors share a segment.
+        let size = if self.exact() { size } else { size.checked_next_multiple_of(SEGMENT).unwrap_or(size) };
+        Ok(self.driver.allocate(size)?.map(|start| Segment { start: Address(start), size, lazy: false }))
     }
 
-    fn free(&self, Address(address): Address, _: usize) {
-        // SAFETY: the address comes from `allocate`, and the pool gives it to nobody any more.
-        unsafe { self.driver.free(address) };
+    fn release(&self, segment: Segment) {
+        // SAFETY: the address comes from `segment`, and the pool gives it to nobody any more.
+        unsafe { self.driver.free(segment.start.0) };
     }
 
     fn pool(&self) -> &Pool {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     DType, Device, Error, ErrorKind, Layout, Result, Tensor, element_count,
-    memory::{Block, Fit},
+    memory::{Block, Purpose},
     storage::Storage,
 };
 
@@ -27,7 +27,7 @@ impl Unwritten {
     pub fn new(operation: &str, shape: &[usize], dtype: DType, device: Device) -> Result<Self> {
         let bytes = element_count(operation, shape)?.saturating_mul(dtype.size());
         let gpu = gpu_of(operation, device)?;
-        let storage = Storage::of_cuda(Block::take(gpu, operation, bytes, Fit::Close)?, bytes, gpu);
+        let storage = Storage::of_cuda(Block::take(gpu, operation, bytes, Purpose::Tensor)?, bytes, gpu);
         Ok(Self { tensor: Tensor { storage: Arc::new(storage), layout: Layout::contiguous(shape), dtype } })
     }
 

@@ -1,19 +1,22 @@
-//! Memory of the devices: statistics and a limit for each, and the pools of the host and of CUDA devices, which cache freed
-//! blocks.
+//! Memory of the devices: statistics and a limit for each, and the pools of the host and of CUDA devices, which keep what is
+//! freed.
 //!
-//! The page faults of fresh memory cost more than most elementwise kernels, so a freed block is cached and reused for the
-//! next tensor of about its size. After the first training step, every tensor reuses a block and the system allocates no
-//! more.
+//! The page faults of fresh memory cost more than most elementwise kernels, so freed memory is kept: it merges with its free
+//! neighbours, and the next tensors are cut out of it. After the first training step the system provides no more. The host's
+//! tensors lie in one reserved range of addresses, so that a process holds little more than its tensors need at their peak
+//! (docs/decisions/0015).
 
 use crate::{Device, Error, ErrorKind, Result, cuda::Gpu};
 
 mod host;
 mod meta;
 mod pool;
+mod ranges;
 
 pub(crate) use meta::Charge;
 pub use meta::meter;
-pub(crate) use pool::{Address, Allocator, Block, Fit, Pool};
+pub(crate) use pool::{Allocator, Block, Pool, Purpose};
+pub(crate) use ranges::{Address, Segment};
 
 /// Memory statistics of a device, in bytes. Blocks are counted with their capacity, which is a little more than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,9 +30,9 @@ pub struct Statistics {
     pub scratch: usize,
     /// The maximum of `live − scratch`, the tensors' part, since the start of the process or the last [`reset_peak`].
     pub tensor_peak: usize,
-    /// Bytes that are free but cached for reuse.
+    /// Bytes that are free but kept for reuse.
     pub cached: usize,
-    /// How many blocks were allocated from the system.
+    /// How many requests needed memory that the system hadn't provided before.
     pub system_allocations: u64,
     /// The largest allowed value of `live + cached`.
     pub limit: Option<usize>,
@@ -74,8 +77,8 @@ pub fn statistics(device: Device) -> Result<Statistics> {
     with_statistics(device, |statistics| *statistics)
 }
 
-/// Sets the most bytes, live and cached, that `device` may hold; `None` removes the limit. If more is held now, all cached
-/// blocks are returned to the system.
+/// Sets the most bytes, live and cached, that `device` may hold; `None` removes the limit. If more is held now, all free
+/// memory is returned to the system.
 ///
 /// # Errors
 /// When the device can't be used.
@@ -95,7 +98,7 @@ pub fn reset_peak(device: Device) -> Result<()> {
     with_statistics(device, Statistics::reset_peak)
 }
 
-/// Returns all cached blocks to the system.
+/// Returns all free memory to the system; on CUDA devices, what is free as a whole segment.
 ///
 /// # Errors
 /// When the device can't be used.
@@ -122,15 +125,12 @@ fn overflow(operation: &str, bytes: usize) -> Error {
     Error::new(ErrorKind::OutOfMemory, operation, format!("{bytes} bytes overflow the address space"))
 }
 
-/// Every capacity is a multiple of this, and every block of the host is aligned to it.
-const ALIGNMENT: usize = 64;
+/// Every capacity and address is a multiple of this: two cache lines, which the processor fetches as a pair.
+const ALIGNMENT: usize = 128;
 
-/// The capacity of a block for `bytes`: rounded up to one of four sizes per power of two, so that requests of nearly the same
-/// size share blocks and at most a fifth of a block is unused.
+/// The capacity of a block for `bytes`.
 fn capacity_for(bytes: usize) -> Option<usize> {
-    let bytes = bytes.max(ALIGNMENT);
-    let step = (bytes.checked_next_power_of_two()? / 8).max(ALIGNMENT);
-    bytes.checked_next_multiple_of(step)
+    bytes.max(1).checked_next_multiple_of(ALIGNMENT)
 }
 
 #[cfg(test)]
@@ -138,11 +138,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn capacities_waste_little() {
+    fn capacities_are_aligned() {
         for bytes in [0, 1, 64, 65, 1000, 4097, 100_000, 67_108_864, 70_000_000] {
             let capacity = capacity_for(bytes).unwrap();
-            assert!(capacity >= bytes && capacity.is_multiple_of(ALIGNMENT));
-            assert!(bytes < 1024 || capacity - bytes <= bytes / 4, "{bytes} {capacity}");
+            assert!(
+                capacity >= bytes.max(1) && capacity < bytes.max(1) + ALIGNMENT && capacity.is_multiple_of(ALIGNMENT)
+            );
         }
         assert!(capacity_for(usize::MAX).is_none());
     }

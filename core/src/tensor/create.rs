@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::Tensor;
 use crate::{
-    DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, memory::Fit,
+    DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, memory::Purpose,
     room_for, storage::Storage,
 };
 
@@ -37,7 +37,7 @@ impl<T: Element> TensorBuilder<T> {
     pub fn new(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
         let count = element_count(operation, shape)?;
         Ok(Self {
-            storage: dispatch::allocate::<T>(operation, count, device, Fit::Close)?,
+            storage: dispatch::allocate::<T>(operation, count, device, Purpose::Tensor)?,
             layout: Layout::contiguous(shape),
             element: PhantomData,
         })

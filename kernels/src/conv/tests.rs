@@ -295,12 +295,20 @@ fn winograd_layers_are_right() {
         (shape(2, [16, 20], [19, 13, 14], [2, 3, 3], 1), 4, false),
         // The output channels are divided into parts.
         (shape(1, [16, 130], [3, 4, 5], [3; 3], 1), 0, false),
+        // Five taps along y and x.
+        (shape(1, [16, 16], [6, 7, 9], [5; 3], 1), 3, true),
+        (shape(2, [17, 33], [1, 5, 8], [1, 5, 5], 1), 17, false),
+        (padded(shape(1, [20, 24], [4, 6, 11], [2, 5, 5], 1), [1, 0, 4]), 5, false),
+        (padded(shape(1, [16, 20], [3, 2, 3], [4, 5, 5], 1), [3, 3, 2]), 16, false),
+        (ConvShape { groups: 2, ..shape(1, [34, 36], [4, 6, 5], [3, 5, 5], 1) }, 18, false),
+        (shape(1, [16, 16], [30, 14, 17], [5; 3], 1), 4, false),
     ];
     for (seed, (shape, first, portable)) in shapes.into_iter().enumerate() {
         check_path::<f32>(Path::Winograd, shape, first, seed as u64, portable);
     }
     check_epilogue::<f32>(shape(2, [16, 17], [4, 7, 18], [3; 3], 1), 1);
     check_epilogue::<f32>(shape(2, [16, 16], [1, 7, 18], [1, 3, 3], 1), 1);
+    check_epilogue::<f32>(shape(2, [16, 20], [9, 13, 14], [5; 3], 1), 1);
     check_epilogue::<f32>(shape(1, [16, 33], [18, 13, 14], [3; 3], 1), 1);
     // So many weights that the output channels are computed in rounds.
     check_epilogue_path::<f32>(Path::Winograd, shape(1, [480, 500], [1, 2, 3], [1, 3, 3], 1), 1);
@@ -505,16 +513,17 @@ fn what_does_not_fit_is_an_error() {
 #[test]
 fn random_shapes_reach_all_parts_of_a_path() {
     let mut random = Seed::new(1).random();
-    let (mut planes, mut groups) = (0, 0);
+    let (mut planes, mut wide, mut groups) = (0, 0, 0);
     for _ in 0..4000 {
         let shape = ConvShape { precision: Precision::Fast, ..random_shape(&mut random).1 };
         let path = Path::choose::<f32>(&shape);
-        planes += usize::from(path == Path::Winograd && shape.kernel[0] == 3);
+        planes += usize::from(path == Path::Winograd && shape.kernel == [3; 3]);
+        wide += usize::from(path == Path::Winograd && shape.kernel[2] == 5);
         // Rows of taps in two groups, both of which read voxels.
         let tall = shape.kernel[1] > 7 && shape.stride[1] == 1 && shape.dilation[1] == 1;
         groups += usize::from(path == Path::Depthwise && tall && shape.input[1] > shape.kernel[1] / 2);
     }
-    assert!(planes >= 150 && groups >= 60, "of 4000 shapes {planes} and {groups}");
+    assert!(planes >= 110 && wide >= 60 && groups >= 60, "of 4000 shapes {planes}, {wide} and {groups}");
 }
 
 #[test]

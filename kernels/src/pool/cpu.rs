@@ -156,6 +156,16 @@ impl<V: Vector> Largest<V> {
     }
 }
 
+/// The first two vectors of a row, which may end before them.
+#[inline(always)]
+fn pair<S: Simd, T: Real>(row: &[T]) -> [T::Vec<S>; 2] {
+    let lanes = T::Vec::<S>::LANES;
+    if row.len() < lanes {
+        return [T::Vec::<S>::load_partial(row), T::Vec::<S>::zero()];
+    }
+    [T::Vec::<S>::load(row), T::Vec::<S>::load_partial(&row[lanes..])]
+}
+
 /// The maxima of a row of windows over the given rows of x, and their indices if `KEEP`.
 #[inline(always)]
 fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
@@ -169,9 +179,11 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
     let mut done = from..from;
     if stride == 1 || stride == 2 {
         let most = width.most();
-        while to - from >= lanes && done.end < to {
+        // A row of fewer windows than lanes is a single vector, the rest of which isn't used.
+        let count = lanes.min(to - from);
+        while done.end < to {
             // The last vector may overlap the one before; computing these windows again changes nothing.
-            let o = done.end.min(to - lanes);
+            let o = done.end.min(to - count);
             let nothing = Largest(T::Vec::<S>::splat(-T::INFINITY), T::Vec::<S>::zero());
             let mut best = nothing;
             if stride == 2 && width.step == 1 && !KEEP {
@@ -179,10 +191,10 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
                 for t in (0..most).step_by(2) {
                     let (mut first, mut second) = (nothing, nothing);
                     for x in rows {
-                        let start = &x[width.starts[o] + t..];
-                        first.update::<KEEP>(T::Vec::<S>::load(start), 0);
+                        let [low, high] = pair::<S, T>(&x[width.starts[o] + t..]);
+                        first.update::<KEEP>(low, 0);
                         // The last odd element may lie beyond the row; it isn't used then.
-                        second.update::<KEEP>(T::Vec::<S>::load_partial(&start[lanes..]), 0);
+                        second.update::<KEEP>(high, 0);
                     }
                     best.update::<KEEP>(first.0.even(second.0), 0);
                     if t + 1 < most {
@@ -193,14 +205,12 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
                 for (i, x) in rows.iter().enumerate() {
                     let mut t = 0;
                     while t < most {
-                        let start = &x[width.starts[o] + t * width.step..];
-                        let first = T::Vec::<S>::load(start);
+                        let [first, second] = pair::<S, T>(&x[width.starts[o] + t * width.step..]);
                         if stride == 1 {
                             best.update::<KEEP>(first, i * most + t);
                             t += 1;
                             continue;
                         }
-                        let second = T::Vec::<S>::load_partial(&start[lanes..]);
                         best.update::<KEEP>(first.even(second), i * most + t);
                         t += 1;
                         if width.step == 1 && t < most {
@@ -210,17 +220,17 @@ fn maxima<S: Simd, T: Real, I: Element, const KEEP: bool>(
                     }
                 }
             }
-            let place = out[o..o + lanes].as_mut_ptr().cast::<T>();
-            // SAFETY: `place` has exactly the elements of a vector.
-            unsafe { best.0.store_ptr(place) };
+            let place = out[o..o + count].as_mut_ptr().cast::<T>();
+            // SAFETY: `place` has `count` elements, at most a vector.
+            unsafe { best.0.store_partial_ptr(place, count) };
             if KEEP {
                 let mut numbers = [T::ZERO; 16];
                 best.1.store(&mut numbers);
-                for (to, number) in winners[o..o + lanes].iter_mut().zip(numbers) {
+                for (to, number) in winners[o..o + count].iter_mut().zip(numbers) {
                     to.write(I::from_f64(number.to_f64()));
                 }
             }
-            done.end = o + lanes;
+            done.end = o + count;
         }
     }
     for o in (0..done.start).chain(done.end..out.len()) {

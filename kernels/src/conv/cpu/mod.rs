@@ -32,7 +32,7 @@ pub(super) const AXIS_BLOCKS: [usize; 6] = [
     dense::POSITIONS,
 ];
 /// Block sizes along the axes of a plane: Winograd's tiles.
-pub(super) const PLANE_BLOCKS: [usize; 3] = [winograd::OUT, 2 * winograd::OUT, 4 * winograd::OUT];
+pub(super) const PLANE_BLOCKS: [usize; 3] = [winograd::MOST_OUT, 2 * winograd::MOST_OUT, 4 * winograd::MOST_OUT];
 /// Block sizes along the channels: panels, vectors, strips, and the output channels of a chunk of the weight gradient.
 pub(super) const CHANNEL_BLOCKS: [usize; 5] =
     [8, dense::VECTOR, winograd::STRIP, weight_gradient::OUTPUTS[1], weight_gradient::OUTPUTS[0]];

@@ -16,7 +16,7 @@ pub enum Path {
     Pointwise,
     /// One input channel in each group. With a stride, the gradient of the data takes the dense path.
     Depthwise,
-    /// Winograd's minimal filtering: 3 × 3 kernels in a plane with many channels, in `f32`.
+    /// Winograd's minimal filtering: 3 × 3 or 5 × 5 kernels in a plane with many channels, in `f32`.
     Winograd,
     /// A register tile over packed blocks of the input: the general case.
     Dense,

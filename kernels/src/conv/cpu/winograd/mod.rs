@@ -1,14 +1,15 @@
-//! 3 × 3 kernels in a plane, stride 1, with many channels: Winograd's minimal filtering within each plane; the products of
-//! the kernel's planes are summed.
+//! 3 × 3 and 5 × 5 kernels in a plane, stride 1, with many channels: Winograd's minimal filtering within each plane; the products
+//! of the kernel's planes are summed.
 //!
-//! A tile of 4 × 4 outputs takes 36 products instead of 144. Vectors hold channels throughout, so an image size costs extra
-//! only for partial tiles. The transforms amplify rounding errors, in `f32` to about five times those of a direct sum; so
+//! A tile of 4 × 4 outputs of a kernel of 3 × 3 takes 36 products instead of 144, a tile of 2 × 2 outputs of a kernel of 5 × 5
+//! takes 36 instead of 100. Vectors hold channels throughout, so an image size costs extra only for partial tiles. The transforms amplify rounding errors, in `f32` to about five times those of a direct sum; so
 //! `f64`, which gradient checks use, never takes this path.
 //!
 //! A chunk is a box of some planes and some rows of tiles of one image. It processes its planes in steps. A step transforms
 //! the input of all channels once (`[point][slot of a plane][tile][channel]`; the slots form a ring buffer, so that planes
 //! shared with the previous step aren't transformed again). Then, for each strip of output channels and some rows of tiles at
-//! a time, it multiplies point by point and transforms back.
+//! a time, it multiplies point by point and transforms back. If all is a single box, as with small images, the threads share
+//! its transformed input and divide the output channels.
 
 #![allow(clippy::needless_range_loop)] // points are numbered: rows of y, columns of x
 
@@ -18,7 +19,7 @@ mod transform;
 mod weight_gradient;
 
 pub(super) use forward::{COLUMNS, backward_data, forward};
-pub(super) use transform::OUT;
+pub(super) use transform::MOST_OUT;
 pub(super) use weight_gradient::{STRIP, backward_weights};
 
 use super::pack::equal_blocks;
@@ -26,21 +27,25 @@ use super::tensors::Inputs;
 use crate::conv::ConvShape;
 use crate::simd::{Real, Simd, Vector, transpose};
 use std::ops::Range;
-use transform::{IN, POINTS};
+use transform::{IN, MOST_TAPS, POINTS};
 
 /// Whether this path can compute a shape.
 pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
     let [kz, ky, kx] = shape.kernel;
+    // Each tap of a plane meets the input somewhere: a gradient that is exactly 0 would get rounding errors of its tile.
+    let meets = |axis: usize| shape.input[axis] + shape.padding[axis] >= shape.kernel[axis];
     T::MANTISSA_BITS < 30
         && shape.precision == crate::Precision::Fast
-        && kz <= 3
-        && ky == 3
-        && kx == 3
+        && (kx == 3 || kx == MOST_TAPS)
+        && ky == kx
+        && kz <= kx
         && shape.stride == [1; 3]
         && shape.dilation == [1; 3]
         && shape.padding[0] < kz
-        && shape.padding[1] <= 2
-        && shape.padding[2] <= 2
+        && shape.padding[1] < ky
+        && shape.padding[2] < kx
+        && meets(1)
+        && meets(2)
         && shape.in_channels > 0
         && shape.out_channels > 0
 }
@@ -53,12 +58,13 @@ pub(super) fn estimate(shape: &ConvShape) -> f64 {
     let steps = (boxes.planes * shape.group_inputs()) as f64;
     // Input that several boxes read is transformed by each of them; each output is transformed once.
     let read = boxes.batch * boxes.blocks[0] * (boxes.deep + boxes.planes - 1) * boxes.blocks[1] * boxes.tiles();
-    let written = boxes.batch * boxes.output[0] * boxes.output[1].div_ceil(OUT) * boxes.across;
+    let written = boxes.batch * boxes.output[0] * boxes.output[1].div_ceil(boxes.out) * boxes.across;
+    let weights = if boxes.out == transform::MOST_OUT { 7.5e-8 } else { 2.3e-7 };
     let [inputs, points] = [(read * POINTS * boxes.padded) as f64 * groups, (written * POINTS) as f64];
     6.7e-9 * points * steps * outputs
         + 8.5e-8 * inputs
         + 2.3e-7 * points * outputs
-        + 3.3e-7 * POINTS as f64 * steps * outputs
+        + weights * POINTS as f64 * steps * outputs
         + 3.5e-3
 }
 
@@ -83,6 +89,8 @@ struct Boxes {
     folded: bool,
     /// Planes of the kernel.
     planes: usize,
+    /// Outputs of a tile along y and along x.
+    out: usize,
     /// The source coordinate that output 0 reads first.
     low: [isize; 3],
     source: [usize; 3],
@@ -118,8 +126,9 @@ impl Boxes {
         let batch = if folded { 1 } else { shape.batch };
         // Rounded to the widest vector of any instruction set, so that boxes don't depend on the instruction set.
         let padded = channels.next_multiple_of(16);
-        let across = output[2].div_ceil(OUT);
-        let tile_rows = output[1].div_ceil(OUT);
+        let out = transform::outputs(shape.kernel[2]);
+        let across = output[2].div_ceil(out);
+        let tile_rows = output[1].div_ceil(out);
         let tiles = TRANSFORMED / (POINTS * padded);
         // Each step reads the weights of a strip again. With many channels this costs more than a transformed input larger
         // than the L2 cache, so a step keeps at least `least` rows of tiles.
@@ -138,7 +147,7 @@ impl Boxes {
         };
         let step = step.min(deep);
         let blocks = [output[0].div_ceil(deep), down_blocks];
-        Boxes { batch, folded, planes, low, source, output, padded, across, down, deep, step, blocks }
+        Boxes { batch, folded, planes, out, low, source, output, padded, across, down, deep, step, blocks }
     }
 
     /// The image, and the plane of that image, at index `n` and plane `z` of the (maybe folded) batch.
@@ -184,6 +193,11 @@ impl Boxes {
         })
     }
 
+    /// Whether all is one box of one step.
+    fn single(&self) -> bool {
+        self.batch * self.count() == 1 && self.step == self.deep
+    }
+
     /// Whether the tiles of a step are contiguous across its planes: the box is a single step and has all its rows of tiles.
     #[inline(always)]
     fn merged(&self, own: &[Range<usize>; 2]) -> bool {
@@ -199,17 +213,23 @@ impl Boxes {
     /// The planes and the rows of tiles of a box.
     fn at(&self, index: usize) -> [Range<usize>; 2] {
         let (z, y) = (index / self.blocks[1] * self.deep, index % self.blocks[1] * self.down);
-        let tile_rows = self.output[1].div_ceil(OUT);
+        let tile_rows = self.output[1].div_ceil(self.out);
         [z..(z + self.deep).min(self.output[0]), y..(y + self.down).min(tile_rows)]
+    }
+
+    /// The inputs that `tiles` adjacent tiles read along an axis.
+    #[inline(always)]
+    fn reads(&self, tiles: usize) -> usize {
+        self.out * tiles + IN - self.out
     }
 
     /// The number of scratch elements that [`transform`](Self::transform) needs.
     fn staging<S: Simd, T: Real>(&self) -> usize {
-        ((OUT * self.down + 2) * (OUT * self.across + 2) + 8) * T::Vec::<S>::LANES
+        (self.reads(self.down) * self.reads(self.across) + 8) * T::Vec::<S>::LANES
     }
 
-    /// Transforms input planes `fresh` of a box to `to[point * point_size + slot + tile * padded + channel]`. Padding
-    /// channels, beyond those of `channels`, are zeros.
+    /// Transforms some of the (padded) channels of input planes `fresh` of a box to `to[point * point_size + slot + tile *
+    /// padded + channel]`. `own` counts channels from the first of `channels`; those beyond its last are zeros.
     ///
     /// # Safety
     /// `staging` has the size of [`staging`](Self::staging), and `to` holds `POINTS` times [`point_size`](Self::point_size).
@@ -220,20 +240,21 @@ impl Boxes {
         source: &Inputs<'_, T>,
         n: usize,
         channels: Range<usize>,
+        own: Range<usize>,
         [planes, rows]: &[Range<usize>; 2],
         fresh: Range<usize>,
         staging: *mut T,
         to: *mut T,
     ) {
         let lanes = T::Vec::<S>::LANES;
-        let height = OUT * rows.len() + 2;
-        let width = OUT * self.across + 2;
+        let height = self.reads(rows.len());
+        let width = self.reads(self.across);
         for plane in fresh {
             let z = (planes.start + plane) as isize + self.low[0];
-            for first in (0..self.padded).step_by(lanes) {
+            for first in own.clone().step_by(lanes) {
                 let real = channels.len().saturating_sub(first).min(lanes);
                 for y in 0..height {
-                    let row = (rows.start * OUT + y) as isize + self.low[1];
+                    let row = (rows.start * self.out + y) as isize + self.low[1];
                     // SAFETY: the staging area holds whole rows.
                     unsafe {
                         let to = staging.add(y * width * lanes);
@@ -247,7 +268,7 @@ impl Boxes {
                         // SAFETY: the six rows and columns of a tile are staged, and every point has room for the tile.
                         unsafe {
                             transform::input::<T::Vec<S>>(
-                                staging.add((y * OUT * width + x * OUT) * lanes),
+                                staging.add((y * width + x) * self.out * lanes),
                                 width * lanes,
                                 lanes,
                                 to.add(tile + first),
@@ -322,5 +343,3 @@ impl Boxes {
         }
     }
 }
-
-const _: () = assert!(IN == OUT + 2);

@@ -1,20 +1,29 @@
 //! The transforms of Winograd's minimal filtering, one axis at a time, on vectors of channels.
 //!
-//! Along each axis of a plane, F(4, 3) computes four outputs from six inputs. With d the six inputs and g the three taps: `y
-//! = Aᵀ [(G g) ⊙ (Bᵀ d)]`, and for the gradient of the taps `dg = Gᵀ [(A dy) ⊙ (Bᵀ d)]` (Winograd 1980; Lavin and Gray 2016,
-//! arXiv 1509.09308). The polynomials are evaluated at 0, ±3/4, ±3/2 and ∞. These points and their squares are exact in
-//! floating point, and are close to 1, so that their powers, which amplify rounding errors, stay small. The usual points 0,
-//! ±1, ±2 give more than twice the error (docs/decisions/0004).
+//! Along each axis of a plane, six inputs give four outputs of a kernel of three taps, F(4, 3), or two outputs of one of five
+//! taps, F(2, 5). With d the six inputs and g the taps: `y = Aᵀ [(G g) ⊙ (Bᵀ d)]`, and for the gradient of the taps `dg = Gᵀ [(A
+//! dy) ⊙ (Bᵀ d)]` (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308). Both are products of polynomials that are evaluated
+//! at 0, ±3/4, ±3/2 and ∞, and have Bᵀ in common. These points and their squares are exact in floating point, and are close to
+//! 1, so that their powers, which amplify rounding errors, stay small. The usual points 0, ±1, ±2 give more than twice the
+//! error (docs/decisions/0004).
 //!
-//! Along two axes this gives a tile of 16 outputs with 36 products for each pair of channels and each plane of the kernel; a
-//! direct sum has 144.
+//! Along two axes this takes 36 products for a tile, for each pair of channels and each plane of the kernel. Direct sums for the
+//! 16 outputs of a kernel of 3² taps take 144, and for the 4 outputs of one of 5² taps 100.
 
 use crate::simd::Vector;
 use tomograd_core::Element;
 
-/// Outputs and inputs of a tile along an axis.
-pub(in crate::conv::cpu) const OUT: usize = 4;
+/// Inputs of a tile along an axis.
 pub(super) const IN: usize = 6;
+/// The most outputs and the most taps of a tile along an axis.
+pub(in crate::conv::cpu) const MOST_OUT: usize = outputs(3);
+pub(super) const MOST_TAPS: usize = 5;
+
+/// The outputs of a tile along an axis on which the kernel has `taps` taps.
+pub(super) const fn outputs(taps: usize) -> usize {
+    IN + 1 - taps
+}
+
 /// Products of a tile, one for each point.
 pub(super) const POINTS: usize = IN * IN;
 
@@ -23,9 +32,16 @@ const P: f64 = 0.75;
 const Q: f64 = 1.5;
 const P2: f64 = P * P;
 const Q2: f64 = Q * Q;
+const P_POWERS: [f64; MOST_TAPS] = powers(P);
+const Q_POWERS: [f64; MOST_TAPS] = powers(Q);
 /// One over the derivative of x (x² - P²) (x² - Q²), at P and at Q.
 const AT_P: f64 = 1.0 / (2.0 * P2 * (P2 - Q2));
 const AT_Q: f64 = 1.0 / (2.0 * Q2 * (Q2 - P2));
+
+/// The powers of x, from the zeroth.
+const fn powers(x: f64) -> [f64; MOST_TAPS] {
+    [1.0, x, x * x, x * x * x, x * x * x * x]
+}
 
 #[inline(always)]
 fn constant<V: Vector>(x: f64) -> V {
@@ -52,51 +68,76 @@ fn input_axis<V: Vector>(d: [V; IN]) -> [V; IN] {
 
 /// Aᵀ m.
 #[inline(always)]
-fn output_axis<V: Vector>(m: [V; IN]) -> [V; OUT] {
+fn output_axis<V: Vector, const OUT: usize>(m: [V; IN]) -> [V; OUT] {
     let (even_p, odd_p) = (m[1].add(m[2]), m[1].sub(m[2]));
     let (even_q, odd_q) = (m[3].add(m[4]), m[3].sub(m[4]));
-    [
-        m[0].add(even_p).add(even_q),
-        odd_q.mul_add(constant(Q), odd_p.mul(constant(P))),
-        even_q.mul_add(constant(Q2), even_p.mul(constant(P2))),
-        odd_q.mul_add(constant(Q * Q2), odd_p.mul_add(constant(P * P2), m[5])),
-    ]
+    let mut y = [V::zero(); OUT];
+    y[0] = m[0].add(even_p).add(even_q);
+    for i in 1..OUT {
+        let (p, q) = if i % 2 == 0 { (even_p, even_q) } else { (odd_p, odd_q) };
+        let scale = constant(P_POWERS[i]);
+        let p = if i + 1 == OUT { p.mul_add(scale, m[5]) } else { p.mul(scale) };
+        y[i] = q.mul_add(constant(Q_POWERS[i]), p);
+    }
+    y
 }
 
 /// G g.
 #[inline(always)]
-fn taps_axis<V: Vector>(g: [V; 3]) -> [V; IN] {
-    let even_p = g[2].mul_add(constant(AT_P * P2), g[0].mul(constant(AT_P)));
-    let even_q = g[2].mul_add(constant(AT_Q * Q2), g[0].mul(constant(AT_Q)));
-    let (odd_p, odd_q) = (constant::<V>(AT_P * P), constant::<V>(AT_Q * Q));
+fn taps_axis<V: Vector, const TAPS: usize>(g: [V; TAPS]) -> [V; IN] {
+    // The even and the odd part of the polynomial at ±P and ±Q, the odd one without its factors AT_P P and AT_Q Q.
+    let (mut even_p, mut even_q) = (g[0].mul(constant(AT_P)), g[0].mul(constant(AT_Q)));
+    let (mut odd_p, mut odd_q) = (g[1], g[1]);
+    for i in 2..TAPS {
+        if i % 2 == 0 {
+            even_p = g[i].mul_add(constant(AT_P * P_POWERS[i]), even_p);
+            even_q = g[i].mul_add(constant(AT_Q * Q_POWERS[i]), even_q);
+        } else {
+            odd_p = g[i].mul_add(constant(P_POWERS[i - 1]), odd_p);
+            odd_q = g[i].mul_add(constant(Q_POWERS[i - 1]), odd_q);
+        }
+    }
+    let (p, q) = (constant::<V>(AT_P * P), constant::<V>(AT_Q * Q));
     [
         g[0].mul(constant(1.0 / (P2 * Q2))),
-        g[1].mul_add(odd_p, even_p),
-        g[1].neg_mul_add(odd_p, even_p),
-        g[1].mul_add(odd_q, even_q),
-        g[1].neg_mul_add(odd_q, even_q),
-        g[2],
+        odd_p.mul_add(p, even_p),
+        odd_p.neg_mul_add(p, even_p),
+        odd_q.mul_add(q, even_q),
+        odd_q.neg_mul_add(q, even_q),
+        g[TAPS - 1],
     ]
 }
 
 /// A dy.
 #[inline(always)]
-fn gradient_axis<V: Vector>(d: [V; OUT]) -> [V; IN] {
-    let (even_p, odd_p) = (d[2].mul_add(constant(P2), d[0]), d[3].mul_add(constant(P * P2), d[1].mul(constant(P))));
-    let (even_q, odd_q) = (d[2].mul_add(constant(Q2), d[0]), d[3].mul_add(constant(Q * Q2), d[1].mul(constant(Q))));
-    [d[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), d[3]]
+fn gradient_axis<V: Vector, const OUT: usize>(d: [V; OUT]) -> [V; IN] {
+    let (mut even_p, mut odd_p) = (d[0], d[1].mul(constant(P)));
+    let (mut even_q, mut odd_q) = (d[0], d[1].mul(constant(Q)));
+    for i in 2..OUT {
+        let (p, q) = (constant(P_POWERS[i]), constant(Q_POWERS[i]));
+        if i % 2 == 0 {
+            (even_p, even_q) = (d[i].mul_add(p, even_p), d[i].mul_add(q, even_q));
+        } else {
+            (odd_p, odd_q) = (d[i].mul_add(p, odd_p), d[i].mul_add(q, odd_q));
+        }
+    }
+    [d[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), d[OUT - 1]]
 }
 
 /// Gᵀ p.
 #[inline(always)]
-fn weights_axis<V: Vector>(p: [V; IN]) -> [V; 3] {
+fn weights_axis<V: Vector, const TAPS: usize>(p: [V; IN]) -> [V; TAPS] {
     let (even_p, odd_p) = (p[1].add(p[2]), p[1].sub(p[2]));
     let (even_q, odd_q) = (p[3].add(p[4]), p[3].sub(p[4]));
-    [
-        p[0].mul_add(constant(1.0 / (P2 * Q2)), even_q.mul_add(constant(AT_Q), even_p.mul(constant(AT_P)))),
-        odd_q.mul_add(constant(AT_Q * Q), odd_p.mul(constant(AT_P * P))),
-        even_q.mul_add(constant(AT_Q * Q2), even_p.mul_add(constant(AT_P * P2), p[5])),
-    ]
+    let mut g = [V::zero(); TAPS];
+    for i in 0..TAPS {
+        let (at_p, at_q) = if i % 2 == 0 { (even_p, even_q) } else { (odd_p, odd_q) };
+        let scale = constant(AT_P * P_POWERS[i]);
+        let at_p = if i + 1 == TAPS { at_p.mul_add(scale, p[5]) } else { at_p.mul(scale) };
+        g[i] = at_q.mul_add(constant(AT_Q * Q_POWERS[i]), at_p);
+    }
+    g[0] = p[0].mul_add(constant(1.0 / (P2 * Q2)), g[0]);
+    g
 }
 
 /// Transforms a tile of inputs and writes the result to `to[point * stride]`.
@@ -135,7 +176,7 @@ pub(super) unsafe fn input<V: Vector>(
 /// # Safety
 /// `from[point * stride]` is readable and all outputs are writable for a vector.
 #[inline(always)]
-pub(super) unsafe fn output<V: Vector>(
+pub(super) unsafe fn output<V: Vector, const OUT: usize>(
     from: *const V::Elem,
     stride: usize,
     to: *mut V::Elem,
@@ -150,26 +191,32 @@ pub(super) unsafe fn output<V: Vector>(
             for (y, value) in column.iter_mut().enumerate() {
                 *value = V::load_ptr(from.add((y * IN + x) * stride));
             }
-            for (y, value) in output_axis(column).into_iter().enumerate() {
+            for (y, value) in output_axis::<V, OUT>(column).into_iter().enumerate() {
                 rows[y][x] = value;
             }
         }
         for (y, row) in rows.into_iter().enumerate() {
-            for (x, value) in output_axis(row).into_iter().enumerate() {
+            for (x, value) in output_axis::<V, OUT>(row).into_iter().enumerate() {
                 value.store_ptr(to.add(y * row_stride + x * column_stride));
             }
         }
     }
 }
 
-/// Transforms 3 × 3 taps.
+/// Transforms the taps of a plane of the kernel.
 #[inline(always)]
-pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN]; IN] {
-    let rows = [taps_axis(taps[0]), taps_axis(taps[1]), taps_axis(taps[2])];
+pub(super) fn taps<V: Vector, const TAPS: usize>(taps: [[V; TAPS]; TAPS]) -> [[V; IN]; IN] {
+    let mut rows = [[V::zero(); IN]; TAPS];
+    for (row, taps) in rows.iter_mut().zip(taps) {
+        *row = taps_axis(taps);
+    }
     let mut points = [[V::zero(); IN]; IN];
     for x in 0..IN {
-        let column = taps_axis([rows[0][x], rows[1][x], rows[2][x]]);
-        for (y, value) in column.into_iter().enumerate() {
+        let mut column = [V::zero(); TAPS];
+        for (value, row) in column.iter_mut().zip(&rows) {
+            *value = row[x];
+        }
+        for (y, value) in taps_axis(column).into_iter().enumerate() {
             points[y][x] = value;
         }
     }
@@ -181,7 +228,7 @@ pub(super) fn taps<V: Vector>(taps: [[V; 3]; 3]) -> [[V; IN]; IN] {
 /// # Safety
 /// As for [`input`].
 #[inline(always)]
-pub(super) unsafe fn gradient<V: Vector>(
+pub(super) unsafe fn gradient<V: Vector, const OUT: usize>(
     from: *const V::Elem,
     row_stride: usize,
     column_stride: usize,
@@ -199,27 +246,33 @@ pub(super) unsafe fn gradient<V: Vector>(
             *row = gradient_axis(tile);
         }
         for x in 0..IN {
-            let column = gradient_axis([rows[0][x], rows[1][x], rows[2][x], rows[3][x]]);
-            for (y, value) in column.into_iter().enumerate() {
+            let mut column = [V::zero(); OUT];
+            for (value, row) in column.iter_mut().zip(&rows) {
+                *value = row[x];
+            }
+            for (y, value) in gradient_axis(column).into_iter().enumerate() {
                 value.store_ptr(to.add((y * IN + x) * stride));
             }
         }
     }
 }
 
-/// Transforms summed products back to the gradient of 3 × 3 taps.
+/// Transforms summed products back to the gradient of the taps of a plane.
 #[inline(always)]
-pub(super) fn weights<V: Vector>(points: [[V; IN]; IN]) -> [[V; 3]; 3] {
+pub(super) fn weights<V: Vector, const TAPS: usize>(points: [[V; IN]; IN]) -> [[V; TAPS]; TAPS] {
     // Loops rather than closures: a closure that isn't inlined would be compiled without the instruction set's target
     // features.
-    let mut rows = [[V::zero(); 3]; IN];
+    let mut rows = [[V::zero(); TAPS]; IN];
     for (row, points) in rows.iter_mut().zip(points) {
         *row = weights_axis(points);
     }
-    let mut taps = [[V::zero(); 3]; 3];
-    for x in 0..3 {
-        let column = weights_axis([rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x], rows[5][x]]);
-        for (y, value) in column.into_iter().enumerate() {
+    let mut taps = [[V::zero(); TAPS]; TAPS];
+    for x in 0..TAPS {
+        let mut column = [V::zero(); IN];
+        for (value, row) in column.iter_mut().zip(&rows) {
+            *value = row[x];
+        }
+        for (y, value) in weights_axis::<V, TAPS>(column).into_iter().enumerate() {
             taps[y][x] = value;
         }
     }

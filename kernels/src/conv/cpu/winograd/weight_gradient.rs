@@ -2,7 +2,7 @@
 //! then transformed to the gradient of the taps.
 
 use super::product::{Left, product, strip};
-use super::transform::{self, IN, OUT, POINTS};
+use super::transform::{self, IN, MOST_OUT, MOST_TAPS, POINTS};
 use super::{Boxes, spaced};
 use crate::conv::ConvShape;
 use crate::conv::cpu::tensors::Inputs;
@@ -123,7 +123,7 @@ impl<T: Real> Chunks<'_, T> {
                 let outputs = first_channel..first_channel + outputs;
                 // SAFETY: the scratch areas have the size of a whole step.
                 unsafe {
-                    boxes.transform::<S, T>(&plan.x, n, channels.clone(), &own, fresh, staging, input);
+                    boxes.transform::<S, T>(&plan.x, n, channels.clone(), 0..boxes.padded, &own, fresh, staging, input);
                     self.gradient::<S>(n, outputs, [&planes, &own[1]], staging, gradient);
                     self.multiply::<S>(input, gradient, &own, &planes, padded_outputs, sums, started);
                 }
@@ -134,7 +134,13 @@ impl<T: Real> Chunks<'_, T> {
         let first_channel = slab * shape.out_channels + group * shape.group_outputs() + first_output;
         let to = self.partition.take(first_channel * pairs..(first_channel + outputs) * pairs);
         // SAFETY: the sums contain at least one box, since no slab is empty.
-        unsafe { self.finish::<S>(sums, padded_outputs, outputs, to) };
+        unsafe {
+            if boxes.out == transform::outputs(3) {
+                self.finish::<S, 3>(sums, padded_outputs, outputs, to);
+            } else {
+                self.finish::<S, 5>(sums, padded_outputs, outputs, to);
+            }
+        }
     }
 
     /// Transforms the gradient of the output to `to[strip][point][tile][channel]`, with the tiles of all rows of a step. The
@@ -154,7 +160,8 @@ impl<T: Real> Chunks<'_, T> {
         let plan = self.plan;
         let lanes = T::Vec::<S>::LANES;
         let padded = channels.len().next_multiple_of(lanes);
-        let width = OUT * plan.boxes.across;
+        let out = plan.boxes.out;
+        let width = out * plan.boxes.across;
         let tiles = planes.len() * rows.len() * plan.boxes.across;
         // The output as an input of `stage`: its own size, without padding.
         let view = Boxes { low: [0; 3], source: plan.boxes.output, ..plan.boxes.clone() };
@@ -168,19 +175,18 @@ impl<T: Real> Chunks<'_, T> {
                     for y in rows.clone() {
                         let real = channels.len().saturating_sub(first).min(lanes);
                         let channel = channels.start + first;
-                        for line in 0..OUT {
-                            let at = [z as isize, (y * OUT + line) as isize];
+                        for line in 0..out {
+                            let at = [z as isize, (y * out + line) as isize];
                             let row = staging.add(line * width * lanes);
                             view.stage::<S, T>(&plan.dy, n, channel..channel + real, at, width, row);
                         }
                         for x in 0..plan.boxes.across {
-                            transform::gradient::<T::Vec<S>>(
-                                staging.add(x * OUT * lanes),
-                                width * lanes,
-                                lanes,
-                                to.add(tile * strip_width),
-                                stride,
-                            );
+                            let (from, to) = (staging.add(x * out * lanes), to.add(tile * strip_width));
+                            if out == MOST_OUT {
+                                transform::gradient::<T::Vec<S>, MOST_OUT>(from, width * lanes, lanes, to, stride);
+                            } else {
+                                transform::gradient::<T::Vec<S>, 2>(from, width * lanes, lanes, to, stride);
+                            }
                             tile += 1;
                         }
                     }
@@ -245,11 +251,18 @@ impl<T: Real> Chunks<'_, T> {
     /// # Safety
     /// `sums` is complete.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, sums: *const T, padded_outputs: usize, outputs: usize, to: &mut [MaybeUninit<T>]) {
+    unsafe fn finish<S: Simd, const TAPS: usize>(
+        &self,
+        sums: *const T,
+        padded_outputs: usize,
+        outputs: usize,
+        to: &mut [MaybeUninit<T>],
+    ) {
         let boxes = &self.plan.boxes;
         let lanes = T::Vec::<S>::LANES;
         let (inputs, planes) = (self.plan.shape.group_inputs(), boxes.planes);
-        let mut taps = [[T::ZERO; 16]; 3 * 9];
+        let mut taps = [[T::ZERO; 16]; MOST_TAPS * MOST_TAPS * MOST_TAPS];
+        let per_plane = TAPS * TAPS;
         for first in (0..outputs).step_by(lanes) {
             let start = first / strip::<S, T>() * strip::<S, T>();
             let width = strip::<S, T>().min(padded_outputs - start);
@@ -263,13 +276,13 @@ impl<T: Real> Chunks<'_, T> {
                         // SAFETY: the address lies inside the strip, by the caller's promise.
                         *value = unsafe { T::Vec::<S>::load_ptr(sums.add(at)) };
                     }
-                    let vectors = transform::weights::<T::Vec<S>>(points);
+                    let vectors = transform::weights::<T::Vec<S>, TAPS>(points);
                     for (tap, value) in vectors.as_flattened().iter().enumerate() {
-                        value.store(&mut taps[plane * 9 + tap]);
+                        value.store(&mut taps[plane * per_plane + tap]);
                     }
                 }
-                let to = &mut to[(first * inputs + input) * planes * 9..];
-                scatter::<T::Vec<S>>(&taps[..planes * 9], to, inputs * planes * 9, real);
+                let to = &mut to[(first * inputs + input) * planes * per_plane..];
+                scatter::<T::Vec<S>>(&taps[..planes * per_plane], to, inputs * planes * per_plane, real);
             }
         }
     }
