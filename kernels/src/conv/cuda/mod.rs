@@ -1,10 +1,13 @@
 //! Convolutions on CUDA devices: direct ones, as matrix products with gathered operands.
 
+mod depthwise;
+
 use tomograd_core::{DType, Result, Tensor};
 
 use super::{Conv, ConvNormActivation, ConvShape, ConvTranspose};
 use crate::{
     Context, Forward, Meta, Op, Recompute, Saved,
+    cast::cast,
     cuda::{Launch, Source, Unwritten, output_like, single},
     reduce::{self, Combine},
 };
@@ -51,6 +54,15 @@ fn forward(
     bias: Option<&Tensor>,
     shape: &[usize],
 ) -> Result<Tensor> {
+    if x.len() == 1 && has_depthwise(sizes, weight.dtype()) {
+        return depthwise::run(operation, sizes, x[0], weight, bias, false, shape);
+    }
+    if is_half(weight.dtype()) {
+        let (x, dtype) = (widened(x)?, weight.dtype());
+        let (weight, bias) = (cast(weight, DType::F32)?, bias.map(|bias| cast(bias, DType::F32)).transpose()?);
+        let y = forward(operation, sizes, &x.iter().collect::<Vec<_>>(), &weight, bias.as_ref(), shape)?;
+        return cast(&y, dtype);
+    }
     single(operation, weight.dtype())?;
     check_groups(operation, sizes)?;
     let mut y = output_like(operation, shape, weight)?;
@@ -77,6 +89,15 @@ fn backward_data(
     bias: Option<&Tensor>,
     shapes: &[&[usize]],
 ) -> Result<Vec<Tensor>> {
+    if let ([shape], None) = (shapes, bias)
+        && has_depthwise(sizes, weight.dtype())
+    {
+        return Ok(vec![depthwise::run(operation, sizes, dy, weight, None, true, shape)?]);
+    }
+    if is_half(weight.dtype()) {
+        let (dy, weight) = (cast(dy, DType::F32)?, cast(weight, DType::F32)?);
+        return backward_data(operation, sizes, &dy, &weight, bias, shapes);
+    }
     single(operation, weight.dtype())?;
     check_groups(operation, sizes)?;
     let mut dx: Vec<Unwritten> =
@@ -97,6 +118,13 @@ fn backward_data(
 
 /// The gradient of the weights, of this shape.
 fn backward_weights(operation: &str, sizes: &ConvShape, x: &[&Tensor], dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    if x.len() == 1 && has_depthwise(sizes, dy.dtype()) {
+        return depthwise::weights(operation, sizes, x[0], dy, shape);
+    }
+    if is_half(dy.dtype()) {
+        let wide = widened(x)?;
+        return backward_weights(operation, sizes, &wide.iter().collect::<Vec<_>>(), &cast(dy, DType::F32)?, shape);
+    }
     single(operation, dy.dtype())?;
     check_groups(operation, sizes)?;
     let tiles = tiles(sizes.group_outputs(), sizes.group_inputs() * sizes.taps());
@@ -127,6 +155,19 @@ fn backward_weights(operation: &str, sizes: &ConvShape, x: &[&Tensor], dy: &Tens
 fn backward_bias(dy: &Tensor) -> Result<Tensor> {
     let axes: Vec<usize> = (0..dy.rank()).filter(|&axis| axis != 1).collect();
     reduce::cuda::reduce(dy, &axes, Combine::Sum, 1.0)
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// Whether a convolution in this dtype has depthwise kernels.
+fn has_depthwise(sizes: &ConvShape, dtype: DType) -> bool {
+    (dtype == DType::F32 || is_half(dtype)) && depthwise::suits(sizes)
+}
+
+fn widened(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+    tensors.iter().map(|tensor| cast(tensor, DType::F32)).collect()
 }
 
 fn contiguous(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
