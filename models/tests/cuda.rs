@@ -193,12 +193,20 @@ fn a_mamba_trains_as_on_the_cpu() -> Result<()> {
     weights_are_those_of_the_cpu(&[2, 2, 21], false, |scope| Ok(Box::new(Mamba::new(scope)?)))
 }
 
-/// Outputs, then gradients by parameter, of a training pass without the draws of dropout at several rates: those are of the seed.
-fn pass(config: &serde_json::Value, shapes: &[Vec<usize>], device: Device) -> Result<Vec<(String, Vec<f64>)>> {
-    let model = Model::new(config, device, Seed::new(0))?;
+/// Outputs, then gradients by parameter, of a training pass.
+fn pass(
+    config: &serde_json::Value,
+    shapes: &[Vec<usize>],
+    device: Device,
+    dtype: DType,
+) -> Result<Vec<(String, Vec<f64>)>> {
+    let model = Model::with_dtype(config.clone(), device, Seed::new(0), dtype)?;
     let images: Vec<Tensor> = (2..)
         .zip(shapes)
-        .map(|(seed, shape)| Tensor::normal(shape, 0.0, 1.0, Seed::new(seed), DType::F32, Device::Cpu)?.to(device))
+        .map(|(seed, shape)| {
+            let image = Tensor::normal(shape, 0.0, 1.0, Seed::new(seed), DType::F32, Device::Cpu)?;
+            image.converted(dtype)?.to(device)
+        })
         .collect::<Result<_>>()?;
     let pass = Pass::train(model.params(), Seed::new(1))?;
     let inputs: Named<Tensor> = model.network().inputs().iter().copied().zip(images.iter().cloned()).collect();
@@ -231,8 +239,8 @@ fn pass(config: &serde_json::Value, shapes: &[Vec<usize>], device: Device) -> Re
     Ok(results)
 }
 
-/// Of each family the golden configuration that costs the least: outputs and gradients are the CPU's, and nothing between the input and
-/// the loss is done by the host.
+/// Of each family the golden configuration that costs the least: outputs and gradients are as near to those in f64 as the
+/// CPU's, and nothing between the input and the loss is done by the host.
 #[test]
 fn every_family_gives_the_outputs_and_gradients_of_the_cpu() {
     let Some(device) = tomograd_emulator::device() else { return };
@@ -255,26 +263,42 @@ fn every_family_gives_the_outputs_and_gradients_of_the_cpu() {
     {
         assert!(cheapest.contains_key(family.name()), "no golden of {}", family.name());
     }
-    for (family, (flops, name, config, inputs)) in cheapest {
-        let start = std::time::Instant::now();
-        let here = pass(&config, &inputs, Device::Cpu).unwrap_or_else(|error| panic!("{name} on the CPU: {error}"));
-        let there = pass(&config, &inputs, device).unwrap_or_else(|error| panic!("{name} there: {error}"));
-        assert_eq!(here.len(), there.len(), "{name}");
-        let mut worst = (0.0, "");
-        for ((what, here), (other, there)) in here.iter().zip(&there) {
-            assert_eq!((what, here.len()), (other, there.len()), "{name}");
-            let scale = here.iter().fold(1e-3f64, |scale, value| scale.max(value.abs()));
-            let off = here.iter().zip(there).fold(0.0f64, |off, (a, b)| off.max((a - b).abs()));
-            if !(off <= worst.0 * scale) {
-                worst = (off / scale, what);
-            }
+    let mut wrong = Vec::new();
+    for (family, (flops, name, config, mut inputs)) in cheapest {
+        if family == "u2net" {
+            // Its deepest maps have one voxel; of two images, whose voxels are mostly equal there, a norm makes nothing but roundings.
+            inputs.iter_mut().for_each(|shape| shape[0] *= 4);
         }
-        println!(
-            "{family} ({name}): {flops:.2e} operations, off by {:.1e} at {}, {:?}",
-            worst.0,
-            worst.1,
-            start.elapsed()
-        );
-        assert!(worst.0 <= 1e-3, "{name}: {} is off by {:e}", worst.1, worst.0);
+        let start = std::time::Instant::now();
+        let results =
+            [(Device::Cpu, DType::F64), (Device::Cpu, DType::F32), (device, DType::F32)].map(|(device, dtype)| {
+                pass(&config, &inputs, device, dtype).unwrap_or_else(|error| panic!("{name}: {error}"))
+            });
+        let [exact, here, there] = &results;
+        // The largest difference from f64, as a part of the largest element, and where it is.
+        let off = |results: &[(String, Vec<f64>)]| {
+            assert_eq!(results.len(), exact.len(), "{name}");
+            let mut worst = (0.0f64, "");
+            for ((what, exact), (other, values)) in exact.iter().zip(results) {
+                assert_eq!((what, exact.len()), (other, values.len()), "{name}");
+                let scale = exact.iter().fold(1e-3f64, |scale, value| scale.max(value.abs()));
+                for (exact, value) in exact.iter().zip(values) {
+                    let difference = (exact - value).abs() / scale;
+                    if difference.is_nan() || difference > worst.0 {
+                        worst = (difference, what);
+                    }
+                }
+            }
+            worst
+        };
+        let ((here, _), (there, place)) = (off(here), off(there));
+        let line =
+            format!("{family} ({name}): {flops:.1e} operations, off by {there:.1e} at {place}, the CPU by {here:.1e}");
+        println!("{line}, {:?}", start.elapsed());
+        // Norms over few voxels magnify roundings: those of the CPU say how much.
+        if there.is_nan() || there > 1e-4 + 8.0 * here || there > 0.05 {
+            wrong.push(line);
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

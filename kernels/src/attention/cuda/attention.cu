@@ -341,12 +341,12 @@ __device__ __forceinline__ void attention_f32(const float *q, const float *k, co
 }
 
 #define HALF_KERNEL(T, NAME, D)                                                                                                              \
-  extern "C" __global__ void __launch_bounds__(128, 2) NAME(const T *q, const T *k, const T *v, const Biases biases, T *y, float *sums,             \
+  extern "C" __global__ void __launch_bounds__(128, 2) NAME(const T *q, const T *k, const T *v, const __grid_constant__ Biases biases, T *y, float *sums,             \
                                                           const Attention shape) {                                                           \
     attention_half<T, D>(q, k, v, biases, y, sums, shape);                                                                                           \
   }
 #define F32_KERNEL(NAME, D, ROWS)                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(256, 1) NAME(const float *q, const float *k, const float *v, const Biases biases, float *y, float *sums, \
+  extern "C" __global__ void __launch_bounds__(256, 1) NAME(const float *q, const float *k, const float *v, const __grid_constant__ Biases biases, float *y, float *sums, \
                                                           const Attention shape) {                                                           \
     attention_f32<D, ROWS>(q, k, v, biases, y, sums, shape);                                                                                         \
   }

@@ -188,13 +188,13 @@ __device__ __forceinline__ void backward(const T *q, const T *k, const T *v, con
 }
 
 #define KERNELS(T, SUFFIX, D, TILE)                                                                                              \
-  extern "C" __global__ void __launch_bounds__(256) attention_backward_keys_##SUFFIX##_##D(                                      \
-      const T *q, const T *k, const T *v, const T *dy, const Biases biases, const float *sums, const float *inner, T *dv, T *dk, \
+  extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_keys_##SUFFIX##_##D(                                      \
+      const T *q, const T *k, const T *v, const T *dy, const __grid_constant__ Biases biases, const float *sums, const float *inner, T *dv, T *dk, \
       const Attention shape) {                                                                                                   \
     backward<T, D, TILE, true>(q, k, v, dy, biases, sums, inner, dv, dk, nullptr, shape);                                        \
   }                                                                                                                              \
-  extern "C" __global__ void __launch_bounds__(256) attention_backward_queries_##SUFFIX##_##D(                                   \
-      const T *q, const T *k, const T *v, const T *dy, const Biases biases, const float *sums, const float *inner, T *dq,        \
+  extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_queries_##SUFFIX##_##D(                                   \
+      const T *q, const T *k, const T *v, const T *dy, const __grid_constant__ Biases biases, const float *sums, const float *inner, T *dq,        \
       float *scores, const Attention shape) {                                                                                    \
     backward<T, D, TILE, false>(q, k, v, dy, biases, sums, inner, dq, nullptr, scores, shape);                                   \
   }

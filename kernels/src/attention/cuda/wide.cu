@@ -16,8 +16,8 @@ score_of(float product, const Biases &biases, const Attention &shape, int batch,
 }
 
 // Products become weights; `sums` gets the logarithms of the queries' sums.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attention_weights(float *products, const Biases biases, float *sums, const Attention shape, long long rows) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    attention_weights(float *products, const __grid_constant__ Biases biases, float *sums, const Attention shape, long long rows) {
   __shared__ float partial[THREADS];
   for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
     float *line = products + row * shape.keys;
@@ -43,8 +43,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // Products become weights again, by the sums.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attention_weights_again(float *products, const Biases biases, const float *sums, const Attention shape, long long rows) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    attention_weights_again(float *products, const __grid_constant__ Biases biases, const float *sums, const Attention shape, long long rows) {
   for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
     float *line = products + row * shape.keys;
     const int batch = (int)(row / shape.queries), query = (int)(row % shape.queries);
@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // The gradients of weights become those of scores: p (dp − inner).
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     attention_scores_gradient(const float *weights, float *gradients, const float *inner, int keys, long long rows) {
   for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
     const float of_row = inner[row];

@@ -36,7 +36,8 @@ static __device__ __forceinline__ float applied(const Step &step, float x, float
 
 // y[i] = the chain of the inputs at i.
 extern "C" __global__ void __launch_bounds__(256)
-    chain_forward(Inputs x, Views<MOST_INPUTS> views, Steps steps, float *y, long long count) {
+    chain_forward(const __grid_constant__ Inputs x, const __grid_constant__ Views<MOST_INPUTS> views, const __grid_constant__ Steps steps,
+                  float *y, long long count) {
     FOR_EACH(i, count) {
         float value = loaded(x, views, 0, i);
         for (int k = 0; k < steps.count; k++) {
@@ -50,7 +51,8 @@ extern "C" __global__ void __launch_bounds__(256)
 // dx.at[k][i] = the gradient of input k at output i, before it is summed over the axes along which the input was broadcast; null
 // pointers for gradients that nobody needs. dy is the output's gradient: input `MOST_INPUTS - 1` of the views says where it lies.
 extern "C" __global__ void __launch_bounds__(256)
-    chain_backward(Inputs x, Views<MOST_INPUTS> views, Steps steps, const float *dy, Outputs dx, long long count) {
+    chain_backward(const __grid_constant__ Inputs x, const __grid_constant__ Views<MOST_INPUTS> views, const __grid_constant__ Steps steps,
+                   const float *dy, const __grid_constant__ Outputs dx, long long count) {
     FOR_EACH(i, count) {
         // x before each step, the step's other input, and what the step adds to that one's gradient. The loops are unrolled, so
         // that these stay in registers.

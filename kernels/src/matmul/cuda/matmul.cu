@@ -20,7 +20,7 @@ struct Sizes {
 };
 
 // Grid: x the tiles of a matrix, y the parts of k, z · `batches` the matrices. y is (parts, batches, m, n).
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     matmul(const float *a, const float *b, const float *bias, float *y, Views<2> batch, Sizes sizes, long long batches) {
     // Rows are longer by 4, so that the columns that a warp writes lie in different banks and rows stay aligned.
     __shared__ float a_slice[SLICE][TILE + 4];
