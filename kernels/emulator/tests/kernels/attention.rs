@@ -182,8 +182,8 @@ fn one<T: Element>(
     let (dq, dk, dv) = (Buffer::of(emulator, &q), Buffer::of(emulator, &k), Buffer::of(emulator, &v));
     let y = Buffer::<T>::new(emulator, batch * queries * value_size);
     let sums = Buffer::<f32>::new(emulator, batch * queries);
-    let (q, k, v, biases) = (dq.argument(), dk.argument(), dv.argument(), number(&values));
-    let arguments = [q, k, v, biases, y.argument(), sums.argument(), number(&shape)];
+    let mut arguments = [&dq, &dk, &dv].map(Buffer::argument).to_vec();
+    arguments.extend([number(&values), y.argument(), sums.argument(), number(&shape)]);
     let full = T::NAME == "f32";
     let rows = if full && most == 128 { 32 } else { 64 };
     let shared = match (full, most) {
