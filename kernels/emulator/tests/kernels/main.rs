@@ -134,6 +134,7 @@ const BY_OPERATIONS: &[&str] = &[
     "attention/cuda/wide.cu",
     "compare/cuda/compare.cu",
     "conv/cuda/conv.cu",
+    "conv/cuda/depthwise_weights.cu",
     "cumulative/cuda/cumulative.cu",
     "dropout/cuda/dropout.cu",
     "elementwise/cuda/chain.cu",
