@@ -3,6 +3,7 @@
 //! reference, on views and in half precision, and its gradients with those of the CPU in f64, which differences prove.
 
 mod device;
+mod sizes;
 
 use tomograd_core::{DType, Device, Error, ErrorKind, Random, Result, Seed, Tensor};
 use tomograd_emulator::device;
@@ -106,20 +107,31 @@ fn cotangents_of(outputs: &[Tensor], random: &mut Random) -> Result<Vec<Option<T
 }
 
 /// Outputs and gradients on the device of the inputs, from cotangents that are moved there in the outputs' dtypes.
-fn both(case: &Case, inputs: &[Tensor], cotangents: &[Option<Tensor>], context: &Context) -> Result<Vec<Tensor>> {
-    let forward: Forward = run(&*case.op, &references(inputs), context)?;
+fn both_of(
+    op: &dyn Op,
+    differentiable: &[bool],
+    inputs: &[Tensor],
+    cotangents: &[Option<Tensor>],
+    context: &Context,
+) -> Result<Vec<Tensor>> {
+    let forward: Forward = run(op, &references(inputs), context)?;
     let cotangents = forward
         .outputs
         .iter()
         .zip(cotangents)
         .map(|(y, dy)| dy.as_ref().map(|dy| cast(dy, y.dtype())?.to(y.device())).transpose());
     let cotangents = cotangents.collect::<Result<Vec<_>>>()?;
-    let saved = Saved::new(&*case.op, &references(inputs), &forward);
-    if let Some(op) = case.op.recompute() {
-        assert_eq!(bits(&run_recompute(op, &saved, context)?)?, bits(&forward.outputs[0])?, "the recomputed output");
+    let saved = Saved::new(op, &references(inputs), &forward);
+    if let Some(again) = op.recompute() {
+        assert_eq!(bits(&run_recompute(again, &saved, context)?)?, bits(&forward.outputs[0])?, "the recomputed output");
     }
-    let gradients = run_backward(&*case.op, saved, cotangents, &case.differentiable, context)?;
+    let gradients = run_backward(op, saved, cotangents, differentiable, context)?;
     Ok(forward.outputs.into_iter().chain(gradients.into_iter().flatten()).collect())
+}
+
+/// The same of a random case.
+fn both(case: &Case, inputs: &[Tensor], cotangents: &[Option<Tensor>], context: &Context) -> Result<Vec<Tensor>> {
+    both_of(&*case.op, &case.differentiable, inputs, cotangents, context)
 }
 
 /// The outputs' metadata of a case, as random cotangents need them.
