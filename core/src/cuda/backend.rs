@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    THREADS, blocks,
+    AXES, THREADS, blocks, divisor,
     driver::Source,
     gpu::Gpu,
     launch::{Launch, Unwritten, bytes_of},
@@ -19,11 +19,8 @@ use crate::{
 /// The kernels of this file.
 static SOURCE: Source = Source { name: "memory.cu", text: include_str!("memory.cu"), headers: &[] };
 
-/// Axes of a view that kernels can walk, after neighbouring axes were merged.
-const AXES: usize = 8;
-
-/// A view as kernels take it: the number of axes, their sizes and their strides in elements.
-pub(crate) type View = [i64; 1 + 2 * AXES];
+/// A view as kernels take it, `Views<1>`: the number of axes, their sizes as divisors, and their strides in elements.
+pub(crate) type View = [i64; 1 + 4 * AXES];
 
 /// A CUDA device as core sees it.
 pub(crate) struct Cuda(pub(crate) usize);
@@ -42,7 +39,7 @@ pub(crate) fn view(operation: &str, layout: &Layout) -> Result<View> {
             _ => axes.push((size, stride)),
         }
     }
-    let mut view = [0; 1 + 2 * AXES];
+    let mut view = [0; 1 + 4 * AXES];
     if axes.len() > AXES {
         let what = format!("a view of {} axes that don't follow one another in memory", axes.len());
         return Err(Error::new(ErrorKind::Shape, operation, what)
@@ -51,7 +48,8 @@ pub(crate) fn view(operation: &str, layout: &Layout) -> Result<View> {
     }
     view[0] = axes.len() as i64;
     for (axis, &(size, stride)) in axes.iter().enumerate() {
-        (view[1 + axis], view[1 + AXES + axis]) = (size as i64, stride as i64);
+        view[1 + 3 * axis..][..3].copy_from_slice(&divisor(size));
+        view[1 + 3 * AXES + axis] = stride as i64;
     }
     Ok(view)
 }

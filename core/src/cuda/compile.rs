@@ -9,7 +9,7 @@ use std::{
 
 use cudarc::nvrtc::{result::NvrtcError, sys};
 
-use super::{HEADER, cache::Cache, driver::Capability, driver::Source};
+use super::{HEADERS, cache::Cache, driver::Capability, driver::Source};
 use crate::{Error, ErrorKind, Result};
 
 /// The version of NVRTC, major and minor; `None` if its library isn't there.
@@ -63,8 +63,10 @@ pub(super) fn cubin(source: &Source, capability: Capability) -> Result<Vec<u8>> 
 /// All that the machine code follows from.
 fn key(source: &Source, options: &[String], (major, minor): (c_int, c_int)) -> Vec<u8> {
     let (compiler, options) = (format!("nvrtc {major}.{minor}"), options.join(" "));
-    let parts = [&compiler, &options, source.name, HEADER, &source.expanded()];
-    parts.map(|part| format!("{}:{part}", part.len())).concat().into_bytes()
+    let expanded = source.expanded();
+    let parts =
+        [&compiler[..], &options, source.name, &expanded].into_iter().chain(HEADERS.iter().map(|header| header.text));
+    parts.map(|part| format!("{}:{part}", part.len())).collect::<String>().into_bytes()
 }
 
 /// A program of NVRTC, freed when dropped.
@@ -105,22 +107,26 @@ fn compile(source: &Source, options: &[String]) -> Result<Vec<u8>> {
             .expected("kernels that NVRTC compiles; --device cpu needs none")
     };
     let text = |text: &str| CString::new(text).map_err(|_| fail("the text holds a zero byte".to_owned()));
-    let (name, code, header) = (text(source.name)?, text(&source.expanded())?, text(HEADER)?);
+    let (name, code) = (text(source.name)?, text(&source.expanded())?);
+    let names: Vec<CString> = HEADERS.iter().map(|header| text(header.name)).collect::<Result<_>>()?;
+    let headers: Vec<CString> = HEADERS.iter().map(|header| text(header.text)).collect::<Result<_>>()?;
+    let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).collect::<Vec<*const c_char>>();
+    let (name_pointers, header_pointers) = (pointers(&names), pointers(&headers));
     let mut program = Program(ptr::null_mut());
-    // SAFETY: the texts end with a zero and outlive the program's use of them; one header has one name.
+    // SAFETY: the texts end with a zero and outlive the program's use of them; each header has its name.
     let created = unsafe {
         sys::nvrtcCreateProgram(
             &mut program.0,
             code.as_ptr(),
             name.as_ptr(),
-            1,
-            [header.as_ptr()].as_ptr(),
-            [c"tomograd.cuh".as_ptr()].as_ptr(),
+            HEADERS.len() as c_int,
+            header_pointers.as_ptr(),
+            name_pointers.as_ptr(),
         )
     };
     created.result().map_err(|error| fail(error.to_string()))?;
     let options: Vec<CString> = options.iter().map(|option| text(option)).collect::<Result<_>>()?;
-    let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+    let pointers = pointers(&options);
     // SAFETY: the program is alive, and the options end with a zero.
     let compiled = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as c_int, pointers.as_ptr()) };
     compiled.result().map_err(|error| fail(format!("{error}\n{}", program.log())))?;

@@ -13,7 +13,7 @@ pub struct Header {
     pub text: &'static str,
 }
 
-/// A file of CUDA kernels. It includes only `tomograd.cuh` ([`HEADER`](super::HEADER)) and its own headers, so that NVRTC
+/// A file of CUDA kernels. It includes only those of [`HEADERS`](super::HEADERS) and its own headers, so that NVRTC
 /// compiles it without a CUDA toolkit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source {
@@ -21,7 +21,7 @@ pub struct Source {
     pub name: &'static str,
     /// The text in CUDA C++.
     pub text: &'static str,
-    /// The headers that it includes besides `tomograd.cuh`.
+    /// The headers that it includes besides.
     pub headers: &'static [Header],
 }
 

@@ -138,6 +138,19 @@ impl<'a> Launch<'a> {
             .end_table(tensors.len(), N)
     }
 
+    /// The addresses of tensors to read, as a struct of as many pointers; null pointers for those that are missing.
+    ///
+    /// # Errors
+    /// When one is on another device.
+    pub fn read_each(self, tensors: impl IntoIterator<Item = Option<&'a Tensor>>) -> Result<Self> {
+        let (mut launch, mut count) = (self, 0);
+        for tensor in tensors {
+            launch = launch.read_if(tensor)?;
+            count += 1;
+        }
+        launch.end_table(count, count)
+    }
+
     /// The addresses of up to `N` outputs to write, as a struct of `N` pointers; null pointers for those that are missing.
     ///
     /// # Errors

@@ -1,31 +1,10 @@
 // Fill, strided copy and conversion: what a tensor needs of a device without an operation.
-#include "tomograd.cuh"
-
-// The axes of a view, the slowest first: sizes, and strides in elements.
-struct View {
-    long long rank;
-    long long size[8];
-    long long stride[8];
-};
-
-// Where element `flat` (in row-major order) of a view lies.
-static __device__ __forceinline__ long long place(const View &view, long long flat) {
-    long long place = 0;
-    for (int axis = (int)view.rank - 1; axis > 0; axis--) {
-        long long rest = flat / view.size[axis];
-        place += (flat - rest * view.size[axis]) * view.stride[axis];
-        flat = rest;
-    }
-    return view.rank > 0 ? place + flat * view.stride[0] : 0;
-}
-
-static __device__ __forceinline__ long long first() { return blockIdx.x * (long long)blockDim.x + threadIdx.x; }
-static __device__ __forceinline__ long long step() { return gridDim.x * (long long)blockDim.x; }
+#include "indices.cuh"
 
 // y[i] = the low bits of `pattern`.
 #define FILL(NAME, T)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(256) NAME(T *y, long long count, unsigned long long pattern) {          \
-        for (long long i = first(); i < count; i += step()) y[i] = (T)pattern;                                           \
+        FOR_EACH(i, count) y[i] = (T)pattern;                                           \
     }
 
 FILL(fill_1, unsigned char)
@@ -35,8 +14,8 @@ FILL(fill_8, unsigned long long)
 
 // y[i] = element i of the view of x.
 #define COPY(NAME, T)                                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256) NAME(const T *x, T *y, long long count, View view) {               \
-        for (long long i = first(); i < count; i += step()) y[i] = x[place(view, i)];                                    \
+    extern "C" __global__ void __launch_bounds__(256) NAME(const T *x, T *y, long long count, Views<1> view) {               \
+        FOR_EACH(i, count) y[i] = x[place(view, 0, i)];                                    \
     }
 
 COPY(copy_1, unsigned char)
@@ -93,6 +72,6 @@ static __device__ void store(void *y, int code, long long place, double value) {
 
 // y[i] = element i of the view of x, in another dtype.
 extern "C" __global__ void __launch_bounds__(256)
-    convert(const void *x, int from, void *y, int to, long long count, View view) {
-    for (long long i = first(); i < count; i += step()) store(y, to, i, load(x, from, place(view, i)));
+    convert(const void *x, int from, void *y, int to, long long count, Views<1> view) {
+    FOR_EACH(i, count) store(y, to, i, load(x, from, place(view, 0, i)));
 }

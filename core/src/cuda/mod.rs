@@ -19,9 +19,32 @@ pub(crate) use gpu::Gpu;
 pub use gpu::attach;
 pub use launch::{Launch, Unwritten};
 
-/// The header that kernels include by the name `tomograd.cuh`: half types, warp and tensor-core functions, which mean the same
-/// to NVRTC and to the emulator.
-pub const HEADER: &str = include_str!("tomograd.cuh");
+/// The headers that any kernel may include: half types, warp and tensor-core functions, which mean the same to NVRTC and to the
+/// emulator; places of elements; sums of a block.
+pub const HEADERS: [Header; 3] = [
+    Header { name: "tomograd.cuh", text: include_str!("tomograd.cuh") },
+    Header { name: "indices.cuh", text: include_str!("indices.cuh") },
+    Header { name: "sums.cuh", text: include_str!("sums.cuh") },
+];
+
+/// Axes of the common shape of views that a kernel walks.
+pub const AXES: usize = 8;
+
+/// A size as kernels take it to divide by it (`Divisor` of `indices.cuh`): itself, and the multiplier and the shift that give the
+/// quotient of numbers below 2⁶².
+///
+/// ```
+/// use tomograd_core::cuda::divisor;
+/// let [size, multiplier, shift] = divisor(7);
+/// let quotient = |n: u64| (u128::from(n << 2) * u128::from(multiplier as u64) >> 64) as u64 >> shift;
+/// assert_eq!((size, quotient(6), quotient(7), quotient((1 << 62) - 1)), (7, 0, 1, ((1 << 62) - 1) / 7));
+/// ```
+pub fn divisor(size: usize) -> [i64; 3] {
+    // Nothing is divided by a size of 0; of 2⁶² and above no tensor has one.
+    let divisor = size.clamp(1, 1 << 62) as u128;
+    let shift = 128 - (divisor - 1).leading_zeros();
+    [size as i64, ((1u128 << (62 + shift)) / divisor + 1) as u64 as i64, i64::from(shift)]
+}
 
 /// Threads of a block in kernels that treat each element alone.
 pub const THREADS: u32 = 256;

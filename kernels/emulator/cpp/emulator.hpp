@@ -178,6 +178,8 @@ TOMOGRAD_INLINE float __saturatef(float x) { return fminf(fmaxf(x, 0.0f), 1.0f);
 #define __fmaf_rn(a, b, c) fmaf(a, b, c)
 #define __fadd_rn(a, b) ((a) + (b))
 #define __fmul_rn(a, b) ((a) * (b))
+#define __dadd_rn(a, b) ((a) + (b))
+#define __dmul_rn(a, b) ((a) * (b))
 
 template <typename To, typename From>
 TOMOGRAD_INLINE To tomograd_bits(From from) {

@@ -16,10 +16,12 @@ use std::{
 use crate::launch::RawReport;
 
 /// What the compiler reads beside a kernel.
-const HEADERS: [(&str, &str); 3] = [
+const HEADERS: [(&str, &str); 5] = [
     ("interface.h", include_str!("../cpp/interface.h")),
     ("emulator.hpp", include_str!("../cpp/emulator.hpp")),
     ("tomograd.cuh", include_str!("../../../core/src/cuda/tomograd.cuh")),
+    ("indices.cuh", include_str!("../../../core/src/cuda/indices.cuh")),
+    ("sums.cuh", include_str!("../../../core/src/cuda/sums.cuh")),
 ];
 
 /// The runtime's sources.

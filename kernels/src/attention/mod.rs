@@ -1,6 +1,7 @@
 //! Scaled dot-product attention, with biases and a causal mask.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -9,9 +10,9 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use tomograd_core::{DType, Error, Result, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Tensor};
 
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_real};
 
 /// The largest number of biases.
 const BIASES: usize = 3;
@@ -94,10 +95,11 @@ impl Op for Attention {
         Ok(vec![inputs[0].with_shape([batch, &[queries[0], values[1]]].concat())])
     }
 
-    /// The logarithm of the sum of each query.
+    /// The logarithm of the sum of each query, in f32 or f64.
     fn state(&self, _: &[Meta], outputs: &[Meta]) -> Vec<Meta> {
         let [batch @ .., queries, _] = &outputs[0].shape[..] else { return Vec::new() };
-        vec![outputs[0].with_shape([batch.iter().product(), *queries])]
+        let dtype = if outputs[0].dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        vec![outputs[0].with_shape([batch.iter().product(), *queries]).with_dtype(dtype)]
     }
 
     fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
@@ -105,6 +107,10 @@ impl Op for Attention {
             let (y, sums) = cpu::forward::<T>(self, inputs)?;
             Ok(Forward { outputs: vec![y], state: vec![sums] })
         })
+    }
+
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        cuda::forward(self, inputs, &outputs[0].shape)
     }
 
     fn saves_input(&self, _: usize) -> bool {
@@ -127,6 +133,23 @@ impl Op for Attention {
         with_real!("attention", dy.dtype(), T => {
             cpu::backward::<T>(self, &inputs, [saved.output(0)?, saved.state(0)?, dy], needed)
         })
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &gradients[0] else { return Ok(vec![None; needed.len()]) };
+        let inputs: Vec<&Tensor> = (0..saved.inputs.len()).map(|i| saved.input(i)).collect::<Result<_>>()?;
+        cuda::backward(self, &inputs, [saved.output(0)?, saved.state(0)?, dy], needed)
+    }
+
+    /// CUDA devices have tensor cores for both.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

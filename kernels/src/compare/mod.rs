@@ -1,6 +1,7 @@
 //! Elementwise comparisons of two tensors.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -59,13 +60,11 @@ impl Op for Compare {
         })
     }
 
-    fn backward_cpu(
-        &self,
-        _: &Context,
-        _: Saved,
-        _: Vec<Option<Tensor>>,
-        needed: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::compare(*self, inputs[0], inputs[1], &outputs[0])?))
+    }
+
+    fn backward(&self, _: &Context, _: Saved, _: Vec<Option<Tensor>>, needed: &[bool]) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![None; needed.len()])
     }
 

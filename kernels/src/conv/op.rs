@@ -1,9 +1,9 @@
 //! The convolution operation.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::{ConvShape, cpu, cuda};
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Saved, SavedUntil, check};
 
 /// A convolution of (N, C, spatial...) with one to three spatial axes.
 ///
@@ -181,6 +181,11 @@ impl Op for Conv {
     /// x is freed before its gradient is computed.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
+    }
+
+    /// On CUDA devices depthwise kernels take both; the others widen them themselves.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -6,7 +6,7 @@
 
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
-pub(crate) use tomograd_core::cuda::{Header, Launch, Source, THREADS, Unwritten, blocks};
+pub(crate) use tomograd_core::cuda::{AXES, Header, Launch, Source, THREADS, Unwritten, blocks, divisor};
 
 /// Checks that kernels compute in the dtype of a tensor.
 ///
@@ -20,6 +20,21 @@ pub(crate) fn single(operation: &str, dtype: DType) -> Result<()> {
         .expected("f32, f16 or bf16; --device cpu computes in f64 too"))
 }
 
+/// Whether rows of so many elements of a contiguous tensor begin at multiples of 16 bytes, as copies of 16 bytes need.
+pub(crate) fn aligned(tensor: &Tensor, row: usize) -> bool {
+    let size = tensor.dtype().size();
+    (tensor.layout().offset() * size).is_multiple_of(16) && (row * size).is_multiple_of(16)
+}
+
+/// The name for f32, f16 or bf16.
+pub(crate) fn by_float<T>(dtype: DType, [single, half, brain]: [T; 3]) -> T {
+    match dtype {
+        DType::F16 => half,
+        DType::BF16 => brain,
+        _ => single,
+    }
+}
+
 /// A new f32 tensor on the device of `like`, to be written.
 ///
 /// # Errors
@@ -28,11 +43,13 @@ pub(crate) fn output_like(operation: &str, shape: &[usize], like: &Tensor) -> Re
     Unwritten::new(operation, shape, DType::F32, like.device())
 }
 
-/// Axes that a kernel can walk.
-pub(crate) const AXES: usize = 8;
+/// Numbers of the struct `Views` for so many tensors.
+pub(crate) const fn views_of(tensors: usize) -> usize {
+    1 + AXES * (3 + tensors)
+}
 
 /// The axes of a shape and the strides of tensors that are viewed in it: the number of axes, their sizes, and the strides of
-/// each tensor, as the struct of a kernel with room for `N` numbers: 1 + AXES + AXES · tensors. Neighbouring axes that follow
+/// each tensor, as the struct `Views` of kernels with room for `N` numbers, [`views_of`]`(tensors)`. Neighbouring axes that follow
 /// one another in the memory of every tensor are one.
 ///
 /// # Errors
@@ -59,9 +76,9 @@ pub(crate) fn views<const N: usize>(operation: &str, shape: &[usize], tensors: &
     let mut numbers = [0; N];
     numbers[0] = axes.len() as i64;
     for (axis, (size, strides)) in axes.iter().enumerate() {
-        numbers[1 + axis] = *size as i64;
+        numbers[1 + 3 * axis..][..3].copy_from_slice(&divisor(*size));
         for (tensor, &stride) in strides.iter().enumerate() {
-            numbers[1 + AXES * (1 + tensor) + axis] = stride as i64;
+            numbers[1 + AXES * (3 + tensor) + axis] = stride as i64;
         }
     }
     Ok(numbers)

@@ -1,12 +1,13 @@
 //! Cumulative sums.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
 mod reference;
 
-use tomograd_core::{Result, Tensor};
+use tomograd_core::{Device, Result, Tensor};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
 
@@ -21,6 +22,9 @@ pub struct CumulativeSum {
 }
 
 fn sum(x: &Tensor, axis: usize, reverse: bool) -> Result<Tensor> {
+    if let Device::Cuda(_) = x.device() {
+        return cuda::sum(x, axis, reverse);
+    }
     with_real!("cumsum", x.dtype(), T => cpu::sum::<T>(x, axis, reverse))
 }
 
@@ -40,6 +44,10 @@ impl Op for CumulativeSum {
         Ok(Forward::one(sum(inputs[0], self.axis, self.reverse)?))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(sum(inputs[0], self.axis, self.reverse)?))
+    }
+
     fn backward_cpu(
         &self,
         _: &Context,
@@ -48,6 +56,16 @@ impl Op for CumulativeSum {
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![gradients[0].as_ref().map(|gradient| sum(gradient, self.axis, !self.reverse)).transpose()?])
+    }
+
+    fn backward_cuda(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        self.backward_cpu(context, saved, gradients, needed)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

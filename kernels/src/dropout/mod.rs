@@ -1,6 +1,7 @@
 //! Dropout: sets elements or whole channels to zero at random.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -51,6 +52,10 @@ impl Op for Dropout {
         Ok(Forward::one(cpu::masked(self, inputs[0])?))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::masked(self, inputs[0])?))
+    }
+
     fn backward_cpu(
         &self,
         _: &Context,
@@ -59,6 +64,16 @@ impl Op for Dropout {
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![gradients[0].as_ref().map(|gradient| cpu::masked(self, gradient)).transpose()?])
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        _: Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![gradients[0].as_ref().map(|gradient| cuda::masked(self, gradient)).transpose()?])
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

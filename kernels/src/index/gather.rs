@@ -2,7 +2,7 @@
 
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
-use super::{check_dtype, check_same_dtype, check_shapes, cpu};
+use super::{check_dtype, check_same_dtype, check_shapes, cpu, cuda};
 use crate::{
     Context, Forward, HalfPolicy, Meta, Op, Saved,
     cast::cast,
@@ -46,6 +46,10 @@ fn adjoint(
 ) -> Result<Vec<Option<Tensor>>> {
     let Some(gradient) = gradients[0].as_ref().filter(|_| needed[0]) else { return Ok(vec![None, None]) };
     let (shape, wide) = (&saved.metas[0].shape, cpu::widened(gradient)?);
+    if let Device::Cuda(_) = gradient.device() {
+        let sum = cuda::scatter_add(operation, None, shape, saved.input(1)?, &wide, axis)?;
+        return Ok(vec![Some(cast(&sum, gradient.dtype())?), None]);
+    }
     let indices = cpu::Indices::new(operation, saved.input(1)?, shape[axis])?;
     let zeros = Tensor::zeros(shape, wide.dtype(), wide.device())?;
     let sum = with_real!(operation, wide.dtype(), T => cpu::scatter_add::<T>(&zeros, &indices, &wide, axis))?;
@@ -70,11 +74,25 @@ impl Op for Gather {
         with_element!(inputs[0].dtype(), T => Ok(Forward::one(cpu::gather::<T>(inputs[0], &indices, self.axis)?)))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::gather("gather", inputs[0], inputs[1], self.axis, false)?))
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         index == 1
     }
 
     fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        adjoint("gather", &saved, &gradients, needed, self.axis)
+    }
+
+    fn backward_cuda(
         &self,
         _: &Context,
         saved: Saved,
@@ -112,11 +130,25 @@ impl Op for IndexSelect {
         with_element!(inputs[0].dtype(), T => Ok(Forward::one(cpu::select::<T>(inputs[0], &indices, self.axis)?)))
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::gather("index_select", inputs[0], inputs[1], self.axis, true)?))
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         index == 1
     }
 
     fn backward_cpu(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        adjoint("index_select", &saved, &gradients, needed, self.axis)
+    }
+
+    fn backward_cuda(
         &self,
         _: &Context,
         saved: Saved,
@@ -157,6 +189,11 @@ impl Op for ScatterAdd {
         })
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let [x, index, source] = [0, 1, 2].map(|i| inputs[i]);
+        Ok(Forward::one(cuda::scatter_add("scatter_add", Some(x), &outputs[0].shape, index, source, self.axis)?))
+    }
+
     fn saves_input(&self, index: usize) -> bool {
         index == 1
     }
@@ -176,5 +213,17 @@ impl Op for ScatterAdd {
             None
         };
         Ok(vec![needed[0].then(|| gradient.clone()), None, source])
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(gradient) = &gradients[0] else { return Ok(vec![None; 3]) };
+        let gather = || cuda::gather("scatter_add", gradient, saved.input(1)?, self.axis, false);
+        Ok(vec![needed[0].then(|| gradient.clone()), None, needed[2].then(gather).transpose()?])
     }
 }

@@ -1,12 +1,12 @@
 //! The matrix product of a linear layer.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::{
     cpu::product::{outer_sum, rows_times},
     cuda,
 };
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
 
 /// `y[..., o] = bias[o] + Σ_i weight[o, i] x[..., i]`: inputs x (..., in), the weight (out, in) and, when `bias`, the bias
 /// (out); output (..., out).
@@ -106,6 +106,11 @@ impl Op for Linear {
             results[2] = Some(sum_to(dy, &saved.metas[2].shape)?);
         }
         Ok(results)
+    }
+
+    /// CUDA devices have tensor cores for both.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -7,7 +7,7 @@
 pub(crate) mod cpu;
 #[cfg(feature = "testing")]
 pub mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod linear;
 mod op;
 #[cfg(feature = "testing")]

@@ -1,12 +1,12 @@
 //! The batched matrix product.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::{
     cpu::product::{outer_sum, product},
     cuda,
 };
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_real, reduce::sum_to};
 
 /// `y[..., i, j] = Σ_k a[..., i, k] b[..., k, j]`: inputs a (batch..., m, k) and b (batch..., k, n), output (batch..., m, n).
 ///
@@ -126,6 +126,11 @@ impl Op for Matmul {
             }
         };
         Ok(vec![needed[0].then(of_a).transpose()?, needed[1].then(of_b).transpose()?])
+    }
+
+    /// CUDA devices have tensor cores for both.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

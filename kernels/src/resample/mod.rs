@@ -2,6 +2,7 @@
 
 pub(crate) mod axis;
 pub(crate) mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -116,6 +117,10 @@ impl Op for Interpolate {
         })
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(cuda::forward(self, inputs[0], &outputs[0].shape)?))
+    }
+
     fn backward_cpu(
         &self,
         _: &Context,
@@ -124,6 +129,17 @@ impl Op for Interpolate {
         _: &[bool],
     ) -> Result<Vec<Option<Tensor>>> {
         separable_gradient("interpolate", &self.axes(&saved.metas[0].shape), &gradients, &saved.metas[0])
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &gradients[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(cuda::backward(self, dy, &saved.metas[0].shape)?)])
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

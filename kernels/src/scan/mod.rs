@@ -1,6 +1,7 @@
 //! The selective scan of Mamba.
 
 mod cpu;
+mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -8,9 +9,9 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{DType, Device, Error, Result, Tensor};
 
-use crate::{Context, Cost, Forward, Meta, Op, Saved, check, op::with_real};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, check, op::with_real};
 
 /// The recurrence S6 of Mamba (Gu and Dao 2023, arXiv 2312.00752, algorithm 2). For each batch element and channel d, with N
 /// states that start at 0:
@@ -108,10 +109,13 @@ impl Op for SelectiveScan {
         Ok(vec![inputs[0].clone()])
     }
 
-    /// The states at the start of each chunk: (blocks of channels, chunks, N, 16).
+    /// The states at the start of each chunk: (blocks of channels, chunks, N, 16); on CUDA devices (B, D, chunks, N) in f32.
     fn state(&self, inputs: &[Meta], _: &[Meta]) -> Vec<Meta> {
         let sizes = Self::sizes(&inputs[0].shape, &inputs[2].shape, &inputs[3].shape);
-        vec![inputs[0].with_shape(cpu::borders(sizes, true))]
+        match inputs[0].device {
+            Device::Cuda(_) => vec![inputs[0].with_shape(cuda::borders(sizes)).with_dtype(DType::F32)],
+            _ => vec![inputs[0].with_shape(cpu::borders(sizes, true))],
+        }
     }
 
     fn forward_cpu(&self, context: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
@@ -119,6 +123,12 @@ impl Op for SelectiveScan {
         with_real!("selective_scan", inputs[0].dtype(), T => {
             cpu::forward::<T>(&cpu::Inputs::new(*self, &inputs)?, !context.inference)
         })
+    }
+
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        let inputs: Vec<Tensor> = inputs.iter().map(|x| x.contiguous()).collect::<Result<_>>()?;
+        let sizes = Self::sizes(inputs[0].shape(), inputs[2].shape(), inputs[3].shape());
+        cuda::forward(*self, &inputs, sizes, !context.inference)
     }
 
     fn saves_input(&self, _: usize) -> bool {
@@ -141,6 +151,27 @@ impl Op for SelectiveScan {
         })?;
         let results = results.into_iter().zip(&saved.metas).zip(needed);
         results.map(|((gradient, meta), &needed)| needed.then(|| gradient.reshape(&meta.shape)).transpose()).collect()
+    }
+
+    fn backward_cuda(
+        &self,
+        _: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let Some(dy) = &gradients[0] else { return Ok(vec![None; needed.len()]) };
+        let inputs: Vec<Tensor> =
+            (0..self.input_count()).map(|i| saved.input(i)?.contiguous()).collect::<Result<_>>()?;
+        let sizes = Self::sizes(inputs[0].shape(), inputs[2].shape(), inputs[3].shape());
+        let results = cuda::backward(*self, &inputs, sizes, saved.state(0)?, &dy.contiguous()?)?;
+        let results = results.into_iter().zip(&saved.metas).zip(needed);
+        results.map(|((gradient, meta), &needed)| needed.then(|| gradient.reshape(&meta.shape)).transpose()).collect()
+    }
+
+    /// The kernels of CUDA devices take both, and compute in f32.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

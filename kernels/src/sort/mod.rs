@@ -1,6 +1,7 @@
 //! Sorting along an axis, and selecting its largest elements.
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(feature = "testing")]
 mod proofs;
 #[cfg(feature = "testing")]
@@ -53,6 +54,11 @@ impl Op for Sort {
         Ok(Forward { outputs: vec![values, places], state: Vec::new() })
     }
 
+    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+        let (values, places) = cuda::sort(self, inputs[0], &outputs[0])?;
+        Ok(Forward { outputs: vec![values, places], state: Vec::new() })
+    }
+
     fn saves_output(&self, index: usize) -> bool {
         index == 1
     }
@@ -69,6 +75,16 @@ impl Op for Sort {
         let scatter = ScatterAdd { axis: self.axis };
         let outputs = run(&scatter, &[&zeros, saved.output(1)?, gradient], context)?.outputs;
         Ok(vec![outputs.into_iter().next()])
+    }
+
+    fn backward_cuda(
+        &self,
+        context: &Context,
+        saved: Saved,
+        gradients: Vec<Option<Tensor>>,
+        needed: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        self.backward_cpu(context, saved, gradients, needed)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

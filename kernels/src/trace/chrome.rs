@@ -105,6 +105,7 @@ mod tests {
     fn a_line_is_an_event_of_the_format() {
         let event = Event {
             operation: "my \"op\"\n",
+            device: tomograd_core::Device::Cpu,
             direction: Direction::Backward,
             paths: vec!["dense", "winograd"],
             estimates: vec![("dense", 1.0), ("winograd", 0.5)],

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tomograd_core::{Work, set_hook, shape_text};
+use tomograd_core::{Device, Work, set_hook, shape_text};
 
 use crate::{Cost, Meta};
 
@@ -40,6 +40,8 @@ pub struct Event {
     pub operation: &'static str,
     /// Which function of the operation ran.
     pub direction: Direction,
+    /// The device that did it.
+    pub device: Device,
     /// The kernel paths that were chosen, in order: `dense`, `winograd`.
     pub paths: Vec<&'static str>,
     /// The estimates of the cost model that chose the path: paths and their times in milliseconds.
@@ -124,6 +126,7 @@ fn memory(work: &Work) {
         emit(Event {
             operation: work.name,
             direction: Direction::Memory,
+            device: work.device,
             paths: Vec::new(),
             estimates: Vec::new(),
             shapes: vec![work.shape.clone()],
@@ -147,6 +150,7 @@ pub(crate) fn record(
     emit(Event {
         operation,
         direction,
+        device: metas.first().map_or(Device::Cpu, |meta| meta.device),
         paths: PATHS.with_borrow_mut(std::mem::take),
         estimates: ESTIMATES.with_borrow_mut(std::mem::take),
         shapes: metas.iter().map(|meta| meta.shape.clone()).collect(),

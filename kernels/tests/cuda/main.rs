@@ -3,43 +3,20 @@
 //! reference, on views and in half precision, and its gradients with those of the CPU in f64, which differences prove.
 
 mod device;
+mod sizes;
 
-use tomograd_core::{DType, Device, ErrorKind, Random, Result, Seed, Tensor};
+use tomograd_core::{DType, Device, Error, ErrorKind, Random, Result, Seed, Tensor};
 use tomograd_emulator::device;
 use tomograd_kernels::{
-    Context, Forward, HalfPolicy, Meta, Precision, Saved,
+    Context, Forward, HalfPolicy, Meta, Op, Precision, Saved,
     cast::cast,
+    matmul::Matmul,
     run, run_backward, run_in_place, run_recompute,
     testing::{self, Case, Entry},
 };
 
-/// The operations with CUDA kernels. The others give an error that says so.
-const ON_CUDA: &[&str] = &[
-    "AdaptiveAveragePool",
-    "AdaptiveMaxPool",
-    "ArgMax",
-    "AveragePool",
-    "Cast",
-    "Chain",
-    "Concat",
-    "Conv",
-    "ConvNormActivation",
-    "ConvTranspose",
-    "DiceCe",
-    "Increment",
-    "LayerNorm",
-    "Linear",
-    "LogSoftmax",
-    "Matmul",
-    "MaxPool",
-    "Norm",
-    "OneHot",
-    "Pad",
-    "Reduce",
-    "Softmax",
-    "View",
-    "Where",
-];
+/// The operations without CUDA kernels, each with the reason; there may be three. They give an error that says so.
+const WITHOUT: &[(&str, &str)] = &[];
 
 /// Random cases of each operation and test; `TOMOGRAD_CASES` asks for more.
 fn cases() -> u64 {
@@ -73,7 +50,7 @@ fn for_every_case(
 }
 
 fn has_kernels(entry: &Entry) -> bool {
-    ON_CUDA.contains(&entry.name)
+    WITHOUT.iter().all(|(name, _)| *name != entry.name)
 }
 
 fn references(tensors: &[Tensor]) -> Vec<&Tensor> {
@@ -130,20 +107,31 @@ fn cotangents_of(outputs: &[Tensor], random: &mut Random) -> Result<Vec<Option<T
 }
 
 /// Outputs and gradients on the device of the inputs, from cotangents that are moved there in the outputs' dtypes.
-fn both(case: &Case, inputs: &[Tensor], cotangents: &[Option<Tensor>], context: &Context) -> Result<Vec<Tensor>> {
-    let forward: Forward = run(&*case.op, &references(inputs), context)?;
+fn both_of(
+    op: &dyn Op,
+    differentiable: &[bool],
+    inputs: &[Tensor],
+    cotangents: &[Option<Tensor>],
+    context: &Context,
+) -> Result<Vec<Tensor>> {
+    let forward: Forward = run(op, &references(inputs), context)?;
     let cotangents = forward
         .outputs
         .iter()
         .zip(cotangents)
         .map(|(y, dy)| dy.as_ref().map(|dy| cast(dy, y.dtype())?.to(y.device())).transpose());
     let cotangents = cotangents.collect::<Result<Vec<_>>>()?;
-    let saved = Saved::new(&*case.op, &references(inputs), &forward);
-    if let Some(op) = case.op.recompute() {
-        assert_eq!(bits(&run_recompute(op, &saved, context)?)?, bits(&forward.outputs[0])?, "the recomputed output");
+    let saved = Saved::new(op, &references(inputs), &forward);
+    if let Some(again) = op.recompute() {
+        assert_eq!(bits(&run_recompute(again, &saved, context)?)?, bits(&forward.outputs[0])?, "the recomputed output");
     }
-    let gradients = run_backward(&*case.op, saved, cotangents, &case.differentiable, context)?;
+    let gradients = run_backward(op, saved, cotangents, differentiable, context)?;
     Ok(forward.outputs.into_iter().chain(gradients.into_iter().flatten()).collect())
+}
+
+/// The same of a random case.
+fn both(case: &Case, inputs: &[Tensor], cotangents: &[Option<Tensor>], context: &Context) -> Result<Vec<Tensor>> {
+    both_of(&*case.op, &case.differentiable, inputs, cotangents, context)
 }
 
 /// The outputs' metadata of a case, as random cotangents need them.
@@ -270,21 +258,154 @@ fn inference_gives_the_same_outputs() {
     });
 }
 
-/// Whoever adds kernels adds the operation to the list above, and so to the proofs.
+/// Whoever adds an operation adds its kernels, or its name and the reason to the short list above.
 #[test]
-fn other_operations_say_that_they_have_no_kernel() {
+fn every_operation_has_kernels() {
+    assert!(WITHOUT.len() <= 3, "{WITHOUT:?}");
+    for (name, reason) in WITHOUT {
+        assert!(testing::all().iter().any(|entry| entry.name == *name), "{name} isn't an operation");
+        assert!(!reason.is_empty(), "{name}");
+    }
     for_every_case(
-        "others",
-        |entry| !has_kernels(entry),
-        |case, device, _| {
+        "kernels",
+        |_| true,
+        |case, device, random| {
             let inputs = moved(&inputs_in(case, DType::F32)?, device)?;
-            let error = run(&*case.op, &references(&inputs), &Context::default()).unwrap_err();
-            let expected = format!("{}: no kernel for cuda:0; expected tensors on another device", case.op.name());
-            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
-            assert!(error.to_string().contains(&expected), "{error}");
+            let named = |error: Error| error.to_string().contains("no kernel for cuda:0");
+            let result = outputs_of(case, &inputs).and_then(|outputs| {
+                let cotangents = cotangents_of(&outputs, random)?;
+                both(case, &inputs, &cotangents, &Context::default()).map(drop)
+            });
+            let without = WITHOUT.iter().any(|(name, _)| format!("{:?}", case.op).starts_with(name));
+            assert_eq!(result.err().is_some_and(named), without, "whether {:?} has no kernel", case.op);
             Ok(())
         },
     );
+}
+
+/// An operation of one's own that has kernels for the CPU alone.
+#[derive(Debug)]
+struct OfTheCpu;
+
+impl Op for OfTheCpu {
+    fn name(&self) -> &'static str {
+        "of_the_cpu"
+    }
+
+    fn infer(&self, inputs: &[Meta]) -> Result<Vec<Meta>> {
+        Ok(inputs.to_vec())
+    }
+
+    fn forward_cpu(&self, _: &Context, inputs: &[&Tensor], _: &[Meta]) -> Result<Forward> {
+        Ok(Forward::one(inputs[0].clone()))
+    }
+}
+
+#[test]
+fn an_operation_without_kernels_says_so() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let error = run(&OfTheCpu, &[&Tensor::zeros(&[2], DType::F32, device)?], &Context::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+    let expected = "of_the_cpu: no kernel for cuda:0; expected tensors on another device";
+    assert!(error.to_string().contains(expected), "{error}");
+    Ok(())
+}
+
+/// The rounding error of half precision, relative.
+fn rounding(half: DType) -> f64 {
+    if half == DType::F16 { 2f64.powi(-11) } else { 2f64.powi(-8) }
+}
+
+/// Operations that take half precision as it is on CUDA devices alone: the reference of the rounded inputs within the bound of
+/// the operation with the rounding of that type, since tensor cores round weights and outputs to it; gradients as elsewhere.
+#[test]
+fn half_precision_of_tensor_cores_is_within_its_rounding() {
+    for_every_case("kept half", has_kernels, |case, device, random| {
+        let policies = [device, Device::Cpu].map(|device| case.op.half_policy(device));
+        if policies != [HalfPolicy::Keep, HalfPolicy::Widen] {
+            return Ok(());
+        }
+        for half in [DType::F16, DType::BF16] {
+            let narrow = inputs_in(case, half)?;
+            let exact: Vec<Tensor> = narrow
+                .iter()
+                .map(|x| if x.dtype() == half { cast(x, DType::F64) } else { Ok(x.clone()) })
+                .collect::<Result<_>>()?;
+            let reference = case.reference(&exact)?;
+            let scale = case.scale(&exact, &reference)?;
+            let there = moved(&narrow, device)?;
+            let cotangents = cotangents_of(&reference, random)?
+                .into_iter()
+                .map(|dy| dy.map(|dy| cast(&cast(&dy, half)?, DType::F32)).transpose())
+                .collect::<Result<Vec<_>>>()?;
+            let context = Context::default().precision(Precision::Strict);
+            let results = both(case, &there, &cotangents, &context)?;
+            let again = both(case, &there, &cotangents, &context)?;
+            let expected = both(case, &exact, &cotangents, &context)?;
+            for (k, (y, expected)) in results.iter().zip(&expected).enumerate() {
+                assert_eq!(bits(y)?, bits(&again[k])?, "output or gradient {k} in {half} of a second run");
+                let (y, expected) = (y.to_vec_f64()?, expected.to_vec_f64()?);
+                let largest = expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+                let scale = scale.get(k).map(Tensor::to_vec_f64).transpose()?;
+                for (i, (y, expected)) in y.iter().zip(&expected).enumerate() {
+                    let bound = match &scale {
+                        Some(scale) => case.tolerance * rounding(half) * scale[i],
+                        None => 0.03 * largest,
+                    };
+                    let close = (y - expected).abs() <= bound || y.to_bits() == expected.to_bits();
+                    assert!(close, "element {i} of output or gradient {k} in {half} is {y}, not {expected}");
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Products larger than a tile, of views that kernels read as they lie or transposed, in batches and with a broadcast operand, and long
+/// sums that are cut into parts.
+#[test]
+fn large_products_are_those_of_the_cpu() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let mut random = Seed::new(2026).named("products").random();
+    for (batch, m, n, k) in [(&[][..], 130, 100, 83), (&[], 70, 66, 1040), (&[], 65, 129, 1031), (&[2, 3], 72, 136, 40)]
+    {
+        for views in 0..4 {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let mut operand = |rows: usize, columns: usize, transposed: bool, lead: &[usize]| -> Result<Tensor> {
+                    let last = if transposed { [columns, rows] } else { [rows, columns] };
+                    let shape = [lead, &last].concat();
+                    let x = cast(&cast(&testing::values(&mut random, &shape)?, DType::F32)?, dtype)?;
+                    if transposed { x.transpose(shape.len() - 2, shape.len() - 1) } else { Ok(x) }
+                };
+                // The second operand is one for all of the first axis.
+                let a = operand(m, k, views % 2 == 1, batch)?;
+                let b = operand(k, n, views / 2 == 1, &batch[batch.len().min(1)..])?;
+                let there = |x: &Tensor| -> Result<Tensor> {
+                    // What a transposed view shows, as a view there.
+                    let last = x.rank() - 1;
+                    if x.is_contiguous() {
+                        x.to(device)
+                    } else {
+                        x.transpose(last - 1, last)?.to(device)?.transpose(last - 1, last)
+                    }
+                };
+                let y = run(&Matmul, &[&there(&a)?, &there(&b)?], &Context::default())?.outputs.remove(0);
+                assert_eq!((y.dtype(), y.device()), (dtype, device));
+                let wide = [cast(&a, DType::F64)?, cast(&b, DType::F64)?];
+                let exact = run(&Matmul, &[&wide[0], &wide[1]], &Context::default())?.outputs.remove(0);
+                let sizes = [testing::map(&wide[0], f64::abs)?, testing::map(&wide[1], f64::abs)?];
+                let sizes = run(&Matmul, &[&sizes[0], &sizes[1]], &Context::default())?.outputs.remove(0);
+                let of_output = if dtype == DType::F32 { 0.0 } else { 1.01 * rounding(dtype) };
+                let elements = y.to_vec_f64()?.into_iter().zip(exact.to_vec_f64()?).zip(sizes.to_vec_f64()?);
+                for (i, ((y, exact), size)) in elements.enumerate() {
+                    let bound = size * k as f64 * 2f64.powi(-23) + exact.abs() * of_output + 1e-30;
+                    let place = || format!("{batch:?} {m} × {k} × {n} in {dtype}, views {views}: element {i}");
+                    assert!((y - exact).abs() <= bound, "{} is {y}, not {exact} ± {bound:e}", place());
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// f64 has no kernels.

@@ -13,7 +13,6 @@ use crate::{
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Bias {
-    values: *const c_void,
     outer: i64,
     inner: i64,
     row: i64,
@@ -157,11 +156,13 @@ fn one<T: Element>(
         })
         .collect();
     let buffers: Vec<Buffer<T>> = biases.iter().map(|(_, values)| Buffer::of(emulator, values)).collect();
-    let mut bias = [Bias { values: std::ptr::null(), outer: 0, inner: 0, row: 0, key: 0 }; 3];
-    for ((bias, (distances, _)), buffer) in bias.iter_mut().zip(&biases).zip(&buffers) {
+    let mut bias = [Bias { outer: 0, inner: 0, row: 0, key: 0 }; 3];
+    let mut values: [*const c_void; 3] = [std::ptr::null(); 3];
+    for (((bias, values), (distances, _)), buffer) in bias.iter_mut().zip(&mut values).zip(&biases).zip(&buffers) {
         let [outer, inner, row, key] = distances.map(|distance| distance as i64);
+        *bias = Bias { outer, inner, row, key };
         // SAFETY: the argument is the address of the buffer's address.
-        *bias = Bias { values: unsafe { *buffer.argument().cast() }, outer, inner, row, key };
+        *values = unsafe { *buffer.argument().cast() };
     }
     let scale = 1.0 / (size as f32).sqrt();
     let aligned = |row: usize| i32::from((row * size_of::<T>()).is_multiple_of(16));
@@ -181,7 +182,8 @@ fn one<T: Element>(
     let (dq, dk, dv) = (Buffer::of(emulator, &q), Buffer::of(emulator, &k), Buffer::of(emulator, &v));
     let y = Buffer::<T>::new(emulator, batch * queries * value_size);
     let sums = Buffer::<f32>::new(emulator, batch * queries);
-    let arguments = [dq.argument(), dk.argument(), dv.argument(), y.argument(), sums.argument(), number(&shape)];
+    let mut arguments = [&dq, &dk, &dv].map(Buffer::argument).to_vec();
+    arguments.extend([number(&values), y.argument(), sums.argument(), number(&shape)]);
     let full = T::NAME == "f32";
     let rows = if full && most == 128 { 32 } else { 64 };
     let shared = match (full, most) {

@@ -5,37 +5,20 @@
 // Kernels NAME_D serve E and V up to D. Launch: grid (batch · ⌈L / ROWS⌉, 1, 1); f16 and bf16: ROWS = 64 and 128 threads; f32: ROWS = 64,
 // of D = 128 32, and 256 threads; shared memory as noted at the kernels. A block goes over blocks of 64 keys. While scores are computed,
 // the values are on their way, and while the values are summed, the next keys.
-#include "tomograd.cuh"
-
-// A bias broadcast to (batch, L, S): distances in elements, 0 along what it is broadcast over. Element b of the batch is number b / inner
-// of the outer and b % inner of the inner axis.
-struct Bias {
-  const void *values;
-  long long outer, inner, row, key;
-};
-struct Attention {
-  int queries, keys, size, value_size;  // L, S, E, V
-  int inner;
-  int biases;
-  int causal;           // query i sees keys 0 to i
-  int aligned, aligned_values;  // whether rows of q and k, or of v and y, are multiples of 16 bytes
-  float scale;
-  Bias bias[3];
-};
+#include "attention.cuh"
 
 constexpr int KEYS = 64;
-constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 // Makes scores of products, in units of log₂: scaled, with the biases, and −∞ where a query doesn't see the key. `each` calls a function
 // for all of a thread's scores with the score, its query and its key; the keys are of the block that begins at `block`.
 template <typename T, typename Each>
-__device__ __forceinline__ void finish(const Each &each, int batch, int first, int block, const Attention &shape) {
+__device__ __forceinline__ void finish(const Each &each, const Biases &biases, int batch, int first, int block, const Attention &shape) {
   const float factor = shape.scale * LOG2_E;
   each([&](float &score, int, int) { score *= factor; });
 #pragma unroll 1
   for (int i = 0; i < shape.biases; i++) {
     const Bias &bias = shape.bias[i];
-    const T *values = static_cast<const T *>(bias.values) + batch / shape.inner * bias.outer + batch % shape.inner * bias.inner;
+    const T *values = bias_of<T>(biases, i, batch, shape);
     each([&](float &score, int query, int key) {
       if (query < shape.queries && key < shape.keys) score = fmaf(to_float(values[query * bias.row + key * bias.key]), LOG2_E, score);
     });
@@ -74,7 +57,7 @@ __device__ __forceinline__ void bring(T *tile, const T *x, int first, int rows, 
 }
 
 template <typename T, int D>
-__device__ __forceinline__ void attention_half(const T *q, const T *k, const T *v, T *y, float *sums, const Attention &shape) {
+__device__ __forceinline__ void attention_half(const T *q, const T *k, const T *v, const Biases &biases, T *y, float *sums, const Attention &shape) {
   constexpr int ROWS = 64, THREADS = 128;
   DYNAMIC_SHARED(T, shared);
   T *queries = shared, *keys = shared + ROWS * D, *values = keys + KEYS * D;
@@ -131,7 +114,7 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
 #pragma unroll
             for (int i = 0; i < 4; i++) f(score[j][i], first + row + i / 2 * 8, block + j * 8 + lane % 4 * 2 + i % 2);
         },
-        batch, first, block, shape);
+        biases, batch, first, block, shape);
     // Softmax: a row is held by four lanes.
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -233,7 +216,7 @@ __device__ __forceinline__ void bring_f32(float *tile, const float *x, int first
 }
 
 template <int D, int ROWS>
-__device__ __forceinline__ void attention_f32(const float *q, const float *k, const float *v, float *y, float *sums, const Attention &shape) {
+__device__ __forceinline__ void attention_f32(const float *q, const float *k, const float *v, const Biases &biases, float *y, float *sums, const Attention &shape) {
   constexpr int ROW = D + 4, MINE = ROWS / 16, PARTS = (D + 63) / 64, P_ROW = KEYS + 16;  // rows of weights half the banks apart
   DYNAMIC_SHARED(float, shared);
   float *queries = shared, *keys = queries + ROWS * ROW, *values = keys + KEYS * ROW, *weights = values + KEYS * ROW;
@@ -282,7 +265,7 @@ __device__ __forceinline__ void attention_f32(const float *q, const float *k, co
 #pragma unroll
             for (int j = 0; j < 4; j++) f(score[i][j], first + t + i * 16, block + u + j * 16);
         },
-        batch, first, block, shape);
+        biases, batch, first, block, shape);
 #pragma unroll
     for (int i = 0; i < MINE; i++) {
       float now = most[i];
@@ -358,13 +341,14 @@ __device__ __forceinline__ void attention_f32(const float *q, const float *k, co
 }
 
 #define HALF_KERNEL(T, NAME, D)                                                                                                              \
-  extern "C" __global__ void __launch_bounds__(128, 2) NAME(const T *q, const T *k, const T *v, T *y, float *sums, const Attention shape) {    \
-    attention_half<T, D>(q, k, v, y, sums, shape);                                                                                           \
+  extern "C" __global__ void __launch_bounds__(128, 2) NAME(const T *q, const T *k, const T *v, const __grid_constant__ Biases biases, T *y, float *sums,             \
+                                                          const Attention shape) {                                                           \
+    attention_half<T, D>(q, k, v, biases, y, sums, shape);                                                                                           \
   }
 #define F32_KERNEL(NAME, D, ROWS)                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(256, 1) NAME(const float *q, const float *k, const float *v, float *y, float *sums,             \
+  extern "C" __global__ void __launch_bounds__(256, 1) NAME(const float *q, const float *k, const float *v, const __grid_constant__ Biases biases, float *y, float *sums, \
                                                           const Attention shape) {                                                           \
-    attention_f32<D, ROWS>(q, k, v, y, sums, shape);                                                                                         \
+    attention_f32<D, ROWS>(q, k, v, biases, y, sums, shape);                                                                                         \
   }
 // dynamic shared memory: 12288 bytes for attention_f16_32 attention_bf16_32
 HALF_KERNEL(f16, attention_f16_32, 32)

@@ -1,11 +1,14 @@
 //! Convolutions on CUDA devices: direct ones, as matrix products with gathered operands.
 
+mod depthwise;
+
 use tomograd_core::{DType, Result, Tensor};
 
 use super::{Conv, ConvNormActivation, ConvShape, ConvTranspose};
 use crate::{
     Context, Forward, Meta, Op, Recompute, Saved,
-    cuda::{Launch, Source, Unwritten, output_like, single},
+    cast::cast,
+    cuda::{Launch, Source, Unwritten, divisor, output_like, single},
     reduce::{self, Combine},
 };
 
@@ -21,25 +24,55 @@ const MANY_TILES: usize = 256;
 /// The least terms of such a part.
 const LEAST_TERMS: usize = 512;
 
+/// Numbers of the `Shape` of the kernels: five, three numbers of 32 bits for each of six, and nine divisors.
+const NUMBERS: usize = 5 + 9 + 3 * 9;
+
 /// The `Shape` of the kernels, when the first input has `first` channels.
-fn numbers(shape: &ConvShape, first: usize) -> [i64; 23] {
+fn numbers(shape: &ConvShape, first: usize) -> [i64; NUMBERS] {
     let ConvShape { batch, groups, in_channels, out_channels, input, kernel, stride, padding, dilation, .. } = *shape;
-    let axes = [input, kernel, stride, padding, dilation, shape.output()].concat();
-    let all = [&[batch, groups, in_channels, out_channels, first], &axes[..]].concat();
-    std::array::from_fn(|i| all[i] as i64)
+    let output = shape.output();
+    let mut numbers = [0; NUMBERS];
+    for (to, size) in numbers.iter_mut().zip([batch, groups, in_channels, out_channels, first]) {
+        *to = size as i64;
+    }
+    let axes = [input, kernel, stride, padding, dilation, output].concat();
+    for (to, pair) in numbers[5..].iter_mut().zip(axes.chunks_exact(2)) {
+        *to = pair[0] as i64 | (pair[1] as i64) << 32;
+    }
+    let counted = [
+        shape.input_voxels(),
+        shape.output_voxels(),
+        shape.taps(),
+        input[1],
+        input[2],
+        output[1],
+        output[2],
+        kernel[1],
+        kernel[2],
+    ];
+    for (to, size) in numbers[14..].chunks_exact_mut(3).zip(counted) {
+        to.copy_from_slice(&divisor(size));
+    }
+    numbers
 }
 
 fn tiles(rows: usize, columns: usize) -> usize {
     rows.div_ceil(TILE) * columns.div_ceil(TILE)
 }
 
-/// Groups that one launch takes. There are mostly fewer; else the sums would need several launches.
-fn check_groups(operation: &str, shape: &ConvShape) -> Result<()> {
-    if shape.groups <= MOST_BLOCKS {
+/// Groups that one launch takes (there are mostly fewer; else the sums would need several launches), and coordinates that kernels
+/// count in 32 bits.
+fn check_sizes(operation: &str, shape: &ConvShape) -> Result<()> {
+    let reach = |axis: usize| {
+        let taps = shape.kernel[axis].saturating_mul(shape.dilation[axis]);
+        let outputs = (shape.output()[axis] + 1).saturating_mul(shape.stride[axis]);
+        taps.saturating_add(outputs).saturating_add(shape.input[axis] + 2 * shape.padding[axis])
+    };
+    if shape.groups <= MOST_BLOCKS && (0..3).all(|axis| reach(axis) < i32::MAX as usize) {
         return Ok(());
     }
-    Err(tomograd_core::Error::argument(operation, format!("{} groups", shape.groups))
-        .expected(format!("at most {MOST_BLOCKS} on a CUDA device")))
+    Err(tomograd_core::Error::argument(operation, format!("{} groups of {shape:?}", shape.groups))
+        .expected(format!("at most {MOST_BLOCKS} groups, and windows below 2³¹ voxels long, on a CUDA device")))
 }
 
 /// y of one or two inputs, with the shape `shape`.
@@ -51,8 +84,17 @@ fn forward(
     bias: Option<&Tensor>,
     shape: &[usize],
 ) -> Result<Tensor> {
+    if x.len() == 1 && has_depthwise(sizes, weight.dtype()) {
+        return depthwise::run(operation, sizes, x[0], weight, bias, false, shape);
+    }
+    if is_half(weight.dtype()) {
+        let (x, dtype) = (widened(x)?, weight.dtype());
+        let (weight, bias) = (cast(weight, DType::F32)?, bias.map(|bias| cast(bias, DType::F32)).transpose()?);
+        let y = forward(operation, sizes, &x.iter().collect::<Vec<_>>(), &weight, bias.as_ref(), shape)?;
+        return cast(&y, dtype);
+    }
     single(operation, weight.dtype())?;
-    check_groups(operation, sizes)?;
+    check_sizes(operation, sizes)?;
     let mut y = output_like(operation, shape, weight)?;
     let grid = [tiles(sizes.group_outputs(), sizes.output_voxels()), sizes.groups, sizes.batch.min(MOST_BLOCKS)];
     let launch = Launch::new(operation, &SOURCE, "conv_forward", weight.device())?
@@ -77,8 +119,17 @@ fn backward_data(
     bias: Option<&Tensor>,
     shapes: &[&[usize]],
 ) -> Result<Vec<Tensor>> {
+    if let ([shape], None) = (shapes, bias)
+        && has_depthwise(sizes, weight.dtype())
+    {
+        return Ok(vec![depthwise::run(operation, sizes, dy, weight, None, true, shape)?]);
+    }
+    if is_half(weight.dtype()) {
+        let (dy, weight) = (cast(dy, DType::F32)?, cast(weight, DType::F32)?);
+        return backward_data(operation, sizes, &dy, &weight, bias, shapes);
+    }
     single(operation, weight.dtype())?;
-    check_groups(operation, sizes)?;
+    check_sizes(operation, sizes)?;
     let mut dx: Vec<Unwritten> =
         shapes.iter().map(|shape| output_like(operation, shape, weight)).collect::<Result<_>>()?;
     let grid = [tiles(sizes.group_inputs(), sizes.input_voxels()), sizes.groups, sizes.batch.min(MOST_BLOCKS)];
@@ -97,8 +148,15 @@ fn backward_data(
 
 /// The gradient of the weights, of this shape.
 fn backward_weights(operation: &str, sizes: &ConvShape, x: &[&Tensor], dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    if x.len() == 1 && has_depthwise(sizes, dy.dtype()) {
+        return depthwise::weights(operation, sizes, x[0], dy, shape);
+    }
+    if is_half(dy.dtype()) {
+        let wide = widened(x)?;
+        return backward_weights(operation, sizes, &wide.iter().collect::<Vec<_>>(), &cast(dy, DType::F32)?, shape);
+    }
     single(operation, dy.dtype())?;
-    check_groups(operation, sizes)?;
+    check_sizes(operation, sizes)?;
     let tiles = tiles(sizes.group_outputs(), sizes.group_inputs() * sizes.taps());
     let terms = sizes.batch * sizes.output_voxels();
     if terms == 0 {
@@ -127,6 +185,19 @@ fn backward_weights(operation: &str, sizes: &ConvShape, x: &[&Tensor], dy: &Tens
 fn backward_bias(dy: &Tensor) -> Result<Tensor> {
     let axes: Vec<usize> = (0..dy.rank()).filter(|&axis| axis != 1).collect();
     reduce::cuda::reduce(dy, &axes, Combine::Sum, 1.0)
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+/// Whether a convolution in this dtype has depthwise kernels.
+fn has_depthwise(sizes: &ConvShape, dtype: DType) -> bool {
+    (dtype == DType::F32 || is_half(dtype)) && depthwise::suits(sizes)
+}
+
+fn widened(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
+    tensors.iter().map(|tensor| cast(tensor, DType::F32)).collect()
 }
 
 fn contiguous(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {

@@ -1,11 +1,10 @@
 // Chains of elementwise steps: one pass over memory, forward and backward, whatever the steps are. A step's function is chosen by
 // a switch that all threads take the same way, which costs less than the memory that is read meanwhile.
-#include "tomograd.cuh"
+#include "indices.cuh"
 #include "function.cuh"
 
 #define MOST_STEPS 8
 #define MOST_INPUTS 10
-#define AXES 8
 
 struct Step {
     Function function;
@@ -19,13 +18,6 @@ struct Steps {
     Step step[MOST_STEPS];
 };
 
-// The common shape, and the strides of each input in it.
-struct Views {
-    long long rank;
-    long long size[AXES];
-    long long stride[MOST_INPUTS][AXES];
-};
-
 struct Inputs {
     const float *at[MOST_INPUTS];
 };
@@ -34,18 +26,7 @@ struct Outputs {
     float *at[MOST_INPUTS];
 };
 
-// Where an input's element for output element `flat` lies.
-static __device__ __forceinline__ long long place(const Views &views, int input, long long flat) {
-    long long place = 0;
-    for (int axis = (int)views.rank - 1; axis > 0; axis--) {
-        long long rest = flat / views.size[axis];
-        place += (flat - rest * views.size[axis]) * views.stride[input][axis];
-        flat = rest;
-    }
-    return views.rank > 0 ? place + flat * views.stride[input][0] : 0;
-}
-
-static __device__ __forceinline__ float loaded(const Inputs &x, const Views &views, int input, long long flat) {
+static __device__ __forceinline__ float loaded(const Inputs &x, const Views<MOST_INPUTS> &views, int input, long long flat) {
     return x.at[input][place(views, input, flat)];
 }
 
@@ -55,8 +36,9 @@ static __device__ __forceinline__ float applied(const Step &step, float x, float
 
 // y[i] = the chain of the inputs at i.
 extern "C" __global__ void __launch_bounds__(256)
-    chain_forward(Inputs x, Views views, Steps steps, float *y, long long count) {
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count; i += gridDim.x * (long long)blockDim.x) {
+    chain_forward(const __grid_constant__ Inputs x, const __grid_constant__ Views<MOST_INPUTS> views, const __grid_constant__ Steps steps,
+                  float *y, long long count) {
+    FOR_EACH(i, count) {
         float value = loaded(x, views, 0, i);
         for (int k = 0; k < steps.count; k++) {
             int input = steps.step[k].input;
@@ -69,8 +51,9 @@ extern "C" __global__ void __launch_bounds__(256)
 // dx.at[k][i] = the gradient of input k at output i, before it is summed over the axes along which the input was broadcast; null
 // pointers for gradients that nobody needs. dy is the output's gradient: input `MOST_INPUTS - 1` of the views says where it lies.
 extern "C" __global__ void __launch_bounds__(256)
-    chain_backward(Inputs x, Views views, Steps steps, const float *dy, Outputs dx, long long count) {
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count; i += gridDim.x * (long long)blockDim.x) {
+    chain_backward(const __grid_constant__ Inputs x, const __grid_constant__ Views<MOST_INPUTS> views, const __grid_constant__ Steps steps,
+                   const float *dy, const __grid_constant__ Outputs dx, long long count) {
+    FOR_EACH(i, count) {
         // x before each step, the step's other input, and what the step adds to that one's gradient. The loops are unrolled, so
         // that these stay in registers.
         float before[MOST_STEPS], other[MOST_STEPS], share[MOST_STEPS];
@@ -116,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(256)
 // y[i] = x[i] + number; the flag becomes 1 if a sum leaves the range of its type.
 extern "C" __global__ void __launch_bounds__(256)
     increment(const long long *x, long long *y, long long number, int *overflow, long long count) {
-    for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < count; i += gridDim.x * (long long)blockDim.x) {
+    FOR_EACH(i, count) {
         unsigned long long sum = (unsigned long long)x[i] + (unsigned long long)number;
         bool lost = number >= 0 ? (long long)sum < x[i] : (long long)sum > x[i];
         if (lost) atomicExch(overflow, 1);

@@ -5,7 +5,7 @@ use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 use super::{BinaryFunction, Function, Step};
 use crate::{
     Meta,
-    cuda::{AXES, Header, Launch, Source, THREADS, Unwritten, blocks, output_like, single, views},
+    cuda::{Header, Launch, Source, THREADS, Unwritten, blocks, output_like, single, views, views_of},
 };
 
 /// The functions of one and two numbers, which other kernels apply too.
@@ -22,7 +22,7 @@ const MOST_STEPS: usize = 8;
 /// Inputs of a kernel, with one more place for the gradient of the output.
 const MOST_INPUTS: usize = 10;
 /// The numbers of a kernel's `Views`.
-const VIEWS: usize = 1 + AXES + AXES * MOST_INPUTS;
+const VIEWS: usize = views_of(MOST_INPUTS);
 
 /// A function and its numbers, as kernels take it.
 pub(crate) type Coded = [u32; 3];

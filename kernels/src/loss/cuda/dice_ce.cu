@@ -1,5 +1,6 @@
 // Dice and cross-entropy of logits (N, C, voxels) and labels (N, voxels). Sums are in f64 and in a fixed order.
-#include "tomograd.cuh"
+#include "indices.cuh"
+#include "sums.cuh"
 
 #define THREADS 256
 
@@ -28,19 +29,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// Joins the sums of a block's threads in a fixed tree; thread 0 gets the result.
-static __device__ __forceinline__ double joined(double *partial, double sum) {
-    partial[threadIdx.x] = sum;
-    __syncthreads();
-    for (int width = THREADS / 2; width > 0; width /= 2) {
-        if (threadIdx.x < width) partial[threadIdx.x] += partial[threadIdx.x + width];
-        __syncthreads();
-    }
-    double result = partial[0];
-    __syncthreads();
-    return result;
-}
-
 // partial[n, chunk] = Σ p t, Σ p and Σ t of each class, Σ w (−log p_t) and Σ w over the `length` voxels of a chunk: 3 C + 2 numbers.
 // Grid: x the chunks, y · the images. `weights` may be null.
 extern "C" __global__ void __launch_bounds__(THREADS) dice_ce_sums(
@@ -67,17 +55,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) dice_ce_sums(
                     weight += of_class;
                 }
             }
-            intersection = joined(sums, intersection);
-            probability = joined(sums, probability);
-            label = joined(sums, label);
+            intersection = sum_of_block<THREADS>(sums, intersection);
+            probability = sum_of_block<THREADS>(sums, probability);
+            label = sum_of_block<THREADS>(sums, label);
             if (threadIdx.x == 0) {
                 target[c] = intersection;
                 target[sizes.classes + c] = probability;
                 target[2 * sizes.classes + c] = label;
             }
         }
-        entropy = joined(sums, entropy);
-        weight = joined(sums, weight);
+        entropy = sum_of_block<THREADS>(sums, entropy);
+        weight = sum_of_block<THREADS>(sums, weight);
         if (threadIdx.x == 0) {
             target[3 * sizes.classes] = entropy;
             target[3 * sizes.classes + 1] = weight;

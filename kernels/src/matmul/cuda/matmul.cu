@@ -3,19 +3,11 @@
 // A block computes a tile of 64 × 64; each of its 256 threads 4 × 4 of it in registers, from slices of 16 along k that the block
 // has brought to shared memory. Sums over k go in sequence by fused multiply-add. A long k may be cut into parts, each of which is
 // a product of its own that is added later, so that few tiles fill the device.
-#include "tomograd.cuh"
+#include "indices.cuh"
 
 #define TILE 64
 #define SLICE 16
 #define THREADS 256
-#define AXES 8
-
-// The batch axes, and the strides of both operands along them.
-struct Batch {
-    long long rank;
-    long long size[AXES];
-    long long stride[2][AXES];
-};
 
 // Sizes, and the strides of the operands along their axes.
 struct Sizes {
@@ -23,26 +15,18 @@ struct Sizes {
     // Terms of a part of k.
     long long length;
     long long a_row, a_column, b_row, b_column;
+    // Tiles of a row of y.
+    Divisor tiles;
 };
 
-static __device__ __forceinline__ long long place(const Batch &batch, int operand, long long flat) {
-    long long place = 0;
-    for (int axis = (int)batch.rank - 1; axis >= 0; axis--) {
-        long long rest = flat / batch.size[axis];
-        place += (flat - rest * batch.size[axis]) * batch.stride[operand][axis];
-        flat = rest;
-    }
-    return place;
-}
-
 // Grid: x the tiles of a matrix, y the parts of k, z · `batches` the matrices. y is (parts, batches, m, n).
-extern "C" __global__ void __launch_bounds__(THREADS)
-    matmul(const float *a, const float *b, const float *bias, float *y, Batch batch, Sizes sizes, long long batches) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    matmul(const float *a, const float *b, const float *bias, float *y, Views<2> batch, Sizes sizes, long long batches) {
     // Rows are longer by 4, so that the columns that a warp writes lie in different banks and rows stay aligned.
     __shared__ float a_slice[SLICE][TILE + 4];
     __shared__ float b_slice[SLICE][TILE + 4];
-    long long tiles = (sizes.n + TILE - 1) / TILE;
-    long long row = blockIdx.x / tiles * TILE, column = blockIdx.x % tiles * TILE;
+    long long row = blockIdx.x, column = last_of(row, sizes.tiles) * TILE;
+    row *= TILE;
     long long first = blockIdx.y * sizes.length;
     long long end = first + sizes.length < sizes.k ? first + sizes.length : sizes.k;
     int thread = threadIdx.x, ty = thread / 16 * 4, tx = thread % 16 * 4;

@@ -1,9 +1,12 @@
 //! Matrix products on CUDA devices.
 
-use tomograd_core::{Result, Tensor};
+mod gemm;
+
+use tomograd_core::{DType, Result, Tensor};
 
 use crate::{
-    cuda::{AXES, Launch, Source, output_like, single, views},
+    cast::cast,
+    cuda::{Launch, Source, divisor, output_like, single, views, views_of},
     reduce::{Combine, cuda::reduce},
 };
 
@@ -12,6 +15,8 @@ static SOURCE: Source = Source { name: "matmul.cu", text: include_str!("matmul.c
 /// Rows and columns of a block's tile.
 const TILE: usize = 64;
 const THREADS: u32 = 256;
+/// f32 products with more rows and columns have larger tiles.
+const LARGE: usize = 64;
 /// The most matrices that blocks do side by side.
 const MOST_BATCHES: usize = 65535;
 /// With as many tiles, the device is busy without parts of k.
@@ -20,8 +25,23 @@ const MANY_TILES: usize = 256;
 const LEAST_TERMS: usize = 512;
 
 /// The product of (batch..., m, k) and (batch..., k, n), whose batch axes are the same, plus a bias (n).
-pub(super) fn product(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    single(operation, a.dtype())?;
+pub(crate) fn product(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let dtype = a.dtype();
+    let half = matches!(dtype, DType::F16 | DType::BF16);
+    let empty = a.count() == 0 || b.count() == 0;
+    let large = a.rank() >= 2 && a.shape()[a.rank() - 2].min(b.shape()[b.rank() - 1]) > LARGE;
+    if !empty
+        && (half || dtype == DType::F32 && large)
+        && let Some(y) = gemm::gemm(operation, a, b, bias)?
+    {
+        return Ok(y);
+    }
+    if half {
+        let bias = bias.map(|bias| cast(bias, DType::F32)).transpose()?;
+        let y = product(operation, &cast(a, DType::F32)?, &cast(b, DType::F32)?, bias.as_ref())?;
+        return cast(&y, dtype);
+    }
+    single(operation, dtype)?;
     let rank = a.rank();
     let (batch, [m, k, n]) = (&a.shape()[..rank - 2], [a.shape()[rank - 2], a.shape()[rank - 1], b.shape()[rank - 1]]);
     let batches: usize = batch.iter().product();
@@ -40,14 +60,17 @@ pub(super) fn product(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Ten
         };
     }
     let [a_first, b_first] = firsts;
-    let numbers = views::<{ 1 + 3 * AXES }>(operation, batch, &[&a_first?, &b_first?])?;
+    let numbers = views::<{ views_of(2) }>(operation, batch, &[&a_first?, &b_first?])?;
     let tiles = m.div_ceil(TILE) * n.div_ceil(TILE);
     // Parts of k, by the shape alone: enough of them to fill the device, each long enough to be worth its sum.
     let wanted = MANY_TILES.div_ceil(tiles * batches).min(k.div_ceil(LEAST_TERMS)).max(1);
     let length = k.div_ceil(wanted).next_multiple_of(16);
     let parts = k.div_ceil(length);
     let [sa, sb] = [a.strides(), b.strides()];
+    let [t0, t1, t2] = divisor(n.div_ceil(TILE));
     let sizes = [m, n, k, length, sa[rank - 2], sa[rank - 1], sb[rank - 2], sb[rank - 1]].map(|size| size as i64);
+    let [s0, s1, s2, s3, s4, s5, s6, s7] = sizes;
+    let sizes = [s0, s1, s2, s3, s4, s5, s6, s7, t0, t1, t2];
     let mut output = output_like(operation, &[&[parts][..], &shape].concat(), a)?;
     let bias = bias.map(|bias| bias.contiguous()).transpose()?;
     let launch = Launch::new(operation, &SOURCE, "matmul", a.device())?

@@ -5,7 +5,7 @@ use tomograd_core::{DType, Result, Tensor};
 use super::{Norm, Statistics};
 use crate::{
     Context, Forward, Saved,
-    cuda::{Header, Launch, Source, THREADS, Unwritten, blocks, output_like, single},
+    cuda::{Header, Launch, Source, THREADS, Unwritten, blocks, divisor, output_like, single},
     elementwise::cuda::{Coded, FUNCTIONS, coded},
 };
 
@@ -39,7 +39,7 @@ struct Run<'a> {
     gamma: Option<Tensor>,
     beta: Option<Tensor>,
     /// The `Sets` of the kernels.
-    sets: [i64; 6],
+    sets: [i64; 14],
     set_count: usize,
     channels: usize,
     activation: Coded,
@@ -62,7 +62,14 @@ impl<'a> Run<'a> {
             norm,
             gamma: parameter(1)?,
             beta: parameter(2)?,
-            sets: [batch, channels, voxels, width.max(1), images, set_count].map(|size| size as i64),
+            sets: {
+                let mut sets = [batch as i64; 14];
+                for (to, size) in sets[1..].chunks_exact_mut(3).zip([channels, voxels, width.max(1), images]) {
+                    to.copy_from_slice(&divisor(size));
+                }
+                sets[13] = set_count as i64;
+                sets
+            },
             set_count,
             channels,
             activation: coded(norm.activation),

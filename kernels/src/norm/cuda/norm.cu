@@ -1,70 +1,49 @@
 // Norms of (N, C, voxels), whose statistics are over sets of rows: a row is the voxels of one channel of one image. Sums are in f64
 // and in a fixed order: each thread sums in sequence, a tree joins a block, and segments are joined in order.
-#include "tomograd.cuh"
+#include "indices.cuh"
+#include "sums.cuh"
 #include "../../elementwise/cuda/function.cuh"
 
 #define THREADS 256
 
-// Two sums.
-struct Pair {
-    double x, y;
-};
-
-static __device__ __forceinline__ Pair pair(double x, double y) {
-    Pair both = {x, y};
-    return both;
-}
-
 // Which rows share a set. The set of row n C + c is n · images + c / width.
 struct Sets {
-    long long batch, channels, voxels;
-    // Channels of a set, sets of an image (0 where a set takes a channel of all images), and their number.
-    long long width, images, count;
+    long long batch;
+    // `width` is the channels of a set, `images` the sets of an image (0 where a set takes a channel of all images).
+    Divisor channels, voxels, width, images;
+    long long count;
 };
 
 static __device__ __forceinline__ long long set_of(const Sets &sets, long long row) {
-    return row / sets.channels * sets.images + row % sets.channels / sets.width;
+    long long channel = last_of(row, sets.channels);
+    return row * sets.images.size + quotient(channel, sets.width);
 }
 
 // Row `k` of a set.
 static __device__ __forceinline__ long long row_of(const Sets &sets, long long set, long long k) {
-    if (sets.images == 0) return k * sets.channels + set;
-    return set / sets.images * sets.channels + set % sets.images * sets.width + k;
+    if (sets.images.size == 0) return k * sets.channels.size + set;
+    long long of_image = last_of(set, sets.images);
+    return set * sets.channels.size + of_image * sets.width.size + k;
 }
 
-static __device__ __forceinline__ long long rows_of(const Sets &sets) { return sets.images == 0 ? sets.batch : sets.width; }
-
-// Joins two sums of each thread in a fixed tree; all threads get them.
-static __device__ __forceinline__ Pair joined(Pair *partial, Pair sum) {
-    partial[threadIdx.x] = sum;
-    __syncthreads();
-    for (int width = THREADS / 2; width > 0; width /= 2) {
-        if (threadIdx.x < width) {
-            partial[threadIdx.x].x += partial[threadIdx.x + width].x;
-            partial[threadIdx.x].y += partial[threadIdx.x + width].y;
-        }
-        __syncthreads();
-    }
-    Pair result = partial[0];
-    __syncthreads();
-    return result;
-}
+static __device__ __forceinline__ long long rows_of(const Sets &sets) { return sets.images.size == 0 ? sets.batch : sets.width.size; }
 
 // partial[set, segment] = Σ (x − o) and Σ (x − o)² of the segment's elements, where o is the set's first element: so a large mean
 // costs no digits. Grid: x the segments of `length` elements, y · the sets.
 extern "C" __global__ void __launch_bounds__(THREADS) norm_moments(const float *x, Pair *partial, Sets sets, long long length) {
     __shared__ Pair sums[THREADS];
-    long long elements = rows_of(sets) * sets.voxels;
+    long long elements = rows_of(sets) * sets.voxels.size;
     long long first = blockIdx.x * length, end = first + length < elements ? first + length : elements;
     for (long long set = blockIdx.y; set < sets.count; set += gridDim.y) {
-        double origin = x[row_of(sets, set, 0) * sets.voxels];
+        double origin = x[row_of(sets, set, 0) * sets.voxels.size];
         Pair sum = pair(0.0, 0.0);
         for (long long i = first + threadIdx.x; i < end; i += THREADS) {
-            double distance = x[row_of(sets, set, i / sets.voxels) * sets.voxels + i % sets.voxels] - origin;
+            long long row = i, voxel = last_of(row, sets.voxels);
+            double distance = x[row_of(sets, set, row) * sets.voxels.size + voxel] - origin;
             sum.x += distance;
             sum.y += distance * distance;
         }
-        sum = joined(sums, sum);
+        sum = sum_of_block<THREADS>(sums, sum);
         if (threadIdx.x == 0) partial[set * gridDim.x + blockIdx.x] = sum;
     }
 }
@@ -80,11 +59,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_statistics(
             sum.x += partial[set * segments + segment].x;
             sum.y += partial[set * segments + segment].y;
         }
-        double count = (double)(rows_of(sets) * sets.voxels);
+        double count = (double)(rows_of(sets) * sets.voxels.size);
         double squares = count > 0.0 ? sum.y - sum.x * (sum.x / count) : 0.0;
         // Rounding may make it negative; a NaN is kept.
         if (squares < 0.0) squares = 0.0;
-        double center = count > 0.0 ? x[row_of(sets, set, 0) * sets.voxels] + sum.x / count : 0.0;
+        double center = count > 0.0 ? x[row_of(sets, set, 0) * sets.voxels.size] + sum.x / count : 0.0;
         statistics[set] = center;
         statistics[sets.count + set] = 0.0;
         statistics[2 * sets.count + set] = sqrt((count > 0.0 ? squares / count : 0.0) + epsilon);
@@ -94,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_statistics(
 }
 
 // The same statistics from a given mean and variance of each channel.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
     norm_given(const float *mean, const float *variance, double *statistics, double epsilon, long long channels) {
     for (long long c = blockIdx.x * (long long)THREADS + threadIdx.x; c < channels; c += gridDim.x * (long long)THREADS) {
         statistics[c] = mean[c];
@@ -124,9 +103,9 @@ static __device__ __forceinline__ float normal(const Scaling &scaling, float x) 
 // y = activation(γ x̂ + β); γ and β may be null.
 extern "C" __global__ void __launch_bounds__(THREADS) norm_apply(
     const float *x, const double *statistics, const float *gamma, const float *beta, float *y, Function activation, Sets sets) {
-    long long count = sets.batch * sets.channels * sets.voxels;
+    long long count = sets.batch * sets.channels.size * sets.voxels.size;
     for (long long i = blockIdx.x * (long long)THREADS + threadIdx.x; i < count; i += gridDim.x * (long long)THREADS) {
-        long long row = i / sets.voxels, channel = row % sets.channels;
+        long long row = quotient(i, sets.voxels), image = row, channel = last_of(image, sets.channels);
         float value = normal(scaling_of(statistics, sets, row), x[i]);
         if (gamma) value = fmaf(gamma[channel], value, beta[channel]);
         y[i] = value_of(activation, value);
@@ -146,17 +125,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_backward_sums(
     const float *x, const float *dy, const double *statistics, const float *gamma, const float *beta, Pair *partial,
     Function activation, Sets sets, long long length) {
     __shared__ Pair sums[THREADS];
-    long long first = blockIdx.x * length, end = first + length < sets.voxels ? first + length : sets.voxels;
-    for (long long row = blockIdx.y; row < sets.batch * sets.channels; row += gridDim.y) {
+    long long first = blockIdx.x * length, end = first + length < sets.voxels.size ? first + length : sets.voxels.size;
+    for (long long row = blockIdx.y; row < sets.batch * sets.channels.size; row += gridDim.y) {
         Scaling scaling = scaling_of(statistics, sets, row);
+        long long image = row, channel = last_of(image, sets.channels);
         Pair sum = pair(0.0, 0.0);
         for (long long i = first + threadIdx.x; i < end; i += THREADS) {
-            float value = normal(scaling, x[row * sets.voxels + i]);
-            double g = before(value, dy[row * sets.voxels + i], gamma, beta, row % sets.channels, activation);
+            float value = normal(scaling, x[row * sets.voxels.size + i]);
+            double g = before(value, dy[row * sets.voxels.size + i], gamma, beta, channel, activation);
             sum.x += g;
             sum.y += g * value;
         }
-        sum = joined(sums, sum);
+        sum = sum_of_block<THREADS>(sums, sum);
         if (threadIdx.x == 0) partial[row * gridDim.x + blockIdx.x] = sum;
     }
 }
@@ -166,11 +146,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_backward_sums(
 extern "C" __global__ void __launch_bounds__(THREADS) norm_parameters(
     const Pair *partial, const double *statistics, const float *gamma, float *dgamma, float *dbeta, float *dmean,
     float *dvariance, Sets sets, long long segments) {
-    for (long long c = blockIdx.x * (long long)THREADS + threadIdx.x; c < sets.channels; c += gridDim.x * (long long)THREADS) {
+    for (long long c = blockIdx.x * (long long)THREADS + threadIdx.x; c < sets.channels.size; c += gridDim.x * (long long)THREADS) {
         Pair sum = pair(0.0, 0.0);
         for (long long n = 0; n < sets.batch; n++) {
             for (long long segment = 0; segment < segments; segment++) {
-                Pair part = partial[(n * sets.channels + c) * segments + segment];
+                Pair part = partial[(n * sets.channels.size + c) * segments + segment];
                 sum.x += part.x;
                 sum.y += part.y;
             }
@@ -195,14 +175,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_through(
         Pair sum = pair(0.0, 0.0);
         for (long long k = 0; k < rows_of(sets); k++) {
             long long row = row_of(sets, set, k);
-            double slope = gamma ? gamma[row % sets.channels] : 1.0;
+            long long image = row, channel = last_of(image, sets.channels);
+            double slope = gamma ? gamma[channel] : 1.0;
             for (long long segment = 0; segment < segments; segment++) {
                 Pair part = partial[row * segments + segment];
                 sum.x += slope * part.x;
                 sum.y += slope * part.y;
             }
         }
-        double count = (double)(rows_of(sets) * sets.voxels), deviation = statistics[2 * sets.count + set];
+        double count = (double)(rows_of(sets) * sets.voxels.size), deviation = statistics[2 * sets.count + set];
         Pair result = pair(-sum.x / (deviation * count), -sum.y / (deviation * count));
         if (of_mean) result.x += of_mean[set] / count;
         if (of_variance) result.y += 2.0 * of_variance[set] * deviation / (count - 1.0);
@@ -214,9 +195,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) norm_through(
 extern "C" __global__ void __launch_bounds__(THREADS) norm_backward_data(
     const float *x, const float *dy, const double *statistics, const float *gamma, const float *beta, const Pair *through,
     float *dx, Function activation, Sets sets) {
-    long long count = sets.batch * sets.channels * sets.voxels;
+    long long count = sets.batch * sets.channels.size * sets.voxels.size;
     for (long long i = blockIdx.x * (long long)THREADS + threadIdx.x; i < count; i += gridDim.x * (long long)THREADS) {
-        long long row = i / sets.voxels, channel = row % sets.channels;
+        long long row = quotient(i, sets.voxels), image = row, channel = last_of(image, sets.channels);
         Scaling scaling = scaling_of(statistics, sets, row);
         float value = normal(scaling, x[i]);
         float gradient = before(value, dy[i], gamma, beta, channel, activation) * scaling.inverse;

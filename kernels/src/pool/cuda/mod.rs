@@ -1,23 +1,54 @@
 //! Pooling on CUDA devices.
 
-use tomograd_core::{DType, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 
 use super::window::Strided;
-use crate::cuda::{Launch, Source, THREADS, Unwritten, blocks, output_like, single};
+use crate::cuda::{Launch, Source, THREADS, Unwritten, blocks, divisor, output_like, single};
 
 static SOURCE: Source = Source { name: "pool.cu", text: include_str!("pool.cu"), headers: &[] };
 
 /// The windows of three axes, as kernels take them: for each axis its input, output, kernel, stride, padding, dilation, and
-/// whether the windows are adaptive.
-pub(super) type Axes = [i64; 21];
+/// whether the windows are adaptive, in pairs of 32 bits; then input and output as divisors.
+pub(super) type Axes = [i64; 30];
 
 /// An axis of one voxel that is its own window.
 const ALONE: [usize; 7] = [1, 1, 1, 1, 0, 1, 0];
 
 fn three(axes: impl ExactSizeIterator<Item = [usize; 7]>) -> Axes {
-    let all: Vec<usize> = (axes.len()..3).flat_map(|_| ALONE).chain(axes.flatten()).collect();
-    std::array::from_fn(|i| all[i] as i64)
+    let all: Vec<[usize; 7]> = (axes.len()..3).map(|_| ALONE).chain(axes).collect();
+    let mut numbers = [0; 30];
+    for (to, axis) in numbers.chunks_exact_mut(10).zip(all) {
+        // A kernel or padding beyond what counts in 32 bits is refused by `check`; a stride or dilation as long reaches nothing more.
+        let counted = axis.map(|size| size.min(MOST) as i64);
+        let [input, output, kernel, stride, padding, dilation, adaptive] = counted;
+        let pairs = [[input, output], [kernel, stride], [padding, dilation], [adaptive, 0]];
+        for (to, [low, high]) in to.iter_mut().zip(pairs) {
+            *to = low | high << 32;
+        }
+        to[4..7].copy_from_slice(&divisor(axis[0]));
+        to[7..].copy_from_slice(&divisor(axis[1]));
+    }
+    numbers
 }
+
+/// Checks that the kernels can count the windows' voxels.
+fn check(operation: &str, axes: &Axes, shapes: [&[usize]; 2]) -> Result<()> {
+    let reaches = axes.chunks_exact(10).any(|axis| {
+        let [output, kernel, stride, padding, dilation] =
+            [axis[0] >> 32, axis[1] & 0xffff_ffff, axis[1] >> 32, axis[2] & 0xffff_ffff, axis[2] >> 32];
+        let input = axis[0] & 0xffff_ffff;
+        (output + 1) * stride + kernel * dilation + input + 2 * padding >= i64::from(i32::MAX)
+    });
+    if !reaches {
+        return Ok(());
+    }
+    Err(Error::shape(operation, "windows that reach beyond 2³¹ voxels")
+        .expected("less on a CUDA device")
+        .shapes(shapes))
+}
+
+/// The largest size that kernels are told.
+const MOST: usize = 1 << 30;
 
 /// Strided windows from an input to an output, both (N, C, spatial...).
 pub(super) fn strided(windows: Strided<'_>, input: &[usize], output: &[usize]) -> Axes {
@@ -43,6 +74,7 @@ pub(super) fn maximum(
     wanted: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
     single(operation, x.dtype())?;
+    check(operation, &axes, [x.shape(), shape])?;
     let x = x.contiguous()?;
     let mut y = output_like(operation, shape, &x)?;
     let mut winners = wanted.then(|| Unwritten::new(operation, shape, dtype, x.device())).transpose()?;
@@ -69,6 +101,7 @@ pub(super) fn maximum_gradient(
     shape: &[usize],
 ) -> Result<Tensor> {
     single(operation, dy.dtype())?;
+    check(operation, &axes, [dy.shape(), shape])?;
     let (dy, winners) = (dy.contiguous()?, winners.contiguous()?);
     let mut dx = output_like(operation, shape, &dy)?;
     let kernel = if winners.dtype() == DType::U8 { "max_pool_gradient_u8" } else { "max_pool_gradient_i32" };
@@ -97,6 +130,7 @@ pub(super) fn average(
     gradient: bool,
 ) -> Result<Tensor> {
     single(operation, tensor.dtype())?;
+    check(operation, &axes, [tensor.shape(), shape])?;
     let tensor = tensor.contiguous()?;
     let mut output = output_like(operation, shape, &tensor)?;
     let (count, kernel) = (output.count(), if gradient { "average_pool_gradient" } else { "average_pool" });

@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Result, Tensor};
 
 use super::Combine;
-use crate::cuda::{Launch, Source, THREADS, Unwritten, blocks, output_like, single};
+use crate::cuda::{Launch, Source, THREADS, Unwritten, blocks, divisor, output_like, single};
 
 static SOURCE: Source = Source { name: "reduce.cu", text: include_str!("reduce.cu"), headers: &[] };
 
@@ -112,8 +112,9 @@ fn segments_of(
         .value(how)
         .value(factor)
         .size(terms)
-        .size(inner)
+        .value(divisor(inner))
         .size(length)
+        .value(divisor(terms.div_ceil(length)))
         .size(count);
     let blocks = if inner >= FEW_COLUMNS { blocks(count) } else { count.min(MOST_BLOCKS) };
     // SAFETY: x has outer · terms · inner elements of the kernel's first type, the output one of its second type for each
@@ -161,7 +162,7 @@ pub(super) fn arg_max(x: &Tensor, axis: usize, shape: &[usize]) -> Result<Tensor
         .read(&x)?
         .write(&mut output)?
         .size(terms)
-        .size(inner)
+        .value(divisor(inner))
         .size(count);
     // SAFETY: x is (outer, terms, inner), the output (outer, inner), all of which the kernel writes.
     unsafe {

@@ -1,6 +1,7 @@
 // Reductions along the middle axis of (outer, terms, inner), in f64 and in a fixed order: each thread combines its terms in
 // sequence, and a tree joins the threads. Long reductions are cut into segments, whose results are reduced again.
-#include "tomograd.cuh"
+#include "indices.cuh"
+#include "sums.cuh"
 
 #define THREADS 256
 
@@ -22,50 +23,40 @@ static __device__ __forceinline__ double start(int how) {
 // y[o, s, i] = factor · the reduction of x[o, t, i] over the `length` terms of segment s, one block for each.
 template <typename X, typename Y>
 static __device__ __forceinline__ void
-rows(const X *x, Y *y, int how, double factor, long long terms, long long inner, long long length, long long count) {
+rows(const X *x, Y *y, int how, double factor, long long terms, const Divisor &inner, long long length, const Divisor &segments, long long count) {
     __shared__ double partial[THREADS];
-    long long segments = (terms + length - 1) / length;
     for (long long output = blockIdx.x; output < count; output += gridDim.x) {
-        long long column = output % inner, segment = output / inner % segments, plane = output / inner / segments;
+        long long plane = output, column = last_of(plane, inner), segment = last_of(plane, segments);
         long long first = segment * length, end = first + length < terms ? first + length : terms;
-        const X *source = x + plane * terms * inner + column;
+        const X *source = x + plane * terms * inner.size + column;
         double sum = start(how);
         for (long long term = first + threadIdx.x; term < end; term += THREADS) {
-            sum = combined(how, sum, (double)source[term * inner]);
+            sum = combined(how, sum, (double)source[term * inner.size]);
         }
-        partial[threadIdx.x] = sum;
-        __syncthreads();
-        for (int width = THREADS / 2; width > 0; width /= 2) {
-            if (threadIdx.x < width) {
-                partial[threadIdx.x] = combined(how, partial[threadIdx.x], partial[threadIdx.x + width]);
-            }
-            __syncthreads();
-        }
-        if (threadIdx.x == 0) y[output] = (Y)(partial[0] * factor);
-        // The next output's sums may be written when this one's was read.
-        __syncthreads();
+        sum = joined<THREADS>(partial, sum, [how](double a, double b) { return combined(how, a, b); });
+        if (threadIdx.x == 0) y[output] = (Y)(sum * factor);
     }
 }
 
 // The same, one thread for each: for many columns that lie side by side.
 template <typename X, typename Y>
 static __device__ __forceinline__ void
-columns(const X *x, Y *y, int how, double factor, long long terms, long long inner, long long length, long long count) {
-    long long segments = (terms + length - 1) / length;
-    for (long long output = blockIdx.x * (long long)THREADS + threadIdx.x; output < count; output += gridDim.x * (long long)THREADS) {
-        long long column = output % inner, segment = output / inner % segments, plane = output / inner / segments;
+columns(const X *x, Y *y, int how, double factor, long long terms, const Divisor &inner, long long length, const Divisor &segments, long long count) {
+    FOR_EACH(output, count) {
+        long long plane = output, column = last_of(plane, inner), segment = last_of(plane, segments);
         long long first = segment * length, end = first + length < terms ? first + length : terms;
-        const X *source = x + plane * terms * inner + column;
+        const X *source = x + plane * terms * inner.size + column;
         double sum = start(how);
-        for (long long term = first; term < end; term++) sum = combined(how, sum, (double)source[term * inner]);
+        for (long long term = first; term < end; term++) sum = combined(how, sum, (double)source[term * inner.size]);
         y[output] = (Y)(sum * factor);
     }
 }
 
 #define REDUCTION(NAME, BODY, X, Y)                                                                                       \
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(                                                           \
-        const X *x, Y *y, int how, double factor, long long terms, long long inner, long long length, long long count) { \
-        BODY(x, y, how, factor, terms, inner, length, count);                                                             \
+        const X *x, Y *y, int how, double factor, long long terms, Divisor inner, long long length, Divisor segments,     \
+        long long count) {                                                                                                \
+        BODY(x, y, how, factor, terms, inner, length, segments, count);                                                   \
     }
 
 REDUCTION(reduce_rows, rows, float, float)
@@ -80,21 +71,6 @@ REDUCTION(reduce_partial_columns_to_partial, columns, double, double)
 // A position that is behind all others.
 #define NOWHERE 0x7fffffffffffffffLL
 
-// The first position of a block's threads, which each have one; all threads get it.
-static __device__ __forceinline__ long long first_of(long long *partial, long long position) {
-    partial[threadIdx.x] = position;
-    __syncthreads();
-    for (int width = THREADS / 2; width > 0; width /= 2) {
-        if (threadIdx.x < width && partial[threadIdx.x + width] < partial[threadIdx.x]) {
-            partial[threadIdx.x] = partial[threadIdx.x + width];
-        }
-        __syncthreads();
-    }
-    long long first = partial[0];
-    __syncthreads();
-    return first;
-}
-
 // The gradient of a maximum or minimum y[r] of x[r, t]: dx[r, t] is dy[r] at the first t whose element equals y[r], otherwise 0.
 extern "C" __global__ void __launch_bounds__(THREADS)
     first_equal(const float *x, const float *y, const float *dy, float *dx, long long terms, long long count) {
@@ -107,46 +83,40 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             // Of a NaN, any element that can't be compared is the first.
             if (found == NOWHERE && !(other < value || other > value)) found = term;
         }
-        long long first = first_of(partial, found);
+        long long first = joined<THREADS>(partial, found, [](long long a, long long b) { return b < a ? b : a; });
         for (long long term = threadIdx.x; term < terms; term += THREADS) {
             dx[row * terms + term] = term == first ? dy[row] : 0.0f;
         }
     }
 }
 
-// y[o, i] = the position of the first largest x[o, t, i] along t; a NaN counts as the largest. A block for each.
+// A number and its position.
+struct Candidate {
+    long long position;
+    float value;
+    int unused;
+};
+
+// The larger of two, the first of equal ones; a NaN counts as the largest.
+static __device__ __forceinline__ Candidate larger(const Candidate &a, const Candidate &b) {
+    bool same = a.value == b.value || (a.value != a.value && b.value != b.value);
+    bool greater = b.value > a.value || (b.value != b.value && a.value == a.value);
+    return b.position != NOWHERE && (a.position == NOWHERE || greater || (same && b.position < a.position)) ? b : a;
+}
+
+// y[o, i] = the position of the first largest x[o, t, i] along t. A block for each.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    arg_max(const float *x, long long *y, long long terms, long long inner, long long count) {
-    __shared__ long long partial[THREADS];
-    __shared__ float largest[THREADS];
+    arg_max(const float *x, long long *y, long long terms, Divisor inner, long long count) {
+    __shared__ Candidate partial[THREADS];
     for (long long output = blockIdx.x; output < count; output += gridDim.x) {
-        const float *source = x + output / inner * terms * inner + output % inner;
-        long long place = NOWHERE;
-        float best = -INFINITY;
+        long long plane = output, column = last_of(plane, inner);
+        const float *source = x + plane * terms * inner.size + column;
+        Candidate best = {NOWHERE, -INFINITY, 0};
         for (long long term = threadIdx.x; term < terms; term += THREADS) {
-            float value = source[term * inner];
-            if (place == NOWHERE || value > best || (value != value && best == best)) {
-                best = value;
-                place = term;
-            }
+            Candidate other = {term, source[term * inner.size], 0};
+            best = larger(best, other);
         }
-        largest[threadIdx.x] = best;
-        partial[threadIdx.x] = place;
-        __syncthreads();
-        for (int width = THREADS / 2; width > 0; width /= 2) {
-            if (threadIdx.x < width) {
-                float a = largest[threadIdx.x], b = largest[threadIdx.x + width];
-                long long p = partial[threadIdx.x], q = partial[threadIdx.x + width];
-                bool same = a == b || (a != a && b != b);
-                bool larger = b > a || (b != b && a == a);
-                if (q != NOWHERE && (p == NOWHERE || larger || (same && q < p))) {
-                    largest[threadIdx.x] = b;
-                    partial[threadIdx.x] = q;
-                }
-            }
-            __syncthreads();
-        }
-        if (threadIdx.x == 0) y[output] = partial[0];
-        __syncthreads();
+        best = joined<THREADS>(partial, best, [](const Candidate &a, const Candidate &b) { return larger(a, b); });
+        if (threadIdx.x == 0) y[output] = best.position;
     }
 }

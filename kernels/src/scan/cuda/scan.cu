@@ -6,43 +6,7 @@
 // has 4 steps one after another. A step is the map x → d x + e, and maps compose: (d, e) then (d′, e′) is (d′ d, d′ e + e′). So for each
 // state a scan within the warp by shuffles, and the four warps' totals in shared memory, give every thread the state before its steps.
 // `borders` (B, D, ⌈L / 512⌉, N), if it isn't null, gets the states before each chunk, in f32: the backward pass starts from there.
-#include "tomograd.cuh"
-
-struct Scan {
-  int channels, groups, states, length;
-  int softplus;
-  int aligned;  // whether rows of L elements are multiples of four elements
-};
-
-constexpr int THREADS = 128, STEPS = 4, CHUNK = THREADS * STEPS, WARPS = THREADS / 32;
-
-__device__ __forceinline__ void load_four(const float *x, float (&values)[4]) {
-  const float4 four = *reinterpret_cast<const float4 *>(x);
-  values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
-}
-template <typename T>
-__device__ __forceinline__ void load_four(const T *x, float (&values)[4]) {
-  const uint2 four = *reinterpret_cast<const uint2 *>(x);
-  const float2 left = unpack<T>(four.x), right = unpack<T>(four.y);
-  values[0] = left.x, values[1] = left.y, values[2] = right.x, values[3] = right.y;
-}
-__device__ __forceinline__ void store_four(float *x, const float (&values)[4]) {
-  *reinterpret_cast<float4 *>(x) = make_float4(values[0], values[1], values[2], values[3]);
-}
-template <typename T>
-__device__ __forceinline__ void store_four(T *x, const float (&values)[4]) {
-  *reinterpret_cast<uint2 *>(x) = make_uint2(pack<T>(values[0], values[1]), pack<T>(values[2], values[3]));
-}
-// Four steps of a row from step t; zeros beyond its end.
-template <typename T>
-__device__ __forceinline__ void load_steps(const T *row, int t, const Scan &shape, float (&values)[4]) {
-  if (shape.aligned && t < shape.length) {
-    load_four(row + t, values);
-  } else {
-#pragma unroll
-    for (int i = 0; i < STEPS; i++) values[i] = t + i < shape.length ? to_float(row[t + i]) : 0.0f;
-  }
-}
+#include "scan.cuh"
 
 template <typename T>
 __device__ __forceinline__ void scan(const T *u, const T *delta, const T *a, const T *b, const T *c, const T *skip, const T *z,
@@ -67,10 +31,8 @@ __device__ __forceinline__ void scan(const T *u, const T *delta, const T *a, con
     load_steps(delta + row, t, shape, step);
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
-      step[i] += bias;
-      if (shape.softplus) step[i] = fmaxf(step[i], 0.0f) + log1pf(expf(-fabsf(step[i])));
       // Steps behind the end change nothing.
-      if (t + i >= shape.length) step[i] = 0.0f;
+      step[i] = t + i < shape.length ? step_of(step[i] + bias, shape) : 0.0f;
       sum[i] = bypass * input[i];
       input[i] *= step[i];
     }
@@ -126,13 +88,7 @@ __device__ __forceinline__ void scan(const T *u, const T *delta, const T *a, con
 #pragma unroll
       for (int i = 0; i < STEPS; i++) sum[i] *= gate[i] / (1.0f + expf(-gate[i]));
     }
-    if (shape.aligned && t < shape.length) {
-      store_four(y + row + t, sum);
-    } else {
-#pragma unroll
-      for (int i = 0; i < STEPS; i++)
-        if (t + i < shape.length) y[row + t + i] = from_float<T>(sum[i]);
-    }
+    store_steps(y + row, t, shape, sum);
   }
 }
 

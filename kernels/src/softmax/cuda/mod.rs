@@ -2,7 +2,7 @@
 
 use tomograd_core::{Result, Tensor};
 
-use crate::cuda::{Launch, Source, THREADS, blocks, output_like, single};
+use crate::cuda::{Launch, Source, THREADS, blocks, divisor, output_like, single};
 
 static SOURCE: Source = Source { name: "softmax.cu", text: include_str!("softmax.cu"), headers: &[] };
 
@@ -36,7 +36,7 @@ fn run(inputs: &[&Tensor], axis: usize, logarithm: bool) -> Result<Tensor> {
     for input in inputs {
         launch = launch.read(input)?;
     }
-    let launch = launch.write(&mut output)?.size(size).size(inner).value(i32::from(logarithm)).size(lines);
+    let launch = launch.write(&mut output)?.size(size).value(divisor(inner)).value(i32::from(logarithm)).size(lines);
     let blocks = if inner >= FEW_COLUMNS { blocks(lines) } else { lines.min(MOST_BLOCKS) };
     // SAFETY: inputs and output are (outer, size, inner) with `lines` = outer · inner, and the kernel writes every line.
     unsafe {

@@ -181,8 +181,8 @@ fn transformed(x: &Var, pass: &Pass) -> Result<Var> {
     let shape = [1, IMAGENET.mean.len(), 1, 1];
     let each = |number: fn((&f64, &f64)) -> f64| -> Result<Var> {
         let numbers: Vec<f64> = IMAGENET.mean.iter().zip(IMAGENET.deviation).map(number).collect();
-        let tensor = Tensor::from_slice(&numbers, &shape, Device::Cpu)?.converted(x.dtype())?;
-        Ok(pass.input(&tensor.to(x.value().device())?))
+        let tensor = Tensor::from_slice(&numbers, &shape, Device::Cpu)?.to(x.value().device())?;
+        Ok(pass.input(&tensor.converted(x.dtype())?))
     };
     let (scale, shift) = (each(|(_, deviation)| deviation / 0.5)?, each(|(mean, _)| (mean - 0.5) / 0.5)?);
     x.mul(&scale)?.add(&shift)

@@ -1,33 +1,8 @@
 // Layer norm of rows of `length` elements, a block for each row. Sums are in f64 and in a fixed order.
-#include "tomograd.cuh"
+#include "indices.cuh"
+#include "sums.cuh"
 
 #define THREADS 256
-
-// Two sums.
-struct Pair {
-    double x, y;
-};
-
-static __device__ __forceinline__ Pair pair(double x, double y) {
-    Pair both = {x, y};
-    return both;
-}
-
-// Joins two sums of each thread in a fixed tree; all threads get them.
-static __device__ __forceinline__ Pair joined(Pair *partial, Pair sum) {
-    partial[threadIdx.x] = sum;
-    __syncthreads();
-    for (int width = THREADS / 2; width > 0; width /= 2) {
-        if (threadIdx.x < width) {
-            partial[threadIdx.x].x += partial[threadIdx.x + width].x;
-            partial[threadIdx.x].y += partial[threadIdx.x + width].y;
-        }
-        __syncthreads();
-    }
-    Pair result = partial[0];
-    __syncthreads();
-    return result;
-}
 
 // kept[row] = the mean as the sum of two numbers, 1 / √(variance + ε), and 0.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -43,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             sum.x += distance;
             sum.y += distance * distance;
         }
-        sum = joined(sums, sum);
+        sum = sum_of_block<THREADS>(sums, sum);
         if (threadIdx.x == 0) {
             double squares = sum.y - sum.x * (sum.x / length), mean = origin + sum.x / length;
             if (squares < 0.0) squares = 0.0;
@@ -61,10 +36,11 @@ static __device__ __forceinline__ float normal(const float *kept, long long row,
 
 // y = γ x̂ + β; γ and β may be null.
 extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_apply(
-    const float *x, const float *kept, const float *gamma, const float *beta, float *y, long long length, long long count) {
-    for (long long i = blockIdx.x * (long long)THREADS + threadIdx.x; i < count; i += gridDim.x * (long long)THREADS) {
-        float value = normal(kept, i / length, x[i]);
-        y[i] = gamma ? fmaf(gamma[i % length], value, beta[i % length]) : value;
+    const float *x, const float *kept, const float *gamma, const float *beta, float *y, Divisor length, long long count) {
+    FOR_EACH(i, count) {
+        long long row = i, column = last_of(row, length);
+        float value = normal(kept, row, x[i]);
+        y[i] = gamma ? fmaf(gamma[column], value, beta[column]) : value;
     }
 }
 
@@ -79,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) layer_norm_backward(
             sum.x += g;
             sum.y += g * normal(kept, row, x[row * length + i]);
         }
-        sum = joined(sums, sum);
+        sum = sum_of_block<THREADS>(sums, sum);
         float mean = (float)(sum.x / length), slope = (float)(sum.y / length);
         for (long long i = threadIdx.x; i < length; i += THREADS) {
             float g = dy[row * length + i] * (gamma ? gamma[i] : 1.0f), value = normal(kept, row, x[row * length + i]);

@@ -3,7 +3,7 @@
 use tomograd_core::{DType, Result, Tensor};
 
 use crate::{
-    cuda::{Launch, Source, THREADS, Unwritten, blocks, output_like, single},
+    cuda::{Launch, Source, THREADS, Unwritten, blocks, divisor, output_like, single},
     reduce::{Combine, cuda::group},
 };
 
@@ -46,7 +46,7 @@ pub(super) fn forward(
         .read_if(affine.map(|[gamma, _]| gamma))?
         .read_if(affine.map(|[_, beta]| beta))?
         .write(&mut y)?
-        .size(length)
+        .value(divisor(length))
         .size(count);
     // SAFETY: there are four numbers of each row, and parameters of each column; the kernel writes every element.
     let y = unsafe {
