@@ -227,6 +227,7 @@ operations! {
     cast::Cast,
     compare::Compare,
     conv::Conv,
+    conv::ConvActivation,
     conv::ConvNormActivation,
     conv::ConvTranspose,
     cumulative::CumulativeSum,

@@ -8,6 +8,7 @@
 //! where `x` is zero outside of its bounds, and `g(o)` is the group of the output channel. The transposed convolution is the
 //! backward pass with respect to `x`, so it has no kernels of its own.
 
+mod activation;
 #[cfg(not(feature = "testing"))]
 pub(crate) mod cpu;
 #[cfg(feature = "testing")]
@@ -24,6 +25,7 @@ mod transposed;
 #[cfg(test)]
 mod tests;
 
+pub use activation::ConvActivation;
 pub use norm_activation::ConvNormActivation;
 pub use op::Conv;
 pub use transposed::ConvTranspose;

@@ -3,12 +3,13 @@
 use tomograd_core::{Device, Random, Result, Tensor};
 
 use super::{
-    Conv, ConvNormActivation, ConvShape, ConvTranspose,
+    Conv, ConvActivation, ConvNormActivation, ConvShape, ConvTranspose,
     cpu::{AXIS_BLOCKS, CHANNEL_BLOCKS, PLANE_BLOCKS, TAP_BLOCKS},
     reference,
 };
 use crate::{
     Meta, Precision,
+    elementwise::{Chain, Function},
     norm::{Norm, largest},
     testing,
     testing::Proven,
@@ -322,6 +323,34 @@ impl Proven for ConvTranspose {
             inputs.push(testing::values(random, &[shape.out_channels])?);
         }
         Ok((op, inputs))
+    }
+}
+
+impl Proven for ConvActivation {
+    /// That of the convolution, which the activation enlarges by at most its slope, is part of the scale.
+    const TOLERANCE: f64 = 64.0;
+
+    fn reference(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        Chain::unary(self.activation).reference(&self.conv.reference(inputs)?)
+    }
+
+    /// The rounding error δ of z, 1.2 of which may come out of an activation, and the activation's own.
+    fn scale(&self, inputs: &[Tensor], reference: &[Tensor]) -> Result<Vec<Tensor>> {
+        let z = self.conv.reference(inputs)?;
+        let delta = self.conv.scale(inputs, &z)?[0].to_vec::<f64>()?;
+        let own = Chain::unary(self.activation).scale(&z, reference)?[0].to_vec::<f64>()?;
+        let factors = [Conv::TOLERANCE, Chain::TOLERANCE].map(|tolerance| tolerance / Self::TOLERANCE);
+        let both: Vec<f64> =
+            delta.iter().zip(own).map(|(delta, own)| 1.2 * factors[0] * delta + factors[1] * own).collect();
+        Ok(vec![Tensor::from_slice(&both, reference[0].shape(), Device::Cpu)?])
+    }
+
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>)> {
+        let (conv, inputs) = Conv::random(random)?;
+        // Smooth ones, so that finite differences can check the gradient at any values; `tests` has ReLU.
+        let activations = [Function::Tanh, Function::Silu, Function::Sigmoid];
+        let activation = activations[random.below(activations.len() as u64) as usize];
+        Ok((Self { conv, activation }, inputs))
     }
 }
 

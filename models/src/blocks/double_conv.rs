@@ -101,7 +101,7 @@ impl ConvActivation {
     fn forward_two(&self, first: &Var, second: &Var, pass: &Pass) -> Result<Var> {
         match self {
             Self::Normed(layer) => layer.forward_two(first, second, pass),
-            Self::Plain(conv, activation) => activation.forward(&conv.forward_two(first, second, pass)?, pass),
+            Self::Plain(conv, activation) => conv.forward_activated(&[first, second], *activation, pass),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Module for ConvActivation {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         match self {
             Self::Normed(layer) => layer.forward(x, pass),
-            Self::Plain(conv, activation) => activation.forward(&conv.forward(x, pass)?, pass),
+            Self::Plain(conv, activation) => conv.forward_activated(&[x], *activation, pass),
         }
     }
 }

@@ -7,6 +7,7 @@ use tomograd_kernels::{
     elementwise::{BinaryFunction, Chain, Function, Step},
     index::Concat,
 };
+use tomograd_nn::Activation;
 
 /// max(x + y, 0) of two inputs of one shape. The sign of the output, which the next layer keeps anyway, is all that the
 /// backward pass needs; a sum and a ReLU would keep the sum as well.
@@ -64,6 +65,14 @@ impl Op for AddRelu {
 /// max(x + y, 0): the end of a residual block.
 pub(crate) fn add_relu(x: &Var, y: &Var) -> Result<Var> {
     Var::apply(AddRelu, &[x, y])
+}
+
+/// activation(x + y) of two inputs of one shape, without the sum as a tensor of its own.
+pub(crate) fn add_activation(x: &Var, y: &Var, activation: Activation) -> Result<Var> {
+    match activation {
+        Activation::Relu => add_relu(x, y),
+        function => Var::apply(Chain::binary(BinaryFunction::Add).then(Step::Unary(function)), &[x, y]),
+    }
 }
 
 /// A concatenation along channels that the backward pass makes again from the parts.

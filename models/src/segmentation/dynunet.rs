@@ -9,7 +9,7 @@ use tomograd_nn::{
 
 use super::levels::{InputSizes, Levels, check_norm, function, he};
 use crate::{
-    blocks::{ActivationChoice, After, ConvDropoutNorm, NormChoice},
+    blocks::{ActivationChoice, After, ConvDropoutNorm, NormChoice, saving::add_activation},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -257,7 +257,7 @@ impl Module for Block {
         let y = self.second.forward(&self.first.forward(x, pass)?, pass)?;
         let Some(activation) = self.residual else { return Ok(y) };
         let shortcut = self.shortcut.as_ref().map_or(Ok(x.clone()), |shortcut| shortcut.forward(x, pass))?;
-        activation.forward(&y.add(&shortcut)?, pass)
+        add_activation(&y, &shortcut, activation)
     }
 }
 

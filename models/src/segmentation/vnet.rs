@@ -10,7 +10,7 @@ use tomograd_nn::{
 
 use super::fit;
 use crate::{
-    blocks::conv_norm,
+    blocks::{conv_norm, saving::add_activation},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -191,6 +191,14 @@ impl Act {
     fn new(scope: Scope<'_>, channels: usize, config: &VNetConfig) -> Result<Self> {
         Ok(Self(config.function(), Slopes::new(scope, channels, config)?))
     }
+
+    /// The activation of x + y.
+    fn of_sum(&self, x: &Var, y: &Var, pass: &Pass) -> Result<Var> {
+        match self.0 {
+            Some(function) => add_activation(x, y, function),
+            None => self.1.after_norm(x.add(y)?, pass),
+        }
+    }
 }
 
 impl Module for Act {
@@ -246,7 +254,7 @@ impl Residual {
         for (layer, slopes) in &self.convolutions {
             y = slopes.after_norm(layer.forward(&y, pass)?, pass)?;
         }
-        self.last.forward(&y.add(shortcut)?, pass)
+        self.last.of_sum(&y, shortcut, pass)
     }
 }
 

@@ -5,7 +5,7 @@ use tomograd_core::{Error, Result, element_count};
 use tomograd_kernels::{Meta, Op, conv};
 
 use super::{PerAxis, per_axis::from_lists};
-use crate::{Followed, Module, Pass, Scope, Slot, check, init::Init};
+use crate::{Activation, Followed, Module, Pass, Scope, Slot, check, init::Init};
 
 /// The kernel of a convolution: by default stride 1, no padding, no dilation, one group, a bias and PyTorch's initialisation.
 /// A list gives the size for each spatial axis (`[3, 3]`, a slice, a `Vec`); one size for all axes needs their number:
@@ -273,6 +273,30 @@ impl Conv {
         self.run(&[first, second], pass)
     }
 
+    /// activation(conv(x)), for one input or for two that are concatenated along channels. Where nothing is recorded, the
+    /// convolution applies the activation to its outputs before it stores them; the values are those of two operations.
+    ///
+    /// ```
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_nn::{Activation, Conv, Kernel, Module, Params, Pass};
+    /// let mut params = Params::new(Device::Cpu, Seed::new(1));
+    /// let conv = Conv::new(params.root().at("conv"), 1, 4, Kernel::d2(3).padding(1))?;
+    /// let pass = Pass::eval(&params)?;
+    /// let x = pass.input(&Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?);
+    /// let y = conv.forward_activated(&[&x], Activation::Relu, &pass)?;
+    /// assert_eq!(y.to_vec::<f32>()?, Activation::Relu.forward(&conv.forward(&x, &pass)?, &pass)?.to_vec::<f32>()?);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the inputs don't fit, or a number of the activation makes no sense.
+    pub fn forward_activated(&self, x: &[&Var], activation: Activation, pass: &Pass) -> Result<Var> {
+        if !pass.tape().context().inference {
+            return activation.forward(&self.run(x, pass)?, pass);
+        }
+        self.apply(x, pass, |conv| conv::ConvActivation { conv, activation })
+    }
+
     /// Adds the layer's path to an error of a forward pass.
     pub(super) fn within(&self, error: Error, pass: &Pass) -> Error {
         pass.within(self.weight, error)
@@ -296,12 +320,17 @@ impl Conv {
 
     /// The output for one input, or for two that are concatenated along channels.
     pub(super) fn run(&self, x: &[&Var], pass: &Pass) -> Result<Var> {
+        self.apply(x, pass, |conv| conv)
+    }
+
+    /// The output of the operation that `operation` makes of the convolution.
+    fn apply<O: Op>(&self, x: &[&Var], pass: &Pass, operation: impl FnOnce(conv::Conv) -> O) -> Result<Var> {
         let (mut op, mut inputs) = self.inputs(x, pass)?;
         if self.bias.is_none() {
             inputs.extend(pass.folded_bias(self.weight)?);
             op.bias = inputs.len() > x.len() + 1;
         }
-        Var::apply(op, &inputs.iter().collect::<Vec<_>>()).map_err(|error| pass.within(self.weight, error))
+        Var::apply(operation(op), &inputs.iter().collect::<Vec<_>>()).map_err(|error| pass.within(self.weight, error))
     }
 }
 

@@ -3,7 +3,7 @@
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{
-    super::{Conv, ConvNormActivation, ConvShape, ConvTranspose},
+    super::{Conv, ConvActivation, ConvNormActivation, ConvShape, ConvTranspose},
     Activation, Epilogue, Inputs, Outputs, Path, backward_bias, backward_data, backward_weights, forward,
     transposed_forward,
 };
@@ -159,9 +159,35 @@ pub(in crate::conv) fn transposed_gradients(
     })
 }
 
+/// The output of convolution and activation, or `None` if the convolution's epilogue doesn't support the activation.
+pub(in crate::conv) fn activated(
+    op: &ConvActivation,
+    context: &Context,
+    inputs: &[&Tensor],
+    outputs: &[Meta],
+) -> Result<Option<Forward>> {
+    let inputs: Vec<Tensor> = inputs.iter().map(|&x| contiguous(x)).collect::<Result<_>>()?;
+    let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
+    let shape = op.conv.shape(&metas, context.precision)?;
+    with_real!(op.name(), outputs[0].dtype, T => {
+        let Some((activation, function)) = store_activation::<T>(Some(op.activation), &shape) else { return Ok(None) };
+        let weight = op.conv.weight();
+        let mut builder = TensorBuilder::<T>::new(op.name(), &outputs[0].shape, outputs[0].device)?;
+        let bias = if op.conv.bias { Some(inputs[weight + 1].as_slice::<T>()?) } else { None };
+        let y = Outputs::one(builder.uninit()?, shape.out_channels);
+        let epilogue = Epilogue { bias, activation, function, ..Epilogue::default() };
+        forward(&shape, inputs_of::<T>(&inputs[..weight])?, inputs[weight].as_slice::<T>()?, epilogue, y)?;
+        // SAFETY: the kernel writes every element of its output.
+        Ok(Some(Forward::one(unsafe { builder.assume_init() })))
+    })
+}
+
 /// The activation as part of the convolution's epilogue, or `None` if the epilogue of this shape's path doesn't support it.
-fn store_activation<T: Real>(op: &ConvNormActivation, shape: &ConvShape) -> Option<(Activation, Option<Function>)> {
-    match op.norm.activation {
+fn store_activation<T: Real>(
+    activation: Option<Function>,
+    shape: &ConvShape,
+) -> Option<(Activation, Option<Function>)> {
+    match activation {
         None => Some((Activation::Identity, None)),
         Some(Function::Relu) => Some((Activation::Relu, None)),
         Some(Function::LeakyRelu(slope)) => Some((Activation::LeakyRelu(slope), None)),
@@ -191,7 +217,7 @@ pub(in crate::conv) fn fused(
         let y = Outputs::one(builder.uninit()?, shape.out_channels);
         let weights = parts[weight].as_slice::<T>()?;
         if let (Statistics::Running, true, Some((activation, function))) =
-            (op.norm.statistics, context.inference, store_activation::<T>(op, &shape))
+            (op.norm.statistics, context.inference, store_activation::<T>(op.norm.activation, &shape))
             && let Some(norm) = op.norm.folded::<T>(norm_inputs, shape.out_channels)?
         {
             let norm = Some(norm.each_ref().map(|numbers| &numbers[..]));

@@ -147,7 +147,7 @@ pub(crate) fn rounded_rows<S: Simd>(rows: usize) -> usize {
 }
 
 /// How many tiles may use a panel of the left operand for which reading it in place is faster than packing it.
-pub(super) const FEW_TILES: usize = 6;
+pub(crate) const FEW_TILES: usize = 6;
 
 /// Whether a left operand is read in place: few tiles use each of its panels, its steps are contiguous, and the tiles of its
 /// panels, which have `rows` rows each, read no row beyond the last.

@@ -10,7 +10,7 @@ use tomograd_nn::{
 
 use super::NnUNetConfig;
 use crate::{
-    blocks::{After, ConvDropoutNorm, NormChoice},
+    blocks::{After, ConvDropoutNorm, NormChoice, saving::add_activation},
     segmentation::levels::{function, he},
 };
 
@@ -191,6 +191,6 @@ impl Module for Residual {
         if let Some(projection) = &self.projection {
             shortcut = projection.forward(&shortcut, pass)?;
         }
-        self.activation.forward(&y.add(&shortcut)?, pass)
+        add_activation(&y, &shortcut, self.activation)
     }
 }

@@ -2,11 +2,12 @@
 
 use super::boxes::Boxes;
 use super::conv::DenseConv;
+use super::{TILE, VECTOR};
 use crate::conv::ConvShape;
 use crate::conv::cpu::epilogue::{Epilogue, PartialMoments};
 use crate::conv::cpu::tensors::{Inputs, Outputs};
 use crate::matmul::cpu::pack::pack_panel;
-use crate::matmul::cpu::tile::{in_place, panel_rows, rows_of_panel, tile_columns};
+use crate::matmul::cpu::tile::{FEW_TILES, in_place, panel_rows, rows_of_panel, tile_columns};
 use crate::parallel::{Partition, parallel_for};
 use crate::simd::{Kernel, Real, Simd, dispatch};
 use std::mem::MaybeUninit;
@@ -40,8 +41,12 @@ pub(in crate::conv::cpu) fn backward_data<T: Real>(
 
 /// The estimated time of the forward pass; see [`Path::estimate`](crate::conv::cpu::Path::estimate).
 pub(in crate::conv::cpu) fn estimate(shape: &ConvShape) -> f64 {
-    // The chunks, the packing of the weights, and a constant for each call.
-    1.54e-7 * DenseConv::<f32>::forward(shape, &[]).cycles + 3e-7 * shape.weight_count() as f64 + 5e-3
+    let plan = DenseConv::<f32>::forward(shape, &[]);
+    let tiles = shape.batch * shape.output_voxels().div_ceil(TILE * VECTOR);
+    // Few tiles read the weights in place; otherwise they are packed.
+    let packing = if tiles <= FEW_TILES && plan.contiguous_steps() { 0.0 } else { 3e-7 * shape.weight_count() as f64 };
+    // The chunks, and a constant for each call.
+    1.54e-7 * plan.cycles + packing + 5e-3
 }
 
 impl<T: Real> DenseConv<'_, T> {

@@ -163,7 +163,7 @@ impl<T: Real> WinogradForward<'_, T> {
         let mut partial = PartialMoments::new(&epilogue, self.boxes.count())?;
         let slots = partial.as_mut().map(PartialMoments::slots);
         let job = Job { plan: self, source, epilogue: &epilogue, moments: slots.as_ref(), out };
-        if self.boxes.single() {
+        if self.boxes.single(self.groups) {
             self.run_single(job)?;
         } else {
             self.run_boxes(job)?;
@@ -175,17 +175,20 @@ impl<T: Real> WinogradForward<'_, T> {
         Ok(())
     }
 
-    /// One box of one step: its input is transformed once, and each strip of output channels transforms its own weights.
+    /// Each image is one box of one step: its input is transformed once, and each strip of output channels transforms its own
+    /// weights.
     fn run_single(&self, job: Job<'_, T>) -> Result<()> {
-        let size = POINTS * self.boxes.point_size();
-        let mut transformed = Scratch::<T>::new("conv", self.groups * size)?;
+        let images = self.boxes.batch * self.groups;
+        let mut transformed = Scratch::<T>::new("conv", images * POINTS * self.boxes.point_size())?;
         let to = Shared(transformed.uninit().as_mut_ptr().cast());
-        parallel_for(self.groups * self.boxes.padded / 16, 1, |range| dispatch(TransformInput { job, range, to }))?;
+        parallel_for(images * self.boxes.padded / 16, 1, |range| dispatch(TransformInput { job, range, to }))?;
         let strips = self.groups * self.padded_outputs().div_ceil(32);
-        // The moments of a channel are summed by one chunk, so that they don't depend on the number of threads.
-        let rows = self.boxes.step * self.boxes.down;
-        let parts = if job.moments.is_some() { 1 } else { threads().div_ceil(strips.max(1)).min(rows).max(1) };
-        parallel_for(strips * parts, 1, |range| dispatch(Strips { job, range, parts, input: to }))
+        // The moments of a channel of an image are summed by one chunk, so that they don't depend on the number of threads.
+        let wanted = threads().div_ceil(strips.max(1));
+        let image_parts = wanted.min(self.boxes.batch);
+        let rows = if job.moments.is_some() { 1 } else { self.boxes.step * self.boxes.down };
+        let parts = [image_parts, wanted.div_ceil(image_parts.max(1)).min(rows).max(1)];
+        parallel_for(strips * parts[0] * parts[1], 1, |range| dispatch(Strips { job, range, parts, input: to }))
     }
 
     /// Many boxes: the weights are transformed once, and each box transforms its input.
@@ -404,7 +407,8 @@ impl<T: Real> Kernel for Chunks<'_, T> {
     }
 }
 
-/// Transforms some of the sixteens of input channels of the only box: `to[group][point * point_size + …]`.
+/// Transforms some of the sixteens of input channels of images that are one box each: `to[image][group][point * point_size +
+/// …]`.
 struct TransformInput<'a, T> {
     job: Job<'a, T>,
     range: Range<usize>,
@@ -421,26 +425,28 @@ impl<T: Real> Kernel for TransformInput<'_, T> {
         let staging = staging.uninit().as_mut_ptr().cast::<T>();
         let own = boxes.at(0);
         for item in self.range {
-            let (group, first) = (item / (boxes.padded / 16), item % (boxes.padded / 16) * 16);
+            let (image, first) = (item / (boxes.padded / 16), item % (boxes.padded / 16) * 16);
+            let (n, group) = (image / plan.groups, image % plan.groups);
             let channels = group * plan.inputs..(group + 1) * plan.inputs;
             let fresh = 0..own[0].len() + boxes.planes - 1;
-            // SAFETY: `to` has room for the input of every group; no other chunk writes these channels.
+            // SAFETY: `to` has room for the input of every image and group; no other chunk writes these channels.
             unsafe {
-                let to = self.to.0.add(group * POINTS * boxes.point_size());
-                boxes.transform::<S, T>(&self.job.source, 0, channels, first..first + 16, &own, fresh, staging, to);
+                let to = self.to.0.add(image * POINTS * boxes.point_size());
+                boxes.transform::<S, T>(&self.job.source, n, channels, first..first + 16, &own, fresh, staging, to);
             }
         }
     }
 }
 
-/// Some strips of output channels of the only box. Their weights are transformed right before they are used, and stay in the
-/// cache meanwhile.
+/// Some strips of output channels of images that are one box each. A strip's weights are transformed right before they are
+/// used, and stay in the cache meanwhile.
 struct Strips<'a, T> {
     job: Job<'a, T>,
     range: Range<usize>,
-    /// Into how many parts the rows of tiles are divided: fewer strips than threads leave some idle.
-    parts: usize,
-    /// The transformed input of each group.
+    /// Into how many parts the images, and the rows of tiles of an image, are divided: fewer strips than threads leave some
+    /// idle.
+    parts: [usize; 2],
+    /// The transformed input of each image and group.
     input: Shared<T>,
 }
 
@@ -454,31 +460,35 @@ impl<T: Real> Kernel for Strips<'_, T> {
         let mut buffers = Buffers::new::<S>(boxes);
         let mut weights = or_give_up(Scratch::<T>::new("conv", 2 * plan.weight_block()));
         let mut shifted = vec![Shifted::<S, T>::new(); if moments.is_some() { 32 } else { 0 }];
-        let rows = own[0].len() * own[1].len();
+        let [images, rows] = [boxes.batch, own[0].len() * own[1].len()];
         for item in self.range {
-            let (part, item) = (item % self.parts, item / self.parts);
-            let rows = rows * part / self.parts..rows * (part + 1) / self.parts;
+            let (row_part, item) = (item % self.parts[1], item / self.parts[1]);
+            let (image_part, item) = (item % self.parts[0], item / self.parts[0]);
+            let part = |count: usize, part: usize, parts: usize| count * part / parts..count * (part + 1) / parts;
+            let rows = part(rows, row_part, self.parts[1]);
             let (group, first) = (item / padded.div_ceil(32), item % padded.div_ceil(32) * 32);
             let count = (padded - first).min(32);
             let to = &mut weights.uninit()[..count / 16 * plan.weight_block()];
             TransformWeights { plan, group, first, to }.run(simd);
             let weights = weights.uninit().as_ptr().cast::<T>();
-            let step = Step { n: 0, group, own: own.clone(), planes: own[0].clone() };
-            shifted.fill(Shifted::new());
-            for start in (0..count).step_by(strip::<S, T>()) {
-                let strip = first + start..first + count.min(start + strip::<S, T>());
-                let shifted = if moments.is_some() { &mut shifted[start..] } else { &mut [] };
-                // SAFETY: the input is that of the whole box; the strip's weights were transformed above.
-                unsafe {
-                    let input = self.input.0.add(group * POINTS * boxes.point_size());
-                    let rows = rows.clone();
-                    let weights = weights.add(start * POINTS * plan.steps());
-                    self.job.strip::<S>(&step, rows, input, weights, strip, &mut buffers, shifted);
+            for n in part(images, image_part, self.parts[0]) {
+                let step = Step { n, group, own: own.clone(), planes: own[0].clone() };
+                shifted.fill(Shifted::new());
+                for start in (0..count).step_by(strip::<S, T>()) {
+                    let strip = first + start..first + count.min(start + strip::<S, T>());
+                    let shifted = if moments.is_some() { &mut shifted[start..] } else { &mut [] };
+                    // SAFETY: the input is that of the whole image; the strip's weights were transformed above.
+                    unsafe {
+                        let input = self.input.0.add((n * plan.groups + group) * POINTS * boxes.point_size());
+                        let weights = weights.add(start * POINTS * plan.steps());
+                        self.job.strip::<S>(&step, rows.clone(), input, weights, strip, &mut buffers, shifted);
+                    }
                 }
-            }
-            if let Some(moments) = moments {
-                for (i, shifted) in shifted.iter().enumerate().take(plan.outputs.saturating_sub(first)) {
-                    moments.set(group * plan.outputs + first + i, shifted.moments());
+                if let Some(moments) = moments {
+                    for (i, shifted) in shifted.iter().enumerate().take(plan.outputs.saturating_sub(first)) {
+                        let channel = (n * plan.groups + group) * plan.outputs + first + i;
+                        moments.set(channel, shifted.moments());
+                    }
                 }
             }
         }

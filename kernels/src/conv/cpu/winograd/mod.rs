@@ -8,8 +8,8 @@
 //! A chunk is a box of some planes and some rows of tiles of one image. It processes its planes in steps. A step transforms
 //! the input of all channels once (`[point][slot of a plane][tile][channel]`; the slots form a ring buffer, so that planes
 //! shared with the previous step aren't transformed again). Then, for each strip of output channels and some rows of tiles at
-//! a time, it multiplies point by point and transforms back. If all is a single box, as with small images, the threads share
-//! its transformed input and divide the output channels.
+//! a time, it multiplies point by point and transforms back. If an image is a single box, the threads share its transformed
+//! input and divide the output channels.
 
 #![allow(clippy::needless_range_loop)] // points are numbered: rows of y, columns of x
 
@@ -59,7 +59,12 @@ pub(super) fn estimate(shape: &ConvShape) -> f64 {
     // Input that several boxes read is transformed by each of them; each output is transformed once.
     let read = boxes.batch * boxes.blocks[0] * (boxes.deep + boxes.planes - 1) * boxes.blocks[1] * boxes.tiles();
     let written = boxes.batch * boxes.output[0] * boxes.output[1].div_ceil(boxes.out) * boxes.across;
-    let weights = if boxes.out == transform::MOST_OUT { 7.5e-8 } else { 2.3e-7 };
+    // Strips use their transformed weights at once; others are written to memory and read again.
+    let weights = match (boxes.single(shape.groups), boxes.out) {
+        (true, transform::MOST_OUT) => 7.5e-8,
+        (true, _) => 2.3e-7,
+        (false, _) => 3.3e-7,
+    };
     let [inputs, points] = [(read * POINTS * boxes.padded) as f64 * groups, (written * POINTS) as f64];
     6.7e-9 * points * steps * outputs
         + 8.5e-8 * inputs
@@ -70,6 +75,8 @@ pub(super) fn estimate(shape: &ConvShape) -> f64 {
 
 /// The number of elements of a chunk's transformed input.
 const TRANSFORMED: usize = 192 << 10;
+/// The most elements of transformed input that the threads share.
+const SHARED: usize = 4 << 20;
 /// If a plane of a box has at least this many tiles (the rows of a register tile), planes are multiplied separately.
 const APART: usize = 12;
 /// The number of chunks that keeps the threads busy.
@@ -193,9 +200,10 @@ impl Boxes {
         })
     }
 
-    /// Whether all is one box of one step.
-    fn single(&self) -> bool {
-        self.batch * self.count() == 1 && self.step == self.deep
+    /// Whether each image is one box of one step, and the transformed input of all images is small.
+    fn single(&self, groups: usize) -> bool {
+        let small = self.batch * groups * POINTS * self.point_size() <= SHARED;
+        self.batch > 0 && self.count() == 1 && self.step == self.deep && small
     }
 
     /// Whether the tiles of a step are contiguous across its planes: the box is a single step and has all its rows of tiles.
