@@ -157,7 +157,7 @@ fn winograd_corner(random: &mut Random, rank: usize) -> ConvShape {
     let mut shape = unit_shape(random, 1, channels[0], channels[1]);
     // With several planes, smaller ones, to limit the work.
     let planes = if rank == 3 { &PLANE_BLOCKS[..2] } else { &PLANE_BLOCKS[..] };
-    let taps = if random.bernoulli(0.2) { 5 } else { 3 };
+    let taps = if random.bernoulli(0.35) { 5 } else { 3 };
     for axis in 1..3 {
         let most = taps - 1;
         let padding = pick(random, &[0, most / 2, most / 2, most]);

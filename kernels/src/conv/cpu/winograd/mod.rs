@@ -32,8 +32,12 @@ use transform::{IN, MOST_TAPS, POINTS};
 /// Whether this path can compute a shape.
 pub(super) fn suits<T: Real>(shape: &ConvShape) -> bool {
     let [kz, ky, kx] = shape.kernel;
-    // Each tap of a plane meets the input somewhere: a gradient that is exactly 0 would get rounding errors of its tile.
-    let meets = |axis: usize| shape.input[axis] + shape.padding[axis] >= shape.kernel[axis];
+    // Each tap of a plane meets the input, one of five taps more than once: a gradient of few products, or of none, would get the
+    // rounding errors of its tile.
+    let meets = |axis: usize| {
+        let padding = if kx == 3 { shape.padding[axis] } else { 0 };
+        shape.input[axis] + padding >= shape.kernel[axis]
+    };
     T::MANTISSA_BITS < 30
         && shape.precision == crate::Precision::Fast
         && (kx == 3 || kx == MOST_TAPS)
