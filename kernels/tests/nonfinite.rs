@@ -15,9 +15,10 @@ use tomograd_kernels::{
 
 /// Where an operation may make NaN of more outputs than the reference does: it multiplies a number by a weight of zero that the
 /// reference leaves out. (Input: which ones; `None`: all.)
-const MORE: [(&str, Option<&[usize]>, &str); 4] = [
+const MORE: [(&str, Option<&[usize]>, &str); 5] = [
     ("Conv", None, "taps in the padding, and zeros that fill panels up, are multiplied"),
     ("ConvTranspose", None, "as Conv"),
+    ("ConvActivation", None, "as Conv"),
     ("ConvNormActivation", None, "as Conv"),
     ("Attention", Some(&[2]), "the values of keys that a query doesn't see have the weight 0 within its block of keys"),
 ];
