@@ -2,13 +2,14 @@
 
 use std::{
     alloc::{Layout, alloc},
+    cell::RefCell,
     collections::HashMap,
     ffi::c_void,
     ptr::NonNull,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use crate::{Emulator, Library};
+use crate::{Emulator, Library, Report};
 use tomograd_core::{
     Device, Error, ErrorKind, Result,
     cuda::{Capability, Driver, Geometry, Handle, Source, attach},
@@ -36,6 +37,28 @@ pub fn device() -> Option<Device> {
             None
         }
     })
+}
+
+/// A launch of an operation, with what it cost.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// The kernel.
+    pub kernel: String,
+    /// The number of blocks.
+    pub blocks: u64,
+    /// What it cost.
+    pub report: Report,
+}
+
+thread_local! {
+    static MEASURED: RefCell<Option<Vec<Measured>>> = const { RefCell::new(None) };
+}
+
+/// Runs `body`, and returns its result with the costs of all launches of this thread.
+pub fn measured<R>(body: impl FnOnce() -> R) -> (R, Vec<Measured>) {
+    MEASURED.set(Some(Vec::new()));
+    let result = body();
+    (result, MEASURED.take().unwrap_or_default())
 }
 
 #[derive(Debug)]
@@ -154,7 +177,16 @@ impl Driver for Emulated {
             let (module, name) = &state.kernels[kernel];
             (state.libraries[*module], name.clone())
         };
+        if MEASURED.with_borrow(Option::is_none) {
+            // SAFETY: the caller's.
+            return unsafe { library.launch(&name, grid, block, shared as usize, arguments) }.map(drop).map_err(error);
+        }
         // SAFETY: the caller's.
-        unsafe { library.launch(&name, grid, block, shared as usize, arguments) }.map(|_| ()).map_err(error)
+        let report = unsafe { library.measure(&name, grid, block, shared as usize, arguments) }.map_err(error)?;
+        let blocks = grid.map(u64::from).iter().product();
+        MEASURED.with_borrow_mut(|all| {
+            all.iter_mut().for_each(|all| all.push(Measured { kernel: name.clone(), blocks, report: report.clone() }))
+        });
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! of what nobody wrote and accesses out of bounds. Every operation of `testing::all` that has kernels is compared with its
 //! reference, on views and in half precision, and its gradients with those of the CPU in f64, which differences prove.
 
+mod costs;
 mod device;
 mod sizes;
 

@@ -140,6 +140,13 @@ cases! {
         let blocks = cuda::blocks(count);
         (blocks == 0) == (count == 0) && blocks <= count
     };
+    "core::cuda::divisor": (size: usize = 7) => {
+        let [divisor, multiplier, shift] = cuda::divisor(size);
+        // What kernels compute with them, of numbers below 2⁶².
+        let quotient = |n: u64| ((u128::from(n << 2) * u128::from(multiplier as u64)) >> 64) as u64 >> shift;
+        let size = (divisor as u64).clamp(1, 1 << 62);
+        [0, 1, size - 1, size, (1 << 62) - 1].iter().all(|&n| n >= 1 << 62 || quotient(n) == n / size)
+    };
     "core::cuda::Driver::allocate": (bytes: usize = 100) => Idle.allocate(bytes).map(drop);
     "core::cuda::Driver::pin": (bytes: usize = 100) => Idle.pin(bytes).map(drop);
     "core::cuda::Driver::record": (event: usize = 0) => Idle.record(Handle(event));

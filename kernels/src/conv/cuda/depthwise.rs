@@ -16,8 +16,9 @@ const THREADS: u32 = 256;
 /// With as many blocks, the device is busy.
 const MANY_BLOCKS: usize = 512;
 const MOST_BLOCKS: usize = 65535;
-/// Groups of four outputs of a part of the weights' gradient, at least.
-const LEAST_GROUPS: usize = 1 << 11;
+/// Outputs of a row that a warp takes at once for the weights' gradient, and the least of such pieces that a block has.
+const PIECE: usize = 32;
+const LEAST_PIECES: usize = 1 << 8;
 
 /// Whether the kernels of this file take a convolution.
 pub(super) fn suits(shape: &ConvShape) -> bool {
@@ -105,22 +106,22 @@ pub(super) fn run(
 /// The gradient of the weights, of this shape, in f32.
 pub(super) fn weights(operation: &str, shape: &ConvShape, x: &Tensor, dy: &Tensor, to: &[usize]) -> Result<Tensor> {
     let output = shape.output();
-    let across = output[2].div_ceil(4);
-    let groups = shape.batch * output[0] * output[1] * across;
-    if groups == 0 {
+    let across = output[2].div_ceil(PIECE);
+    let pieces = shape.batch * output[0] * shape.input[1] * across;
+    if pieces == 0 {
         return Tensor::zeros(to, DType::F32, x.device());
     }
     // Parts of the sum, by the shape alone.
-    let wanted = MANY_BLOCKS.div_ceil(shape.groups).min(groups.div_ceil(LEAST_GROUPS)).clamp(1, MOST_BLOCKS);
-    let length = groups.div_ceil(wanted);
-    let parts = groups.div_ceil(length);
+    let wanted = MANY_BLOCKS.div_ceil(shape.groups).min(pieces.div_ceil(LEAST_PIECES)).clamp(1, MOST_BLOCKS);
+    let length = pieces.div_ceil(wanted);
+    let parts = pieces.div_ceil(length);
     let sizes = [&[shape.batch, shape.groups][..], &shape.input, &output, &shape.padding, &[0]].concat();
     let mut numbers = [0i64; 17];
     for (to, pair) in numbers.iter_mut().zip(sizes.chunks_exact(2)) {
         *to = pair[0] as i64 | (pair[1] as i64) << 32;
     }
-    let divisors = [divisor(across), divisor(output[1]), divisor(output[0])].concat();
-    numbers[6..].copy_from_slice(&[&[length as i64, groups as i64][..], &divisors].concat());
+    let divisors = [divisor(across), divisor(shape.input[1]), divisor(output[0])].concat();
+    numbers[6..].copy_from_slice(&[&[length as i64, pieces as i64][..], &divisors].concat());
     let mut partial = Unwritten::new(operation, &[&[parts], to].concat(), DType::F32, x.device())?;
     let kernel = kernels!(shape, x.dtype(), "depthwise2d_weights_", "depthwise3d_weights_", "");
     let launch =

@@ -1,60 +1,74 @@
 // The gradient of the weights of a depthwise convolution (see depthwise.cu): dw[part, c, i, j, k] = Σ over the part's outputs of
 // dy[z, y, x] x[z + i − pad_z, y + j − pad_y, x + k − pad_x].
 //
-// Launch: grid (C, parts, 1), 256 threads. A part has `length` groups of four outputs of a row, counted over (N, D, H, ⌈W / 4⌉). For each
-// row of taps a thread takes every 256th group, for which it reads 4 + K − 1 voxels of a row, and keeps K sums; a fixed tree joins them.
+// Launch: grid (C, parts, 1), 256 threads. A part has `length` pieces of a row of x, each for 32 outputs along x, counted over
+// (N, D of the outputs, H of x, ⌈W of the outputs / 32⌉). A warp takes every 8th piece, brings it with its halo to shared memory, and
+// multiplies it with the rows of dy that it is read for by K rows of taps: so K voxels and K gradients are read for K² products, whose
+// sums stay in registers. That is done for each plane of taps. A fixed tree joins the sums.
 #include "indices.cuh"
 
-// Sizes in elements, and those that groups are counted in.
+// Sizes in elements, and those that pieces are counted in.
 struct DepthwiseWeights {
   int batch, channels;
   int depth, height, width;
   int out_depth, out_height, out_width;
   int pad_z, pad_y, pad_x;
   int unused;
-  long long length, groups;
-  Divisor across, rows, planes;  // ⌈W / 4⌉, H and D of the outputs
+  long long length, pieces;
+  Divisor across, rows, planes;  // ⌈W / 32⌉, H of x, D of the outputs
 };
 
-constexpr int ALONG_X = 4, THREADS = 256, WARPS = THREADS / 32;
+constexpr int THREADS = 256, WARPS = THREADS / 32, PIECE = 32;
 
 template <typename T, int K_Z, int K>
 __device__ __forceinline__ void depthwise_weights(const T *x, const T *dy, float *dw, const DepthwiseWeights &shape) {
   constexpr int TAPS = K_Z * K * K;
   __shared__ float sums[WARPS][TAPS];
+  __shared__ float pieces[WARPS][PIECE + 8];
   const int channel = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const long long first = blockIdx.y * shape.length, end = first + shape.length < shape.groups ? first + shape.length : shape.groups;
+  const long long first = blockIdx.y * shape.length, end = first + shape.length < shape.pieces ? first + shape.length : shape.pieces;
+  float *piece = pieces[warp];
 #pragma unroll 1
-  for (int row_of_taps = 0; row_of_taps < K_Z * K; row_of_taps++) {
-    const int i = row_of_taps / K - shape.pad_z, j = row_of_taps % K - shape.pad_y;
-    float sum[K] = {};
-    for (long long group = first + threadIdx.x; group < end; group += THREADS) {
-      long long n = group;
-      const int out_x = static_cast<int>(last_of(n, shape.across)) * ALONG_X, out_y = static_cast<int>(last_of(n, shape.rows));
-      const int out_z = static_cast<int>(last_of(n, shape.planes)), z = out_z + i, y = out_y + j;
-      if (z < 0 || z >= shape.depth || y < 0 || y >= shape.height) continue;
+  for (int plane = 0; plane < K_Z; plane++) {
+    float sum[K][K] = {};
+    for (long long number = first + warp; number < end; number += WARPS) {
+      long long n = number;
+      const int first_x = static_cast<int>(last_of(n, shape.across)) * PIECE, row = static_cast<int>(last_of(n, shape.rows));
+      const int out_z = static_cast<int>(last_of(n, shape.planes)), z = out_z + plane - shape.pad_z;
+      if (z < 0 || z >= shape.depth) continue;
       const long long image = n * shape.channels + channel;
-      const T *gradients = dy + ((image * shape.out_depth + out_z) * shape.out_height + out_y) * shape.out_width + out_x;
-      const T *voxels = x + ((image * shape.depth + z) * shape.height + y) * shape.width;
-      float value[ALONG_X + K - 1];
-#pragma unroll
-      for (int o = 0; o < ALONG_X + K - 1; o++) {
-        const int at = out_x + o - shape.pad_x;
-        value[o] = at >= 0 && at < shape.width ? to_float(voxels[at]) : 0.0f;
+      const T *voxels = x + ((image * shape.depth + z) * shape.height + row) * shape.width;
+      auto voxel = [&](int at) { return at >= 0 && at < shape.width ? to_float(voxels[at]) : 0.0f; };
+      piece[lane + shape.pad_x] = voxel(first_x + lane);
+      if (lane < K - 1) {
+        const int beside = lane < shape.pad_x ? lane : lane + PIECE;
+        piece[beside] = voxel(first_x + beside - shape.pad_x);
       }
+      __syncwarp();
+      float value[K];
 #pragma unroll
-      for (int o = 0; o < ALONG_X; o++) {
-        const float gradient = out_x + o < shape.out_width ? to_float(gradients[o]) : 0.0f;
+      for (int k = 0; k < K; k++) value[k] = piece[lane + k];
+      // The next piece may be written when this one was read.
+      __syncwarp();
+      const int out_x = first_x + lane;
+      const T *gradients = dy + (image * shape.out_depth + out_z) * shape.out_height * shape.out_width + out_x;
 #pragma unroll
-        for (int k = 0; k < K; k++) sum[k] = fmaf(gradient, value[o + k], sum[k]);
+      for (int j = 0; j < K; j++) {
+        const int out_y = row + shape.pad_y - j;
+        const bool inside = out_y >= 0 && out_y < shape.out_height && out_x < shape.out_width;
+        const float gradient = inside ? to_float(gradients[static_cast<long long>(out_y) * shape.out_width]) : 0.0f;
+#pragma unroll
+        for (int k = 0; k < K; k++) sum[j][k] = fmaf(gradient, value[k], sum[j][k]);
       }
     }
 #pragma unroll
-    for (int k = 0; k < K; k++) {
+    for (int j = 0; j < K; j++)
 #pragma unroll
-      for (int distance = 16; distance > 0; distance /= 2) sum[k] += __shfl_xor_sync(0xffffffff, sum[k], distance);
-      if (lane == 0) sums[warp][row_of_taps * K + k] = sum[k];
-    }
+      for (int k = 0; k < K; k++) {
+#pragma unroll
+        for (int distance = 16; distance > 0; distance /= 2) sum[j][k] += __shfl_xor_sync(0xffffffff, sum[j][k], distance);
+        if (lane == 0) sums[warp][(plane * K + j) * K + k] = sum[j][k];
+      }
   }
   __syncthreads();
   for (int tap = threadIdx.x; tap < TAPS; tap += THREADS) {

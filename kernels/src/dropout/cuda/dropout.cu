@@ -31,13 +31,19 @@ static __device__ __forceinline__ float factor(unsigned high, unsigned low, doub
     return (double)(bits >> 11) * 1.1102230246251565e-16 < probability ? 0.0f : scale;
 }
 
-// y[i] = x[i] times the factor of draw i: a thread has the two draws of a block.
+// y[i] = x[i] times the factor of draw i: a thread has the two draws of a block. x is `aligned` where two elements may be read at once.
 extern "C" __global__ void __launch_bounds__(256)
-    dropout(const float *x, float *y, Seed seed, double probability, float scale, long long count) {
+    dropout(const float *x, float *y, Seed seed, double probability, float scale, int aligned, long long count) {
     FOR_EACH(pair, (count + 1) / 2) {
         Words words = philox(seed, pair);
-        y[2 * pair] = x[2 * pair] * factor(words.at[0], words.at[1], probability, scale);
-        if (2 * pair + 1 < count) y[2 * pair + 1] = x[2 * pair + 1] * factor(words.at[2], words.at[3], probability, scale);
+        float first = factor(words.at[0], words.at[1], probability, scale);
+        if (2 * pair + 1 < count) {
+            float second = factor(words.at[2], words.at[3], probability, scale);
+            float2 both = aligned ? ((const float2 *)x)[pair] : make_float2(x[2 * pair], x[2 * pair + 1]);
+            ((float2 *)y)[pair] = make_float2(both.x * first, both.y * second);
+        } else {
+            y[2 * pair] = x[2 * pair] * first;
+        }
     }
 }
 

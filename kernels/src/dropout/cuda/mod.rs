@@ -21,7 +21,11 @@ pub(super) fn masked(op: &Dropout, x: &Tensor) -> Result<Tensor> {
         .value(op.seed.to_words())
         .value(op.probability)
         .value(scale);
-    let launch = if shared == 1 { launch } else { launch.value(divisor(shared)) };
+    let launch = if shared == 1 {
+        launch.value(i32::from(x.layout().offset().is_multiple_of(2)))
+    } else {
+        launch.value(divisor(shared))
+    };
     let threads = if shared == 1 { count.div_ceil(2) } else { count };
     // SAFETY: the kernel reads and writes `count` elements, which is all of both.
     unsafe {
