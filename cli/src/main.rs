@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anonymize;
 mod completions;
 mod convert;
 mod evaluate;
@@ -64,6 +65,8 @@ enum Command {
     },
     /// Writes a volume in another format, turned or resampled where that is asked for
     Convert(convert::Convert),
+    /// De-identifies DICOM files by the basic profile of the standard and its options
+    Anonymize(anonymize::Anonymize),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
     Evaluate(evaluate::Evaluate),
     /// Draws slices of a volume with the outlines of a mask, in a PNG file or in the terminal
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
         Command::Zoo(zoo) => zoo.run(),
         Command::Convert(convert) => convert.run(),
+        Command::Anonymize(anonymize) => anonymize.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::View(view) => view.run(),
         Command::Completions { shell } => completions::shell(shell).map_err(Failure::from),

@@ -10,13 +10,14 @@
 //! explicit little endian, explicit big endian, deflated, RLE, JPEG (baseline, extended with 8 and 12 bits, lossless), JPEG-LS and
 //! JPEG 2000. Other transfer syntaxes are errors that name them.
 //!
-//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation.
+//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation. [`Anonymizer`] de-identifies files.
 //!
 //! Tags, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
 //! are walked here, since `dicom-parser` takes as much memory as a length claims. Memory: reading n bytes takes at most 64·n + 16
 //! MiB where pixels aren't compressed; of compressed ones, at most 4096 samples a byte are believed (or 2²⁰ in all), at about 32
 //! bytes each.
 
+mod anonymize;
 mod codec;
 mod dataset;
 mod file;
@@ -31,6 +32,7 @@ mod segmentation;
 mod series;
 mod stack;
 mod syntax;
+mod uid;
 mod view;
 mod voxels;
 mod write;
@@ -39,7 +41,8 @@ use std::{path::Path, sync::Arc};
 
 use tomograd_core::{Error, Result};
 
-pub use folder::Listing;
+pub use anonymize::{Anonymized, Anonymizer, BurnedIn, Keep};
+pub use folder::{Listing, files, looks_like_dicom};
 pub use segmentation::{Code, Segment};
 pub use series::Series;
 pub use stack::{Gaps, Stack};

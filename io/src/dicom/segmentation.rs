@@ -11,6 +11,7 @@ use super::{
     file::Header,
     image::About,
     stack::{Slice, Stack},
+    uid,
     write::Elements,
 };
 use crate::write_atomically;
@@ -32,7 +33,7 @@ impl Code {
         Self { value: value.into(), scheme: scheme.into(), meaning: meaning.into() }
     }
 
-    fn item(&self) -> Elements {
+    pub(super) fn item(&self) -> Elements {
         let mut item = Elements::default();
         item.text(tags::CODE_VALUE, b"SH", &self.value).text(tags::CODING_SCHEME_DESIGNATOR, b"SH", &self.scheme).text(
             tags::CODE_MEANING,
@@ -150,8 +151,8 @@ impl Stack {
         let view = header.view();
 
         let about = &first.image.about;
-        let uid = |name: &str| made_uid(&[&about.series, &about.instance, name], &pixels, segments);
-        let (instance, organization) = (uid("instance"), uid("dimensions"));
+        let made = |name: &str| made_uid(&[&about.series, &about.instance, name], &pixels, segments);
+        let (instance, organization) = (made("instance"), made("dimensions"));
         let mut object = Elements::default();
         // What is the patient's and the study's.
         for (tag, vr) in [
@@ -172,14 +173,14 @@ impl Stack {
         let dated = |first: Tag, second: Tag, otherwise: &str| {
             view.text(first).or_else(|| view.text(second)).unwrap_or_else(|| otherwise.to_owned())
         };
-        let frame_of_reference = about.frame_of_reference.clone().unwrap_or_else(|| uid("frame of reference"));
+        let frame_of_reference = about.frame_of_reference.clone().unwrap_or_else(|| made("frame of reference"));
         object
             .text(tags::SPECIFIC_CHARACTER_SET, b"CS", "ISO_IR 192")
             .text(tags::IMAGE_TYPE, b"CS", "DERIVED\\PRIMARY")
             .text(tags::SOP_CLASS_UID, b"UI", uids::SEGMENTATION_STORAGE)
             .text(tags::SOP_INSTANCE_UID, b"UI", &instance)
             .text(tags::MODALITY, b"CS", "SEG")
-            .text(tags::SERIES_INSTANCE_UID, b"UI", &uid("series"))
+            .text(tags::SERIES_INSTANCE_UID, b"UI", &made("series"))
             .text(tags::SERIES_NUMBER, b"IS", "1")
             .text(tags::SERIES_DESCRIPTION, b"LO", "Segmentation")
             .text(tags::INSTANCE_NUMBER, b"IS", "1")
@@ -366,17 +367,8 @@ fn referenced_series(about: &About, slices: &[Slice]) -> Elements {
     series
 }
 
-/// A UID from a hash of 128 bits, as UIDs of the root 2.25 are.
+/// A UID that follows from the source, the mask and its segments.
 fn made_uid(names: &[&str], pixels: &[u8], segments: &[Segment]) -> String {
-    // FNV-1a of 128 bits.
-    let mut hash = 0x6C62_272E_07BB_0142_62B8_2175_6295_C58Du128;
     let labels = segments.iter().map(|segment| segment.label.as_bytes());
-    for part in names.iter().map(|name| name.as_bytes()).chain([pixels]).chain(labels) {
-        for &byte in part.iter().chain(&[0xFF]) {
-            hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013B);
-        }
-    }
-    // The version and variant of a UUID that follows from a name.
-    let uuid = (hash & !(0xF << 76) & !(0b11 << 62)) | 8 << 76 | 0b10 << 62;
-    format!("2.25.{uuid}")
+    uid::of_parts(names.iter().map(|name| name.as_bytes()).chain([pixels]).chain(labels))
 }

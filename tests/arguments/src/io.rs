@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use tomograd::{
     core::{DType, Device, Error, Result, Tensor},
     io::{
-        Interpolation, Volume, dicom, encode_png,
+        Interpolation, Volume, dicom,
+        digest::{Sha256, hexadecimal, keyed},
+        encode_png,
         geometry::{self, Affine},
         pytorch, read_png, safetensors, write_gray, write_rgb,
     },
@@ -42,7 +44,7 @@ fn picture(name: &str) -> std::path::PathBuf {
 
 /// A DICOM file of 2 × 2 pixels, explicit little endian without meta information.
 fn dicom_file() -> Vec<u8> {
-    let mut bytes = b"\x08\0\x60\0CS\x02\0CT".to_vec();
+    let mut bytes = b"\x08\0\x16\0UI\x02\0\x31\0\x08\0\x18\0UI\x02\0\x32\0\x08\0\x60\0CS\x02\0CT".to_vec();
     for (element, value) in [(0x02u16, 1u16), (0x10, 2), (0x11, 2), (0x100, 16), (0x101, 12), (0x102, 11), (0x103, 0)] {
         bytes.extend([0x28, 0]);
         bytes.extend(element.to_le_bytes());
@@ -54,6 +56,28 @@ fn dicom_file() -> Vec<u8> {
 }
 
 cases! {
+    "io::digest::Sha256::update": (bytes: [u8; 4] = [1, 2, 3, 4]) => {
+        let mut sha = Sha256::new();
+        sha.update(&bytes);
+        Ok::<_, Error>(hexadecimal(&sha.finish()).len() == 64)
+    };
+    "io::digest::keyed": (key: [u8; 4] = [1, 2, 3, 4], part: u8 = 7) => {
+        Ok::<_, Error>(keyed(&key, &[&[part]]) != keyed(&key, &[&[part], &[part]]))
+    };
+    "io::digest::hexadecimal": (byte: u8 = 7) => {
+        Ok::<_, Error>(hexadecimal(&[byte; 32]).len() == 64)
+    };
+    "io::dicom::Anonymizer::new": (length: u8 = 16, byte: u8 = 7) => {
+        dicom::Anonymizer::new(&vec![byte; length.into()])?;
+        Ok::<_, Error>(length >= 16)
+    };
+    "io::dicom::Anonymizer::anonymize": (place: usize = 0, value: u8 = 0x08) => {
+        let mut bytes = dicom_file();
+        let size = bytes.len();
+        bytes[place % size] = value;
+        let done = dicom::Anonymizer::new(&[7; 16])?.anonymize(bytes)?;
+        Ok::<_, Error>(done.bytes.len() < 10 * size + 2000)
+    };
     "io::dicom::read_bytes": (place: usize = 0, value: u8 = 0x08) => {
         // One byte replaced: tags, representations, lengths, sizes.
         let mut bytes = dicom_file();
