@@ -6,6 +6,7 @@
 mod anonymize;
 mod completions;
 mod convert;
+mod dicom;
 mod evaluate;
 mod info;
 mod overrides;
@@ -67,6 +68,9 @@ enum Command {
     Convert(convert::Convert),
     /// De-identifies DICOM files by the basic profile of the standard and its options
     Anonymize(anonymize::Anonymize),
+    /// Masks from and into DICOM objects: segmentations and structure sets
+    #[command(subcommand)]
+    Dicom(dicom::Dicom),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
     Evaluate(evaluate::Evaluate),
     /// Draws slices of a volume with the outlines of a mask, in a PNG file or in the terminal
@@ -124,6 +128,7 @@ fn main() -> ExitCode {
         Command::Zoo(zoo) => zoo.run(),
         Command::Convert(convert) => convert.run(),
         Command::Anonymize(anonymize) => anonymize.run(),
+        Command::Dicom(dicom) => dicom.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::View(view) => view.run(),
         Command::Completions { shell } => completions::shell(shell).map_err(Failure::from),

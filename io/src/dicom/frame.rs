@@ -34,6 +34,7 @@ pub(super) const MARKS: [&str; 14] = [
     "content time",
 ];
 pub(super) const APART: usize = 6;
+const SEGMENT: usize = 5;
 
 /// A frame of a file.
 #[derive(Debug, Clone)]
@@ -42,6 +43,13 @@ pub(super) struct Frame {
     pub(super) position: Option<[f64; 3]>,
     /// What frames may share.
     pub(super) detail: Arc<Detail>,
+}
+
+impl Frame {
+    /// The number of the segment that the frame is of.
+    pub(super) fn segment(&self) -> Option<&str> {
+        self.detail.marks.get(SEGMENT)?.as_deref()
+    }
 }
 
 /// What is known of a frame besides its place.

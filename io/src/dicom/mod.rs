@@ -10,7 +10,8 @@
 //! explicit little endian, explicit big endian, deflated, RLE, JPEG (baseline, extended with 8 and 12 bits, lossless), JPEG-LS and
 //! JPEG 2000. Other transfer syntaxes are errors that name them.
 //!
-//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation. [`Anonymizer`] de-identifies files.
+//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation, [`Stack::write_structures`] as contours;
+//! [`Segmentation`] and [`StructureSet`] read them. [`Anonymizer`] de-identifies files.
 //!
 //! Tags, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
 //! are walked here, since `dicom-parser` takes as much memory as a length claims. Memory: reading n bytes takes at most 64·n + 16
@@ -18,6 +19,7 @@
 //! bytes each.
 
 mod anonymize;
+mod code;
 mod codec;
 mod dataset;
 mod file;
@@ -27,10 +29,12 @@ mod gaps;
 mod geometry;
 mod image;
 mod lut;
+mod object;
 mod pixels;
 mod segmentation;
 mod series;
 mod stack;
+mod structures;
 mod syntax;
 mod uid;
 mod view;
@@ -42,10 +46,12 @@ use std::{path::Path, sync::Arc};
 use tomograd_core::{Error, Result};
 
 pub use anonymize::{Anonymized, Anonymizer, BurnedIn, Keep};
+pub use code::Code;
 pub use folder::{Listing, files, looks_like_dicom};
-pub use segmentation::{Code, Segment};
+pub use segmentation::{Segment, Segmentation, SegmentationType};
 pub use series::Series;
 pub use stack::{Gaps, Stack};
+pub use structures::{Holes, Structure, StructureSet};
 
 use crate::Volume;
 

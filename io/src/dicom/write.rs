@@ -112,6 +112,12 @@ impl Elements {
         let set = self.encoded(syntax::EXPLICIT);
         [start(class, instance, "1.2.840.10008.1.2.1"), set].concat()
     }
+
+    /// As [`Elements::file`], in implicit little endian, where a value of any representation may have any length.
+    pub(super) fn implicit_file(self, class: &str, instance: &str) -> Vec<u8> {
+        let set = self.encoded(syntax::IMPLICIT);
+        [start(class, instance, "1.2.840.10008.1.2"), set].concat()
+    }
 }
 
 fn numbers(bytes: &mut Vec<u8>, values: &[u16], encoding: Encoding) {

@@ -17,11 +17,11 @@ use self::{
 };
 use super::{
     OPERATION,
+    code::Code,
     dataset::{self, Element, Value},
     fail,
     file::{Source, Whole},
     image,
-    segmentation::Code,
     view::View,
     write::{self, Elements},
 };
