@@ -117,7 +117,8 @@ fn toggle(plane: &mut [u8], width: usize, height: usize, points: &[[f64; 3]]) ->
         let (low, high) = (ay.min(by), ay.max(by));
         // Centres are at whole numbers; a row is crossed if low ≤ row < high.
         let (first, last) = (low.ceil().max(0.0), high.ceil().min(height as f64));
-        if !(first < last) {
+        let rows = (last - first).max(0.0);
+        if rows == 0.0 {
             continue;
         }
         for row in first as usize..last as usize {
@@ -129,7 +130,7 @@ fn toggle(plane: &mut [u8], width: usize, height: usize, points: &[[f64; 3]]) ->
                 *voxel ^= 1;
             }
         }
-        crossings += (last - first) as u64;
+        crossings += rows as u64;
     }
     crossings
 }
