@@ -68,7 +68,7 @@ enum Command {
     Convert(convert::Convert),
     /// De-identifies DICOM files by the basic profile of the standard and its options
     Anonymize(anonymize::Anonymize),
-    /// Masks from and into DICOM objects: segmentations and structure sets
+    /// DICOM objects of a series: masks from and into segmentations and structure sets, captures, reports
     #[command(subcommand)]
     Dicom(dicom::Dicom),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals

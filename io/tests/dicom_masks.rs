@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf};
 
 use common::{Slice, file, sequence, text};
 use tomograd_core::{DType, Device, Seed, Tensor};
-use tomograd_io::dicom::{Code, Holes, Listing, Segment, Segmentation, SegmentationType, Stack, StructureSet};
+use tomograd_io::dicom::{self, Code, Holes, Listing, Segment, Segmentation, SegmentationType, Stack, StructureSet};
 
 /// A folder of its own, gone at the end.
 struct Folder(PathBuf);
@@ -238,4 +238,48 @@ fn a_segmentation_of_another_grid_is_refused() {
     assert!(error.to_string().contains("the nearest is"), "{error}");
     Segmentation::open(folder.at("series/99")).unwrap_err();
     StructureSet::open(&path).unwrap_err();
+}
+
+#[test]
+fn a_report_measures_and_a_capture_is_the_picture() {
+    let folder = Folder::new("report");
+    let stack = folder.stack("1.2.9", 5);
+    let (a, seg, path) = (mask(1), folder.at("seg.dcm"), folder.at("object.dcm"));
+    let empty = Tensor::zeros(&SHAPE, DType::U8, Device::Cpu).unwrap();
+    let segments = [(Segment::new("nothing", "x"), &empty), (Segment::new("Leber", "x"), &a)];
+    stack.write_segments(&seg, &segments, SegmentationType::Binary).unwrap();
+    let found = stack.write_report(&path, &Segmentation::open(&seg).unwrap()).unwrap();
+    // Values are 0 to 11 in each slice; voxels are 0.5 × 2 × 2.5 mm.
+    let inside: Vec<f64> =
+        values(&a).iter().enumerate().filter(|(_, v)| **v != 0.0).map(|(i, _)| (i % 12) as f64).collect();
+    let [(name, measured)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&name[..], measured.voxels), ("Leber", inside.len()));
+    assert!((measured.volume - 2.5 * inside.len() as f64).abs() < 1e-6 * measured.volume);
+    assert!((measured.mean - inside.iter().sum::<f64>() / inside.len() as f64).abs() < 1e-9);
+    let bytes = fs::read(&path).unwrap();
+    for part in ["Imaging Measurement Report", "Leber", "[hnsf'U]", "118565006", "1.2.3.4.0"] {
+        assert!(bytes.windows(part.len()).any(|bytes| bytes == part.as_bytes()), "{part}");
+    }
+    let error = dicom::read_file(&path).unwrap_err().to_string();
+    assert!(error.contains("no pixels, in an object of modality SR"), "{error}");
+    // The same measurements are the same object.
+    stack.write_report(&path, &Segmentation::open(&seg).unwrap()).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    stack.write_segments(&seg, &[(Segment::new("nothing", "x"), &empty)], SegmentationType::Binary).unwrap();
+    let error = stack.write_report(&path, &Segmentation::open(&seg).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("a segmentation without voxels"), "{error}");
+    stack.write_segments(&seg, &[(Segment::new("a", "x"), &a)], SegmentationType::Occupancy).unwrap();
+    stack.write_report(&path, &Segmentation::open(&seg).unwrap()).unwrap_err();
+
+    let picture: Vec<u8> = (0..105).collect();
+    for shape in [[3, 5, 7], [1, 15, 7]] {
+        let picture = Tensor::from_slice(&picture, &shape, Device::Cpu).unwrap();
+        stack.write_capture(&path, &picture, "A sheet").unwrap();
+        let read = dicom::read_file(&path).unwrap();
+        assert_eq!(read.voxels().to_vec::<u8>().unwrap(), picture.to_vec::<u8>().unwrap());
+    }
+    for (shape, description) in [(&[2, 5, 7][..], "a"), (&[105], "a"), (&[1, 15, 7], ""), (&[1, 15, 7], "a\nb")] {
+        let picture = Tensor::zeros(shape, DType::U8, Device::Cpu).unwrap();
+        stack.write_capture(&path, &picture, description).unwrap_err();
+    }
 }

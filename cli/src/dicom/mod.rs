@@ -1,7 +1,8 @@
-//! `tomograd dicom masks|seg|rtstruct`: masks from and into DICOM objects.
+//! `tomograd dicom masks|seg|rtstruct|capture|report`: masks from and into DICOM objects, pictures and measurements of a series.
 
 mod masks;
 mod objects;
+mod pictures;
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,16 @@ segments.json names and codes the labels:
   tomograd dicom rtstruct labels.nii.gz --series study --out rtstruct.dcm --segments segments.json
   tomograd dicom rtstruct liver.nii.gz --series study --out rtstruct.dcm --holes xor")]
     Rtstruct(objects::Rtstruct),
+    /// A PNG picture into a secondary capture of the series' study
+    #[command(after_help = "Examples:
+  tomograd view scan.nii.gz --mask mask.nii.gz --out sheet.png
+  tomograd dicom capture sheet.png --series study --out sheet.dcm --description \"Liver, outlines\"")]
+    Capture(pictures::Capture),
+    /// Measures the segments of a DICOM segmentation and writes a structured report (TID 1500)
+    #[command(after_help = "Examples:
+  tomograd dicom report seg.dcm --series study --out report.dcm
+  tomograd dicom report seg.dcm --series study --out report.dcm --json")]
+    Report(pictures::Report),
 }
 
 impl Dicom {
@@ -44,6 +55,8 @@ impl Dicom {
             Self::Masks(masks) => masks.run(),
             Self::Seg(seg) => seg.run(),
             Self::Rtstruct(rtstruct) => rtstruct.run(),
+            Self::Capture(capture) => capture.run(),
+            Self::Report(report) => report.run(),
         }
     }
 }

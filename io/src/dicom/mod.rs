@@ -11,7 +11,8 @@
 //! JPEG 2000. Other transfer syntaxes are errors that name them.
 //!
 //! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation, [`Stack::write_structures`] as contours;
-//! [`Segmentation`] and [`StructureSet`] read them. [`Anonymizer`] de-identifies files.
+//! [`Segmentation`] and [`StructureSet`] read them. [`Stack::write_capture`] writes pictures, [`Stack::write_report`] measurements.
+//! [`Anonymizer`] de-identifies files.
 //!
 //! Tags, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
 //! are walked here, since `dicom-parser` takes as much memory as a length claims. Memory: reading n bytes takes at most 64·n + 16
@@ -19,6 +20,7 @@
 //! bytes each.
 
 mod anonymize;
+mod capture;
 mod code;
 mod codec;
 mod dataset;
@@ -31,6 +33,7 @@ mod image;
 mod lut;
 mod object;
 mod pixels;
+mod report;
 mod segmentation;
 mod series;
 mod stack;
@@ -48,6 +51,7 @@ use tomograd_core::{Error, Result};
 pub use anonymize::{Anonymized, Anonymizer, BurnedIn, Keep};
 pub use code::Code;
 pub use folder::{Listing, files, looks_like_dicom};
+pub use report::Measurements;
 pub use segmentation::{Segment, Segmentation, SegmentationType};
 pub use series::Series;
 pub use stack::{Gaps, Stack};

@@ -195,6 +195,10 @@ impl Segmentation {
         }
     }
 
+    pub(in crate::dicom) fn image(&self) -> &Image {
+        &self.image
+    }
+
     fn shape(&self, stack: &Stack) -> [usize; 3] {
         let [width, height, depth] = stack.size();
         [depth, height, width]
