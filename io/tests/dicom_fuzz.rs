@@ -90,12 +90,12 @@ fn read(bytes: &[u8], stack: &Stack, anonymizer: &Anonymizer) -> Result<()> {
     let image = dicom::read_bytes(bytes).map(|_| ());
     let done = anonymizer.anonymize(bytes.to_vec()).map(|done| assert!(!done.bytes.is_empty()));
     let segmentation = Segmentation::from_bytes(bytes).and_then(|object| {
-        let numbers = object.segments().iter().take(4);
-        numbers.map(|(number, _)| object.mask(*number, stack).map(|_| ())).collect::<Result<()>>()?;
+        let mut numbers = object.segments().iter().take(4);
+        numbers.try_for_each(|(number, _)| object.mask(*number, stack).map(|_| ()))?;
         object.labels(stack).map(|_| ())
     });
     let structures = StructureSet::from_bytes(bytes).and_then(|set| {
-        set.structures().iter().take(4).map(|structure| set.mask(structure, stack).map(|_| ())).collect::<Result<()>>()
+        set.structures().iter().take(4).try_for_each(|structure| set.mask(structure, stack).map(|_| ()))
     });
     image.or(segmentation).or(structures).and(done)
 }

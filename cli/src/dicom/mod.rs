@@ -1,8 +1,9 @@
-//! `tomograd dicom masks|seg|rtstruct|capture|report`: masks from and into DICOM objects, pictures and measurements of a series.
+//! `tomograd dicom masks|seg|rtstruct|capture|report|diffusion|suv`: masks from and into DICOM objects, pictures and measurements of a series.
 
 mod masks;
 mod objects;
 mod pictures;
+mod series;
 
 use std::path::{Path, PathBuf};
 
@@ -47,6 +48,14 @@ segments.json names and codes the labels:
   tomograd dicom report seg.dcm --series study --out report.dcm
   tomograd dicom report seg.dcm --series study --out report.dcm --json")]
     Report(pictures::Report),
+    /// A diffusion series into a 4D NIfTI file with .bval and .bvec
+    #[command(after_help = "Example:
+  tomograd dicom diffusion --series study --out dwi.nii.gz")]
+    Diffusion(series::Diffusion),
+    /// A PET series into standardized uptake values by body weight
+    #[command(after_help = "Example:
+  tomograd dicom suv --series study --out suv.nii.gz")]
+    Suv(series::Suv),
 }
 
 impl Dicom {
@@ -57,6 +66,8 @@ impl Dicom {
             Self::Rtstruct(rtstruct) => rtstruct.run(),
             Self::Capture(capture) => capture.run(),
             Self::Report(report) => report.run(),
+            Self::Diffusion(diffusion) => diffusion.run(),
+            Self::Suv(suv) => suv.run(),
         }
     }
 }

@@ -10,6 +10,9 @@
 //! explicit little endian, explicit big endian, deflated, RLE, JPEG (baseline, extended with 8 and 12 bits, lossless), JPEG-LS and
 //! JPEG 2000. Other transfer syntaxes are errors that name them.
 //!
+//! Siemens' mosaics are cut into slices. [`Series::diffusion`] has a diffusion series with its b-values and directions,
+//! [`Stack::read_suv`] the standardized uptake values of PET.
+//!
 //! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation, [`Stack::write_structures`] as contours;
 //! [`Segmentation`] and [`StructureSet`] read them. [`Stack::write_capture`] writes pictures, [`Stack::write_report`] measurements.
 //! [`Anonymizer`] de-identifies files.
@@ -23,7 +26,9 @@ mod anonymize;
 mod capture;
 mod code;
 mod codec;
+mod csa;
 mod dataset;
+mod diffusion;
 mod file;
 mod folder;
 mod frame;
@@ -31,6 +36,7 @@ mod gaps;
 mod geometry;
 mod image;
 mod lut;
+mod mosaic;
 mod object;
 mod pixels;
 mod report;
@@ -38,6 +44,7 @@ mod segmentation;
 mod series;
 mod stack;
 mod structures;
+mod suv;
 mod syntax;
 mod uid;
 mod view;
@@ -50,12 +57,14 @@ use tomograd_core::{Error, Result};
 
 pub use anonymize::{Anonymized, Anonymizer, BurnedIn, Keep};
 pub use code::Code;
+pub use diffusion::{Diffusion, DiffusionSeries};
 pub use folder::{Listing, files, looks_like_dicom};
 pub use report::Measurements;
 pub use segmentation::{Segment, Segmentation, SegmentationType};
 pub use series::Series;
 pub use stack::{Gaps, Stack};
 pub use structures::{Holes, Structure, StructureSet};
+pub use suv::SuvFactor;
 
 use crate::Volume;
 
