@@ -7,23 +7,15 @@ mod common;
 
 use std::{fs, path::PathBuf};
 
-use common::{Slice, file, sequence, text};
+use common::{Folder, Slice, file, sequence, text};
 use tomograd_core::{DType, Device, Seed, Tensor};
 use tomograd_io::dicom::{self, Code, Holes, Listing, Segment, Segmentation, SegmentationType, Stack, StructureSet};
 
-/// A folder of its own, gone at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tomograd-dicom-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(path.join("series")).unwrap();
-        Self(path)
-    }
-
     fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
     }
 
     /// Oblique slices of 4 × 3 pixels, written in the order from the last to the first.
@@ -41,12 +33,6 @@ impl Folder {
             fs::write(self.at(&format!("series/{}", 99 - k)), slice.bytes()).unwrap();
         }
         Listing::open(self.at("series")).unwrap().only().unwrap().stack().unwrap().clone()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

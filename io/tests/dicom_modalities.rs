@@ -5,56 +5,13 @@
 #[path = "common/dicom.rs"]
 mod common;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use common::{Slice, element, file, sequence, short, text};
+use common::{Folder, Slice, csa, element, file, sequence, short, text};
 use tomograd_io::{
     Volume,
     dicom::{self, Listing},
 };
-
-/// A folder of its own, gone at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tomograd-dicom-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn add(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.0.join(name), bytes).unwrap();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Siemens' header of these fields.
-fn csa(fields: &[(&str, &[&str])]) -> Vec<u8> {
-    let mut bytes = b"SV10\x04\x03\x02\x01".to_vec();
-    bytes.extend((fields.len() as u32).to_le_bytes());
-    bytes.extend(77u32.to_le_bytes());
-    for (name, items) in fields {
-        let mut own = name.as_bytes().to_vec();
-        own.resize(76, 0);
-        bytes.extend(own);
-        bytes.extend((items.len() as u32).to_le_bytes());
-        bytes.extend(77u32.to_le_bytes());
-        for item in *items {
-            let length = item.len() as u32;
-            bytes.extend([length, length, 77, length].iter().flat_map(|number| number.to_le_bytes()));
-            bytes.extend(item.as_bytes());
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-    }
-    bytes
-}
 
 /// A mosaic of 2 × 2 tiles of 2 rows and 3 columns, three of which are slices, with the values of the picture in its order.
 fn mosaic(instance: &str, fields: &[(&str, &[&str])]) -> Vec<u8> {

@@ -70,32 +70,16 @@ pub(super) fn has_mr_header(root: View<'_>) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/common/dicom.rs"]
+mod files;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn header(fields: &[(&str, &[&str])]) -> Vec<u8> {
-        let mut bytes = b"SV10\x04\x03\x02\x01".to_vec();
-        bytes.extend((fields.len() as u32).to_le_bytes());
-        bytes.extend(77u32.to_le_bytes());
-        for (name, items) in fields {
-            let mut own = name.as_bytes().to_vec();
-            own.resize(76, 0);
-            bytes.extend(own);
-            bytes.extend((items.len() as u32).to_le_bytes());
-            bytes.extend(77u32.to_le_bytes());
-            for item in *items {
-                let length = item.len() as u32;
-                bytes.extend([length, length, 77, length].iter().flat_map(|number| number.to_le_bytes()));
-                bytes.extend(item.as_bytes());
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
-            }
-        }
-        bytes
-    }
-
     #[test]
     fn fields_are_found_and_damage_is_none() {
-        let bytes = header(&[("A", &["1", "22222"]), ("B", &[]), ("B_value", &["1000 "])]);
+        let bytes = files::csa(&[("A", &["1", "22222"]), ("B", &[]), ("B_value", &["1000 "])]);
         assert_eq!(find(&bytes, "A").unwrap(), ["1", "22222"]);
         assert_eq!(find(&bytes, "B").unwrap(), [] as [&str; 0]);
         assert_eq!(find(&bytes, "B_value").unwrap(), ["1000"]);

@@ -61,7 +61,7 @@ pub(super) fn frames(
             .expected("NumberOfImagesInMosaic in its CSA header")
     })? as usize;
     let across = (1..=64).find(|across| across * across >= count).unwrap_or(64);
-    if format.rows % across != 0 || format.columns % across != 0 {
+    if !format.rows.is_multiple_of(across) || !format.columns.is_multiple_of(across) {
         return Err(fail(format!("a mosaic of {} × {} pixels", format.columns, format.rows))
             .expected(format!("multiples of {across}, for {count} tiles")));
     }
