@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+mod anonymize;
 mod completions;
 mod convert;
+mod dicom;
 mod evaluate;
 mod info;
 mod overrides;
@@ -64,6 +66,11 @@ enum Command {
     },
     /// Writes a volume in another format, turned or resampled where that is asked for
     Convert(convert::Convert),
+    /// De-identifies DICOM files by the basic profile of the standard and its options
+    Anonymize(anonymize::Anonymize),
+    /// DICOM objects of a series: masks from and into segmentations and structure sets, captures, reports
+    #[command(subcommand)]
+    Dicom(dicom::Dicom),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
     Evaluate(evaluate::Evaluate),
     /// Draws slices of a volume with the outlines of a mask, in a PNG file or in the terminal
@@ -120,6 +127,8 @@ fn main() -> ExitCode {
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
         Command::Zoo(zoo) => zoo.run(),
         Command::Convert(convert) => convert.run(),
+        Command::Anonymize(anonymize) => anonymize.run(),
+        Command::Dicom(dicom) => dicom.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
         Command::View(view) => view.run(),
         Command::Completions { shell } => completions::shell(shell).map_err(Failure::from),

@@ -25,6 +25,7 @@ mod blob;
 mod detached;
 #[cfg(feature = "dicom")]
 pub mod dicom;
+pub mod digest;
 mod element;
 pub mod geometry;
 mod gzip;

@@ -1,4 +1,4 @@
-//! Mutated DICOM files under a counting allocator: read or refused, never a panic; memory within a multiple of the bytes, time
+//! Mutated DICOM files under a counting allocator: read as images, segmentations and structure sets, and de-identified, or refused, never a panic; memory within a multiple of the bytes, time
 //! bounded. One test in a binary of its own, as the allocator counts for the whole process.
 //!
 //! `TOMOGRAD_FUZZ` is the number of files (4000 unless set); `fuzz/dicom.txt` is the log of a longer run.
@@ -16,8 +16,10 @@ use std::{
 };
 
 use counting::measured;
-use tomograd_core::{Random, Seed};
-use tomograd_io::dicom;
+use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
+use tomograd_io::dicom::{
+    self, Anonymizer, Holes, Keep, Listing, Segment, Segmentation, SegmentationType, Stack, StructureSet,
+};
 
 /// Memory: of elements, which may be eight bytes long, and of frames of one pixel.
 const MULTIPLE: usize = 64;
@@ -50,6 +52,52 @@ fn seeds() -> Vec<Vec<u8>> {
         }
     }
     seeds
+}
+
+/// A series, and objects that are made of it.
+fn objects() -> (Stack, Vec<Vec<u8>>) {
+    let folder = std::env::temp_dir().join(format!("tomograd-dicom-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for k in 0..3 {
+        let slice = files::Slice {
+            instance: format!("1.2.3.{k}"),
+            position: Some([0.0, 0.0, f64::from(k)]),
+            more: vec![files::text((0x20, 0x52), b"UI", "1.2.9"), files::text((0x10, 0x10), b"PN", "Doe^Jane")],
+            ..files::Slice::default()
+        };
+        std::fs::write(folder.join(k.to_string()), slice.bytes()).unwrap();
+    }
+    let stack = Listing::open(&folder).unwrap().only().unwrap().stack().unwrap().clone();
+    let mask: Vec<u8> = (0..36).map(|i| u8::from(i % 5 != 0)).collect();
+    let mask = Tensor::from_slice(&mask, &[3, 3, 4], Device::Cpu).unwrap();
+    assert_eq!(mask.dtype(), DType::U8);
+    let path = folder.join("object");
+    let mut objects = Vec::new();
+    for kind in [SegmentationType::Binary, SegmentationType::Occupancy, SegmentationType::LabelMap] {
+        stack.write_segments(&path, &[(Segment::new("a", "x"), &mask)], kind).unwrap();
+        objects.push(std::fs::read(&path).unwrap());
+    }
+    for holes in [Holes::Keyhole, Holes::Xor] {
+        stack.write_structures(&path, &[("a", &mask), ("b", &mask)], holes).unwrap();
+        objects.push(std::fs::read(&path).unwrap());
+    }
+    // Its slices are still needed, to read masks; a test process leaves them in the folder for temporary files.
+    (stack, objects)
+}
+
+/// Reads a file as everything that it could be.
+fn read(bytes: &[u8], stack: &Stack, anonymizer: &Anonymizer) -> Result<()> {
+    let image = dicom::read_bytes(bytes).map(|_| ());
+    let done = anonymizer.anonymize(bytes.to_vec()).map(|done| assert!(!done.bytes.is_empty()));
+    let segmentation = Segmentation::from_bytes(bytes).and_then(|object| {
+        let mut numbers = object.segments().iter().take(4);
+        numbers.try_for_each(|(number, _)| object.mask(*number, stack).map(|_| ()))?;
+        object.labels(stack).map(|_| ())
+    });
+    let structures = StructureSet::from_bytes(bytes).and_then(|set| {
+        set.structures().iter().take(4).try_for_each(|structure| set.mask(structure, stack).map(|_| ()))
+    });
+    image.or(segmentation).or(structures).and(done)
 }
 
 /// Numbers that lengths and counts shouldn't be.
@@ -114,10 +162,13 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
 
 #[test]
 fn memory_follows_what_arrives_and_nothing_panics() {
-    let seeds = seeds();
+    let (stack, objects) = objects();
+    // As many of the objects as of all images.
+    let seeds: Vec<Vec<u8>> = seeds().into_iter().chain(std::iter::repeat_n(objects, 8).flatten()).collect();
+    let anonymizer = Anonymizer::new(&[7; 16]).unwrap().keep(Keep::ShiftedDates).keep(Keep::Descriptions);
     let count: u64 = std::env::var("TOMOGRAD_FUZZ").ok().and_then(|count| count.parse().ok()).unwrap_or(4000);
     // Parts whose memory stays: the dictionary of elements.
-    let _ = dicom::read_bytes(&seeds[0]);
+    let _ = read(&seeds[0], &stack, &anonymizer);
     let (mut accepted, mut most, mut slowest) = (0u64, 0usize, Duration::ZERO);
     let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
     for i in 0..count {
@@ -125,7 +176,7 @@ fn memory_follows_what_arrives_and_nothing_panics() {
         let mut bytes = seeds[below(&mut random, seeds.len())].clone();
         mutate(&mut bytes, &seeds, &mut random);
         let start = Instant::now();
-        let (peak, read) = measured(|| dicom::read_bytes(&bytes).map(|volume| volume.voxels().count()));
+        let (peak, read) = measured(|| read(&bytes, &stack, &anonymizer));
         let time = start.elapsed();
         match read {
             Ok(_) => accepted += 1,

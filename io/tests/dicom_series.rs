@@ -4,9 +4,9 @@
 #[path = "common/dicom.rs"]
 mod common;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use common::{Slice, element, file, sequence, short, text};
+use common::{Folder, Slice, element, file, sequence, short, text};
 use tomograd_core::{DType, Device, Tensor};
 use tomograd_io::{
     Format, Volume,
@@ -14,23 +14,7 @@ use tomograd_io::{
     geometry,
 };
 
-/// A folder of its own, gone at the end.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tomograd-dicom-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn add(&self, name: &str, bytes: &[u8]) {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-
     /// Adds slices, named and numbered against the order of their places.
     fn slices(&self, slices: impl IntoIterator<Item = Slice>) {
         for (i, slice) in slices.into_iter().enumerate() {
@@ -42,12 +26,6 @@ impl Folder {
 
     fn listing(&self) -> Listing {
         Listing::open(&self.0).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) enum Value {
     /// The place of the value.
     Bytes(Range<usize>),
     Items(Vec<DataSet>),
+    /// The place of encapsulated pixels: fragments and their delimiter. Kept only where whole files are read.
+    Fragments(Range<usize>),
 }
 
 /// Where the pixels of the outermost data set are.
@@ -106,14 +108,20 @@ pub(super) fn read(
     at: usize,
     encoding: Encoding,
 ) -> std::result::Result<(DataSet, Option<PixelElement>), Stop> {
-    let mut walk = Walk { bytes, at, pixels: None };
+    let mut walk = Walk { bytes, at, pixels: None, whole: false };
     let set = walk.data_set(encoding, Some(bytes.len()), 0)?;
     Ok((set, walk.pixels))
 }
 
+/// Reads the outermost data set of `bytes` from `at` to its end; the pixels are an element among the others.
+pub(super) fn read_whole(bytes: &[u8], at: usize, encoding: Encoding) -> std::result::Result<DataSet, Stop> {
+    let mut walk = Walk { bytes, at, pixels: None, whole: true };
+    walk.data_set(encoding, Some(bytes.len()), 0)
+}
+
 /// Reads the file meta information (group 2), which is explicit little endian; returns where it ends.
 pub(super) fn read_meta(bytes: &[u8], at: usize) -> std::result::Result<(DataSet, usize), Stop> {
-    let mut walk = Walk { bytes, at, pixels: None };
+    let mut walk = Walk { bytes, at, pixels: None, whole: false };
     let mut set = DataSet::default();
     while walk.bytes.get(walk.at..walk.at.saturating_add(2)) == Some(&[2, 0]) {
         walk.element(&mut set, super::syntax::EXPLICIT, 0)?;
@@ -123,7 +131,7 @@ pub(super) fn read_meta(bytes: &[u8], at: usize) -> std::result::Result<(DataSet
 
 /// The fragments of encapsulated pixels that begin at `at`: the basic offset table first.
 pub(super) fn fragments(bytes: &[u8], at: usize, big: bool) -> std::result::Result<Vec<Range<usize>>, Stop> {
-    let mut walk = Walk { bytes, at, pixels: None };
+    let mut walk = Walk { bytes, at, pixels: None, whole: false };
     let mut found = Vec::new();
     loop {
         // Some files end without the delimiter.
@@ -143,6 +151,8 @@ struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
     pixels: Option<PixelElement>,
+    /// The walk goes on behind the pixels, and fragments are kept.
+    whole: bool,
 }
 
 impl Walk<'_> {
@@ -215,16 +225,20 @@ impl Walk<'_> {
         let (said, length) = self.header(encoding)?;
         let vr = said.filter(|vr| vr != b"UN").unwrap_or_else(|| known_vr(tag));
         let pixels = matches!(tag, tags::PIXEL_DATA | tags::FLOAT_PIXEL_DATA | tags::DOUBLE_FLOAT_PIXEL_DATA);
-        if pixels && depth == 0 {
+        if pixels && depth == 0 && !self.whole {
             let length = (length != UNDEFINED).then_some(length);
             self.pixels = Some(PixelElement { tag, start: self.at, length, words: &vr == b"OW" });
             return Ok(false);
         }
         let value = if length == UNDEFINED {
             if pixels {
-                // Of an icon; not kept.
+                // Of an icon, or where all is wanted.
+                let start = self.at;
                 let fragments = fragments(self.bytes, self.at, encoding.big)?;
                 self.at = fragments.last().map_or(self.at, |last| last.end).saturating_add(8).min(self.bytes.len());
+                if self.whole {
+                    set.elements.insert(tag, Element { vr, value: Value::Fragments(start..self.at) });
+                }
                 return Ok(true);
             }
             // A sequence of unknown representation is implicit little endian inside.

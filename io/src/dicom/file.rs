@@ -43,7 +43,7 @@ impl Source {
     }
 
     /// The bytes of `place`, which must be there.
-    fn part(&self, place: Range<u64>) -> Result<Vec<u8>> {
+    pub(super) fn part(&self, place: Range<u64>) -> Result<Vec<u8>> {
         let length = place.end.saturating_sub(place.start);
         let mut bytes;
         match self {
@@ -130,6 +130,49 @@ impl Header {
     }
 }
 
+/// All elements of a file, pixels and what is behind them among them.
+pub(super) struct Whole {
+    /// The UID of the transfer syntax.
+    pub(super) syntax: String,
+    pub(super) encoding: Encoding,
+    pub(super) deflated: bool,
+    pub(super) notes: Vec<String>,
+    bytes: Vec<u8>,
+    set: DataSet,
+}
+
+impl Whole {
+    pub(super) fn view(&self) -> View<'_> {
+        View { bytes: &self.bytes, set: &self.set }
+    }
+
+    /// Reads a file of any transfer syntax whose elements can be walked, also where its pixels couldn't be decoded.
+    ///
+    /// # Errors
+    /// When it isn't DICOM, or is damaged.
+    pub(super) fn read(bytes: Vec<u8>) -> Result<Self> {
+        let mut notes = Vec::new();
+        let (syntax, at) = said(&bytes).map_err(Stop::error)?;
+        let (syntax, encoding, deflated) = match syntax {
+            Some(uid) => {
+                let (encoding, deflated) = syntax::elements(&uid)?;
+                (uid, encoding, deflated)
+            }
+            None => {
+                let found = guess(&bytes, at, &mut notes, "no transfer syntax")?;
+                (syntax::uid(found.encoding)?.to_owned(), found.encoding, false)
+            }
+        };
+        let (bytes, at) = if deflated {
+            (inflate(bytes.get(at..).unwrap_or_default()).map_err(Stop::error)?, 0)
+        } else {
+            (bytes, at)
+        };
+        let set = dataset::read_whole(&bytes, at, encoding).map_err(Stop::error)?;
+        Ok(Self { syntax, encoding, deflated, notes, bytes, set })
+    }
+}
+
 /// The bytes of the pixels of a file whose header was read.
 pub(super) struct PixelBytes {
     bytes: Vec<u8>,
@@ -175,16 +218,32 @@ impl PixelBytes {
 
 /// The transfer syntax of a file and where its data set begins.
 fn start(bytes: &[u8], notes: &mut Vec<String>) -> std::result::Result<(Syntax, usize), Stop> {
-    let at: usize = if bytes.get(128..132) == Some(b"DICM") { 132 } else { 0 };
-    let group = bytes.get(at..at.saturating_add(2));
-    if group == Some(&[2, 0]) {
-        let (meta, end) = dataset::read_meta(bytes, at)?;
-        if let Some(uid) = (View { bytes, set: &meta }).text(tags::TRANSFER_SYNTAX_UID) {
-            return Ok((Syntax::of(&uid)?, end));
+    let (uid, at) = said(bytes)?;
+    match uid {
+        Some(uid) => Ok((Syntax::of(&uid)?, at)),
+        None => {
+            let why = if at > 132 { "no transfer syntax" } else { "no file meta information" };
+            Ok((guess(bytes, at, notes, why)?, at))
         }
-        return Ok((guess(bytes, end, notes, "no transfer syntax")?, end));
     }
-    Ok((guess(bytes, at, notes, "no file meta information")?, at))
+}
+
+/// The UID of the transfer syntax, if the file says it, and where the data set begins.
+fn said(bytes: &[u8]) -> std::result::Result<(Option<String>, usize), Stop> {
+    let at: usize = if bytes.get(128..132) == Some(b"DICM") { 132 } else { 0 };
+    if bytes.get(at..at.saturating_add(2)) != Some(&[2, 0]) {
+        return Ok((None, at));
+    }
+    let (meta, end) = dataset::read_meta(bytes, at)?;
+    Ok(((View { bytes, set: &meta }).text(tags::TRANSFER_SYNTAX_UID), end))
+}
+
+/// Whether a file begins as DICOM files do.
+pub(super) fn looks_like_dicom(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(140).read_to_end(&mut start));
+    let claims = start.get(128..132) == Some(b"DICM");
+    read.is_ok() && (claims || start.starts_with(&[2, 0]) || guess(&start, 0, &mut Vec::new(), "").is_ok())
 }
 
 /// The encoding of a data set whose file doesn't say it, by its first element, which is of a low group.

@@ -50,9 +50,7 @@ impl Listing {
         let named = |error: Error| error.within(path.display().to_string());
         let about = fs::metadata(path).map_err(|error| Error::io(OPERATION, path.display(), error))?;
         if about.is_dir() {
-            let mut files = Vec::new();
-            walk(path, 0, &mut files)?;
-            return Self::of(files, false);
+            return Self::of(files(path)?, false);
         }
         let source = Source::File(path.into());
         let header = Header::read(&source).map_err(named)?;
@@ -163,6 +161,21 @@ impl Listing {
     }
 }
 
+/// All files of a folder and the folders in it, by name. Links to folders aren't followed.
+///
+/// # Errors
+/// When a folder can't be read.
+pub fn files(folder: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    walk(folder.as_ref(), 0, &mut files)?;
+    Ok(files)
+}
+
+/// Whether a file begins as DICOM files do: with `DICM` at byte 128, or with elements of a low group.
+pub fn looks_like_dicom(path: impl AsRef<Path>) -> bool {
+    super::file::looks_like_dicom(path.as_ref())
+}
+
 /// Whether a file that can't be read says that it is DICOM.
 fn claims_to_be_dicom(path: &Path) -> bool {
     use std::io::Read;
@@ -170,7 +183,6 @@ fn claims_to_be_dicom(path: &Path) -> bool {
     fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start.ends_with(b"DICM")
 }
 
-/// All files of a folder and the folders in it, by name. Links to folders aren't followed.
 fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     let io = |error| Error::io(OPERATION, folder.display(), error);
     let mut entries = fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;

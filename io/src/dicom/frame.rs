@@ -6,7 +6,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use tomograd_core::Result;
 
-use super::{fail, geometry, lut::Table, view::View};
+use super::{diffusion::Diffusion, fail, geometry, lut::Table, view::View};
 
 /// From stored values to those of the modality, such as Hounsfield units.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +34,8 @@ pub(super) const MARKS: [&str; 14] = [
     "content time",
 ];
 pub(super) const APART: usize = 6;
+const SEGMENT: usize = 5;
+pub(super) const ACQUISITION_TIME: usize = 12;
 
 /// A frame of a file.
 #[derive(Debug, Clone)]
@@ -42,6 +44,13 @@ pub(super) struct Frame {
     pub(super) position: Option<[f64; 3]>,
     /// What frames may share.
     pub(super) detail: Arc<Detail>,
+}
+
+impl Frame {
+    /// The number of the segment that the frame is of.
+    pub(super) fn segment(&self) -> Option<&str> {
+        self.detail.marks.get(SEGMENT)?.as_deref()
+    }
 }
 
 /// What is known of a frame besides its place.
@@ -61,6 +70,7 @@ pub(super) struct Detail {
     pub(super) marks: [Option<String>; MARKS.len()],
     /// The number of the image in its series.
     pub(super) number: Option<f64>,
+    pub(super) diffusion: Option<Diffusion>,
 }
 
 /// Groups of attributes that an enhanced image has for each frame, or for all of them.
@@ -225,9 +235,12 @@ fn frame(levels: &Levels<'_>, root: View<'_>, notes: &mut Vec<String>) -> Result
     });
     let types = levels.text(tags::FRAME_TYPE).or_else(|| levels.text(tags::IMAGE_TYPE));
     let time = |tag| levels.text(tag);
+    let gradient = levels.exactly::<3>(tags::DIFFUSION_GRADIENT_ORIENTATION).ok().flatten();
+    let diffusion = Diffusion::of((levels.maybe(tags::DIFFUSION_B_VALUE), gradient), root);
     let direction = levels
         .find(tags::DIFFUSION_GRADIENT_ORIENTATION)
-        .map(|view| format!("{:?}", view.numbers(tags::DIFFUSION_GRADIENT_ORIENTATION).unwrap_or_default()));
+        .map(|view| format!("{:?}", view.numbers(tags::DIFFUSION_GRADIENT_ORIENTATION).unwrap_or_default()))
+        .or_else(|| Some(format!("{:?}", diffusion?.direction?)));
     let position = levels.exactly::<3>(tags::IMAGE_POSITION_PATIENT)?;
     let detail = Arc::new(Detail {
         orientation,
@@ -240,7 +253,9 @@ fn frame(levels: &Levels<'_>, root: View<'_>, notes: &mut Vec<String>) -> Result
             types,
             levels.number_text(&[tags::ECHO_NUMBERS]),
             levels.number_text(&[tags::TEMPORAL_POSITION_INDEX, tags::TEMPORAL_POSITION_IDENTIFIER]),
-            levels.number_text(&[tags::DIFFUSION_B_VALUE, Tag(0x0043, 0x1039)]),
+            levels
+                .number_text(&[tags::DIFFUSION_B_VALUE, Tag(0x0043, 0x1039)])
+                .or_else(|| Some(diffusion?.b_value.to_string())),
             levels.text(tags::STACK_ID),
             levels.number_text(&[tags::REFERENCED_SEGMENT_NUMBER]),
             levels.number_text(&[tags::EFFECTIVE_ECHO_TIME, tags::ECHO_TIME]),
@@ -253,6 +268,7 @@ fn frame(levels: &Levels<'_>, root: View<'_>, notes: &mut Vec<String>) -> Result
             time(tags::CONTENT_TIME),
         ],
         number: root.maybe(tags::INSTANCE_NUMBER),
+        diffusion,
     });
     Ok(Frame { position, detail })
 }

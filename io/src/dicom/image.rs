@@ -12,6 +12,7 @@ use super::{
     file::{Header, Source},
     frame::{Frame, frames},
     lut::Palette,
+    mosaic::{self, Tiles},
     syntax::Syntax,
     view::View,
 };
@@ -104,8 +105,8 @@ pub(super) struct Image {
     pub(super) about: About,
     /// The value, as stored, of pixels that are no part of the image.
     pub(super) padding: Option<f64>,
-    /// Siemens' mosaic of slices.
-    pub(super) mosaic: bool,
+    /// How a mosaic of slices is cut; the format is then that of a slice.
+    pub(super) tiles: Option<Tiles>,
     /// What was assumed or left out.
     pub(super) notes: Vec<String>,
 }
@@ -129,7 +130,7 @@ impl Image {
             return Err(fail(format!("no pixels, in an object{modality} and class {class:?}")));
         };
         let mut notes = header.notes.clone();
-        let format = format(view, &pixels, header.syntax, &mut notes)?;
+        let mut format = format(view, &pixels, header.syntax, &mut notes)?;
         let count = view.count(tags::NUMBER_OF_FRAMES, MOST_FRAMES)?.unwrap_or(1).max(1);
         if let Some(length) = pixels.length {
             // Refused before anything is made of frames.
@@ -163,8 +164,14 @@ impl Image {
                 .or_else(|| view.text(tags::DOSE_UNITS)),
         };
         let mosaic = view.texts(tags::IMAGE_TYPE).iter().any(|part| part == "MOSAIC");
+        let (tiles, frames) = if mosaic {
+            let (tiles, frames) = mosaic::frames(view, &mut format, &frames, &mut notes)?;
+            (Some(tiles), frames)
+        } else {
+            (None, frames)
+        };
         let padding = view.maybe(tags::PIXEL_PADDING_VALUE);
-        Ok(Self { source, syntax: header.syntax, pixels, format, frames, about, padding, mosaic, notes })
+        Ok(Self { source, syntax: header.syntax, pixels, format, frames, about, padding, tiles, notes })
     }
 }
 

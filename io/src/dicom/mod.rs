@@ -10,15 +10,25 @@
 //! explicit little endian, explicit big endian, deflated, RLE, JPEG (baseline, extended with 8 and 12 bits, lossless), JPEG-LS and
 //! JPEG 2000. Other transfer syntaxes are errors that name them.
 //!
-//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation.
+//! Siemens' mosaics are cut into slices. [`Series::diffusion`] has a diffusion series with its b-values and directions,
+//! [`Stack::read_suv`] the standardized uptake values of PET.
+//!
+//! [`Stack::write_segmentation`] writes a mask of a stack as a DICOM segmentation, [`Stack::write_structures`] as contours;
+//! [`Segmentation`] and [`StructureSet`] read them. [`Stack::write_capture`] writes pictures, [`Stack::write_report`] measurements.
+//! [`Anonymizer`] de-identifies files.
 //!
 //! Tags, dictionary and character sets are those of `dicom-rs` (`dicom-core`, `dicom-dictionary-std`, `dicom-encoding`). The elements
 //! are walked here, since `dicom-parser` takes as much memory as a length claims. Memory: reading n bytes takes at most 64·n + 16
 //! MiB where pixels aren't compressed; of compressed ones, at most 4096 samples a byte are believed (or 2²⁰ in all), at about 32
 //! bytes each.
 
+mod anonymize;
+mod capture;
+mod code;
 mod codec;
+mod csa;
 mod dataset;
+mod diffusion;
 mod file;
 mod folder;
 mod frame;
@@ -26,11 +36,17 @@ mod gaps;
 mod geometry;
 mod image;
 mod lut;
+mod mosaic;
+mod object;
 mod pixels;
+mod report;
 mod segmentation;
 mod series;
 mod stack;
+mod structures;
+mod suv;
 mod syntax;
+mod uid;
 mod view;
 mod voxels;
 mod write;
@@ -39,10 +55,16 @@ use std::{path::Path, sync::Arc};
 
 use tomograd_core::{Error, Result};
 
-pub use folder::Listing;
-pub use segmentation::{Code, Segment};
+pub use anonymize::{Anonymized, Anonymizer, BurnedIn, Keep};
+pub use code::Code;
+pub use diffusion::{Diffusion, DiffusionSeries};
+pub use folder::{Listing, files, looks_like_dicom};
+pub use report::Measurements;
+pub use segmentation::{Segment, Segmentation, SegmentationType};
 pub use series::Series;
 pub use stack::{Gaps, Stack};
+pub use structures::{Holes, Structure, StructureSet};
+pub use suv::SuvFactor;
 
 use crate::Volume;
 

@@ -11,6 +11,7 @@ use super::{
     file::PixelBytes,
     image::{self, Format, Image, Photometric},
     lut::Palette,
+    mosaic::Tiles,
     syntax::{Compression, Syntax},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Pixels {
     format: Format,
     /// For each frame its fragments, if they are encapsulated.
     frames: Vec<Vec<Range<usize>>>,
+    /// A mosaic, and how it is cut into frames.
+    mosaic: Option<(Tiles, Values)>,
 }
 
 impl Pixels {
@@ -44,9 +47,19 @@ impl Pixels {
                 return Err(fail("pixels in fragments, in a transfer syntax without compression"));
             }
             None => Vec::new(),
-            Some(fragments) => frames_of(&bytes, fragments, image.frames.len())?,
+            Some(fragments) => {
+                frames_of(&bytes, fragments, if image.tiles.is_some() { 1 } else { image.frames.len() })?
+            }
         };
-        Ok(Self { syntax: image.syntax, format: image.format.clone(), frames, bytes })
+        let mut format = image.format.clone();
+        if let Some(Tiles { rows, columns, .. }) = image.tiles {
+            (format.rows, format.columns) = (rows, columns);
+        }
+        let mut pixels = Self { syntax: image.syntax, format, frames, bytes, mosaic: None };
+        if let Some(tiles) = image.tiles {
+            pixels.mosaic = Some((tiles, pixels.whole_frame(0)?));
+        }
+        Ok(pixels)
     }
 
     fn pixels(&self) -> usize {
@@ -55,6 +68,17 @@ impl Pixels {
 
     /// Decodes a frame: grey values as they are stored, or colours as red, green and blue.
     pub(super) fn frame(&self, index: usize) -> Result<Values> {
+        // After colours became red, green and blue.
+        let samples = if self.format.photometric.coloured() { 3 } else { 1 };
+        Ok(match &self.mosaic {
+            None => self.whole_frame(index)?,
+            Some((tiles, Values::Whole(values))) => Values::Whole(tiles.cut(values, samples, index)),
+            Some((tiles, Values::F32(values))) => Values::F32(tiles.cut(values, samples, index)),
+            Some((tiles, Values::F64(values))) => Values::F64(tiles.cut(values, samples, index)),
+        })
+    }
+
+    fn whole_frame(&self, index: usize) -> Result<Values> {
         let format = &self.format;
         if format.float {
             return self.floats(index);

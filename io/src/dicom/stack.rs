@@ -144,9 +144,6 @@ impl Stack {
         if let Some(padding) = first.image.padding {
             notes.push(format!("pixels of the stored value {padding} are padding, no part of the image"));
         }
-        if first.image.mosaic {
-            notes.push("a mosaic of Siemens: its slices are tiles of one picture, which isn't taken apart".to_owned());
-        }
         for slice in &slices {
             for note in &slice.image.notes {
                 if !notes.contains(note) && notes.len() < 50 {
@@ -223,10 +220,6 @@ impl Stack {
     /// When a file can't be read; with [`Gaps::Refuse`], when slices are at differing distances.
     pub fn read_with(&self, gaps: Gaps) -> Result<Volume> {
         let image = self.image()?;
-        if image.mosaic {
-            return Err(fail("a mosaic of Siemens, whose slices are tiles of one picture")
-                .expected("an enhanced image, or one file a slice"));
-        }
         match (&self.uneven, gaps) {
             (Some(places), Gaps::Refuse) => {
                 Err(fail(describe_gaps(places)).expected("even distances, or to interpolate"))

@@ -85,3 +85,30 @@ impl Syntax {
         })
     }
 }
+
+/// How the elements of a transfer syntax are encoded, and whether they are deflated, also where its pixels can't be decoded.
+///
+/// # Errors
+/// When it isn't known.
+pub(super) fn elements(uid: &str) -> Result<(Encoding, bool)> {
+    match Syntax::of(uid) {
+        Ok(syntax) => Ok((syntax.encoding, syntax.deflated)),
+        // Referenced pixels with deflated elements.
+        Err(_) if uid == "1.2.840.10008.1.2.4.95" || uid == "1.2.840.10008.1.2.4.205" => Ok((EXPLICIT, true)),
+        Err(_) if uid.starts_with("1.2.840.10008.1.2.4.") => Ok((EXPLICIT, false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The UID of the transfer syntax of uncompressed pixels.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn uid(encoding: Encoding) -> Result<&'static str> {
+    match encoding {
+        IMPLICIT => Ok("1.2.840.10008.1.2"),
+        EXPLICIT => Ok("1.2.840.10008.1.2.1"),
+        EXPLICIT_BIG => Ok("1.2.840.10008.1.2.2"),
+        _ => Err(fail("implicit big endian").expected("a transfer syntax of the standard")),
+    }
+}

@@ -1,54 +1,65 @@
-//! Writes data sets: explicit little endian, texts in UTF-8.
+//! Writes data sets: objects made here in explicit little endian with texts in UTF-8, others as they are encoded.
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
+use super::syntax::{self, Encoding};
+
 /// A data set in the making; elements may come in any order.
 #[derive(Default)]
-pub(super) struct Elements(Vec<(Tag, Vec<u8>)>);
+pub(super) struct Elements(Vec<(Tag, [u8; 2], Content)>);
+
+/// The value of an element.
+enum Content {
+    Bytes(Vec<u8>),
+    Items(Vec<Elements>),
+    /// Encapsulated pixels with their delimiter.
+    Fragments(Vec<u8>),
+}
+
+/// Value representations whose length has 32 bits.
+const LONG: [[u8; 2]; 13] =
+    [*b"OB", *b"OD", *b"OF", *b"OL", *b"OV", *b"OW", *b"SQ", *b"SV", *b"UC", *b"UN", *b"UR", *b"UT", *b"UV"];
 
 impl Elements {
     /// An element of these bytes, which are padded to an even number.
-    fn put(&mut self, tag: Tag, vr: &[u8; 2], value: &[u8]) {
-        let padding = if vr == b"UI" || vr == b"OB" { 0 } else { b' ' };
-        let odd = value.len() % 2;
-        let length = value.len().saturating_add(odd);
-        let mut bytes = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
-        bytes.extend(vr);
-        if [b"OB", b"OW", b"SQ", b"UT"].contains(&vr) {
-            bytes.extend([0, 0]);
-            bytes.extend((length as u32).to_le_bytes());
-        } else {
-            bytes.extend((length as u16).to_le_bytes());
-        }
-        bytes.extend(value);
-        bytes.extend(std::iter::repeat_n(padding, odd));
-        self.0.push((tag, bytes));
+    pub(super) fn put(&mut self, tag: Tag, vr: &[u8; 2], value: &[u8]) -> &mut Self {
+        let padding = if [b"UI", b"OB", b"UN"].contains(&vr) { 0 } else { b' ' };
+        let mut bytes = value.to_vec();
+        bytes.extend(std::iter::repeat_n(padding, value.len() % 2));
+        self.0.push((tag, *vr, Content::Bytes(bytes)));
+        self
+    }
+
+    /// An element of these bytes as they are.
+    pub(super) fn raw(&mut self, tag: Tag, vr: &[u8; 2], value: &[u8]) {
+        self.0.push((tag, *vr, Content::Bytes(value.to_vec())));
+    }
+
+    /// Encapsulated pixels: their fragments with the delimiter.
+    pub(super) fn fragments(&mut self, tag: Tag, vr: &[u8; 2], value: Vec<u8>) {
+        self.0.push((tag, *vr, Content::Fragments(value)));
     }
 
     /// A text.
     pub(super) fn text(&mut self, tag: Tag, vr: &[u8; 2], value: &str) -> &mut Self {
-        self.put(tag, vr, value.as_bytes());
-        self
+        self.put(tag, vr, value.as_bytes())
     }
 
     /// Numbers of 16 bits.
     pub(super) fn short(&mut self, tag: Tag, value: u16) -> &mut Self {
-        self.put(tag, b"US", &value.to_le_bytes());
-        self
+        self.put(tag, b"US", &value.to_le_bytes())
     }
 
     /// Numbers of 32 bits.
     pub(super) fn long(&mut self, tag: Tag, values: &[u32]) -> &mut Self {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.put(tag, b"UL", &bytes);
-        self
+        self.put(tag, b"UL", &bytes)
     }
 
     /// The tag of another element.
     pub(super) fn pointer(&mut self, tag: Tag, to: Tag) -> &mut Self {
-        self.put(tag, b"AT", &[to.0.to_le_bytes(), to.1.to_le_bytes()].concat());
-        self
+        self.put(tag, b"AT", &[to.0.to_le_bytes(), to.1.to_le_bytes()].concat())
     }
 
     /// Decimal numbers of at most 16 letters each.
@@ -58,41 +69,98 @@ impl Elements {
     }
 
     pub(super) fn bytes(&mut self, tag: Tag, value: &[u8]) -> &mut Self {
-        self.put(tag, b"OB", value);
-        self
+        self.put(tag, b"OB", value)
     }
 
     pub(super) fn sequence(&mut self, tag: Tag, items: Vec<Elements>) -> &mut Self {
-        let mut inside = Vec::new();
-        for item in items {
-            let item = item.encoded();
-            inside.extend([0xFE, 0xFF, 0x00, 0xE0]);
-            inside.extend((item.len() as u32).to_le_bytes());
-            inside.extend(item);
-        }
-        self.put(tag, b"SQ", &inside);
+        self.0.push((tag, *b"SQ", Content::Items(items)));
         self
     }
 
-    fn encoded(mut self) -> Vec<u8> {
-        self.0.sort_by_key(|(tag, _)| *tag);
-        self.0.into_iter().flat_map(|(_, bytes)| bytes).collect()
+    /// The bytes of the elements, in the order of their tags.
+    pub(super) fn encoded(mut self, encoding: Encoding) -> Vec<u8> {
+        self.0.sort_by_key(|(tag, ..)| *tag);
+        let mut bytes = Vec::new();
+        for (tag, vr, content) in self.0 {
+            match content {
+                Content::Bytes(value) => {
+                    header(&mut bytes, tag, &vr, u32::try_from(value.len()).unwrap_or(u32::MAX), encoding);
+                    bytes.extend(value);
+                }
+                Content::Items(items) => {
+                    let mut inside = Vec::new();
+                    for item in items {
+                        let item = item.encoded(encoding);
+                        numbers(&mut inside, &[0xFFFE, 0xE000], encoding);
+                        length(&mut inside, item.len() as u32, encoding);
+                        inside.extend(item);
+                    }
+                    header(&mut bytes, tag, &vr, inside.len() as u32, encoding);
+                    bytes.extend(inside);
+                }
+                Content::Fragments(value) => {
+                    header(&mut bytes, tag, &vr, u32::MAX, encoding);
+                    bytes.extend(value);
+                }
+            }
+        }
+        bytes
     }
 
-    /// The bytes of a file of this object.
+    /// The bytes of a file of this object in explicit little endian.
     pub(super) fn file(self, class: &str, instance: &str) -> Vec<u8> {
-        let mut meta = Self::default();
-        meta.bytes(tags::FILE_META_INFORMATION_VERSION, &[0, 1])
-            .text(tags::MEDIA_STORAGE_SOP_CLASS_UID, b"UI", class)
-            .text(tags::MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", instance)
-            .text(tags::TRANSFER_SYNTAX_UID, b"UI", "1.2.840.10008.1.2.1")
-            .text(tags::IMPLEMENTATION_CLASS_UID, b"UI", "2.25.205866098425917303124816420381973265211")
-            .text(tags::IMPLEMENTATION_VERSION_NAME, b"SH", "TOMOGRAD");
-        let meta = meta.encoded();
-        let mut length = Self::default();
-        length.long(tags::FILE_META_INFORMATION_GROUP_LENGTH, &[meta.len() as u32]);
-        [&[0; 128][..], b"DICM", &length.encoded(), &meta, &self.encoded()].concat()
+        let set = self.encoded(syntax::EXPLICIT);
+        [start(class, instance, "1.2.840.10008.1.2.1"), set].concat()
     }
+
+    /// As [`Elements::file`], in implicit little endian, where a value of any representation may have any length.
+    pub(super) fn implicit_file(self, class: &str, instance: &str) -> Vec<u8> {
+        let set = self.encoded(syntax::IMPLICIT);
+        [start(class, instance, "1.2.840.10008.1.2"), set].concat()
+    }
+}
+
+fn numbers(bytes: &mut Vec<u8>, values: &[u16], encoding: Encoding) {
+    bytes.extend(values.iter().flat_map(|value| if encoding.big { value.to_be_bytes() } else { value.to_le_bytes() }));
+}
+
+fn length(bytes: &mut Vec<u8>, value: u32, encoding: Encoding) {
+    bytes.extend(if encoding.big { value.to_be_bytes() } else { value.to_le_bytes() });
+}
+
+/// The tag, value representation and length of an element.
+fn header(bytes: &mut Vec<u8>, tag: Tag, vr: &[u8; 2], value: u32, encoding: Encoding) {
+    numbers(bytes, &[tag.0, tag.1], encoding);
+    if !encoding.explicit {
+        return length(bytes, value, encoding);
+    }
+    match u16::try_from(value) {
+        Ok(value) if !LONG.contains(vr) => {
+            bytes.extend(vr);
+            numbers(bytes, &[value], encoding);
+        }
+        _ => {
+            // What is too long for its representation stands without one.
+            bytes.extend(if LONG.contains(vr) { vr } else { b"UN" });
+            numbers(bytes, &[0], encoding);
+            length(bytes, value, encoding);
+        }
+    }
+}
+
+/// Preamble and file meta information.
+pub(super) fn start(class: &str, instance: &str, transfer: &str) -> Vec<u8> {
+    let mut meta = Elements::default();
+    meta.bytes(tags::FILE_META_INFORMATION_VERSION, &[0, 1])
+        .text(tags::MEDIA_STORAGE_SOP_CLASS_UID, b"UI", class)
+        .text(tags::MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", instance)
+        .text(tags::TRANSFER_SYNTAX_UID, b"UI", transfer)
+        .text(tags::IMPLEMENTATION_CLASS_UID, b"UI", "2.25.205866098425917303124816420381973265211")
+        .text(tags::IMPLEMENTATION_VERSION_NAME, b"SH", "TOMOGRAD");
+    let meta = meta.encoded(syntax::EXPLICIT);
+    let mut length = Elements::default();
+    length.long(tags::FILE_META_INFORMATION_GROUP_LENGTH, &[meta.len() as u32]);
+    [&[0; 128][..], b"DICM", &length.encoded(syntax::EXPLICIT), &meta].concat()
 }
 
 /// A number in at most 16 letters, as precise as they allow.

@@ -79,8 +79,9 @@ impl Format {
             _ if metaimage::begins(first) => Self::MetaImage,
             // Only NIfTI files are compressed as a whole.
             _ if gzip::is_compressed(first) => Self::Nifti,
-            _ if matches!(header, Some((348 | 540, _) | (_, 348 | 540))) => Self::Nifti,
+            // Before it anything may stand: Siemens writes 348, with which NIfTI files begin.
             _ if first.get(128..132) == Some(b"DICM") => Self::Dicom,
+            _ if matches!(header, Some((348 | 540, _) | (_, 348 | 540))) => Self::Nifti,
             _ => return None,
         })
     }

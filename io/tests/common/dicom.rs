@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test uses a part of it
 
+use std::{fs, path::PathBuf};
+
 /// An element with these bytes as its value.
 pub fn element(tag: (u16, u16), vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
     let mut bytes = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
@@ -123,4 +125,49 @@ impl Slice {
         ]);
         file(&elements)
     }
+}
+
+/// A folder of its own, gone at the end.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tomograd-dicom-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn add(&self, name: &str, bytes: &[u8]) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Siemens' header of these fields.
+pub fn csa(fields: &[(&str, &[&str])]) -> Vec<u8> {
+    let mut bytes = b"SV10\x04\x03\x02\x01".to_vec();
+    bytes.extend((fields.len() as u32).to_le_bytes());
+    bytes.extend(77u32.to_le_bytes());
+    for (name, items) in fields {
+        let mut own = name.as_bytes().to_vec();
+        own.resize(76, 0);
+        bytes.extend(own);
+        bytes.extend((items.len() as u32).to_le_bytes());
+        bytes.extend(77u32.to_le_bytes());
+        for item in *items {
+            let length = item.len() as u32;
+            bytes.extend([length, length, 77, length].iter().flat_map(|number| number.to_le_bytes()));
+            bytes.extend(item.as_bytes());
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+    }
+    bytes
 }

@@ -11,11 +11,9 @@ use std::{
 };
 
 use tomograd_core::Result;
+use tomograd_io::digest::{Sha256, hexadecimal};
 
-use super::{
-    digest::{Sha256, hexadecimal},
-    failed, locked,
-};
+use super::{failed, locked};
 
 /// The file in the cache folder that stores digests for later processes: each line has a digest, the mark of the file, and
 /// its path.

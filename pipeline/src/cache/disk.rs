@@ -10,14 +10,12 @@ use std::{
 };
 
 use tomograd_core::{Error, Result};
-use tomograd_io::write_atomically;
-
-use super::{
-    Statistics,
-    content::Contents,
+use tomograd_io::{
     digest::{Sha256, hexadecimal},
-    failed, format, locked,
+    write_atomically,
 };
+
+use super::{Statistics, content::Contents, failed, format, locked};
 use crate::Sample;
 
 /// A part of every key: another value invalidates all files.

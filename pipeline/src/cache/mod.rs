@@ -10,7 +10,6 @@
 //! files, without another copy in this process.
 
 mod content;
-mod digest;
 mod disk;
 mod format;
 mod memory;

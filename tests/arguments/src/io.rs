@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use tomograd::{
     core::{DType, Device, Error, Result, Tensor},
     io::{
-        Interpolation, Volume, dicom, encode_png,
+        Interpolation, Volume, dicom,
+        digest::{Sha256, hexadecimal, keyed},
+        encode_png,
         geometry::{self, Affine},
         pytorch, read_png, safetensors, write_gray, write_rgb,
     },
@@ -42,7 +44,7 @@ fn picture(name: &str) -> std::path::PathBuf {
 
 /// A DICOM file of 2 × 2 pixels, explicit little endian without meta information.
 fn dicom_file() -> Vec<u8> {
-    let mut bytes = b"\x08\0\x60\0CS\x02\0CT".to_vec();
+    let mut bytes = b"\x08\0\x16\0UI\x02\0\x31\0\x08\0\x18\0UI\x02\0\x32\0\x08\0\x60\0CS\x02\0CT".to_vec();
     for (element, value) in [(0x02u16, 1u16), (0x10, 2), (0x11, 2), (0x100, 16), (0x101, 12), (0x102, 11), (0x103, 0)] {
         bytes.extend([0x28, 0]);
         bytes.extend(element.to_le_bytes());
@@ -53,7 +55,84 @@ fn dicom_file() -> Vec<u8> {
     bytes
 }
 
+/// A series of one file in a folder for temporary files.
+fn stack() -> Result<dicom::Stack> {
+    let folder = std::env::temp_dir().join(format!("tomograd-arguments-dicom-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
+    let position = b"\x20\0\x32\0DS\x06\00\\0\\0 \x20\0\x37\0DS\x0C\01\\0\\0\\0\\1\\0 \x28\0\x30\0DS\x04\01\\1 ";
+    let bytes = dicom_file();
+    let at = bytes.windows(4).position(|part| part == b"\x28\0\x02\0").unwrap_or(0);
+    let bytes = [&bytes[..at], position, &bytes[at..]].concat();
+    let path = folder.join("slice");
+    std::fs::write(&path, bytes).map_err(|error| Error::io("write", path.display(), error))?;
+    Ok(dicom::Listing::open(&path)?.only()?.stack()?.clone())
+}
+
+/// A segmentation of [`stack`] with one segment.
+fn segmentation() -> Result<(dicom::Stack, Vec<u8>)> {
+    let (stack, path) = (stack()?, picture("segmentation"));
+    let mask = Tensor::ones(&[1, 2, 2], DType::U8, Device::Cpu)?;
+    stack.write_segmentation(&path, &mask, &[dicom::Segment::new("a", "b")])?;
+    Ok((stack, std::fs::read(&path).map_err(|error| Error::io("read", path.display(), error))?))
+}
+
+/// A structure set of [`stack`] with one structure.
+fn structures() -> Result<Vec<u8>> {
+    let path = picture("structures");
+    let mask = Tensor::ones(&[1, 2, 2], DType::U8, Device::Cpu)?;
+    stack()?.write_structures(&path, &[("a", &mask)], dicom::Holes::Keyhole)?;
+    std::fs::read(&path).map_err(|error| Error::io("read", path.display(), error))
+}
+
 cases! {
+    "io::digest::Sha256::update": (bytes: [u8; 4] = [1, 2, 3, 4]) => {
+        let mut sha = Sha256::new();
+        sha.update(&bytes);
+        Ok::<_, Error>(hexadecimal(&sha.finish()).len() == 64)
+    };
+    "io::digest::keyed": (key: [u8; 4] = [1, 2, 3, 4], part: u8 = 7) => {
+        Ok::<_, Error>(keyed(&key, &[&[part]]) != keyed(&key, &[&[part], &[part]]))
+    };
+    "io::digest::hexadecimal": (byte: u8 = 7) => {
+        Ok::<_, Error>(hexadecimal(&[byte; 32]).len() == 64)
+    };
+    "io::dicom::Anonymizer::new": (length: u8 = 16, byte: u8 = 7) => {
+        dicom::Anonymizer::new(&vec![byte; length.into()])?;
+        Ok::<_, Error>(length >= 16)
+    };
+    "io::dicom::Anonymizer::anonymize": (place: usize = 0, value: u8 = 0x08) => {
+        let mut bytes = dicom_file();
+        let size = bytes.len();
+        bytes[place % size] = value;
+        let done = dicom::Anonymizer::new(&[7; 16])?.anonymize(bytes)?;
+        Ok::<_, Error>(done.bytes.len() < 10 * size + 2000)
+    };
+    "io::dicom::Segmentation::from_bytes": (place: usize = 0, value: u8 = 0x08) => {
+        let mut bytes = segmentation()?.1;
+        let size = bytes.len();
+        bytes[place % size] = value;
+        let read = dicom::Segmentation::from_bytes(&bytes)?;
+        Ok::<_, Error>(read.segments().len() <= 2)
+    };
+    "io::dicom::Segmentation::mask": (number: u32 = 1) => {
+        let number = u16::try_from(number).unwrap_or(u16::MAX);
+        let (stack, bytes) = segmentation()?;
+        let mask = dicom::Segmentation::from_bytes(&bytes)?.mask(number, &stack)?;
+        Ok::<_, Error>(number == 1 && mask.voxels().to_vec::<u8>()? == [1; 4])
+    };
+    "io::dicom::StructureSet::from_bytes": (place: usize = 0, value: u8 = 0x08) => {
+        let mut bytes = structures()?;
+        let size = bytes.len();
+        bytes[place % size] = value;
+        let read = dicom::StructureSet::from_bytes(&bytes)?;
+        Ok::<_, Error>(read.structures().len() <= 2)
+    };
+    "io::dicom::Measurements::of": (x: f64 = 1.0, y: f64 = 0.0, z: f64 = 2.0) => {
+        let affine = [[x, y, 0.0, 0.0], [0.0, 1.0, 0.0, y], [0.0, 0.0, z, 0.0], [0.0, 0.0, 0.0, 1.0]];
+        let ones = Tensor::ones(&[2, 2, 2], DType::F32, Device::Cpu)?;
+        let found = dicom::Measurements::of(&ones, &ones, &affine)?;
+        Ok::<_, Error>(found.voxels == 8 && found.mean == 1.0 && found.volume > 0.0 && found.diameter >= 0.0)
+    };
     "io::dicom::read_bytes": (place: usize = 0, value: u8 = 0x08) => {
         // One byte replaced: tags, representations, lengths, sizes.
         let mut bytes = dicom_file();

@@ -1,8 +1,16 @@
-//! SHA-256 (FIPS 180-4).
+//! SHA-256 (FIPS 180-4), and codes keyed by it (HMAC, RFC 2104).
+//!
+//! ```
+//! use tomograd_io::digest::{Sha256, hexadecimal};
+//! let mut sha = Sha256::new();
+//! sha.update(b"abc");
+//! assert!(hexadecimal(&sha.finish()).starts_with("ba7816bf8f01cfea"));
+//! ```
+#![allow(clippy::indexing_slicing)] // of arrays whose lengths are constants
 
 /// The state of an incremental digest.
-#[derive(Clone)]
-pub(super) struct Sha256 {
+#[derive(Debug, Clone)]
+pub struct Sha256 {
     state: [u32; 8],
     block: [u8; 64],
     length: u64,
@@ -23,13 +31,21 @@ fn roots<const N: usize>(root: fn(f64) -> f64, power: u32) -> [u32; N] {
     })
 }
 
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sha256 {
-    pub(super) fn new() -> Self {
+    /// The digest of nothing so far.
+    pub fn new() -> Self {
         static START: std::sync::OnceLock<[u32; 8]> = std::sync::OnceLock::new();
         Self { state: *START.get_or_init(|| roots(f64::sqrt, 2)), block: [0; 64], length: 0 }
     }
 
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    /// Takes these bytes in, behind those before.
+    pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let filled = (self.length % 64) as usize;
             let take = bytes.len().min(64 - filled);
@@ -42,7 +58,8 @@ impl Sha256 {
         }
     }
 
-    pub(super) fn finish(mut self) -> [u8; 32] {
+    /// The digest of all bytes.
+    pub fn finish(mut self) -> [u8; 32] {
         let bits = self.length * 8;
         self.update(&[0x80]);
         while self.length % 64 != 56 {
@@ -81,8 +98,27 @@ impl Sha256 {
     }
 }
 
+/// HMAC-SHA-256: a code of these parts, one behind the other, that nobody can compute without the key.
+pub fn keyed(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut block = [0; 64];
+    if key.len() > block.len() {
+        let mut sha = Sha256::new();
+        sha.update(key);
+        block[..32].copy_from_slice(&sha.finish());
+    } else {
+        block[..key.len()].copy_from_slice(key);
+    }
+    let mut inner = Sha256::new();
+    inner.update(&block.map(|byte| byte ^ 0x36));
+    parts.iter().for_each(|part| inner.update(part));
+    let mut outer = Sha256::new();
+    outer.update(&block.map(|byte| byte ^ 0x5C));
+    outer.update(&inner.finish());
+    outer.finish()
+}
+
 /// The digest in hexadecimal.
-pub(super) fn hexadecimal(digest: &[u8; 32]) -> String {
+pub fn hexadecimal(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -104,6 +140,19 @@ mod tests {
         assert_eq!(
             digest(&[&[b'a'; 1000][..]; 1000]),
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
+        );
+    }
+
+    #[test]
+    fn the_answers_of_rfc_4231() {
+        let code = |key: &[u8], text: &str| hexadecimal(&keyed(key, &[text.as_bytes()]));
+        assert_eq!(
+            code(b"Jefe", "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(
+            code(&[0xAA; 131], "Test Using Larger Than Block-Size Key - Hash Key First"),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
         );
     }
 }
