@@ -8,6 +8,7 @@ mod convert;
 mod evaluate;
 mod info;
 mod overrides;
+mod parallel;
 mod predict;
 mod print;
 mod profile;

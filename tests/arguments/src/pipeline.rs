@@ -10,7 +10,8 @@ use tomograd::{
     },
     pipeline::{
         Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, HeatSheet, Loader, Points,
-        Preparation, Report, Sample, SlidingWindow, bootstrap_interval, compare_volumes, evaluate, evaluate_volumes,
+        Preparation, Report, Sample, SlidingWindow, bootstrap_interval, compare_volumes, confusion, confusion_volumes,
+        evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress, roc_auc,
         transforms::{
@@ -352,6 +353,18 @@ cases! {
         let compared = compare_volumes(&truth, &truth, classes, tolerance, surface_tolerance)?;
         let valid = [tolerance, surface_tolerance].iter().all(|x| x.is_finite() && *x >= 0.0);
         Ok::<_, Error>(compared.len() + 1 == classes && compared[0].surface_dice == 1.0 && valid)
+    };
+    "pipeline::confusion": (classes: usize = 2) => {
+        let truth = label(&[5, 6])?;
+        let matrix = confusion(&truth, &truth, classes)?;
+        Ok::<_, Error>(matrix.len() == classes && matrix.iter().flatten().sum::<u64>() == 30)
+    };
+    "pipeline::confusion_volumes": (classes: usize = 2, tolerance: f64 = 0.5) => {
+        let affine = made::<Affine>(geometry::from_spacing([1.0, 1.0, 2.0]))?;
+        let truth = Volume::new(label(&[1, 5, 6])?, affine)?;
+        let matrix = confusion_volumes(&truth, &truth, classes, tolerance)?;
+        let valid = tolerance.is_finite() && tolerance >= 0.0;
+        Ok::<_, Error>(matrix.len() == classes && matrix[0][1] == 0 && matrix[1][1] == 10 && valid)
     };
     "pipeline::bootstrap_interval": (values: Vec<f64> = vec![0.5, 0.75], resamples: usize = 100, level: f64 = 0.95) => {
         let [low, high] = bootstrap_interval(&values, resamples, level, Seed::new(1))?;
