@@ -13,6 +13,7 @@ mod predict;
 mod print;
 mod profile;
 mod series;
+mod train;
 mod view;
 mod zoo;
 
@@ -67,6 +68,8 @@ enum Command {
     Convert(convert::Convert),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
     Evaluate(evaluate::Evaluate),
+    /// Trains a segmentation network as a configuration says, from a dataset of one of several layouts
+    Train(train::Train),
     /// Draws slices of a volume with the outlines of a mask, in a PNG file or in the terminal
     View(view::View),
     /// Prints the slowest operations of a trace that was recorded with TOMOGRAD_TRACE=FILE
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         Command::Zoo(zoo) => zoo.run(),
         Command::Convert(convert) => convert.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Train(train) => train.run(),
         Command::View(view) => view.run(),
         Command::Completions { shell } => completions::shell(shell).map_err(Failure::from),
         Command::Man { command } => completions::manual(command.as_deref()),

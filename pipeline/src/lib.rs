@@ -45,7 +45,7 @@ pub mod transforms;
 
 pub use cache::Cache;
 pub use contact_sheet::ContactSheet;
-pub use dataset::{Columns, Dataset};
+pub use dataset::{Bids, Columns, Dataset};
 pub use evaluation::Segmented;
 pub use heat_sheet::HeatSheet;
 pub use loader::{Batch, Cases, Collated, Loader};

@@ -91,10 +91,10 @@ impl Evaluation {
             paths[0], paths[1]
         );
         let (found, failed) = (self.cases.len(), self.failed.len());
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<p>{found} {}, surface Dice at {} mm; means with their 95 % bootstrap intervals over the cases \
-             ({} resamples, seed {}).</p>\n",
+             ({} resamples, seed {}).</p>",
             if found == 1 { "case" } else { "cases" },
             self.tolerance,
             self.resamples,
@@ -214,7 +214,7 @@ impl Evaluation {
                         (name.as_str(), *five, points.iter().map(copy).collect())
                     })
                     .collect();
-                let _ = write!(page, "<div class=\"card\">{}</div>\n", plots::boxes(heading, &some, unit));
+                let _ = writeln!(page, "<div class=\"card\">{}</div>", plots::boxes(heading, &some, unit));
             }
         }
         *page += "</div><h2>Agreement of volumes</h2><p>Bland–Altman: prediction − truth over the mean of both, with the bias and \
@@ -231,7 +231,7 @@ impl Evaluation {
                 .collect();
             let plot =
                 plots::bland_altman(&format!("{name}: difference, ml"), &points, agreement.bias, agreement.limits);
-            let _ = write!(page, "<div class=\"card\">{plot}</div>\n");
+            let _ = writeln!(page, "<div class=\"card\">{plot}</div>");
         }
         *page += "</div>\n";
     }
