@@ -20,7 +20,6 @@ mod zoo;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use overrides::Overrides;
 pub(crate) use print::plain;
 use tomograd::Error;
 
@@ -46,24 +45,7 @@ enum Command {
     },
     /// Segments volumes with a network from a checkpoint, preprocessed as in training; the volumes of a 4D file are its
     /// channels
-    Predict {
-        /// A checkpoint that contains the network's configuration and preparation
-        checkpoint: PathBuf,
-        /// Volumes of any format that `info` reads, or DICOM folders with one series
-        #[arg(required = true)]
-        inputs: Vec<PathBuf>,
-        /// The folder of the masks, which get the names of the inputs
-        #[arg(long)]
-        out: PathBuf,
-        /// Replaces existing masks, but never an input
-        #[arg(long)]
-        overwrite: bool,
-        /// Reads DICOM series and writes DICOM segmentations (.dcm), a segment for each class but the background
-        #[arg(long)]
-        dicom_seg: bool,
-        #[command(flatten)]
-        overrides: Overrides,
-    },
+    Predict(predict::Predict),
     /// Writes a volume in another format, turned or resampled where that is asked for
     Convert(convert::Convert),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
@@ -117,10 +99,7 @@ impl From<Error> for Failure {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Info { file, strict } => info::run(&file, strict).map_err(Failure::from),
-        Command::Predict { checkpoint, inputs, out, overwrite, dicom_seg, overrides } => {
-            let output = predict::Output { overwrite, dicom: dicom_seg };
-            predict::run(&checkpoint, &inputs, &out, output, &overrides)
-        }
+        Command::Predict(predict) => predict.run(),
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
         Command::Zoo(zoo) => zoo.run(),
         Command::Convert(convert) => convert.run(),

@@ -53,7 +53,7 @@ pub use metrics::{
     ClassMetrics, Comparison, bootstrap_interval, compare_volumes, confusion, confusion_volumes, evaluate,
     evaluate_volumes, roc_auc,
 };
-pub use preparation::{Preparation, Segment};
+pub use preparation::{Ensemble, Preparation, Segment};
 pub use report::{Mean, Report};
 pub use sample::{Boxes, Field, Kind, Points, Sample};
 pub use scan::Scan;
