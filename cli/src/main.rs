@@ -10,17 +10,18 @@ mod dicom;
 mod evaluate;
 mod info;
 mod overrides;
+mod parallel;
 mod predict;
 mod print;
 mod profile;
 mod series;
+mod train;
 mod view;
 mod zoo;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use overrides::Overrides;
 pub(crate) use print::plain;
 use tomograd::Error;
 
@@ -46,24 +47,7 @@ enum Command {
     },
     /// Segments volumes with a network from a checkpoint, preprocessed as in training; the volumes of a 4D file are its
     /// channels
-    Predict {
-        /// A checkpoint that contains the network's configuration and preparation
-        checkpoint: PathBuf,
-        /// Volumes of any format that `info` reads, or DICOM folders with one series
-        #[arg(required = true)]
-        inputs: Vec<PathBuf>,
-        /// The folder of the masks, which get the names of the inputs
-        #[arg(long)]
-        out: PathBuf,
-        /// Replaces existing masks, but never an input
-        #[arg(long)]
-        overwrite: bool,
-        /// Reads DICOM series and writes DICOM segmentations (.dcm), a segment for each class but the background
-        #[arg(long)]
-        dicom_seg: bool,
-        #[command(flatten)]
-        overrides: Overrides,
-    },
+    Predict(predict::Predict),
     /// Writes a volume in another format, turned or resampled where that is asked for
     Convert(convert::Convert),
     /// De-identifies DICOM files by the basic profile of the standard and its options
@@ -73,6 +57,8 @@ enum Command {
     Dicom(dicom::Dicom),
     /// Compares masks with the truth, by class and case: Dice, surface Dice, distances, volumes, with bootstrap intervals
     Evaluate(evaluate::Evaluate),
+    /// Trains a segmentation network as a configuration says, from a dataset of one of several layouts
+    Train(train::Train),
     /// Draws slices of a volume with the outlines of a mask, in a PNG file or in the terminal
     View(view::View),
     /// Prints the slowest operations of a trace that was recorded with TOMOGRAD_TRACE=FILE
@@ -120,16 +106,14 @@ impl From<Error> for Failure {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Info { file, strict } => info::run(&file, strict).map_err(Failure::from),
-        Command::Predict { checkpoint, inputs, out, overwrite, dicom_seg, overrides } => {
-            let output = predict::Output { overwrite, dicom: dicom_seg };
-            predict::run(&checkpoint, &inputs, &out, output, &overrides)
-        }
+        Command::Predict(predict) => predict.run(),
         Command::Profile { trace, top, by_shape } => profile::run(&trace, top, by_shape).map_err(Failure::from),
         Command::Zoo(zoo) => zoo.run(),
         Command::Convert(convert) => convert.run(),
         Command::Anonymize(anonymize) => anonymize.run(),
         Command::Dicom(dicom) => dicom.run(),
         Command::Evaluate(evaluate) => evaluate.run(),
+        Command::Train(train) => train.run(),
         Command::View(view) => view.run(),
         Command::Completions { shell } => completions::shell(shell).map_err(Failure::from),
         Command::Man { command } => completions::manual(command.as_deref()),

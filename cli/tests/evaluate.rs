@@ -98,3 +98,46 @@ fn a_bad_case_is_named_and_the_others_count() {
         assert_eq!(tomograd(&[&[&masks[..], &truth], wrong].concat()).0, 2, "{wrong:?}");
     }
 }
+
+#[test]
+fn the_page_needs_nothing_and_shows_the_worst_case_first() {
+    let folder = Folder::new("evaluate-page");
+    let mask = |path: &str, offset: usize| {
+        let inside = |at: usize| {
+            let [z, y, x] = [at / 144, at / 12 % 12, at % 12];
+            u8::from((3..9).contains(&z) && (3..9).contains(&y) && (2 + offset..6 + offset).contains(&x))
+        };
+        let voxels = Tensor::from_slice(&(0..12 * 12 * 12).map(inside).collect::<Vec<_>>(), &[12; 3], Device::Cpu);
+        let affine = tomograd::io::geometry::from_spacing([1.0; 3]).unwrap();
+        Volume::new(voxels.unwrap(), affine).unwrap().write(folder.at(path)).unwrap();
+    };
+    // A name that would be markup.
+    for (name, offset) in [("good", 0), ("x<script>alert(1)<", 3), ("middle", 1)] {
+        mask(&format!("truth/{name}.nii.gz"), 0);
+        mask(&format!("masks/{name}.nii.gz"), offset);
+        mask(&format!("images/{name}.nii.gz"), 0);
+    }
+    let [masks, truth, images, html] = ["masks", "truth", "images", "report.html"].map(|part| folder.at(part));
+    let named = ["--labels", "1", "--names", "a\"<b>&", "--html", &html, "--images", &images];
+    let (code, _, error) = tomograd(&[&[&masks[..], &truth][..], &named].concat());
+    assert_eq!((code, &error[..]), (0, ""));
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(!page.contains("<script") && !page.contains("<b>") && page.contains("a&quot;&lt;b&gt;&amp;"));
+    // Nothing is fetched: no address, and what has a source has its bytes.
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("url("));
+    assert!(page.matches("src=\"").count() == 9 && page.matches("src=\"data:image/png;base64,iVBOR").count() == 9);
+    let place = |name: &str| page.find(&format!("<h3>{name}")).unwrap();
+    assert!(place("x&lt;script") < place("middle") && place("middle") < place("good"));
+    // Three box plots and the volumes of one class.
+    assert_eq!((page.matches("<svg").count(), page.matches("</svg>").count()), (4, 4));
+    let (code, out, _) = tomograd(&[&masks, &truth, "--json", "--html", &html]);
+    assert_eq!((code, &out[..]), (2, ""));
+    let (code, out, _) = tomograd(&[&masks, &truth, "--json", "--html", &html, "--force", "--pictures", "1"]);
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, fs::read_to_string(&html).unwrap().matches("<img").count()), (0, 3));
+    // 144 voxels of 1728; shifted by 0, 1 and 3 of 4 columns.
+    let matrix = &said["confusion"]["voxels_by_truth_and_prediction"];
+    assert_eq!(*matrix, serde_json::json!([[3 * 1584 - 144, 144], [144, 3 * 144 - 144]]));
+    let agreement = &said["classes"][0]["volume_difference_ml"];
+    assert_eq!(*agreement, serde_json::json!({"bias": 0.0, "limits_of_agreement": [0.0, 0.0], "cases": 3}));
+}

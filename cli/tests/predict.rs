@@ -270,3 +270,77 @@ fn a_checkpoint_without_a_preparation_needs_options() {
     let (code, error) = predict(&later, &[&scan], &folder.at("none"), &[]);
     assert!(code == 1 && error.contains("version 2") && error.contains("later.safetensors"), "{error}");
 }
+
+#[test]
+fn folders_ensembles_and_slabs() {
+    let folder = Folder::new("folders");
+    let (model, second) = (folder.checkpoint(1, 0.0), folder.checkpoint(1, 0.5));
+    for name in ["scans/a.nii", "scans/b.nrrd", "scans/c.nii.gz"] {
+        folder.scan(name, &[12, 9, 10], 0.5);
+    }
+    fs::write(folder.at("scans/notes.txt"), "no volume").unwrap();
+    fs::write(folder.at("scans/.hidden.nii"), "no volume").unwrap();
+    fs::write(folder.at("scans/d.nii"), "no volume").unwrap();
+    let (scans, out) = (folder.at("scans"), folder.at("masks"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tomograd"));
+    command.args(["predict", &model, &scans, "--out", &out, "--json"]);
+    let output = command.output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said["failed"][0].as_str().unwrap().ends_with("d.nii") && said["failed"].as_array().unwrap().len() == 1);
+    assert_eq!(folder.files("masks"), ["a.nii", "b.nii.gz", "c.nii.gz"]);
+    // The volume of a class is that of its voxels: 2 × 1.5 × 3 mm each.
+    let inside = |path: &str| {
+        let mask = Volume::read(path).unwrap();
+        mask.voxels().to_vec_f64().unwrap()
+    };
+    let count = inside(&folder.at("masks/a.nii")).iter().filter(|value| **value == 1.0).count();
+    let volume = said["masks"][0]["volumes_ml"]["organ"].as_f64().unwrap();
+    assert!((volume - count as f64 * 0.009).abs() < 1e-9, "{said}");
+    assert!(said["seconds"]["total"].as_f64().unwrap() > 0.0);
+
+    // Slab by slab the mask is the same.
+    fs::remove_file(folder.at("scans/d.nii")).unwrap();
+    let (scan, slabs) = (folder.at("scans/a.nii"), folder.at("slabs"));
+    assert_eq!(predict(&model, &[&scan], &slabs, &["--slabs"]), (0, String::new()));
+    assert_eq!(fs::read(folder.at("slabs/a.nii")).unwrap(), fs::read(folder.at("masks/a.nii")).unwrap());
+    let (code, error) = predict(&model, &[&folder.at("scans/c.nii.gz")], &slabs, &["--slabs"]);
+    assert!(code == 1 && error.contains("can be read in part"), "{error}");
+
+    // An ensemble of a network with itself decides as it does.
+    let twice = folder.at("twice");
+    assert_eq!(predict(&model, &[&scan], &twice, &["--ensemble", &model]).0, 0);
+    assert_eq!(inside(&folder.at("twice/a.nii")), inside(&folder.at("masks/a.nii")));
+    assert_eq!(predict(&model, &[&scan], &folder.at("both"), &["--ensemble", &second]).0, 0);
+    // A checkpoint isn't overwritten, whichever it is.
+    let renamed = folder.at("models/a.nii");
+    fs::rename(&second, &renamed).unwrap();
+    let (code, error) = predict(&model, &[&scan], &folder.at("models"), &["--ensemble", &renamed, "--overwrite"]);
+    assert!(code == 2 && error.contains("would replace"), "{error}");
+}
+
+#[test]
+fn an_interrupted_run_leaves_whole_files() {
+    let folder = Folder::new("interrupted");
+    let model = folder.checkpoint(1, 0.0);
+    for number in 0..40 {
+        folder.scan(&format!("scans/{number:02}.nii.gz"), &[24, 24, 24], 0.5);
+    }
+    let (scans, out) = (folder.at("scans"), folder.at("masks"));
+    let mut running = Command::new(env!("CARGO_BIN_EXE_tomograd"))
+        .args(["predict", &model, &scans, "--out", &out])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while folder.files("masks").iter().filter(|name| !name.starts_with('.')).count() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        assert!(running.try_wait().unwrap().is_none_or(|status| status.success()));
+    }
+    // As Ctrl-C does, without a chance to clean up.
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let masks: Vec<String> = folder.files("masks").into_iter().filter(|name| !name.starts_with('.')).collect();
+    for name in &masks {
+        assert_eq!(Volume::read(Path::new(&out).join(name)).unwrap().voxels().shape(), [24; 3], "{name}");
+    }
+}

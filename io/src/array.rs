@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use tomograd_core::{Error, Result, Tensor, element_count, room_for};
@@ -105,6 +105,44 @@ impl Array {
             });
             opened.map_err(|error| error.within(name.to_owned()))
         })
+    }
+
+    /// The file and the byte of the first element, and the sizes of x, y and z, where the bytes are the numbers of one volume
+    /// in one file.
+    pub(crate) fn located<'a>(
+        &self,
+        data: &Data,
+        input: Bytes<'a>,
+        path: &Path,
+        length: u64,
+        skip: impl Fn(Bytes<'a>, u64) -> Result<Stream<Bytes<'a>>>,
+    ) -> Result<(PathBuf, u64, [usize; 3])> {
+        let fail = |what: String| {
+            Error::format(OPERATION, what).expected("raw numbers of one volume in one file, which can be read in part")
+        };
+        if self.encoding != Encoding::Bytes(Compression::None) {
+            return Err(fail("compressed numbers, or text".to_owned()));
+        }
+        let sizes = match (self.sizes.as_slice(), self.spatial.as_slice()) {
+            (&[x, y, z], [0, 1, 2]) => [x, y, z],
+            (sizes, _) => return Err(fail(format!("sizes {sizes:?}"))),
+        };
+        let bytes = self.bytes()?;
+        let at = |length: u64, stream: &Stream<Bytes<'a>>| match stream.length {
+            Length::Known(left) => Ok(length.saturating_sub(left)),
+            Length::AtMost(_) => Err(fail("numbers whose place isn't known".to_owned())),
+        };
+        match data {
+            Data::Here => Ok((path.to_owned(), at(length, &skip(input, bytes)?)?, sizes)),
+            Data::Files(names) => {
+                let [name] = names.as_slice() else { return Err(fail(format!("{} data files", names.len()))) };
+                let path = detached::inside(path.parent().unwrap_or(Path::new("")), name)?;
+                let (reader, length) = stream::open(&path)?;
+                let length = length.ok_or_else(|| fail(format!("{name} is a pipe")))?;
+                let stream = skip(Input::new(Box::new(reader), Some(length)), bytes)?;
+                Ok((path, at(length, &stream)?, sizes))
+            }
+        }
     }
 
     /// Reads the elements from `parts` streams of the same size, which `open` opens at the first element: the voxels (axes

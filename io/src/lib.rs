@@ -53,5 +53,5 @@ mod zlib;
 pub use atomic::{Target, write_atomically, write_atomically_through};
 pub use png::{encode_png, read_png, read_png_labels, write_gray, write_rgb};
 pub use stored::{Skipped, StoredDType, StoredTensor};
-pub use volume::{Format, Geometry, Info, Interpolation, Volume, WriteOptions, info};
+pub use volume::{Format, Geometry, Info, Interpolation, Slabs, Volume, WriteOptions, info};
 pub use weights::Weights;

@@ -45,12 +45,15 @@ pub mod transforms;
 
 pub use cache::Cache;
 pub use contact_sheet::ContactSheet;
-pub use dataset::{Columns, Dataset};
+pub use dataset::{Bids, Columns, Dataset};
 pub use evaluation::Segmented;
 pub use heat_sheet::HeatSheet;
 pub use loader::{Batch, Cases, Collated, Loader};
-pub use metrics::{ClassMetrics, Comparison, bootstrap_interval, compare_volumes, evaluate, evaluate_volumes, roc_auc};
-pub use preparation::{Preparation, Segment};
+pub use metrics::{
+    ClassMetrics, Comparison, bootstrap_interval, compare_volumes, confusion, confusion_volumes, evaluate,
+    evaluate_volumes, roc_auc,
+};
+pub use preparation::{Ensemble, Preparation, Segment};
 pub use report::{Mean, Report};
 pub use sample::{Boxes, Field, Kind, Points, Sample};
 pub use scan::Scan;

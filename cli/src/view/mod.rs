@@ -1,8 +1,8 @@
 //! `tomograd view FILE [--out sheet.png] [--mask FILE] [--window CENTRE,WIDTH] ...`.
 
 mod letters;
-mod picture;
-mod planes;
+pub(crate) mod picture;
+pub(crate) mod planes;
 mod terminal;
 
 use std::path::PathBuf;
@@ -80,7 +80,7 @@ impl View {
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(80);
         let in_terminal = self.out.is_none();
         let width = self.width.or(in_terminal.then_some(columns)).map(|width| width.clamp(8, MOST_WIDTH));
-        let grid = Grid::new(&volume, mask.as_ref(), self.window())?;
+        let grid = Grid::new(&volume, &mask.iter().collect::<Vec<_>>(), self.window())?;
         let sheet = self.sheet(&grid, width)?;
         match &self.out {
             None => terminal::draw(&sheet),

@@ -5,25 +5,25 @@ use std::path::Path;
 use tomograd::{Error, Result, io};
 
 /// Pixels between the tiles of a sheet.
-pub(super) const GAP: usize = 2;
+pub(crate) const GAP: usize = 2;
 /// The most pixels of a sheet.
 const MOST: usize = 1 << 28;
 
 /// RGB pixels, the top row first.
 #[derive(Clone)]
-pub(super) struct Picture {
-    pub(super) width: usize,
-    pub(super) height: usize,
+pub(crate) struct Picture {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
     pixels: Vec<[u8; 3]>,
 }
 
 impl Picture {
-    pub(super) fn black(width: usize, height: usize) -> Self {
+    pub(crate) fn black(width: usize, height: usize) -> Self {
         Self { width, height, pixels: vec![[0; 3]; width * height] }
     }
 
     /// A pixel outside is left out.
-    pub(super) fn set(&mut self, column: usize, row: usize, colour: [u8; 3]) {
+    pub(crate) fn set(&mut self, column: usize, row: usize, colour: [u8; 3]) {
         if column < self.width
             && let Some(pixel) = self.pixels.get_mut(row * self.width + column)
         {
@@ -32,13 +32,13 @@ impl Picture {
     }
 
     /// Black outside.
-    pub(super) fn get(&self, column: usize, row: usize) -> [u8; 3] {
+    pub(crate) fn get(&self, column: usize, row: usize) -> [u8; 3] {
         let pixel = self.pixels.get(row * self.width + column).filter(|_| column < self.width);
         pixel.copied().unwrap_or_default()
     }
 
     /// The tiles in rows of `across`, each row as high as its highest.
-    pub(super) fn sheet(tiles: &[Picture], across: usize) -> Result<Self> {
+    pub(crate) fn sheet(tiles: &[Picture], across: usize) -> Result<Self> {
         let rows: Vec<&[Picture]> = tiles.chunks(across.max(1)).collect();
         let width = rows.iter().map(|row| row.iter().map(|tile| tile.width + GAP).sum::<usize>()).max().unwrap_or(0);
         let high = |row: &&[Picture]| row.iter().map(|tile| tile.height + GAP).max().unwrap_or(0);
@@ -62,7 +62,12 @@ impl Picture {
         Ok(sheet)
     }
 
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
+    /// The bytes of a PNG file.
+    pub(crate) fn png(&self) -> Result<Vec<u8>> {
+        io::encode_png(self.width as u32, self.height as u32, 3, self.pixels.as_flattened())
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         io::write_rgb(path, self.width as u32, self.height as u32, self.pixels.as_flattened())
     }
 }

@@ -6,7 +6,7 @@ use super::{letters, picture::Picture};
 
 /// A plane of the body.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Plane {
+pub(crate) enum Plane {
     Axial,
     Coronal,
     Sagittal,
@@ -44,18 +44,22 @@ const LABELS: [[u8; 3]; 8] = [
     [170, 130, 255],
 ];
 
+/// The colours of outlines where two masks are compared: of the first alone, of the second alone, of both.
+pub(crate) const COMPARED: [[u8; 3]; 3] = [[0, 200, 255], [255, 150, 0], [255, 255, 255]];
+
 /// The colours of a volume and the labels on it.
-pub(super) struct Grid {
+pub(crate) struct Grid {
     /// The number of voxels along x, y, z.
     sizes: [usize; 3],
     spacing: [f64; 3],
     colours: Vec<[u8; 3]>,
-    labels: Option<Vec<i64>>,
+    /// The labels of each mask: the outlines of one have a colour a label, those of two a colour a mask.
+    masks: Vec<Vec<i64>>,
 }
 
 impl Grid {
     /// `window` is the centre and the width of the grey range; the 1st to the 99th percentile if there is none.
-    pub(super) fn new(volume: &Volume, mask: Option<&Volume>, window: Option<[f64; 2]>) -> Result<Self> {
+    pub(crate) fn new(volume: &Volume, masks: &[&Volume], window: Option<[f64; 2]>) -> Result<Self> {
         let voxels = volume.voxels();
         let mut sizes = [1; 3];
         sizes.iter_mut().zip(voxels.shape().iter().rev()).for_each(|(to, size)| *to = *size);
@@ -78,9 +82,16 @@ impl Grid {
                 (0..count).map(|at| [0, 1, 2].map(|channel| part(at + channel * count))).collect()
             }
         };
-        let labels = mask.map(|mask| mask.voxels().to_vec_f64()).transpose()?;
-        let labels = labels.map(|labels| labels.into_iter().map(|label| label.round() as i64).collect());
-        Ok(Self { sizes, spacing: volume.spacing(), colours, labels })
+        let labels = |mask: &&Volume| -> Result<Vec<i64>> {
+            Ok(mask.voxels().to_vec_f64()?.into_iter().map(|label| label.round() as i64).collect())
+        };
+        let masks = masks.iter().map(labels).collect::<Result<_>>()?;
+        Ok(Self { sizes, spacing: volume.spacing(), colours, masks })
+    }
+
+    /// Whether the volume has several planes and columns and rows, so that it can be cut along each axis.
+    pub(crate) fn is_solid(&self) -> bool {
+        self.sizes.iter().all(|size| *size > 1)
     }
 
     fn at(&self, place: [usize; 3]) -> usize {
@@ -88,20 +99,65 @@ impl Grid {
         (place[2] * y + place[1]) * x + place[0]
     }
 
-    fn label(&self, place: [usize; 3]) -> i64 {
-        self.labels.as_ref().and_then(|labels| labels.get(self.at(place))).copied().unwrap_or(0)
+    fn label(&self, mask: usize, place: [usize; 3]) -> i64 {
+        self.masks.get(mask).and_then(|labels| labels.get(self.at(place))).copied().unwrap_or(0)
+    }
+
+    /// All voxels in the order of the memory.
+    fn voxels(&self) -> impl Iterator<Item = [usize; 3]> + use<> {
+        let [x, y, z] = self.sizes;
+        (0..z).flat_map(move |k| (0..y).flat_map(move |j| (0..x).map(move |i| [i, j, k])))
+    }
+
+    /// The part around what the masks label, with `margin` millimetres on each side; the whole if there is nothing.
+    pub(crate) fn around_labels(self, margin: f64) -> Self {
+        let (mut low, mut high) = (self.sizes, [0; 3]);
+        for (at, place) in self.voxels().enumerate() {
+            if self.masks.iter().any(|labels| labels.get(at).is_some_and(|label| *label != 0)) {
+                low = std::array::from_fn(|axis| low[axis].min(place[axis]));
+                high = std::array::from_fn(|axis| high[axis].max(place[axis] + 1));
+            }
+        }
+        if high == [0; 3] {
+            return self;
+        }
+        for axis in 0..3 {
+            let voxels = (margin / self.spacing[axis]).ceil().min(1e6) as usize;
+            low[axis] = low[axis].saturating_sub(voxels);
+            high[axis] = (high[axis] + voxels).min(self.sizes[axis]);
+        }
+        let inside = |place: &[usize; 3]| (0..3).all(|axis| (low[axis]..high[axis]).contains(&place[axis]));
+        let kept: Vec<usize> = self.voxels().filter(inside).map(|place| self.at(place)).collect();
+        Self {
+            sizes: std::array::from_fn(|axis| high[axis] - low[axis]),
+            spacing: self.spacing,
+            colours: kept.iter().filter_map(|at| self.colours.get(*at)).copied().collect(),
+            masks: self.masks.iter().map(|all| kept.iter().filter_map(|at| all.get(*at)).copied().collect()).collect(),
+        }
+    }
+
+    /// The slice of a plane in which two masks differ most; of equal ones, that with the most labels.
+    pub(crate) fn most_different(&self, plane: Plane) -> usize {
+        let ([.., through], _) = plane.axes();
+        let mut counts = vec![(0usize, 0usize); self.sizes[through]];
+        for place in self.voxels() {
+            let [first, second] = [0, 1].map(|mask| self.label(mask, place));
+            counts[place[through]].0 += usize::from(first != second);
+            counts[place[through]].1 += usize::from(first != 0 || second != 0);
+        }
+        let best = (0..counts.len()).rev().max_by_key(|&slice| counts[slice]);
+        best.unwrap_or(0)
     }
 
     /// `count` slices in the middles of equal parts of the plane's axis, or of the part of it that has labels.
-    pub(super) fn slices(&self, plane: Plane, count: usize) -> Vec<usize> {
+    pub(crate) fn slices(&self, plane: Plane, count: usize) -> Vec<usize> {
         let ([.., through], _) = plane.axes();
         let size = self.sizes[through];
         let mut part = (0, size);
-        if self.labels.is_some() {
-            let [x, y, z] = self.sizes;
+        if !self.masks.is_empty() {
             let mut has = vec![false; size];
-            for (place, at) in (0..z).flat_map(|k| (0..y).flat_map(move |j| (0..x).map(move |i| [i, j, k]))).zip(0..) {
-                if self.labels.as_ref().and_then(|labels| labels.get(at)).is_some_and(|label| *label != 0) {
+            for (at, place) in self.voxels().enumerate() {
+                if self.masks.iter().any(|labels| labels.get(at).is_some_and(|label| *label != 0)) {
                     has[place[through]] = true;
                 }
             }
@@ -115,7 +171,7 @@ impl Grid {
     }
 
     /// Pixels a millimetre, so that the longest side of a slice of these planes has `side` pixels.
-    pub(super) fn scale(&self, planes: &[Plane], side: usize) -> f64 {
+    pub(crate) fn scale(&self, planes: &[Plane], side: usize) -> f64 {
         let longest = planes.iter().flat_map(|plane| {
             let ([across, down, _], _) = plane.axes();
             [across, down].map(|axis| self.sizes[axis] as f64 * self.spacing[axis])
@@ -124,7 +180,7 @@ impl Grid {
     }
 
     /// A slice at `scale` pixels a millimetre, with outlines of the labels, and `letters` of its sides.
-    pub(super) fn draw(&self, plane: Plane, slice: usize, scale: f64, letters: bool) -> Picture {
+    pub(crate) fn draw(&self, plane: Plane, slice: usize, scale: f64, letters: bool) -> Picture {
         let ([across, down, through], reversed) = plane.axes();
         let pixels = |axis: usize| ((self.sizes[axis] as f64 * self.spacing[axis] * scale).round() as usize).max(1);
         let (width, height) = (pixels(across), pixels(down));
@@ -145,18 +201,30 @@ impl Grid {
         let mut picture = Picture::black(width, height);
         for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
             let place = voxel(column, row);
-            let label = self.label(place);
-            let differs =
-                |column: usize, row: usize| column >= width || row >= height || self.label(voxel(column, row)) != label;
-            let on_border = label != 0
-                && self.labels.is_some()
-                && (differs(column.wrapping_sub(1), row)
-                    || differs(column + 1, row)
-                    || differs(column, row.wrapping_sub(1))
-                    || differs(column, row + 1));
-            let colour = match usize::try_from(label.saturating_sub(1)) {
-                Ok(label) if on_border => LABELS[label % LABELS.len()],
-                _ => self.colours.get(self.at(place)).copied().unwrap_or_default(),
+            let on_border = |mask: usize| {
+                let label = self.label(mask, place);
+                let differs = |column: usize, row: usize| {
+                    column >= width || row >= height || self.label(mask, voxel(column, row)) != label
+                };
+                label != 0
+                    && (differs(column.wrapping_sub(1), row)
+                        || differs(column + 1, row)
+                        || differs(column, row.wrapping_sub(1))
+                        || differs(column, row + 1))
+            };
+            let own = || self.colours.get(self.at(place)).copied().unwrap_or_default();
+            let colour = match self.masks.len() {
+                0 => own(),
+                1 => match usize::try_from(self.label(0, place).saturating_sub(1)) {
+                    Ok(label) if on_border(0) => LABELS[label % LABELS.len()],
+                    _ => own(),
+                },
+                _ => match (on_border(0), on_border(1)) {
+                    (true, true) => COMPARED[2],
+                    (true, false) => COMPARED[0],
+                    (false, true) => COMPARED[1],
+                    _ => own(),
+                },
             };
             picture.set(column, row, colour);
         }

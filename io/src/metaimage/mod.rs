@@ -24,7 +24,8 @@ use crate::{
     Volume,
     array::{Array, Bytes},
     stream::{Stream, io_error},
-    volume::Format,
+    volume::{Format, Placed, one_voxel},
+    voxels::Coding,
 };
 pub(crate) use header::begins;
 use header::{Header, Skip};
@@ -39,20 +40,34 @@ fn fail(what: impl Into<String>) -> Error {
 /// Reads a file from its start; `folder` is the header's, if the data may be in other files.
 pub(crate) fn read(mut input: Bytes<'_>, folder: Option<&Path>) -> Result<Volume> {
     let header = Header::read(&mut input)?;
-    let placed = header.place()?;
+    let (placed, array) = (header.place()?, array(&header));
+    let (voxels, coding) =
+        array.read_from(&header.data, input, folder, |input, bytes| behind_skip(input, &header, bytes))?;
+    Volume::of_array(voxels, placed.affine, placed.step, coding, Format::MetaImage, placed.notes)
+}
+
+fn array(header: &Header) -> Array {
     let together = header.channels > 1;
     let first = usize::from(together);
     let channels = together.then_some(header.channels);
-    let array = Array {
+    Array {
         stored: header.stored,
         sizes: channels.iter().chain(&header.sizes).copied().collect(),
         spatial: (first..first.saturating_add(header.sizes.len().min(3))).collect(),
         big: header.big,
         encoding: header.encoding,
-    };
-    let (voxels, coding) =
-        array.read_from(&header.data, input, folder, |input, bytes| behind_skip(input, &header, bytes))?;
-    Volume::of_array(voxels, placed.affine, placed.step, coding, Format::MetaImage, placed.notes)
+    }
+}
+
+/// Where the voxels of a file of raw data are.
+pub(crate) fn placed(mut input: Bytes<'_>, path: &Path, length: u64) -> Result<Placed> {
+    let header = Header::read(&mut input)?;
+    let (placed, array) = (header.place()?, array(&header));
+    let skip = |input, bytes| behind_skip(input, &header, bytes);
+    let (file, start, sizes) = array.located(&header.data, input, path, length, skip)?;
+    let coding = Coding::plain(header.stored);
+    let template = Volume::of_array(one_voxel()?, placed.affine, placed.step, coding, Format::MetaImage, placed.notes)?;
+    Ok(Placed { path: file, start, sizes, coding, big: header.big, template })
 }
 
 /// A stream after the header of a data file, in front of `bytes` bytes of data.

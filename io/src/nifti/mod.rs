@@ -33,6 +33,7 @@ use crate::{
     Volume,
     atomic::write_all,
     stream::{self, Length, Stream},
+    volume::{Placed, one_voxel},
     voxels::{self, Coding},
 };
 pub(crate) use header::Header;
@@ -146,6 +147,34 @@ fn read_voxels<R: BufRead>(mut stream: Stream<R>, header: Header, extension: Opt
         }
     };
     Volume::from_file(voxels, geometry, Arc::new(Source { header, extension }), coding)
+}
+
+/// Where the voxels of an uncompressed file of one volume are.
+pub(crate) fn placed(reader: impl BufRead, path: &Path, length: u64) -> Result<Placed> {
+    let mut stream = Stream::new(reader, Some(length))?;
+    if !matches!(stream.length, Length::Known(_)) {
+        return Err(fail("a compressed file").expected("an uncompressed one, which can be read in part"));
+    }
+    let header = Header::read(&mut stream)?;
+    if header.of_a_pair() {
+        return Err(fail("a header whose voxels are in another file").expected("a single file, .nii"));
+    }
+    let (sizes, coding) = (header.sizes()?, header.coding()?);
+    let geometry = header.geometry(&sizes)?;
+    let (spatial, others) = sizes.split_at(sizes.len().min(3));
+    if others.iter().any(|size| *size != 1) {
+        return Err(fail(format!("{} axes, several of them longer than 1 beyond the third", sizes.len()))
+            .expected("a single volume"));
+    }
+    let mut three = [1; 3];
+    three.iter_mut().zip(spatial).for_each(|(to, size)| *to = *size);
+    let start = header.voxels_at()?;
+    let before = start.saturating_sub(header.length());
+    let big = header.big();
+    let extension = stream::collect(&mut stream, before, "the extensions")?;
+    let source = Arc::new(Source { header, extension });
+    let template = Volume::from_file(one_voxel()?, geometry, source, coding)?;
+    Ok(Placed { path: path.to_owned(), start, sizes: three, coding, big, template })
 }
 
 /// The tensor shape for the axes x, y, z, t, ... of a file: reversed, with at least three axes.

@@ -28,7 +28,8 @@ use crate::{
     Volume,
     array::{Array, Bytes, Encoding},
     stream::{Compression, Stream, io_error},
-    volume::Format,
+    volume::{Format, Placed, one_voxel},
+    voxels::Coding,
 };
 use header::Header;
 pub(crate) use write::{data_file, write, write_detached};
@@ -45,7 +46,14 @@ fn fail(what: impl Into<String>) -> Error {
 /// Reads a file from its start; `folder` is the header's, if the data may be in other files.
 pub(crate) fn read(mut input: Bytes<'_>, folder: Option<&Path>) -> Result<Volume> {
     let header = Header::read(&mut input)?;
-    let placed = space::place(&header)?;
+    let (placed, array) = array(&header)?;
+    let (voxels, coding) =
+        array.read_from(&header.data, input, folder, |input, bytes| behind_skips(input, &header, bytes))?;
+    Volume::of_array(voxels, placed.affine, placed.step, coding, Format::Nrrd, placed.notes)
+}
+
+fn array(header: &Header) -> Result<(space::Placed, Array)> {
+    let placed = space::place(header)?;
     let array = Array {
         stored: header.stored,
         sizes: header.sizes.clone(),
@@ -53,9 +61,18 @@ pub(crate) fn read(mut input: Bytes<'_>, folder: Option<&Path>) -> Result<Volume
         big: header.big,
         encoding: header.encoding,
     };
-    let (voxels, coding) =
-        array.read_from(&header.data, input, folder, |input, bytes| behind_skips(input, &header, bytes))?;
-    Volume::of_array(voxels, placed.affine, placed.step, coding, Format::Nrrd, placed.notes)
+    Ok((placed, array))
+}
+
+/// Where the voxels of a file of raw data are.
+pub(crate) fn placed(mut input: Bytes<'_>, path: &Path, length: u64) -> Result<Placed> {
+    let header = Header::read(&mut input)?;
+    let (placed, array) = array(&header)?;
+    let skip = |input, bytes| behind_skips(input, &header, bytes);
+    let (file, start, sizes) = array.located(&header.data, input, path, length, skip)?;
+    let coding = Coding::plain(header.stored);
+    let template = Volume::of_array(one_voxel()?, placed.affine, placed.step, coding, Format::Nrrd, placed.notes)?;
+    Ok(Placed { path: file, start, sizes, coding, big: header.big, template })
 }
 
 /// A stream after what `line skip` and `byte skip` leave out, in front of `bytes` bytes of data.

@@ -206,6 +206,12 @@ fn read_any<'a>(mut reader: Box<dyn BufRead + 'a>, length: Option<u64>, folder: 
     }
 }
 
+/// The format of a file, by its first bytes, which aren't taken from the reader.
+pub(super) fn peek(reader: &mut impl BufRead) -> Result<Option<Format>> {
+    let first = reader.fill_buf().map_err(io_error("the file"))?;
+    Ok(Format::of_bytes(first.get(..PEEK.min(first.len())).unwrap_or_default()))
+}
+
 /// The bytes of a picture's file.
 fn whole(reader: Box<dyn BufRead + '_>, length: Option<u64>) -> Result<Vec<u8>> {
     let most = length.unwrap_or(u64::MAX);

@@ -4,6 +4,7 @@ mod format;
 mod info;
 mod reorient;
 mod resample;
+mod slabs;
 
 use std::{
     io::Write,
@@ -21,6 +22,8 @@ use crate::{
 pub use format::{Format, WriteOptions};
 pub use info::{Info, info};
 pub use resample::Interpolation;
+pub use slabs::Slabs;
+pub(crate) use slabs::{Placed, one_voxel};
 
 /// The geometry fields of a NIfTI header, in millimetres, kept so that a file written from the volume has the same ones.
 #[derive(Debug, Clone, PartialEq)]

@@ -130,7 +130,7 @@ fn readable(name: &str, path: &Path) -> Result<()> {
 }
 
 /// The files of a folder by case name, without hidden files and without the voxel file (`.img`) of a header (`.hdr`).
-fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+pub(super) fn files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let failed = |error| Error::io("read folder", folder.display(), error);
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
@@ -195,7 +195,7 @@ fn pair(first: &Path, second: &Path) -> Option<PathBuf> {
 }
 
 /// A file name without its extension and without a trailing `.gz`.
-fn case_name(file: &str) -> &str {
+pub(super) fn case_name(file: &str) -> &str {
     let name = match file.rsplit_once('.') {
         Some((stem, ending)) if ending.eq_ignore_ascii_case("gz") => stem,
         _ => file,

@@ -40,8 +40,7 @@ impl Dataset {
     /// Reads and prepares a case.
     pub(super) fn load(&self, case: &Case) -> Result<Sample> {
         // The first image, unprepared: all other fields of the case must be on its grid.
-        let is_image = |source: &Source| matches!(source, Source::Image(_) | Source::Row(..));
-        let first = case.fields.iter().position(|(_, source)| is_image(source));
+        let first = case.fields.iter().position(|(_, source)| source.is_image());
         let mut grid = first.map(|first| self.image(case, first)).transpose()?;
         let mut place_of_grid = None;
         let mut fields: Vec<Option<Field>> = vec![None; case.fields.len()];
@@ -54,7 +53,7 @@ impl Dataset {
                     let label = self.label(grid.as_ref(), path, *classes);
                     Field::Label(label.map_err(|error| error.within(path.display().to_string()))?)
                 }
-                source @ (Source::Image(_) | Source::Row(..)) => {
+                source => {
                     let (name, within) = (&case.fields[place].0, |error: Error| error.within(place_of(source, case)));
                     let scan = match grid.take() {
                         Some(scan) if Some(place) == first => scan,
@@ -94,6 +93,8 @@ impl Dataset {
     fn image(&self, case: &Case, place: usize) -> Result<Scan> {
         let paths = match &case.fields[place].1 {
             Source::Row(rows, row) => return rows.scan(*row),
+            #[cfg(feature = "dicom")]
+            Source::Stack(place) => return place.scan(),
             Source::Image(paths) => paths,
             _ => return Err(Error::argument("dataset", "a field that is no image")),
         };
@@ -140,7 +141,8 @@ impl Dataset {
         let case = self.cases.get(index).ok_or_else(|| missing(index, self.cases.len()))?;
         let none = |what: &str| Error::argument("dataset", format!("case {:?} has no {what} in a file", case.name));
         let volume = |scan: Scan| Volume::new(scan.values, scan.affine.ok_or_else(|| none("place"))?);
-        let image = case.fields.iter().position(|(_, source)| matches!(source, Source::Image(_)));
+        let in_files = |source: &Source| source.is_image() && !matches!(source, Source::Row(..));
+        let image = case.fields.iter().position(|(_, source)| in_files(source));
         let place = image.ok_or_else(|| none("image"))?;
         let image = match &case.fields[place].1 {
             Source::Image(paths) if !self.readers.own && paths.len() == 1 => Volume::read(&paths[0])?,
@@ -183,6 +185,9 @@ impl Dataset {
                         key.files(parts(path)?);
                     }
                 }
+                // Its files may change without a change of what is known of them here.
+                #[cfg(feature = "dicom")]
+                Source::Stack(_) => key.unknown("the files of a DICOM tree"),
                 Source::Row(rows, row) => {
                     let scan = rows.scan(*row)?;
                     key.text("row", format!("{:?} {:?}", scan.values.shape(), scan.values.dtype()));

@@ -1,8 +1,13 @@
-//! Datasets in files: pairs of image and label, class folders, CSV files, NumPy arrays.
+//! Datasets in files: pairs of image and label, the Medical Segmentation Decathlon, BIDS, DICOM trees, class folders, CSV files,
+//! NumPy arrays.
 
 mod arrays;
+mod bids;
+#[cfg(feature = "dicom")]
+mod dicom;
 mod folders;
 mod load;
+mod msd;
 mod table;
 
 use std::{
@@ -14,8 +19,8 @@ use std::{
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_io::numpy::Npz;
 
-pub use self::table::Columns;
 use self::{arrays::Rows, load::Readers};
+pub use self::{bids::Bids, table::Columns};
 use crate::{
     Cache, Cases, Field, Preparation, Sample, Scan, alignment,
     cache::{Statistics, Store},
@@ -77,6 +82,15 @@ enum Source {
     },
     Value(Field),
     Row(Arc<Rows>, usize),
+    /// A volume of a DICOM tree.
+    #[cfg(feature = "dicom")]
+    Stack(dicom::Place),
+}
+
+impl Source {
+    fn is_image(&self) -> bool {
+        !matches!(self, Self::Label { .. } | Self::Value(_))
+    }
 }
 
 impl Case {
@@ -420,7 +434,7 @@ impl Dataset {
         self.classes
     }
 
-    /// The class names of [`Dataset::class_folders`], in the order of their numbers; empty for other datasets.
+    /// The class names of [`Dataset::class_folders`] and [`Dataset::msd`], in the order of their numbers; empty for other datasets.
     pub fn class_names(&self) -> &[String] {
         &self.class_names
     }

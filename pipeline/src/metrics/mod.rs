@@ -1,6 +1,7 @@
 //! Segmentation metrics per class: Dice, IoU, and surface distances; the ROC curve of classification.
 
 mod bootstrap;
+mod confusion;
 mod distance_transform;
 mod ranking;
 
@@ -10,7 +11,11 @@ mod tests;
 use tomograd_core::{Error, Result, Tensor};
 use tomograd_io::Volume;
 
-pub use self::{bootstrap::bootstrap_interval, ranking::roc_auc};
+pub use self::{
+    bootstrap::bootstrap_interval,
+    confusion::{confusion, confusion_volumes},
+    ranking::roc_auc,
+};
 use crate::{Scan, alignment, grid, sample::class_numbers};
 
 /// The metrics of one class. Undefined quantities are NaN.
@@ -150,21 +155,27 @@ pub fn compare_volumes(
     tolerance: f64,
     surface_tolerance: f64,
 ) -> Result<Vec<Comparison>> {
-    let tolerance = alignment::tolerance(tolerance)?;
     if !(surface_tolerance >= 0.0 && surface_tolerance.is_finite()) {
         return Err(Error::argument("metrics", format!("a surface tolerance of {surface_tolerance}"))
             .expected("millimetres, 0 or more"));
     }
+    let ([prediction, truth], spacing) = aligned(prediction, truth, classes, tolerance)?;
+    let shape = grid::dims("metrics", truth.shape())?;
+    let spacing = grid::spacings("metrics", &spacing, truth.rank())?;
+    let masks = [prediction.as_slice::<u8>()?, truth.as_slice::<u8>()?];
+    Ok(classes_of(masks, shape, spacing, truth.rank(), classes, surface_tolerance))
+}
+
+/// The class numbers u8 of prediction and truth on the grid of the truth, and its spacing in the order of the shape.
+fn aligned(prediction: &Volume, truth: &Volume, classes: usize, tolerance: f64) -> Result<([Tensor; 2], Vec<f64>)> {
+    let tolerance = alignment::tolerance(tolerance)?;
     let [prediction, truth] = [Scan::of_volume(prediction)?, Scan::of_volume(truth)?];
     let on_truth = |scan: &Scan, what: &str| {
         let numbers = |values: &Tensor| class_numbers(values, classes);
         alignment::label_on(&truth, "truth", scan, numbers, tolerance).map_err(|error| error.within(what.to_owned()))
     };
-    let (prediction, numbers) = (on_truth(&prediction, "prediction")?, on_truth(&truth, "truth")?);
-    let shape = grid::dims("metrics", numbers.shape())?;
-    let spacing = grid::spacings("metrics", &truth.spacing, numbers.rank())?;
-    let masks = [prediction.as_slice::<u8>()?, numbers.as_slice::<u8>()?];
-    Ok(classes_of(masks, shape, spacing, numbers.rank(), classes, surface_tolerance))
+    let numbers = [on_truth(&prediction, "prediction")?, on_truth(&truth, "truth")?];
+    Ok((numbers, truth.spacing))
 }
 
 fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize, tolerance: f64) -> Comparison {

@@ -161,7 +161,7 @@ impl Preparation {
 
     /// The spacing along x, y and z to resample to, if it differs from `own`, which is in the order of the shape. An axis
     /// with an equal spacing keeps its exact value.
-    fn target(&self, own: &[f64]) -> Option<[f64; 3]> {
+    pub(super) fn target(&self, own: &[f64]) -> Option<[f64; 3]> {
         let wanted = self.spacing?;
         let mut target = [1.0; 3];
         let mut differs = false;

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use tomograd_core::{Error, Result, room_for};
 
 use super::OPERATION;
-use crate::transforms::z_score;
+use crate::transforms::{z_score, z_score_by};
+
+/// Mean and standard deviation of an image that isn't in memory.
+pub(super) type Moments = [f64; 2];
 
 /// The intensity preprocessing of a channel: clipping, then normalisation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -108,12 +111,62 @@ impl Intensity {
             }
             None => {}
         }
-        if voxels.iter().all(|value| value.is_finite()) {
-            return Ok(());
-        }
-        Err(Error::argument(OPERATION, "intensities beyond f32's range once they are normalised")
-            .expected("values that mean and deviation fit"))
+        finite(voxels)
     }
+
+    /// As [`Intensity::apply`] on a part of a channel, with the moments of the whole.
+    pub(super) fn apply_with(&self, voxels: &mut [f32], moments: Option<Moments>) -> Result<()> {
+        match (self.normalisation, moments) {
+            (Some(Normalisation::ZScore { nonzero }), Some([mean, deviation])) => {
+                Self { normalisation: None, ..*self }.apply(voxels)?;
+                z_score_by(voxels, nonzero, mean, deviation);
+                finite(voxels)
+            }
+            _ => self.apply(voxels),
+        }
+    }
+
+    /// The moments that a z-score needs, `Some(None)` if there is no z-score, from passes over all values in order; `None` if a
+    /// pass isn't enough.
+    pub(super) fn moments(
+        &self,
+        mut pass: impl FnMut(&mut dyn FnMut(f32)) -> Result<()>,
+    ) -> Result<Option<Option<Moments>>> {
+        let clipped = |value: f32| match self.clip {
+            Some(Clip::Window { low, high }) => value.clamp(low as f32, high as f32),
+            _ => value,
+        };
+        let nonzero = match (self.clip, self.normalisation) {
+            (Some(Clip::Percentiles { .. }), _) => return Ok(None),
+            (_, Some(Normalisation::ZScore { nonzero })) => nonzero,
+            _ => return Ok(Some(None)),
+        };
+        // The sums begin as those of an iterator do.
+        let nothing: f64 = std::iter::empty::<f64>().sum();
+        let (mut count, mut sum, mut squares) = (0usize, nothing, nothing);
+        let mut counted = |add: &mut dyn FnMut(f64)| {
+            pass(&mut |value| {
+                let value = clipped(value);
+                if !nonzero || value != 0.0 {
+                    add(f64::from(value));
+                }
+            })
+        };
+        counted(&mut |value| (count, sum) = (count + 1, sum + value))?;
+        let count = count.max(1) as f64;
+        let mean: f64 = sum / count;
+        counted(&mut |value: f64| squares += (value - mean).powi(2))?;
+        let variance: f64 = squares / count;
+        Ok(Some(Some([mean, variance.sqrt()])))
+    }
+}
+
+fn finite(voxels: &[f32]) -> Result<()> {
+    if voxels.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    Err(Error::argument(OPERATION, "intensities beyond f32's range once they are normalised")
+        .expected("values that mean and deviation fit"))
 }
 
 /// Percentiles of the values with linear interpolation; `None` if there are no values.

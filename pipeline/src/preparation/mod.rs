@@ -4,11 +4,13 @@
 //! `Checkpoint::preparation` (`tomograd-nn`) saves it with the weights, and [`Segment::segment`] of a loaded model uses it.
 //! So prediction has the same orientation, spacing, intensities and patch size as training.
 
+mod ensemble;
 mod image;
 mod intensity;
 mod postprocess;
 mod restore;
 mod segment;
+mod slabs;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use tomograd_core::{Error, Result};
 use tomograd_io::{Interpolation, geometry};
 
 pub use self::{
+    ensemble::Ensemble,
     intensity::{Clip, Intensity, Normalisation},
     postprocess::Postprocess,
     segment::Segment,

@@ -107,15 +107,7 @@ impl Preparation {
         mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let maps = self.maps();
-        let fitting = |patches: &Tensor| {
-            let logits = predict(patches)?;
-            match logits.shape().get(1) {
-                Some(&found) if found != maps => Err(Error::shape("segment", format!("logits of {found} maps"))
-                    .expected(format!("{maps}, for {} classes and {:?}", self.classes.len(), self.activation))
-                    .shapes([logits.shape()])),
-                _ => Ok(logits),
-            }
-        };
+        let fitting = |patches: &Tensor| self.fitting(predict(patches)?);
         let prepared = (grid_of(image)?, spacings(image)?);
         let mut restore = if prepared == own { None } else { Some(Restore::new(maps, prepared, own)?) };
         let plane = own.0[1] * own.0[2];
@@ -140,8 +132,19 @@ impl Preparation {
         Ok(result)
     }
 
+    /// Logits, checked to have a map for each class that has one.
+    pub(super) fn fitting(&self, logits: Tensor) -> Result<Tensor> {
+        let maps = self.maps();
+        match logits.shape().get(1) {
+            Some(&found) if found != maps => Err(Error::shape("segment", format!("logits of {found} maps"))
+                .expected(format!("{maps}, for {} classes and {:?}", self.classes.len(), self.activation))
+                .shapes([logits.shape()])),
+            _ => Ok(logits),
+        }
+    }
+
     /// The label values of class numbers.
-    fn values(&self, labels: &Tensor) -> Result<Tensor> {
+    pub(super) fn values(&self, labels: &Tensor) -> Result<Tensor> {
         let shape = labels.shape();
         let numbers = labels.as_slice::<u8>()?;
         let value = |number: &u8| self.classes.get(usize::from(*number)).map_or(0, |class| class.value);

@@ -9,6 +9,7 @@
 //! windows nor the depth of the volume. [`SlidingWindow::memory_bound`] has the formula.
 
 mod axis;
+mod planes;
 mod slab;
 
 #[cfg(test)]
@@ -16,7 +17,8 @@ mod tests;
 
 use tomograd_core::{DType, Device, Error, Result, Tensor, shape_text};
 
-use self::{axis::Axis, slab::Slab};
+pub(crate) use self::planes::{Planes, Streamed};
+use self::{axis::Axis, planes::Whole, slab::Slab};
 use crate::{
     grid,
     sample::{MOST_CLASSES, voxel},
@@ -207,22 +209,38 @@ impl SlidingWindow {
     pub(crate) fn run(
         &self,
         image: &Tensor,
+        predict: impl FnMut(&Tensor) -> Result<Tensor>,
+        finished: impl FnMut(usize, &mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (channels, [depth, ..]) = grid::image_dims("sliding_window", image.shape())?;
+        let image = image.contiguous()?;
+        let mut planes = Whole { voxels: image.as_slice::<f32>()?, depth };
+        self.run_planes(channels, &image.shape()[1..], &mut planes, predict, finished)
+    }
+
+    /// As [`SlidingWindow::run`], of an image of these spatial sizes whose planes may be read when they are needed.
+    pub(crate) fn run_planes(
+        &self,
+        channels: usize,
+        spatial: &[usize],
+        planes: &mut impl Planes,
         mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
         mut finished: impl FnMut(usize, &mut [f32]) -> Result<()>,
     ) -> Result<()> {
-        let (channels, shape) = grid::image_dims("sliding_window", image.shape())?;
-        let grid = self.window_grid(&image.shape()[1..])?;
-        let image = image.contiguous()?;
-        let voxels = image.as_slice::<f32>()?;
+        let (shape, grid) = (grid::dims("sliding_window", spatial)?, self.window_grid(spatial)?);
         let [depth, height, width] = &grid.axes;
         let mut slab: Option<Slab> = None;
         for (row, &z) in depth.starts.iter().enumerate() {
             let places: Vec<[usize; 2]> =
                 (0..height.starts.len()).flat_map(|y| (0..width.starts.len()).map(move |x| [y, x])).collect();
+            let from = z.max(0) as usize;
+            let to = shape[0].min(z.saturating_add_unsigned(grid.patch[0]).max(0) as usize);
+            let (voxels, first, count) = planes.slab(from, to)?;
+            let z = z - first as isize;
             for places in places.chunks(self.batch) {
                 let starts: Vec<[isize; 3]> =
                     places.iter().map(|&[y, x]| [z, height.starts[y], width.starts[x]]).collect();
-                let patches = grid.extract(voxels, channels, shape, &starts, &self.patch)?;
+                let patches = grid.extract(voxels, channels, [count, shape[1], shape[2]], &starts, &self.patch)?;
                 let logits = self.predict(&patches, &grid, &mut predict)?;
                 let classes = logits.shape()[1];
                 if slab.is_none() {

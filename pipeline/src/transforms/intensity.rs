@@ -84,6 +84,12 @@ impl Transform for ZScore {
 pub(crate) fn z_score(voxels: &mut [f32], nonzero: bool) {
     let counts = |value: &f32| !nonzero || *value != 0.0;
     let (mean, deviation) = moments(voxels.iter().copied().filter(counts));
+    z_score_by(voxels, nonzero, mean, deviation);
+}
+
+/// As [`z_score`], with the moments of the channel of which these are a part.
+pub(crate) fn z_score_by(voxels: &mut [f32], nonzero: bool, mean: f64, deviation: f64) {
+    let counts = |value: &f32| !nonzero || *value != 0.0;
     let scale = if deviation > 0.0 { 1.0 / deviation } else { 0.0 };
     for value in voxels.iter_mut().filter(|value| counts(value)) {
         *value = ((f64::from(*value) - mean) * scale) as f32;

@@ -34,8 +34,8 @@ use tomograd_core::{Error, Random, Result, Seed};
 pub use affine::RandomAffine;
 pub use crop::CropOrPad;
 pub use flip::Flip;
-pub(crate) use intensity::z_score;
 pub use intensity::{RandomBrightness, RandomContrast, RandomGamma, RandomNoise, ZScore};
+pub(crate) use intensity::{z_score, z_score_by};
 pub use on_images::OnImages;
 
 use crate::{Kind, Sample};

@@ -9,8 +9,9 @@ use tomograd::{
         geometry::{self, Affine},
     },
     pipeline::{
-        Batch, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, HeatSheet, Loader, Points,
-        Preparation, Report, Sample, SlidingWindow, bootstrap_interval, compare_volumes, evaluate, evaluate_volumes,
+        Batch, Bids, Boxes, Cache, Cases, ClassMetrics, Columns, ContactSheet, Dataset, Field, HeatSheet, Loader,
+        Points, Preparation, Report, Sample, SlidingWindow, bootstrap_interval, compare_volumes, confusion,
+        confusion_volumes, evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
         progress, roc_auc,
         transforms::{
@@ -352,6 +353,28 @@ cases! {
         let compared = compare_volumes(&truth, &truth, classes, tolerance, surface_tolerance)?;
         let valid = [tolerance, surface_tolerance].iter().all(|x| x.is_finite() && *x >= 0.0);
         Ok::<_, Error>(compared.len() + 1 == classes && compared[0].surface_dice == 1.0 && valid)
+    };
+    "pipeline::Bids::label": (classes: usize = 2) => {
+        let folder = Folder::new()?;
+        std::fs::create_dir_all(folder.0.join("sub-01/anat")).map_err(|error| Error::io("test", "sub-01", error))?;
+        for (from, to) in [("images", "sub-01/anat/sub-01_T1w.nii"), ("labels", "sub-01/anat/sub-01_dseg.nii")] {
+            std::fs::copy(folder.0.join(from).join("a.nii"), folder.0.join(to))
+                .map_err(|error| Error::io("test", to, error))?;
+        }
+        let cases = Dataset::bids(&folder.0, &Bids::new(["T1w"]).label(".", "dseg", classes))?;
+        Ok::<_, Error>(cases.sample(0)?.label()?.count() == 30 && classes > 1)
+    };
+    "pipeline::confusion": (classes: usize = 2) => {
+        let truth = label(&[5, 6])?;
+        let matrix = confusion(&truth, &truth, classes)?;
+        Ok::<_, Error>(matrix.len() == classes && matrix.iter().flatten().sum::<u64>() == 30)
+    };
+    "pipeline::confusion_volumes": (classes: usize = 2, tolerance: f64 = 0.5) => {
+        let affine = made::<Affine>(geometry::from_spacing([1.0, 1.0, 2.0]))?;
+        let truth = Volume::new(label(&[1, 5, 6])?, affine)?;
+        let matrix = confusion_volumes(&truth, &truth, classes, tolerance)?;
+        let valid = tolerance.is_finite() && tolerance >= 0.0;
+        Ok::<_, Error>(matrix.len() == classes && matrix[0][1] == 0 && matrix[1][1] == 10 && valid)
     };
     "pipeline::bootstrap_interval": (values: Vec<f64> = vec![0.5, 0.75], resamples: usize = 100, level: f64 = 0.95) => {
         let [low, high] = bootstrap_interval(&values, resamples, level, Seed::new(1))?;
