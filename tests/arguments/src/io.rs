@@ -59,7 +59,7 @@ fn dicom_file() -> Vec<u8> {
 fn stack() -> Result<dicom::Stack> {
     let folder = std::env::temp_dir().join(format!("tomograd-arguments-dicom-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
-    let position = b"\x20\0\x32\0DS\x06\00\\0\\0 \x20\0\x37\0DS\x0C\01\\0\\0\\0\\1\\0 \x28\0\x30\0DS\x04\01\\1 ";
+    let position = b"\x20\0\x32\0DS\x06\x000\\0\\0 \x20\0\x37\0DS\x0C\x001\\0\\0\\0\\1\\0 \x28\0\x30\0DS\x04\x001\\1 ";
     let bytes = dicom_file();
     let at = bytes.windows(4).position(|part| part == b"\x28\0\x02\0").unwrap_or(0);
     let bytes = [&bytes[..at], position, &bytes[at..]].concat();
