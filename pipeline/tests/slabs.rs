@@ -7,7 +7,7 @@ use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_io::{Slabs, Volume, geometry};
 use tomograd_models::{Model, UNet3dConfig};
 use tomograd_pipeline::{
-    Ensemble, Preparation, Segment,
+    Ensemble, Preparation,
     preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
 };
 
