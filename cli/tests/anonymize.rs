@@ -78,8 +78,8 @@ fn a_file_is_done() {
     for arguments in [
         &[&input[..], &output][..],
         &[&input, &input, "--force"],
-        &[&input, &folder.0.to_str().unwrap(), "--force"],
-        &[&folder.0.to_str().unwrap(), &folder.at("inside"), "--force"],
+        &[&input, folder.0.to_str().unwrap(), "--force"],
+        &[folder.0.to_str().unwrap(), &folder.at("inside"), "--force"],
         &[&input, &output, "--force", "--key-file", &input, "--keep", "everything"],
         &[&folder.at("none"), &output],
     ] {
