@@ -50,7 +50,7 @@ fn the_decathlon_names_its_files_and_classes() -> Result<()> {
         ("\"2\"", "\"-1\"", "other `labels`"),
         ("{\"0\"", "[\"0\"", "dataset.json"),
     ] {
-        folder.write("dataset.json", &json.replace(from, to));
+        folder.write("dataset.json", json.replace(from, to));
         let error = error(Dataset::msd(&folder));
         assert!(error.contains(part) && error.contains("dataset.json"), "{to}: {error}");
     }
