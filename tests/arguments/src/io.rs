@@ -127,12 +127,6 @@ cases! {
         let read = dicom::StructureSet::from_bytes(&bytes)?;
         Ok::<_, Error>(read.structures().len() <= 2)
     };
-    "io::dicom::Measurements::of": (x: f64 = 1.0, y: f64 = 0.0, z: f64 = 2.0) => {
-        let affine = [[x, y, 0.0, 0.0], [0.0, 1.0, 0.0, y], [0.0, 0.0, z, 0.0], [0.0, 0.0, 0.0, 1.0]];
-        let ones = Tensor::ones(&[2, 2, 2], DType::F32, Device::Cpu)?;
-        let found = dicom::Measurements::of(&ones, &ones, &affine)?;
-        Ok::<_, Error>(found.voxels == 8 && found.mean == 1.0 && found.volume > 0.0 && found.diameter >= 0.0)
-    };
     "io::dicom::read_bytes": (place: usize = 0, value: u8 = 0x08) => {
         // One byte replaced: tags, representations, lengths, sizes.
         let mut bytes = dicom_file();
