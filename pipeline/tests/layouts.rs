@@ -147,7 +147,7 @@ fn dicom_trees_have_a_folder_a_patient() -> Result<()> {
     assert!(error(Dataset::dicom(&scans, Some((&masks, 0)))).contains("1 to 256"));
     // A damaged slice isn't missing in silence.
     let bytes = std::fs::read(scans.join("anna/1.2.7/1.dcm")).unwrap();
-    std::fs::write(scans.join("anna/1.2.7/2.dcm"), &bytes[..bytes.len() - 9]).unwrap();
+    std::fs::write(scans.join("anna/1.2.7/2.dcm"), &bytes[..200]).unwrap();
     assert!(error(Dataset::dicom(&scans, none)).contains("2.dcm"));
     assert!(error(Dataset::dicom(&masks, none)).contains("no DICOM volumes"));
     Ok(())

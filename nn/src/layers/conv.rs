@@ -284,7 +284,8 @@ impl Conv {
     /// let pass = Pass::eval(&params)?;
     /// let x = pass.input(&Tensor::ones(&[1, 1, 6, 6], DType::F32, Device::Cpu)?);
     /// let y = conv.forward_activated(&[&x], Activation::Relu, &pass)?;
-    /// assert_eq!(y.to_vec::<f32>()?, Activation::Relu.forward(&conv.forward(&x, &pass)?, &pass)?.to_vec::<f32>()?);
+    /// let apart = Activation::Relu.forward(&conv.forward(&x, &pass)?, &pass)?;
+    /// assert_eq!(y.value().to_vec::<f32>()?, apart.value().to_vec::<f32>()?);
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///

@@ -1,7 +1,7 @@
 //! Segmentation metrics per class: Dice, IoU, and surface distances; the ROC curve of classification.
 
 mod bootstrap;
-mod confusion;
+mod confusion_matrix;
 mod distance_transform;
 mod ranking;
 
@@ -13,7 +13,7 @@ use tomograd_io::Volume;
 
 pub use self::{
     bootstrap::bootstrap_interval,
-    confusion::{confusion, confusion_volumes},
+    confusion_matrix::{confusion, confusion_volumes},
     ranking::roc_auc,
 };
 use crate::{Scan, alignment, grid, sample::class_numbers};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tomograd::{
     core::{DType, Device, Error, Result, Tensor},
     io::{
-        Interpolation, Volume, dicom,
+        Interpolation, Slabs, Volume, dicom,
         digest::{Sha256, hexadecimal, keyed},
         encode_png,
         geometry::{self, Affine},
@@ -55,8 +55,8 @@ fn dicom_file() -> Vec<u8> {
     bytes
 }
 
-/// A series of one file in a folder for temporary files.
-fn stack() -> Result<dicom::Stack> {
+/// A folder with a series of one file.
+pub(crate) fn series() -> Result<std::path::PathBuf> {
     let folder = std::env::temp_dir().join(format!("tomograd-arguments-dicom-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
     let position = b"\x20\0\x32\0DS\x06\x000\\0\\0 \x20\0\x37\0DS\x0C\x001\\0\\0\\0\\1\\0 \x28\0\x30\0DS\x04\x001\\1 ";
@@ -65,7 +65,18 @@ fn stack() -> Result<dicom::Stack> {
     let bytes = [&bytes[..at], position, &bytes[at..]].concat();
     let path = folder.join("slice");
     std::fs::write(&path, bytes).map_err(|error| Error::io("write", path.display(), error))?;
-    Ok(dicom::Listing::open(&path)?.only()?.stack()?.clone())
+    Ok(folder)
+}
+
+fn stack() -> Result<dicom::Stack> {
+    Ok(dicom::Listing::open(series()?.join("slice"))?.only()?.stack()?.clone())
+}
+
+/// [`volume`] as a file that is read in parts.
+fn slabs() -> Result<Slabs> {
+    let path = picture("slabs").with_extension("nii");
+    std::fs::write(&path, bytes()?).map_err(|error| Error::io("write", path.display(), error))?;
+    Slabs::open(path)
 }
 
 /// A segmentation of [`stack`] with one segment.
@@ -85,6 +96,13 @@ fn structures() -> Result<Vec<u8>> {
 }
 
 cases! {
+    "io::Slabs::planes": (from: usize = 0, to: usize = 2) => {
+        let planes = slabs()?.planes(from, to)?;
+        Ok::<_, Error>(planes.shape() == [to - from, 3, 4] && to <= 2)
+    };
+    "io::Slabs::region": (start: [usize; 3] = [0, 1, 2], size: [usize; 3] = [2, 1, 2]) => {
+        Ok::<_, Error>(slabs()?.region(start, size)?.shape() == size)
+    };
     "io::digest::Sha256::update": (bytes: [u8; 4] = [1, 2, 3, 4]) => {
         let mut sha = Sha256::new();
         sha.update(&bytes);

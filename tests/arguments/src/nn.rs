@@ -188,6 +188,14 @@ cases! {
             right || inputs != 4 || kernel.len() != 2 || outputs == 0
         })
     };
+    "nn::Conv::forward_activated": (slope: f64 = 0.01) => {
+        let mut params = store();
+        let conv = Conv::new(params.root(), 2, 2, Kernel::d2(3))?;
+        let pass = Pass::eval(&params)?;
+        let x = pass.input(&values(&[1, 2, 5, 6])?);
+        let right = finite(conv.forward_activated(&[&x], Activation::LeakyRelu(slope), &pass)?.value())?;
+        Ok::<_, Error>(right || slope.abs() > 1e37)
+    };
     "nn::ConvTranspose::new": (inputs: usize = 4, outputs: usize = 4, kernel: Vec<usize> = vec![3, 3]) => {
         layer(&[1, 4, 7, 8], |scope| ConvTranspose::new(scope, inputs, outputs, &kernel))
             .map(|right| right || inputs != 4 || kernel.len() != 2 || outputs == 0)

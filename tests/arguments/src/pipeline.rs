@@ -364,6 +364,13 @@ cases! {
         let cases = Dataset::bids(&folder.0, &Bids::new(["T1w"]).label(".", "dseg", classes))?;
         Ok::<_, Error>(cases.sample(0)?.label()?.count() == 30 && classes > 1)
     };
+    "pipeline::Dataset::dicom": (classes: usize = 2) => {
+        let scans = crate::io::series()?;
+        let masks = std::env::temp_dir().join(format!("tomograd-arguments-masks-{}", std::process::id()));
+        std::fs::create_dir_all(&masks).map_err(|error| Error::io("create", masks.display(), error))?;
+        let cases = Dataset::dicom(&scans, Some((&masks, classes)))?;
+        Ok::<_, Error>(cases.names().is_empty() && (1..=256).contains(&classes))
+    };
     "pipeline::confusion": (classes: usize = 2) => {
         let truth = label(&[5, 6])?;
         let matrix = confusion(&truth, &truth, classes)?;
