@@ -55,9 +55,9 @@ fn dicom_file() -> Vec<u8> {
     bytes
 }
 
-/// A folder with a series of one file.
+/// A folder `patient`, in one of its own, with a series of one file.
 pub(crate) fn series() -> Result<std::path::PathBuf> {
-    let folder = std::env::temp_dir().join(format!("tomograd-arguments-dicom-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("tomograd-arguments-dicom-{}/patient", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("create", folder.display(), error))?;
     let position = b"\x20\0\x32\0DS\x06\x000\\0\\0 \x20\0\x37\0DS\x0C\x001\\0\\0\\0\\1\\0 \x28\0\x30\0DS\x04\x001\\1 ";
     let bytes = dicom_file();

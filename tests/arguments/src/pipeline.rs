@@ -365,11 +365,12 @@ cases! {
         Ok::<_, Error>(cases.sample(0)?.label()?.count() == 30 && classes > 1)
     };
     "pipeline::Dataset::dicom": (classes: usize = 2) => {
-        let scans = crate::io::series()?;
+        let scans = crate::io::series()?.join("..");
         let masks = std::env::temp_dir().join(format!("tomograd-arguments-masks-{}", std::process::id()));
         std::fs::create_dir_all(&masks).map_err(|error| Error::io("create", masks.display(), error))?;
+        Volume::new(label(&[1, 2, 2])?, made::<Affine>(geometry::from_spacing([1.0; 3]))?)?.write(masks.join("patient.nii"))?;
         let cases = Dataset::dicom(&scans, Some((&masks, classes)))?;
-        Ok::<_, Error>(cases.names().is_empty() && (1..=256).contains(&classes))
+        Ok::<_, Error>(cases.names() == ["patient"] && (1..=256).contains(&classes))
     };
     "pipeline::confusion": (classes: usize = 2) => {
         let truth = label(&[5, 6])?;
