@@ -211,8 +211,7 @@ impl<T: Real> WinogradForward<'_, T> {
                     }
                 })?;
             }
-            // SAFETY: every block was written, padding included.
-            let weights = unsafe { transformed.assume_init() };
+            let weights = Shared(transformed.uninit().as_mut_ptr().cast());
             let parts = &self.parts(round.clone())[..];
             parallel_for(self.boxes.batch * self.groups * boxes * parts.len(), 1, |range| {
                 dispatch(Chunks { job, range, round: round.clone(), parts, weights })
@@ -354,7 +353,8 @@ struct Chunks<'a, T> {
     /// The output channels whose weights are there.
     round: Range<usize>,
     parts: &'a [Range<usize>],
-    weights: &'a [T],
+    /// The transformed weights of the round; what [`steps`](WinogradForward::steps) adds to a point isn't written.
+    weights: Shared<T>,
 }
 
 impl<T: Real> Kernel for Chunks<'_, T> {
@@ -389,11 +389,12 @@ impl<T: Real> Kernel for Chunks<'_, T> {
                 for first in part.clone().step_by(width) {
                     let strip = first..part.end.min(first + width);
                     let per_output = POINTS * plan.steps();
-                    let weights = &self.weights[(group * self.round.len() + first - self.round.start) * per_output..];
+                    let before = (group * self.round.len() + first - self.round.start) * per_output;
                     let shifted = if moments.is_some() { &mut shifted[first..] } else { &mut [] };
                     // SAFETY: input, weights and buffers have the size of a whole step.
                     unsafe {
-                        self.job.strip::<S>(&step, 0..rows, input, weights.as_ptr(), strip, &mut buffers, shifted);
+                        let weights = self.weights.0.add(before);
+                        self.job.strip::<S>(&step, 0..rows, input, weights, strip, &mut buffers, shifted);
                     }
                 }
             }
