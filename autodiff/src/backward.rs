@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 
 use tomograd_core::{Error, ErrorKind, Result, Tensor};
-use tomograd_kernels::{Context, methods::*, run_backward, run_recompute};
+use tomograd_kernels::{
+    Context,
+    elementwise::{BinaryFunction, Chain, ChainInPlace},
+    methods::*,
+    run_backward, run_recompute,
+};
 
 use crate::{
     Tape, Var,
@@ -100,6 +105,7 @@ struct Walk {
     pending: BTreeMap<usize, usize>,
     hooks: BTreeMap<usize, Hook>,
     leaves: BTreeMap<usize, Tensor>,
+    sum: ChainInPlace,
 }
 
 impl Walk {
@@ -125,6 +131,7 @@ impl Walk {
             pending,
             hooks,
             leaves: BTreeMap::new(),
+            sum: ChainInPlace(Chain::binary(BinaryFunction::Add)),
         }
     }
 
@@ -137,7 +144,10 @@ impl Walk {
         let slot = &mut slots[place.output];
         *slot = Some(match slot.take() {
             None => gradient,
-            Some(sum) => sum.add(&gradient)?,
+            Some(mut sum) => match self.sum.run_if_alone(&mut sum, &[&gradient])? {
+                true => sum,
+                false => sum.add(&gradient)?,
+            },
         });
         Ok(())
     }

@@ -3,7 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use tomograd_core::{DType, Error, Result, Tensor};
-use tomograd_kernels::{Op, methods::Operand, run};
+use tomograd_kernels::{
+    Op,
+    elementwise::{Chain, ChainInPlace},
+    methods::Operand,
+    run,
+};
 
 use crate::{Tape, tape::Place};
 
@@ -77,6 +82,35 @@ impl Var {
     /// When the operation fails, the variables are of different passes, or a backward pass has consumed their graph.
     pub fn apply(op: impl Op, inputs: &[&Var]) -> Result<Var> {
         <Self as Operand>::apply(op, inputs)
+    }
+
+    /// Applies a chain that starts from this variable and reads `others`. Where nothing is recorded and nothing else shares
+    /// this variable's memory, the result takes its place, and needs no memory of its own.
+    ///
+    /// ```
+    /// use tomograd_autodiff::{Tape, Var};
+    /// use tomograd_core::{Device, Tensor};
+    /// use tomograd_kernels::{Context, elementwise::{BinaryFunction, Chain}};
+    /// let tape = Tape::off(Context::default());
+    /// let [x, y] = [3.0f32, 4.0].map(|number| Tensor::scalar(number, Device::Cpu));
+    /// let sum = tape.constant(x?).apply_chain(Chain::binary(BinaryFunction::Add), &[&tape.constant(y?)])?;
+    /// assert_eq!(sum.value().to_scalar::<f32>()?, 7.0);
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the chain fails, the variables are of different passes, or a backward pass has consumed their graph.
+    pub fn apply_chain(mut self, chain: Chain, others: &[&Var]) -> Result<Var> {
+        let op = ChainInPlace(chain);
+        let unrecorded = self.tape.context().inference && others.iter().all(|other| other.tape.is(&self.tape));
+        if unrecorded {
+            let values: Vec<&Tensor> = others.iter().map(|other| &other.value).collect();
+            if op.run_if_alone(&mut self.value, &values)? {
+                return Ok(self);
+            }
+        }
+        let inputs: Vec<&Var> = std::iter::once(&self).chain(others.iter().copied()).collect();
+        Self::apply(op.0, &inputs)
     }
 
     /// Applies an operation to variables and returns all its outputs.

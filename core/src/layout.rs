@@ -98,6 +98,18 @@ impl Layout {
         true
     }
 
+    /// Sizes and strides of the axes, innermost first; axes that can be walked as one are merged, and axes of size 1 left out.
+    pub fn merged_axes(&self) -> Vec<[usize; 2]> {
+        let mut axes: Vec<[usize; 2]> = Vec::new();
+        for (&size, &stride) in self.shape.iter().zip(&self.strides).rev().filter(|&(&size, _)| size != 1) {
+            match axes.last_mut() {
+                Some([inner, step]) if inner.checked_mul(*step) == Some(stride) => *inner *= size,
+                _ => axes.push([size, stride]),
+            }
+        }
+        axes
+    }
+
     /// Whether all elements have different positions in memory. In an overlapping layout one write would change several
     /// elements.
     pub fn is_injective(&self) -> bool {

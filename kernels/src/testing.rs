@@ -117,9 +117,13 @@ fn in_place_case_of<O: ProvenInPlace + Clone>(random: &mut Random) -> Result<InP
 
 /// Every operation of this crate that writes its targets in place.
 pub fn in_place() -> Vec<InPlaceEntry> {
-    use crate::optim::{AdamStep, ClipNorm, EmaStep, Scale, SgdStep};
+    use crate::{
+        elementwise::ChainInPlace,
+        optim::{AdamStep, ClipNorm, EmaStep, Scale, SgdStep},
+    };
     vec![
         InPlaceEntry { name: "AdamStep", case: in_place_case_of::<AdamStep> },
+        InPlaceEntry { name: "ChainInPlace", case: in_place_case_of::<ChainInPlace> },
         InPlaceEntry { name: "ClipNorm", case: in_place_case_of::<ClipNorm> },
         InPlaceEntry { name: "EmaStep", case: in_place_case_of::<EmaStep> },
         InPlaceEntry { name: "Scale", case: in_place_case_of::<Scale> },

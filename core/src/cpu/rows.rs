@@ -2,33 +2,28 @@
 
 use crate::Layout;
 
-/// Calls `row(start, stride, length)` for each run along the last axis, in row-major order; a contiguous layout is one run.
+/// Calls `row(start, stride, length)` for each run along the innermost of the [merged axes](Layout::merged_axes), in row-major
+/// order; a contiguous layout is one run.
 pub(crate) fn for_each_row(layout: &Layout, mut row: impl FnMut(usize, usize, usize)) {
     if layout.count() == 0 {
         return;
     }
-    if layout.is_contiguous() {
-        return row(layout.offset(), 1, layout.count());
-    }
-    let last = layout.rank() - 1;
-    let (outer, strides) = (&layout.shape()[..last], &layout.strides()[..last]);
-    let mut index = vec![0; last];
+    let axes = layout.merged_axes();
+    let Some((&[length, stride], outer)) = axes.split_first() else { return row(layout.offset(), 1, 1) };
+    let mut index = vec![0; outer.len()];
     let mut start = layout.offset();
     loop {
-        row(start, layout.strides()[last], layout.shape()[last]);
-        let mut axis = last;
+        row(start, stride, length);
+        let mut axes = index.iter_mut().zip(outer);
         loop {
-            if axis == 0 {
-                return;
-            }
-            axis -= 1;
-            index[axis] += 1;
-            start += strides[axis];
-            if index[axis] < outer[axis] {
+            let Some((place, &[size, step])) = axes.next() else { return };
+            *place += 1;
+            start += step;
+            if *place < size {
                 break;
             }
-            start -= strides[axis] * outer[axis];
-            index[axis] = 0;
+            start -= step * size;
+            *place = 0;
         }
     }
 }

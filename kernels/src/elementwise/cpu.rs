@@ -9,7 +9,7 @@ use crate::{
     Meta,
     parallel::{Partition, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch},
-    view::{merged_axes, transposed},
+    view::transposed,
 };
 
 /// Elements of a parallel chunk.
@@ -33,6 +33,15 @@ pub(super) fn forward(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Resu
     match output.dtype {
         DType::F32 => forward_of::<f32>(steps, inputs, output),
         DType::F64 => forward_of::<f64>(steps, inputs, output),
+        dtype => Err(wrong(dtype)),
+    }
+}
+
+/// Computes the chain of `x` and `inputs` in the place of `x`, whose shape is the common one.
+pub(super) fn in_place(steps: &[Step], x: &mut Tensor, inputs: &[&Tensor]) -> Result<()> {
+    match x.dtype() {
+        DType::F32 => in_place_of::<f32>(steps, x, inputs),
+        DType::F64 => in_place_of::<f64>(steps, x, inputs),
         dtype => Err(wrong(dtype)),
     }
 }
@@ -68,7 +77,7 @@ impl<T: Real> Operand<T> {
     fn new(tensor: &Tensor, shape: &[usize]) -> Result<Self> {
         // Transposing once is faster than gathering elements one by one.
         let tensor = transposed(tensor)?.unwrap_or_else(|| tensor.clone()).expand(shape)?;
-        let axes = if tensor.is_contiguous() { Vec::new() } else { merged_axes(tensor.layout()) };
+        let axes = if tensor.is_contiguous() { Vec::new() } else { tensor.layout().merged_axes() };
         Ok(Self { tensor, axes, elements: PhantomData })
     }
 
@@ -109,9 +118,23 @@ impl<T: Real> Operand<T> {
     }
 }
 
-/// Applies a function in place.
-pub(crate) fn apply<T: Real>(function: Function, x: &mut [T]) {
-    dispatch(Apply { step: Step::Unary(function), x, y: &[] });
+/// Applies a function to each number of a row, within a kernel.
+#[inline(always)]
+pub(crate) fn apply<V: Vector>(function: Function, row: &mut [V::Elem]) {
+    let mut vectors = row.chunks_exact_mut(V::LANES);
+    for vector in &mut vectors {
+        function.value(V::load(vector)).store(vector);
+    }
+    let rest = vectors.into_remainder();
+    if !rest.is_empty() {
+        function.value(V::load_partial(rest)).store_partial(rest);
+    }
+}
+
+/// Applies a function to each number, in parallel chunks of `grain` numbers.
+pub(crate) fn apply_all<T: Real>(function: Function, numbers: &mut [T], grain: usize) -> Result<()> {
+    let (count, parts) = (numbers.len(), Partition::new(numbers, grain));
+    parallel_for(count, grain, |range| dispatch(Apply { step: Step::Unary(function), x: parts.take(range), y: &[] }))
 }
 
 /// x ← step(x) over a block.
@@ -129,11 +152,7 @@ impl<T: Real> Kernel for Apply<'_, T> {
     fn run<S: Simd>(self, _: S) {
         let lanes = T::Vec::<S>::LANES;
         match self.step {
-            Step::Unary(function) => {
-                for x in self.x.chunks_mut(lanes) {
-                    function.value(T::Vec::<S>::load_partial(x)).store_partial(x);
-                }
-            }
+            Step::Unary(function) => apply::<T::Vec<S>>(function, self.x),
             Step::Binary(function, _) => {
                 for (x, y) in self.x.chunks_mut(lanes).zip(self.y.chunks(lanes)) {
                     function.value(T::Vec::<S>::load_partial(x), T::Vec::<S>::load_partial(y)).store_partial(x);
@@ -181,9 +200,35 @@ impl<T: Real> Kernel for Adjoint<'_, T> {
     }
 }
 
+/// x ← chain(x) over the block `range` of the common shape. `others` are the inputs from number 1 on.
+fn run_steps<T: Real>(
+    steps: &[Step],
+    others: &[Operand<T>],
+    range: Range<usize>,
+    x: &mut [T],
+    buffer: &mut [T; BLOCK],
+) {
+    for &step in steps {
+        let y = match step {
+            Step::Unary(_) => &[],
+            Step::Binary(_, input) => or_give_up(others[input - 1].block(range.clone(), buffer)),
+        };
+        dispatch(Apply { step, x, y });
+    }
+}
+
+/// The blocks of a chunk.
+fn blocks(chunk: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = chunk.end;
+    chunk.clone().step_by(BLOCK).map(move |start| start..end.min(start + BLOCK))
+}
+
+fn operands<T: Real>(inputs: &[&Tensor], shape: &[usize]) -> Result<Vec<Operand<T>>> {
+    inputs.iter().map(|&input| Operand::new(input, shape)).collect()
+}
+
 fn forward_of<T: Real>(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Result<Tensor> {
-    let operands: Vec<Operand<T>> =
-        inputs.iter().map(|&input| Operand::new(input, &output.shape)).collect::<Result<_>>()?;
+    let operands = operands::<T>(inputs, &output.shape)?;
     let mut builder = TensorBuilder::<T>::new("chain", &output.shape, output.device)?;
     let elements = builder.uninit()?;
     let count = elements.len();
@@ -191,23 +236,30 @@ fn forward_of<T: Real>(steps: &[Step], inputs: &[&Tensor], output: &Meta) -> Res
     parallel_for(count, GRAIN, |chunk| {
         let out = target.take(chunk.clone());
         let (mut first, mut other) = ([T::ZERO; BLOCK], [T::ZERO; BLOCK]);
-        for start in chunk.clone().step_by(BLOCK) {
-            let range = start..chunk.end.min(start + BLOCK);
+        for range in blocks(&chunk) {
             let x = write(
-                &mut out[start - chunk.start..][..range.len()],
+                &mut out[range.start - chunk.start..][..range.len()],
                 or_give_up(operands[0].block(range.clone(), &mut first)),
             );
-            for &step in steps {
-                let y = match step {
-                    Step::Unary(_) => &[],
-                    Step::Binary(_, input) => or_give_up(operands[input].block(range.clone(), &mut other)),
-                };
-                dispatch(Apply { step, x, y });
-            }
+            run_steps(steps, &operands[1..], range, x, &mut other);
         }
     })?;
     // SAFETY: the chunks cover all elements, and each block is written completely before the steps change it.
     Ok(unsafe { builder.assume_init() })
+}
+
+fn in_place_of<T: Real>(steps: &[Step], x: &mut Tensor, inputs: &[&Tensor]) -> Result<()> {
+    let others = operands::<T>(inputs, x.shape())?;
+    let count = x.count();
+    let target = Partition::new(x.as_mut_slice::<T>()?, GRAIN);
+    parallel_for(count, GRAIN, |chunk| {
+        let x = target.take(chunk.clone());
+        let mut other = [T::ZERO; BLOCK];
+        for range in blocks(&chunk) {
+            let block = &mut x[range.start - chunk.start..][..range.len()];
+            run_steps(steps, &others, range, block, &mut other);
+        }
+    })
 }
 
 fn write<'a, T: Real>(target: &'a mut [MaybeUninit<T>], values: &[T]) -> &'a mut [T] {

@@ -3,6 +3,7 @@
 mod cpu;
 pub(crate) mod cuda;
 mod function;
+mod in_place;
 mod increment;
 #[cfg(feature = "testing")]
 mod proofs;
@@ -12,8 +13,9 @@ pub(crate) mod reference;
 use tomograd_core::{Error, Result, Tensor, broadcast_shapes};
 
 use crate::{Context, Cost, Forward, Meta, Op, Saved, check, reduce};
-pub(crate) use cpu::apply;
+pub(crate) use cpu::{apply, apply_all};
 pub use function::{BinaryFunction, Function};
+pub use in_place::ChainInPlace;
 pub use increment::Increment;
 
 /// A step of a chain; x is the current value.

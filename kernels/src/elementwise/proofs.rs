@@ -2,8 +2,8 @@
 
 use tomograd_core::{Device, Random, Result, Tensor};
 
-use super::{BinaryFunction, Chain, Function, Increment, Step, cpu, reference};
-use crate::{testing, testing::Proven};
+use super::{BinaryFunction, Chain, ChainInPlace, Function, Increment, Step, cpu, reference};
+use crate::testing::{self, Proven, ProvenInPlace};
 
 impl Proven for Chain {
     /// Some functions have several roundings (GELU: the exponential of a square), and chains add them up.
@@ -85,6 +85,21 @@ impl Proven for Chain {
                 chain.then(Step::Unary(F::Tanh)).then(Step::Binary(BinaryFunction::Mul, 1)).then(Step::Unary(F::Gelu));
         }
         Ok((chain, vec![values, other]))
+    }
+}
+
+impl ProvenInPlace for ChainInPlace {
+    const TOLERANCE: f64 = Chain::TOLERANCE;
+
+    fn reference(&self, targets: &[Tensor], inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        reference::chain(&self.0, &[targets, inputs].concat())
+    }
+
+    /// A case of the chain, in which the first input has the common shape.
+    fn case(random: &mut Random) -> Result<(Self, Vec<Tensor>, Vec<Tensor>)> {
+        let (chain, mut inputs) = Chain::case(random)?;
+        let target = inputs.remove(0);
+        Ok((Self(chain), vec![target], inputs))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{mem::MaybeUninit, ops::Range};
 
-use tomograd_core::{DType, Element, Layout, Result, Tensor, TensorBuilder};
+use tomograd_core::{DType, Element, Result, Tensor, TensorBuilder};
 
 use crate::{
     parallel::{Partition, parallel_for},
@@ -12,17 +12,40 @@ use crate::{
 /// Elements of a parallel chunk of a transposing copy.
 const GRAIN: usize = 1 << 14;
 
-/// Sizes and strides of the axes of a layout, innermost first; axes that can be walked as one are merged, and axes of size 1
-/// left out.
-pub(crate) fn merged_axes(layout: &Layout) -> Vec<[usize; 2]> {
-    let mut axes: Vec<[usize; 2]> = Vec::new();
-    for (&size, &stride) in layout.shape().iter().zip(layout.strides()).rev().filter(|&(&size, _)| size != 1) {
-        match axes.last_mut() {
-            Some([inner, step]) if stride == *inner * *step => *inner *= size,
-            _ => axes.push([size, stride]),
-        }
+/// Exchanges the first two axes of (outer, inner, length).
+pub(crate) fn exchange<T: Real>(
+    from: &[T],
+    [outer, inner]: [usize; 2],
+    length: usize,
+    to: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    assert!(from.len() == to.len() && from.len() == outer * inner * length, "all elements are exchanged");
+    match length {
+        _ if from.is_empty() => Ok(()),
+        4 => exchange_rows(from.as_chunks::<4>().0, [outer, inner], to),
+        8 => exchange_rows(from.as_chunks::<8>().0, [outer, inner], to),
+        16 => exchange_rows(from.as_chunks::<16>().0, [outer, inner], to),
+        _ => exchange_rows(&from.chunks_exact(length).collect::<Vec<_>>(), [outer, inner], to),
     }
-    axes
+}
+
+/// [`exchange`] of rows, with fewer instructions where their length is known at compile time.
+fn exchange_rows<T: Real, R: AsRef<[T]> + Sync>(
+    rows: &[R],
+    [outer, inner]: [usize; 2],
+    to: &mut [MaybeUninit<T>],
+) -> Result<()> {
+    let block = to.len() / inner.max(1);
+    let grain = (GRAIN / block.max(1)).max(1);
+    let target = Partition::new(to, grain * block);
+    parallel_for(inner, grain, |range| {
+        let to = target.take(range.start * block..range.end * block);
+        for (i, to) in range.zip(to.chunks_exact_mut(block)) {
+            for (o, to) in to.chunks_exact_mut(block / outer).enumerate() {
+                to.write_copy_of_slice(rows[o * inner + i].as_ref());
+            }
+        }
+    })
 }
 
 /// The tensor in row-major order: itself if it is contiguous, otherwise a copy.
@@ -36,7 +59,7 @@ pub(crate) fn contiguous(x: &Tensor) -> Result<Tensor> {
 /// A copy in row-major order of a view whose two innermost axes are exchanged in memory, as those of channels and voxels are
 /// after a permutation to channels last; `None` for other views.
 pub(crate) fn transposed(x: &Tensor) -> Result<Option<Tensor>> {
-    match &merged_axes(x.layout())[..] {
+    match &x.layout().merged_axes()[..] {
         &[[columns, stride], [rows, 1], ref outer @ ..] if stride >= rows && x.count() > 0 => Ok(match x.dtype() {
             DType::F32 => Some(transpose_of::<f32>(x, stride, [rows, columns], outer)?),
             DType::F64 => Some(transpose_of::<f64>(x, stride, [rows, columns], outer)?),

@@ -9,7 +9,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cpu::{contiguous, merged_axes, transposed};
+pub(crate) use cpu::{contiguous, exchange, transposed};
 use tomograd_core::{Device, Layout, Result, Tensor};
 
 use crate::{Context, Forward, HalfPolicy, Meta, Op, Saved, check, op::no_kernel};

@@ -10,7 +10,7 @@ use tomograd_nn::{
     Pass, Scope, check_activation, init::Init,
 };
 
-use super::join;
+use super::{join, saving::activate};
 
 /// A norm in a configuration: `"batch"`, `{"group": 4}`, ... in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,7 +237,7 @@ impl ConvAdn {
     fn behind(&self, x: Var, pass: &Pass) -> Result<Var> {
         self.steps.iter().try_fold(x, |x, step| match step {
             Step::Norm(norm) => norm.forward(&x, pass),
-            Step::Function(function) => function.forward(&x, pass),
+            Step::Function(function) => activate(x, *function),
             Step::PRelu(prelu) => prelu.forward(&x, pass),
             Step::Dropout(dropout) => dropout.forward(&x, pass),
         })

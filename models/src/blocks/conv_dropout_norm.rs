@@ -4,6 +4,8 @@ use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Conv, ConvNormActivation, Dropout, Module, Norm, NormOptions, Pass, Scope};
 
+use super::saving::activate;
+
 /// The norm and the activation behind a convolution.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct After {
@@ -72,7 +74,7 @@ impl ConvDropoutNorm {
             y = dropout.forward(&y, pass)?;
         }
         if let Some(activation) = self.activation {
-            y = activation.forward(&y, pass)?;
+            y = activate(y, activation)?;
         }
         match &self.norm {
             Some(norm) => norm.forward(&y, pass),

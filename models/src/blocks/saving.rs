@@ -1,4 +1,4 @@
-//! Operations that keep less for the backward pass than the general ones do.
+//! Operations that keep less for the backward pass than the general ones do, or need less memory in inference.
 
 use tomograd_autodiff::Var;
 use tomograd_core::{Device, Error, Result, Tensor};
@@ -62,17 +62,35 @@ impl Op for AddRelu {
     }
 }
 
-/// max(x + y, 0): the end of a residual block.
-pub(crate) fn add_relu(x: &Var, y: &Var) -> Result<Var> {
-    Var::apply(AddRelu, &[x, y])
+/// max(x + y, 0) of two inputs of one shape, in the place of x in inference: the end of a residual block.
+pub(crate) fn add_relu(x: Var, y: &Var) -> Result<Var> {
+    if x.tape().context().inference && x.shape() == y.shape() {
+        return x.apply_chain(AddRelu::chain(), &[y]);
+    }
+    Var::apply(AddRelu, &[&x, y])
 }
 
-/// activation(x + y) of two inputs of one shape, without the sum as a tensor of its own.
-pub(crate) fn add_activation(x: &Var, y: &Var, activation: Activation) -> Result<Var> {
+/// activation(x + y) of two inputs of one shape, without the sum as a tensor of its own; in the place of x in inference.
+pub(crate) fn add_activation(x: Var, y: &Var, activation: Activation) -> Result<Var> {
     match activation {
         Activation::Relu => add_relu(x, y),
-        function => Var::apply(Chain::binary(BinaryFunction::Add).then(Step::Unary(function)), &[x, y]),
+        function => x.apply_chain(Chain::binary(BinaryFunction::Add).then(Step::Unary(function)), &[y]),
     }
+}
+
+/// activation(x), in the place of x in inference.
+pub(crate) fn activate(x: Var, activation: Activation) -> Result<Var> {
+    x.apply_chain(Chain::unary(activation), &[])
+}
+
+/// x + y, in the place of x in inference.
+pub(crate) fn add(x: Var, y: &Var) -> Result<Var> {
+    x.apply_chain(Chain::binary(BinaryFunction::Add), &[y])
+}
+
+/// x · y, in the place of x in inference.
+pub(crate) fn mul(x: Var, y: &Var) -> Result<Var> {
+    x.apply_chain(Chain::binary(BinaryFunction::Mul), &[y])
 }
 
 /// A concatenation along channels that the backward pass makes again from the parts.
@@ -155,7 +173,7 @@ mod tests {
     #[test]
     fn gradients_equal_differences() {
         let inputs = [normal(&[2, 3, 4], 1), normal(&[2, 3, 4], 2)];
-        gradcheck::check(|vars| add_relu(&vars[0], &vars[1]), &inputs).unwrap();
+        gradcheck::check(|vars| add_relu(vars[0].clone(), &vars[1]), &inputs).unwrap();
         let inputs = [normal(&[2, 3, 4], 1), normal(&[2, 1, 4], 2), normal(&[2, 2, 4], 3)];
         // The square keeps its input, which is the copy to be made again.
         let square = |vars: &[Var]| concat_again(&vars.iter().collect::<Vec<_>>())?.square();
@@ -166,6 +184,6 @@ mod tests {
     fn shapes_are_not_broadcast() {
         let tape = tomograd_autodiff::Tape::recording(Context::default());
         let [x, y] = [normal(&[2, 3, 4], 1), normal(&[1, 3, 4], 2)].map(|x| tape.leaf(x).unwrap());
-        assert!(add_relu(&x, &y).unwrap_err().to_string().contains("one shape"));
+        assert!(add_relu(x, &y).unwrap_err().to_string().contains("one shape"));
     }
 }

@@ -4,6 +4,8 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_nn::{Activation, Conv, Kernel, Module, Pass, Scope, check_activation, init::Init};
 
+use super::saving::mul;
+
 /// Options of [`SqueezeExcitation`]: by default a ReLU between the layers, a sigmoid as the gate, the names `fc1` and `fc2`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SqueezeExcitationOptions {
@@ -105,10 +107,23 @@ impl SqueezeExcitation {
     }
 }
 
+impl SqueezeExcitation {
+    /// [`forward`](Module::forward), in the place of x in inference.
+    pub(crate) fn scaled(&self, x: Var, pass: &Pass) -> Result<Var> {
+        let gates = self.gates(&x, pass)?;
+        mul(x, &gates)
+    }
+
+    /// The factor of each channel of each image.
+    fn gates(&self, x: &Var, pass: &Pass) -> Result<Var> {
+        let squeezed = self.squeeze.forward_activated(&[&x.mean_spatial()?], self.activation, pass)?;
+        self.excite.forward_activated(&[&squeezed], self.gate, pass)
+    }
+}
+
 impl Module for SqueezeExcitation {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let squeezed = self.activation.forward(&self.squeeze.forward(&x.mean_spatial()?, pass)?, pass)?;
-        x.mul(&self.gate.forward(&self.excite.forward(&squeezed, pass)?, pass)?)
+        x.mul(&self.gates(x, pass)?)
     }
 }
 

@@ -5,7 +5,7 @@ use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::Result;
 use tomograd_nn::{Conv, Kernel, Module, Pass, Scope};
 
-use super::{ActivationChoice, Adn, ConvAdn, NormChoice};
+use super::{ActivationChoice, Adn, ConvAdn, NormChoice, saving::add};
 use crate::{Sizes, check};
 
 /// What all convolutions of a network have in common. Fields that are left out in JSON have MONAI's defaults.
@@ -201,8 +201,8 @@ impl Module for Unit {
         let y = self.convs.iter().try_fold(x.clone(), |y, conv| conv.forward(&y, pass))?;
         match &self.shortcut {
             None => Ok(y),
-            Some(Shortcut::Identity) => y.add(x),
-            Some(Shortcut::Projection(conv)) => y.add(&conv.forward(x, pass)?),
+            Some(Shortcut::Identity) => add(y, x),
+            Some(Shortcut::Projection(conv)) => add(y, &conv.forward(x, pass)?),
         }
     }
 }

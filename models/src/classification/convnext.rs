@@ -11,6 +11,7 @@ use tomograd_nn::{
 
 use super::IMAGENET;
 use crate::{
+    blocks::saving::activate,
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -170,7 +171,7 @@ impl Module for Block {
         let rank = x.rank() - 2;
         // One copy, into the layout of layer norm and linear layers; the way back is a view, which the sum reads.
         let y = self.norm.forward(&self.depthwise.forward(x, pass)?.permute(&channels_last(rank))?, pass)?;
-        let y = Activation::Gelu.forward(&self.expand.forward(&y, pass)?, pass)?;
+        let y = activate(self.expand.forward(&y, pass)?, Activation::Gelu)?;
         // A skipped block is skipped before or after layer scale alike, and here its values are in order.
         let y = self.drop.forward(&self.project.forward(&y, pass)?, pass)?.permute(&channels_first(rank))?;
         let sum = Chain::binary(BinaryFunction::Mul).then(Step::Binary(BinaryFunction::Add, 2));

@@ -11,7 +11,7 @@ use tomograd_nn::{
 
 use super::IMAGENET;
 use crate::{
-    blocks::{SqueezeExcitation, SqueezeExcitationOptions, conv_norm},
+    blocks::{SqueezeExcitation, SqueezeExcitationOptions, conv_norm, saving::add},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -299,9 +299,9 @@ impl MbConv {
 impl Module for MbConv {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let y = self.first.iter().try_fold(x.clone(), |y, layer| layer.forward(&y, pass))?;
-        let y = self.project.forward(&self.excitation.forward(&y, pass)?, pass)?;
+        let y = self.project.forward(&self.excitation.scaled(y, pass)?, pass)?;
         match &self.drop {
-            Some(drop) => drop.forward(&y, pass)?.add(x),
+            Some(drop) => add(drop.forward(&y, pass)?, x),
             None => Ok(y),
         }
     }

@@ -12,7 +12,10 @@ use tomograd_nn::{
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{DoubleConv, DoubleConvOptions, conv_norm},
+    blocks::{
+        DoubleConv, DoubleConvOptions, conv_norm,
+        saving::{activate, add},
+    },
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -189,17 +192,18 @@ impl Gate {
     fn forward(&self, x: &Var, signal: &Var, pass: &Pass) -> Result<Var> {
         let theta = self.theta.forward(x, pass)?;
         let phi = self.phi.forward(signal, pass)?.interpolate(&theta.shape()[2..], Interpolation::Linear)?;
-        let sum = theta.add(&phi)?;
-        drop((theta, phi));
-        let sum = match self.mode {
-            GateMode::ConcatenationDebug => Activation::Softplus.forward(&sum, pass)?,
-            GateMode::Concatenation | GateMode::ConcatenationResidual => Activation::Relu.forward(&sum, pass)?,
+        let sum = add(theta, &phi)?;
+        drop(phi);
+        let function = match self.mode {
+            GateMode::ConcatenationDebug => Activation::Softplus,
+            GateMode::Concatenation | GateMode::ConcatenationResidual => Activation::Relu,
         };
+        let sum = activate(sum, function)?;
         let psi = self.psi.forward(&sum, pass)?;
         drop(sum);
         let weight = match self.mode {
             GateMode::ConcatenationResidual => psi.flatten(2..)?.softmax(2)?.reshape(psi.shape())?,
-            GateMode::Concatenation | GateMode::ConcatenationDebug => Activation::Sigmoid.forward(&psi, pass)?,
+            GateMode::Concatenation | GateMode::ConcatenationDebug => activate(psi, Activation::Sigmoid)?,
         };
         let weight = weight.interpolate(&x.shape()[2..], Interpolation::Linear)?;
         self.out.forward(&x.mul(&weight)?, pass)

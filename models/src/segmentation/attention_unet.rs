@@ -8,7 +8,10 @@ use tomograd_nn::{Activation, Conv, ConvNormActivation, Kernel, Module, NormKind
 use super::fit;
 use crate::{
     Sizes,
-    blocks::{ActivationChoice, Adn, ConvAdn, NormChoice, Place, Unit, Units, checked_strides, conv_norm},
+    blocks::{
+        ActivationChoice, Adn, ConvAdn, NormChoice, Place, Unit, Units, checked_strides, conv_norm,
+        saving::{activate, add},
+    },
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -173,9 +176,8 @@ impl Gate {
     }
 
     fn forward(&self, decoder: &Var, encoder: &Var, pass: &Pass) -> Result<Var> {
-        let sum = self.of_decoder.forward(decoder, pass)?.add(&self.of_encoder.forward(encoder, pass)?)?;
-        let weight = self.psi.forward(&Activation::Relu.forward(&sum, pass)?, pass)?;
-        drop(sum);
+        let sum = add(self.of_decoder.forward(decoder, pass)?, &self.of_encoder.forward(encoder, pass)?)?;
+        let weight = self.psi.forward(&activate(sum, Activation::Relu)?, pass)?;
         encoder.mul(&weight)
     }
 }

@@ -257,7 +257,7 @@ impl Module for Block {
         let y = self.second.forward(&self.first.forward(x, pass)?, pass)?;
         let Some(activation) = self.residual else { return Ok(y) };
         let shortcut = self.shortcut.as_ref().map_or(Ok(x.clone()), |shortcut| shortcut.forward(x, pass))?;
-        add_activation(&y, &shortcut, activation)
+        add_activation(y, &shortcut, activation)
     }
 }
 

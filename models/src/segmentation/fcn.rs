@@ -10,7 +10,7 @@ use tomograd_nn::{
 
 use crate::{
     ResNetBlock, ResNetConfig, ResNetEncoder,
-    blocks::conv_norm,
+    blocks::{conv_norm, saving::add},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -135,7 +135,7 @@ impl Module for LargeKernel {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let [left, right] = &self.0;
         let both = |[first, second]: &[Conv; 2]| second.forward(&first.forward(x, pass)?, pass);
-        both(left)?.add(&both(right)?)
+        add(both(left)?, &both(right)?)
     }
 }
 
@@ -159,7 +159,7 @@ impl Module for Refine {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let mut convs = self.convs.iter();
         let y = convs.try_fold(x.clone(), |y, conv| conv.forward(&self.norm.forward(&y, pass)?, pass))?;
-        y.add(x)
+        add(y, x)
     }
 }
 
@@ -253,7 +253,7 @@ impl Module for Fcn {
         let mut sum = first?.0;
         for (refine, level) in self.refine[5..9].iter().zip(finer) {
             let (map, spatial) = level?;
-            sum = refine.forward(&self.enlarged(&sum, &spatial, pass)?.add(&map)?, pass)?;
+            sum = refine.forward(&add(self.enlarged(&sum, &spatial, pass)?, &map)?, pass)?;
         }
         self.refine[9].forward(&self.enlarged(&sum, &image, pass)?, pass)
     }

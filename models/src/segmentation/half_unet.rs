@@ -13,7 +13,7 @@ use tomograd_nn::{
 
 use super::outputs;
 use crate::{
-    blocks::conv_norm,
+    blocks::{conv_norm, saving::add},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -296,7 +296,7 @@ impl Network for HalfUNet {
         let mut maps = maps.into_iter();
         let mut sum = maps.next().unwrap_or_else(|| image.clone());
         for map in maps {
-            sum = sum.add(&map.interpolate(size, self.upsampling)?)?;
+            sum = add(sum, &map.interpolate(size, self.upsampling)?)?;
         }
         sum = pass.stage(self.sum, sum)?;
         let (block, stage) = &self.decoder;

@@ -10,7 +10,7 @@ use tomograd_nn::{
 
 use super::{fit, outputs};
 use crate::{
-    blocks::conv_norm,
+    blocks::{conv_norm, saving::add},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -130,7 +130,7 @@ impl Residual {
         drop(x);
         y = self.first.forward(&y, pass)?;
         y = self.second.forward(&y, pass)?;
-        pass.stage(self.stage, y.add(&shortcut)?)
+        pass.stage(self.stage, add(y, &shortcut)?)
     }
 }
 
@@ -207,7 +207,7 @@ impl Network for ResUNet {
         fit::multiples("res_unet", image, &vec![1 << self.encoder.len(); self.rank])?;
         let (first, second, shortcut) = &self.input;
         let mut x = second.forward(&first.forward(image, pass)?, pass)?;
-        x = pass.stage(self.stage, x.add(&shortcut.forward(image, pass)?)?)?;
+        x = pass.stage(self.stage, add(x, &shortcut.forward(image, pass)?)?)?;
         let mut skips = Vec::new();
         for block in &self.encoder {
             skips.push(x.clone());

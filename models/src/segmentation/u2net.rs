@@ -10,7 +10,7 @@ use tomograd_nn::{
 
 use super::outputs;
 use crate::{
-    blocks::conv_norm,
+    blocks::{conv_norm, saving::add},
     check,
     classification::IMAGENET,
     config::{Card, Config, Preset, Task},
@@ -174,7 +174,7 @@ impl ResidualU {
             y = sized_like(&y, &skip)?;
             y = layer.forward_two(&y, &skip, pass)?;
         }
-        y.add(&input)
+        add(y, &input)
     }
 }
 

@@ -10,7 +10,10 @@ use tomograd_nn::{
 
 use super::fit;
 use crate::{
-    blocks::{conv_norm, saving::add_activation},
+    blocks::{
+        conv_norm,
+        saving::{add, add_activation},
+    },
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -193,10 +196,10 @@ impl Act {
     }
 
     /// The activation of x + y.
-    fn of_sum(&self, x: &Var, y: &Var, pass: &Pass) -> Result<Var> {
+    fn of_sum(&self, x: Var, y: &Var, pass: &Pass) -> Result<Var> {
         match self.0 {
             Some(function) => add_activation(x, y, function),
-            None => self.1.after_norm(x.add(y)?, pass),
+            None => self.1.after_norm(add(x, y)?, pass),
         }
     }
 }
@@ -254,12 +257,17 @@ impl Residual {
         for (layer, slopes) in &self.convolutions {
             y = slopes.after_norm(layer.forward(&y, pass)?, pass)?;
         }
-        self.last.of_sum(&y, shortcut, pass)
+        self.last.of_sum(y, shortcut, pass)
     }
 }
 
 fn dropout(scope: Scope<'_>, probability: f64, config: &VNetConfig) -> Result<Dropout> {
     Dropout::new(scope, DropoutOptions::new(probability).whole_channels(config.dropout_channels))
+}
+
+/// x after the dropout, if there is one; x itself is freed.
+fn after_dropout(dropout: Option<&Dropout>, x: Var, pass: &Pass) -> Result<Var> {
+    dropout.map_or(Ok(x.clone()), |dropout| dropout.forward(&x, pass))
 }
 
 /// The names of the levels are those of the original's channels, whatever the width.
@@ -332,8 +340,8 @@ impl Up {
     }
 
     fn run(&self, x: Var, skip: Var, pass: &Pass) -> Result<Var> {
-        let x = self.dropout.as_ref().map_or(Ok(x.clone()), |dropout| dropout.forward(&x, pass))?;
-        let skip = self.dropout_skip.forward(&skip, pass)?;
+        let x = after_dropout(self.dropout.as_ref(), x, pass)?;
+        let skip = after_dropout(Some(&self.dropout_skip), skip, pass)?;
         let up = self.norm.forward(&self.conv.forward(&x, pass)?, pass)?;
         drop(x);
         let up = self.slopes.after_norm(up, pass)?;

@@ -13,7 +13,7 @@ use crate::{
     attention::Attention,
     matmul::cpu::{
         block_size,
-        tile::{Left, Rows, next_vectors, panel_rows, rounded_rows, tile},
+        tile::{Begin, Left, Rows, next_vectors, panel_rows, rounded_rows, tile},
     },
     parallel::{Grid, or_give_up, parallel_for},
     simd::{Kernel, Real, Simd, Vector, dispatch, math, transpose, vectors},
@@ -207,7 +207,7 @@ impl<T: Real> Chunks<'_, T> {
         let last = (count - 1) / height * height;
         let readable = first + last + rounded_rows::<S>(count - last) <= keys;
         if queries < PACKED_QUERIES && k.column == 1 && readable {
-            return Panels { first: Left { first: from, row: k.row, step: 1 }, next: k.row };
+            return Panels { first: Left { first: from, row: k.row, step: 1, next: 0 }, next: k.row };
         }
         // SAFETY: by the caller's promise.
         unsafe { pack_rows::<S, T>(from, k.row, k.column, count, size, rooms.k) };
@@ -224,7 +224,7 @@ impl<T: Real> Chunks<'_, T> {
         let (height, from) = (panel_rows::<S>(), v.at(matrix, first, 0));
         let last = (value - 1) / height * height;
         if queries < PACKED_QUERIES && v.column == 1 && rounded_rows::<S>(value - last) == value - last {
-            return Panels { first: Left { first: from, row: 1, step: v.row }, next: 1 };
+            return Panels { first: Left { first: from, row: 1, step: v.row, next: 0 }, next: 1 };
         }
         // SAFETY: by the caller's promise.
         unsafe { pack_rows::<S, T>(from, v.column, v.row, value, count, rooms.v) };
@@ -249,7 +249,7 @@ impl<T: Real> Chunks<'_, T> {
     #[inline(always)]
     unsafe fn sum_rows<S: Simd>(&self, rooms: &Rooms<T>, matrix: usize, strip: Strip, value_rows: &[usize]) {
         let (plan, lanes) = (self.plan, T::Vec::<S>::LANES);
-        let weights = Left { first: rooms.scores.cast_const(), row: 1, step: strip.width };
+        let weights = Left { first: rooms.scores.cast_const(), row: 1, step: strip.width, next: 0 };
         let (values, sums) = (plan.v.at(matrix, 0, 0), rooms.sums.wrapping_add(strip.first * rooms.values));
         let mut first = 0;
         while first < plan.value {
@@ -258,7 +258,15 @@ impl<T: Real> Chunks<'_, T> {
             // SAFETY: by the caller's promise. Half a vector of queries is at most one panel, and the buffer of sums has room
             // for as many rows of values as a vector has lanes.
             unsafe {
-                tile::<S, T, false>(strip.columns, vectors, weights, values.wrapping_add(first), value_rows, None, c)
+                tile::<S, T, false>(
+                    strip.columns,
+                    vectors,
+                    weights,
+                    values.wrapping_add(first),
+                    value_rows,
+                    Begin::Zero,
+                    c,
+                )
             };
             first += vectors * lanes;
         }

@@ -196,7 +196,7 @@ unsafe fn product<S: Simd, T: Real>(
         // SAFETY: by the caller's promise.
         unsafe {
             let b = b.add(from * vectors * T::Vec::<S>::LANES);
-            tile::<S, T, false>(rows, vectors, a.from(from), b, &offsets[..here], start, c);
+            tile::<S, T, false>(rows, vectors, a.from(from), b, &offsets[..here], start.into(), c);
         }
         from += here;
         if from >= k {

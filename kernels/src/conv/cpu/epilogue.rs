@@ -244,11 +244,29 @@ impl<S: Simd, T: Real> Finish<S, T> {
         }
     }
 
-    /// Applies norm and activation to a row in place; the row contains the bias already.
+    /// Applies norm and activation, then the function, to a row in place; the row contains the bias already.
     #[inline(always)]
-    pub fn in_place(&self, row: &mut [T]) {
-        for vector in row.chunks_mut(T::Vec::<S>::LANES) {
-            self.end(T::Vec::<S>::load_partial(vector)).store_partial(vector);
+    pub fn in_place(&self, row: &mut [T], function: Option<Function>) {
+        if self.only_bias() && function.is_none() {
+            return;
+        }
+        let mut vectors = row.chunks_exact_mut(T::Vec::<S>::LANES);
+        for vector in &mut vectors {
+            self.end_with(T::Vec::<S>::load(vector), function).store(vector);
+        }
+        let rest = vectors.into_remainder();
+        if !rest.is_empty() {
+            self.end_with(T::Vec::<S>::load_partial(rest), function).store_partial(rest);
+        }
+    }
+
+    /// The function of [`end`](Self::end).
+    #[inline(always)]
+    fn end_with(&self, x: T::Vec<S>, function: Option<Function>) -> T::Vec<S> {
+        let x = self.end(x);
+        match function {
+            Some(function) => function.value(x),
+            None => x,
         }
     }
 

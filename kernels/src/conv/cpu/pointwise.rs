@@ -4,10 +4,11 @@
 use super::epilogue::{Activation, Epilogue, Finish, MomentSlots, PartialMoments, moments_of};
 use super::tensors::{Inputs, Outputs};
 use crate::conv::ConvShape;
-use crate::elementwise::apply;
+use crate::elementwise::apply_all;
 use crate::matmul::cpu::{GemmShape, Start, View, gemm, gemm_add};
 use crate::parallel::{Grid, Partition, parallel_for};
 use crate::simd::{Kernel, Real, Simd, dispatch};
+use crate::view::exchange;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use tomograd_core::{Result, Scratch};
@@ -19,8 +20,10 @@ const PIECE: usize = 16 << 10;
 const SMALL_IMAGE: usize = 48;
 /// The most steps of a chain of sums in the gradient of the weights of small images; longer sums go to the general path.
 const LONGEST: usize = 4096;
-/// The least number of elements of a parallel chunk of the epilogue.
+/// The least number of elements that are copied in a parallel chunk.
 const CHUNK: usize = 32 << 10;
+/// The least number of elements of a parallel chunk of the epilogue, which may compute a function for each.
+const FINISHED: usize = 4 << 10;
 
 /// Whether this path can compute a shape.
 pub(super) fn suits(shape: &ConvShape) -> bool {
@@ -62,7 +65,7 @@ pub(super) fn forward<T: Real>(
     if small(shape) && first > 0 {
         // SAFETY: the products wrote every element.
         let product = unsafe { product.assume_init() };
-        exchange(product, [shape.out_channels, shape.batch], shape.output_voxels(), y);
+        exchange(product, [shape.out_channels, shape.batch], shape.output_voxels(), y)?;
     }
     let plain = epilogue.norm.is_none() && epilogue.activation == Activation::Identity;
     if plain && epilogue.function.is_none() && epilogue.moments.is_none() {
@@ -107,10 +110,10 @@ pub(super) fn backward_data<T: Real>(
         let product = unsafe { product.assume_init() };
         match (small(shape), strided(shape)) {
             (false, _) => scatter(shape, product, dx)?,
-            (true, false) => exchange(product, [channels, shape.batch], voxels, dx),
+            (true, false) => exchange(product, [channels, shape.batch], voxels, dx)?,
             (true, true) => {
                 let mut images = Scratch::new("conv", product.len())?;
-                exchange(product, [channels, shape.batch], voxels, images.uninit());
+                exchange(product, [channels, shape.batch], voxels, images.uninit())?;
                 // SAFETY: `exchange` writes every element.
                 scatter(shape, unsafe { images.assume_init() }, dx)?;
             }
@@ -190,20 +193,11 @@ impl<T: Real> Gathered<T> {
             data = unsafe { strides.assume_init() };
         }
         if small(shape) {
-            exchange(data, [shape.batch, channels], shape.output_voxels(), images.uninit());
+            exchange(data, [shape.batch, channels], shape.output_voxels(), images.uninit())?;
             // SAFETY: `exchange` writes every element.
             data = unsafe { images.assume_init() };
         }
         Ok(data)
-    }
-}
-
-/// Exchanges the first two axes of (outer, inner, voxels).
-fn exchange<T: Real>(from: &[T], [outer, inner]: [usize; 2], voxels: usize, to: &mut [MaybeUninit<T>]) {
-    for i in 0..inner {
-        for o in 0..outer {
-            to[(i * outer + o) * voxels..][..voxels].write_copy_of_slice(&from[(o * inner + i) * voxels..][..voxels]);
-        }
     }
 }
 
@@ -259,11 +253,16 @@ fn lines(shape: &ConvShape) -> impl Iterator<Item = Range<usize>> {
 /// Takes the moments and applies norm and activation, in place.
 fn finish<T: Real>(shape: &ConvShape, epilogue: Epilogue<'_, T>, y: &mut [T]) -> Result<()> {
     let voxels = shape.output_voxels();
+    if let Epilogue { norm: None, activation: Activation::Identity, function: Some(function), moments: None, .. } =
+        epilogue
+    {
+        return apply_all(function, y, FINISHED);
+    }
     let (rows, pieces) = (shape.batch * shape.out_channels, voxels.div_ceil(PIECE));
     let mut partial = PartialMoments::new(&epilogue, pieces)?;
     let slots = partial.as_mut().map(PartialMoments::slots);
     let grid = Grid::new(y, rows, voxels, 1, PIECE)?;
-    parallel_for(rows * pieces, (CHUNK / voxels.clamp(1, PIECE)).max(1), |range| {
+    parallel_for(rows * pieces, (FINISHED / voxels.clamp(1, PIECE)).max(1), |range| {
         dispatch(Pieces {
             range,
             pieces,
@@ -303,12 +302,7 @@ impl<T: Real> Kernel for Pieces<'_, T> {
                 slots.set(item, moments_of::<S, T>(count, part));
             }
             let finish = Finish::<S, T>::new(self.epilogue, row % self.channels);
-            if !finish.only_bias() {
-                finish.in_place(numbers);
-            }
-            if let Some(function) = self.epilogue.function {
-                apply(function, numbers);
-            }
+            finish.in_place(numbers, self.epilogue.function);
         }
     }
 }

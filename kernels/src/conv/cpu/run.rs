@@ -225,16 +225,17 @@ pub(in crate::conv) fn fused(
             // SAFETY: the kernel writes every element of its output.
             return Ok(Forward::one(unsafe { builder.assume_init() }));
         }
-        let mut moments = vec![Moments::default(); shape.batch * shape.out_channels];
-        let wanted = (op.norm.statistics != Statistics::Running).then_some(&mut moments[..]);
-        let epilogue = Epilogue { bias, moments: wanted, ..Epilogue::default() };
+        // The pointwise path would take the moments in another pass over z, as the norm does, which is faster at it.
+        let computed = op.norm.statistics != Statistics::Running && !Path::Pointwise.suits::<T>(&shape);
+        let mut moments = vec![Moments::default(); if computed { shape.batch * shape.out_channels } else { 0 }];
+        let epilogue = Epilogue { bias, moments: computed.then_some(&mut moments[..]), ..Epilogue::default() };
         forward(&shape, x, weights, epilogue, y)?;
         // SAFETY: the kernel writes every element of its output.
         let z = unsafe { builder.assume_init() };
         let mut all = vec![z.clone()];
         all.extend(norm_inputs.iter().map(|&x| x.clone()));
         drop(z);
-        let mut forward = op.norm.forward_with(context, all, Some(&moments))?;
+        let mut forward = op.norm.forward_with(context, all, computed.then_some(&moments[..]))?;
         forward.state.truncate(2);
         Ok(forward)
     })

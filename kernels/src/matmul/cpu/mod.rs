@@ -1,18 +1,22 @@
 //! Matrix multiplication on the CPU: packed operands, a register tile, and blocks that fit into the caches.
 //!
-//! An output element is one chain of FMAs over k, from its starting value. So its bits depend neither on the blocking, nor on
-//! the instruction set, nor on the number of threads.
+//! An output element is one chain of FMAs over k, from its starting value; that of a product with a vector is a sum in sixteen
+//! lanes. So its bits depend neither on the blocking, nor on the instruction set, nor on the number of threads.
 
 pub(crate) mod pack;
 pub(super) mod product;
 pub(crate) mod tile;
+mod vector;
 
 use crate::parallel::{Grid, Partition, as_uninit, current_isa, or_give_up, parallel_for, threads};
 use crate::simd::{Isa, Kernel, Real, Simd, Vector, dispatch, transpose};
 use pack::{pack_block, pack_panel};
 use std::mem::MaybeUninit;
-use tile::{FEW_TILES, Left, ROW_UNIT, Rows, in_place, next_vectors, panel_rows, rounded_rows, tile, tile_columns};
+use tile::{
+    Begin, FEW_TILES, Left, ROW_UNIT, Rows, in_place, next_vectors, panel_rows, rounded_rows, tile, tile_columns,
+};
 use tomograd_core::{Error, Result, Scratch};
+use vector::MatrixVector;
 
 /// The sizes of a batch of products: `(batch, m, k) · (batch, k, n) = (batch, m, n)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +257,9 @@ fn run<T: Real>(
     if out.is_empty() || shape.k == 0 {
         return Ok(());
     }
+    if let Some(product) = MatrixVector::new(shape, a, b, start) {
+        return product.run(out);
+    }
     // Vectors hold columns, so with few columns the transposed product is faster; so it is for a right matrix whose columns are
     // contiguous, the weights of a linear layer, if it can then be read in place. The result is bitwise the same.
     let few = shape.n < 16 && shape.m > shape.n;
@@ -480,7 +487,8 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                         None if left_in_place => {
                             let start = batch * a.batch_stride + first_row * a.row_stride + from;
                             let first = a.data.as_ptr().add(start);
-                            (Left { first, row: a.row_stride, step: 1 }, height * a.row_stride)
+                            let next = height * a.row_stride;
+                            (Left { first, row: a.row_stride, step: 1, next }, next)
                         }
                         None => {
                             let to = a_scratch.uninit().as_mut_ptr().cast::<T>();
@@ -515,21 +523,26 @@ impl<T: Real> Kernel for Blocks<'_, T> {
                                 && tile_rows == rounded_rows::<S>(tile_rows);
                             let out = Rows { first: to, stride: row_stride };
                             let start = match begin {
-                                _ if from > 0 => Some(waiting),
-                                Some(Start::Zero) => None,
-                                None if fits => Some(out),
+                                _ if from > 0 => Begin::Tile(waiting),
+                                Some(Start::Zero) => Begin::Zero,
+                                None if fits => Begin::Tile(out),
+                                Some(Start::Rows(numbers)) => {
+                                    Begin::Rows(numbers[first_row + row..].as_ptr(), tile_rows)
+                                }
+                                Some(Start::Columns(numbers)) if tile_width == vectors * lanes => {
+                                    let first = numbers[first_column + column..].as_ptr().cast_mut();
+                                    Begin::Tile(Rows { first, stride: 0 })
+                                }
                                 _ => {
                                     for r in 0..tile_rows {
-                                        let place = first_row + row + r;
                                         for x in 0..tile_width {
                                             *waiting.first.add(r * width + x) = match begin {
-                                                Some(Start::Rows(numbers)) => numbers[place],
                                                 Some(Start::Columns(numbers)) => numbers[first_column + column + x],
                                                 _ => *to.add(r * row_stride + x * column_stride),
                                             };
                                         }
                                     }
-                                    Some(waiting)
+                                    Begin::Tile(waiting)
                                 }
                             };
                             let c = if last && fits { out } else { waiting };

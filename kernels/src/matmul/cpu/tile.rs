@@ -55,19 +55,38 @@ pub(crate) struct Rows<T> {
     pub stride: usize,
 }
 
+/// The starting values of a tile's sums, which are only read.
+#[derive(Clone, Copy)]
+pub(crate) enum Begin<T> {
+    /// Zeros.
+    Zero,
+    /// A value for each sum. Rows at a distance of 0 are one row.
+    Tile(Rows<T>),
+    /// A value for each row, of so many rows.
+    Rows(*const T, usize),
+}
+
+impl<T> From<Option<Rows<T>>> for Begin<T> {
+    fn from(rows: Option<Rows<T>>) -> Self {
+        rows.map_or(Self::Zero, Self::Tile)
+    }
+}
+
 /// The left operand of a tile: element (i, k) is at `first[i * row + k * step]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left<T> {
     pub first: *const T,
     pub row: usize,
     pub step: usize,
+    /// The distance to the panel that is read next, to be prefetched; 0 if it isn't known.
+    pub next: usize,
 }
 
 impl<T> Left<T> {
     /// A packed panel.
     #[inline(always)]
     pub fn panel<S: Simd>(first: *const T) -> Self {
-        Left { first, row: 1, step: panel_rows::<S>() }
+        Left { first, row: 1, step: panel_rows::<S>(), next: 0 }
     }
 
     /// The operand from step `k` on.
@@ -88,7 +107,7 @@ impl<T> Left<T> {
 ///
 /// # Safety
 /// `a` is readable for the rounded-up rows of `offsets.len()` steps, `b` for `vectors` vectors from each offset, and `c`
-/// writable (and `start`, which may be equal to `c`, readable) for the rounded-up rows of `vectors` vectors.
+/// writable for the rounded-up rows of `vectors` vectors; so is `start` readable, which may be `c`, or has its number of rows.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     rows: usize,
@@ -96,7 +115,7 @@ pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
     a: Left<T>,
     b: *const T,
     offsets: &[usize],
-    start: Option<Rows<T>>,
+    start: Begin<T>,
     c: Rows<T>,
 ) {
     if !S::TILES {
@@ -108,7 +127,11 @@ pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
         for i in 0..rounded_rows::<S>(rows) {
             let a = Left { first: a.first.wrapping_add(i * a.row), ..a };
             for j in 0..vectors {
-                let start = start.map(|start| rows_from(start, i, j));
+                let start = match start {
+                    Begin::Zero => Begin::Zero,
+                    Begin::Tile(rows) => Begin::Tile(rows_from(rows, i, j)),
+                    Begin::Rows(numbers, count) => Begin::Rows(numbers.wrapping_add(i.min(count - 1)), 1),
+                };
                 // SAFETY: the caller's promise, for this row and vector.
                 unsafe { fixed::<S, T, false, 1, 1>(a, b.wrapping_add(j * lanes), offsets, start, rows_from(c, i, j)) };
             }
@@ -162,17 +185,25 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
     mut a: Left<T>,
     b: *const T,
     offsets: &[usize],
-    start: Option<Rows<T>>,
+    start: Begin<T>,
     c: Rows<T>,
 ) {
     let lanes = T::Vec::<S>::LANES;
     let mut sums = [[T::Vec::<S>::zero(); V]; R];
     // SAFETY: by the caller's promise, every access is inside `a`, `b`, `start` or `c`.
     unsafe {
-        if let Some(start) = start {
-            for (i, row) in sums.iter_mut().enumerate() {
-                for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = T::Vec::<S>::load_ptr(start.first.add(i * start.stride + j * lanes));
+        match start {
+            Begin::Zero => {}
+            Begin::Tile(start) => {
+                for (i, row) in sums.iter_mut().enumerate() {
+                    for (j, sum) in row.iter_mut().enumerate() {
+                        *sum = T::Vec::<S>::load_ptr(start.first.add(i * start.stride + j * lanes));
+                    }
+                }
+            }
+            Begin::Rows(numbers, count) => {
+                for (i, row) in sums.iter_mut().enumerate() {
+                    *row = [T::Vec::<S>::splat(*numbers.add(i.min(count - 1))); V];
                 }
             }
         }
@@ -182,13 +213,19 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
             for j in 0..if STREAMING { V } else { 0 } {
                 prefetch_near(c.first.wrapping_add(i * c.stride + j * lanes));
             }
-            for &offset in offsets {
+            for (k, &offset) in offsets.iter().enumerate() {
                 let b = b.add(offset);
                 if STREAMING && S::REGISTERS >= 32 {
                     for j in 0..V {
                         prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));
                     }
-                    prefetch_near(a.from(2 * AHEAD).first);
+                    if a.next > 0 {
+                        // A row that is read in place is too short for the hardware to follow it, so the next panel's are
+                        // prefetched while this one's are read, in turn: there are R steps at least to a cache line.
+                        prefetch_near(a.first.wrapping_add(a.next + k % R * a.row));
+                    } else {
+                        prefetch_near(a.from(2 * AHEAD).first);
+                    }
                 }
                 let mut row = [T::Vec::<S>::zero(); V];
                 for (j, vector) in row.iter_mut().enumerate() {

@@ -162,6 +162,6 @@ impl Module for Residual {
         if let Some(attention) = &self.attention {
             y = attention.forward(&y, pass)?;
         }
-        add_relu(&y, &self.shortcut.forward(x, pass)?)
+        add_relu(y, &self.shortcut.forward(x, pass)?)
     }
 }

@@ -191,6 +191,6 @@ impl Module for Residual {
         if let Some(projection) = &self.projection {
             shortcut = projection.forward(&shortcut, pass)?;
         }
-        add_activation(&y, &shortcut, self.activation)
+        add_activation(y, &shortcut, self.activation)
     }
 }

@@ -15,7 +15,7 @@ use super::{
     levels::{check_norm, function},
 };
 use crate::{
-    blocks::{ActivationChoice, NormChoice, SubpixelUpsample},
+    blocks::{ActivationChoice, NormChoice, SubpixelUpsample, saving::add},
     check,
     config::{Card, Config, Preset, Task},
 };
@@ -240,7 +240,7 @@ impl Residual {
 impl Module for Residual {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let y = self.first.forward(&self.norm.forward(x, pass)?, pass)?;
-        self.second.forward(&y, pass)?.add(x)
+        add(self.second.forward(&y, pass)?, x)
     }
 }
 
@@ -306,7 +306,7 @@ impl Up {
         let mut y = self.double.forward(&half, pass)?;
         drop(half);
         if let Some(skip) = skip {
-            y = y.add(&skip)?;
+            y = add(y, &skip)?;
         }
         self.blocks.iter().try_fold(y, |y, block| block.forward(&y, pass))
     }

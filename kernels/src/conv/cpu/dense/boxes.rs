@@ -228,7 +228,12 @@ impl<T: Real> Boxes<'_, T> {
                                     }
                                     None => {
                                         let start = first_weight + rows.start * plan.strides.out + first * taps;
-                                        Left { first: plan.weights.as_ptr().add(start), row: plan.strides.out, step: 1 }
+                                        Left {
+                                            first: plan.weights.as_ptr().add(start),
+                                            row: plan.strides.out,
+                                            step: 1,
+                                            next: 0,
+                                        }
                                     }
                                 };
                                 let to = to.add(rows.start * sums.channel);
@@ -239,7 +244,7 @@ impl<T: Real> Boxes<'_, T> {
                                     weights,
                                     from,
                                     offsets,
-                                    (first > 0).then_some(to),
+                                    (first > 0).then_some(to).into(),
                                     to,
                                 );
                             }

@@ -264,7 +264,8 @@ impl<T: Real> Kernel for Channels<'_, T> {
                     }
                     if let Some(function) = self.epilogue.function {
                         // SAFETY: the tiles wrote the whole plane, and no other item reads or writes it.
-                        apply(function, unsafe { std::slice::from_raw_parts_mut(to, height * width) });
+                        let plane = unsafe { std::slice::from_raw_parts_mut(to, height * width) };
+                        apply::<T::Vec<S>>(function, plane);
                     }
                     if let Some(moments) = self.moments {
                         let row = |y: usize| &kept[y * width..][..width];
