@@ -109,6 +109,16 @@ fn show_has_configuration_and_cost() {
 }
 
 #[test]
+fn every_preset_is_shown_at_its_own_size() {
+    for preset in registry::families().iter().flat_map(|family| family.presets().unwrap()) {
+        let shown: Value = serde_json::from_str(&out(&["show", preset.name, "--json"])).unwrap();
+        assert!(shown["inference"]["flops"].as_f64().unwrap() > 0.0, "{}", preset.name);
+        // Its auxiliary head has one value of each channel, on whose statistics the original doesn't train either.
+        assert_eq!(shown["training"].is_null(), preset.name == "inception_v3", "{}", preset.name);
+    }
+}
+
+#[test]
 fn mistakes_are_named() {
     for (arguments, expected) in [
         (&["show", "resnet5"][..], "did you mean resnet50?"),

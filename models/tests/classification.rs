@@ -118,7 +118,7 @@ fn what_the_originals_refuse_is_refused() {
 fn memory_of_a_dense_block_is_linear_in_its_layers() {
     let peak = |layers: usize| {
         let config = DenseNetConfig { width: 8, growth_rate: 8, ..DenseNetConfig::new([layers], 2) };
-        profile(&config, &[&[4, 3, 256, 256]]).unwrap().training.peak as f64
+        profile(&config, &[&[4, 3, 256, 256]]).unwrap().training.unwrap().peak as f64
     };
     let [first, second, third] = [16, 32, 48].map(peak);
     let growth = (third - second) / (second - first);

@@ -250,7 +250,7 @@ fn every_family_gives_the_outputs_and_gradients_of_the_cpu() {
         let config = golden["config"].clone();
         let inputs: Vec<Vec<usize>> = golden["inputs"].as_array().unwrap().iter().map(common::sizes).collect();
         let shapes: Vec<&[usize]> = inputs.iter().map(Vec::as_slice).collect();
-        let flops = profile(&config, &shapes).unwrap().training.flops;
+        let flops = profile(&config, &shapes).unwrap().training.unwrap().flops;
         let family = config["network"].as_str().unwrap().to_owned();
         let entry = cheapest.entry(family).or_insert((f64::INFINITY, String::new(), config.clone(), inputs.clone()));
         if flops < entry.0 {

@@ -151,7 +151,7 @@ fn images_of_one_and_of_several_channels_are_taken() {
             }
             let inputs: Vec<&[usize]> = inputs.iter().map(Vec::as_slice).collect();
             let cost = profile(&config, &inputs).unwrap_or_else(|error| panic!("{name}, {channels} channels: {error}"));
-            assert!(cost.training.flops > cost.inference.flops);
+            assert!(cost.training.is_none_or(|step| step.flops > cost.inference.flops));
         }
     }
 }

@@ -129,9 +129,11 @@ def compared(program: str, preset: str, source: str, build, registered_shape, fo
     for shape in shapes_to_try(registered_shape):
         try:
             expected = outputs(net, shape, torch.float64, zoo.OUTPUTS[preset])
+            # Some networks refuse sizes whose borders the original cuts off.
+            run(program, preset, files["pth"], "f32", shape, folder / "dump.safetensors")
             break
         except Exception:
-            if shape == registered_shape:
+            if tuple(shape) == tuple(registered_shape):
                 raise
     own = difference(outputs(net, shape, torch.float32, zoo.OUTPUTS[preset]), expected)
     parameters = sum(p.numel() for p in net.parameters())

@@ -91,7 +91,7 @@ impl Facts {
                 }))
                 .collect::<Vec<_>>(),
             "inference": cost(&self.profile.inference),
-            "training": cost(&self.profile.training),
+            "training": self.profile.training.as_ref().map(cost),
         })
     }
 
@@ -123,7 +123,13 @@ impl Facts {
             print_line!("output      {name:<16} {}", text(shape));
         }
         print_line!("\nin f32, for this input   multiply-adds        FLOPs    peak memory");
-        for (what, cost) in [("a forward pass", &self.profile.inference), ("a training step", &self.profile.training)] {
+        for (what, cost) in
+            [("a forward pass", Some(&self.profile.inference)), ("a training step", self.profile.training.as_ref())]
+        {
+            let Some(cost) = cost else {
+                print_line!("{what:<22} only with more images, or larger ones");
+                continue;
+            };
             let (products, flops) = (short(cost.multiply_adds), short(cost.flops));
             print_line!("{what:<22} {products:>15} {flops:>12} {:>12}B", short_bytes(cost.peak));
         }

@@ -33,6 +33,8 @@ fn options(capability: Capability) -> Vec<String> {
     vec![
         format!("--gpu-architecture=sm_{major}{minor}{own}"),
         "--std=c++17".to_owned(),
+        // Lambdas are of the device, as in `.ci/cuda-kernels`.
+        "-default-device".to_owned(),
         "--generate-line-info".to_owned(),
     ]
 }
@@ -152,5 +154,15 @@ mod tests {
             assert!(!keys[..i].contains(key), "{i}");
         }
         assert_eq!(at(9, 0)[0], "--gpu-architecture=sm_90a");
+    }
+
+    #[test]
+    fn the_check_of_the_kernels_compiles_with_these_options() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/cuda-kernels");
+        let script = std::fs::read_to_string(script).unwrap();
+        // The first is the architecture, and line numbers change no code.
+        for option in options(Capability { major: 8, minor: 0 }).iter().skip(1).filter(|option| !option.contains("line")) {
+            assert!(script.contains(&format!("\"{option}\"")), "{option}");
+        }
     }
 }

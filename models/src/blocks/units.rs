@@ -1,7 +1,7 @@
 //! The layers that MONAI's smaller networks are made of: convolutions, residual units and transposed convolutions of one style.
 
 use serde::{Deserialize, Serialize};
-use tomograd_autodiff::{Var, methods::*};
+use tomograd_autodiff::Var;
 use tomograd_core::Result;
 use tomograd_nn::{Conv, Kernel, Module, Pass, Scope};
 
