@@ -161,7 +161,9 @@ mod tests {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/cuda-kernels");
         let script = std::fs::read_to_string(script).unwrap();
         // The first is the architecture, and line numbers change no code.
-        for option in options(Capability { major: 8, minor: 0 }).iter().skip(1).filter(|option| !option.contains("line")) {
+        for option in
+            options(Capability { major: 8, minor: 0 }).iter().skip(1).filter(|option| !option.contains("line"))
+        {
             assert!(script.contains(&format!("\"{option}\"")), "{option}");
         }
     }
