@@ -169,11 +169,13 @@ impl Block {
 impl Module for Block {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
         let rank = x.rank() - 2;
-        // One copy, into the layout of layer norm and linear layers; the way back is a view, which the sum reads.
-        let y = self.norm.forward(&self.depthwise.forward(x, pass)?.permute(&channels_last(rank))?, pass)?;
-        let y = activate(self.expand.forward(&y, pass)?, Activation::Gelu)?;
+        // One copy, into the layout of layer norm and linear layers; the way back is a view, which the sum reads. Each map is
+        // freed when the next one is there.
+        let mut y = self.norm.forward(&self.depthwise.forward(x, pass)?.permute(&channels_last(rank))?, pass)?;
+        y = activate(self.expand.forward(&y, pass)?, Activation::Gelu)?;
+        y = self.project.forward(&y, pass)?;
         // A skipped block is skipped before or after layer scale alike, and here its values are in order.
-        let y = self.drop.forward(&self.project.forward(&y, pass)?, pass)?.permute(&channels_first(rank))?;
+        y = self.drop.forward(&y, pass)?.permute(&channels_first(rank))?;
         let sum = Chain::binary(BinaryFunction::Mul).then(Step::Binary(BinaryFunction::Add, 2));
         Var::apply(sum, &[&y, &pass.parameter(self.scale)?, x])
     }

@@ -239,8 +239,9 @@ impl Residual {
 
 impl Module for Residual {
     fn forward(&self, x: &Var, pass: &Pass) -> Result<Var> {
-        let y = self.first.forward(&self.norm.forward(x, pass)?, pass)?;
-        add(self.second.forward(&y, pass)?, x)
+        let mut y = self.first.forward(&self.norm.forward(x, pass)?, pass)?;
+        y = self.second.forward(&y, pass)?;
+        add(y, x)
     }
 }
 
