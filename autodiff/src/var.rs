@@ -94,7 +94,7 @@ impl Var {
     /// let tape = Tape::off(Context::default());
     /// let [x, y] = [3.0f32, 4.0].map(|number| Tensor::scalar(number, Device::Cpu));
     /// let sum = tape.constant(x?).apply_chain(Chain::binary(BinaryFunction::Add), &[&tape.constant(y?)])?;
-    /// assert_eq!(sum.value().to_scalar::<f32>()?, 7.0);
+    /// assert_eq!(sum.value().to_scalar()?, 7.0);
     /// # Ok::<(), tomograd_core::Error>(())
     /// ```
     ///
