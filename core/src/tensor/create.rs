@@ -35,9 +35,21 @@ impl<T: Element> TensorBuilder<T> {
     /// # Errors
     /// When the size overflows, memory runs out, or the device can't be used.
     pub fn new(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
+        Self::of(operation, shape, device, Purpose::Tensor)
+    }
+
+    /// [`new`](Self::new) for a tensor that a kernel needs only while it runs: its memory counts as scratch.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn temporary(operation: &str, shape: &[usize], device: Device) -> Result<Self> {
+        Self::of(operation, shape, device, Purpose::Scratch)
+    }
+
+    fn of(operation: &str, shape: &[usize], device: Device, purpose: Purpose) -> Result<Self> {
         let count = element_count(operation, shape)?;
         Ok(Self {
-            storage: dispatch::allocate::<T>(operation, count, device, Purpose::Tensor)?,
+            storage: dispatch::allocate::<T>(operation, count, device, purpose)?,
             layout: Layout::contiguous(shape),
             element: PhantomData,
         })

@@ -302,6 +302,10 @@ cases! {
         let tensor = TensorBuilder::<f32>::new("test", &shape, device)?.fill_with(|_| 1.0);
         refused_beyond_memory(&shape, tensor, 1.0)
     };
+    "core::TensorBuilder::temporary": (shape: Vec<usize> = vec![2, 3], device: Device = CPU) => {
+        let tensor = TensorBuilder::<f32>::temporary("test", &shape, device)?.fill_with(|_| 1.0);
+        refused_beyond_memory(&shape, tensor, 1.0)
+    };
     "core::TensorBuilder::copy_from_slice": (values: Vec<f64> = vec![1.0, 2.0]) => {
         let tensor = TensorBuilder::<f64>::new("test", &[2], CPU)?.copy_from_slice(&values)?;
         Ok::<_, Error>(tensor.to_vec::<f64>()?.iter().map(|x| x.to_bits()).eq(values.iter().map(|x| x.to_bits())))

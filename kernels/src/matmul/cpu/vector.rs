@@ -68,7 +68,7 @@ impl<T: Real> Kernel for Rows<'_, T> {
             or_give_up(Scratch::<T>::new("matmul", copied + if by_rows || by_columns { 0 } else { 16 * k }));
         let (vector_copy, rows_copy) = memory.zeroed().split_at_mut(copied);
         let mut lanes = [[T::ZERO; 16]; 16];
-        let mut done = 0;
+        let (mut done, mut copied_of) = (0, None);
         while done < self.out.len() {
             let (batch, row) = ((self.first + done) / rows, (self.first + done) % rows);
             let count = 16.min(self.out.len() - done).min(rows - row);
@@ -76,8 +76,10 @@ impl<T: Real> Kernel for Rows<'_, T> {
             let x = if copied == 0 {
                 &x[..k]
             } else {
-                for (i, to) in vector_copy.iter_mut().enumerate() {
-                    *to = x[i * vector.row_stride];
+                if copied_of.replace(batch) != Some(batch) {
+                    for (i, to) in vector_copy.iter_mut().enumerate() {
+                        *to = x[i * vector.row_stride];
+                    }
                 }
                 &*vector_copy
             };

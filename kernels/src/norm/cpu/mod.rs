@@ -72,10 +72,11 @@ impl Norm {
             let (x, channels) = (inputs[0].contiguous()?, inputs[0].shape()[1]);
             inputs[0] = merged(&x)?;
             let moments = moments.map(|moments| self.joined(moments, x.shape()[0], channels));
-            let mut forward = self.forward_with(context, inputs, moments.as_deref())?;
+            // The copy isn't kept, so the result takes its place.
+            let mut forward = self.forward_with(&context.inference(true), inputs, moments.as_deref())?;
             forward.outputs[0] = separated(&forward.outputs[0], x.shape())?;
-            if let (false, Some(kept)) = (context.inference, forward.state.first_mut()) {
-                *kept = x;
+            if !context.inference {
+                forward.state.insert(0, x);
             }
             return Ok(forward);
         }
@@ -267,7 +268,7 @@ impl Norm {
         let rest: Vec<&Tensor> = (1..self.input_count()).map(|i| saved.input(i)).collect::<Result<_>>()?;
         let affine = self.affine_values(&rest, channels)?;
         let scalings = self.scalings(saved.state(0)?, batch, channels)?;
-        let y = with_real!("norm", x.dtype(), T => rows::apply::<T>(&x, &scalings, &affine, self.activation))?;
+        let y = with_real!("norm", x.dtype(), T => rows::apply_in_place::<T>(x, &scalings, &affine, self.activation))?;
         if merges { separated(&y, &shape) } else { Ok(y) }
     }
 }

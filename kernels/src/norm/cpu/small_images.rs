@@ -4,11 +4,11 @@
 use tomograd_core::{Result, Tensor, TensorBuilder};
 
 use super::{Norm, Statistics};
-use crate::{op::with_real, view::exchange};
+use crate::{op::with_real, simd::Real, view::exchange};
 
 /// Images of fewer voxels are put side by side.
 const SMALL_IMAGE: usize = 64;
-/// The most elements of a batch that is copied for that: the copies are few enough not to raise a network's peak of memory.
+/// The most elements of a batch that is copied for that. The copies are scratch.
 const SMALL_BATCH: usize = 128 << 10;
 
 impl Norm {
@@ -21,26 +21,26 @@ impl Norm {
     }
 }
 
-/// The images of (N, C, spatial...) as one of (1, C, N, voxels).
+/// The images of (N, C, spatial...) as one of (1, C, N, voxels), a temporary tensor.
 pub(super) fn merged(x: &Tensor) -> Result<Tensor> {
     let [images, channels] = [x.shape()[0], x.shape()[1]];
-    let voxels = x.shape()[2..].iter().product();
-    exchanged(x, [images, channels, voxels], &[1, channels, images, voxels])
+    let shape = [1, channels, images, x.shape()[2..].iter().product()];
+    with_real!("norm", x.dtype(), T => {
+        exchanged::<T>(x, [images, channels], TensorBuilder::temporary("norm", &shape, x.device())?)
+    })
 }
 
 /// The reverse of [`merged`], with the shape of its input.
 pub(super) fn separated(y: &Tensor, shape: &[usize]) -> Result<Tensor> {
-    let voxels = shape[2..].iter().product();
-    exchanged(y, [shape[1], shape[0], voxels], shape)
+    with_real!("norm", y.dtype(), T => {
+        exchanged::<T>(y, [shape[1], shape[0]], TensorBuilder::new("norm", shape, y.device())?)
+    })
 }
 
-/// A copy of (outer, inner, voxels) with the first two axes exchanged, as a tensor of `shape`.
-fn exchanged(x: &Tensor, [outer, inner, voxels]: [usize; 3], shape: &[usize]) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    with_real!("norm", x.dtype(), T => {
-        let mut builder = TensorBuilder::<T>::new("norm", shape, x.device())?;
-        exchange(x.as_slice::<T>()?, [outer, inner], voxels, builder.uninit()?)?;
-        // SAFETY: every element of the exchanged axes was written.
-        Ok(unsafe { builder.assume_init() })
-    })
+/// Copies (outer, inner, voxels) with the first two axes exchanged.
+fn exchanged<T: Real>(x: &Tensor, axes: [usize; 2], mut to: TensorBuilder<T>) -> Result<Tensor> {
+    let (x, pairs) = (x.contiguous()?, axes[0] * axes[1]);
+    exchange(x.as_slice::<T>()?, axes, x.count().checked_div(pairs).unwrap_or(0), to.uninit()?)?;
+    // SAFETY: every element of the exchanged axes was written.
+    Ok(unsafe { to.assume_init() })
 }
