@@ -2,27 +2,35 @@
 
 use super::{Real, Vector};
 
-/// The most registers that sixteen lanes need: `f64` on AVX2.
-const MOST: usize = 4;
-
-/// Sixteen accumulators: one AVX-512 register of `f32`, two AVX2 registers, or up to four registers of `f64`. Element `i` of
+/// Sixteen accumulators: one AVX-512 register of `f32`, two AVX2 registers, or two or four registers of `f64`. Element `i` of
 /// a row belongs to lane `i % 16`, and the lanes are combined in one fixed tree, so the result doesn't depend on the
 /// instruction set.
 #[derive(Clone, Copy, Debug)]
-pub struct Lanes16<V>([V; MOST]);
+pub struct Lanes16<V: Vector>(V::Sixteen);
 
 #[allow(clippy::should_implement_trait)] // the names of `Vector`
 impl<V: Vector> Lanes16<V> {
     /// The number of virtual lanes.
     pub const LANES: usize = 16;
-    /// How many of the registers are used. A constant, so that the loops below are unrolled and unused registers never
-    /// computed.
-    const USED: usize = 16 / V::LANES;
+    /// The number of registers.
+    const REGISTERS: usize = 16 / V::LANES;
+
+    /// Register `part`.
+    #[inline(always)]
+    fn part(&self, part: usize) -> V {
+        self.0.as_ref()[part]
+    }
+
+    /// Replaces register `part`.
+    #[inline(always)]
+    fn set(&mut self, part: usize, value: V) {
+        self.0.as_mut()[part] = value;
+    }
 
     /// All sixteen equal to `x`.
     #[inline(always)]
     pub fn splat(x: V::Elem) -> Self {
-        Lanes16([V::splat(x); MOST])
+        Lanes16(V::splat(x).sixteen())
     }
 
     /// All sixteen zero.
@@ -38,9 +46,9 @@ impl<V: Vector> Lanes16<V> {
     #[inline(always)]
     pub unsafe fn load_ptr(from: *const V::Elem) -> Self {
         let mut lanes = Self::zero();
-        for part in 0..Self::USED {
+        for part in 0..Self::REGISTERS {
             // SAFETY: the parts together cover exactly sixteen numbers.
-            lanes.0[part] = unsafe { V::load_ptr(from.add(part * V::LANES)) };
+            lanes.set(part, unsafe { V::load_ptr(from.add(part * V::LANES)) });
         }
         lanes
     }
@@ -68,8 +76,8 @@ impl<V: Vector> Lanes16<V> {
     #[inline(always)]
     pub fn store_partial(self, to: &mut [V::Elem]) {
         if to.len() >= 16 {
-            for (part, to) in to.chunks_exact_mut(V::LANES).enumerate().take(Self::USED) {
-                self.0[part].store(to);
+            for (part, to) in to.chunks_exact_mut(V::LANES).enumerate().take(Self::REGISTERS) {
+                self.part(part).store(to);
             }
         } else {
             to.copy_from_slice(&self.to_array()[..to.len()]);
@@ -81,7 +89,7 @@ impl<V: Vector> Lanes16<V> {
     pub fn to_array(self) -> [V::Elem; 16] {
         let mut numbers = [<V::Elem as Real>::ZERO; 16];
         for (part, to) in numbers.chunks_exact_mut(V::LANES).enumerate() {
-            self.0[part].store(to);
+            self.part(part).store(to);
         }
         numbers
     }
@@ -90,8 +98,8 @@ impl<V: Vector> Lanes16<V> {
     #[inline(always)]
     pub fn map(self, f: impl Fn(V) -> V) -> Self {
         let mut lanes = self;
-        for part in 0..Self::USED {
-            lanes.0[part] = f(self.0[part]);
+        for part in 0..Self::REGISTERS {
+            lanes.set(part, f(self.part(part)));
         }
         lanes
     }
@@ -100,8 +108,8 @@ impl<V: Vector> Lanes16<V> {
     #[inline(always)]
     pub fn zip(self, other: Self, f: impl Fn(V, V) -> V) -> Self {
         let mut lanes = self;
-        for part in 0..Self::USED {
-            lanes.0[part] = f(self.0[part], other.0[part]);
+        for part in 0..Self::REGISTERS {
+            lanes.set(part, f(self.part(part), other.part(part)));
         }
         lanes
     }
@@ -128,8 +136,8 @@ impl<V: Vector> Lanes16<V> {
     #[inline(always)]
     pub fn mul_add(self, factor: Self, term: Self) -> Self {
         let mut lanes = self;
-        for part in 0..Self::USED {
-            lanes.0[part] = self.0[part].mul_add(factor.0[part], term.0[part]);
+        for part in 0..Self::REGISTERS {
+            lanes.set(part, self.part(part).mul_add(factor.part(part), term.part(part)));
         }
         lanes
     }
@@ -179,12 +187,15 @@ impl<V: Vector> Lanes16<V> {
     /// The sums of the lanes that are one or more registers apart, in the fixed tree.
     #[inline(always)]
     fn halved(self) -> V {
-        let [a, b, c, d] = self.0;
-        match Self::USED {
-            1 => a,
-            2 => a.add(b),
-            _ => a.add(c).add(b.add(d)),
+        let mut sums = self;
+        let mut half = Self::REGISTERS / 2;
+        while half > 0 {
+            for part in 0..half {
+                sums.set(part, sums.part(part).add(sums.part(part + half)));
+            }
+            half /= 2;
         }
+        sums.part(0)
     }
 
     /// The sums of sixteen rows of lanes, that of row `i` in lane `i`. The results are bitwise equal to
@@ -207,7 +218,7 @@ impl<V: Vector> Lanes16<V> {
                 }
                 half /= 2;
             }
-            sums.0[part] = folded[0];
+            sums.set(part, folded[0]);
         }
         sums
     }

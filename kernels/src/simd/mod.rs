@@ -40,6 +40,9 @@ pub trait Simd: Copy + Send + Sync + Debug + 'static {
     /// Whether kernels are compiled with tiles of several sizes and with loops specialised for each function, which takes
     /// compile time. The results are bitwise the same either way.
     const TILES: bool = true;
+    /// Whether there are 32 registers. A branch on a constant of its own isn't compiled where it isn't taken; one on a
+    /// comparison of constants is, and thrown away later.
+    const WIDE: bool = Self::REGISTERS >= 32;
     /// The vector of `f32`.
     type F32: Vector<Elem = f32>;
     /// The vector of `f64`.
@@ -82,9 +85,13 @@ pub trait Vector: Copy + Send + Sync + Debug + 'static {
     const CALLS: bool = false;
     /// The result of a comparison: a truth value for each lane.
     type Mask: Copy;
+    /// As many vectors as hold sixteen numbers.
+    type Sixteen: Copy + Debug + Send + Sync + AsRef<[Self]> + AsMut<[Self]>;
     /// How many numbers a register holds.
     const LANES: usize;
 
+    /// This vector as often as sixteen numbers need.
+    fn sixteen(self) -> Self::Sixteen;
     /// All lanes equal to `x`.
     fn splat(x: Self::Elem) -> Self;
     /// All lanes with these bits (the low 32 of them for `f32`).
@@ -253,16 +260,48 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     match crate::parallel::current_isa() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `current_isa` returns only instruction sets that were detected on this processor.
-        Isa::Avx512 => unsafe { x86::run_avx512(kernel) },
+        Isa::Avx512 => unsafe { kernel.run_avx512() },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
-        _ => run_portable(kernel),
+        Isa::Avx2 => unsafe { kernel.run_avx2() },
+        _ => kernel.run_portable(),
     }
 }
 
-/// Not inlined, so that there is one copy of a kernel however often [`dispatch`] is inlined.
-#[inline(never)]
-fn run_portable<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Portable::new())
+/// The copies of a kernel. They are methods of the kernel's type, because the compiler places a method beside its type: as
+/// functions of this module they would all be compiled one after the other, by a single thread.
+trait Copies: Kernel + Sized {
+    /// Runs the copy in plain Rust. Not inlined, so that there is one copy however often [`dispatch`] is inlined.
+    #[inline(never)]
+    fn run_portable(self) -> Self::Output {
+        self.run(Portable::new())
+    }
+
+    /// Runs the copy for AVX2.
+    ///
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn run_avx2(self) -> Self::Output;
+
+    /// Runs the copy for AVX-512.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn run_avx512(self) -> Self::Output;
+}
+
+impl<K: Kernel> Copies for K {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn run_avx2(self) -> Self::Output {
+        self.run(x86::Avx2::new())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn run_avx512(self) -> Self::Output {
+        self.run(x86::Avx512::new())
+    }
 }

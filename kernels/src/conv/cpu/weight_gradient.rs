@@ -312,8 +312,8 @@ impl<T: Real> Positions<T> {
         unsafe {
             if !S::TILES {
                 // One offset at a time, below.
-            } else if S::REGISTERS >= 32 {
-                if G == 3 {
+            } else if S::WIDE {
+                if const { G == 3 } {
                     while done + 4 <= offsets.len() {
                         self.some::<S, 4, G, V>(&offsets[done..], sums.add(done * G * pair));
                         done += 4;
@@ -324,15 +324,17 @@ impl<T: Real> Positions<T> {
                         done += 8;
                     }
                 }
-            } else if G == 1 {
+            } else if const { G == 1 } {
                 while done + 6 <= offsets.len() {
                     self.some::<S, 6, G, V>(&offsets[done..], sums.add(done * G * pair));
                     done += 6;
                 }
             }
-            while S::TILES && done + 2 <= offsets.len() {
-                self.some::<S, 2, G, V>(&offsets[done..], sums.add(done * G * pair));
-                done += 2;
+            if S::TILES {
+                while done + 2 <= offsets.len() {
+                    self.some::<S, 2, G, V>(&offsets[done..], sums.add(done * G * pair));
+                    done += 2;
+                }
             }
             while done < offsets.len() {
                 self.some::<S, 1, G, V>(&offsets[done..], sums.add(done * G * pair));

@@ -177,7 +177,7 @@ pub(super) const K_BLOCK: usize = 256;
 /// L2 cache; panels that a thread packs for itself, one block at a time, stay in the L1 cache.
 #[inline(always)]
 const fn long_k_blocks<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 4 } else { 2 }
+    if S::WIDE { 4 } else { 2 }
 }
 /// The approximate size of an output block: the part of the left matrix for its rows fits into the L2 cache.
 pub(super) const ROW_BLOCK: usize = 264;

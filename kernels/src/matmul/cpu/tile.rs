@@ -6,7 +6,7 @@ use std::ops::Range;
 /// The number of rows of a tile and of a packed panel.
 #[inline(always)]
 pub(crate) const fn panel_rows<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 8 } else { 6 }
+    if S::WIDE { 8 } else { 6 }
 }
 
 /// The rows of a panel, if the panels together have `rows` rows: full panels and a rest. With panels of six rows, a rest of
@@ -25,7 +25,7 @@ pub(crate) fn rows_of_panel<S: Simd>(panel: usize, rows: usize) -> Range<usize> 
 /// all 16 registers in its inner loop, and compilers then move values between registers.)
 #[inline(always)]
 pub(crate) const fn tile_vectors<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 3 } else { 2 }
+    if S::WIDE { 3 } else { 2 }
 }
 
 /// The width in vectors of the next tile if `left` vectors are left: the largest possible, except that four are divided into
@@ -142,18 +142,21 @@ pub(crate) unsafe fn tile<S: Simd, T: Real, const STREAMING: bool>(
         ($rows:literal) => {
             // SAFETY: as the caller's promise for `tile`.
             unsafe {
-                match vectors {
-                    3 if S::REGISTERS >= 32 => fixed::<S, T, STREAMING, $rows, 3>(a, b, offsets, start, c),
-                    2.. => fixed::<S, T, STREAMING, $rows, 2>(a, b, offsets, start, c),
-                    _ => fixed::<S, T, STREAMING, $rows, 1>(a, b, offsets, start, c),
+                if S::WIDE {
+                    if vectors > 2 {
+                        return fixed::<S, T, STREAMING, $rows, 3>(a, b, offsets, start, c);
+                    }
+                }
+                if vectors > 1 {
+                    fixed::<S, T, STREAMING, $rows, 2>(a, b, offsets, start, c);
+                } else {
+                    fixed::<S, T, STREAMING, $rows, 1>(a, b, offsets, start, c);
                 }
             }
         };
     }
-    if S::REGISTERS >= 32 && rows > 4 {
-        sized!(8)
-    } else if S::REGISTERS < 32 && rows > 4 {
-        sized!(6)
+    if rows > 4 {
+        if S::WIDE { sized!(8) } else { sized!(6) }
     } else if rows > 2 {
         sized!(4)
     } else if rows == 2 {
@@ -215,7 +218,7 @@ unsafe fn fixed<S: Simd, T: Real, const STREAMING: bool, const R: usize, const V
             }
             for (k, &offset) in offsets.iter().enumerate() {
                 let b = b.add(offset);
-                if STREAMING && S::REGISTERS >= 32 {
+                if STREAMING && S::WIDE {
                     for j in 0..V {
                         prefetch_near(b.wrapping_add((AHEAD * V + j) * lanes));
                     }

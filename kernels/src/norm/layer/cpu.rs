@@ -84,7 +84,7 @@ impl<T: Real> Kernel for ForwardRows<'_, T> {
     fn run<S: Simd>(mut self, _: S) {
         let rows = self.statistics.len() / KEPT;
         // As many rows at a time as there are registers for their sums.
-        let together = if S::REGISTERS >= 32 { 4 } else { 2 };
+        let together = if S::WIDE { 4 } else { 2 };
         let mut row = 0;
         while row < rows {
             row += match rows - row {

@@ -99,7 +99,13 @@ macro_rules! avx2 {
         impl Vector for $vector {
             type Elem = $elem;
             type Mask = $reg;
+            type Sixteen = [Self; 16 / $lanes];
             const LANES: usize = $lanes;
+
+            #[inline(always)]
+            fn sixteen(self) -> Self::Sixteen {
+                [self; 16 / $lanes]
+            }
 
             methods! {
                 splat(x: $elem) -> Self = $vector($set1(x));

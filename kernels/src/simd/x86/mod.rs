@@ -6,7 +6,7 @@ mod avx512;
 pub use avx2::{F32x8, F64x4};
 pub use avx512::{F32x16, F64x8};
 
-use super::{Isa, Kernel, Simd};
+use super::{Isa, Simd};
 
 /// The token of AVX2 with FMA.
 #[derive(Clone, Copy, Debug)]
@@ -30,22 +30,16 @@ impl Simd for Avx512 {
     type F64 = F64x8;
 }
 
-/// Runs a kernel compiled for AVX2.
-///
-/// # Safety
-/// The processor has AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx2(()))
+impl Avx2 {
+    pub(super) fn new() -> Self {
+        Avx2(())
+    }
 }
 
-/// Runs a kernel compiled for AVX-512.
-///
-/// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512(()))
+impl Avx512 {
+    pub(super) fn new() -> Self {
+        Avx512(())
+    }
 }
 
 /// Defines methods whose body is one expression of intrinsics.

@@ -66,7 +66,7 @@ pub(super) unsafe fn product<S: Simd, T: Real, const CONTIGUOUS: bool>(
     let least = |tile: usize, few: usize| if accumulate || rows < tile { tile } else { few };
     if !S::TILES {
         // One row at a time, below.
-    } else if S::REGISTERS >= 32 {
+    } else if S::WIDE {
         tiles!(12, least(12, 9));
         tiles!(8, least(8, 5));
         tiles!(4, least(4, 1));
