@@ -104,7 +104,10 @@ fn train(arguments: &Arguments, [training, validation]: [&Dataset; 2], transfer:
         .then(RandomAffine { probability: 0.5, ..RandomAffine::default() })?
         .then(Flip::new([0.0, 0.5]))?
         .then(RandomBrightness::default())?;
-    let loader = Loader::new(Arc::new(training.clone()), 32, seed.named("loader"))?.transforms(augment).drop_last()?;
+    let loader = Loader::new(Arc::new(training.clone()), 32, seed.named("loader"))?
+        .transforms(augment)
+        .drop_last()?
+        .device(arguments.device);
 
     let folder = arguments.out.join(if transfer { "imported" } else { "random" });
     let learner = Learner::new(params, optimizer).schedule(schedule::one_cycle);
@@ -136,7 +139,8 @@ fn train(arguments: &Arguments, [training, validation]: [&Dataset; 2], transfer:
 /// For each case, how far the logit of pneumonia is above that of normal, and whether it is pneumonia.
 fn predictions(net: &Sequential, params: &Params, cases: &Dataset) -> Result<Vec<(f64, bool)>> {
     let mut predictions = Vec::new();
-    for batch in Loader::new(Arc::new(cases.clone()), 64, Seed::new(0))?.in_order().epoch(0) {
+    let loader = Loader::new(Arc::new(cases.clone()), 64, Seed::new(0))?.in_order().device(params.device());
+    for batch in loader.epoch(0) {
         let (batch, pass) = (batch?, Pass::eval(params)?);
         let logits = net.forward(&pass.input(batch.image()?), &pass)?.into_value();
         let scores = logits.select(1, 1)?.sub(&logits.select(1, 0)?)?.to_vec_f64()?;

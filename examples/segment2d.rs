@@ -117,7 +117,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         .then(Flip::new([0.0, 0.0, 0.5]))?
         .then(RandomBrightness::default())?
         .then(RandomNoise::default())?;
-    let loader = Loader::new(Arc::new(train), VOLUMES, seed.named("loader"))?.transforms(augment).drop_last()?;
+    let loader = Loader::new(Arc::new(train), VOLUMES, seed.named("loader"))?
+        .transforms(augment)
+        .drop_last()?
+        .device(arguments.device);
 
     let config = config(arguments.preset.as_deref(), classes)?;
     let mut params = Params::new(arguments.device, seed.named("weights"));
@@ -131,7 +134,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let predict = |params: &Params, slices: &Tensor| {
         let pass = Pass::eval(params)?;
-        let slices = pass.input(&slices.squeeze(2)?);
+        let slices = pass.input(&slices.squeeze(2)?.to(params.device())?);
         net.run(&[("image", slices)].into(), &pass)?.into_main()?.into_value().unsqueeze(2)
     };
     println!("{}: {} training and {} validation volumes", config["network"], split.train.len(), split.validation.len());

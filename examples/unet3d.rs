@@ -78,7 +78,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         .then(Flip::new([0.0, 0.0, 0.5]))?
         .then(RandomBrightness::default())?
         .then(RandomNoise::default())?;
-    let loader = Loader::new(Arc::new(train), 2, seed.named("loader"))?.transforms(augment).drop_last()?;
+    let loader = Loader::new(Arc::new(train), 2, seed.named("loader"))?
+        .transforms(augment)
+        .drop_last()?
+        .device(arguments.device);
 
     let config = UNet3dConfig { widths: arguments.widths.clone(), ..UNet3dConfig::new(preparation.classes.len()) };
     let mut params = Params::new(arguments.device, seed.named("weights"));
@@ -95,7 +98,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let predict = |params: &Params, patches: &Tensor| {
         let pass = Pass::eval(params)?;
-        Ok(net.forward(&pass.input(patches), &pass)?.into_value())
+        Ok(net.forward(&pass.input(&patches.to(params.device())?), &pass)?.into_value())
     };
     println!("{} training and {} validation cases", split.train.len(), split.validation.len());
     trainer.run_with(

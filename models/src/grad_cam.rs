@@ -1,7 +1,7 @@
 //! Grad-CAM: where in an image the evidence for a class lies.
 
 use tomograd_autodiff::methods::*;
-use tomograd_core::{DType, Device, Error, Result, Tensor};
+use tomograd_core::{DType, Error, Result, Tensor};
 use tomograd_nn::{Interpolation, Network, Params, Pass};
 
 use crate::Model;
@@ -51,7 +51,8 @@ pub fn grad_cam(
     let input = network.inputs().first().copied();
     let input = input.ok_or_else(|| Error::argument(OPERATION, "a network without inputs").expected("an image"))?;
     let pass = Pass::eval(params)?.recording(true)?.keep_stages([stage])?;
-    let logits = network.run(&[(input, pass.input(image))].into(), &pass)?.into_main()?;
+    let device = params.device();
+    let logits = network.run(&[(input, pass.input(&image.to(device)?))].into(), &pass)?.into_main()?;
     let &[_, count, ..] = logits.shape() else {
         return Err(Error::shape(OPERATION, "the network's main output has no classes")
             .expected("logits (N, classes, ...)")
@@ -61,7 +62,7 @@ pub fn grad_cam(
         return Err(Error::argument(OPERATION, format!("class {class}")).expected(format!("one of {count} classes")));
     }
     let numbers: Vec<i64> = classes.iter().map(|&class| class as i64).collect();
-    let chosen = Tensor::from_slice(&numbers, &[images], Device::Cpu)?.one_hot(count, 1, DType::F64)?;
+    let chosen = Tensor::from_slice(&numbers, &[images], device)?.one_hot(count, 1, DType::F64)?;
     let mut shape = vec![1; logits.rank()];
     shape[..2].copy_from_slice(&[images, count]);
     let chosen = chosen.converted(logits.dtype())?.reshape(&shape)?;
@@ -75,7 +76,7 @@ pub fn grad_cam(
     let update = pass.backward(score)?;
     let weights = update.stage_gradient(stage)?.mean_spatial()?;
     let heat = weights.mul(&maps)?.sum(keep(1))?.relu()?;
-    heat.interpolate(&image.shape()[2..], Interpolation::Linear)?.select(1, 0)
+    heat.interpolate(&image.shape()[2..], Interpolation::Linear)?.select(1, 0)?.to(image.device())
 }
 
 impl Model {

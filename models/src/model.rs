@@ -92,15 +92,16 @@ impl Model {
         }
     }
 
-    /// The main output for the main input, in inference mode.
+    /// The main output for the main input, in inference mode, as [`run`](Self::run).
     ///
     /// # Errors
-    /// When the network needs more than one input, or the image doesn't fit.
+    /// When the network needs more than one input, the image doesn't fit, or memory runs out.
     pub fn predict(&self, image: &Tensor) -> Result<Tensor> {
         self.run(&[(self.main_input()?, image.clone())].into())?.into_main()
     }
 
-    /// All outputs for these inputs, in inference mode.
+    /// All outputs for these inputs, in inference mode. Inputs are copied to the device of the parameters if they are
+    /// elsewhere, and outputs are on that device.
     ///
     /// ```
     /// use tomograd_core::{DType, Device, Seed, Tensor};
@@ -115,7 +116,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// When an input is missing, unknown, or doesn't fit.
+    /// When an input is missing, unknown, or doesn't fit, or memory runs out.
     pub fn run(&self, inputs: &Named<Tensor>) -> Result<Named<Tensor>> {
         self.outputs(inputs, &Pass::eval(&self.params)?)
     }
@@ -149,7 +150,8 @@ impl Model {
 
     fn outputs(&self, inputs: &Named<Tensor>, pass: &Pass) -> Result<Named<Tensor>> {
         inputs.only(self.network.inputs())?;
-        let inputs = inputs.iter().map(|(name, value)| (name, pass.input(value))).collect();
+        let inputs: Named<Tensor> = inputs.iter().map(|(name, value)| (name, value.clone())).collect();
+        let inputs = inputs.try_map(|value| Ok(pass.input(&value.to(self.params.device())?)))?;
         self.network.run(&inputs, pass)?.try_map(|output| Ok(output.into_value()))
     }
 

@@ -54,6 +54,9 @@ pub(crate) struct Predict {
     /// Prints the masks with the volumes of their classes, failures and times as JSON in place of the paths
     #[arg(long)]
     json: bool,
+    /// cpu or cuda:N
+    #[arg(long, default_value = "cpu", value_parser = Device::usable)]
+    device: Device,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -102,7 +105,7 @@ impl Predict {
         let jobs = plan(&checkpoints, &self.inputs, &self.out, output).map_err(Failure::CommandLine)?;
         let models = checkpoints
             .iter()
-            .map(|path| self.overrides.apply(Model::load(path, Device::Cpu)?, path))
+            .map(|path| self.overrides.apply(Model::load(path, self.device)?, path))
             .collect::<Result<Vec<_>, Failure>>()?;
         let ensemble = Ensemble::new(models)?;
         fs::create_dir_all(&self.out).map_err(|error| Error::io("create", self.out.display(), error))?;

@@ -81,7 +81,8 @@ impl Train {
         let loader = Loader::new(Arc::new(train), training.batch, seed.named("loader"))?
             .transforms(augment)
             .workers(training.workers)?
-            .drop_last()?;
+            .drop_last()?
+            .device(self.device);
 
         let mut params = Params::new(self.device, seed.named("weights"));
         let (net, network) = registry::build(params.root(), &config.network(&preparation))?;
@@ -102,7 +103,8 @@ impl Train {
         }
         let predict = |params: &Params, patches: &Tensor| {
             let pass = Pass::eval(params)?;
-            Ok(net.run(&[("image", pass.input(patches))].into(), &pass)?.into_main()?.into_value())
+            let patches = pass.input(&patches.to(params.device())?);
+            Ok(net.run(&[("image", patches)].into(), &pass)?.into_main()?.into_value())
         };
         eprintln!("{} training and {} validation cases", split.train.len(), split.validation.len());
         trainer.run_with(

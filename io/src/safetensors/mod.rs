@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::json;
-use tomograd_core::{DType, Element, Error, ErrorKind, Result, Tensor, bf16, f16};
+use tomograd_core::{DType, Device, Element, Error, ErrorKind, Result, Tensor, bf16, f16};
 
 use self::header::Header;
 use crate::{
@@ -122,7 +122,8 @@ pub fn write(writer: &mut dyn Write, tensors: &[(String, Tensor)], metadata: &BT
     write_all(writer, &(text.len() as u64).to_le_bytes())?;
     write_all(writer, &text)?;
     for (_, tensor) in tensors {
-        write_elements(writer, &tensor.contiguous()?)?;
+        // One tensor at a time is copied to the host, if it is on another device.
+        write_elements(writer, &tensor.to(Device::Cpu)?.contiguous()?)?;
     }
     Ok(())
 }

@@ -104,6 +104,15 @@ impl Batch {
         self.only(Kind::Class)
     }
 
+    /// The batch on `device`: every field that isn't there yet is copied.
+    ///
+    /// # Errors
+    /// When the device can't be used, or memory runs out.
+    pub fn to(&self, device: Device) -> Result<Self> {
+        let fields = self.fields.iter().map(|(name, kind, field)| Ok((name.clone(), *kind, field.to(device)?)));
+        Ok(Self { names: self.names.clone(), fields: fields.collect::<Result<_>>()? })
+    }
+
     fn only(&self, kind: Kind) -> Result<&Tensor> {
         let fields = self.fields.iter().map(|(name, kind, field)| (name.as_str(), *kind, (name, field)));
         let (name, field) = only("batch", kind, fields)?;
@@ -156,6 +165,19 @@ impl Batch {
 }
 
 impl Collated {
+    fn to(&self, device: Device) -> Result<Self> {
+        Ok(match self {
+            Self::Tensor(tensor) => Self::Tensor(tensor.to(device)?),
+            Self::Boxes(boxes) => Self::Boxes(
+                boxes
+                    .iter()
+                    .map(|(corners, classes)| Ok((corners.to(device)?, classes.to(device)?)))
+                    .collect::<Result<_>>()?,
+            ),
+            Self::Points(points) => Self::Points(points.iter().map(|points| points.to(device)).collect::<Result<_>>()?),
+        })
+    }
+
     fn instead(&self, name: &str, expected: &str) -> Error {
         let found = match self {
             Self::Tensor(_) => "one tensor",

@@ -5,7 +5,7 @@ mod workers;
 
 use std::sync::Arc;
 
-use tomograd_core::{Error, Result, Seed};
+use tomograd_core::{Device, Error, Result, Seed};
 
 pub use self::{
     batch::{Batch, Collated},
@@ -102,6 +102,7 @@ pub struct Loader {
     shuffle: bool,
     drop_last: bool,
     workers: usize,
+    device: Device,
 }
 
 /// The largest number of worker threads.
@@ -117,7 +118,16 @@ impl Loader {
             return Err(Error::argument("loader", format!("{} cases in batches of {batch}", cases.len()))
                 .expected("at least one case, and batches of at least one"));
         }
-        Ok(Self { cases, transforms: Arc::default(), batch, seed, shuffle: true, drop_last: false, workers: 1 })
+        Ok(Self {
+            cases,
+            transforms: Arc::default(),
+            batch,
+            seed,
+            shuffle: true,
+            drop_last: false,
+            workers: 1,
+            device: Device::Cpu,
+        })
     }
 
     /// Sets the transforms of each case. Their random numbers depend on the seed, the epoch, the name of the case, and the
@@ -163,6 +173,26 @@ impl Loader {
         }
         self.workers = workers;
         Ok(self)
+    }
+
+    /// Sets the device of the batches, by default [`Device::Cpu`]: that of the network. Cases are prepared on the CPU, and the
+    /// worker that has prepared a batch copies it.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tomograd_core::{DType, Device, Seed, Tensor};
+    /// use tomograd_pipeline::{Loader, Sample};
+    /// let cases = vec![Sample::new("a", &Tensor::zeros(&[1, 8, 8], DType::F32, Device::Cpu)?, None)?];
+    /// let loader = Loader::new(Arc::new(cases), 1, Seed::new(7))?.device(Device::Meta);
+    /// for batch in loader.epoch(0) {
+    ///     assert_eq!(batch?.image()?.device(), Device::Meta);
+    /// }
+    /// # Ok::<(), tomograd_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
     }
 
     /// The number of batches per epoch.

@@ -149,7 +149,7 @@ impl Worker {
             let seed = nth_use(seed.named(&name), self.count(name));
             transforms.apply(sample, seed)
         });
-        Batch::collate(&samples.collect::<Result<Vec<_>>>()?)
+        Batch::collate(&samples.collect::<Result<Vec<_>>>()?)?.to(self.loader.device)
     }
 
     /// The number of earlier occurrences of `name`.

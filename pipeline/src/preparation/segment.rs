@@ -56,7 +56,7 @@ impl Segment for Model {
 
 impl Preparation {
     /// The mask of a volume on its original grid; voxels have the label values of the classes (u8, or i32 if one is above
-    /// 255). `predict` maps patches `(N, C, patch)`, f32, to logits `(N, K, patch)`.
+    /// 255). `predict` maps patches `(N, C, patch)`, f32, on the CPU, to logits `(N, K, patch)`, on any device.
     ///
     /// If images are resampled, the logits are resampled back linearly and decided on the original grid, so that the boundary
     /// between two classes is where their logits are equal, without steps of the other grid. Reorientation alone changes no

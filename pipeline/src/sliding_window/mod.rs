@@ -160,8 +160,8 @@ impl SlidingWindow {
     }
 
     /// The blended logits `(K, D, H, W)`, f32, of an image `(C, D, H, W)` (or without `D`), f32. `predict` maps
-    /// patches `(N, C, patch)` to logits `(N, K, patch)`. An image smaller than the patch is padded with 0 on both
-    /// sides.
+    /// patches `(N, C, patch)`, on the CPU, to logits `(N, K, patch)`, on any device. An image smaller than the patch is padded
+    /// with 0 on both sides.
     ///
     /// # Errors
     /// Those of the predictor, and when shapes don't fit.
@@ -279,7 +279,7 @@ impl SlidingWindow {
                     .expected("(N, C, patch) and (N, K, patch)")
                     .shapes([patches.shape(), logits.shape()]));
             }
-            logits.converted(DType::F32)?.contiguous()
+            logits.converted(DType::F32)?.to(Device::Cpu)?.contiguous()
         };
         let mut sum = checked(patches)?;
         if !self.mirroring {
