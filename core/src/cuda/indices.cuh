@@ -27,6 +27,23 @@ static __device__ __forceinline__ long long last_of(long long &n, const Divisor 
     return last;
 }
 
+// A divisor of numbers below 2³¹, `small_divisor` of the device layer: as above with a multiplier of 32 bits, ⌊2^(31 + shift) / size⌋ + 1.
+struct SmallDivisor {
+    int size;
+    unsigned multiplier;
+    int shift;
+};
+
+static __device__ __forceinline__ int quotient(int n, const SmallDivisor &divisor) {
+    return (int)(__umulhi((unsigned)n << 1, divisor.multiplier) >> divisor.shift);
+}
+
+static __device__ __forceinline__ int last_of(int &n, const SmallDivisor &size) {
+    int rest = quotient(n, size), last = n - rest * size.size;
+    n = rest;
+    return last;
+}
+
 // A common shape, the slowest axis first, and the strides of tensors in it.
 template <int TENSORS>
 struct Views {

@@ -20,11 +20,12 @@ pub use gpu::attach;
 pub use launch::{Launch, Unwritten};
 
 /// The headers that any kernel may include: half types, warp and tensor-core functions, which mean the same to NVRTC and to the
-/// emulator; places of elements; sums of a block.
-pub const HEADERS: [Header; 3] = [
+/// emulator; places of elements; sums of a block; tiles of matrix products.
+pub const HEADERS: [Header; 4] = [
     Header { name: "tomograd.cuh", text: include_str!("tomograd.cuh") },
     Header { name: "indices.cuh", text: include_str!("indices.cuh") },
     Header { name: "sums.cuh", text: include_str!("sums.cuh") },
+    Header { name: "tiles.cuh", text: include_str!("tiles.cuh") },
 ];
 
 /// Axes of the common shape of views that a kernel walks.
@@ -44,6 +45,23 @@ pub fn divisor(size: usize) -> [i64; 3] {
     let divisor = size.clamp(1, 1 << 62) as u128;
     let shift = 128 - (divisor - 1).leading_zeros();
     [size as i64, ((1u128 << (62 + shift)) / divisor + 1) as u64 as i64, i64::from(shift)]
+}
+
+/// A size below 2³¹ as kernels take it to divide numbers below 2³¹ by it (`SmallDivisor` of `indices.cuh`): itself, the multiplier and the
+/// shift, as the bits of three numbers of 32 bits.
+///
+/// ```
+/// use tomograd_core::cuda::small_divisor;
+/// let [size, multiplier, shift] = small_divisor(7);
+/// let quotient = |n: u32| ((u64::from(n << 1) * u64::from(multiplier as u32)) >> 32) as u32 >> shift;
+/// assert_eq!((size, quotient(6), quotient(7), quotient((1 << 31) - 1)), (7, 0, 1, ((1 << 31) - 1) / 7));
+/// ```
+pub fn small_divisor(size: usize) -> [i32; 3] {
+    // Nothing is divided by a size of 0, or by a larger one.
+    let size = size.min(i32::MAX as usize);
+    let divisor = size.max(1) as u64;
+    let shift = 64 - (divisor - 1).leading_zeros();
+    [size as i32, ((1u64 << (31 + shift)) / divisor + 1) as u32 as i32, shift as i32]
 }
 
 /// Threads of a block in kernels that treat each element alone.

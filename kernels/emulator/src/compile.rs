@@ -16,12 +16,13 @@ use std::{
 use crate::launch::RawReport;
 
 /// What the compiler reads beside a kernel.
-const HEADERS: [(&str, &str); 5] = [
+const HEADERS: [(&str, &str); 6] = [
     ("interface.h", include_str!("../cpp/interface.h")),
     ("emulator.hpp", include_str!("../cpp/emulator.hpp")),
     ("tomograd.cuh", include_str!("../../../core/src/cuda/tomograd.cuh")),
     ("indices.cuh", include_str!("../../../core/src/cuda/indices.cuh")),
     ("sums.cuh", include_str!("../../../core/src/cuda/sums.cuh")),
+    ("tiles.cuh", include_str!("../../../core/src/cuda/tiles.cuh")),
 ];
 
 /// The runtime's sources.

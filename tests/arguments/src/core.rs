@@ -156,6 +156,13 @@ cases! {
     "core::cuda::Launch::size": (size: usize = 3) => {
         Ok::<_, Error>(size_of_val(&Launch::new("test", &NOTHING, "kernel", idle())?.size(size)) > 0)
     };
+    "core::cuda::small_divisor": (size: usize = 7) => {
+        let [divisor, multiplier, shift] = cuda::small_divisor(size);
+        // What kernels compute with them, of numbers below 2³¹.
+        let quotient = |n: u32| ((u64::from(n << 1) * u64::from(multiplier as u32)) >> 32) as u32 >> shift;
+        let size = (divisor as u32).max(1);
+        [0, 1, size - 1, size, (1 << 31) - 1].iter().all(|&n| quotient(n) == n / size)
+    };
     "core::cuda::Unwritten::new": (shape: Vec<usize> = vec![2, 3], device: Device = idle()) => {
         let output = Unwritten::new("test", &shape, DType::F32, device)?;
         Ok::<_, Error>(product(&shape).is_some() && output.count() == shape.iter().product::<usize>())

@@ -47,6 +47,11 @@ impl<T: Copy> Buffer<T> {
         unsafe { std::slice::from_raw_parts(self.memory, self.count) }.to_vec()
     }
 
+    /// The address.
+    pub fn address(&self) -> *mut T {
+        self.memory
+    }
+
     /// The address as an argument.
     pub fn argument(&self) -> *mut c_void {
         (&raw const self.memory).cast_mut().cast()
@@ -133,6 +138,20 @@ impl Element for half::bf16 {
     fn value(self) -> f64 {
         self.to_f64()
     }
+}
+
+/// The name of a type in tensor-core kernels, which multiply f32 as TF32.
+pub fn of_tensor_cores<T: Element>() -> &'static str {
+    if size_of::<T>() == 4 { "tf32" } else { T::NAME }
+}
+
+/// The elements, rounded to TF32 (11 significant bits) where they are f32.
+pub fn to_tensor_cores<T: Element>(elements: Vec<T>) -> Vec<T> {
+    if size_of::<T>() != 4 {
+        return elements;
+    }
+    let rounded = |x: f32| f32::from_bits((x.to_bits() + 0x1000) & !0x1fff);
+    elements.into_iter().map(|x| T::of(f64::from(rounded(x.value() as f32)))).collect()
 }
 
 /// Random numbers that follow from a seed (splitmix64).
