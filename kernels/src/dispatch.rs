@@ -216,25 +216,27 @@ fn half_dtype(op: &dyn Op, metas: &[Meta]) -> Option<DType> {
     metas.iter().map(|meta| meta.dtype).find(|dtype| matches!(dtype, DType::F16 | DType::BF16))
 }
 
-fn widen(tensor: &Tensor) -> Result<Tensor> {
+/// The tensor, in f32 if it is of half precision.
+pub(crate) fn widen(tensor: &Tensor) -> Result<Tensor> {
     match tensor.dtype() {
         DType::F16 | DType::BF16 => cast(tensor, DType::F32),
         _ => Ok(tensor.clone()),
     }
 }
 
-fn widen_meta(meta: &Meta) -> Meta {
+/// That of [`widen`].
+pub(crate) fn widen_meta(meta: &Meta) -> Meta {
     match meta.dtype {
         DType::F16 | DType::BF16 => meta.with_dtype(DType::F32),
         _ => meta.clone(),
     }
 }
 
-fn widen_all(tensors: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+pub(crate) fn widen_all(tensors: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
     tensors.iter().map(|tensor| tensor.as_ref().map(widen).transpose()).collect()
 }
 
-fn widen_saved(saved: &Saved) -> Result<Saved> {
+pub(crate) fn widen_saved(saved: &Saved) -> Result<Saved> {
     Ok(Saved {
         inputs: widen_all(&saved.inputs)?,
         outputs: widen_all(&saved.outputs)?,

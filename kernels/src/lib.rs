@@ -21,7 +21,6 @@
 // Without the feature, code that only tests and benchmarks use is unused.
 #![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
 
-mod cuda;
 mod dispatch;
 mod in_place;
 mod op;
@@ -31,6 +30,7 @@ pub mod cast;
 pub mod check;
 pub mod compare;
 pub mod conv;
+pub mod cuda;
 pub mod cumulative;
 pub mod dropout;
 pub mod elementwise;

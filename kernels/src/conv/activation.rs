@@ -1,10 +1,12 @@
 //! Convolution and activation as one operation.
 
-use tomograd_core::{Result, Tensor};
+use tomograd_core::{Device, Result, Tensor};
 
 use super::{Conv, cpu};
 use crate::{
-    Context, Cost, Forward, Meta, Op, Saved, SavedUntil,
+    Context, Cost, Forward, HalfPolicy, Meta, Op, Saved, SavedUntil,
+    cast::cast,
+    dispatch::{widen, widen_all, widen_meta},
     elementwise::{Chain, Function},
 };
 
@@ -26,7 +28,7 @@ impl ConvActivation {
         Chain::unary(self.activation)
     }
 
-    /// The gradient of z, the convolution's output, from that of the operation's.
+    /// The gradient of z, the convolution's output, from that of the operation's, in z's dtype.
     fn gradient_of_z(
         &self,
         context: &Context,
@@ -36,15 +38,21 @@ impl ConvActivation {
         let z = saved.state(0)?.clone();
         // Only the chain reads z, so z is freed before the backward pass of the convolution.
         saved.state.clear();
-        let mut chain_saved = Saved::new(&self.chain(), &[&z], &Forward::new(Vec::new(), Vec::new()));
-        chain_saved.output_metas = saved.output_metas.clone();
+        let dtype = z.dtype();
+        let mut chain_saved = Saved::new(&self.chain(), &[&widen(&z)?], &Forward::new(Vec::new(), Vec::new()));
+        chain_saved.output_metas = saved.output_metas.iter().map(widen_meta).collect();
         drop(z);
-        self.chain().backward(context, chain_saved, gradients, &[true])
+        let wide = widen_all(&gradients)?;
+        drop(gradients);
+        let gradients = self.chain().backward(context, chain_saved, wide, &[true])?;
+        gradients.into_iter().map(|dz| dz.map(|dz| cast(&dz, dtype)).transpose()).collect()
     }
 
     fn parts(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let z = self.conv.forward(context, inputs, outputs)?.outputs.swap_remove(0);
-        let mut result = self.chain().forward(context, &[&z], outputs)?;
+        let wide: Vec<Meta> = outputs.iter().map(widen_meta).collect();
+        let mut result = self.chain().forward(context, &[&widen(&z)?], &wide)?;
+        result.outputs[0] = cast(&result.outputs[0], z.dtype())?;
         if !context.inference {
             result.state = vec![z];
         }
@@ -97,6 +105,11 @@ impl Op for ConvActivation {
     /// z is freed before the convolution's backward pass, and x before its gradient is computed.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
+    }
+
+    /// That of the convolution; the activation computes in f32.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        self.conv.half_policy(device)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -1,9 +1,9 @@
 //! Convolution, norm and activation as one operation.
 
-use tomograd_core::{Result, Tensor};
+use tomograd_core::{Device, Result, Tensor};
 
 use super::{Conv, cpu, cuda};
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Recompute, Saved, SavedUntil, check, norm::Norm};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Recompute, Saved, SavedUntil, check, norm::Norm};
 
 /// y = activation(norm(conv(x))) as one operation. The epilogue of the convolution computes the moments for the norm. For the
 /// backward pass, only the convolution's inputs, its output and the statistics are saved. If a later operation needs y in its
@@ -89,6 +89,11 @@ impl Op for ConvNormActivation {
 
     fn recompute(&self) -> Option<&dyn Recompute> {
         Some(self)
+    }
+
+    /// That of the convolution; the norm computes in f32.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        self.conv.half_policy(device)
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -183,7 +183,7 @@ impl Op for Conv {
         SavedUntil::TheGradients
     }
 
-    /// On CUDA devices depthwise kernels take both; the others widen them themselves.
+    /// CUDA devices have tensor cores and depthwise kernels for both; kernels of f32 widen them themselves.
     fn half_policy(&self, device: Device) -> HalfPolicy {
         if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }

@@ -1,12 +1,12 @@
 //! The transposed convolution operation.
 
-use tomograd_core::{Error, Result, Tensor};
+use tomograd_core::{Device, Error, Result, Tensor};
 
 use super::{
     ConvShape, cpu, cuda,
     op::{check_attributes, check_rank, three},
 };
-use crate::{Context, Cost, Forward, Meta, Op, Precision, Saved, SavedUntil, check};
+use crate::{Context, Cost, Forward, HalfPolicy, Meta, Op, Precision, Saved, SavedUntil, check};
 
 /// The transposed convolution: the backward pass of a convolution with respect to its input, as a forward operation.
 ///
@@ -154,6 +154,11 @@ impl Op for ConvTranspose {
     /// x is freed before its gradient is computed.
     fn saved_until(&self) -> SavedUntil {
         SavedUntil::TheGradients
+    }
+
+    /// CUDA devices have tensor cores for both; kernels of f32 widen them themselves.
+    fn half_policy(&self, device: Device) -> HalfPolicy {
+        if matches!(device, Device::Cuda(_)) { HalfPolicy::Keep } else { HalfPolicy::Widen }
     }
 
     fn cost(&self, inputs: &[Meta], outputs: &[Meta]) -> Cost {

@@ -4,9 +4,44 @@
 //! Each operation's launches are in its folder `cuda/`, beside the `.cu` files. Kernels compute in f32 (sums of many terms in
 //! f64); half precision is widened by the dispatcher.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
 
-pub(crate) use tomograd_core::cuda::{AXES, Header, Launch, Source, THREADS, Unwritten, blocks, divisor};
+use crate::Precision;
+
+pub(crate) use tomograd_core::cuda::{
+    AXES, Header, Launch, Source, THREADS, Unwritten, blocks, divisor, small_divisor,
+};
+
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Whether convolutions, matrix products and linear layers of f32 tensors on CUDA devices may round their operands to TF32 (11 significant
+/// bits, the exponents of f32) and multiply them on tensor cores, with sums in f32; in the whole process, from the next operation on. Off
+/// until it is allowed. [`Precision::Strict`] stays in full f32, as do depthwise convolutions, products of few rows or columns and attention.
+///
+/// The error of a result is then at most (2⁻¹⁰ + 2⁻²² + (k / 8 + 3) 2⁻²²) Σ |a| |b| for a sum of k products: both operands are rounded, and
+/// tensor cores cut each sum of eight products towards zero. The same operands give the same bits.
+///
+/// ```
+/// use tomograd_kernels::cuda::{allow_tf32, tf32_allowed};
+/// assert!(!tf32_allowed());
+/// allow_tf32(true);
+/// assert!(tf32_allowed());
+/// ```
+pub fn allow_tf32(allowed: bool) {
+    TF32.store(allowed, Ordering::Relaxed);
+}
+
+/// Whether [`allow_tf32`] has allowed it.
+pub fn tf32_allowed() -> bool {
+    TF32.load(Ordering::Relaxed)
+}
+
+/// Whether an operation of tensors in `dtype` with this precision may compute in TF32.
+pub(crate) fn takes_tf32(dtype: DType, precision: Precision) -> bool {
+    dtype == DType::F32 && precision == Precision::Fast && tf32_allowed()
+}
 
 /// Checks that kernels compute in the dtype of a tensor.
 ///

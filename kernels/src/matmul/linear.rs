@@ -54,9 +54,9 @@ impl Op for Linear {
         })
     }
 
-    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let bias = self.bias.then(|| inputs[2]);
-        let y = cuda::rows_times(inputs[0], &inputs[1].transpose(0, 1)?, bias)?;
+        let y = cuda::rows_times(inputs[0], &inputs[1].transpose(0, 1)?, bias, context.precision)?;
         Ok(Forward::one(y.reshape(&outputs[0].shape)?))
     }
 
@@ -89,7 +89,7 @@ impl Op for Linear {
 
     fn backward_cuda(
         &self,
-        _: &Context,
+        context: &Context,
         saved: Saved,
         gradients: Vec<Option<Tensor>>,
         needed: &[bool],
@@ -97,10 +97,11 @@ impl Op for Linear {
         let mut results = vec![None; needed.len()];
         let Some(dy) = &gradients[0] else { return Ok(results) };
         if needed[0] {
-            results[0] = Some(cuda::rows_times(dy, saved.input(1)?, None)?.reshape(&saved.metas[0].shape)?);
+            let dx = cuda::rows_times(dy, saved.input(1)?, None, context.precision)?;
+            results[0] = Some(dx.reshape(&saved.metas[0].shape)?);
         }
         if needed[1] {
-            results[1] = Some(cuda::outer_sum("linear", dy, saved.input(0)?)?);
+            results[1] = Some(cuda::outer_sum("linear", dy, saved.input(0)?, context.precision)?);
         }
         if self.bias && needed[2] {
             results[2] = Some(sum_to(dy, &saved.metas[2].shape)?);

@@ -66,10 +66,10 @@ impl Op for Matmul {
         with_real!("matmul", outputs[0].dtype, T => Ok(Forward::one(product::<T>(&a, &b, None)?)))
     }
 
-    fn forward_cuda(&self, _: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
+    fn forward_cuda(&self, context: &Context, inputs: &[&Tensor], outputs: &[Meta]) -> Result<Forward> {
         let batch = &outputs[0].shape[..outputs[0].rank() - 2];
         let (a, b) = (expanded(inputs[0], batch)?, expanded(inputs[1], batch)?);
-        Ok(Forward::one(cuda::product("matmul", &a, &b, None)?))
+        Ok(Forward::one(cuda::product("matmul", &a, &b, None, context.precision)?))
     }
 
     fn saves_input(&self, _: usize) -> bool {
@@ -108,7 +108,7 @@ impl Op for Matmul {
 
     fn backward_cuda(
         &self,
-        _: &Context,
+        context: &Context,
         saved: Saved,
         gradients: Vec<Option<Tensor>>,
         needed: &[bool],
@@ -116,13 +116,14 @@ impl Op for Matmul {
         let Some(dy) = &gradients[0] else { return Ok(vec![None; 2]) };
         let (a, b) = (saved.input(0)?, saved.input(1)?);
         let batch = &dy.shape()[..dy.rank() - 2];
-        let of_a = || sum_to(&cuda::product("matmul", dy, &transposed(&expanded(b, batch)?)?, None)?, a.shape());
+        let product = |a: &Tensor, b: &Tensor| cuda::product("matmul", a, b, None, context.precision);
+        let of_a = || sum_to(&product(dy, &transposed(&expanded(b, batch)?)?)?, a.shape());
         let of_b = || {
             let a = expanded(a, batch)?;
             // All batches share a matrix b, so its gradient is one long sum over the rows of all batches.
             match b.rank() {
-                2 => cuda::outer_sum("matmul", &a, dy),
-                _ => sum_to(&cuda::product("matmul", &transposed(&a)?, dy, None)?, b.shape()),
+                2 => cuda::outer_sum("matmul", &a, dy, context.precision),
+                _ => sum_to(&product(&transposed(&a)?, dy)?, b.shape()),
             }
         };
         Ok(vec![needed[0].then(of_a).transpose()?, needed[1].then(of_b).transpose()?])

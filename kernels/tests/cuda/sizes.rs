@@ -2,10 +2,19 @@
 //! depthwise kernels of every size. Outputs and gradients are compared with those of the CPU in f64, from the same rounded inputs.
 
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
-use tomograd_emulator::device;
+use tomograd_emulator::{device, measured};
 use tomograd_kernels::{
-    Context, HalfPolicy, Op, Precision, attention::Attention, cast::cast, conv::Conv, cumulative::CumulativeSum,
-    index::ScatterAdd, matmul::Matmul, run, scan::SelectiveScan, sort::Sort, testing,
+    Context, HalfPolicy, Op, Precision,
+    attention::Attention,
+    cast::cast,
+    conv::{Conv, ConvTranspose},
+    cumulative::CumulativeSum,
+    index::ScatterAdd,
+    matmul::Matmul,
+    run,
+    scan::SelectiveScan,
+    sort::Sort,
+    testing,
 };
 
 use super::{bits, both_of, cotangents_of, moved, references, rounding};
@@ -135,6 +144,82 @@ fn depthwise_convolutions_of_every_size() -> Result<()> {
                 beside_the_cpu(&op, &inputs, *dtype, device, 400.0, &mut random)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Convolutions on tensor cores: odd sizes, channels that don't fill pieces, tiles of each size, strides, dilations, groups, two inputs,
+/// several parts of the sum that is the weights' gradient, no image at all; each with its gradients.
+#[test]
+fn convolutions_on_tensor_cores() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let mut random = random("tensor cores");
+    // x, weight; stride, padding, dilation, groups; channels of a second input; bias.
+    let cases: [(&[usize], &[usize], [usize; 4], usize, bool); 9] = [
+        (&[2, 8, 5, 6, 7], &[12, 8, 3, 3, 3], [1, 1, 1, 1], 0, true),
+        (&[1, 20, 13, 17], &[40, 20, 3, 3], [2, 1, 1, 1], 0, false),
+        (&[2, 12, 11, 9], &[10, 6, 3, 2], [1, 2, 2, 2], 0, true),
+        (&[3, 5, 31], &[70, 5, 4], [3, 0, 1, 1], 0, false),
+        (&[1, 6, 9, 10], &[9, 13, 3, 3], [1, 1, 1, 1], 7, true),
+        (&[1, 16, 8, 16], &[130, 16, 1, 1], [1, 0, 1, 1], 0, true),
+        (&[2, 4, 40, 33], &[4, 4, 3, 3], [1, 1, 1, 1], 0, false),
+        (&[1, 8, 3, 4, 4], &[8, 8, 5, 5, 5], [1, 4, 2, 1], 0, false),
+        (&[0, 8, 5, 5], &[8, 8, 3, 3], [1, 1, 1, 1], 0, true),
+    ];
+    for (x, weight, [stride, padding, dilation, groups], second, bias) in cases {
+        let rank = x.len() - 2;
+        let op = Conv {
+            stride: vec![stride; rank],
+            padding: vec![padding; rank],
+            dilation: vec![dilation; rank],
+            groups,
+            two_inputs: second > 0,
+            bias,
+        };
+        let mut inputs = vec![testing::values(&mut random, x)?];
+        if second > 0 {
+            inputs.push(testing::values(&mut random, &[&[x[0], second], &x[2..]].concat())?);
+        }
+        inputs.push(testing::values(&mut random, weight)?);
+        if bias {
+            inputs.push(testing::values(&mut random, &weight[..1])?);
+        }
+        on_tensor_cores(&op, &inputs, device, &mut random)?;
+    }
+    for (x, weight, [stride, padding, output_padding, groups], bias) in [
+        (&[1, 16, 3, 4, 5][..], &[16, 8, 2, 2, 2][..], [2, 0, 0, 1], true),
+        (&[2, 6, 5, 7], &[6, 9, 3, 3], [2, 1, 1, 1], false),
+        (&[1, 8, 9], &[8, 5, 4], [3, 2, 2, 2], true),
+    ] {
+        let rank = x.len() - 2;
+        let op = ConvTranspose {
+            stride: vec![stride; rank],
+            padding: vec![padding; rank],
+            output_padding: vec![output_padding; rank],
+            dilation: vec![1; rank],
+            groups,
+            bias,
+        };
+        let mut inputs = vec![testing::values(&mut random, x)?, testing::values(&mut random, weight)?];
+        if bias {
+            inputs.push(testing::values(&mut random, &[weight[1] * groups])?);
+        }
+        on_tensor_cores(&op, &inputs, device, &mut random)?;
+    }
+    Ok(())
+}
+
+/// That f16 and bf16 go to tensor cores, and that results are rounded once.
+fn on_tensor_cores(op: &dyn Op, inputs: &[Tensor], device: Device, random: &mut Random) -> Result<()> {
+    for dtype in [DType::F16, DType::BF16] {
+        assert_eq!(op.half_policy(device), HalfPolicy::Keep);
+        let (result, launches) = measured(|| beside_the_cpu(op, inputs, dtype, device, 2.0, random));
+        result?;
+        let kernels: Vec<&str> = launches.iter().map(|launch| launch.kernel.as_str()).collect();
+        for kernel in if inputs[0].count() == 0 { &[][..] } else { &["conv_tensor_weights_", "conv_tensor_"] } {
+            assert!(kernels.iter().any(|name| name.starts_with(kernel)), "{op:?}: {kernel} isn't in {kernels:?}");
+        }
+        assert!(!kernels.contains(&"conv_forward") && !kernels.contains(&"conv_backward_weights"), "{kernels:?}");
     }
     Ok(())
 }

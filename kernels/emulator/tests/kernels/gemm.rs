@@ -39,21 +39,23 @@ struct Case {
 
 pub fn run(emulator: &'static Emulator, library: &Library, cases: usize) -> Outcome {
     let mut outcome = BTreeMap::new();
-    all::<f32>(emulator, library, cases, &mut outcome)?;
-    all::<half::f16>(emulator, library, cases, &mut outcome)?;
-    all::<half::bf16>(emulator, library, cases, &mut outcome)?;
+    all::<f32>(emulator, library, "f32", cases, &mut outcome)?;
+    all::<f32>(emulator, library, "tf32", cases, &mut outcome)?;
+    all::<half::f16>(emulator, library, "f16", cases, &mut outcome)?;
+    all::<half::bf16>(emulator, library, "bf16", cases, &mut outcome)?;
     Ok(outcome)
 }
 
 fn all<T: Element>(
     emulator: &'static Emulator,
     library: &Library,
+    name: &str,
     cases: usize,
     outcome: &mut BTreeMap<String, Figures>,
 ) -> Result<(), String> {
     for transposed in [[false, false], [false, true], [true, false], [true, true]] {
         let letters = transposed.map(|transposed| if transposed { 't' } else { 'n' });
-        let kernel = format!("gemm_{}_{}{}", T::NAME, letters[0], letters[1]);
+        let kernel = format!("gemm_{name}_{}{}", letters[0], letters[1]);
         let mut random = Random(7);
         let mut figures = Figures::default();
         // Aligned first: its costs are the figures. Then more than the stages along k, one element, nothing to add.
@@ -132,17 +134,22 @@ fn one<T: Element>(
         c.argument(),
         number(&shape),
     ];
-    let shared = if T::NAME == "f32" { 50688 } else { 49152 };
+    let in_full = kernel.contains("_f32_");
+    let shared = if in_full { 50688 } else { 49152 };
     let grid = [n.div_ceil(128), m.div_ceil(128), batch];
     let report = measure(library, kernel, grid, [256, 1, 1], shared, &arguments)
         .map_err(|fault| format!("{case:?}: {fault}"))?;
     if costs {
         figures.costs(&report, grid.iter().product());
     }
-    // f32: an error of one rounding for each of k + 1 additions. Tensor cores: products are exact, each sum of 16 is cut to 23 bits
-    // where a rounding would leave half of that, and the result is rounded.
-    let step =
-        if T::NAME == "f32" { (k + 1) as f64 * f32::ROUNDING } else { (k / 16 + 2) as f64 * 4.0 * f32::ROUNDING };
+    // f32: an error of one rounding for each of k + 1 additions. Tensor cores: products are exact, each sum of 32 bytes of terms is cut to
+    // 23 bits where a rounding would leave half of that, and the result is rounded. TF32 has 11 significant bits, to which both operands
+    // are rounded: (1 + 2⁻¹¹)² − 1 of a product.
+    let of_operands = if T::NAME == "f32" && !in_full { 2f64.powi(-10) + 2f64.powi(-22) } else { 0.0 };
+    let step = match in_full {
+        true => (k + 1) as f64 * f32::ROUNDING,
+        false => (k * size_of::<T>() / 32 + 2) as f64 * 4.0 * f32::ROUNDING + of_operands,
+    };
     let mut expected = Vec::new();
     for (z, y, x) in (0..batch).flat_map(|z| (0..m).flat_map(move |y| (0..ldc).map(move |x| (z, y, x)))) {
         if x >= n {

@@ -4,7 +4,7 @@ use tomograd_core::{DType, Result, Tensor};
 
 use super::{Attention, BIASES, Operands, SHARED, bias_gradients, inner_products};
 use crate::{
-    Forward,
+    Forward, Precision,
     cast::cast,
     cuda::{Launch, Source, Unwritten},
     matmul::cuda::product,
@@ -46,7 +46,7 @@ pub(super) fn forward(op: &Attention, inputs: &[&Tensor], shape: &[usize]) -> Re
     let wide = widened(inputs)?;
     let operands = Operands::new(op, &wide.iter().collect::<Vec<_>>())?;
     let [q, k, v] = operands.matrices()?;
-    let mut weights = product("attention", &q, &transposed(&k)?, None)?;
+    let mut weights = product("attention", &q, &transposed(&k)?, None, Precision::Strict)?;
     let mut sums = Unwritten::new("attention", &[operands.batch, operands.queries], DType::F32, q.device())?;
     let launch = Launch::new("attention", &SOURCE, "attention_weights", q.device())?
         .update(&mut weights)?
@@ -59,7 +59,7 @@ pub(super) fn forward(op: &Attention, inputs: &[&Tensor], shape: &[usize]) -> Re
         launch.run(operands.rows().min(MOST_BLOCKS), THREADS)?;
         sums.assume_init()
     };
-    let y = product("attention", &weights, &v, None)?.reshape(shape)?;
+    let y = product("attention", &weights, &v, None, Precision::Strict)?.reshape(shape)?;
     Ok(Forward { outputs: vec![cast(&y, dtype)?], state: vec![sums] })
 }
 
@@ -75,7 +75,7 @@ pub(super) fn backward(
     let (y, dy) = (cast(y, DType::F32)?.contiguous()?, cast(dy, DType::F32)?.contiguous()?);
     let inner = inner_products(&operands, &dy, &y)?;
     let dy = dy.reshape(&[operands.batch, operands.queries, operands.value_size])?;
-    let mut weights = product("attention", &q, &transposed(&k)?, None)?;
+    let mut weights = product("attention", &q, &transposed(&k)?, None, Precision::Strict)?;
     let launch = Launch::new("attention", &SOURCE, "attention_weights_again", q.device())?
         .update(&mut weights)?
         .read_table::<BIASES>(&operands.biases())?
@@ -84,7 +84,7 @@ pub(super) fn backward(
         .size(operands.rows());
     // SAFETY: the weights are (batch, L, S), with a sum for each row; the kernel rewrites every row.
     unsafe { launch.run(operands.rows().min(MOST_BLOCKS), THREADS)? };
-    let mut scores = product("attention", &dy, &transposed(&v)?, None)?;
+    let mut scores = product("attention", &dy, &transposed(&v)?, None, Precision::Strict)?;
     let launch = Launch::new("attention", &SOURCE, "attention_scores_gradient", q.device())?
         .read(&weights)?
         .update(&mut scores)?
@@ -100,13 +100,19 @@ pub(super) fn backward(
     };
     let mut results = vec![None; needed.len()];
     if needed[0] {
-        results[0] = Some(scaled(product("attention", &scores, &k, None)?)?.reshape(inputs[0].shape())?);
+        results[0] =
+            Some(scaled(product("attention", &scores, &k, None, Precision::Strict)?)?.reshape(inputs[0].shape())?);
     }
     if needed[1] {
-        results[1] = Some(scaled(product("attention", &transposed(&scores)?, &q, None)?)?.reshape(inputs[1].shape())?);
+        results[1] = Some(
+            scaled(product("attention", &transposed(&scores)?, &q, None, Precision::Strict)?)?
+                .reshape(inputs[1].shape())?,
+        );
     }
     if needed[2] {
-        results[2] = Some(product("attention", &transposed(&weights)?, &dy, None)?.reshape(inputs[2].shape())?);
+        results[2] = Some(
+            product("attention", &transposed(&weights)?, &dy, None, Precision::Strict)?.reshape(inputs[2].shape())?,
+        );
     }
     if needed[3..].contains(&true) {
         let shape = [&inputs[0].shape()[..inputs[0].rank() - 2], &[operands.queries, operands.keys]].concat();

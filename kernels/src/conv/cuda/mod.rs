@@ -1,6 +1,8 @@
-//! Convolutions on CUDA devices: direct ones, as matrix products with gathered operands.
+//! Convolutions on CUDA devices: on tensor cores where channels allow (f16, bf16), depthwise ones, and in f32 as matrix products with
+//! gathered operands.
 
 mod depthwise;
+mod tensor;
 
 use tomograd_core::{DType, Result, Tensor};
 
@@ -9,6 +11,7 @@ use crate::{
     Context, Forward, Meta, Op, Recompute, Saved,
     cast::cast,
     cuda::{Launch, Source, Unwritten, divisor, output_like, single},
+    dispatch::{widen, widen_all, widen_meta, widen_saved},
     reduce::{self, Combine},
 };
 
@@ -87,9 +90,12 @@ fn forward(
     if x.len() == 1 && has_depthwise(sizes, weight.dtype()) {
         return depthwise::run(operation, sizes, x[0], weight, bias, false, shape);
     }
+    if tensor::suits(sizes, weight.dtype()) {
+        return tensor::forward(operation, sizes, x, weight, bias, shape);
+    }
     if is_half(weight.dtype()) {
         let (x, dtype) = (widened(x)?, weight.dtype());
-        let (weight, bias) = (cast(weight, DType::F32)?, bias.map(|bias| cast(bias, DType::F32)).transpose()?);
+        let (weight, bias) = (widen(weight)?, bias.map(widen).transpose()?);
         let y = forward(operation, sizes, &x.iter().collect::<Vec<_>>(), &weight, bias.as_ref(), shape)?;
         return cast(&y, dtype);
     }
@@ -124,9 +130,12 @@ fn backward_data(
     {
         return Ok(vec![depthwise::run(operation, sizes, dy, weight, None, true, shape)?]);
     }
+    if tensor::suits(sizes, weight.dtype()) {
+        return tensor::backward_data(operation, sizes, dy, weight, bias, shapes);
+    }
     if is_half(weight.dtype()) {
-        let (dy, weight) = (cast(dy, DType::F32)?, cast(weight, DType::F32)?);
-        return backward_data(operation, sizes, &dy, &weight, bias, shapes);
+        let (dy, weight, bias) = (widen(dy)?, widen(weight)?, bias.map(widen).transpose()?);
+        return backward_data(operation, sizes, &dy, &weight, bias.as_ref(), shapes);
     }
     single(operation, weight.dtype())?;
     check_sizes(operation, sizes)?;
@@ -151,9 +160,12 @@ fn backward_weights(operation: &str, sizes: &ConvShape, x: &[&Tensor], dy: &Tens
     if x.len() == 1 && has_depthwise(sizes, dy.dtype()) {
         return depthwise::weights(operation, sizes, x[0], dy, shape);
     }
+    if tensor::suits(sizes, dy.dtype()) {
+        return tensor::backward_weights(operation, sizes, x, dy, shape);
+    }
     if is_half(dy.dtype()) {
         let wide = widened(x)?;
-        return backward_weights(operation, sizes, &wide.iter().collect::<Vec<_>>(), &cast(dy, DType::F32)?, shape);
+        return backward_weights(operation, sizes, &wide.iter().collect::<Vec<_>>(), &widen(dy)?, shape);
     }
     single(operation, dy.dtype())?;
     check_sizes(operation, sizes)?;
@@ -197,7 +209,7 @@ fn has_depthwise(sizes: &ConvShape, dtype: DType) -> bool {
 }
 
 fn widened(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
-    tensors.iter().map(|tensor| cast(tensor, DType::F32)).collect()
+    tensors.iter().map(|tensor| widen(tensor)).collect()
 }
 
 fn contiguous(tensors: &[&Tensor]) -> Result<Vec<Tensor>> {
@@ -254,7 +266,8 @@ pub(super) fn transposed(
     let metas: Vec<Meta> = inputs.iter().map(Meta::from).collect();
     let sizes = op.shape(&metas, context.precision)?;
     let bias = inputs.get(2);
-    Ok(backward_data("conv_transpose", &sizes, &inputs[0], &inputs[1], bias, &[&outputs[0].shape])?.remove(0))
+    let y = backward_data("conv_transpose", &sizes, &inputs[0], &inputs[1], bias, &[&outputs[0].shape])?.remove(0);
+    cast(&y, outputs[0].dtype)
 }
 
 /// The gradients of x, weight and bias of a transposed convolution.
@@ -282,7 +295,8 @@ pub(super) fn transposed_gradients(
     Ok(results)
 }
 
-/// The output of convolution, norm and activation, one after the other, with z and the statistics as state.
+/// The output of convolution, norm and activation, one after the other, with z and the statistics as state. z has the dtype of the inputs;
+/// the norm computes in f32.
 pub(super) fn fused(
     op: &ConvNormActivation,
     context: &Context,
@@ -291,8 +305,12 @@ pub(super) fn fused(
 ) -> Result<Forward> {
     let (conv_inputs, norm_inputs) = inputs.split_at(op.conv_inputs());
     let z = conv(&op.conv, context, conv_inputs, &outputs[..1])?;
-    let all: Vec<&Tensor> = std::iter::once(&z).chain(norm_inputs.iter().copied()).collect();
-    let mut result = op.norm.forward_cuda(context, &all, outputs)?;
+    let all: Vec<Tensor> = std::iter::once(&z).chain(norm_inputs.iter().copied()).map(widen).collect::<Result<_>>()?;
+    let wide: Vec<Meta> = outputs.iter().map(widen_meta).collect();
+    let mut result = op.norm.forward_cuda(context, &all.iter().collect::<Vec<_>>(), &wide)?;
+    for (output, meta) in result.outputs.iter_mut().zip(outputs) {
+        *output = cast(output, meta.dtype)?;
+    }
     if !context.inference {
         result.state.insert(0, z);
     }
@@ -308,13 +326,16 @@ pub(super) fn fused_gradients(
     needed: &[bool],
 ) -> Result<Vec<Option<Tensor>>> {
     let count = op.conv_inputs();
-    let norm_saved = op.norm_saved(&saved)?;
+    let dtype = saved.state(0)?.dtype();
+    let norm_saved = widen_saved(&op.norm_saved(&saved)?)?;
     // Only the norm's backward pass reads z, so z is freed before that of the convolution.
     saved.state.clear();
     let norm_needed = [&[needed[..count].contains(&true)], &needed[count..]].concat();
-    let mut norm_gradients = op.norm.backward_cuda(context, norm_saved, gradients, &norm_needed)?;
+    let wide = widen_all(&gradients)?;
+    drop(gradients);
+    let mut norm_gradients = op.norm.backward_cuda(context, norm_saved, wide, &norm_needed)?;
     let mut results = match norm_gradients.remove(0) {
-        Some(dz) => conv_gradients(&op.conv, context, &saved, &dz, &needed[..count])?,
+        Some(dz) => conv_gradients(&op.conv, context, &saved, &cast(&dz, dtype)?, &needed[..count])?,
         None => vec![None; count],
     };
     results.extend(norm_gradients);
@@ -323,5 +344,6 @@ pub(super) fn fused_gradients(
 
 /// Recomputes the output from z and the statistics.
 pub(super) fn fused_again(op: &ConvNormActivation, context: &Context, saved: &Saved) -> Result<Tensor> {
-    op.norm.output_cuda(context, &op.norm_saved(saved)?)
+    let output = op.norm.output_cuda(context, &widen_saved(&op.norm_saved(saved)?)?)?;
+    cast(&output, saved.state(0)?.dtype())
 }

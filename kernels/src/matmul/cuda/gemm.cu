@@ -2,10 +2,10 @@
 // Any of A and B may be stored transposed: kernels NAME_xy, where x is n for A stored (M, K) and t for (K, M), and y is n for B stored
 // (K, N) and t for (N, K). Launch: grid (⌈N / 128⌉, ⌈M / 128⌉, batch), 256 threads; shared memory as noted at the kernels.
 //
-// f16 and bf16 go to tensor cores and are summed in f32; f32 is multiplied and added in full f32, over k in sequence. Tiles come by
-// cp.async two ahead of what is computed. Elements beyond an edge are zeros there, so that nothing else knows of edges until C is
+// f16 and bf16 go to tensor cores and are summed in f32; f32 is multiplied and added in full f32, over k in sequence, or, by the kernels
+// gemm_tf32_xy, rounded to TF32 and multiplied on tensor cores. Tiles come by cp.async two ahead of what is computed. Elements beyond an edge are zeros there, so that nothing else knows of edges until C is
 // written.
-#include "tomograd.cuh"
+#include "tiles.cuh"
 
 // Sizes and distances in elements. Of an operand is aligned what lies on multiples of 16 bytes in every row.
 struct Gemm {
@@ -21,52 +21,47 @@ constexpr int THREADS = 256;
 
 __device__ __forceinline__ int clamp(int x, int low, int high) { return min(max(x, low), high); }
 
-// ---- f16 and bf16: each of 8 warps computes 64 × 32 of C from tiles of 32 along k ----
-
-constexpr int DEPTH = 32;
-constexpr int OPERAND = TILE * DEPTH;  // halves of an operand's tile
-
-// Where element (line, k) of a tile lies; a line is a row of A or a column of B. Groups of 8 halves are permuted so that the eight
-// rows that an ldmatrix reads at once are in different banks.
-template <bool K_IN_ROWS>
-__device__ __forceinline__ int place(int line, int k) {
-  return K_IN_ROWS ? line * DEPTH + ((k / 8 ^ line / 2 & 3) * 8) : k * TILE + ((line / 8 ^ k & 7) * 8);
-}
+// ---- tensor cores: each of 8 warps computes 64 × 32 of C from tiles of 64 bytes along k ----
 
 // Starts to bring lines first_line.. and k first_k.. of an operand, (lines, k) or transposed.
 template <typename T, bool K_IN_ROWS>
 __device__ __forceinline__ void bring(T *tile, const T *x, int stride, int first_line, int lines, int first_k, int k_size, bool aligned) {
+  typedef Tile<T, TILE, K_IN_ROWS> Lies;
 #pragma unroll
-  for (int i = 0; i < OPERAND / 8 / THREADS; i++) {
-    const int group = threadIdx.x + i * THREADS;
-    const int line = K_IN_ROWS ? group / (DEPTH / 8) : group % (TILE / 8) * 8, k = K_IN_ROWS ? group % (DEPTH / 8) * 8 : group / (TILE / 8);
+  for (int i = 0; i < Lies::SIZE / Lies::PIECE / THREADS; i++) {
+    const int piece = threadIdx.x + i * THREADS, in_row = piece % Lies::ACROSS * Lies::PIECE;
+    const int line = K_IN_ROWS ? piece / Lies::ACROSS : in_row, k = K_IN_ROWS ? in_row : piece / Lies::ACROSS;
     const int row = K_IN_ROWS ? first_line + line : first_k + k, column = K_IN_ROWS ? first_k + k : first_line + line;
     const int rows = K_IN_ROWS ? lines : k_size, columns = K_IN_ROWS ? k_size : lines;
-    const int valid = row < rows ? clamp(columns - column, 0, 8) : 0;
+    const int valid = row < rows ? clamp(columns - column, 0, Lies::PIECE) : 0;
     const T *from = valid ? x + static_cast<long long>(row) * stride + column : x;
-    T *to = tile + place<K_IN_ROWS>(line, k);
+    T *to = tile + Lies::place(line, k);
     if (aligned) {
-      cp_async<16>(to, from, valid * 2);
+      cp_async<16>(to, from, valid * sizeof(T));
+    } else if constexpr (sizeof(T) == 4) {
+      for (int j = 0; j < Lies::PIECE; j++) cp_async<4>(to + j, j < valid ? from + j : x, j < valid ? 4 : 0);
     } else {
-      for (int j = 0; j < 8; j++) to[j].bits = j < valid ? from[j].bits : 0;
+      for (int j = 0; j < Lies::PIECE; j++) to[j].bits = j < valid ? from[j].bits : 0;
     }
   }
 }
 
 template <typename T, bool A_TRANSPOSED, bool B_TRANSPOSED>
-__device__ __forceinline__ void gemm_half(const T *a, const T *b, const T *bias, T *c, const Gemm &shape) {
+__device__ __forceinline__ void gemm_tensor(const T *a, const T *b, const T *bias, T *c, const Gemm &shape) {
   DYNAMIC_SHARED(T, shared);
+  typedef Tile<T, TILE, !A_TRANSPOSED> A;
+  typedef Tile<T, TILE, B_TRANSPOSED> B;
   a += blockIdx.z * shape.batch_a;
   b += blockIdx.z * shape.batch_b;
   c += blockIdx.z * shape.batch_c;
   const int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
-  const int steps = (shape.k + DEPTH - 1) / DEPTH;
+  const int steps = (shape.k + A::DEPTH - 1) / A::DEPTH;
   auto bring_step = [&](int step) {
     if (step < steps) {
-      T *tile = shared + step % STAGES * 2 * OPERAND;
-      bring<T, !A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * DEPTH, shape.k, shape.aligned_a);
-      bring<T, B_TRANSPOSED>(tile + OPERAND, b, shape.ldb, first_column, shape.n, step * DEPTH, shape.k, shape.aligned_b);
+      T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
+      bring<T, !A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * A::DEPTH, shape.k, shape.aligned_a);
+      bring<T, B_TRANSPOSED>(tile + A::SIZE, b, shape.ldb, first_column, shape.n, step * A::DEPTH, shape.k, shape.aligned_b);
     }
     // A group a step, even an empty one, so that their number says which have arrived.
     cp_async_commit();
@@ -78,65 +73,48 @@ __device__ __forceinline__ void gemm_half(const T *a, const T *b, const T *bias,
     // Everyone's copies are there, and everyone has read the tile that is overwritten next.
     __syncthreads();
     bring_step(step + STAGES - 1);
-    const T *tile_a = shared + step % STAGES * 2 * OPERAND, *tile_b = tile_a + OPERAND;
-    // Of the four matrices that ldmatrix reads, this lane has row `r` of number `q`.
-    const int q = lane / 8, r = lane % 8;
-#pragma unroll
-    for (int k = 0; k < DEPTH; k += 16) {
-      unsigned fragment_a[4][4], fragment_b[4][2];
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int line = warp_row + i * 16 + q % 2 * 8;
-        if (A_TRANSPOSED)
-          ldmatrix_x4_trans(fragment_a[i], tile_a + place<false>(line, k + q / 2 * 8 + r));
-        else
-          ldmatrix_x4(fragment_a[i], tile_a + place<true>(line + r, k + q / 2 * 8));
-      }
-#pragma unroll
-      for (int j = 0; j < 4; j += 2) {
-        unsigned both[4];
-        const int line = warp_column + j * 8 + q / 2 * 8;
-        if (B_TRANSPOSED)
-          ldmatrix_x4(both, tile_b + place<true>(line + r, k + q % 2 * 8));
-        else
-          ldmatrix_x4_trans(both, tile_b + place<false>(line, k + q % 2 * 8 + r));
-        fragment_b[j][0] = both[0], fragment_b[j][1] = both[1];
-        fragment_b[j + 1][0] = both[2], fragment_b[j + 1][1] = both[3];
-      }
-#pragma unroll
-      for (int i = 0; i < 4; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) mma_16816<T>(sums[i][j], fragment_a[i], fragment_b[j]);
-    }
+    const T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
+    multiply<TILE, TILE, !A_TRANSPOSED, B_TRANSPOSED, sizeof(T) == 4>(sums, tile, tile + A::SIZE, warp_row, warp_column);
   }
-  // C goes through shared memory, so that it is written in whole sectors. Rows are 8 halves longer there, for the banks.
-  constexpr int ROW = TILE + 8;
   float added[4][2];
 #pragma unroll
   for (int j = 0; j < 8; j++) {
     const int column = first_column + warp_column + j / 2 * 8 + lane % 4 * 2 + j % 2;
     added[j / 2][j % 2] = bias && column < shape.n ? to_float(bias[column]) : 0.0f;
   }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < 4; i++)
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const int row = warp_row + i * 16 + lane / 4, column = warp_column + j * 8 + lane % 4 * 2;
-      const float left = added[j][0], right = added[j][1];
-      *reinterpret_cast<unsigned *>(shared + row * ROW + column) = pack<T>(sums[i][j][0] + left, sums[i][j][1] + right);
-      *reinterpret_cast<unsigned *>(shared + (row + 8) * ROW + column) = pack<T>(sums[i][j][2] + left, sums[i][j][3] + right);
-    }
-  __syncthreads();
-  for (int group = threadIdx.x; group < TILE * TILE / 8; group += THREADS) {
-    const int row = group / (TILE / 8), column = group % (TILE / 8) * 8, valid = clamp(shape.n - first_column - column, 0, 8);
-    if (first_row + row >= shape.m) continue;
-    const T *from = shared + row * ROW + column;
-    T *to = c + static_cast<long long>(first_row + row) * shape.ldc + first_column + column;
-    if (valid == 8 && shape.aligned_c) {
-      *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
-    } else {
-      for (int j = 0; j < valid; j++) to[j].bits = from[j].bits;
+  if constexpr (sizeof(T) == 4) {
+    // Four lanes write a sector of a row.
+    each_pair(sums, [&](int down, int across, float left, float right) {
+      const int row = first_row + warp_row + down * 8 + lane / 4, column = first_column + warp_column + across * 8 + lane % 4 * 2;
+      float *to = c + static_cast<long long>(row) * shape.ldc + column;
+      if (row >= shape.m || column >= shape.n) return;
+      left += added[across][0], right += added[across][1];
+      if (shape.aligned_c && column + 1 < shape.n) {
+        *reinterpret_cast<float2 *>(to) = make_float2(left, right);
+      } else {
+        to[0] = left;
+        if (column + 1 < shape.n) to[1] = right;
+      }
+    });
+  } else {
+    // C goes through shared memory, so that it is written in whole sectors. Rows are 8 halves longer there, for the banks.
+    constexpr int ROW = TILE + 8;
+    __syncthreads();
+    each_pair(sums, [&](int down, int across, float left, float right) {
+      const int row = warp_row + down * 8 + lane / 4, column = warp_column + across * 8 + lane % 4 * 2;
+      *reinterpret_cast<unsigned *>(shared + row * ROW + column) = pack<T>(left + added[across][0], right + added[across][1]);
+    });
+    __syncthreads();
+    for (int group = threadIdx.x; group < TILE * TILE / 8; group += THREADS) {
+      const int row = group / (TILE / 8), column = group % (TILE / 8) * 8, valid = clamp(shape.n - first_column - column, 0, 8);
+      if (first_row + row >= shape.m) continue;
+      const T *from = shared + row * ROW + column;
+      T *to = c + static_cast<long long>(first_row + row) * shape.ldc + first_column + column;
+      if (valid == 8 && shape.aligned_c) {
+        *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
+      } else {
+        for (int j = 0; j < valid; j++) to[j].bits = from[j].bits;
+      }
     }
   }
 }
@@ -241,9 +219,9 @@ __device__ __forceinline__ void gemm_f32(const float *a, const float *b, const f
   }
 }
 
-#define HALF_KERNEL(T, NAME, A_TRANSPOSED, B_TRANSPOSED)                                                                                  \
+#define TENSOR_KERNEL(T, NAME, A_TRANSPOSED, B_TRANSPOSED)                                                                                  \
   extern "C" __global__ void __launch_bounds__(256, 2) NAME(const T *a, const T *b, const T *bias, T *c, const Gemm shape) {            \
-    gemm_half<T, A_TRANSPOSED, B_TRANSPOSED>(a, b, bias, c, shape);                                                                       \
+    gemm_tensor<T, A_TRANSPOSED, B_TRANSPOSED>(a, b, bias, c, shape);                                                                       \
   }
 #define F32_KERNEL(NAME, A_TRANSPOSED, B_TRANSPOSED)                                                                                      \
   extern "C" __global__ void __launch_bounds__(256, 2) NAME(const float *a, const float *b, const float *bias, float *c,                \
@@ -252,15 +230,20 @@ __device__ __forceinline__ void gemm_f32(const float *a, const float *b, const f
   }
 
 // dynamic shared memory: 49152 bytes for gemm_f16_nn gemm_f16_nt gemm_f16_tn gemm_f16_tt
-HALF_KERNEL(f16, gemm_f16_nn, false, false)
-HALF_KERNEL(f16, gemm_f16_nt, false, true)
-HALF_KERNEL(f16, gemm_f16_tn, true, false)
-HALF_KERNEL(f16, gemm_f16_tt, true, true)
+TENSOR_KERNEL(f16, gemm_f16_nn, false, false)
+TENSOR_KERNEL(f16, gemm_f16_nt, false, true)
+TENSOR_KERNEL(f16, gemm_f16_tn, true, false)
+TENSOR_KERNEL(f16, gemm_f16_tt, true, true)
 // dynamic shared memory: 49152 bytes for gemm_bf16_nn gemm_bf16_nt gemm_bf16_tn gemm_bf16_tt
-HALF_KERNEL(bf16, gemm_bf16_nn, false, false)
-HALF_KERNEL(bf16, gemm_bf16_nt, false, true)
-HALF_KERNEL(bf16, gemm_bf16_tn, true, false)
-HALF_KERNEL(bf16, gemm_bf16_tt, true, true)
+TENSOR_KERNEL(bf16, gemm_bf16_nn, false, false)
+TENSOR_KERNEL(bf16, gemm_bf16_nt, false, true)
+TENSOR_KERNEL(bf16, gemm_bf16_tn, true, false)
+TENSOR_KERNEL(bf16, gemm_bf16_tt, true, true)
+// dynamic shared memory: 49152 bytes for gemm_tf32_nn gemm_tf32_nt gemm_tf32_tn gemm_tf32_tt
+TENSOR_KERNEL(float, gemm_tf32_nn, false, false)
+TENSOR_KERNEL(float, gemm_tf32_nt, false, true)
+TENSOR_KERNEL(float, gemm_tf32_tn, true, false)
+TENSOR_KERNEL(float, gemm_tf32_tt, true, true)
 // dynamic shared memory: 50688 bytes for gemm_f32_nn gemm_f32_nt gemm_f32_tn gemm_f32_tt
 F32_KERNEL(gemm_f32_nn, false, false)
 F32_KERNEL(gemm_f32_nt, false, true)

@@ -1,9 +1,10 @@
-//! Matrix products on tensor cores (f16, bf16) and in full f32 (gemm.cu).
+//! Matrix products on tensor cores (f16, bf16, and f32 as TF32 where that is allowed) and in full f32 (gemm.cu).
 
 use tomograd_core::{DType, Result, Tensor};
 
 use crate::{
-    cuda::{Launch, Source, Unwritten, by_float},
+    Precision,
+    cuda::{Launch, Source, Unwritten, by_float, takes_tf32},
     reduce::{Combine, cuda::reduce},
 };
 
@@ -75,7 +76,13 @@ impl Operand {
 
 /// The product of (batch..., m, k) and (batch..., k, n), none of which is empty, plus a bias (n), in the operands' dtype; `None`
 /// where the sizes don't suit the kernels.
-pub(super) fn gemm(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
+pub(super) fn gemm(
+    operation: &str,
+    a: &Tensor,
+    b: &Tensor,
+    bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<Option<Tensor>> {
     let rank = a.rank();
     let (batch, [m, k, n]) = (&a.shape()[..rank - 2], [a.shape()[rank - 2], a.shape()[rank - 1], b.shape()[rank - 1]]);
     let shape = [batch, &[m, n]].concat();
@@ -120,7 +127,12 @@ pub(super) fn gemm(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Tensor
         pair(usize::from(flags[0]), usize::from(flags[1])),
         u64::from(flags[2]),
     ];
+    let tf32 = takes_tf32(dtype, precision);
     let kernel = match (a.transposed, b.transposed) {
+        (false, false) if tf32 => "gemm_tf32_nn",
+        (false, true) if tf32 => "gemm_tf32_nt",
+        (true, false) if tf32 => "gemm_tf32_tn",
+        (true, true) if tf32 => "gemm_tf32_tt",
         (false, false) => by_float(dtype, ["gemm_f32_nn", "gemm_f16_nn", "gemm_bf16_nn"]),
         (false, true) => by_float(dtype, ["gemm_f32_nt", "gemm_f16_nt", "gemm_bf16_nt"]),
         (true, false) => by_float(dtype, ["gemm_f32_tn", "gemm_f16_tn", "gemm_bf16_tn"]),
@@ -133,7 +145,7 @@ pub(super) fn gemm(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Tensor
         .write(&mut output)?
         .value(numbers);
     // As noted at the kernels.
-    let shared = if dtype == DType::F32 { 50688 } else { 49152 };
+    let shared = if dtype == DType::F32 && !tf32 { 50688 } else { 49152 };
     // SAFETY: the numbers are the operands' sizes and strides; the kernel writes every element of each part's products.
     let y = unsafe {
         launch.run_shaped([columns, rows, batches * parts], THREADS, shared)?;

@@ -5,6 +5,7 @@ mod gemm;
 use tomograd_core::{DType, Result, Tensor};
 
 use crate::{
+    Precision,
     cast::cast,
     cuda::{Launch, Source, divisor, output_like, single, views, views_of},
     reduce::{Combine, cuda::reduce},
@@ -25,20 +26,26 @@ const MANY_TILES: usize = 256;
 const LEAST_TERMS: usize = 512;
 
 /// The product of (batch..., m, k) and (batch..., k, n), whose batch axes are the same, plus a bias (n).
-pub(crate) fn product(operation: &str, a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn product(
+    operation: &str,
+    a: &Tensor,
+    b: &Tensor,
+    bias: Option<&Tensor>,
+    precision: Precision,
+) -> Result<Tensor> {
     let dtype = a.dtype();
     let half = matches!(dtype, DType::F16 | DType::BF16);
     let empty = a.count() == 0 || b.count() == 0;
     let large = a.rank() >= 2 && a.shape()[a.rank() - 2].min(b.shape()[b.rank() - 1]) > LARGE;
     if !empty
         && (half || dtype == DType::F32 && large)
-        && let Some(y) = gemm::gemm(operation, a, b, bias)?
+        && let Some(y) = gemm::gemm(operation, a, b, bias, precision)?
     {
         return Ok(y);
     }
     if half {
         let bias = bias.map(|bias| cast(bias, DType::F32)).transpose()?;
-        let y = product(operation, &cast(a, DType::F32)?, &cast(b, DType::F32)?, bias.as_ref())?;
+        let y = product(operation, &cast(a, DType::F32)?, &cast(b, DType::F32)?, bias.as_ref(), precision)?;
         return cast(&y, dtype);
     }
     single(operation, dtype)?;
@@ -104,11 +111,11 @@ fn as_matrix(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The product of the rows of x (..., k) and (k, n), plus a bias (n): (rows, n).
-pub(super) fn rows_times(x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    product("linear", &as_matrix(x)?, matrix, bias)
+pub(super) fn rows_times(x: &Tensor, matrix: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Tensor> {
+    product("linear", &as_matrix(x)?, matrix, bias, precision)
 }
 
 /// Σ over all rows of aᵀ b, for a (..., m) and b (..., n) with the same rows: (m, n).
-pub(super) fn outer_sum(operation: &str, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    product(operation, &as_matrix(a)?.transpose(0, 1)?, &as_matrix(b)?, None)
+pub(super) fn outer_sum(operation: &str, a: &Tensor, b: &Tensor, precision: Precision) -> Result<Tensor> {
+    product(operation, &as_matrix(a)?.transpose(0, 1)?, &as_matrix(b)?, None, precision)
 }
