@@ -23,6 +23,7 @@ mod layout;
 pub mod memory;
 mod meta;
 mod names;
+pub mod pieces;
 pub mod random;
 mod storage;
 mod tensor;

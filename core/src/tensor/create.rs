@@ -1,13 +1,13 @@
 //! Creating tensors: filled with a value, from values, from random numbers, and from memory that a kernel fills.
 
-use std::{marker::PhantomData, mem::MaybeUninit, sync::Arc};
+use std::{marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
 
 use half::{bf16, f16};
 
 use super::Tensor;
 use crate::{
     DType, Device, Element, Error, Layout, Result, Seed, dispatch, dtype::with_element, element_count, memory::Purpose,
-    room_for, storage::Storage,
+    pieces, room_for, storage::Storage,
 };
 
 /// The uninitialised memory of a new tensor, to be filled by a kernel.
@@ -117,6 +117,32 @@ impl<T: Element> TensorBuilder<T> {
             Device::Meta => {}
         }
         // SAFETY: the loop wrote every element; a meta tensor has none.
+        Ok(unsafe { self.assume_init() })
+    }
+
+    /// The finished tensor, whose elements `index · size` to `(index + 1) · size` (row-major) `work(index, piece)` computes from zeros, by
+    /// several threads of the host on every device ([`pieces::each`](crate::pieces::each)). For a meta tensor, `work` isn't called.
+    ///
+    /// # Errors
+    /// When a piece fails, memory runs out, or the device can't be used any more.
+    pub fn fill_pieces(mut self, size: usize, work: impl Fn(usize, &mut [T]) -> Result<()> + Sync) -> Result<Tensor> {
+        match self.storage.device() {
+            Device::Cpu => pieces::each(self.uninit()?, size, |index, piece| {
+                // Right before they are computed, so that zeros don't go through memory.
+                piece.fill(MaybeUninit::new(T::default()));
+                // SAFETY: every element of the piece has been written, and a `MaybeUninit<T>` lies in memory as a `T`.
+                let piece = unsafe { &mut *(ptr::from_mut(piece) as *mut [T]) };
+                work(index, piece)
+            })?,
+            Device::Cuda(_) => {
+                let mut values = room_for("fill_pieces", self.layout.count())?;
+                values.resize(self.layout.count(), T::default());
+                pieces::each(&mut values, size, work)?;
+                return self.copy_from_slice(&values);
+            }
+            Device::Meta => {}
+        }
+        // SAFETY: `each` has written zeros to all pieces, or the error above was returned; a meta tensor has no elements.
         Ok(unsafe { self.assume_init() })
     }
 }

@@ -6,8 +6,8 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use tomograd_core::{Error, ErrorKind, Result};
+use std::sync::{Mutex, PoisonError};
+use tomograd_core::{Error, ErrorKind, Result, pieces};
 
 thread_local! {
     /// Whether this thread is running a chunk.
@@ -43,10 +43,7 @@ fn note_worker() {
 
 /// How many threads a parallel section started by this thread may use.
 pub fn threads() -> usize {
-    /// The cores that this process may use.
-    static CORES: OnceLock<usize> = OnceLock::new();
-    let cores = || *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()));
-    Settings::current().thread_count().unwrap_or_else(cores)
+    Settings::current().thread_count().unwrap_or_else(pieces::threads)
 }
 
 /// Runs `f` with parallel sections on `threads` threads (at least one).

@@ -6,7 +6,7 @@ use tomograd::core::{
     DType, Device, Element, Error, ErrorKind, Layout, Result, Scratch, Seed, Tensor, TensorBuilder, broadcast_shapes,
     contiguous_strides,
     cuda::{self, Capability, Driver, Geometry, Handle, Launch, Source, Unwritten},
-    element_count, memory, room_for, shape_text,
+    element_count, memory, pieces, room_for, shape_text,
 };
 
 use crate::walk::cases;
@@ -319,6 +319,24 @@ cases! {
     };
     "core::TensorBuilder::fill_with": (value: f64 = 1.0) => {
         all(&TensorBuilder::<f64>::new("test", &[2, 2], CPU)?.fill_with(|_| value)?, value)
+    };
+    "core::TensorBuilder::fill_pieces": (size: usize = 2) => {
+        let ones = |_: usize, piece: &mut [f64]| {
+            piece.fill(1.0);
+            Ok(())
+        };
+        all(&TensorBuilder::<f64>::new("test", &[2, 3], CPU)?.fill_pieces(size, ones)?, 1.0)
+    };
+    "core::pieces::with_threads": (threads: usize = 2) => {
+        (1..=1024).contains(&pieces::with_threads(threads, pieces::threads))
+    };
+    "core::pieces::each": (size: usize = 2) => {
+        let mut values = [0; 5];
+        pieces::each(&mut values, size, |_, piece| {
+            piece.iter_mut().for_each(|value| *value += 1);
+            Ok(())
+        })?;
+        Ok::<_, Error>(values == [1; 5])
     };
     "core::Tensor::arange": (count: usize = 5, device: Device = CPU) => {
         let tensor = Tensor::arange(count, DType::I64, device)?;
