@@ -168,6 +168,10 @@ impl Array {
             if let (Length::Known(_), Encoding::Bytes(_)) = (stream.length, self.encoding) {
                 return self.decode(stream);
             }
+            if let Encoding::Bytes(_) = self.encoding {
+                let bytes = (share as u64).saturating_mul(self.stored.size() as u64);
+                return stream::worked_on(&mut stream, bytes, bytes, |reader| self.decode(reader));
+            }
             let held = self.hold(&mut stream, share)?;
             return self.decode(held);
         }

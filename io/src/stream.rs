@@ -5,10 +5,13 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, BufRead, BufReader, Read},
+    mem,
     path::Path,
+    sync::mpsc,
+    thread,
 };
 
-use tomograd_core::{Error, Result};
+use tomograd_core::{Error, Result, pieces};
 
 use crate::{
     gzip::{self, Gzip},
@@ -219,12 +222,94 @@ pub(crate) fn hold(reader: &mut impl Read, wanted: u64) -> Result<Held> {
     Ok(Held { pieces, at: 0 })
 }
 
+/// From this many bytes on another thread works on what is decompressed.
+const MANY: u64 = 1 << 20;
+/// What must have arrived of them before it is believed that all will: `work` takes memory for them then.
+const BELIEVED: u64 = 4;
+/// The pieces that wait for the other thread.
+const AHEAD: usize = 2;
+
+/// Reads exactly `wanted` bytes, and a compressed stream to its end (`finish(end)`). `work` makes something of the bytes: of many, in
+/// another thread, while this one decompresses the next.
+pub(crate) fn worked_on<R: BufRead, T: Send>(
+    stream: &mut Stream<R>,
+    wanted: u64,
+    end: u64,
+    work: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
+) -> Result<T> {
+    let alone = wanted < MANY || pieces::threads() < 2;
+    let first = if alone { wanted } else { wanted.div_ceil(BELIEVED) };
+    let mut held = hold(stream, first)?;
+    if alone {
+        stream.finish(end)?;
+        return work(&mut held);
+    }
+    let (full, arrived) = mpsc::sync_channel::<Vec<u8>>(AHEAD);
+    let (give_back, empty) = mpsc::channel::<Vec<u8>>();
+    let mut left = wanted.saturating_sub(first);
+    thread::scope(|scope| {
+        let arriving = Arriving { pieces: arrived, give_back, piece: Vec::new(), at: 0 };
+        let worker = thread::Builder::new()
+            .spawn_scoped(scope, move || work(&mut held.chain(arriving)))
+            .map_err(io_error("a thread"))?;
+        let mut fill = || {
+            while left > 0 {
+                let mut piece = empty.try_recv().unwrap_or_default();
+                piece.clear();
+                let part = left.min(STEP);
+                let got = stream.by_ref().take(part).read_to_end(&mut piece).map_err(io_error("the voxels"))? as u64;
+                if got < part {
+                    return Err(ends_inside("the voxels"));
+                }
+                left = left.saturating_sub(got);
+                // The other thread has failed; its error comes below.
+                if full.send(piece).is_err() {
+                    return Ok(());
+                }
+            }
+            stream.finish(end)
+        };
+        let filled = fill();
+        drop(full);
+        let made = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Where bytes are missing, that is what the work has failed at.
+        filled.and(made)
+    })
+}
+
+/// Pieces of bytes that another thread reads.
+struct Arriving {
+    pieces: mpsc::Receiver<Vec<u8>>,
+    give_back: mpsc::Sender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            // Nobody needs it where all have been read.
+            self.give_back.send(mem::take(&mut self.piece)).ok();
+            // No piece comes where all have been sent.
+            self.piece = self.pieces.recv().unwrap_or_default();
+            self.at = 0;
+        }
+        let got = self.piece.get(self.at..).unwrap_or_default().read(buffer)?;
+        self.at = self.at.saturating_add(got);
+        Ok(got)
+    }
+}
+
+fn ends_inside(what: &str) -> Error {
+    fail(format!("the file ends inside of {what}"))
+}
+
 /// Reads exactly `wanted` bytes, contiguously; errors call them `what`.
 pub(crate) fn collect(reader: &mut impl Read, wanted: u64, what: &'static str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let got = reader.take(wanted).read_to_end(&mut bytes).map_err(io_error(what))?;
     if (got as u64) < wanted {
-        return Err(fail(format!("the file ends inside of {what}")));
+        return Err(ends_inside(what));
     }
     Ok(bytes)
 }
@@ -232,7 +317,7 @@ pub(crate) fn collect(reader: &mut impl Read, wanted: u64, what: &'static str) -
 /// Skips `count` bytes.
 pub(crate) fn skip(reader: &mut impl Read, count: u64, what: &'static str) -> Result<()> {
     let passed = io::copy(&mut reader.take(count), &mut io::sink()).map_err(io_error(what))?;
-    if passed < count { Err(fail(format!("the file ends inside of {what}"))) } else { Ok(()) }
+    if passed < count { Err(ends_inside(what)) } else { Ok(()) }
 }
 
 impl Read for Held {
@@ -253,7 +338,61 @@ impl Read for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+
     use super::*;
+
+    /// Numbers that can't be compressed much, and the stream of their file.
+    fn gzip(count: u64) -> (Vec<u8>, Vec<u8>) {
+        let bytes: Vec<u8> = (0..count).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 60) as u8).collect();
+        let mut file = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        file.write_all(&bytes).unwrap();
+        (bytes, file.finish().unwrap())
+    }
+
+    fn stream(file: &[u8]) -> Stream<&[u8]> {
+        Stream::new(file, Some(file.len() as u64)).unwrap()
+    }
+
+    fn all(reader: &mut dyn Read) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).map_err(io_error("test"))?;
+        Ok(all)
+    }
+
+    #[test]
+    fn bytes_are_worked_on_by_any_number_of_threads() {
+        for count in [0, 5, MANY - 1, MANY, 4 * STEP + 4 * MANY + 3] {
+            let (bytes, file) = gzip(count + 7);
+            for threads in [1, 2] {
+                let read = pieces::with_threads(threads, || worked_on(&mut stream(&file), count, count, all));
+                assert!(read.unwrap() == bytes[..count as usize], "{count} {threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_in_either_thread_is_the_error() {
+        let (_, mut file) = gzip(4 * MANY);
+        let count = 4 * MANY;
+        let read = |file: &[u8], work: fn(&mut dyn Read) -> Result<Vec<u8>>| {
+            pieces::with_threads(2, || worked_on(&mut stream(file), count, count, work)).unwrap_err().to_string()
+        };
+        // The work fails at once, or at the end.
+        let fails = |_: &mut dyn Read| Err(fail("no such numbers"));
+        let fails_late = |reader: &mut dyn Read| all(reader).and_then(|_| Err(fail("no such numbers")));
+        assert!(read(&file, fails).contains("no such numbers") && read(&file, fails_late).contains("no such numbers"));
+        // The file is cut off, or its checksum is wrong.
+        for cut in [file.len() / 2, file.len() - 9] {
+            let error = read(&file[..cut], all);
+            assert!(error.contains("the voxels"), "{error}");
+        }
+        let end = file.len() - 8;
+        file[end] ^= 1;
+        assert!(read(&file, all).contains("the end of the compressed file"));
+    }
 
     #[test]
     fn what_nobody_wants_is_bounded() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dicom_dictionary_std::tags;
-use tomograd_core::{Error, Result};
+use tomograd_core::{Error, Result, pieces};
 
 use super::{
     OPERATION, fail,
@@ -19,6 +19,8 @@ use super::{
 
 /// Folders within folders beyond this are left out.
 const DEEPEST: usize = 32;
+/// The files that a thread reads before it looks for others.
+const AT_ONCE: usize = 4;
 
 /// The series of a folder, a DICOMDIR, or a list of files.
 ///
@@ -76,26 +78,16 @@ impl Listing {
     /// `named`: the files are said to be DICOM.
     fn of(files: Vec<PathBuf>, named: bool) -> Result<Self> {
         let (mut images, mut skipped, mut others) = (BTreeMap::<_, Vec<Arc<Image>>>::new(), Vec::new(), 0);
-        for path in files {
-            let source = Source::File(path.as_path().into());
-            let header = match Header::read(&source) {
-                Ok(header) => header,
-                // In a folder there may be files of all sorts.
-                Err(_) if !named && !claims_to_be_dicom(&path) => {
-                    others += 1;
-                    continue;
-                }
-                Err(error) => {
-                    skipped.push((path, error));
-                    continue;
-                }
-            };
-            if image::is_directory(header.view()) {
-                others += 1;
-                continue;
-            }
-            match Image::of(source, &header) {
-                Ok(image) => {
+        let mut found: Vec<(PathBuf, Option<Result<Image>>)> = files.into_iter().map(|path| (path, None)).collect();
+        pieces::each(&mut found, AT_ONCE, |_, part| {
+            part.iter_mut().for_each(|(path, found)| *found = image_of(path, named).transpose());
+            Ok(())
+        })?;
+        for (path, found) in found {
+            match found {
+                None => others += 1,
+                Some(Err(error)) => skipped.push((path, error)),
+                Some(Ok(image)) => {
                     let key = (
                         image.about.study.clone(),
                         image.about.number.unwrap_or(0.0) as i64,
@@ -103,7 +95,6 @@ impl Listing {
                     );
                     images.entry(key).or_default().push(Arc::new(image));
                 }
-                Err(error) => skipped.push((path, error)),
             }
         }
         let series = images.into_values().map(Series::new).collect::<Result<Vec<_>>>()?;
@@ -159,6 +150,21 @@ impl Listing {
         let list: Vec<String> = self.series.iter().take(20).map(one).collect();
         format!("one of {}", list.join(", "))
     }
+}
+
+/// The image of a file; `None` if it isn't DICOM and isn't said to be (`named`), or is a DICOMDIR.
+fn image_of(path: &Path, named: bool) -> Result<Option<Image>> {
+    let source = Source::File(path.into());
+    let header = match Header::read(&source) {
+        Ok(header) => header,
+        // In a folder there may be files of all sorts.
+        Err(_) if !named && !claims_to_be_dicom(path) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if image::is_directory(header.view()) {
+        return Ok(None);
+    }
+    Image::of(source, &header).map(Some)
 }
 
 /// All files of a folder and the folders in it, by name. Links to folders aren't followed.

@@ -1,11 +1,11 @@
 //! The voxels of a stack, from the pixels of its frames.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tomograd_core::{DType, Device, Element, Error, Result, Tensor};
+use tomograd_core::{DType, Device, Element, Result, Tensor, TensorBuilder};
 
 use super::{
-    fail,
+    OPERATION, fail,
     frame::{Detail, Scale},
     image::{Format, Image, Photometric},
     pixels::{Pixels, Values},
@@ -59,38 +59,88 @@ impl Stack {
         Ok(())
     }
 
-    fn fill<T: Element>(&self, shape: &[usize]) -> Result<Tensor> {
-        let mut voxels = Tensor::zeros(shape, T::DTYPE, Device::Cpu)?;
-        let [width, height, depth] = self.size();
-        let (plane, volume) = (width.saturating_mul(height), width.saturating_mul(height).saturating_mul(depth));
-        let all = voxels.as_mut_slice::<T>()?;
-        let mut open: Option<(Arc<Image>, Pixels)> = None;
-        for (k, slice) in self.slices().iter().enumerate() {
-            let within = |error: Error| slice.image.source.name(error);
-            let (_, pixels) = match open.take() {
-                Some((image, pixels)) if Arc::ptr_eq(&image, &slice.image) => open.insert((image, pixels)),
-                _ => open.insert((slice.image.clone(), Pixels::open(&slice.image).map_err(within)?)),
-            };
+    fn fill<T: Number>(&self, shape: &[usize]) -> Result<Tensor> {
+        let [width, height, _] = self.size();
+        let plane = width.saturating_mul(height);
+        let open = Open::default();
+        if self.image()?.format.photometric.coloured() {
+            return self.colours::<T>(shape, plane, &open);
+        }
+        TensorBuilder::<T>::new(OPERATION, shape, Device::Cpu)?.fill_pieces(plane, |k, part| {
+            let slice = self.slices().get(k).ok_or_else(|| fail("a slice that isn't there"))?;
             let detail = slice.detail().ok_or_else(|| fail("a frame that isn't there"))?;
-            let values = pixels.frame(slice.frame).map_err(within)?;
-            let coloured = slice.image.format.photometric.coloured();
-            if coloured {
-                for (channel, part) in all.chunks_exact_mut(volume.max(1)).enumerate() {
-                    let part = part.get_mut(k.saturating_mul(plane)..).unwrap_or_default();
-                    if let Values::Whole(values) = &values {
-                        let of_channel = values.iter().skip(channel).step_by(3);
-                        let pairs = part.iter_mut().zip(of_channel).take(plane);
-                        pairs.for_each(|(to, &value)| *to = T::from_f64(stored(value, &slice.image.format)));
-                    }
-                }
-                continue;
+            scaled(part, &open.values(slice)?, &slice.image.format, &detail.scale);
+            Ok(())
+        })
+    }
+
+    /// The voxels of slices with colours. Slice by slice, since the channels of one are far apart.
+    fn colours<T: Number>(&self, shape: &[usize], plane: usize, open: &Open) -> Result<Tensor> {
+        let mut voxels = Tensor::zeros(shape, T::DTYPE, Device::Cpu)?;
+        let volume = plane.saturating_mul(self.slices().len());
+        let all = voxels.as_mut_slice::<T>()?;
+        for (k, slice) in self.slices().iter().enumerate() {
+            let Values::Whole(values) = open.values(slice)? else { return Err(fail("colours that aren't integers")) };
+            for (channel, part) in all.chunks_exact_mut(volume.max(1)).enumerate() {
+                let part = part.get_mut(k.saturating_mul(plane)..).unwrap_or_default();
+                let of_channel = values.iter().skip(channel).step_by(3);
+                let pairs = part.iter_mut().zip(of_channel).take(plane);
+                pairs.for_each(|(to, &value)| *to = T::whole(stored(value, &slice.image.format)));
             }
-            let part =
-                all.get_mut(k.saturating_mul(plane)..(k.saturating_add(1)).saturating_mul(plane)).unwrap_or_default();
-            scaled(part, &values, &slice.image.format, &detail.scale);
         }
         Ok(voxels)
     }
+}
+
+/// The file of several frames that was opened last: the next slices are mostly in it, too.
+#[derive(Default)]
+struct Open(Mutex<Option<(Arc<Image>, Arc<Pixels>)>>);
+
+impl Open {
+    /// The values of a slice.
+    fn values(&self, slice: &Slice) -> Result<Values> {
+        self.read(slice).map_err(|error| slice.image.source.name(error))
+    }
+
+    fn read(&self, slice: &Slice) -> Result<Values> {
+        let image = &slice.image;
+        if image.frames.len() < 2 {
+            return Pixels::open(image)?.frame(slice.frame);
+        }
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others that need it wait until it is open.
+        let pixels = match last.take() {
+            Some((of, pixels)) if Arc::ptr_eq(&of, image) => pixels,
+            _ => Arc::new(Pixels::open(image)?),
+        };
+        *last = Some((image.clone(), pixels.clone()));
+        drop(last);
+        pixels.frame(slice.frame)
+    }
+}
+
+/// A type of voxels.
+trait Number: Element {
+    /// A whole number, or the nearest that the type holds.
+    fn whole(value: i64) -> Self;
+}
+
+macro_rules! number {
+    ($($type:ty: $value:ident => $number:expr;)*) => {$(
+        impl Number for $type {
+            #[inline(always)]
+            fn whole($value: i64) -> Self {
+                $number
+            }
+        }
+    )*};
+}
+number! {
+    u8: value => value.clamp(0, 255) as u8;
+    i32: value => value.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+    i64: value => value;
+    f32: value => value as f32;
+    f64: value => value as f64;
 }
 
 /// Whether f32 tells the scaled values of neighbouring integers apart over the range of `bits`.
@@ -145,27 +195,36 @@ fn dtype(format: &Format, details: &[&Detail]) -> DType {
 }
 
 /// The number that the bits of a sample are.
-fn stored(value: i32, format: &Format) -> f64 {
-    if format.signed { value.into() } else { f64::from(value as u32) }
+#[inline(always)]
+fn stored(value: i32, format: &Format) -> i64 {
+    if format.signed { value.into() } else { i64::from(value as u32) }
 }
 
 /// Writes the values of a grey frame, scaled.
-fn scaled<T: Element>(part: &mut [T], values: &Values, format: &Format, scale: &Scale) {
+fn scaled<T: Number>(part: &mut [T], values: &Values, format: &Format, scale: &Scale) {
     let stored = |value: i32| stored(value, format);
     match (values, scale) {
-        (Values::Whole(values), Scale::Linear { slope: 1.0, intercept: 0.0 }) => {
-            part.iter_mut().zip(values).for_each(|(to, &value)| *to = T::from_f64(stored(value)));
-        }
         (Values::Whole(values), Scale::Linear { slope, intercept }) => {
-            let value = |value: i32| T::from_f64(slope * stored(value) + intercept);
-            part.iter_mut().zip(values).for_each(|(to, &raw)| *to = value(raw));
+            // 20 bits times 32 and a sum stay below 2⁵³, so that f64 would have the same values.
+            if let (Some(slope), Some(intercept)) = (small_whole(*slope), small_whole(*intercept)) {
+                let value = |value: i32| T::whole(slope.wrapping_mul(stored(value)).wrapping_add(intercept));
+                part.iter_mut().zip(values).for_each(|(to, &raw)| *to = value(raw));
+            } else {
+                let value = |value: i32| T::from_f64(slope * stored(value) as f64 + intercept);
+                part.iter_mut().zip(values).for_each(|(to, &raw)| *to = value(raw));
+            }
         }
         (Values::Whole(values), Scale::Table(table)) => {
-            let value = |value: i32| T::from_f64(table.value(stored(value) as i64).into());
+            let value = |value: i32| T::whole(table.value(stored(value)).into());
             part.iter_mut().zip(values).for_each(|(to, &raw)| *to = value(raw));
         }
         // What is floating point is stored as it is meant.
         (Values::F32(values), _) => part.iter_mut().zip(values).for_each(|(to, &x)| *to = T::from_f64(x.into())),
         (Values::F64(values), _) => part.iter_mut().zip(values).for_each(|(to, &x)| *to = T::from_f64(x)),
     }
+}
+
+/// The integer that this number is, if it has no more than 20 bits.
+fn small_whole(value: f64) -> Option<i64> {
+    (value.fract() == 0.0 && value.abs() < f64::from(1 << 20)).then_some(value as i64)
 }

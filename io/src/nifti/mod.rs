@@ -7,8 +7,8 @@
 //! A compressed file is read to the end to verify its checksums. Bytes after the voxels are ignored, as in nibabel and ITK,
 //! up to the number of bytes before them or 16 MiB, whichever is more; beyond that, a compressed file is an error.
 //!
-//! Memory is bounded whatever a header claims: reading `n` bytes (after decompression) takes at most 9·n + 1 MiB, where n is
-//! the number of bytes actually received. Deflate can't exceed 1032:1, so a compressed file that claims more is rejected
+//! Memory is bounded whatever a header claims: reading `n` bytes (after decompression) takes at most 9·n + 1 MiB, or 33·n of a
+//! compressed file of 1 MiB or more, where n is the number of bytes actually received. Deflate can't exceed 1032:1, so a compressed file that claims more is rejected
 //! before any voxel is read.
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -140,11 +140,9 @@ fn read_voxels<R: BufRead>(mut stream: Stream<R>, header: Header, extension: Opt
     };
     let voxels = match stream.length {
         Length::Known(_) => voxels::decode(&mut stream, coding, &shape, header.big())?,
-        Length::AtMost(_) => {
-            let mut held = stream::hold(&mut stream, bytes)?;
-            stream.finish(end)?;
-            voxels::decode(&mut held, coding, &shape, header.big())?
-        }
+        Length::AtMost(_) => stream::worked_on(&mut stream, bytes, end, |mut reader| {
+            voxels::decode(&mut reader, coding, &shape, header.big())
+        })?,
     };
     Volume::from_file(voxels, geometry, Arc::new(Source { header, extension }), coding)
 }

@@ -117,77 +117,268 @@ struct Grid {
     map: Affine,
 }
 
+/// The least number of voxels that one thread works on at a time.
+const PIECE: usize = 1 << 16;
+/// The least number of planes that one thread makes: the two old planes between which they lie are shared.
+const PLANES: usize = 8;
+
 impl Grid {
-    /// Computes the tensor of the new grid by `value(old voxels of one channel, position)`, channel by channel.
+    /// Makes the tensor of the new grid by `planes(old voxels of one channel, first new plane, new planes)`, which are zeros before.
+    /// Several threads make some planes each.
     fn fill<T: Element, U: Element>(
         &self,
         voxels: &Tensor,
-        value: impl Fn(&[T], [f64; 3]) -> Option<U>,
+        planes: impl Fn(&[T], usize, &mut [U]) + Sync,
     ) -> Result<Tensor> {
         let [x, y, z] = self.to;
         let base = voxels.rank().saturating_sub(3);
         let mut shape: Vec<usize> = voxels.shape().iter().take(base).copied().collect();
         shape.extend([z, y, x]);
         let channel = self.from.iter().product::<usize>().max(1);
-        let mut channels = voxels.as_slice::<T>()?.chunks(channel);
-        let mut current = channels.next().unwrap_or_default();
-        let (mut i, mut j, mut k) = (0usize, 0usize, 0usize);
-        TensorBuilder::<U>::new("resample", &shape, Device::Cpu)?.fill_with(|_| {
-            let made = value(current, geometry::apply(&self.map, [i as f64, j as f64, k as f64]));
-            i += 1;
-            if i == x {
-                (i, j) = (0, j + 1);
+        let values = voxels.as_slice::<T>()?;
+        let builder = TensorBuilder::<U>::new("resample", &shape, Device::Cpu)?;
+        // The shape has been found to be one that memory can have.
+        let plane = x * y;
+        let size = PLANES.max(PIECE / plane.max(1)) * plane;
+        builder.fill_pieces(size, |index, piece| {
+            // A piece may go on in the next channel.
+            let mut first = index * (size / plane);
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let count = (z - first % z).min(rest.len() / plane);
+                let (part, after) = rest.split_at_mut(count * plane);
+                let from = first / z * channel;
+                planes(values.get(from..from + channel).unwrap_or_default(), first % z, part);
+                (rest, first) = (after, first + count);
             }
-            if j == y {
-                (j, k) = (0, k + 1);
-            }
-            if k == z {
-                k = 0;
-                current = channels.next().unwrap_or_default();
-            }
-            made.unwrap_or_default()
+            Ok(())
+        })
+    }
+
+    /// Whether the axes of both grids are parallel and in the same order, so that an index depends on one other index only.
+    fn is_straight(&self) -> bool {
+        let rows = self.map.iter().take(3).enumerate();
+        rows.flat_map(|(at, row)| row.iter().take(3).enumerate().filter(move |(column, _)| *column != at))
+            .all(|(_, entry)| *entry == 0.0)
+    }
+
+    /// The positions on an axis of the old grid of the indices of the same axis of the new one, if the axes are parallel.
+    fn positions(&self, axis: usize) -> impl Iterator<Item = Option<f64>> {
+        let size = self.to.get(axis).copied().unwrap_or(0);
+        let last = self.from.get(axis).map_or(0.0, |size| *size as f64 - 1.0);
+        (0..size).map(move |index| {
+            let mut place = [0.0; 3];
+            place.iter_mut().skip(axis).take(1).for_each(|at| *at = index as f64);
+            let at = geometry::apply(&self.map, place).into_iter().nth(axis)?;
+            clamped(at, last)
         })
     }
 
     /// Clamps a position that is at most half a voxel outside; `None` if it is further outside.
     fn inside(&self, place: [f64; 3]) -> Option<[f64; 3]> {
-        // The tolerance keeps the outermost voxels in spite of rounding in the map.
         let mut inside = [0.0; 3];
         for ((to, at), size) in inside.iter_mut().zip(place).zip(self.from) {
-            let last = size as f64 - 1.0;
-            if !(-0.5 - SLACK..=last + 0.5 + SLACK).contains(&at) {
-                return None;
-            }
-            *to = at.clamp(0.0, last);
+            *to = clamped(at, size as f64 - 1.0)?;
         }
         Some(inside)
     }
 
+    /// The voxels of some planes one by one, whatever the map.
+    fn each_voxel<U: Element>(&self, first: usize, planes: &mut [U], value: impl Fn([f64; 3]) -> Option<U>) {
+        let [x, y, _] = self.to;
+        for (k, plane) in (first..).zip(planes.chunks_mut(x * y)) {
+            for (j, row) in plane.chunks_mut(x).enumerate() {
+                for (i, to) in row.iter_mut().enumerate() {
+                    let place = geometry::apply(&self.map, [i as f64, j as f64, k as f64]);
+                    *to = self.inside(place).and_then(&value).unwrap_or_default();
+                }
+            }
+        }
+    }
+
     fn nearest<T: Element>(&self, voxels: &Tensor) -> Result<Tensor> {
         let [width, height, _] = self.from;
-        self.fill::<T, T>(voxels, |values, place| {
-            let [x, y, z] = self.inside(place)?.map(|at| (at + 0.5 + SLACK).floor() as usize);
-            // The position is clamped, so rounding up stays on the grid.
-            values.get((z * height + y) * width + x).copied()
+        // The position is clamped, so rounding up stays on the grid.
+        let nearest = |at: f64| (at + 0.5 + SLACK).floor() as usize;
+        if !self.is_straight() {
+            return self.fill::<T, T>(voxels, |values, first, planes| {
+                self.each_voxel(first, planes, |place| {
+                    let [x, y, z] = place.map(nearest);
+                    values.get((z * height + y) * width + x).copied()
+                });
+            });
+        }
+        let taps = [0, 1, 2].map(|axis| self.positions(axis).map(|at| at.map(nearest)).collect::<Vec<_>>());
+        let [across, down, through] = &taps;
+        let [x, y, _] = self.to;
+        self.fill::<T, T>(voxels, |values, first, planes| {
+            for (plane, z) in planes.chunks_mut(x * y).zip(through.iter().skip(first)) {
+                for (row, y) in plane.chunks_mut(x).zip(down) {
+                    let Some((z, y)) = z.zip(*y) else { continue };
+                    let from = values.get((z * height + y) * width..).unwrap_or_default();
+                    for (to, x) in row.iter_mut().zip(across) {
+                        *to = x.and_then(|x| from.get(x).copied()).unwrap_or_default();
+                    }
+                }
+            }
         })
     }
 
     fn linear<T: Element, U: Element>(&self, voxels: &Tensor) -> Result<Tensor> {
+        if self.is_straight() {
+            let taps = [0, 1, 2].map(|axis| self.positions(axis).map(|at| at.map(Tap::at)).collect::<Vec<_>>());
+            return self.fill::<T, U>(voxels, |values, first, planes| {
+                Separable { from: self.from, to: self.to, taps: &taps }.planes(values, first, planes);
+            });
+        }
         let [width, height, depth] = self.from;
-        self.fill::<T, U>(voxels, |values, place| {
-            let [x, y, z] = self.inside(place)?;
-            let corner = [x.floor(), y.floor(), z.floor()];
-            let [fx, fy, fz] = [x - corner[0], y - corner[1], z - corner[2]];
-            let [x, y, z] = corner.map(|at| at as usize);
-            let (right, back, up) = ((x + 1).min(width - 1), (y + 1).min(height - 1), (z + 1).min(depth - 1));
-            let at = |x: usize, y: usize, z: usize| {
-                values.get((z * height + y) * width + x).map_or(0.0, |value| value.to_f64())
-            };
-            // The difference of two equal infinities would be NaN.
-            let mix = |a: f64, b: f64, t: f64| if t == 0.0 || a == b { a } else { a + (b - a) * t };
-            let row = |y, z| mix(at(x, y, z), at(right, y, z), fx);
-            let plane = |z| mix(row(y, z), row(back, z), fy);
-            Some(U::from_f64(mix(plane(z), plane(up), fz)))
+        self.fill::<T, U>(voxels, |values, first, planes| {
+            self.each_voxel(first, planes, |place| {
+                let [x, y, z] = place.map(Tap::at);
+                let (right, back, up) =
+                    ((x.low + 1).min(width - 1), (y.low + 1).min(height - 1), (z.low + 1).min(depth - 1));
+                let at = |x: usize, y: usize, z: usize| {
+                    values.get((z * height + y) * width + x).map_or(0.0, |value| value.to_f64())
+                };
+                let row = |y, z| mix(at(x.low, y, z), at(right, y, z), x.part);
+                let plane = |z| mix(row(y.low, z), row(back, z), y.part);
+                Some(U::from_f64(mix(plane(z.low), plane(up), z.part)))
+            });
         })
+    }
+}
+
+/// Clamps a position that is at most half a voxel outside of 0 to `last`; `None` if it is further outside.
+fn clamped(at: f64, last: f64) -> Option<f64> {
+    // The tolerance keeps the outermost voxels in spite of rounding in the map.
+    (-0.5 - SLACK..=last + 0.5 + SLACK).contains(&at).then(|| at.clamp(0.0, last))
+}
+
+/// The value `t` of the way from `a` to `b`.
+#[inline(always)]
+fn mix(a: f64, b: f64, t: f64) -> f64 {
+    // The difference of two equal infinities would be NaN.
+    if t == 0.0 || a == b { a } else { a + (b - a) * t }
+}
+
+/// A position on an axis: the index before it, and how far it is on the way to the next.
+#[derive(Clone, Copy)]
+struct Tap {
+    low: usize,
+    part: f64,
+}
+
+impl Tap {
+    fn at(position: f64) -> Self {
+        let low = position.floor();
+        Self { low: low as usize, part: position - low }
+    }
+
+    /// The index of the other value; the same where it has no part.
+    fn high(self) -> usize {
+        if self.part == 0.0 { self.low } else { self.low + 1 }
+    }
+}
+
+/// Trilinear interpolation axis by axis, where the axes of both grids are parallel: the same operations in the same order as voxel
+/// by voxel, but what neighbours have in common is computed once.
+struct Separable<'a> {
+    from: [usize; 3],
+    to: [usize; 3],
+    taps: &'a [Vec<Option<Tap>>; 3],
+}
+
+impl Separable<'_> {
+    /// Makes planes of the new grid, which are zeros before.
+    fn planes<T: Element, U: Element>(&self, values: &[T], first: usize, planes: &mut [U]) {
+        let ([width, height, _], [x, y, _], [_, _, through]) = (self.from, self.to, self.taps);
+        let (old, new) = (width * height, x * y);
+        let mut pair = Pair::new(new);
+        let mut rows = Pair::new(x);
+        let mut line = vec![0.0; width];
+        for (plane, tap) in planes.chunks_mut(new).zip(through.iter().skip(first)) {
+            let Some(tap) = *tap else { continue };
+            let [low, high] = pair.get([tap.low, tap.high()], |z, plane| {
+                rows.forget();
+                let from = values.get(z * old..).unwrap_or_default();
+                self.plane(from, plane, &mut rows, &mut line);
+            });
+            mixed(plane, low, high, tap.part, U::from_f64);
+        }
+    }
+
+    /// An old plane, interpolated along its two axes.
+    fn plane<T: Element>(&self, from: &[T], plane: &mut [f64], rows: &mut Pair, line: &mut [f64]) {
+        let ([width, ..], [x, ..], [across, down, _]) = (self.from, self.to, self.taps);
+        for (row, tap) in plane.chunks_mut(x).zip(down) {
+            let Some(tap) = *tap else {
+                row.fill(0.0);
+                continue;
+            };
+            let [low, high] = rows.get([tap.low, tap.high()], |y, row| {
+                let from = from.get(y * width..).unwrap_or_default();
+                line.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f64());
+                for (to, tap) in row.iter_mut().zip(across) {
+                    *to = tap.map_or(0.0, |tap| {
+                        let at = |index: usize| line.get(index).copied().unwrap_or(0.0);
+                        mix(at(tap.low), at(tap.high()), tap.part)
+                    });
+                }
+            });
+            mixed(row, low, high, tap.part, |value| value);
+        }
+    }
+}
+
+/// Interpolates between two rows.
+#[inline(always)]
+fn mixed<U>(to: &mut [U], low: &[f64], high: &[f64], part: f64, value: impl Fn(f64) -> U) {
+    if part == 0.0 {
+        to.iter_mut().zip(low).for_each(|(to, low)| *to = value(*low));
+    } else {
+        to.iter_mut().zip(low).zip(high).for_each(|((to, low), high)| *to = value(mix(*low, *high, part)));
+    }
+}
+
+/// The two rows or planes that were made last, since the next mostly lies between the same ones.
+struct Pair {
+    made: [Option<usize>; 2],
+    values: [Vec<f64>; 2],
+}
+
+impl Pair {
+    fn new(size: usize) -> Self {
+        Self { made: [None; 2], values: [vec![0.0; size], vec![0.0; size]] }
+    }
+
+    fn forget(&mut self) {
+        self.made = [None; 2];
+    }
+
+    /// The rows of two indices; those that aren't there are made by `make(index, row)`.
+    fn get(&mut self, [low, high]: [usize; 2], mut make: impl FnMut(usize, &mut [f64])) -> [&[f64]; 2] {
+        let [first, second] = &mut self.values;
+        let [in_first, in_second] = &mut self.made;
+        let mut have = |index: usize, made: &mut Option<usize>, row: &mut [f64]| {
+            if *made != Some(index) {
+                make(index, row);
+                *made = Some(index);
+            }
+        };
+        // The one that is there stays where it is.
+        if *in_second == Some(low) || (*in_first == Some(high) && low != high) {
+            have(low, in_second, second);
+            if low == high {
+                return [second, second];
+            }
+            have(high, in_first, first);
+            return [second, first];
+        }
+        have(low, in_first, first);
+        if low == high {
+            return [first, first];
+        }
+        have(high, in_second, second);
+        [first, second]
     }
 }
