@@ -51,7 +51,7 @@ pub use heat_sheet::HeatSheet;
 pub use loader::{Batch, Cases, Collated, Loader};
 pub use metrics::{
     ClassMetrics, Comparison, bootstrap_interval, compare_volumes, confusion, confusion_volumes, evaluate,
-    evaluate_volumes, roc_auc,
+    evaluate_volumes, quantile, roc_auc,
 };
 pub use preparation::{Ensemble, Preparation, Segment};
 pub use report::{Mean, Report};

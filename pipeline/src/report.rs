@@ -199,7 +199,13 @@ fn number(value: f64) -> String {
     if value.is_nan() { String::new() } else { value.to_string() }
 }
 
-pub(crate) fn quoted(field: &str) -> String {
+/// A text as a field of a CSV file: within quotes, its own doubled, if it has a comma, a quote or a line's end (RFC 4180).
+///
+/// ```
+/// use tomograd_pipeline::report::quoted;
+/// assert_eq!([quoted("liver"), quoted("liver, left")], ["liver", "\"liver, left\""]);
+/// ```
+pub fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into() }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use tomograd::{
-    pipeline::{ClassMetrics, Comparison, bootstrap_interval},
+    pipeline::{ClassMetrics, Comparison, bootstrap_interval, quantile},
     prelude::*,
 };
 
@@ -160,17 +160,10 @@ impl Mean {
         }
         let value = defined.iter().sum::<f64>() / defined.len() as f64;
         let interval = bootstrap_interval(&defined, resamples, 0.95, seed)?;
-        defined.sort_by(f64::total_cmp);
-        let five = [0.0, 0.25, 0.5, 0.75, 1.0].map(|part| quantile(&defined, part));
+        let mut five = [0.0, 0.25, 0.5, 0.75, 1.0];
+        for part in &mut five {
+            *part = quantile(&mut defined, *part)?;
+        }
         Ok(Self { value, interval, defined: defined.len(), five })
     }
-}
-
-/// A quantile of sorted values, with linear interpolation.
-fn quantile(sorted: &[f64], part: f64) -> f64 {
-    let place = part * (sorted.len().saturating_sub(1)) as f64;
-    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    let (low, part) = (place.floor(), place.fract());
-    let value = at(low as usize);
-    if part == 0.0 { value } else { value + (at(low as usize + 1) - value) * part }
 }

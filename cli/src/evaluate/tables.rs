@@ -1,6 +1,7 @@
 //! An evaluation as CSV, as JSON, and as a table in the terminal.
 
 use serde_json::{Map, Value, json};
+use tomograd::pipeline::report::quoted;
 
 use super::results::{Evaluation, QUANTITIES};
 use crate::{plain, print::print_line};
@@ -82,14 +83,5 @@ impl Evaluation {
                 print_line!("{name:width$}  {quantity:<14} {:>9.4}  {interval:<20} {:>6}", mean.value, mean.defined);
             }
         }
-    }
-}
-
-/// A field of a CSV file.
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
     }
 }

@@ -4,6 +4,7 @@ mod bootstrap;
 mod confusion_matrix;
 mod distance_transform;
 mod ranking;
+mod surface;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,10 @@ pub use self::{
     bootstrap::bootstrap_interval,
     confusion_matrix::{confusion, confusion_volumes},
     ranking::roc_auc,
+};
+use self::{
+    distance_transform::squared_distances,
+    surface::{Surface, Tally},
 };
 use crate::{Scan, alignment, grid, sample::class_numbers};
 
@@ -84,7 +89,7 @@ pub fn evaluate(prediction: &Tensor, truth: &Tensor, spacing: &[f64], classes: u
     let prediction = class_numbers(prediction, classes).map_err(|error| error.within("prediction"))?;
     let truth_numbers = class_numbers(truth, classes).map_err(|error| error.within("truth"))?;
     let compared = classes_of([&prediction, &truth_numbers], shape, spacing, truth.rank(), classes, 0.0);
-    Ok(compared.into_iter().map(|comparison| comparison.metrics).collect())
+    Ok(compared?.into_iter().map(|comparison| comparison.metrics).collect())
 }
 
 /// The comparison of each foreground class.
@@ -95,12 +100,9 @@ fn classes_of(
     rank: usize,
     classes: usize,
     tolerance: f64,
-) -> Vec<Comparison> {
-    let class_metrics = |class| {
-        let masks = numbers.map(|numbers| numbers.iter().map(|&c| usize::from(c) == class).collect());
-        compare(masks, shape, spacing, rank, tolerance)
-    };
-    (1..classes).map(class_metrics).collect()
+) -> Result<Vec<Comparison>> {
+    // There are 256 at most.
+    (1..classes).map(|class| compare(numbers, class as u8, shape, spacing, rank, tolerance)).collect()
 }
 
 /// As [`evaluate`], for two volumes: a prediction whose axes are permuted or reversed against the truth is reoriented; if its
@@ -163,7 +165,7 @@ pub fn compare_volumes(
     let shape = grid::dims("metrics", truth.shape())?;
     let spacing = grid::spacings("metrics", &spacing, truth.rank())?;
     let masks = [prediction.as_slice::<u8>()?, truth.as_slice::<u8>()?];
-    Ok(classes_of(masks, shape, spacing, truth.rank(), classes, surface_tolerance))
+    classes_of(masks, shape, spacing, truth.rank(), classes, surface_tolerance)
 }
 
 /// The class numbers u8 of prediction and truth on the grid of the truth, and its spacing in the order of the shape.
@@ -178,18 +180,27 @@ fn aligned(prediction: &Volume, truth: &Volume, classes: usize, tolerance: f64) 
     Ok((numbers, truth.spacing))
 }
 
-fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: usize, tolerance: f64) -> Comparison {
-    let count = |mask: &Vec<bool>| mask.iter().filter(|inside| **inside).count() as f64;
-    let both = masks[0].iter().zip(&masks[1]).filter(|(a, b)| **a && **b).count() as f64;
-    let [predicted, true_count] = [count(&masks[0]), count(&masks[1])];
+fn compare(
+    numbers: [&[u8]; 2],
+    class: u8,
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    rank: usize,
+    tolerance: f64,
+) -> Result<Comparison> {
+    let tally = Tally::of(numbers, class, shape)?;
+    let [predicted, true_count] = tally.counts.map(|count| count as f64);
+    let both = tally.both as f64;
     let (hd95, assd, surface_dice) = if predicted == 0.0 || true_count == 0.0 {
         // 0 / 0 is NaN, as documented.
         (f64::NAN, f64::NAN, 0.0 / (predicted + true_count))
     } else {
-        surface_distances(masks, shape, spacing, rank, tolerance)
+        // Voxels outside of the box of both masks affect neither the surfaces nor the distances between them.
+        let surface = |numbers| Surface::of(numbers, class, shape, rank, tally.bounds());
+        surface_distances(&surface(numbers[0])?, &surface(numbers[1])?, spacing, tolerance)?
     };
     let millilitres = spacing.iter().product::<f64>() / 1000.0;
-    Comparison {
+    Ok(Comparison {
         metrics: ClassMetrics {
             dice: 2.0 * both / (predicted + true_count),
             iou: both / (predicted + true_count - both),
@@ -199,66 +210,53 @@ fn compare(masks: [Vec<bool>; 2], shape: [usize; 3], spacing: [f64; 3], rank: us
         surface_dice,
         predicted_ml: predicted * millilitres,
         true_ml: true_count * millilitres,
-    }
+    })
 }
 
-/// HD95, ASSD and surface Dice of two nonempty masks.
-fn surface_distances(
-    masks: [Vec<bool>; 2],
-    shape: [usize; 3],
-    spacing: [f64; 3],
-    rank: usize,
-    tolerance: f64,
-) -> (f64, f64, f64) {
-    // Voxels outside the bounding box of both masks affect neither the surfaces nor the distances between them.
-    let (start, size) = bounding_box(&masks, shape);
-    let [first, second] = masks.map(|mask| {
-        let mut inside = vec![false; size.iter().product()];
-        grid::copy_window(&mask, shape, start.map(|s| s as isize), &mut inside, size);
-        surface(&inside, size, rank)
-    });
-    let mut there = directed(&first, &second, size, spacing);
-    let mut back = directed(&second, &first, size, spacing);
+/// HD95, ASSD and surface Dice of two surfaces that aren't empty.
+fn surface_distances(first: &Surface, second: &Surface, spacing: [f64; 3], tolerance: f64) -> Result<(f64, f64, f64)> {
+    let mut there = distances(first, second, spacing)?;
+    let mut back = distances(second, first, spacing)?;
     let sum: f64 = there.iter().chain(&back).sum();
     let all = (there.len() + back.len()) as f64;
     let near = there.iter().chain(&back).filter(|distance| **distance <= tolerance).count() as f64;
-    (percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)), sum / all, near / all)
-}
-
-/// The first voxel and the size of the bounding box of both masks.
-fn bounding_box(masks: &[Vec<bool>; 2], shape: [usize; 3]) -> ([usize; 3], [usize; 3]) {
-    let (mut low, mut high) = (shape, [0; 3]);
-    for (index, _) in masks[0].iter().zip(&masks[1]).enumerate().filter(|(_, (a, b))| **a || **b) {
-        let voxel = [index / (shape[1] * shape[2]), index / shape[2] % shape[1], index % shape[2]];
-        low = std::array::from_fn(|axis| low[axis].min(voxel[axis]));
-        high = std::array::from_fn(|axis| high[axis].max(voxel[axis] + 1));
-    }
-    (low, std::array::from_fn(|axis| high[axis] - low[axis]))
-}
-
-/// The voxels of the mask that have a neighbour outside it along the last `rank` axes.
-fn surface(mask: &[bool], shape: [usize; 3], rank: usize) -> Vec<bool> {
-    let strides = [shape[1] * shape[2], shape[2], 1];
-    let inner = |index: usize| {
-        (3 - rank..3).all(|axis| {
-            let at = index / strides[axis] % shape[axis];
-            at > 0 && at + 1 < shape[axis] && mask[index - strides[axis]] && mask[index + strides[axis]]
-        })
-    };
-    mask.iter().enumerate().map(|(index, &inside)| inside && !inner(index)).collect()
+    Ok((percentile(&mut there, 0.95).max(percentile(&mut back, 0.95)), sum / all, near / all))
 }
 
 /// The distance of each voxel of `from` to the nearest voxel of `to`.
-fn directed(from: &[bool], to: &[bool], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
-    let squares = distance_transform::squared_distances(to, shape, spacing);
-    from.iter().zip(squares).filter(|(inside, _)| **inside).map(|(_, square)| square.sqrt()).collect()
+fn distances(from: &Surface, to: &Surface, spacing: [f64; 3]) -> Result<Vec<f64>> {
+    let mut distances = squared_distances(from, to, spacing)?;
+    distances.iter_mut().for_each(|distance| *distance = distance.sqrt());
+    Ok(distances)
 }
 
-/// A quantile with linear interpolation (NumPy's default); sorts the values.
+/// The quantile `fraction` (0 to 1) of the values, with linear interpolation between them (NumPy's default). Puts them in another
+/// order. NaN of no values.
+///
+/// ```
+/// use tomograd_pipeline::quantile;
+/// assert_eq!(quantile(&mut [4.0, 1.0, 2.0], 0.75)?, 3.0);
+/// # Ok::<(), tomograd_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When the fraction isn't one from 0 to 1.
+pub fn quantile(values: &mut [f64], fraction: f64) -> Result<f64> {
+    if !(0.0..=1.0).contains(&fraction) {
+        return Err(Error::argument("metrics", format!("the quantile {fraction}")).expected("0 to 1"));
+    }
+    Ok(percentile(values, fraction))
+}
+
+/// As [`quantile`], of a fraction that is one.
 fn percentile(values: &mut [f64], fraction: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
     let place = fraction * last as f64;
-    let low = place.floor() as usize;
-    values[low] + (values[(low + 1).min(last)] - values[low]) * (place - low as f64)
+    let (low, part) = (place.floor() as usize, place.fract());
+    let (_, &mut value, above) = values.select_nth_unstable_by(low, f64::total_cmp);
+    // An infinite value is that of its own place, not NaN.
+    if part == 0.0 {
+        return value;
+    }
+    value + (above.iter().copied().min_by(f64::total_cmp).unwrap_or(value) - value) * part
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use tomograd_core::Device;
 
-use super::{distance_transform::squared_distances, *};
+use super::*;
 
 proptest! {
     #[test]
@@ -12,16 +12,35 @@ proptest! {
         seed: u64,
     ) {
         let mut random = tomograd_core::Seed::new(seed).random();
-        let sites: Vec<bool> = (0..shape.iter().product()).map(|_| random.bernoulli(f64::from(density) / 16.0)).collect();
-        let places = |index: usize| {
-            [index / (shape[1] * shape[2]), index / shape[2] % shape[1], index % shape[2]]
+        let [mut from, mut sites]: [Surface; 2] = std::array::from_fn(|_| Surface {
+            size: shape,
+            planes: vec![Vec::new(); shape[0]],
+        });
+        for (z, y, x) in (0..shape[0]).flat_map(|z| (0..shape[1]).flat_map(move |y| (0..shape[2]).map(move |x| (z, y, x)))) {
+            for (surface, density) in [(&mut from, 8), (&mut sites, density)] {
+                if random.bernoulli(f64::from(density) / 16.0) {
+                    surface.planes[z].push([y as u32, x as u32]);
+                }
+            }
+        }
+        let places = |surface: &Surface| -> Vec<[f64; 3]> {
+            let planes = (0u32..).zip(&surface.planes);
+            let mut places: Vec<[u32; 3]> =
+                planes.flat_map(|(z, plane)| plane.iter().map(move |&[y, x]| [x, y, z])).collect();
+            places.sort_unstable();
+            places.into_iter().map(|[x, y, z]| [z, y, x].map(f64::from)).collect()
         };
-        let distances = squared_distances(&sites, shape, spacing);
-        for (index, distance) in distances.into_iter().enumerate() {
-            let expected = sites.iter().enumerate().filter(|(_, site)| **site).map(|(site, _)| {
-                let (a, b) = (places(index), places(site));
-                (0..3).map(|i| ((a[i] as f64 - b[i] as f64) * spacing[i]).powi(2)).sum::<f64>()
-            }).fold(f64::INFINITY, f64::min);
+        let distances = |threads| {
+            tomograd_core::pieces::with_threads(threads, || squared_distances(&from, &sites, spacing)).unwrap()
+        };
+        let found = distances(1);
+        // The same bits, whatever the threads.
+        prop_assert!(found.iter().map(|x| x.to_bits()).eq(distances(3).iter().map(|x| x.to_bits())));
+        let (from, sites) = (places(&from), places(&sites));
+        prop_assert_eq!(found.len(), from.len());
+        for (a, distance) in from.iter().zip(found) {
+            let between = |b: &[f64; 3]| (0..3).map(|i| ((a[i] - b[i]) * spacing[i]).powi(2)).sum::<f64>();
+            let expected = sites.iter().map(between).fold(f64::INFINITY, f64::min);
             prop_assert!(distance == expected || (distance - expected).abs() <= 1e-9 * (1.0 + expected));
         }
     }
@@ -95,7 +114,7 @@ proptest! {
             std::array::from_fn(|_| (0..count).map(|_| u8::from(random.bernoulli(density))).collect());
         let evaluated = evaluate(&tensor(&first, &shape), &tensor(&second, &shape), &spacing, 2).unwrap()[0];
         let (dims, steps) = (grid::dims("test", &shape).unwrap(), grid::spacings("test", &spacing, shape.len()).unwrap());
-        let compared = classes_of([&first, &second], dims, steps, shape.len(), 2, tolerance)[0];
+        let compared = classes_of([&first, &second], dims, steps, shape.len(), 2, tolerance).unwrap()[0];
         let expected = by_definition([&first, &second], &shape, &spacing, tolerance);
         let (found, metrics) = (compared.metrics, expected.metrics);
         prop_assert_eq!(format!("{:?}", evaluated), format!("{:?}", found));

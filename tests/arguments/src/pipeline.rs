@@ -13,7 +13,7 @@ use tomograd::{
         Points, Preparation, Report, Sample, SlidingWindow, bootstrap_interval, compare_volumes, confusion,
         confusion_volumes, evaluate, evaluate_volumes,
         preparation::{Activation, Channel, Clip, Intensity, Normalisation, Postprocess},
-        progress, roc_auc,
+        progress, quantile, roc_auc,
         transforms::{
             Compose, CropOrPad, Flip, RandomAffine, RandomBrightness, RandomContrast, RandomGamma, RandomNoise,
             Transform,
@@ -383,6 +383,11 @@ cases! {
         let matrix = confusion_volumes(&truth, &truth, classes, tolerance)?;
         let valid = tolerance.is_finite() && tolerance >= 0.0;
         Ok::<_, Error>(matrix.len() == classes && matrix[0][1] == 0 && matrix[1][1] == 10 && valid)
+    };
+    "pipeline::quantile": (values: Vec<f64> = vec![0.5, 0.75], fraction: f64 = 0.95) => {
+        let (least, most) = (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+        let value = quantile(&mut values.clone(), fraction)?;
+        Ok::<_, Error>((0.0..=1.0).contains(&fraction) && (value.is_nan() || (least <= value && value <= most)))
     };
     "pipeline::bootstrap_interval": (values: Vec<f64> = vec![0.5, 0.75], resamples: usize = 100, level: f64 = 0.95) => {
         let [low, high] = bootstrap_interval(&values, resamples, level, Seed::new(1))?;
