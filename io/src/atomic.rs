@@ -2,7 +2,8 @@
 //!
 //! The bytes are written to a temporary file in the same folder, flushed to disk (`fsync`), and renamed to the final name
 //! (`rename`); then the folder is flushed too. On any error, the temporary file is removed and the previous file stays
-//! untouched. If the process is killed, a file `.NAME.PID.N.tmp` may remain.
+//! untouched. If the process is killed, a file `.NAME.PID.N.tmp` may remain; a program that ends itself at a signal calls
+//! [`abandon_writes`] before.
 #![cfg_attr(
     not(test),
     deny(
@@ -15,10 +16,15 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    mem,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tomograd_core::{Error, Result};
@@ -108,6 +114,25 @@ pub fn write_atomically_through<W: Target>(
     sync_folder(&folder).map_err(fail)
 }
 
+/// Removes the temporary files of all writes that are under way, for a program that ends itself right after: at Ctrl-C, for
+/// instance. What was written before is whole. From this call on the process writes no file: whoever begins or finishes one
+/// waits for the end.
+pub fn abandon_writes() {
+    let mut temporaries = temporaries();
+    for path in mem::take(&mut *temporaries) {
+        // The others are removed all the same.
+        fs::remove_file(path).ok();
+    }
+    // Nobody makes or renames another one.
+    mem::forget(temporaries);
+}
+
+/// The temporary files of this process. They are made, renamed and removed under this lock.
+fn temporaries() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    static TEMPORARIES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    TEMPORARIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Writes all bytes, with the error of this crate.
 pub(crate) fn write_all(writer: &mut dyn Write, bytes: &[u8]) -> Result<()> {
     writer.write_all(bytes).map_err(|error| Error::io("write", "a file", error))
@@ -121,7 +146,9 @@ struct Temporary {
 impl Temporary {
     fn rename(mut self, to: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
+            let mut temporaries = temporaries();
             fs::rename(path, to)?;
+            temporaries.remove(path);
         }
         self.path = None;
         Ok(())
@@ -131,8 +158,10 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
+            let mut temporaries = temporaries();
             // The error that caused the drop is the one to report.
             fs::remove_file(path).ok();
+            temporaries.remove(path);
         }
     }
 }
@@ -145,8 +174,12 @@ fn create_beside(folder: &Path, name: &str) -> io::Result<(File, Temporary)> {
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!(".{stem}.{}.{number}.tmp", std::process::id()));
+        let mut temporaries = temporaries();
         match OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(file) => return Ok((file, Temporary { path: Some(path) })),
+            Ok(file) => {
+                temporaries.insert(path.clone());
+                return Ok((file, Temporary { path: Some(path) }));
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }

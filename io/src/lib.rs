@@ -39,6 +39,8 @@ mod picture;
 mod png;
 pub mod pytorch;
 pub mod safetensors;
+#[cfg(feature = "tiff")]
+mod slide;
 mod stored;
 mod stream;
 pub mod tensorboard;
@@ -50,8 +52,12 @@ mod weights;
 mod zip;
 mod zlib;
 
-pub use atomic::{Target, write_atomically, write_atomically_through};
+pub use atomic::{Target, abandon_writes, write_atomically, write_atomically_through};
+#[cfg(feature = "jpeg")]
+pub use jpeg::encode_jpeg;
 pub use png::{encode_png, read_png, read_png_labels, write_gray, write_rgb};
+#[cfg(feature = "tiff")]
+pub use slide::{Level, Slide};
 pub use stored::{Skipped, StoredDType, StoredTensor};
 pub use volume::{Format, Geometry, Info, Interpolation, Slabs, Volume, WriteOptions, info};
 pub use weights::Weights;

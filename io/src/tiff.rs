@@ -66,8 +66,9 @@ pub(crate) fn read_volume(bytes: Vec<u8>) -> Result<Volume> {
             let page = Page { width, height, colour: decoder.colortype().map_err(fail)? };
             let first = *first.get_or_insert(page);
             if page != first {
-                return Err(Error::format(OPERATION, format!("pages {first:?} and {page:?}"))
-                    .expected("pages of one size and type"));
+                return Err(Error::format(OPERATION, format!("pages {first:?} and {page:?}")).expected(
+                    "pages of one size and type; a slide's levels are read one by one (`Slide`, `convert --level`)",
+                ));
             }
             let bytes = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(page_bytes(page.colour)?);
             if bytes == 0 || bytes.saturating_add(all.len() as u64) > most as u64 {

@@ -6,7 +6,7 @@ use dicom_core::Tag;
 use tomograd_core::{DType, Device, Error, Result, Tensor};
 
 use super::{OPERATION, csa, fail, geometry::length, series::Series, stack::Stack, view::View};
-use crate::{Volume, WriteOptions, write_atomically};
+use crate::{Format, Volume, WriteOptions, write_atomically};
 
 /// The diffusion weighting of a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -186,11 +186,11 @@ impl DiffusionSeries {
     pub fn companions(path: impl AsRef<Path>) -> Result<[std::path::PathBuf; 2]> {
         let path = path.as_ref();
         let name = path.file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned());
-        let stem = name.strip_suffix(".nii.gz").or_else(|| name.strip_suffix(".nii")).filter(|stem| !stem.is_empty());
-        let stem = stem.ok_or_else(|| {
-            Error::argument(OPERATION, format!("{} for a diffusion series", path.display()))
-                .expected("a name in .nii or .nii.gz")
-        })?;
+        if Format::of_path(path).ok() != Some(Format::Nifti) {
+            return Err(Error::argument(OPERATION, format!("{} for a diffusion series", path.display()))
+                .expected("a name in .nii or .nii.gz"));
+        }
+        let stem = Format::stem(&name);
         Ok([path.with_file_name(format!("{stem}.bval")), path.with_file_name(format!("{stem}.bvec"))])
     }
 }

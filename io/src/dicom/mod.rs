@@ -93,3 +93,12 @@ pub fn read_bytes(bytes: &[u8]) -> Result<Volume> {
     let image = image::Image::read(file::Source::Memory(Arc::from(bytes)))?;
     Series::new(vec![Arc::new(image)])?.stack()?.read()
 }
+
+/// The samples of a JPEG 2000 stream of this size, the channels of each pixel together, and whether they are RGB by the stream's own
+/// transform: for tiles of slides.
+#[cfg(feature = "tiff")]
+pub(crate) fn decode_jpeg2000(bytes: &[u8], [width, height]: [usize; 2], channels: usize) -> Result<(Vec<i32>, bool)> {
+    let expected = codec::Expected { width, height, channels };
+    let picture = codec::decode(syntax::Compression::Jpeg2000, bytes, expected)?;
+    Ok((picture.samples, picture.rgb))
+}

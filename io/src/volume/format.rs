@@ -30,7 +30,7 @@ pub enum Format {
     Tiff,
     /// PNG pictures.
     Png,
-    /// JPEG pictures (feature `jpeg`), which are read only.
+    /// JPEG pictures (feature `jpeg`).
     Jpeg,
     /// DICOM files, DICOMDIRs, and folders with one series (feature `dicom`), which are read only.
     Dicom,
@@ -66,6 +66,30 @@ impl Format {
     /// When volumes aren't written under such a name.
     pub fn of_path(path: impl AsRef<Path>) -> Result<Self> {
         Self::of_name(path.as_ref()).map(|(format, _)| format)
+    }
+
+    /// The name of a file without the ending of a format (`.nii.gz`, `.MHA`, `.dcm`, ...), as cases and masks are called; the whole
+    /// name if it has no such ending.
+    ///
+    /// ```
+    /// use tomograd_io::Format;
+    /// let names = ["liver.1.nii.gz", "liver.NRRD", "liver", ".nii"];
+    /// assert_eq!(names.map(Format::stem), ["liver.1", "liver", "liver", ".nii"]);
+    /// ```
+    pub fn stem(name: &str) -> &str {
+        split_ending(name).map_or(name, |(stem, _)| stem)
+    }
+
+    /// Whether a file of a folder is a volume or a picture, as its name says. Hidden files aren't, nor are the voxels of a header
+    /// (`.img`, `.raw`) and slices (`.dcm`).
+    ///
+    /// ```
+    /// use tomograd_io::Format;
+    /// assert!(Format::is_volume_name("scan.nii.gz") && Format::is_volume_name("scan.hdr"));
+    /// assert!(!Format::is_volume_name("scan.img") && !Format::is_volume_name("notes.txt"));
+    /// ```
+    pub fn is_volume_name(name: &str) -> bool {
+        !name.starts_with('.') && split_ending(name).is_some_and(|(_, alone)| alone)
     }
 
     /// The format of a file that begins with these bytes.
@@ -104,15 +128,48 @@ impl Format {
             (".png", Self::Png),
             (".tif", Self::Tiff),
             (".tiff", Self::Tiff),
+            (".jpg", Self::Jpeg),
+            (".jpeg", Self::Jpeg),
         ];
         let known = known.into_iter().find(|(ending, _)| ends(ending)).map(|(_, format)| (format, None));
         known.ok_or_else(|| {
             Error::argument(OPERATION, format!("{} isn't named as a format that is written", path.display())).expected(
-                "a name that ends in .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .tif, .tiff or .png (pairs .hdr/.img and \
-                 JPEG are read, not written)",
+                "a name that ends in .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd, .tif, .tiff, .png, .jpg or .jpeg (pairs \
+                 .hdr/.img are read, not written)",
             )
         })
     }
+}
+
+/// Endings of the names of volumes and pictures, each behind those that end in it, and whether such a file of a folder is a
+/// volume by itself: voxels of a pair aren't, and DICOM files are slices, mostly.
+const ENDINGS: [(&str, bool); 16] = [
+    (".nii.gz", true),
+    (".hdr.gz", true),
+    (".img.gz", false),
+    (".nii", true),
+    (".hdr", true),
+    (".img", false),
+    (".nrrd", true),
+    (".nhdr", true),
+    (".mha", true),
+    (".mhd", true),
+    (".tif", true),
+    (".tiff", true),
+    (".png", true),
+    (".jpg", true),
+    (".jpeg", true),
+    (".dcm", false),
+];
+
+/// The name of a volume's file without the ending of its format, and whether such a file is a volume by itself.
+fn split_ending(name: &str) -> Option<(&str, bool)> {
+    ENDINGS.into_iter().find_map(|(ending, alone)| {
+        let at = name.len().checked_sub(ending.len()).filter(|&at| at > 0)?;
+        // In the middle of a letter of several bytes no ending begins.
+        let (stem, end) = name.split_at_checked(at)?;
+        end.eq_ignore_ascii_case(ending).then_some((stem, alone))
+    })
 }
 
 /// How a volume is written.
@@ -230,6 +287,8 @@ pub(super) fn write(path: &Path, volume: &Volume, options: WriteOptions) -> Resu
         Format::Nrrd => write_atomically(path, |writer| nrrd::write(writer, volume, compressed)),
         Format::MetaImage => write_atomically(path, |writer| metaimage::write(writer, volume, compressed)),
         Format::Png => png::encode_volume(volume).and_then(|bytes| write_bytes(path, &bytes)),
+        #[cfg(feature = "jpeg")]
+        Format::Jpeg => crate::jpeg::encode_volume(volume).and_then(|bytes| write_bytes(path, &bytes)),
         #[cfg(feature = "tiff")]
         Format::Tiff => crate::tiff::encode_volume(volume, compressed).and_then(|bytes| write_bytes(path, &bytes)),
         #[allow(unreachable_patterns, reason = "depends on the features")]
@@ -295,7 +354,7 @@ mod tests {
             ("B.NRRD", Some("B.NRRD"), Some("B.NRRD")),
             ("b.c.nhdr", Some("b.c.raw.gz b.c.nhdr"), Some("b.c.raw b.c.nhdr")),
             ("b.mhd", Some("b.zraw b.mhd"), Some("b.raw b.mhd")),
-            ("b.jpg", None, None),
+            ("b.jpg", Some("b.jpg"), Some("b.jpg")),
             ("b.nii.bz2", None, None),
             ("b.hdr", None, None),
             (".nii", None, None),

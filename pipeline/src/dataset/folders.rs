@@ -7,6 +7,7 @@ use std::{
 };
 
 use tomograd_core::{Error, ErrorKind, Result};
+use tomograd_io::Format;
 
 use super::{Case, Source};
 
@@ -194,11 +195,10 @@ fn pair(first: &Path, second: &Path) -> Option<PathBuf> {
     }
 }
 
-/// A file name without its extension and without a trailing `.gz`.
+/// The name of a case: that of a file without the ending of its format, or without its extension if that is another one.
 pub(super) fn case_name(file: &str) -> &str {
-    let name = match file.rsplit_once('.') {
-        Some((stem, ending)) if ending.eq_ignore_ascii_case("gz") => stem,
-        _ => file,
-    };
-    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+    match Format::stem(file) {
+        stem if stem.len() < file.len() => stem,
+        _ => file.rsplit_once('.').map_or(file, |(stem, _)| stem),
+    }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use tomograd::{
     core::{DType, Device, Error, Result, Tensor},
     io::{
-        Interpolation, Slabs, Volume, dicom,
+        Interpolation, Slabs, Slide, Volume, dicom,
         digest::{Sha256, hexadecimal, keyed},
-        encode_png,
+        encode_jpeg, encode_png,
         geometry::{self, Affine},
         pytorch, read_png, safetensors, write_gray, write_rgb,
     },
@@ -266,6 +266,19 @@ cases! {
     ) => {
         let png = encode_png(width, height, channels, &pixels)?;
         Ok::<_, Error>(png.starts_with(b"\x89PNG") && pixels.len() == (width * height) as usize * channels)
+    };
+    "io::encode_jpeg": (
+        width: u32 = 2, height: u32 = 1, channels: usize = 3, pixels: Vec<u8> = vec![1, 2, 3, 4, 5, 6]
+    ) => {
+        let bytes = encode_jpeg(width, height, channels, &pixels)?;
+        let read = Volume::from_bytes(&bytes)?;
+        Ok::<_, Error>(read.voxels().count() == pixels.len() && (1..1 << 16).contains(&width))
+    };
+    "io::Slide::read": (level: usize = 1, region: [usize; 4] = [1, 2, 3, 4]) => {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/slides/ome_raw.tif");
+        let part = Slide::open(path)?.read(level, Some(region))?;
+        let [x, y, width, height] = region;
+        Ok::<_, Error>(part.voxels().shape() == [3, 1, height, width] && x + width <= 150 && y + height <= 115)
     };
     "io::write_gray": (width: u32 = 2, height: u32 = 3, pixels: Vec<u8> = vec![1, 2, 3, 4, 5, 6]) => {
         let path = picture("gray");

@@ -1,0 +1,244 @@
+//! Tiles: how their pixels are stored, and their decoding.
+
+use std::io::Read;
+
+use tomograd_core::{Result, room_for};
+use weezl::{BitOrder, LzwStatus, decode::Decoder};
+
+use super::{
+    OPERATION,
+    directory::{Directory, Tiff, io},
+    fail,
+};
+use crate::zlib::Zlib;
+
+/// The most bytes of a tile's pixels.
+const MOST: u64 = 1 << 28;
+
+/// How a tile is compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Lzw,
+    Deflate,
+    /// With the tables that its streams share, and whether the stored colours are luminance and colour differences.
+    Jpeg {
+        tables: Vec<u8>,
+        ycc: bool,
+    },
+    /// Whether the stored colours are luminance and colour differences.
+    Jpeg2000 {
+        ycc: bool,
+    },
+}
+
+/// The tiles of a level.
+#[derive(Debug, Clone)]
+pub(super) struct Tiles {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    /// Samples of a pixel: 1 (grey) or 3 (RGB).
+    pub(super) samples: usize,
+    /// Bytes of a sample: 1 or 2.
+    pub(super) bytes: usize,
+    pub(super) compression: Compression,
+    /// Each sample is the difference from the one of the pixel before it.
+    differences: bool,
+    little: bool,
+    /// Where each tile is in the file, and how long: row by row.
+    pub(super) places: Vec<(u64, u64)>,
+}
+
+impl Tiles {
+    /// The tiles of a directory whose image has these sides; `None` if it isn't tiled.
+    pub(super) fn of(tiff: &mut Tiff, directory: &Directory, sides: [usize; 2]) -> Result<Option<Self>> {
+        let mut first = |tag, or| tiff.first(directory, tag, or);
+        let (width, height) = (first(322, 0)?, first(323, 0)?);
+        if width == 0 && height == 0 {
+            return Ok(None);
+        }
+        let (bits, samples, planar, predictor) = (first(258, 1)?, first(277, 1)?, first(284, 1)?, first(317, 1)?);
+        let (photometric, compression, format) = (first(262, 1)?, first(259, 1)?, first(339, 1)?);
+        let ycc = photometric == 6;
+        let compression = match compression {
+            1 => Compression::None,
+            5 => Compression::Lzw,
+            8 | 32946 => Compression::Deflate,
+            7 => Compression::Jpeg { tables: tiff.bytes(directory, 347)?.unwrap_or_default(), ycc },
+            33003 => Compression::Jpeg2000 { ycc: true },
+            33005 | 34712 => Compression::Jpeg2000 { ycc: false },
+            other => {
+                return Err(fail(format!("compression {other}"))
+                    .expected("none, LZW, deflate, JPEG or JPEG 2000 (1, 5, 7, 8, 32946, 33003, 33005 or 34712)"));
+            }
+        };
+        let plain = matches!(compression, Compression::None | Compression::Lzw | Compression::Deflate);
+        if !matches!((samples, bits), (1 | 3, 8 | 16)) || planar != 1 || format != 1 || (plain && ycc && samples == 3) {
+            let what = format!(
+                "{samples} samples of {bits} bits, planes {planar}, format {format}, photometric {photometric}"
+            );
+            return Err(fail(what).expected("grey or RGB, 8 or 16 bits, the samples of a pixel together"));
+        }
+        if !matches!(predictor, 1 | 2) {
+            return Err(fail(format!("predictor {predictor}")).expected("none, or horizontal differences (1 or 2)"));
+        }
+        let size = [width, height, samples, bits / 8].iter().try_fold(1u64, |size, side| size.checked_mul(*side));
+        if width == 0 || height == 0 || size.is_none_or(|size| size > MOST) {
+            return Err(fail(format!("tiles of {width} × {height} pixels")).expected(format!("at most {MOST} bytes")));
+        }
+        let (width, height) = (width as usize, height as usize);
+        let count = sides[0].div_ceil(width).saturating_mul(sides[1].div_ceil(height));
+        let [offsets, counts] = [324, 325].map(|tag| tiff.numbers(directory, tag));
+        let (offsets, counts) = (offsets?.unwrap_or_default(), counts?.unwrap_or_default());
+        if offsets.len() != count || counts.len() != count {
+            return Err(fail(format!("{} places and {} lengths of tiles", offsets.len(), counts.len()))
+                .expected(format!("{count} of each")));
+        }
+        Ok(Some(Self {
+            width,
+            height,
+            samples: samples as usize,
+            bytes: (bits / 8) as usize,
+            compression,
+            differences: plain && predictor == 2,
+            little: tiff.little,
+            places: offsets.into_iter().zip(counts).collect(),
+        }))
+    }
+
+    /// Bytes of a row of a tile.
+    pub(super) fn pitch(&self) -> usize {
+        self.width.saturating_mul(self.samples).saturating_mul(self.bytes)
+    }
+
+    /// The name of the compression.
+    pub(super) fn name(&self) -> &'static str {
+        match self.compression {
+            Compression::None => "uncompressed",
+            Compression::Lzw => "LZW",
+            Compression::Deflate => "deflate",
+            Compression::Jpeg { .. } => "JPEG",
+            Compression::Jpeg2000 { .. } => "JPEG 2000",
+        }
+    }
+
+    /// The pixels of a tile, row by row, the samples of each together, 16 bits in little-endian order. A tile without bytes is zeros.
+    pub(super) fn read(&self, tiff: &mut Tiff, index: usize) -> Result<Vec<u8>> {
+        let (place, length) = *self.places.get(index).ok_or_else(|| fail(format!("no tile {index}")))?;
+        let size = self.pitch().saturating_mul(self.height);
+        let mut pixels = room_for::<u8>(OPERATION, size)?;
+        if length == 0 {
+            pixels.resize(size, 0);
+            return Ok(pixels);
+        }
+        let bytes = tiff.at(place, length)?;
+        match &self.compression {
+            Compression::Jpeg { tables, ycc } => return self.jpeg(&bytes, tables, *ycc),
+            Compression::Jpeg2000 { ycc } => return self.jpeg2000(&bytes, *ycc),
+            Compression::None => pixels.extend(bytes.into_iter().take(size)),
+            Compression::Deflate => {
+                // To the checksum, unless there is more than the pixels.
+                let most = (size as u64).saturating_add(1);
+                Zlib::new(&bytes[..]).take(most).read_to_end(&mut pixels).map_err(io)?;
+                pixels.truncate(size);
+            }
+            Compression::Lzw => {
+                pixels.resize(size, 0);
+                let made = lzw(&bytes, &mut pixels)?;
+                pixels.truncate(made);
+            }
+        }
+        if pixels.len() < size {
+            return Err(fail(format!("a tile of {} bytes", pixels.len())).expected(format!("{size}")));
+        }
+        if self.bytes == 2 && !self.little {
+            pixels.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
+        }
+        if self.differences {
+            pixels.chunks_exact_mut(self.pitch()).for_each(|row| self.sum(row));
+        }
+        Ok(pixels)
+    }
+
+    /// From differences of pixels of a row to their values.
+    fn sum(&self, row: &mut [u8]) {
+        let mut last = [0u16; 3];
+        let samples = row.chunks_exact_mut(self.bytes).zip((0..self.samples).cycle());
+        for (sample, channel) in samples {
+            let Some(last) = last.get_mut(channel) else { continue };
+            match sample {
+                [low, high] => {
+                    *last = last.wrapping_add(u16::from_le_bytes([*low, *high]));
+                    [*low, *high] = last.to_le_bytes();
+                }
+                [value] => {
+                    *last = u16::from((*last as u8).wrapping_add(*value));
+                    *value = *last as u8;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[cfg(feature = "jpeg")]
+    fn jpeg(&self, bytes: &[u8], tables: &[u8], ycc: bool) -> Result<Vec<u8>> {
+        // The tables are a stream of their own: its end and the start of the other are left out between them.
+        let whole = match (tables.strip_suffix(&[0xFF, 0xD9]), bytes.strip_prefix(&[0xFF, 0xD8])) {
+            (Some(tables), Some(rest)) => [tables, rest].concat(),
+            _ => bytes.to_vec(),
+        };
+        if self.bytes != 1 {
+            return Err(fail("JPEG of 16 bits").expected("8"));
+        }
+        crate::jpeg::decode_tile(whole, [self.width, self.height], self.samples, ycc)
+    }
+
+    #[cfg(not(feature = "jpeg"))]
+    fn jpeg(&self, _: &[u8], _: &[u8], _: bool) -> Result<Vec<u8>> {
+        Err(fail("tiles in JPEG").expected("tomograd-io built with the feature \"jpeg\""))
+    }
+
+    #[cfg(feature = "dicom")]
+    fn jpeg2000(&self, bytes: &[u8], ycc: bool) -> Result<Vec<u8>> {
+        let (samples, transformed) = crate::dicom::decode_jpeg2000(bytes, [self.width, self.height], self.samples)?;
+        let bytes = self.bytes;
+        let mut pixels = room_for::<u8>(OPERATION, samples.len().saturating_mul(bytes))?;
+        if ycc && !transformed && bytes == 1 && self.samples == 3 {
+            pixels.extend(samples.as_chunks::<3>().0.iter().flat_map(|&ycc| to_rgb(ycc)));
+        } else {
+            pixels.extend(samples.iter().flat_map(|sample| sample.to_le_bytes().into_iter().take(bytes)));
+        }
+        Ok(pixels)
+    }
+
+    #[cfg(not(feature = "dicom"))]
+    fn jpeg2000(&self, _: &[u8], _: bool) -> Result<Vec<u8>> {
+        Err(fail("tiles in JPEG 2000").expected("tomograd-io built with the feature \"dicom\""))
+    }
+}
+
+/// Luminance and colour differences of 8 bits to red, green and blue (ITU-T T.871).
+#[cfg(feature = "dicom")]
+fn to_rgb([y, cb, cr]: [i32; 3]) -> [u8; 3] {
+    let (y, cb, cr) = (f64::from(y), f64::from(cb) - 128.0, f64::from(cr) - 128.0);
+    let rgb = [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb];
+    rgb.map(|value| value.round().clamp(0.0, 255.0) as u8)
+}
+
+/// Unfolds LZW into `pixels`; how many bytes there were.
+fn lzw(bytes: &[u8], pixels: &mut [u8]) -> Result<usize> {
+    let mut decoder = Decoder::with_tiff_size_switch(BitOrder::Msb, 8);
+    let (mut used, mut made) = (0usize, 0usize);
+    while made < pixels.len() {
+        let (from, to) = (bytes.get(used..).unwrap_or_default(), pixels.get_mut(made..).unwrap_or_default());
+        let result = decoder.decode_bytes(from, to);
+        used = used.saturating_add(result.consumed_in);
+        made = made.saturating_add(result.consumed_out);
+        match result.status {
+            Ok(LzwStatus::Ok) if result.consumed_in > 0 || result.consumed_out > 0 => {}
+            Ok(_) => break,
+            Err(error) => return Err(fail(format!("a tile in LZW can't be unfolded: {error}"))),
+        }
+    }
+    Ok(made)
+}
