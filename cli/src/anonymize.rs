@@ -13,6 +13,7 @@ use tomograd::{
         dicom::{self, Anonymized, Anonymizer, BurnedIn},
         write_atomically,
     },
+    pipeline::progress::{self, ProgressBar},
     prelude::*,
 };
 
@@ -111,18 +112,21 @@ impl Anonymize {
         let mut done = Done::default();
         if self.input.is_dir() {
             let files = dicom::files(&self.input)?;
+            let bar = if self.json { ProgressBar::hidden() } else { progress::bar(files.len() as u64, "anonymize") };
             for file in files {
+                bar.inc(1);
                 if !dicom::looks_like_dicom(&file) || is_directory(&file) {
                     done.others.push(file.display().to_string());
                     continue;
                 }
-                if let Err(error) = self.one(&anonymizer, &file, None, &mut done) {
-                    eprintln!("tomograd: {}", plain(&error.to_string()));
+                if let Err(error) = self.one(&anonymizer, &file, None, &mut done, &bar) {
+                    bar.suspend(|| eprintln!("tomograd: {}", plain(&error.to_string())));
                     done.failed.push(file.display().to_string());
                 }
             }
+            bar.finish_and_clear();
         } else {
-            self.one(&anonymizer, &self.input, Some(&self.output), &mut done)?;
+            self.one(&anonymizer, &self.input, Some(&self.output), &mut done, &ProgressBar::hidden())?;
         }
         self.report(&done);
         let of = done.written.len() + done.failed.len();
@@ -168,12 +172,19 @@ impl Anonymize {
         Ok(self.keep_private.iter().fold(anonymizer, |anonymizer, creator| anonymizer.keep_private(creator)))
     }
 
-    /// De-identifies a file; without a name it gets one from its new UIDs.
-    fn one(&self, anonymizer: &Anonymizer, input: &Path, output: Option<&Path>, done: &mut Done) -> Result<()> {
+    /// De-identifies a file; without a name it gets one from its new UIDs. What is said makes room in the bar.
+    fn one(
+        &self,
+        anonymizer: &Anonymizer,
+        input: &Path,
+        output: Option<&Path>,
+        done: &mut Done,
+        bar: &ProgressBar,
+    ) -> Result<()> {
         let within = |error: Error| error.within(input.display().to_string());
         let result = anonymizer.read(input)?;
         for note in &result.notes {
-            eprintln!("tomograd: {}: {}", input.display(), plain(note));
+            bar.suspend(|| eprintln!("tomograd: {}: {}", input.display(), plain(note)));
         }
         match &result.burned_in {
             BurnedIn::Yes if !self.burned_in => {
@@ -195,7 +206,7 @@ impl Anonymize {
             writer.write_all(&result.bytes).map_err(|error| Error::io("write", output.display(), error))
         })?;
         if !self.json {
-            print_line!("{}", output.display());
+            bar.suspend(|| print_line!("{}", output.display()));
         }
         done.written.push(output);
         Ok(())

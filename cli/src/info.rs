@@ -6,7 +6,7 @@ use tomograd::{
     Result,
     core::shape_text,
     io::{
-        self, Weights,
+        self, Slide, Weights,
         dicom::{Listing, Series, Stack},
         geometry,
     },
@@ -25,10 +25,37 @@ pub(crate) fn run(file: &Path, strict: bool) -> Result<()> {
     if ending.is_some_and(|ending| WEIGHTS.contains(&&ending[..])) {
         return weights(file, strict);
     }
+    if let Ok(slide) = Slide::open(file)
+        && slide.levels().len() > 1
+    {
+        list_slide(file, &slide);
+        return Ok(());
+    }
     let mut info = io::info(file)?;
     info.notes.iter_mut().for_each(|note| *note = plain(note));
     print_line!("file         {}\n{info}", file.display());
     Ok(())
+}
+
+/// Lists the levels of a whole-slide image without reading pixels.
+fn list_slide(file: &Path, slide: &Slide) {
+    print_line!("file      {}", file.display());
+    print_line!("format    {}", slide.kind());
+    for (number, level) in slide.levels().iter().enumerate() {
+        let ([width, height], [across, down], [x, y]) = (level.size(), level.tile(), level.downsample());
+        let size = slide.micrometres().map(|[sx, sy]| format!(", {:.4} × {:.4} µm", sx * x, sy * y));
+        print_line!(
+            "level {number:<4}{width} × {height}, 1:{x:.2}{}, tiles of {across} × {down}, {}",
+            size.unwrap_or_default(),
+            level.compression()
+        );
+    }
+    if slide.micrometres().is_none() {
+        print_line!("note      the file doesn't say the size of a pixel");
+    }
+    if slide.others() > 0 {
+        print_line!("note      {} other pictures, such as thumbnail and label", slide.others());
+    }
 }
 
 /// Lists the series of a DICOM folder without reading pixels.

@@ -1,5 +1,5 @@
 //! The tomograd program. Exit codes: 0 success, 1 a file or its content is invalid, 2 the command line is invalid and nothing
-//! was done.
+//! was done, 130 Ctrl-C.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,8 @@ mod convert;
 mod dicom;
 mod evaluate;
 mod info;
+mod inputs;
+mod interrupt;
 mod overrides;
 mod parallel;
 mod predict;
@@ -104,6 +106,7 @@ impl From<Error> for Failure {
 }
 
 fn main() -> ExitCode {
+    interrupt::watch();
     let result = match Arguments::parse().command {
         Command::Info { file, strict } => info::run(&file, strict).map_err(Failure::from),
         Command::Predict(predict) => predict.run(),

@@ -23,9 +23,19 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
+    /// Whether one volume of several is meant.
+    pub(crate) fn is_one(&self) -> bool {
+        self.series.is_some() || self.stack.is_some()
+    }
+
+    /// What becomes of gaps between slices.
+    pub(crate) fn gaps(&self) -> Gaps {
+        if self.interpolate_gaps { Gaps::Interpolate } else { Gaps::Refuse }
+    }
+
     /// Reads the volume; files of other formats need no choice.
     pub(crate) fn read(&self, path: &Path) -> Result<Volume> {
-        if self.series.is_none() && self.stack.is_none() && !self.interpolate_gaps {
+        if !self.is_one() && !self.interpolate_gaps {
             return Volume::read(path);
         }
         let listing = Listing::open(path)?;
@@ -46,6 +56,6 @@ impl Choice {
             }
             None => series.stack().map_err(within)?,
         };
-        stack.read_with(if self.interpolate_gaps { Gaps::Interpolate } else { Gaps::Refuse }).map_err(within)
+        stack.read_with(self.gaps()).map_err(within)
     }
 }

@@ -98,7 +98,6 @@ fn command_lines_that_make_no_sense_read_nothing() {
     let output = folder.at("b.nii");
     for arguments in [
         &["convert", &input, &folder.at("b.dat")][..],
-        &["convert", &input, &folder.at("b.jpg")],
         &["convert", &input, &output, "--orientation", "RAR"],
         &["convert", &input, &output, "--spacing", "1,1"],
         &["convert", &input, &output, "--spacing", "1,0,1"],
@@ -107,7 +106,7 @@ fn command_lines_that_make_no_sense_read_nothing() {
         &["view", &input, "--window", "1"],
         &["view", &input, "--window", "1,0"],
         &["view", &input, "--slices", "0"],
-        &["view", &input, "--out", &folder.at("b.jpg")],
+        &["view", &input, "--out", &folder.at("b.tif")],
         &["view", &input, "--out", &input],
     ] {
         let (code, _, error) = tomograd(arguments);
@@ -125,6 +124,47 @@ fn command_lines_that_make_no_sense_read_nothing() {
 }
 
 #[test]
+fn all_volumes_of_a_folder_are_converted() {
+    let folder = Folder::new("all");
+    for name in ["in/a.nii.gz", "in/b.1.mha", "in/c.nhdr"] {
+        folder.scan(name);
+    }
+    fs::write(folder.at("in/broken.nii"), "nothing of the kind").unwrap();
+    fs::write(folder.at("in/notes.txt"), "of the study").unwrap();
+    let (input, out) = (folder.at("in"), folder.0.join("out").to_str().unwrap().to_owned());
+    for (arguments, said) in [
+        (&["--format", "dat"][..], "isn't named as a format"),
+        (&["--format", "nrrd", "--stack", "1"], "--format alone"),
+        (&["--format", "nrrd", "--level", "1"], "--format alone"),
+        (&["--format", "nrrd", "--spacing", "1,1"], "x, y and z"),
+    ] {
+        let (code, _, error) = tomograd(&[&["convert", &input, &out], arguments].concat());
+        assert!(code == 2 && error.contains(said) && !Path::new(&out).exists(), "{arguments:?}: {error}");
+    }
+    let (code, text, error) = tomograd(&["convert", &input, &out, "--format", ".nrrd", "--orientation", "RAS"]);
+    assert!(code == 1 && error.contains("1 of 4 files failed: ") && error.contains("broken.nii"), "{error}");
+    assert!(
+        text.lines().count() == 3
+            && text.lines().all(|line| line.ends_with("NRRD, 3 × 4 × 5, 1.0000 × 1.5000 × 2.0000 mm, RAS")),
+        "{text}"
+    );
+    assert_eq!(folder.files("out"), ["a.nrrd", "b.1.nrrd", "c.nrrd"]);
+    let expected = Volume::read(folder.at("in/a.nii.gz")).unwrap().reorient("RAS").unwrap();
+    let volume = Volume::read(folder.at("out/b.1.nrrd")).unwrap();
+    assert_eq!(volume.voxels().to_vec::<i32>().unwrap(), expected.voxels().to_vec::<i32>().unwrap());
+    // Nothing is overwritten, and no input ever.
+    let (code, _, error) = tomograd(&["convert", &input, &out, "--format", "nrrd"]);
+    assert!(code == 2 && error.contains("is there already") && error.contains("--force"), "{error}");
+    let (code, _, error) = tomograd(&["convert", &input, &input, "--format", "mha", "--force"]);
+    assert!(code == 2 && error.contains("b.1.mha, which is read"), "{error}");
+    let (code, text, _) = tomograd(&["convert", &input, &out, "--format", "nrrd", "--force", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, said["converted"].as_array().unwrap().len()), (1, 3));
+    assert_eq!(said["converted"][1]["files"][0], folder.at("out/b.1.nrrd"));
+    assert_eq!(said["failed"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_picture_loses_its_place_and_says_so() {
     let folder = Folder::new("picture");
     let input = folder.scan("a.nii");
@@ -133,6 +173,8 @@ fn a_picture_loses_its_place_and_says_so() {
     assert!(out.contains("TIFF doesn't hold orientation and origin"), "{out}");
     let (code, _, error) = tomograd(&["convert", &folder.at("b.tif"), &folder.at("c.nrrd")]);
     assert!(code == 0 && error.contains("taken as LPS"), "{error}");
+    let (code, text, error) = tomograd(&["convert", &folder.at("c.nrrd"), &folder.at("d.jpg"), "--json"]);
+    assert!(code == 1 && text.is_empty() && error.contains("one plane"), "{error}");
     // Five planes are no PNG.
     let (code, _, error) = tomograd(&["convert", &input, &folder.at("b.png")]);
     assert!(code == 1 && error.contains("one plane"), "{error}");
@@ -153,6 +195,36 @@ fn head(folder: &Folder) -> (String, String) {
     image.reorient("SAR").unwrap().write(&image_path).unwrap();
     mask.reorient("PIR").unwrap().write(&mask_path).unwrap();
     (image_path, mask_path)
+}
+
+#[test]
+fn levels_of_slides_are_listed_and_converted() {
+    let folder = Folder::new("slide");
+    let slide = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/slides/svs_deflate.svs");
+    let (code, out, error) = tomograd(&["info", slide]);
+    assert_eq!((code, &error[..]), (0, ""));
+    for part in [
+        "format    Aperio SVS",
+        "level 0   150 × 115, 1:1.00, 0.4990 × 0.4990 µm, tiles of 48 × 32, deflate",
+        "level 2   37 × 28, 1:4.05",
+        "2 other pictures",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (whole, part) = (folder.at("whole.png"), folder.at("part.png"));
+    assert_eq!(tomograd(&["convert", slide, &whole, "--level", "1"]).0, 0);
+    assert_eq!(tomograd(&["convert", slide, &part, "--level", "1", "--region", "10,20,50,30"]).0, 0);
+    let [whole, part] = [whole, part].map(|path| tomograd::io::read_png(Path::new(&path)).unwrap());
+    assert_eq!((whole.shape(), part.shape()), (&[3, 57, 75][..], &[3, 30, 50][..]));
+    let cut = whole.narrow(1, 20, 30).unwrap().narrow(2, 10, 50).unwrap();
+    assert_eq!(part.to_vec::<u8>().unwrap(), cut.to_vec::<u8>().unwrap());
+    let none = folder.at("none.png");
+    let (code, _, error) = tomograd(&["convert", slide, &none, "--region", "1,2,3"]);
+    assert!(code == 2 && error.contains("x, y, width and height"), "{error}");
+    let (code, _, error) = tomograd(&["convert", slide, &none, "--level", "3"]);
+    assert!(code == 1 && error.contains("0 to 2"), "{error}");
+    let (code, _, error) = tomograd(&["convert", slide, &none]);
+    assert!(code == 1 && error.contains("--level"), "{error}");
 }
 
 #[test]
@@ -178,6 +250,19 @@ fn slices_lie_as_a_radiologist_sees_them() {
     assert_eq!(at(3, 50), [255; 3]);
     let (code, _, error) = tomograd(&arguments);
     assert!(code == 2 && error.contains("is there already"), "{error}");
+    // The same as JPEG, nearly.
+    let near = folder.at("sheet.jpg");
+    let arguments =
+        ["view", &image, "--mask", &mask, "--out", &near, "--window", "50,100", "--plane", "axial", "--width", "122"];
+    assert_eq!(tomograd(&arguments).0, 0);
+    let (read, pixels) = (Volume::read(&near).unwrap(), picture.to_vec::<u8>().unwrap());
+    assert_eq!((read.voxels().shape(), read.stored_dtype()), (&[3, 1, 100, 120][..], "rgb24"));
+    let differences =
+        read.voxels().to_vec::<u8>().unwrap().into_iter().zip(pixels).map(|(a, b)| f64::from(a.abs_diff(b)));
+    assert!(differences.sum::<f64>() / 36_000.0 < 4.0);
+    // And converted: what is lost is said.
+    let (code, text, error) = tomograd(&["convert", &near, &folder.at("again.jpeg"), "--json"]);
+    assert!(code == 0 && text.contains("JPEG changes values a little"), "{text}{error}");
     // All planes: the head is 24 × 20 × 32 mm.
     fs::remove_file(&out).unwrap();
     let (code, said, error) = tomograd(&["view", &image, "--out", &out, "--slices", "2"]);

@@ -63,6 +63,13 @@ fn a_folder_lists_its_series_and_converts() {
     assert_eq!(firsts, [0.0, 100.0, 200.0, 250.0, 300.0]);
     let (code, _, error) = tomograd(&["convert", &study, &out, "--force", "--series", "1.2.3", "--stack", "2"]);
     assert!(code == 1 && error.contains("stack 2; expected 1 to 1"), "{error}");
+    // All series, of which one has a gap.
+    let (code, _, error) = tomograd(&["convert", &study, &folder.at("all"), "--format", "nii.gz"]);
+    assert!(code == 1 && error.contains("1 slices are missing") && error.contains("1 of 2 files failed"), "{error}");
+    assert_eq!(folder.files("all"), ["study_1.2.3_1.nii.gz"]);
+    let gaps = ["convert", &study, &folder.at("all"), "--format", "nii.gz", "--interpolate-gaps", "--force"];
+    assert_eq!(tomograd(&gaps).0, 0);
+    assert_eq!(folder.files("all"), ["study_1.2.3_1.nii.gz", "study_1.2.4_1.nii.gz"]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn one_mask_for_two_files_is_refused() {
     let (x, y, upper) = (scan("x/s.nii.gz"), scan("y/s.nii.gz"), scan("z/S.NII.gz"));
     for pair in [[&x, &y], [&x, &upper], [&x, &x]] {
         let (code, error) = predict(&model, &[pair[0], pair[1]], &out, &["--overwrite"]);
-        assert!(code == 2 && error.contains(pair[0].as_str()) && error.contains("one mask"), "{error}");
+        assert!(code == 2 && error.contains(pair[0].as_str()) && error.contains("give one file"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     assert!(!Path::new(&out).exists(), "nothing was done");

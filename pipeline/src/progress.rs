@@ -1,6 +1,7 @@
 //! Progress bars.
 
-use indicatif::{ProgressBar, ProgressStyle};
+pub use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
 
 /// A progress bar of `length` steps on stderr, with the message `what` and the remaining time. Nothing is drawn if stderr
 /// isn't a terminal.

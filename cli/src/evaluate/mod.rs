@@ -15,7 +15,7 @@ use std::{
 
 use clap::Args;
 use tomograd::{
-    io::write_atomically,
+    io::{Format, write_atomically},
     pipeline::{alignment, compare_volumes, confusion_volumes, progress},
     prelude::*,
 };
@@ -168,7 +168,8 @@ impl Evaluate {
     /// The name, the prediction and the truth of each case.
     fn pairs(&self) -> Result<Vec<Masks>> {
         if !self.truths.is_dir() {
-            let name = stem(&self.truths);
+            let name = self.truths.file_name().unwrap_or_default().to_string_lossy();
+            let name = Format::stem(&name).to_owned();
             return Ok(vec![Masks { name, prediction: self.predictions.clone(), truth: self.truths.clone() }]);
         }
         let [predictions, truths] = [&self.predictions, &self.truths].map(|folder| by_name(folder));
@@ -248,25 +249,15 @@ fn values(volume: &Volume) -> Result<Vec<u16>> {
     volume.voxels().to_vec_f64()?.into_iter().map(whole).collect()
 }
 
-/// The name of a file without what its format adds.
-fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let endings = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".tif", ".tiff", ".png", ".hdr"];
-    let lower = name.to_lowercase();
-    let ending = endings.into_iter().find(|ending| lower.ends_with(ending) && name.len() > ending.len());
-    name.get(..name.len() - ending.map_or(0, str::len)).unwrap_or(&name).to_owned()
-}
-
 /// The volumes of a folder by their names, in order.
 fn by_name(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let fail = |error| Error::io("evaluate", folder.display(), error);
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let name = stem(&path);
-        // Data files of headers, texts and hidden files aren't volumes.
-        let is_volume = path.file_name().is_some_and(|file| file.to_string_lossy() != name) && path.is_file();
-        if is_volume && let Some(other) = found.insert(name, path.clone()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_volume = Format::is_volume_name(&name) && path.is_file();
+        if is_volume && let Some(other) = found.insert(Format::stem(&name).to_owned(), path.clone()) {
             return Err(Error::argument(
                 "evaluate",
                 format!("{} and {} are one case", other.display(), path.display()),

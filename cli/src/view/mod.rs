@@ -8,7 +8,10 @@ mod terminal;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use tomograd::{io::Interpolation, prelude::*};
+use tomograd::{
+    io::{Format, Interpolation},
+    prelude::*,
+};
 
 use crate::{
     Failure,
@@ -28,7 +31,7 @@ use planes::{Grid, Plane};
 pub(crate) struct View {
     /// A volume or a picture
     file: PathBuf,
-    /// Writes a PNG file in place of drawing in the terminal
+    /// Writes a PNG or JPEG file in place of drawing in the terminal
     #[arg(long, value_name = "FILE.png")]
     out: Option<PathBuf>,
     /// Labels whose outlines are drawn, a colour for each
@@ -107,8 +110,8 @@ impl View {
             return wrong(format!("{} slices", self.slices), "1 to 1000");
         }
         if let Some(out) = &self.out {
-            if !out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
-                return wrong(format!("--out {}", out.display()), "a name that ends in .png");
+            if !matches!(Format::of_path(out), Ok(Format::Png | Format::Jpeg)) {
+                return wrong(format!("--out {}", out.display()), "a name that ends in .png or .jpg");
             }
             if same(out, &self.file) || self.mask.as_ref().is_some_and(|mask| same(out, mask)) {
                 return wrong(format!("{} is an input", out.display()), "another name for the picture");

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use tomograd::{Error, Result, io};
+use tomograd::{
+    Error, Result,
+    io::{self, Format},
+};
 
 /// Pixels between the tiles of a sheet.
 pub(crate) const GAP: usize = 2;
@@ -67,7 +70,15 @@ impl Picture {
         io::encode_png(self.width as u32, self.height as u32, 3, self.pixels.as_flattened())
     }
 
+    /// Writes a JPEG or a PNG file, as its name says.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        io::write_rgb(path, self.width as u32, self.height as u32, self.pixels.as_flattened())
+        let (width, height, pixels) = (self.width as u32, self.height as u32, self.pixels.as_flattened());
+        if Format::of_path(path).ok() != Some(Format::Jpeg) {
+            return io::write_rgb(path, width, height, pixels);
+        }
+        let bytes = io::encode_jpeg(width, height, 3, pixels)?;
+        io::write_atomically(path, |writer| {
+            writer.write_all(&bytes).map_err(|error| Error::io("write", path.display(), error))
+        })
     }
 }

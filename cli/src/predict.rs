@@ -1,7 +1,5 @@
 //! `tomograd predict CHECKPOINT INPUT... --out DIR [--ensemble CHECKPOINT] [--overwrite] [--patch ...]`.
 
-mod inputs;
-
 use std::{
     fs,
     path::PathBuf,
@@ -13,13 +11,20 @@ use std::{
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tomograd::{
-    io::{Slabs, dicom},
-    pipeline::{Ensemble, progress},
+    io::{Format, Slabs, dicom},
+    pipeline::{
+        Ensemble,
+        progress::{self, ProgressBar},
+    },
     prelude::*,
 };
 
-use self::inputs::{Job, exists, is_there, plan};
-use crate::{Failure, overrides::Overrides, print::print_line};
+use crate::{
+    Failure,
+    inputs::{Job, Results},
+    overrides::Overrides,
+    print::print_line,
+};
 
 /// Masks from a network. While one volume is in the network, the next is read and the one before is written.
 #[derive(Args)]
@@ -64,7 +69,6 @@ pub(crate) struct Predict {
 /// How masks are written.
 #[derive(Clone, Copy)]
 struct Output {
-    overwrite: bool,
     /// As DICOM segmentations.
     dicom: bool,
     slabs: bool,
@@ -100,9 +104,18 @@ impl Predict {
     /// Segments all inputs, and names those that failed at the end. If the names alone show that a file would be overwritten,
     /// fails before anything is read or written.
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        let output = Output { overwrite: self.overwrite, dicom: self.dicom_seg, slabs: self.slabs };
+        let output = Output { dicom: self.dicom_seg, slabs: self.slabs };
         let checkpoints: Vec<PathBuf> = std::iter::once(&self.checkpoint).chain(&self.ensemble).cloned().collect();
-        let jobs = plan(&checkpoints, &self.inputs, &self.out, output).map_err(Failure::CommandLine)?;
+        let name = |name: &str| mask_name(name, self.dicom_seg);
+        let results = Results {
+            command: "predict",
+            option: "--out",
+            folder: &self.out,
+            name: &name,
+            replace: ("--overwrite", self.overwrite),
+            series: self.dicom_seg,
+        };
+        let jobs = results.plan(&self.inputs, &checkpoints).map_err(Failure::CommandLine)?;
         let models = checkpoints
             .iter()
             .map(|path| self.overrides.apply(Model::load(path, self.device)?, path))
@@ -111,7 +124,7 @@ impl Predict {
         fs::create_dir_all(&self.out).map_err(|error| Error::io("create", self.out.display(), error))?;
         let begun = Instant::now();
         let preparation = ensemble.preparation()?;
-        let bar = progress::bar(jobs.len() as u64, "predict");
+        let bar = if self.json { ProgressBar::hidden() } else { progress::bar(jobs.len() as u64, "predict") };
         // One volume waits before the network and one behind it.
         let (to_network, read) = sync_channel(1);
         let (to_writer, segmented) = sync_channel::<Result<Mask>>(1);
@@ -124,7 +137,11 @@ impl Predict {
                 let (mut done, mut failed, mut seconds) = (Vec::new(), Vec::new(), 0.0);
                 for (job, mask) in jobs.iter().zip(segmented) {
                     let begun = Instant::now();
-                    let written = mask.and_then(|mask| write(job, &mask, &preparation, output).map(|()| mask.mask));
+                    let written = mask.and_then(|mask| {
+                        // It may have been created after the plan was made.
+                        results.check(&job.output)?;
+                        write(job, &mask, &preparation, output).map(|()| mask.mask)
+                    });
                     seconds += begun.elapsed().as_secs_f64();
                     bar.suspend(|| match &written {
                         Ok(_) if self.json => {}
@@ -242,10 +259,6 @@ fn segment_all(
 }
 
 fn write(job: &Job, mask: &Mask, preparation: &Preparation, output: Output) -> Result<()> {
-    // The mask may have been created after the plan was made.
-    if !output.overwrite && is_there(&job.output) {
-        return Err(exists(&job.output));
-    }
     let stack = match (&mask.listing, job.stack()) {
         _ if !output.dicom => None,
         (_, Some(stack)) => Some(stack),
@@ -275,4 +288,37 @@ fn write_segmentation(
     let segments: Vec<dicom::Segment> =
         classes.iter().map(|class| dicom::Segment::new(class.name.as_str(), "tomograd")).collect();
     stack.write_segmentation(path, &labels, &segments)
+}
+
+/// The name of the mask of a file: the same name, with the extension of NIfTI or DICOM.
+fn mask_name(name: &str, dicom: bool) -> String {
+    if !dicom && Format::of_path(name).ok() == Some(Format::Nifti) {
+        return name.to_owned();
+    }
+    format!("{}.{}", Format::stem(name), if dicom { "dcm" } else { "nii.gz" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_are_nifti_files() {
+        for (name, mask) in [
+            ("a.nii", "a.nii"),
+            ("A.NII.GZ", "A.NII.GZ"),
+            ("a.hdr", "a.nii.gz"),
+            ("a.img.gz", "a.nii.gz"),
+            ("a.DCM", "a.nii.gz"),
+            ("a.NRRD", "a.nii.gz"),
+            ("a.b.mhd", "a.b.nii.gz"),
+            ("a", "a.nii.gz"),
+            ("a.png", "a.nii.gz"),
+            ("ä.b", "ä.b.nii.gz"),
+            (".nii", ".nii.nii.gz"),
+        ] {
+            assert_eq!(mask_name(name, false), mask);
+        }
+        assert_eq!((&mask_name("series", true)[..], &mask_name("a.DCM", true)[..]), ("series.dcm", "a.dcm"));
+    }
 }
