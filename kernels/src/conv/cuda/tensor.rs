@@ -117,7 +117,8 @@ fn forward_axis(shape: &ConvShape, axis: usize) -> Axis {
 fn residues(shape: &ConvShape, axis: usize) -> Vec<Axis> {
     let [kernel, stride, padding, dilation, input] =
         [shape.kernel, shape.stride, shape.padding, shape.dilation, shape.input].map(|sizes| sizes[axis]);
-    let whole = |residue: usize, tap: usize| (residue + padding + tap * (stride - dilation % stride)) % stride == 0;
+    let whole =
+        |residue: usize, tap: usize| (residue + padding + tap * (stride - dilation % stride)).is_multiple_of(stride);
     (0..stride.min(input))
         .map(|residue| {
             let mut taps = (0..kernel).filter(|&tap| whole(residue, tap));
