@@ -19,7 +19,7 @@ pub(crate) fn watch() {
     // If signals can't be watched, they end the program as they always do.
     if let Ok(mut signals) = Signals::new([SIGINT, SIGTERM]) {
         thread::spawn(move || {
-            for signal in signals.forever() {
+            if let Some(signal) = signals.forever().next() {
                 abandon_writes();
                 // Without destructors: other threads are still at work.
                 low_level::exit(128 + signal);
