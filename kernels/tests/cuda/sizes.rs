@@ -155,8 +155,8 @@ fn convolutions_on_tensor_cores() -> Result<()> {
     let Some(device) = device() else { return Ok(()) };
     let mut random = random("tensor cores");
     // x, weight; stride, padding, dilation, groups; channels of a second input; bias.
-    let cases: [(&[usize], &[usize], [usize; 4], usize, bool); 9] = [
-        (&[2, 8, 5, 6, 7], &[12, 8, 3, 3, 3], [1, 1, 1, 1], 0, true),
+    let cases = [
+        (&[2, 8, 5, 6, 7][..], &[12, 8, 3, 3, 3][..], [1, 1, 1, 1], 0, true),
         (&[1, 20, 13, 17], &[40, 20, 3, 3], [2, 1, 1, 1], 0, false),
         (&[2, 12, 11, 9], &[10, 6, 3, 2], [1, 2, 2, 2], 0, true),
         (&[3, 5, 31], &[70, 5, 4], [3, 0, 1, 1], 0, false),
