@@ -1,8 +1,8 @@
-//! What the CUDA kernels of all operations share: checks of dtypes, views of several tensors with as few axes as possible, and
-//! sums in a fixed order.
+//! CUDA devices: the setting that lets f32 be multiplied as TF32, and what the kernels of all operations share: checks of dtypes, views of
+//! several tensors with as few axes as possible, sums in a fixed order.
 //!
 //! Each operation's launches are in its folder `cuda/`, beside the `.cu` files. Kernels compute in f32 (sums of many terms in
-//! f64); half precision is widened by the dispatcher.
+//! f64), and multiply half precision on tensor cores; operations without such kernels have it widened.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
