@@ -168,7 +168,8 @@ mod tests {
             assert_eq!(read.voxels().shape(), volume.voxels().shape());
             let (a, b) = (read.voxels().to_vec::<u8>().unwrap(), volume.voxels().to_vec::<u8>().unwrap());
             let worst = a.iter().zip(&b).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-            assert!(worst <= 6, "{channels} {height} {width}: {worst}");
+            // At this quality a coefficient is rounded by 5 at most, and a pixel's colour is the sum of three components.
+            assert!(worst <= 10, "{channels} {height} {width}: {worst}");
         }
     }
 

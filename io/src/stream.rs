@@ -385,10 +385,10 @@ mod tests {
         let fails_late = |reader: &mut dyn Read| all(reader).and_then(|_| Err(fail("no such numbers")));
         assert!(read(&file, fails).contains("no such numbers") && read(&file, fails_late).contains("no such numbers"));
         // The file is cut off, or its checksum is wrong.
-        for cut in [file.len() / 2, file.len() - 9] {
-            let error = read(&file[..cut], all);
-            assert!(error.contains("the voxels"), "{error}");
-        }
+        assert!(read(&file[..file.len() / 2], all).contains("the voxels"));
+        // Without its last byte, the stream may have all voxels, but not its end.
+        let error = read(&file[..file.len() - 9], all);
+        assert!(error.contains("the voxels") || error.contains("the end of the compressed file"), "{error}");
         let end = file.len() - 8;
         file[end] ^= 1;
         assert!(read(&file, all).contains("the end of the compressed file"));

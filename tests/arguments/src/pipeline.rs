@@ -211,6 +211,16 @@ cases! {
     "pipeline::Loader::new": (batch: usize = 2) => {
         Ok::<_, Error>(batches(Loader::new(cases_of(3)?, batch, Seed::new(1))?.epoch(0))? == 3)
     };
+    "pipeline::Loader::device": (device: Device = Device::Meta) => {
+        let mut batches = Loader::new(cases_of(3)?, 2, Seed::new(1))?.device(device).epoch(0);
+        let batch = batches.next().transpose()?.ok_or_else(|| Error::argument("test", "no batch"))?;
+        Ok::<_, Error>(batch.image()?.device() == device)
+    };
+    "pipeline::Batch::to": (device: Device = Device::Meta) => {
+        let batch = Loader::new(cases_of(3)?, 2, Seed::new(1))?.epoch(0).next().transpose()?;
+        let batch = batch.ok_or_else(|| Error::argument("test", "no batch"))?.to(device)?;
+        Ok::<_, Error>(batch.image()?.device() == device)
+    };
     "pipeline::Loader::epoch": (epoch: u64 = 1) => {
         Ok::<_, Error>(batches(Loader::new(cases_of(3)?, 2, Seed::new(1))?.epoch(epoch))? == 3)
     };
