@@ -1,6 +1,6 @@
 //! Resampling volumes to another grid.
 
-use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder};
+use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder, room_for};
 
 use super::Volume;
 use crate::{
@@ -123,21 +123,26 @@ const PIECE: usize = 1 << 16;
 const PLANES: usize = 8;
 
 impl Grid {
-    /// Makes the tensor of the new grid by `planes(old voxels of one channel, first new plane, new planes)`, which are zeros before.
-    /// Several threads make some planes each.
-    fn fill<T: Element, U: Element>(
-        &self,
-        voxels: &Tensor,
-        planes: impl Fn(&[T], usize, &mut [U]) + Sync,
-    ) -> Result<Tensor> {
+    /// The memory of the new grid, with the channels of `voxels`. It comes first: sizes that no memory can hold are refused here.
+    fn builder<U: Element>(&self, voxels: &Tensor) -> Result<TensorBuilder<U>> {
         let [x, y, z] = self.to;
         let base = voxels.rank().saturating_sub(3);
         let mut shape: Vec<usize> = voxels.shape().iter().take(base).copied().collect();
         shape.extend([z, y, x]);
+        TensorBuilder::new("resample", &shape, Device::Cpu)
+    }
+
+    /// Makes the tensor of the new grid by `planes(old voxels of one channel, first new plane, new planes)`, which are zeros before.
+    /// Several threads make some planes each.
+    fn fill<T: Element, U: Element>(
+        &self,
+        builder: TensorBuilder<U>,
+        voxels: &Tensor,
+        planes: impl Fn(&[T], usize, &mut [U]) + Sync,
+    ) -> Result<Tensor> {
+        let [x, y, z] = self.to;
         let channel = self.from.iter().product::<usize>().max(1);
         let values = voxels.as_slice::<T>()?;
-        let builder = TensorBuilder::<U>::new("resample", &shape, Device::Cpu)?;
-        // The shape has been found to be one that memory can have.
         let plane = x * y;
         let size = PLANES.max(PIECE / plane.max(1)) * plane;
         builder.fill_pieces(size, |index, piece| {
@@ -162,16 +167,20 @@ impl Grid {
             .all(|(_, entry)| *entry == 0.0)
     }
 
-    /// The positions on an axis of the old grid of the indices of the same axis of the new one, if the axes are parallel.
-    fn positions(&self, axis: usize) -> impl Iterator<Item = Option<f64>> {
+    /// What `tap` makes of the position on an axis of the old grid of each index of the same axis of the new one, if the axes are
+    /// parallel; `None` outside of the old grid.
+    fn taps<P>(&self, axis: usize, tap: impl Fn(f64) -> P) -> Result<Vec<Option<P>>> {
         let size = self.to.get(axis).copied().unwrap_or(0);
         let last = self.from.get(axis).map_or(0.0, |size| *size as f64 - 1.0);
-        (0..size).map(move |index| {
+        // Much longer than its voxels' row, where these are bytes.
+        let mut taps = room_for("resample", size)?;
+        taps.extend((0..size).map(|index| {
             let mut place = [0.0; 3];
             place.iter_mut().skip(axis).take(1).for_each(|at| *at = index as f64);
             let at = geometry::apply(&self.map, place).into_iter().nth(axis)?;
-            clamped(at, last)
-        })
+            clamped(at, last).map(&tap)
+        }));
+        Ok(taps)
     }
 
     /// Clamps a position that is at most half a voxel outside; `None` if it is further outside.
@@ -201,22 +210,22 @@ impl Grid {
         // The position is clamped, so rounding up stays on the grid.
         let nearest = |at: f64| (at + 0.5 + SLACK).floor() as usize;
         if !self.is_straight() {
-            return self.fill::<T, T>(voxels, |values, first, planes| {
+            return self.fill::<T, T>(self.builder(voxels)?, voxels, |values, first, planes| {
                 self.each_voxel(first, planes, |place| {
                     let [x, y, z] = place.map(nearest);
                     values.get((z * height + y) * width + x).copied()
                 });
             });
         }
-        let taps = [0, 1, 2].map(|axis| self.positions(axis).map(|at| at.map(nearest)).collect::<Vec<_>>());
-        let [across, down, through] = &taps;
+        let made = self.builder::<T>(voxels)?;
+        let (across, down, through) = (self.taps(0, nearest)?, self.taps(1, nearest)?, self.taps(2, nearest)?);
         let [x, y, _] = self.to;
-        self.fill::<T, T>(voxels, |values, first, planes| {
+        self.fill::<T, T>(made, voxels, |values, first, planes| {
             for (plane, z) in planes.chunks_mut(x * y).zip(through.iter().skip(first)) {
-                for (row, y) in plane.chunks_mut(x).zip(down) {
+                for (row, y) in plane.chunks_mut(x).zip(&down) {
                     let Some((z, y)) = z.zip(*y) else { continue };
                     let from = values.get((z * height + y) * width..).unwrap_or_default();
-                    for (to, x) in row.iter_mut().zip(across) {
+                    for (to, x) in row.iter_mut().zip(&across) {
                         *to = x.and_then(|x| from.get(x).copied()).unwrap_or_default();
                     }
                 }
@@ -226,13 +235,14 @@ impl Grid {
 
     fn linear<T: Element, U: Element>(&self, voxels: &Tensor) -> Result<Tensor> {
         if self.is_straight() {
-            let taps = [0, 1, 2].map(|axis| self.positions(axis).map(|at| at.map(Tap::at)).collect::<Vec<_>>());
-            return self.fill::<T, U>(voxels, |values, first, planes| {
+            let made = self.builder(voxels)?;
+            let taps = [self.taps(0, Tap::at)?, self.taps(1, Tap::at)?, self.taps(2, Tap::at)?];
+            return self.fill::<T, U>(made, voxels, |values, first, planes| {
                 Separable { from: self.from, to: self.to, taps: &taps }.planes(values, first, planes);
             });
         }
         let [width, height, depth] = self.from;
-        self.fill::<T, U>(voxels, |values, first, planes| {
+        self.fill::<T, U>(self.builder(voxels)?, voxels, |values, first, planes| {
             self.each_voxel(first, planes, |place| {
                 let [x, y, z] = place.map(Tap::at);
                 let (right, back, up) =
