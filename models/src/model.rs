@@ -150,9 +150,9 @@ impl Model {
 
     fn outputs(&self, inputs: &Named<Tensor>, pass: &Pass) -> Result<Named<Tensor>> {
         inputs.only(self.network.inputs())?;
-        let inputs: Named<Tensor> = inputs.iter().map(|(name, value)| (name, value.clone())).collect();
-        let inputs = inputs.try_map(|value| Ok(pass.input(&value.to(self.params.device())?)))?;
-        self.network.run(&inputs, pass)?.try_map(|output| Ok(output.into_value()))
+        let device = self.params.device();
+        let inputs = inputs.iter().map(|(name, value)| Ok((name, pass.input(&value.to(device)?))));
+        self.network.run(&inputs.collect::<Result<_>>()?, pass)?.try_map(|output| Ok(output.into_value()))
     }
 
     /// The stages of the network, whose feature maps can be requested.
