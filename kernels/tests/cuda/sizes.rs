@@ -2,7 +2,7 @@
 //! depthwise kernels of every size. Outputs and gradients are compared with those of the CPU in f64, from the same rounded inputs.
 
 use tomograd_core::{DType, Device, Random, Result, Seed, Tensor};
-use tomograd_emulator::{device, measured};
+use tomograd_emulator::{Measured, device, measured};
 use tomograd_kernels::{
     Context, HalfPolicy, Op, Precision,
     attention::Attention,
@@ -85,6 +85,29 @@ fn attention_of_every_width() -> Result<()> {
             for dtype in DTYPES {
                 beside_the_cpu(&Attention { scale: None, causal }, &inputs, dtype, device, 200.0, &mut random)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// The registry's random cases on tensor cores, with the gradients of all inputs.
+#[test]
+fn attention_of_random_sizes_in_half_precision() -> Result<()> {
+    let Some(device) = device() else { return Ok(()) };
+    let entry = testing::all().into_iter().find(|entry| entry.name == "Attention").expect("an operation");
+    for number in 0..super::cases() {
+        let mut random = Seed::new(2026).named("attention in half precision").at(number).random();
+        let case = entry.case(&mut random)?;
+        for dtype in &DTYPES[1..] {
+            assert_eq!(case.op.half_policy(device), HalfPolicy::Keep);
+            let (result, launches) =
+                measured(|| beside_the_cpu(&*case.op, &case.inputs, *dtype, device, 200.0, &mut random));
+            result?;
+            let on_tensor_cores =
+                |launch: &Measured| launch.kernel.starts_with("attention_backward_") && !launch.kernel.contains("f32");
+            let empty = case.inputs.iter().any(|input| input.count() == 0);
+            let wide = case.inputs[..3].iter().any(|input| input.shape()[input.rank() - 1] > 128);
+            assert!(empty || wide || launches.iter().any(on_tensor_cores), "{:?}", case.op);
         }
     }
     Ok(())

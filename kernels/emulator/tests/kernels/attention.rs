@@ -1,6 +1,6 @@
-//! Attention.
+//! Attention, and what the proof of its gradients shares.
 
-use std::{collections::BTreeMap, ffi::c_void};
+use std::collections::BTreeMap;
 
 use tomograd_emulator::{Emulator, Library};
 
@@ -21,7 +21,7 @@ struct Bias {
 
 /// `Attention` of attention.cu.
 #[repr(C)]
-struct Shape {
+pub struct Shape {
     queries: i32,
     keys: i32,
     size: i32,
@@ -31,23 +31,182 @@ struct Shape {
     causal: i32,
     aligned: i32,
     aligned_values: i32,
-    scale: f32,
+    pub scale: f32,
     bias: [Bias; 3],
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Case {
+pub struct Case {
     /// Elements of the batch's two axes.
-    batch: [usize; 2],
-    queries: usize,
-    keys: usize,
-    size: usize,
-    value_size: usize,
-    causal: bool,
+    pub batch: [usize; 2],
+    pub queries: usize,
+    pub keys: usize,
+    pub size: usize,
+    pub value_size: usize,
+    pub causal: bool,
     /// Of what a bias depends: the outer and inner axis of the batch, queries, keys.
-    biases: [Option<[bool; 4]>; 2],
+    pub biases: [Option<[bool; 4]>; 2],
     /// Whether the first bias hides all keys of the first query.
-    hidden: bool,
+    pub hidden: bool,
+}
+
+impl Case {
+    /// A case whose sizes are multiples of the tiles', of rows that fill those of `most` elements.
+    fn aligned(most: usize) -> Self {
+        Case {
+            batch: [1, 1],
+            queries: 64,
+            keys: 128,
+            size: most,
+            value_size: most,
+            causal: false,
+            biases: [None; 2],
+            hidden: false,
+        }
+    }
+
+    /// The aligned case, corners, and `count` random ones, for kernels with rows of up to `most` elements.
+    pub fn list(most: usize, count: usize) -> Vec<Self> {
+        let (mut random, aligned) = (Random(most as u64), Self::aligned(most));
+        let mut list = vec![
+            aligned,
+            Case {
+                batch: [2, 2],
+                queries: 70,
+                keys: 90,
+                size: most - 3,
+                value_size: most - 7,
+                causal: true,
+                biases: [Some([true, false, true, true]), Some([false, true, false, true])],
+                ..aligned
+            },
+            Case { batch: [1, 2], queries: 3, keys: 65, hidden: true, biases: [Some([true; 4]), None], ..aligned },
+            Case { queries: 2, keys: 0, ..aligned },
+        ];
+        list.extend((0..count).map(|_| {
+            let mut flags = || [0; 4].map(|_| random.next().is_multiple_of(2));
+            let biases = [Some(flags()), flags()[0].then(&mut flags)];
+            let mut size = || match random.next().is_multiple_of(2) {
+                true => random.within(1, most),
+                false => random.within(1, most / 8) * 8,
+            };
+            let (size, value_size) = (size(), size());
+            Case {
+                batch: [random.within(1, 2), random.within(1, 2)],
+                queries: random.within(1, 80),
+                keys: random.within(1, 150),
+                size,
+                value_size,
+                causal: random.next().is_multiple_of(2),
+                biases,
+                hidden: false,
+            }
+        }));
+        list
+    }
+}
+
+/// Random operands of a case, also on the emulator.
+pub struct Operands<T> {
+    pub case: Case,
+    pub q: Vec<T>,
+    pub k: Vec<T>,
+    pub v: Vec<T>,
+    /// The distances of each bias along outer, inner, queries and keys, and its values.
+    biases: Vec<([usize; 4], Vec<T>)>,
+    pub buffers: [Buffer<T>; 3],
+    /// What the table holds the addresses of.
+    _of_biases: Vec<Buffer<T>>,
+    pub table: [*mut T; 3],
+    pub shape: Shape,
+}
+
+impl<T: Element> Operands<T> {
+    pub fn new(emulator: &'static Emulator, case: Case) -> Self {
+        let Case { batch: axes, queries, keys, size, value_size, causal, biases, hidden } = case;
+        let batch = axes[0] * axes[1];
+        let mut random = Random((queries * 1000 + keys + size) as u64);
+        let q: Vec<T> = random.elements(batch * queries * size);
+        let k: Vec<T> = random.elements(batch * keys * size);
+        let v: Vec<T> = random.elements(batch * keys * value_size);
+        let biases: Vec<([usize; 4], Vec<T>)> = biases
+            .into_iter()
+            .flatten()
+            .map(|depends| {
+                let full = [axes[0], axes[1], queries, keys];
+                let mut distance = 1;
+                let mut distances = [0; 4];
+                for axis in (0..4).rev() {
+                    if depends[axis] {
+                        distances[axis] = distance;
+                        distance *= full[axis];
+                    }
+                }
+                let mut values: Vec<T> = random.elements(distance);
+                if hidden {
+                    values[..keys].fill(T::of(f64::NEG_INFINITY));
+                }
+                (distances, values)
+            })
+            .collect();
+        let of_biases: Vec<Buffer<T>> = biases.iter().map(|(_, values)| Buffer::of(emulator, values)).collect();
+        let mut bias = [Bias { outer: 0, inner: 0, row: 0, key: 0 }; 3];
+        let mut table = [std::ptr::null_mut(); 3];
+        for (((bias, table), (distances, _)), buffer) in bias.iter_mut().zip(&mut table).zip(&biases).zip(&of_biases) {
+            let [outer, inner, row, key] = distances.map(|distance| distance as i64);
+            *bias = Bias { outer, inner, row, key };
+            *table = buffer.address();
+        }
+        let aligned = |row: usize| i32::from((row * size_of::<T>()).is_multiple_of(16));
+        let shape = Shape {
+            queries: queries as i32,
+            keys: keys as i32,
+            size: size as i32,
+            value_size: value_size as i32,
+            inner: axes[1] as i32,
+            biases: biases.len() as i32,
+            causal: i32::from(causal),
+            aligned: aligned(size),
+            aligned_values: aligned(value_size),
+            scale: 1.0 / (size as f32).sqrt(),
+            bias,
+        };
+        let buffers = [&q, &k, &v].map(|values| Buffer::of(emulator, values));
+        Self { case, q, k, v, biases, buffers, _of_biases: of_biases, table, shape }
+    }
+
+    pub fn batch(&self) -> usize {
+        self.case.batch[0] * self.case.batch[1]
+    }
+
+    /// Of query `row` of element `b` of the batch the score of each key that it sees, and a bound of its error in roundings of f32.
+    pub fn scores(&self, b: usize, row: usize) -> Vec<(f64, f64)> {
+        let Case { batch: axes, queries, keys, size, causal, .. } = self.case;
+        let scale = f64::from(self.shape.scale);
+        let score = |key: usize| {
+            let products = (0..size)
+                .map(|e| self.q[(b * queries + row) * size + e].value() * self.k[(b * keys + key) * size + e].value());
+            let (sum, total) =
+                products.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
+            let steps = if T::NAME == "f32" { size as f64 + 2.0 } else { tensor_core_roundings(size) };
+            let (mut score, mut error) = (sum * scale, total * scale * steps);
+            for (distances, values) in &self.biases {
+                let places = [b / axes[1], b % axes[1], row, key];
+                let place: usize = places.iter().zip(distances).map(|(place, distance)| place * distance).sum();
+                let value = values[place].value();
+                score += value;
+                error += if value.is_finite() { 2.0 * value.abs() } else { 0.0 };
+            }
+            (score, error + if score.is_finite() { 4.0 * score.abs() } else { 0.0 })
+        };
+        (0..if causal { keys.min(row + 1) } else { keys }).map(score).collect()
+    }
+}
+
+/// The most roundings of f32, of the sum of the terms' sizes, that a sum of so many products is off by on tensor cores, which add 16 at a time
+/// and cut.
+pub fn tensor_core_roundings(terms: usize) -> f64 {
+    (terms / 16 + 3) as f64 * 4.0
 }
 
 pub fn run(emulator: &'static Emulator, library: &Library, cases: usize) -> Outcome {
@@ -68,51 +227,8 @@ fn all<T: Element>(
     outcome: &mut BTreeMap<String, Figures>,
 ) -> Result<(), String> {
     let name = format!("attention_{}_{most}", T::NAME);
-    let mut random = Random(most as u64);
     let mut figures = Figures::default();
-    let aligned = Case {
-        batch: [1, 1],
-        queries: 64,
-        keys: 128,
-        size: most,
-        value_size: most,
-        causal: false,
-        biases: [None; 2],
-        hidden: false,
-    };
-    let mut list = vec![
-        aligned,
-        Case {
-            batch: [2, 2],
-            queries: 70,
-            keys: 90,
-            size: most - 3,
-            value_size: most - 7,
-            causal: true,
-            biases: [Some([true, false, true, true]), Some([false, true, false, true])],
-            ..aligned
-        },
-        Case { batch: [1, 2], queries: 3, keys: 65, hidden: true, biases: [Some([true; 4]), None], ..aligned },
-        Case { queries: 2, keys: 0, ..aligned },
-    ];
-    list.extend((0..cases).map(|_| {
-        let mut flags = || [0; 4].map(|_| random.next().is_multiple_of(2));
-        let biases = [Some(flags()), flags()[0].then(&mut flags)];
-        let mut size =
-            || if random.next().is_multiple_of(2) { random.within(1, most) } else { random.within(1, most / 8) * 8 };
-        let (size, value_size) = (size(), size());
-        Case {
-            batch: [random.within(1, 2), random.within(1, 2)],
-            queries: random.within(1, 80),
-            keys: random.within(1, 150),
-            size,
-            value_size,
-            causal: random.next().is_multiple_of(2),
-            biases,
-            hidden: false,
-        }
-    }));
-    for (index, case) in list.into_iter().enumerate() {
+    for (index, case) in Case::list(most, cases).into_iter().enumerate() {
         one::<T>(emulator, library, &name, most, case, index == 0, &mut figures)?;
     }
     outcome.insert(name, figures);
@@ -128,62 +244,13 @@ fn one<T: Element>(
     costs: bool,
     figures: &mut Figures,
 ) -> Result<(), String> {
-    let Case { batch: axes, queries, keys, size, value_size, causal, biases, hidden } = case;
-    let batch = axes[0] * axes[1];
-    let mut random = Random((queries * 1000 + keys + size) as u64);
-    let q: Vec<T> = random.elements(batch * queries * size);
-    let k: Vec<T> = random.elements(batch * keys * size);
-    let v: Vec<T> = random.elements(batch * keys * value_size);
-    // The distances of each bias along outer, inner, queries and keys, and its values.
-    let biases: Vec<([usize; 4], Vec<T>)> = biases
-        .into_iter()
-        .flatten()
-        .map(|depends| {
-            let full = [axes[0], axes[1], queries, keys];
-            let mut distance = 1;
-            let mut distances = [0; 4];
-            for axis in (0..4).rev() {
-                if depends[axis] {
-                    distances[axis] = distance;
-                    distance *= full[axis];
-                }
-            }
-            let mut values: Vec<T> = random.elements(distance);
-            if hidden {
-                values[..keys].fill(T::of(f64::NEG_INFINITY));
-            }
-            (distances, values)
-        })
-        .collect();
-    let buffers: Vec<Buffer<T>> = biases.iter().map(|(_, values)| Buffer::of(emulator, values)).collect();
-    let mut bias = [Bias { outer: 0, inner: 0, row: 0, key: 0 }; 3];
-    let mut values: [*const c_void; 3] = [std::ptr::null(); 3];
-    for (((bias, values), (distances, _)), buffer) in bias.iter_mut().zip(&mut values).zip(&biases).zip(&buffers) {
-        let [outer, inner, row, key] = distances.map(|distance| distance as i64);
-        *bias = Bias { outer, inner, row, key };
-        // SAFETY: the argument is the address of the buffer's address.
-        *values = unsafe { *buffer.argument().cast() };
-    }
-    let scale = 1.0 / (size as f32).sqrt();
-    let aligned = |row: usize| i32::from((row * size_of::<T>()).is_multiple_of(16));
-    let shape = Shape {
-        queries: queries as i32,
-        keys: keys as i32,
-        size: size as i32,
-        value_size: value_size as i32,
-        inner: axes[1] as i32,
-        biases: biases.len() as i32,
-        causal: i32::from(causal),
-        aligned: aligned(size),
-        aligned_values: aligned(value_size),
-        scale,
-        bias,
-    };
-    let (dq, dk, dv) = (Buffer::of(emulator, &q), Buffer::of(emulator, &k), Buffer::of(emulator, &v));
+    let Case { queries, keys, value_size, .. } = case;
+    let operands = Operands::<T>::new(emulator, case);
+    let batch = operands.batch();
     let y = Buffer::<T>::new(emulator, batch * queries * value_size);
     let sums = Buffer::<f32>::new(emulator, batch * queries);
-    let mut arguments = [&dq, &dk, &dv].map(Buffer::argument).to_vec();
-    arguments.extend([number(&values), y.argument(), sums.argument(), number(&shape)]);
+    let mut arguments = operands.buffers.each_ref().map(Buffer::argument).to_vec();
+    arguments.extend([number(&operands.table), y.argument(), sums.argument(), number(&operands.shape)]);
     let full = T::NAME == "f32";
     let rows = if full && most == 128 { 32 } else { 64 };
     let shared = match (full, most) {
@@ -199,25 +266,7 @@ fn one<T: Element>(
     }
     let (mut expected, mut logarithms) = (Vec::new(), Vec::new());
     for (b, row) in (0..batch).flat_map(|b| (0..queries).map(move |row| (b, row))) {
-        // Scores and bounds of their errors.
-        let mut scores = Vec::new();
-        for key in 0..if causal { keys.min(row + 1) } else { keys } {
-            let products =
-                (0..size).map(|e| q[(b * queries + row) * size + e].value() * k[(b * keys + key) * size + e].value());
-            let (sum, total) =
-                products.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
-            let steps = if full { size as f64 + 2.0 } else { (size / 16 + 3) as f64 * 4.0 };
-            let (mut score, mut error) = (sum * f64::from(scale), total * f64::from(scale) * steps);
-            for (distances, values) in &biases {
-                let places = [b / axes[1], b % axes[1], row, key];
-                let value = values
-                    [places.iter().zip(distances).map(|(place, distance)| place * distance).sum::<usize>()]
-                .value();
-                score += value;
-                error += if value.is_finite() { 2.0 * value.abs() } else { 0.0 };
-            }
-            scores.push((score, error + if score.is_finite() { 4.0 * score.abs() } else { 0.0 }));
-        }
+        let scores = operands.scores(b, row);
         let largest = scores.iter().fold(f64::NEG_INFINITY, |largest, score| largest.max(score.0));
         if largest == f64::NEG_INFINITY {
             expected.extend((0..value_size).map(|_| (0.0, 0.0)));
@@ -235,7 +284,7 @@ fn one<T: Element>(
             let values = weights
                 .iter()
                 .enumerate()
-                .map(|(key, weight)| weight * v[(b * keys + key) * value_size + column].value());
+                .map(|(key, weight)| weight * operands.v[(b * keys + key) * value_size + column].value());
             let (value, total) =
                 values.fold((0.0, 0.0), |(sum, total), product| (sum + product, total + product.abs()));
             let result: f64 = value / sum;

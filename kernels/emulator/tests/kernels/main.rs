@@ -8,6 +8,7 @@
 mod support;
 
 mod attention;
+mod attention_backward;
 mod channels_last;
 mod depthwise;
 mod gemm;
@@ -41,11 +42,18 @@ macro_rules! proofs {
 fn expanded(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src").join(file);
     let mut source = fs::read_to_string(&path).unwrap();
-    for entry in fs::read_dir(path.parent().unwrap()).unwrap() {
-        let header = entry.unwrap().path();
-        if header.extension().is_some_and(|extension| extension == "cuh") {
-            let line = format!("#include \"{}\"", header.file_name().unwrap().to_string_lossy());
-            source = source.replace(&line, &fs::read_to_string(&header).unwrap());
+    let headers: Vec<_> = fs::read_dir(path.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|header| header.extension().is_some_and(|extension| extension == "cuh"))
+        .map(|header| {
+            (header.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(&header).unwrap())
+        })
+        .collect();
+    // Headers may include one another.
+    for _ in 0..headers.len() {
+        for (name, text) in &headers {
+            source = source.replace(&format!("#include \"{name}\""), text);
         }
     }
     source
@@ -54,6 +62,7 @@ fn expanded(file: &str) -> String {
 fn proofs() -> Vec<Proof> {
     let mut proofs: Vec<Proof> = proofs! {
         "attention/cuda/attention.cu": attention::run,
+        "attention/cuda/backward_half.cu": attention_backward::run,
         "conv/cuda/channels_last.cu": channels_last::run,
         "conv/cuda/depthwise.cu": depthwise::run,
         "conv/cuda/implicit.cu": implicit::run,
@@ -81,7 +90,9 @@ fn kernels_are_right() {
             assert!(figures.cases > 0 && figures.error <= 1.0);
             let Figures { cases, error, sectors, banks, barriers } = figures;
             // Matrix products load whole sectors, and their banks don't conflict.
-            let heavy = ["conv_tensor", "gemm", "channels_last"].iter().any(|name| kernel.starts_with(name));
+            let heavy = ["attention_backward", "conv_tensor", "gemm", "channels_last"]
+                .iter()
+                .any(|name| kernel.starts_with(name));
             assert!(
                 !heavy || *sectors <= 1.3 && *banks < 1.005,
                 "{kernel}: {sectors} sectors, {banks} cycles of banks"

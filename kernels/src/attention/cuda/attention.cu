@@ -5,56 +5,11 @@
 // Kernels NAME_D serve E and V up to D. Launch: grid (batch · ⌈L / ROWS⌉, 1, 1); f16 and bf16: ROWS = 64 and 128 threads; f32: ROWS = 64,
 // of D = 128 32, and 256 threads; shared memory as noted at the kernels. A block goes over blocks of 64 keys. While scores are computed,
 // the values are on their way, and while the values are summed, the next keys.
-#include "attention.cuh"
+#include "attention_half.cuh"
 
 constexpr int KEYS = 64;
 
-// Makes scores of products, in units of log₂: scaled, with the biases, and −∞ where a query doesn't see the key. `each` calls a function
-// for all of a thread's scores with the score, its query and its key; the keys are of the block that begins at `block`.
-template <typename T, typename Each>
-__device__ __forceinline__ void finish(const Each &each, const Biases &biases, int batch, int first, int block, const Attention &shape) {
-  const float factor = shape.scale * LOG2_E;
-  each([&](float &score, int, int) { score *= factor; });
-#pragma unroll 1
-  for (int i = 0; i < shape.biases; i++) {
-    const Bias &bias = shape.bias[i];
-    const T *values = bias_of<T>(biases, i, batch, shape);
-    each([&](float &score, int query, int key) {
-      if (query < shape.queries && key < shape.keys) score = fmaf(to_float(values[query * bias.row + key * bias.key]), LOG2_E, score);
-    });
-  }
-  if (block + KEYS > shape.keys || (shape.causal && block + KEYS > first))
-    each([&](float &score, int query, int key) {
-      if (key >= shape.keys || (shape.causal && key > query)) score = -INFINITY;
-    });
-}
-
 // ---- f16 and bf16: each of 4 warps has 16 queries ----
-
-// Where 8 halves of a tile's row lie: permuted, so that eight rows of one column are in different banks.
-template <int D>
-__device__ __forceinline__ int place(int row, int column) {
-  constexpr int GROUPS = D / 8;
-  return row * D + ((column / 8 ^ (GROUPS >= 8 ? row & 7 : row / (8 / GROUPS) & (GROUPS - 1))) * 8);
-}
-
-// Starts to bring 64 rows of `columns` elements; zeros beyond.
-template <typename T, int D, int THREADS>
-__device__ __forceinline__ void bring(T *tile, const T *x, int first, int rows, int columns, bool aligned) {
-#pragma unroll
-  for (int i = 0; i < 64 * D / 8 / THREADS; i++) {
-    const int group = threadIdx.x + i * THREADS, row = group / (D / 8), column = group % (D / 8) * 8;
-    const int valid = first + row < rows ? min(max(columns - column, 0), 8) : 0;
-    const T *from = valid ? x + static_cast<long long>(first + row) * columns + column : x;
-    T *to = tile + place<D>(row, column);
-    if (aligned) {
-      cp_async<16>(to, from, valid * 2);
-    } else {
-      for (int j = 0; j < 8; j++) to[j].bits = j < valid ? from[j].bits : 0;
-    }
-  }
-  cp_async_commit();
-}
 
 template <typename T, int D>
 __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *v, const Biases &biases, T *y, float *sums, const Attention &shape) {
@@ -66,47 +21,32 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
   k += static_cast<long long>(batch) * shape.keys * shape.size;
   v += static_cast<long long>(batch) * shape.keys * shape.value_size;
   y += static_cast<long long>(batch) * shape.queries * shape.value_size;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q_matrix = lane / 8, q_row = lane % 8;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   // This lane's rows of scores: row and row + 8.
   const int row = warp * 16 + lane / 4;
   const int end = shape.causal ? min(shape.keys, first + ROWS) : shape.keys;
 
-  bring<T, D, THREADS>(queries, q, first, shape.queries, shape.size, shape.aligned);
-  bring<T, D, THREADS>(keys, k, 0, shape.keys, shape.size, shape.aligned);
+  bring<T, D, ROWS, THREADS>(queries, q, first, shape.queries, shape.size, shape.aligned);
+  cp_async_commit();
+  bring<T, D, KEYS, THREADS>(keys, k, 0, shape.keys, shape.size, shape.aligned);
+  cp_async_commit();
   cp_async_wait<1>();
   __syncthreads();
-  // The queries stay in registers, where there are enough of these.
-  constexpr bool KEPT = D <= 64;
-  unsigned fragment_q[KEPT ? D / 16 : 1][4];
-  auto fragment = [&](int i) { ldmatrix_x4(fragment_q[KEPT ? i : 0], queries + place<D>(warp * 16 + q_matrix % 2 * 8 + q_row, i * 16 + q_matrix / 2 * 8)); };
-  if (KEPT) {
-#pragma unroll
-    for (int i = 0; i < D / 16; i++) fragment(i);
-  }
-
+  Rows<T, D> own(queries, warp * 16);
   float most[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
   float out[D / 8][4] = {};
   for (int block = 0; block < end; block += KEYS) {
-    bring<T, D, THREADS>(values, v, block, shape.keys, shape.value_size, shape.aligned_values);
+    bring<T, D, KEYS, THREADS>(values, v, block, shape.keys, shape.value_size, shape.aligned_values);
+    cp_async_commit();
     cp_async_wait<1>();
     // The keys are there.
     __syncthreads();
     float score[KEYS / 8][4] = {};
-#pragma unroll
-    for (int i = 0; i < D / 16; i++) {
-      if (!KEPT) fragment(i);
-#pragma unroll
-      for (int j = 0; j < KEYS / 8; j += 2) {
-        unsigned both[4];
-        ldmatrix_x4(both, keys + place<D>(j * 8 + q_matrix / 2 * 8 + q_row, i * 16 + q_matrix % 2 * 8));
-        const unsigned left[2] = {both[0], both[1]}, right[2] = {both[2], both[3]};
-        mma_16816<T>(score[j], fragment_q[KEPT ? i : 0], left);
-        mma_16816<T>(score[j + 1], fragment_q[KEPT ? i : 0], right);
-      }
-    }
+    multiply(score, own, keys);
     // Nobody reads the keys any more.
     __syncthreads();
-    bring<T, D, THREADS>(keys, k, block + KEYS, shape.keys, shape.size, shape.aligned);
+    bring<T, D, KEYS, THREADS>(keys, k, block + KEYS, shape.keys, shape.size, shape.aligned);
+    cp_async_commit();
     finish<T>(
         [&](auto f) {
 #pragma unroll
@@ -114,7 +54,7 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
 #pragma unroll
             for (int i = 0; i < 4; i++) f(score[j][i], first + row + i / 2 * 8, block + j * 8 + lane % 4 * 2 + i % 2);
         },
-        biases, batch, first, block, shape);
+        biases, batch, first, block + KEYS, shape);
     // Softmax: a row is held by four lanes.
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -147,50 +87,20 @@ __device__ __forceinline__ void attention_half(const T *q, const T *k, const T *
     cp_async_wait<1>();
     // The values are there.
     __syncthreads();
-    // The scores' places are those of a left operand's fragments.
-#pragma unroll
-    for (int i = 0; i < KEYS / 16; i++) {
-      const unsigned weights[4] = {pack<T>(score[2 * i][0], score[2 * i][1]), pack<T>(score[2 * i][2], score[2 * i][3]),
-                                   pack<T>(score[2 * i + 1][0], score[2 * i + 1][1]), pack<T>(score[2 * i + 1][2], score[2 * i + 1][3])};
-#pragma unroll
-      for (int j = 0; j < D / 8; j += 2) {
-        unsigned both[4];
-        ldmatrix_x4_trans(both, values + place<D>(i * 16 + q_matrix % 2 * 8 + q_row, j * 8 + q_matrix / 2 * 8));
-        const unsigned left[2] = {both[0], both[1]}, right[2] = {both[2], both[3]};
-        mma_16816<T>(out[j], weights, left);
-        mma_16816<T>(out[j + 1], weights, right);
-      }
-    }
+    accumulate<D>(out, score, values);
     // Nobody reads the values any more.
     __syncthreads();
   }
-  // The output goes through the place of this warp's queries, so that it is written in whole sectors.
-  __syncwarp();
+  float factors[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     sum[h] += __shfl_xor_sync(0xffffffff, sum[h], 1);
     sum[h] += __shfl_xor_sync(0xffffffff, sum[h], 2);
     const int query = first + row + h * 8;
-    const float factor = most[h] == -INFINITY && sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
+    factors[h] = most[h] == -INFINITY && sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
     if (lane % 4 == 0 && query < shape.queries) sums[static_cast<long long>(batch) * shape.queries + query] = most[h] * LN_2 + logf(sum[h]);
-#pragma unroll
-    for (int j = 0; j < D / 8; j++)
-      *reinterpret_cast<unsigned *>(queries + place<D>(row + h * 8, j * 8) + lane % 4 * 2) = pack<T>(out[j][h * 2] * factor, out[j][h * 2 + 1] * factor);
   }
-  __syncwarp();
-#pragma unroll
-  for (int i = 0; i < 16 * D / 8 / 32; i++) {
-    const int group = lane + i * 32, of_warp = warp * 16 + group / (D / 8), column = group % (D / 8) * 8;
-    const int valid = min(shape.value_size - column, 8);
-    if (first + of_warp >= shape.queries) continue;
-    const T *from = queries + place<D>(of_warp, column);
-    T *to = y + static_cast<long long>(first + of_warp) * shape.value_size + column;
-    if (shape.aligned_values && valid == 8) {
-      *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
-    } else {
-      for (int j = 0; j < valid; j++) to[j].bits = from[j].bits;
-    }
-  }
+  store<D>(y, out, factors, queries, warp * 16, first + warp * 16, shape.queries, shape.value_size, shape.aligned_values);
 }
 
 // ---- f32: 16 threads share a row; thread (t, u) has rows t + 16 i and keys u + 16 j ----
@@ -265,7 +175,7 @@ __device__ __forceinline__ void attention_f32(const float *q, const float *k, co
 #pragma unroll
             for (int j = 0; j < 4; j++) f(score[i][j], first + t + i * 16, block + u + j * 16);
         },
-        biases, batch, first, block, shape);
+        biases, batch, first, block + KEYS, shape);
 #pragma unroll
     for (int i = 0; i < MINE; i++) {
       float now = most[i];

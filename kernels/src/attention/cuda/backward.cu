@@ -1,7 +1,7 @@
-// The gradients of attention (see attention.cu), which recompute the weights from the logarithms of the queries' sums (Dao 2023): with
-// D_i = Σ_c dy[i, c] y[i, c], p = exp(scale q kᵀ + biases − sums) and ds = p (dy vᵀ − D), dv = pᵀ dy, dk = scale dsᵀ q, dq = scale ds k.
-// Sums are in f32 and in a fixed order: a block owns keys and goes over the queries, another kernel's blocks own queries and go over the
-// keys.
+// The gradients of attention in f32 (see attention.cu; backward_half.cu has f16 and bf16), which recompute the weights from the logarithms of
+// the queries' sums (Dao 2023): with D_i = Σ_c dy[i, c] y[i, c], p = exp(scale q kᵀ + biases − sums) and ds = p (dy vᵀ − D), dv = pᵀ dy,
+// dk = scale dsᵀ q, dq = scale ds k. Sums are in f32 and in a fixed order: a block owns keys and goes over the queries, another kernel's
+// blocks own queries and go over the keys.
 //
 // Kernels NAME_D serve E and V up to D. Launch: grid (batch · ⌈owned / TILE⌉, 1, 1), where TILE is 64, of D = 128 32; 256 threads; shared
 // memory as noted at the kernels. 16 threads share an owned row; thread (t, u) has owned rows t + 16 i and the others' rows u + 16 j.
@@ -10,25 +10,24 @@
 constexpr int THREADS = 256;
 
 // inner[r] = Σ_c dy[r, c] y[r, c]: a warp for each row.
-template <typename T>
-__device__ __forceinline__ void inner_products(const T *dy, const T *y, float *inner, int columns, long long rows) {
+extern "C" __global__ void __launch_bounds__(256) attention_inner_f32(const float *dy, const float *y, float *inner, int columns, long long rows) {
   const long long row = blockIdx.x * (THREADS / 32LL) + threadIdx.x / 32;
   if (row >= rows) return;
   float sum = 0.0f;
-  for (int i = threadIdx.x % 32; i < columns; i += 32) sum = fmaf(to_float(dy[row * columns + i]), to_float(y[row * columns + i]), sum);
+  for (int i = threadIdx.x % 32; i < columns; i += 32) sum = fmaf(dy[row * columns + i], y[row * columns + i], sum);
 #pragma unroll
   for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffff, sum, distance);
   if (threadIdx.x % 32 == 0) inner[row] = sum;
 }
 
 // Brings rows first.. of x (rows, columns); zeros beyond.
-template <typename T, int D, int TILE>
-__device__ __forceinline__ void bring(float *tile, const T *x, int first, int rows, int columns) {
+template <int D, int TILE>
+__device__ __forceinline__ void bring(float *tile, const float *x, int first, int rows, int columns) {
 #pragma unroll 4
   for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
     const int row = i / D, column = i % D;
     const bool inside = first + row < rows && column < columns;
-    tile[row * (D + 4) + column] = inside ? to_float(x[static_cast<long long>(first + row) * columns + column]) : 0.0f;
+    tile[row * (D + 4) + column] = inside ? x[static_cast<long long>(first + row) * columns + column] : 0.0f;
   }
 }
 
@@ -79,9 +78,9 @@ __device__ __forceinline__ void accumulate(float (&out)[MINE][PARTS][4], const f
   }
 }
 
-template <typename T, int MINE, int PARTS>
+template <int MINE, int PARTS>
 __device__ __forceinline__ void
-store(T *to, const float (&out)[MINE][PARTS][4], float factor, int first, int rows, int columns, int t, int u) {
+store(float *to, const float (&out)[MINE][PARTS][4], float factor, int first, int rows, int columns, int t, int u) {
 #pragma unroll
   for (int i = 0; i < MINE; i++) {
     const int row = first + t + i * 16;
@@ -91,15 +90,16 @@ store(T *to, const float (&out)[MINE][PARTS][4], float factor, int first, int ro
 #pragma unroll
       for (int o = 0; o < 4; o++) {
         const int column = part * 64 + u * 4 + o;
-        if (column < columns) to[static_cast<long long>(row) * columns + column] = from_float<T>(out[i][part][o] * factor);
+        if (column < columns) to[static_cast<long long>(row) * columns + column] = out[i][part][o] * factor;
       }
   }
 }
 
 // OF_KEYS: `first_out` and `second_out` are dv and dk; otherwise `first_out` is dq, and `scores`, if it isn't null, gets ds (batch, L, S).
-template <typename T, int D, int TILE, bool OF_KEYS>
-__device__ __forceinline__ void backward(const T *q, const T *k, const T *v, const T *dy, const Biases &biases, const float *sums,
-                                         const float *inner, T *first_out, T *second_out, float *scores, const Attention &shape) {
+template <int D, int TILE, bool OF_KEYS>
+__device__ __forceinline__ void backward(const float *q, const float *k, const float *v, const float *dy, const Biases &biases,
+                                         const float *sums, const float *inner, float *first_out, float *second_out, float *scores,
+                                         const Attention &shape) {
   constexpr int ROW = D + 4, MINE = TILE / 16, PARTS = (D + 63) / 64, FACTORS = TILE + 2;
   DYNAMIC_SHARED(float, shared);
   float *own = shared, *own_other = own + TILE * ROW, *others = own_other + TILE * ROW, *others_other = others + TILE * ROW,
@@ -112,16 +112,16 @@ __device__ __forceinline__ void backward(const T *q, const T *k, const T *v, con
   dy += static_cast<long long>(batch) * shape.queries * shape.value_size;
   sums += static_cast<long long>(batch) * shape.queries;
   inner += static_cast<long long>(batch) * shape.queries;
-  bring<T, D, TILE>(own, OF_KEYS ? k : q, first, owned, shape.size);
-  bring<T, D, TILE>(own_other, OF_KEYS ? v : dy, first, owned, shape.value_size);
+  bring<D, TILE>(own, OF_KEYS ? k : q, first, owned, shape.size);
+  bring<D, TILE>(own_other, OF_KEYS ? v : dy, first, owned, shape.value_size);
   // Queries before the first key see none of a block's keys, and keys behind the last query are seen by none of a block's queries.
   const int begin = OF_KEYS && shape.causal ? first : 0;
   int end = OF_KEYS ? shape.queries : shape.keys;
   if (!OF_KEYS && shape.causal && !scores) end = min(end, first + TILE);
   float left[MINE][PARTS][4] = {}, right[OF_KEYS ? MINE : 1][PARTS][4] = {};
   for (int block = begin; block < end; block += TILE) {
-    bring<T, D, TILE>(others, OF_KEYS ? q : k, block, OF_KEYS ? shape.queries : shape.keys, shape.size);
-    bring<T, D, TILE>(others_other, OF_KEYS ? dy : v, block, OF_KEYS ? shape.queries : shape.keys, shape.value_size);
+    bring<D, TILE>(others, OF_KEYS ? q : k, block, OF_KEYS ? shape.queries : shape.keys, shape.size);
+    bring<D, TILE>(others_other, OF_KEYS ? dy : v, block, OF_KEYS ? shape.queries : shape.keys, shape.value_size);
     __syncthreads();
     float score[MINE][MINE] = {}, gradient[MINE][MINE] = {};
     multiply<D, MINE>(score, own, others, t, u);
@@ -138,10 +138,10 @@ __device__ __forceinline__ void backward(const T *q, const T *k, const T *v, con
     each([&](float &score, float &, int, int) { score *= shape.scale * LOG2_E; });
 #pragma unroll 1
     for (int b = 0; b < shape.biases; b++) {
-      const T *values = bias_of<T>(biases, b, batch, shape);
+      const float *values = bias_of<float>(biases, b, batch, shape);
       const long long row = shape.bias[b].row, column = shape.bias[b].key;
       each([&](float &score, float &, int query, int key) {
-        if (query < shape.queries && key < shape.keys) score = fmaf(to_float(values[query * row + key * column]), LOG2_E, score);
+        if (query < shape.queries && key < shape.keys) score = fmaf(values[query * row + key * column], LOG2_E, score);
       });
     }
     each([&](float &score, float &gradient, int query, int key) {
@@ -187,37 +187,20 @@ __device__ __forceinline__ void backward(const T *q, const T *k, const T *v, con
   }
 }
 
-#define KERNELS(T, SUFFIX, D, TILE)                                                                                              \
-  extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_keys_##SUFFIX##_##D(                                      \
-      const T *q, const T *k, const T *v, const T *dy, const __grid_constant__ Biases biases, const float *sums, const float *inner, T *dv, T *dk, \
-      const Attention shape) {                                                                                                   \
-    backward<T, D, TILE, true>(q, k, v, dy, biases, sums, inner, dv, dk, nullptr, shape);                                        \
-  }                                                                                                                              \
-  extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_queries_##SUFFIX##_##D(                                   \
-      const T *q, const T *k, const T *v, const T *dy, const __grid_constant__ Biases biases, const float *sums, const float *inner, T *dq,        \
-      float *scores, const Attention shape) {                                                                                    \
-    backward<T, D, TILE, false>(q, k, v, dy, biases, sums, inner, dq, nullptr, scores, shape);                                   \
+#define KERNELS(D, TILE)                                                                                                          \
+  extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_keys_f32_##D(                                           \
+      const float *q, const float *k, const float *v, const float *dy, const __grid_constant__ Biases biases, const float *sums,  \
+      const float *inner, float *dv, float *dk, const Attention shape) {                                                          \
+    backward<D, TILE, true>(q, k, v, dy, biases, sums, inner, dv, dk, nullptr, shape);                                            \
+  }                                                                                                                               \
+  extern "C" __global__ void __launch_bounds__(256, 1) attention_backward_queries_f32_##D(                                        \
+      const float *q, const float *k, const float *v, const float *dy, const __grid_constant__ Biases biases, const float *sums,  \
+      const float *inner, float *dq, float *scores, const Attention shape) {                                                      \
+    backward<D, TILE, false>(q, k, v, dy, biases, sums, inner, dq, nullptr, scores, shape);                                       \
   }
-#define INNER(T, SUFFIX)                                                                                                         \
-  extern "C" __global__ void __launch_bounds__(256) attention_inner_##SUFFIX(const T *dy, const T *y, float *inner, int columns, \
-                                                                             long long rows) {                                   \
-    inner_products<T>(dy, y, inner, columns, rows);                                                                              \
-  }
-INNER(float, f32)
-INNER(f16, f16)
-INNER(bf16, bf16)
-// dynamic shared memory: 53760 bytes for attention_backward_keys_f32_32 attention_backward_keys_f16_32 attention_backward_keys_bf16_32
-// dynamic shared memory: 53760 bytes for attention_backward_queries_f32_32 attention_backward_queries_f16_32 attention_backward_queries_bf16_32
-KERNELS(float, f32, 32, 64)
-KERNELS(f16, f16, 32, 64)
-KERNELS(bf16, bf16, 32, 64)
-// dynamic shared memory: 86528 bytes for attention_backward_keys_f32_64 attention_backward_keys_f16_64 attention_backward_keys_bf16_64
-// dynamic shared memory: 86528 bytes for attention_backward_queries_f32_64 attention_backward_queries_f16_64 attention_backward_queries_bf16_64
-KERNELS(float, f32, 64, 64)
-KERNELS(f16, f16, 64, 64)
-KERNELS(bf16, bf16, 64, 64)
-// dynamic shared memory: 71936 bytes for attention_backward_keys_f32_128 attention_backward_keys_f16_128 attention_backward_keys_bf16_128
-// dynamic shared memory: 71936 bytes for attention_backward_queries_f32_128 attention_backward_queries_f16_128 attention_backward_queries_bf16_128
-KERNELS(float, f32, 128, 32)
-KERNELS(f16, f16, 128, 32)
-KERNELS(bf16, bf16, 128, 32)
+// dynamic shared memory: 53760 bytes for attention_backward_keys_f32_32 attention_backward_queries_f32_32
+KERNELS(32, 64)
+// dynamic shared memory: 86528 bytes for attention_backward_keys_f32_64 attention_backward_queries_f32_64
+KERNELS(64, 64)
+// dynamic shared memory: 71936 bytes for attention_backward_keys_f32_128 attention_backward_queries_f32_128
+KERNELS(128, 32)

@@ -1,5 +1,5 @@
-//! Attention on CUDA devices: f16 and bf16 on tensor cores, f32 in full f32. Elements too wide for a tile go by way of the scores in
-//! memory.
+//! Attention on CUDA devices, forward and backward: f16 and bf16 on tensor cores, f32 in full f32. Elements too wide for a tile go by way
+//! of the scores in memory.
 
 mod wide;
 
@@ -13,8 +13,12 @@ use crate::{
 };
 
 const SHARED: Header = Header { name: "attention.cuh", text: include_str!("attention.cuh") };
-static FORWARD: Source = Source { name: "attention.cu", text: include_str!("attention.cu"), headers: &[SHARED] };
+const OF_HALVES: Header = Header { name: "attention_half.cuh", text: include_str!("attention_half.cuh") };
+static FORWARD: Source =
+    Source { name: "attention.cu", text: include_str!("attention.cu"), headers: &[SHARED, OF_HALVES] };
 static BACKWARD: Source = Source { name: "backward.cu", text: include_str!("backward.cu"), headers: &[SHARED] };
+static BACKWARD_HALF: Source =
+    Source { name: "backward_half.cu", text: include_str!("backward_half.cu"), headers: &[SHARED, OF_HALVES] };
 
 /// A kernel's name, by its elements.
 macro_rules! by_element {
@@ -183,18 +187,20 @@ fn check(dtype: DType) -> Result<()> {
     }
 }
 
-/// Σ_c dy y of each row.
+/// Σ_c dy y of each row; of f16 and bf16 also the largest |dy|.
 fn inner_products(operands: &Operands, dy: &Tensor, y: &Tensor) -> Result<Tensor> {
     let rows = operands.batch * operands.queries;
-    let mut inner = Unwritten::new("attention", &[operands.batch, operands.queries], DType::F32, y.device())?;
+    let full = y.dtype() == DType::F32;
+    let shape = [operands.batch, operands.queries, if full { 1 } else { 2 }];
+    let mut inner = Unwritten::new("attention", &shape, DType::F32, y.device())?;
     let kernel = by_float(y.dtype(), ["attention_inner_f32", "attention_inner_f16", "attention_inner_bf16"]);
-    let launch = Launch::new("attention", &BACKWARD, kernel, y.device())?
+    let launch = Launch::new("attention", if full { &BACKWARD } else { &BACKWARD_HALF }, kernel, y.device())?
         .read(dy)?
         .read(y)?
         .write(&mut inner)?
         .value(operands.value_size as i32)
         .size(rows);
-    // SAFETY: dy and y have `rows` rows; a warp writes the sum of each.
+    // SAFETY: dy and y have `rows` rows; a warp writes what is asked of each.
     unsafe {
         launch.run(rows.div_ceil(8), 256)?;
         Ok(inner.assume_init())
@@ -209,6 +215,34 @@ fn bias_gradients(scores: &Tensor, inputs: &[&Tensor], needed: &[bool], results:
     Ok(())
 }
 
+/// How the kernels of the backward pass are launched.
+struct Blocks {
+    source: &'static Source,
+    /// Rows that a block owns.
+    owned: usize,
+    threads: u32,
+    /// Bytes of shared memory of the kernel whose blocks own keys, and of the one whose blocks own queries.
+    of_keys: u32,
+    of_queries: u32,
+}
+
+impl Blocks {
+    /// As noted at the kernels.
+    fn new(dtype: DType, most: usize) -> Self {
+        if dtype == DType::F32 {
+            let owned = if most == 128 { 32 } else { 64 };
+            let bytes = (4 * (4 * owned * (most + 4) + owned * (owned + 2))) as u32;
+            Self { source: &BACKWARD, owned, threads: 256, of_keys: bytes, of_queries: bytes }
+        } else {
+            // Two matrices of 64 rows, twice two of `tile` rows, and of the keys' kernel three numbers of each of these and four more.
+            let tile = if most == 32 { 64 } else { 32 };
+            let of_queries = (2 * 64 * most * 2 + 4 * tile * most * 2) as u32;
+            let of_keys = of_queries + (2 * tile * 12 + 16) as u32;
+            Self { source: &BACKWARD_HALF, owned: 64, threads: 128, of_keys, of_queries }
+        }
+    }
+}
+
 /// The gradients of all inputs, from the output, the state and the output's gradient.
 pub(super) fn backward(
     op: &Attention,
@@ -220,13 +254,16 @@ pub(super) fn backward(
     check(dtype)?;
     let operands = Operands::new(op, inputs)?;
     let Some(most) = operands.most() else { return wide::backward(op, inputs, [y, sums, dy], needed) };
-    let (y, dy, device) = (y.contiguous()?, dy.contiguous()?, dy.device());
+    let (y, mut dy, device) = (y.contiguous()?, dy.contiguous()?, dy.device());
+    if !aligned(&dy, operands.value_size) && aligned(&operands.v, operands.value_size) {
+        // A view that begins between two pieces of 16 bytes; the kernels take rows of dy to lie as those of v.
+        dy = dy.copy()?;
+    }
     let mut results = vec![None; needed.len()];
     let inner = inner_products(&operands, &dy, &y)?;
-    let tile = if most == 128 { 32 } else { 64 };
-    let bytes = (4 * (4 * tile * (most + 4) + tile * (tile + 2))) as u32;
+    let blocks = Blocks::new(dtype, most);
     let launch = |kernel: &'static str| -> Result<Launch<'_>> {
-        Launch::new("attention", &BACKWARD, kernel, device)?
+        Launch::new("attention", blocks.source, kernel, device)?
             .read(&operands.q)?
             .read(&operands.k)?
             .read(&operands.v)?
@@ -244,7 +281,7 @@ pub(super) fn backward(
             .value(operands.numbers);
         // SAFETY: the numbers are the operands' sizes and the biases' strides; the kernel writes every row of both gradients.
         unsafe {
-            launch.run_shaped(operands.blocks(operands.keys, tile), 256, bytes)?;
+            launch.run_shaped(operands.blocks(operands.keys, blocks.owned), blocks.threads, blocks.of_keys)?;
             results[1] = needed[1].then(|| dk.assume_init());
             results[2] = needed[2].then(|| dv.assume_init());
         }
@@ -260,7 +297,7 @@ pub(super) fn backward(
             .value(operands.numbers);
         // SAFETY: as above, of the queries' gradients and of the scores'.
         let scores = unsafe {
-            launch.run_shaped(operands.blocks(operands.queries, tile), 256, bytes)?;
+            launch.run_shaped(operands.blocks(operands.queries, blocks.owned), blocks.threads, blocks.of_queries)?;
             results[0] = needed[0].then(|| dq.assume_init());
             scores.map(|scores| scores.assume_init())
         };
