@@ -13,12 +13,13 @@ use crate::{
 };
 
 const SHARED: Header = Header { name: "attention.cuh", text: include_str!("attention.cuh") };
+// It includes the other one, so it stands first where a source has both: they replace the lines that include them in this order.
 const OF_HALVES: Header = Header { name: "attention_half.cuh", text: include_str!("attention_half.cuh") };
 static FORWARD: Source =
-    Source { name: "attention.cu", text: include_str!("attention.cu"), headers: &[SHARED, OF_HALVES] };
+    Source { name: "attention.cu", text: include_str!("attention.cu"), headers: &[OF_HALVES, SHARED] };
 static BACKWARD: Source = Source { name: "backward.cu", text: include_str!("backward.cu"), headers: &[SHARED] };
 static BACKWARD_HALF: Source =
-    Source { name: "backward_half.cu", text: include_str!("backward_half.cu"), headers: &[SHARED, OF_HALVES] };
+    Source { name: "backward_half.cu", text: include_str!("backward_half.cu"), headers: &[OF_HALVES, SHARED] };
 
 /// A kernel's name, by its elements.
 macro_rules! by_element {
