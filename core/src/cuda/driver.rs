@@ -139,6 +139,15 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// When what was queued before has failed.
     fn wait(&self, event: Handle) -> Result<()>;
 
+    /// The stream (`CUstream`) that is the queue, after the device's context was made that of the calling thread, for code that calls
+    /// the driver by itself; `None` for a device that isn't one of the system's driver.
+    ///
+    /// # Errors
+    /// When the device can't be used any more.
+    fn stream(&self) -> Result<Option<NonNull<c_void>>> {
+        Ok(None)
+    }
+
     /// Compiles a source for the device and loads it.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ mod cache;
 mod compile;
 mod driver;
 mod gpu;
+#[cfg(feature = "cust-interop")]
+pub mod interop;
 mod launch;
 mod system;
 

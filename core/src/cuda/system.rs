@@ -257,6 +257,11 @@ impl Driver for System {
         reached.map_err(|error| failed("cuEventSynchronize", error))
     }
 
+    fn stream(&self) -> Result<Option<NonNull<c_void>>> {
+        self.current()?;
+        Ok(NonNull::new(self.stream.cast()))
+    }
+
     fn load(&self, source: &Source) -> Result<Handle> {
         let cubin = compile::cubin(source, self.capability)?;
         self.current()?;
