@@ -368,6 +368,44 @@ def scan(shape, states, train):
     return launches
 
 
+def unet3d(shape, classes, widths=(32, 64, 128, 256)):
+    """The convolutions of the network of the cases: two a level, the first of the lower levels with stride 2, transposed ones upwards, each
+    with its norm or without one; as (kind, what the functions above take)."""
+    layers, sides, inputs = [], [list(shape[2:])], shape[1]
+    conv = lambda a, b, k, stride, side: Conv(shape[0], 1, a, b, side, [k] * 3, stride, k // 2)
+    for level, width in enumerate(widths):
+        first = conv(inputs, width, 3, 1 if level == 0 else 2, sides[-1])
+        sides.append(first.output)
+        layers += [("conv", first), ("conv", conv(width, width, 3, 1, first.output))]
+        inputs = width
+    sides = sides[1:]
+    for width, below, side in list(zip(widths, widths[1:], sides[1:]))[::-1]:
+        up = {"x": [shape[0], below, *side], "w": [below, width, 2, 2, 2], "stride": 2}
+        output = [2 * one for one in side]
+        layers += [("convt", up), ("conv", conv(2 * width, width, 3, 1, output)), ("conv", conv(width, width, 3, 1, output))]
+    return layers + [("head", conv(widths[0], classes, 1, 1, sides[0]))]
+
+
+def network(case, dtype):
+    """Launches, FLOPs and bytes of a network's inference."""
+    launches, flops, bytes_of = [], 0, 0
+    for kind, layer in unet3d(case["x"], case["classes"]):
+        if kind == "convt":
+            launches += transposed(layer, dtype)
+            results = product(layer["x"][2:]) * 8 * layer["w"][1] * layer["x"][0]
+            flops += 2 * results * layer["w"][0]
+            bytes_of += 4 * (product(layer["x"]) + results)
+            continue
+        # Fewer than four channels aren't for tensor cores.
+        of_layer = "f32" if min(layer.inputs, layer.outputs) < 4 else dtype
+        launches += forward(layer, of_layer)
+        flops += layer.flops
+        bytes_of += sum(layer.sizes(4))
+        if kind == "conv":
+            launches += norm([layer.batch, layer.outputs, *layer.output], False)
+    return launches, flops, bytes_of, dtype
+
+
 def work(case):
     """Of each precision: launches, FLOPs and bytes that any implementation must do."""
     kind, shape, train = case["kind"], case["x"], case["mode"] == "train"
@@ -406,6 +444,8 @@ def work(case):
     if kind == "scan":
         once = 4 * (3 * count + 2 * shape[0] * case["n"] * shape[2])
         return {"f32": (scan(shape, case["n"], train), (22 if train else 6) * count * case["n"], once * (3 if train else 1), "f32")}
+    if kind == "net" and case["net"] == "unet3d" and not train:
+        return {dtype: network(case, dtype) for dtype in ("f32", "tf32")}
     return {}
 
 
@@ -496,8 +536,9 @@ is the roofline with what the kernels issue: the busiest pipe or the issue slots
 Rows below 60 % of that are **bold**: latency, few warps, few blocks or launches cost the rest.
 
 The model doesn't know: bank conflicts and replays beyond the table's, branches that the shortest way through a loop misses, the order of
-blocks in the cache, and inputs that stay there from run to run. Not predicted: attention's backward pass, whole networks. bf16 is as f16.
-Max pooling and interpolation are predicted by their bytes alone, as is the gradient of depthwise weights.
+blocks in the cache, and inputs that stay there from run to run. Not predicted: attention's backward pass, trainings of networks, and networks
+other than `unet3d`, which is the sum of its convolutions and norms. bf16 is as f16. Max pooling and interpolation are predicted by their bytes
+alone, as is the gradient of depthwise weights.
 """
 
 
