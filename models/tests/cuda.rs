@@ -5,7 +5,7 @@ mod common;
 use tomograd_autodiff::{Var, methods::*};
 use tomograd_core::{DType, Device, Result, Seed, Tensor};
 use tomograd_kernels::trace;
-use tomograd_models::{Model, UNet3d, UNet3dConfig, profile, registry::families};
+use tomograd_models::{Model, UNet2dConfig, UNet3d, UNet3dConfig, profile, registry::families};
 use tomograd_nn::{
     Conv, DiceCe, Kernel, LayerNorm, Linear, LinearOptions, Module, MultiHeadAttention, Named, Optimizer, Params, Pass,
     Scope, Sgd, Slot, init::Init,
@@ -74,6 +74,22 @@ fn a_unet_trains_as_on_the_cpu() -> Result<()> {
         let config = UNet3dConfig { in_channels: 1, classes: 3, widths: vec![3, 5] };
         Ok(Box::new(UNet3d::new(scope, &config)?))
     })
+}
+
+#[test]
+fn folded_batch_norms_give_the_same_outputs() -> Result<()> {
+    let Some(device) = tomograd_emulator::device() else { return Ok(()) };
+    let config = UNet2dConfig { in_channels: 1, classes: 2, widths: vec![3, 4] };
+    let image = Tensor::normal(&[1, 1, 6, 8], 0.0, 1.0, Seed::new(3), DType::F32, device)?;
+    let mut model = Model::new(&config, device, Seed::new(4))?;
+    let before = model.predict(&image)?.to_vec_f64()?;
+    let folded = model.fold_batch_norm()?;
+    assert!(!folded.folded.is_empty() && folded.left.is_empty(), "{folded:?}");
+    assert!(model.params().state().all(|(_, value)| value.device() == device));
+    for (after, before) in model.predict(&image)?.to_vec_f64()?.iter().zip(&before) {
+        assert!((after - before).abs() <= 1e-5 * (1.0 + before.abs()), "{after} instead of {before}");
+    }
+    Ok(())
 }
 
 /// A vision transformer of two blocks: patches of 4 × 4, tokens of 12 numbers in 3 heads, learned positions.

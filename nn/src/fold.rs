@@ -12,7 +12,7 @@ use std::{
 };
 
 use tomograd_autodiff::{Var, methods::*};
-use tomograd_core::{DType, Error, ErrorKind, Result, Tensor};
+use tomograd_core::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 use crate::{Conv, ConvTranspose, Params, Pass, Scope, Slot, lock::lock};
 
@@ -225,7 +225,12 @@ impl Params {
 
     /// Appends the new values of a convolution and a norm.
     fn fold(&self, link: &Link, conv: &Followed, values: &mut Vec<(Slot, Tensor)>) -> Result<()> {
-        let exact = |slot: Slot| self.entries[slot.index].value.cast(DType::F64);
+        // No CUDA kernel computes in f64, so values of such a device are folded on the host.
+        let place = match self.device() {
+            Device::Cuda(_) => Device::Cpu,
+            other => other,
+        };
+        let exact = |slot: Slot| self.entries[slot.index].value.to(place)?.cast(DType::F64);
         let constant = |slot: Slot, number: f64| {
             let old = &self.entries[slot.index].value;
             Ok((slot, Tensor::full(old.shape(), number, old.dtype(), old.device())?))
@@ -254,7 +259,7 @@ impl Params {
         let scale = scale.reshape(&[&channels[..], &vec![1; shape.len() - 2]].concat())?;
         let weight = weight.reshape(&[&cut, &shape[1..]].concat())?.mul(&scale)?.reshape(&shape)?;
         values.extend([constant(link.variance, 1.0 - link.epsilon)?, constant(link.mean, 0.0)?]);
-        let place = match (conv.bias, link.affine) {
+        let of_bias = match (conv.bias, link.affine) {
             (Some(own), _) => own,
             (None, Some([_, beta])) => beta,
             (None, None) => {
@@ -262,9 +267,9 @@ impl Params {
                 link.mean
             }
         };
-        for (slot, value) in [(conv.weight, weight), (place, bias)] {
-            let dtype = self.entries[slot.index].value.dtype();
-            values.push((slot, value.cast(dtype)?.contiguous()?));
+        for (slot, value) in [(conv.weight, weight), (of_bias, bias)] {
+            let old = &self.entries[slot.index].value;
+            values.push((slot, value.cast(old.dtype())?.contiguous()?.to(old.device())?));
         }
         Ok(())
     }
