@@ -25,6 +25,11 @@ fn hash(start: u64, bytes: &[u8]) -> u64 {
 
 const START: u64 = 0xcbf2_9ce4_8422_2325;
 
+/// A digest of some bytes.
+pub(super) fn digest(bytes: &[u8]) -> [u64; 2] {
+    [hash(START, bytes), hash(!START, bytes)]
+}
+
 impl Cache {
     /// The cache of the user who runs the program: the folder `TOMOGRAD_CACHE` if that is set, otherwise `tomograd/cuda` in
     /// the system's folder of caches; `None` if the system names none.
@@ -45,7 +50,8 @@ impl Cache {
     }
 
     fn path(&self, key: &[u8]) -> PathBuf {
-        self.0.join(format!("{:016x}{:016x}.cubin", hash(START, key), hash(!START, key)))
+        let [first, second] = digest(key);
+        self.0.join(format!("{first:016x}{second:016x}.cubin"))
     }
 
     /// The value of `key`, if it is there.

@@ -9,7 +9,11 @@ use std::{
 
 use cudarc::nvrtc::{result::NvrtcError, sys};
 
-use super::{HEADERS, cache::Cache, driver::Capability, driver::Source};
+use super::{
+    HEADERS, ahead,
+    cache::{self, Cache},
+    driver::{Capability, Source},
+};
 use crate::{Error, ErrorKind, Result};
 
 /// The version of NVRTC, major and minor; `None` if its library isn't there.
@@ -26,7 +30,7 @@ pub(super) fn version() -> Option<(c_int, c_int)> {
 }
 
 /// The options of the compiler for a device.
-fn options(capability: Capability) -> Vec<String> {
+pub(super) fn options(capability: Capability) -> Vec<String> {
     let Capability { major, minor } = capability;
     // Instructions of Hopper alone are in the architecture with an a.
     let own = if major == 9 { "a" } else { "" };
@@ -39,11 +43,14 @@ fn options(capability: Capability) -> Vec<String> {
     ]
 }
 
-/// The machine code of a source for devices of this capability: from the cache on disk, or compiled and put there.
+/// The machine code of a source for devices of this capability: what was provided, from the cache on disk, or compiled and put there.
 ///
 /// # Errors
 /// When it can't be compiled; the error holds the compiler's messages.
 pub(super) fn cubin(source: &Source, capability: Capability) -> Result<Vec<u8>> {
+    if let Some(cubin) = ahead::provided(source, capability) {
+        return Ok(cubin.to_vec());
+    }
     let options = options(capability);
     let compiler = version().ok_or_else(|| Error::new(ErrorKind::Device, "compile", "NVRTC isn't there"))?;
     let cache = Cache::of_user();
@@ -64,10 +71,19 @@ pub(super) fn cubin(source: &Source, capability: Capability) -> Result<Vec<u8>> 
 
 /// All that the machine code follows from.
 fn key(source: &Source, options: &[String], (major, minor): (c_int, c_int)) -> Vec<u8> {
-    let (compiler, options) = (format!("nvrtc {major}.{minor}"), options.join(" "));
+    key_of(source, options, &format!("nvrtc {major}.{minor}"))
+}
+
+/// A digest of all that the machine code follows from but the compiler's version.
+pub(super) fn digest(source: &Source, capability: Capability) -> [u64; 2] {
+    cache::digest(&key_of(source, &options(capability), ""))
+}
+
+fn key_of(source: &Source, options: &[String], compiler: &str) -> Vec<u8> {
+    let options = options.join(" ");
     let expanded = source.expanded();
     let parts =
-        [&compiler[..], &options, source.name, &expanded].into_iter().chain(HEADERS.iter().map(|header| header.text));
+        [compiler, &options, source.name, &expanded].into_iter().chain(HEADERS.iter().map(|header| header.text));
     parts.map(|part| format!("{}:{part}", part.len())).collect::<String>().into_bytes()
 }
 
@@ -103,7 +119,11 @@ impl Program {
     }
 }
 
-fn compile(source: &Source, options: &[String]) -> Result<Vec<u8>> {
+/// Compiles a source with these options.
+///
+/// # Errors
+/// When it can't be compiled; the error holds the compiler's messages.
+pub(super) fn compile(source: &Source, options: &[String]) -> Result<Vec<u8>> {
     let fail = |what: String| {
         Error::new(ErrorKind::Device, "compile", format!("{}: {what}", source.name))
             .expected("kernels that NVRTC compiles; --device cpu needs none")

@@ -2,8 +2,9 @@
 //!
 //! A device is opened when [`Device::Cuda`](crate::Device::Cuda) is used first. [`Driver`] is all that the rest needs of it;
 //! tests [`attach`] an emulated one, whose kernels are the same files, launched by the same code. Kernels are compiled for the
-//! device at hand by NVRTC when they are needed first, and kept on disk. A kernel is launched on tensors by [`Launch`].
+//! device at hand by NVRTC when they are needed first, and kept on disk, unless a program [`provide`]s their machine code. A kernel is launched on tensors by [`Launch`].
 
+mod ahead;
 mod backend;
 mod cache;
 mod compile;
@@ -14,6 +15,7 @@ pub mod interop;
 mod launch;
 mod system;
 
+pub use ahead::{CodeKey, compile_ahead, provide};
 pub use backend::bits;
 pub(crate) use backend::{Cuda, to_host};
 pub use driver::{Capability, Driver, Geometry, Handle, Header, Source};

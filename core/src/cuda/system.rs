@@ -12,7 +12,7 @@ use cudarc::driver::{
 };
 
 use super::{
-    compile,
+    ahead, compile,
     driver::{Capability, Driver, Geometry, Handle, Source},
 };
 use crate::{Device, Error, ErrorKind, Result};
@@ -159,9 +159,12 @@ impl System {
         if capability < LEAST_CAPABILITY {
             return Err(Missing::Capability(name, capability));
         }
-        let nvrtc = compile::version().ok_or(Missing::Nvrtc)?;
-        if nvrtc.0 > version / 1000 {
-            return Err(Missing::NewNvrtc { nvrtc, driver: version });
+        match compile::version() {
+            Some(nvrtc) if nvrtc.0 <= version / 1000 => {}
+            // Kernels that nobody provides are an error when they are needed.
+            _ if ahead::is_provided_for(capability) => {}
+            Some(nvrtc) => return Err(Missing::NewNvrtc { nvrtc, driver: version }),
+            None => return Err(Missing::Nvrtc),
         }
         // SAFETY: the device is one of the driver's, and its primary context stays for the rest of the process.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(fail)?;

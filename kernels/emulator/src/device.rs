@@ -50,6 +50,13 @@ pub struct Measured {
     pub report: Report,
 }
 
+static LOADED: Mutex<Vec<Source>> = Mutex::new(Vec::new());
+
+/// The sources that were loaded on the [`device`] so far.
+pub fn loaded() -> Vec<Source> {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 thread_local! {
     static MEASURED: RefCell<Option<Vec<Measured>>> = const { RefCell::new(None) };
 }
@@ -156,6 +163,7 @@ impl Driver for Emulated {
 
     fn load(&self, source: &Source) -> Result<Handle> {
         let library = self.emulator.compile(source.name, &source.expanded(), &[]).map_err(error)?;
+        LOADED.lock().unwrap_or_else(PoisonError::into_inner).push(*source);
         let mut state = self.state();
         state.libraries.push(Box::leak(Box::new(library)));
         Ok(Handle(state.libraries.len() - 1))

@@ -21,5 +21,5 @@ mod launch;
 mod memory;
 
 pub use compile::{Emulator, Library};
-pub use device::{MEMORY, Measured, device, measured};
+pub use device::{MEMORY, Measured, device, loaded, measured};
 pub use launch::{Fault, FaultKind, Report, Site};
