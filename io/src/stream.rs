@@ -255,13 +255,13 @@ pub(crate) fn worked_on<R: BufRead, T: Send>(
         let mut fill = || {
             while left > 0 {
                 let mut piece = empty.try_recv().unwrap_or_default();
-                piece.clear();
                 let part = left.min(STEP);
-                let got = stream.by_ref().take(part).read_to_end(&mut piece).map_err(io_error("the voxels"))? as u64;
-                if got < part {
-                    return Err(ends_inside("the voxels"));
-                }
-                left = left.saturating_sub(got);
+                piece.resize(usize::try_from(part).unwrap_or(usize::MAX), 0);
+                stream.read_exact(&mut piece).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => ends_inside("the voxels"),
+                    _ => io_error("the voxels")(error),
+                })?;
+                left = left.saturating_sub(part);
                 // The other thread has failed; its error comes below.
                 if full.send(piece).is_err() {
                     return Ok(());

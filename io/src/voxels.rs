@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
 };
 
-use tomograd_core::{DType, Device, Element, Error, Result, Tensor};
+use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder};
 
 use crate::{Volume, atomic::write_all, element::with_element, stream::io_error};
 
@@ -167,22 +167,21 @@ fn decode_numbers(reader: &mut impl Read, coding: Coding, shape: &[usize], big: 
         big: bool,
         value: impl Fn([u8; N]) -> Option<T>,
     ) -> Result<Tensor> {
-        let mut voxels = Tensor::zeros(shape, T::DTYPE, Device::Cpu)?;
         let mut buffer = [[0; N]; BLOCK];
-        for block in voxels.as_mut_slice::<T>()?.chunks_mut(BLOCK) {
+        TensorBuilder::<T>::new(OPERATION, shape, Device::Cpu)?.fill_in_order(BLOCK, |_, block| {
             let parts = buffer.get_mut(..block.len()).unwrap_or_default();
             reader.read_exact(parts.as_flattened_mut()).map_err(io_error("the voxels"))?;
+            if big {
+                parts.iter_mut().for_each(|part| part.reverse());
+            }
             for (voxel, part) in block.iter_mut().zip(parts) {
-                if big {
-                    part.reverse();
-                }
                 *voxel = value(*part).ok_or_else(|| {
                     Error::format(OPERATION, format!("a voxel that {} can't hold", T::DTYPE))
                         .expected("integers below 2⁶³, and scaled f32 below 3.4·10³⁸")
                 })?;
             }
-        }
-        Ok(voxels)
+            Ok(())
+        })
     }
     macro_rules! plain {
         ($n:literal, $stored:ty => $holder:ty) => {

@@ -56,12 +56,21 @@ def main():
     write_svs(FOLDER / "svs_deflate.svs", levels, photometric="rgb", compression="zlib")
     write_svs(FOLDER / "svs_jpeg.svs", levels, photometric="rgb", compression="jpeg", compressionargs={"level": 95, "outcolorspace": "rgb"})
     write_svs(FOLDER / "svs_jpeg2000.svs", levels, photometric="rgb", compression="jpeg2000")
+    alpha = np.concatenate([colours, 255 - colours[..., :1]], -1)
+    with tifffile.TiffWriter(FOLDER / "alpha.tif") as file:
+        file.write(alpha, metadata=None, photometric="rgb", extrasamples=["unassalpha"], compression="lzw", predictor=True, **TILE)
+    with tifffile.TiffWriter(FOLDER / "separate.tif", byteorder=">") as file:
+        file.write(np.moveaxis(colours, -1, 0).astype(np.uint16) * 7, metadata=None, photometric="rgb", planarconfig="separate", compression="zlib", predictor=True, **TILE)
     with tifffile.TiffWriter(FOLDER / "plain.tif") as file:
         file.write(colours, resolution=(40000, 20000), resolutionunit="CENTIMETER", metadata=None, photometric="rgb", compression="zlib", **TILE)
     described = {}
     for path in sorted([*FOLDER.glob("*.tif"), *FOLDER.glob("*.svs")]):
         with tifffile.TiffFile(path) as file:
             found = [level.asarray() for level in file.series[0].levels]
+            if path.stem == "separate":
+                found = [np.moveaxis(level, 0, -1) for level in found]
+            # Alpha is left out.
+            found = [level[..., :3] if level.ndim == 3 else level for level in found]
         # A region over several tiles, at the far end.
         regions = []
         for level in found:

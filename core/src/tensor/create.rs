@@ -1,6 +1,6 @@
 //! Creating tensors: filled with a value, from values, from random numbers, and from memory that a kernel fills.
 
-use std::{marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
+use std::{cell::RefCell, marker::PhantomData, mem::MaybeUninit, ptr, sync::Arc};
 
 use half::{bf16, f16};
 
@@ -125,26 +125,54 @@ impl<T: Element> TensorBuilder<T> {
     ///
     /// # Errors
     /// When a piece fails, memory runs out, or the device can't be used any more.
-    pub fn fill_pieces(mut self, size: usize, work: impl Fn(usize, &mut [T]) -> Result<()> + Sync) -> Result<Tensor> {
+    pub fn fill_pieces(self, size: usize, work: impl Fn(usize, &mut [T]) -> Result<()> + Sync) -> Result<Tensor> {
+        self.fill_by(
+            |all| pieces::each(all, size, |index, piece| work(index, zeroed(piece))),
+            |all| pieces::each(all, size, &work),
+        )
+    }
+
+    /// As [`fill_pieces`](Self::fill_pieces), one piece after the other in the calling thread, as bytes come from a file.
+    ///
+    /// # Errors
+    /// When a piece fails, memory runs out, or the device can't be used any more.
+    pub fn fill_in_order(self, size: usize, work: impl FnMut(usize, &mut [T]) -> Result<()>) -> Result<Tensor> {
+        let (size, work) = (size.max(1), RefCell::new(work));
+        let in_order = |(index, piece): (usize, &mut [T])| (work.borrow_mut())(index, piece);
+        self.fill_by(
+            |all| all.chunks_mut(size).map(zeroed).enumerate().try_for_each(in_order),
+            |all| all.chunks_mut(size).enumerate().try_for_each(in_order),
+        )
+    }
+
+    /// The finished tensor. `unwritten` writes all elements of the host's memory; `written` those of a copy of zeros that goes to a
+    /// device.
+    fn fill_by(
+        mut self,
+        unwritten: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<()>,
+        written: impl FnOnce(&mut [T]) -> Result<()>,
+    ) -> Result<Tensor> {
         match self.storage.device() {
-            Device::Cpu => pieces::each(self.uninit()?, size, |index, piece| {
-                // Right before they are computed, so that zeros don't go through memory.
-                piece.fill(MaybeUninit::new(T::default()));
-                // SAFETY: every element of the piece has been written, and a `MaybeUninit<T>` lies in memory as a `T`.
-                let piece = unsafe { &mut *(ptr::from_mut(piece) as *mut [T]) };
-                work(index, piece)
-            })?,
+            Device::Cpu => unwritten(self.uninit()?)?,
             Device::Cuda(_) => {
-                let mut values = room_for("fill_pieces", self.layout.count())?;
+                let mut values = room_for("fill", self.layout.count())?;
                 values.resize(self.layout.count(), T::default());
-                pieces::each(&mut values, size, work)?;
+                written(&mut values)?;
                 return self.copy_from_slice(&values);
             }
             Device::Meta => {}
         }
-        // SAFETY: `each` has written zeros to all pieces, or the error above was returned; a meta tensor has no elements.
+        // SAFETY: `unwritten` is one of the two above, which call `zeroed` on all pieces unless they fail; a meta tensor has no
+        // elements.
         Ok(unsafe { self.assume_init() })
     }
+}
+
+/// Zeros in a piece of new memory, right before they are overwritten, so that they don't go through memory.
+fn zeroed<T: Element>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
+    piece.fill(MaybeUninit::new(T::default()));
+    // SAFETY: every element has been written, and a `MaybeUninit<T>` lies in memory as a `T`.
+    unsafe { &mut *(ptr::from_mut(piece) as *mut [T]) }
 }
 
 /// The bits of the next smaller number of a half type, given the bits of a finite number that isn't the smallest one.

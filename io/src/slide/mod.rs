@@ -89,7 +89,7 @@ impl Level {
 
     /// The compression of its tiles, such as `JPEG`.
     pub fn compression(&self) -> &'static str {
-        self.tiles.name()
+        self.tiles.compression.name()
     }
 }
 

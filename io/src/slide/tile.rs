@@ -32,6 +32,18 @@ pub(super) enum Compression {
     },
 }
 
+impl Compression {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Compression::None => "uncompressed",
+            Compression::Lzw => "LZW",
+            Compression::Deflate => "deflate",
+            Compression::Jpeg { .. } => "JPEG",
+            Compression::Jpeg2000 { .. } => "JPEG 2000",
+        }
+    }
+}
+
 /// The tiles of a level.
 #[derive(Debug, Clone)]
 pub(super) struct Tiles {
@@ -39,6 +51,10 @@ pub(super) struct Tiles {
     pub(super) height: usize,
     /// Samples of a pixel: 1 (grey) or 3 (RGB).
     pub(super) samples: usize,
+    /// Samples of a stored pixel: there may be others after these, such as alpha, which are left out.
+    stored: usize,
+    /// Each sample has tiles of its own: those of all first samples come before those of all second ones.
+    separate: bool,
     /// Bytes of a sample: 1 or 2.
     pub(super) bytes: usize,
     pub(super) compression: Compression,
@@ -73,11 +89,19 @@ impl Tiles {
             }
         };
         let plain = matches!(compression, Compression::None | Compression::Lzw | Compression::Deflate);
-        if !matches!((samples, bits), (1 | 3, 8 | 16)) || planar != 1 || format != 1 || (plain && ycc && samples == 3) {
+        // By their meaning, where there are samples beside the colours.
+        let kept = if photometric <= 1 || samples < 3 { 1 } else { 3 };
+        let extra = (samples as usize).saturating_sub(kept);
+        let separate = planar == 2 && samples > 1;
+        let known = matches!(samples, 1..=4) && matches!(bits, 8 | 16) && matches!(planar, 1 | 2) && format == 1;
+        if !known || (extra > 0 || separate) && !plain || (plain && ycc && kept == 3) || photometric == 3 {
             let what = format!(
-                "{samples} samples of {bits} bits, planes {planar}, format {format}, photometric {photometric}"
+                "{samples} samples of {bits} bits, planes {planar}, format {format}, photometric {photometric}, {}",
+                compression.name()
             );
-            return Err(fail(what).expected("grey or RGB, 8 or 16 bits, the samples of a pixel together"));
+            return Err(fail(what).expected(
+                "grey or RGB, 8 or 16 bits; with alpha or in separate planes: uncompressed, LZW or deflate",
+            ));
         }
         if !matches!(predictor, 1 | 2) {
             return Err(fail(format!("predictor {predictor}")).expected("none, or horizontal differences (1 or 2)"));
@@ -87,7 +111,8 @@ impl Tiles {
             return Err(fail(format!("tiles of {width} × {height} pixels")).expected(format!("at most {MOST} bytes")));
         }
         let (width, height) = (width as usize, height as usize);
-        let count = sides[0].div_ceil(width).saturating_mul(sides[1].div_ceil(height));
+        let planes = if separate { samples as usize } else { 1 };
+        let count = sides[0].div_ceil(width).saturating_mul(sides[1].div_ceil(height)).saturating_mul(planes);
         let [offsets, counts] = [324, 325].map(|tag| tiff.numbers(directory, tag));
         let (offsets, counts) = (offsets?.unwrap_or_default(), counts?.unwrap_or_default());
         if offsets.len() != count || counts.len() != count {
@@ -97,7 +122,9 @@ impl Tiles {
         Ok(Some(Self {
             width,
             height,
-            samples: samples as usize,
+            samples: kept,
+            stored: samples as usize,
+            separate,
             bytes: (bits / 8) as usize,
             compression,
             differences: plain && predictor == 2,
@@ -108,24 +135,47 @@ impl Tiles {
 
     /// Bytes of a row of a tile.
     pub(super) fn pitch(&self) -> usize {
-        self.width.saturating_mul(self.samples).saturating_mul(self.bytes)
+        self.row(self.samples)
     }
 
-    /// The name of the compression.
-    pub(super) fn name(&self) -> &'static str {
-        match self.compression {
-            Compression::None => "uncompressed",
-            Compression::Lzw => "LZW",
-            Compression::Deflate => "deflate",
-            Compression::Jpeg { .. } => "JPEG",
-            Compression::Jpeg2000 { .. } => "JPEG 2000",
-        }
+    /// Bytes of a row of a tile of this many samples.
+    fn row(&self, samples: usize) -> usize {
+        self.width.saturating_mul(samples).saturating_mul(self.bytes)
     }
 
     /// The pixels of a tile, row by row, the samples of each together, 16 bits in little-endian order. A tile without bytes is zeros.
     pub(super) fn read(&self, tiff: &mut Tiff, index: usize) -> Result<Vec<u8>> {
-        let (place, length) = *self.places.get(index).ok_or_else(|| fail(format!("no tile {index}")))?;
+        if !self.separate && self.stored == self.samples {
+            return self.stored(tiff, index, self.samples);
+        }
         let size = self.pitch().saturating_mul(self.height);
+        let mut pixels = room_for::<u8>(OPERATION, size)?;
+        pixels.resize(size, 0);
+        let pixel = self.samples.saturating_mul(self.bytes);
+        if self.separate {
+            let tiles = self.places.len().checked_div(self.stored).unwrap_or(0);
+            for sample in 0..self.samples {
+                let plane = self.stored(tiff, index.saturating_add(sample.saturating_mul(tiles)), 1)?;
+                let at = sample.saturating_mul(self.bytes);
+                for (pixel, value) in pixels.chunks_exact_mut(pixel).zip(plane.chunks_exact(self.bytes)) {
+                    pixel.iter_mut().skip(at).zip(value).for_each(|(to, from)| *to = *from);
+                }
+            }
+        } else {
+            let stored = self.stored(tiff, index, self.stored)?;
+            let from = stored.chunks_exact(self.stored.saturating_mul(self.bytes));
+            for (pixel, from) in pixels.chunks_exact_mut(pixel).zip(from) {
+                pixel.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            }
+        }
+        Ok(pixels)
+    }
+
+    /// A tile as it is stored, with this many samples of a pixel.
+    fn stored(&self, tiff: &mut Tiff, index: usize, samples: usize) -> Result<Vec<u8>> {
+        let (place, length) = *self.places.get(index).ok_or_else(|| fail(format!("no tile {index}")))?;
+        let pitch = self.row(samples);
+        let size = pitch.saturating_mul(self.height);
         let mut pixels = room_for::<u8>(OPERATION, size)?;
         if length == 0 {
             pixels.resize(size, 0);
@@ -155,15 +205,15 @@ impl Tiles {
             pixels.as_chunks_mut::<2>().0.iter_mut().for_each(|pair| pair.reverse());
         }
         if self.differences {
-            pixels.chunks_exact_mut(self.pitch()).for_each(|row| self.sum(row));
+            pixels.chunks_exact_mut(pitch).for_each(|row| self.sum(row, samples));
         }
         Ok(pixels)
     }
 
     /// From differences of pixels of a row to their values.
-    fn sum(&self, row: &mut [u8]) {
-        let mut last = [0u16; 3];
-        let samples = row.chunks_exact_mut(self.bytes).zip((0..self.samples).cycle());
+    fn sum(&self, row: &mut [u8], samples: usize) {
+        let mut last = [0u16; 4];
+        let samples = row.chunks_exact_mut(self.bytes).zip((0..samples).cycle());
         for (sample, channel) in samples {
             let Some(last) = last.get_mut(channel) else { continue };
             match sample {

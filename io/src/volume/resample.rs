@@ -138,7 +138,7 @@ impl Grid {
         &self,
         builder: TensorBuilder<U>,
         voxels: &Tensor,
-        planes: impl Fn(&[T], usize, &mut [U]) + Sync,
+        planes: impl Fn(&[T], usize, &mut [U]) -> Result<()> + Sync,
     ) -> Result<Tensor> {
         let [x, y, z] = self.to;
         let channel = self.from.iter().product::<usize>().max(1);
@@ -153,7 +153,7 @@ impl Grid {
                 let count = (z - first % z).min(rest.len() / plane);
                 let (part, after) = rest.split_at_mut(count * plane);
                 let from = first / z * channel;
-                planes(values.get(from..from + channel).unwrap_or_default(), first % z, part);
+                planes(values.get(from..from + channel).unwrap_or_default(), first % z, part)?;
                 (rest, first) = (after, first + count);
             }
             Ok(())
@@ -215,6 +215,7 @@ impl Grid {
                     let [x, y, z] = place.map(nearest);
                     values.get((z * height + y) * width + x).copied()
                 });
+                Ok(())
             });
         }
         let made = self.builder::<T>(voxels)?;
@@ -230,6 +231,7 @@ impl Grid {
                     }
                 }
             }
+            Ok(())
         })
     }
 
@@ -238,7 +240,7 @@ impl Grid {
             let made = self.builder(voxels)?;
             let taps = [self.taps(0, Tap::at)?, self.taps(1, Tap::at)?, self.taps(2, Tap::at)?];
             return self.fill::<T, U>(made, voxels, |values, first, planes| {
-                Separable { from: self.from, to: self.to, taps: &taps }.planes(values, first, planes);
+                Separable { from: self.from, to: self.to, taps: &taps }.planes(values, first, planes)
             });
         }
         let [width, height, depth] = self.from;
@@ -254,6 +256,7 @@ impl Grid {
                 let plane = |z| mix(row(y.low, z), row(back, z), y.part);
                 Some(U::from_f64(mix(plane(z.low), plane(up), z.part)))
             });
+            Ok(())
         })
     }
 }
@@ -300,12 +303,13 @@ struct Separable<'a> {
 
 impl Separable<'_> {
     /// Makes planes of the new grid, which are zeros before.
-    fn planes<T: Element, U: Element>(&self, values: &[T], first: usize, planes: &mut [U]) {
+    fn planes<T: Element, U: Element>(&self, values: &[T], first: usize, planes: &mut [U]) -> Result<()> {
         let ([width, height, _], [x, y, _], [_, _, through]) = (self.from, self.to, self.taps);
         let (old, new) = (width * height, x * y);
-        let mut pair = Pair::new(new);
-        let mut rows = Pair::new(x);
-        let mut line = vec![0.0; width];
+        // Planes of numbers of 64 bits may be much more than a grid of one plane of bytes.
+        let mut pair = Pair::new(new)?;
+        let mut rows = Pair::new(x)?;
+        let mut line = zeros(width)?;
         for (plane, tap) in planes.chunks_mut(new).zip(through.iter().skip(first)) {
             let Some(tap) = *tap else { continue };
             let [low, high] = pair.get([tap.low, tap.high()], |z, plane| {
@@ -315,6 +319,7 @@ impl Separable<'_> {
             });
             mixed(plane, low, high, tap.part, U::from_f64);
         }
+        Ok(())
     }
 
     /// An old plane, interpolated along its two axes.
@@ -350,6 +355,12 @@ fn mixed<U>(to: &mut [U], low: &[f64], high: &[f64], part: f64, value: impl Fn(f
     }
 }
 
+fn zeros(size: usize) -> Result<Vec<f64>> {
+    let mut zeros = room_for("resample", size)?;
+    zeros.resize(size, 0.0);
+    Ok(zeros)
+}
+
 /// The two rows or planes that were made last, since the next mostly lies between the same ones.
 struct Pair {
     made: [Option<usize>; 2],
@@ -357,8 +368,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(size: usize) -> Self {
-        Self { made: [None; 2], values: [vec![0.0; size], vec![0.0; size]] }
+    fn new(size: usize) -> Result<Self> {
+        Ok(Self { made: [None; 2], values: [zeros(size)?, zeros(size)?] })
     }
 
     fn forget(&mut self) {
@@ -390,5 +401,109 @@ impl Pair {
         }
         have(high, in_second, second);
         [first, second]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tomograd_core::{Random, Seed, pieces};
+
+    use super::*;
+
+    /// The trilinear value at a place, from its eight neighbours; the plainest form.
+    fn plain(values: &[f32], [width, height, depth]: [usize; 3], place: [f64; 3]) -> f32 {
+        let mut clamped = [0.0; 3];
+        for ((to, at), size) in clamped.iter_mut().zip(place).zip([width, height, depth]) {
+            let last = size as f64 - 1.0;
+            if at < -0.5 - SLACK || at > last + 0.5 + SLACK {
+                return 0.0;
+            }
+            *to = at.clamp(0.0, last);
+        }
+        let low = clamped.map(f64::floor);
+        let t: Vec<f64> = clamped.iter().zip(low).map(|(at, low)| at - low).collect();
+        let low = low.map(|at| at as usize);
+        let at = |dx: usize, dy: usize, dz: usize| {
+            let (x, y, z) = ((low[0] + dx).min(width - 1), (low[1] + dy).min(height - 1), (low[2] + dz).min(depth - 1));
+            f64::from(values[(z * height + y) * width + x])
+        };
+        let between = |a: f64, b: f64, t: f64| if t == 0.0 || a == b { a } else { a + (b - a) * t };
+        let row = |dy, dz| between(at(0, dy, dz), at(1, dy, dz), t[0]);
+        let plane = |dz| between(row(0, dz), row(1, dz), t[1]);
+        between(plane(0), plane(1), t[2]) as f32
+    }
+
+    fn values(random: &mut Random, count: usize) -> Vec<f32> {
+        let special = [0.0, -0.0, f32::INFINITY, 1e30];
+        let mut value = |_| match random.uniform_in(0.0, 40.0) as usize {
+            at @ 0..4 => special[at],
+            _ => random.uniform_in(-10.0, 10.0) as f32,
+        };
+        (0..count).map(&mut value).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_and_number_of_threads_gives_the_bits_of_the_plain_form(
+            from in [1usize..9, 1usize..9, 1usize..9],
+            to in [1usize..24, 1usize..24, 1usize..24],
+            channels in 1usize..3,
+            steps in [-2.0f64..2.0, -2.0f64..2.0, -2.0f64..2.0],
+            whole in 0usize..3,
+            turned in any::<bool>(),
+            seed: u64,
+        ) {
+            let mut random = Seed::new(seed).random();
+            let count = from.iter().product::<usize>();
+            let all = values(&mut random, channels * count);
+            let shape = [channels, from[2], from[1], from[0]];
+            let voxels = Tensor::from_slice(&all, &shape, Device::Cpu).unwrap();
+            let mut map: Affine = [[0.0; 4], [0.0; 4], [0.0; 4], [0.0, 0.0, 0.0, 1.0]];
+            for axis in 0..3 {
+                // Whole and half steps meet the borders and the middles.
+                map[axis][axis] = if whole == axis { steps[axis].signum() * 0.5 } else { steps[axis] };
+                map[axis][3] = if steps[axis] < 0.0 { from[axis] as f64 - 1.0 } else { 0.0 } - 0.5 * steps[axis].abs();
+                if turned {
+                    map[axis][(axis + 1) % 3] = 0.3 * steps[axis];
+                }
+            }
+            let grid = Grid { from, to, map };
+            prop_assert_eq!(grid.is_straight(), !turned || steps.iter().all(|step| *step == 0.0));
+            let mut expected = Vec::new();
+            for channel in all.chunks(count) {
+                for (k, j, i) in (0..to[2]).flat_map(|k| (0..to[1]).flat_map(move |j| (0..to[0]).map(move |i| (k, j, i)))) {
+                    let place = geometry::apply(&map, [i as f64, j as f64, k as f64]);
+                    expected.push(plain(channel, from, place));
+                }
+            }
+            for threads in [1, 3] {
+                let made = pieces::with_threads(threads, || grid.linear::<f32, f32>(&voxels)).unwrap();
+                prop_assert_eq!(made.shape(), &[channels, to[2], to[1], to[0]]);
+                let made = made.to_vec::<f32>().unwrap();
+                for (at, (a, b)) in made.iter().zip(&expected).enumerate() {
+                    // A zero outside has no sign.
+                    prop_assert!(a.to_bits() == b.to_bits() || (*a == 0.0 && *b == 0.0), "{}: {} {}", at, a, b);
+                }
+            }
+            // The nearest voxel's value is that of a voxel, the same on both ways.
+            let made = grid.nearest::<f32>(&voxels).unwrap().to_vec::<f32>().unwrap();
+            let places = (0..channels).flat_map(|channel| {
+                (0..to[2]).flat_map(move |k| {
+                    (0..to[1]).flat_map(move |j| (0..to[0]).map(move |i| (channel, [i as f64, j as f64, k as f64])))
+                })
+            });
+            for (made, (channel, place)) in made.into_iter().zip(places) {
+                let place = geometry::apply(&map, place);
+                let near = |at: f64, size: usize| {
+                    let last = size as f64 - 1.0;
+                    let inside = at >= -0.5 - SLACK && at <= last + 0.5 + SLACK;
+                    inside.then(|| (at.clamp(0.0, last) + 0.5 + SLACK).floor() as usize)
+                };
+                let value = near(place[0], from[0]).zip(near(place[1], from[1])).zip(near(place[2], from[2]));
+                let value = value.map_or(0.0, |((x, y), z)| all[channel * count + (z * from[1] + y) * from[0] + x]);
+                prop_assert_eq!(made.to_bits(), value.to_bits());
+            }
+        }
     }
 }

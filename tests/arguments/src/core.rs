@@ -327,6 +327,18 @@ cases! {
         };
         all(&TensorBuilder::<f64>::new("test", &[2, 3], CPU)?.fill_pieces(size, ones)?, 1.0)
     };
+    "core::TensorBuilder::fill_in_order": (size: usize = 2) => {
+        let mut next = 0.0;
+        let count = |_: usize, piece: &mut [f64]| {
+            piece.iter_mut().for_each(|value| {
+                *value = next;
+                next += 1.0;
+            });
+            Ok(())
+        };
+        let tensor = TensorBuilder::<f64>::new("test", &[2, 3], CPU)?.fill_in_order(size, count)?;
+        Ok::<_, Error>(tensor.to_vec::<f64>()? == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    };
     "core::pieces::with_threads": (threads: usize = 2) => {
         (1..=1024).contains(&pieces::with_threads(threads, pieces::threads))
     };
