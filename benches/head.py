@@ -65,16 +65,17 @@ def main():
         voxels = ours["image_bytes"] // 4
         slab, whole = ours["bound_bytes"] - ours["network_bytes"], 4 * voxels * (classes + 1)
         rss = [side["peak_rss_mb"] - side["idle_rss_mb"] for side in (ours, theirs)]
+        beside = ours["seconds"] / ours["network_seconds"] - 1
         mb = lambda size: f"{size / 2 ** 20:.0f}"
-        lines += [f"| {classes} | tomograd | {ours['seconds']:.1f} | {mb(slab)} | {mb(ours['network_bytes'])} | {mb(ours['peak_bytes'])} | {rss[0]} |",
-                  f"| {classes} | PyTorch, whole logits | {theirs['seconds']:.1f} | {mb(whole)} | - | - | {rss[1]} |"]
+        lines += [f"| {classes} | tomograd | {ours['seconds']:.1f} | {beside:.1%} | {mb(slab)} | {mb(ours['network_bytes'])} | {mb(ours['peak_bytes'])} | {rss[0]} |",
+                  f"| {classes} | PyTorch, whole logits | {theirs['seconds']:.1f} | - | {mb(whole)} | - | - | {rss[1]} |"]
         print(*lines[-2:], sep="\n", file=sys.stderr, flush=True)
     text = (f"Measured {datetime.date.today()} on {cpu_name()} ({', '.join(cpu_flags())}), {a.threads} threads, by `benches/head.py`.\n\n"
             f"An image of {' × '.join(map(str, ours['shape']))} voxels ({mb(ours['image_bytes'])} MB in f32), {ours['windows']} windows of 64³ that overlap by "
             f"{a.overlap:g}, the 3D U-Net of widths 32 to 256. MB are MiB.\n\n"
-            "| classes | | seconds | accumulators, windows and labels MB | network MB | pool's peak MB | resident MB |\n|---:|---|---:|---:|---:|---:|---:|\n"
+            "| classes | | seconds | beside the network | accumulators, windows and labels MB | network MB | pool's peak MB | resident MB |\n|---:|---|---:|---:|---:|---:|---:|---:|\n"
             + "\n".join(lines) + "\n\n"
-            "The first MB of this project is `SlidingWindow::memory_bound`, D H W + 4 K d H W + 4 (C + K) d h w bytes: a slab of logits as thick as a window, one "
+            "*beside the network* is the rest of the time (cutting windows, adding logits, labels) by the network's. The first MB of this project is `SlidingWindow::memory_bound`, D H W + 4 K d H W + 4 (C + K) d h w bytes: a slab of logits as thick as a window, one "
             "window in flight, and the labels. PyTorch's is 4 (K + 1) D H W, the sums of logits and weights over the whole volume alone. *network* is what the "
             "network takes for one window, *pool's peak* what both took together beside the image, rounded up as the pool does. *resident* is peak minus idle, with "
             "the image and its file.\n")

@@ -1,11 +1,16 @@
-//! A sliding window over a whole head with a network of random weights: seconds, and memory against its bound. Prints one JSON
-//! object; `benches/head.py` runs it beside PyTorch.
+//! A sliding window over a whole head with a network of random weights: seconds, those of the network among them, and memory against
+//! its bound. Prints one JSON object; `benches/head.py` runs it beside PyTorch.
 //!
 //!     cargo bench --bench head -- IMAGE [--classes K] [--overlap PART] [--threads N]
 
 mod resident;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    cell::Cell,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use serde_json::json;
@@ -56,9 +61,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let idle = resident::peak_mb();
     let mut params = Params::new(Device::Cpu, Seed::new(0));
     let net = UNet3d::new(params.root(), &UNet3dConfig::new(arguments.classes))?;
+    let in_network = Cell::new(Duration::ZERO);
     let predict = |patches: &Tensor| {
+        let begun = Instant::now();
         let pass = Pass::eval(&params)?;
-        Ok(net.forward(&pass.input(patches), &pass)?.into_value())
+        let logits = net.forward(&pass.input(patches), &pass)?.into_value();
+        in_network.set(in_network.get() + begun.elapsed());
+        Ok(logits)
     };
 
     // What the network takes for one window, beside the window and its logits.
@@ -72,11 +81,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let image = Compose::new().then(ZScore::default())?.apply(sample, Seed::new(0))?.image()?.clone();
     let (spatial, windows) = (&image.shape()[1..], SlidingWindow::new(PATCH)?.overlap(arguments.overlap)?);
     let bound = windows.memory_bound(1, arguments.classes, spatial)? + network;
+    in_network.set(Duration::ZERO);
     let start = Instant::now();
     let (peak, _labels) = peak_of(|| windows.labels(&image, predict))?;
     let line = json!({
         "classes": arguments.classes, "shape": spatial, "windows": windows.windows(spatial)?,
-        "seconds": start.elapsed().as_secs_f64(), "image_bytes": 4 * image.count(), "network_bytes": network,
+        "seconds": start.elapsed().as_secs_f64(), "network_seconds": in_network.get().as_secs_f64(), "image_bytes": 4 * image.count(), "network_bytes": network,
         "peak_bytes": peak, "bound_bytes": bound, "peak_rss_mb": resident::peak_mb(), "idle_rss_mb": idle,
     });
     println!("{line}");

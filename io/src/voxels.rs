@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
 };
 
-use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder};
+use tomograd_core::{DType, Device, Element, Error, Result, Tensor, TensorBuilder, pieces};
 
 use crate::{Volume, atomic::write_all, element::with_element, stream::io_error};
 
@@ -70,6 +70,8 @@ impl Coding {
 
 /// The number of voxels converted at a time.
 const BLOCK: usize = 1 << 12;
+/// Voxels that are encoded before they are written.
+const PART: usize = 1 << 20;
 
 impl Stored {
     const ALL: [(Stored, usize, &'static str); 10] = [
@@ -236,63 +238,90 @@ enum Number {
 impl Number {
     fn of<T: Element>(value: T) -> Self {
         // f64 would round a large i64.
-        if let Some(&whole) = (&value as &dyn Any).downcast_ref::<i64>() {
+        let any = &value as &dyn Any;
+        if let Some(whole) =
+            any.downcast_ref::<i64>().copied().or_else(|| any.downcast_ref().map(|&whole: &i32| whole.into()))
+        {
             return Number::Whole(whole);
         }
         let real = value.to_f64();
         if T::DTYPE.is_float() { Number::Real(real) } else { Number::Whole(real as i64) }
     }
 
-    /// The bytes of this value in `coding`, in little-endian order; `None` if reading wouldn't restore it exactly.
-    fn encode<T: Element>(self, coding: Coding) -> Option<[u8; 8]> {
-        let Some([slope, intercept]) = coding.scaling else { return self.store(coding.stored) };
-        let value = match self {
-            Number::Whole(value) => value as f64,
-            Number::Real(value) => value,
-        };
+    /// The stored number whose scaled value this is; `None` if reading wouldn't restore it exactly.
+    fn unscaled<T: Element>(self, stored: Stored, [slope, intercept]: [f64; 2]) -> Option<Self> {
+        let value = self.real();
         let raw = (value - intercept) / slope;
-        let raw = match coding.stored {
+        let raw = match stored {
             Stored::F32 => f64::from(raw as f32),
             Stored::F64 => raw,
             _ => raw.round(),
         };
         // Reading must restore the value bit for bit.
         let back = T::from_f64(slope * raw + intercept).to_f64();
-        (back.to_bits() == value.to_bits() || (back == 0.0 && value == 0.0))
-            .then(|| Number::Real(raw).store(coding.stored))
-            .flatten()
+        (back.to_bits() == value.to_bits() || (back == 0.0 && value == 0.0)).then_some(Number::Real(raw))
     }
 
-    fn store(self, stored: Stored) -> Option<[u8; 8]> {
-        let whole = match self {
+    /// As an integer, if it is one with −2⁶³ ≤ value < 2⁶³.
+    #[inline(always)]
+    fn whole(self) -> Option<i64> {
+        match self {
             Number::Whole(value) => Some(value),
-            // Integers with −2⁶³ ≤ value < 2⁶³.
-            Number::Real(value) if value.fract() == 0.0 && (-9.3e18..9.223372036854775e18).contains(&value) => {
-                Some(value as i64)
+            Number::Real(value) => {
+                (value as i64 as f64 == value && value < 9.223_372_036_854_775e18).then_some(value as i64)
             }
-            Number::Real(_) => None,
-        };
-        let real = match self {
+        }
+    }
+
+    #[inline(always)]
+    fn real(self) -> f64 {
+        match self {
             Number::Whole(value) => value as f64,
             Number::Real(value) => value,
-        };
-        let exact = |stored: f64| match self {
+        }
+    }
+
+    /// Whether a floating-point number of a file is this one.
+    #[inline(always)]
+    fn is(self, stored: f64) -> bool {
+        match self {
             Number::Whole(value) => stored.abs() < 9e18 && stored as i64 == value,
             Number::Real(value) => stored == value || value.is_nan(),
+        }
+    }
+}
+
+/// Stores each voxel in `coding`, little-endian, as many as there is room for. The first one that reading wouldn't restore exactly is
+/// the error.
+fn store<T: Element>(voxels: &[T], coding: Coding, bytes: &mut [u8]) -> std::result::Result<(), T> {
+    // The type is chosen outside of the loop.
+    macro_rules! each {
+        ($number:ident => $stored:expr) => {
+            bytes.as_chunks_mut().0.iter_mut().zip(voxels).try_for_each(|(bytes, &voxel)| {
+                let number = match coding.scaling {
+                    None => Some(Number::of(voxel)),
+                    Some(scaling) => Number::of(voxel).unscaled::<T>(coding.stored, scaling),
+                };
+                let stored = |$number: Number| $stored;
+                *bytes = number.and_then(stored).ok_or(voxel)?.to_le_bytes();
+                Ok(())
+            })
         };
-        Some(match stored {
-            Stored::U8 => padded(u8::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I8 => padded(i8::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I16 => padded(i16::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::U16 => padded(u16::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I32 => padded(i32::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::U32 => padded(u32::try_from(whole?).ok()?.to_le_bytes()),
-            Stored::I64 => whole?.to_le_bytes(),
-            Stored::U64 => u64::try_from(whole?).ok()?.to_le_bytes(),
-            Stored::F32 if exact(f64::from(real as f32)) => padded((real as f32).to_le_bytes()),
-            Stored::F64 if exact(real) => real.to_le_bytes(),
-            Stored::F32 | Stored::F64 => return None,
-        })
+    }
+    match coding.stored {
+        Stored::U8 => each!(number => u8::try_from(number.whole()?).ok()),
+        Stored::I8 => each!(number => i8::try_from(number.whole()?).ok()),
+        Stored::I16 => each!(number => i16::try_from(number.whole()?).ok()),
+        Stored::U16 => each!(number => u16::try_from(number.whole()?).ok()),
+        Stored::I32 => each!(number => i32::try_from(number.whole()?).ok()),
+        Stored::U32 => each!(number => u32::try_from(number.whole()?).ok()),
+        Stored::I64 => each!(number => number.whole()),
+        Stored::U64 => each!(number => u64::try_from(number.whole()?).ok()),
+        Stored::F32 => each!(number => {
+            let stored = number.real() as f32;
+            number.is(f64::from(stored)).then_some(stored)
+        }),
+        Stored::F64 => each!(number => number.is(number.real()).then_some(number.real())),
     }
 }
 
@@ -318,7 +347,14 @@ pub(crate) fn first_that_fits(voxels: &Tensor, codings: &[Coding]) -> Result<Opt
         }
         let fits = (coding.stored, coding.scaling) == (all.stored, None)
             || with_element!(voxels.dtype(), T => {
-                voxels.as_slice::<T>()?.iter().all(|&voxel| Number::of(voxel).encode::<T>(coding).is_some())
+                let voxels = voxels.as_slice::<T>()?;
+                let mut fit = vec![true; voxels.len().div_ceil(BLOCK)];
+                pieces::each(&mut fit, 1, |block, fits| {
+                    let voxels = voxels.chunks(BLOCK).nth(block).unwrap_or_default();
+                    fits.fill(store(voxels, coding, &mut [0; 8 * BLOCK]).is_ok());
+                    Ok(())
+                })?;
+                fit.into_iter().all(|fits| fits)
             });
         if fits {
             return Ok(Some(coding));
@@ -332,20 +368,20 @@ pub(crate) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, bi
     let order: Vec<usize> = (1..voxels.rank()).chain([0]).collect();
     let voxels = if coding.channels > 1 { voxels.permute(&order)?.contiguous()? } else { voxels.contiguous()? };
     let size = coding.stored.size();
-    let mut buffer = Vec::with_capacity(BLOCK.saturating_mul(8));
+    let mut buffer = Vec::new();
     with_element!(voxels.dtype(), T => {
-        for block in voxels.as_slice::<T>()?.chunks(BLOCK) {
-            buffer.clear();
-            for &voxel in block {
-                let bytes = Number::of(voxel).encode::<T>(coding).ok_or_else(|| {
+        for part in voxels.as_slice::<T>()?.chunks(PART) {
+            buffer.resize(part.len().saturating_mul(size), 0);
+            pieces::each(&mut buffer, BLOCK.saturating_mul(size), |block, bytes| {
+                let voxels = part.chunks(BLOCK).nth(block).unwrap_or_default();
+                store(voxels, coding, bytes).map_err(|voxel| {
                     Error::argument(OPERATION, format!("{voxel:?} can't be stored as {}", coding.name()))
                 })?;
-                let start = buffer.len();
-                buffer.extend(bytes.iter().take(size));
-                if big && let Some(bytes) = buffer.get_mut(start..) {
-                    bytes.reverse();
+                if big {
+                    bytes.chunks_exact_mut(size).for_each(|number| number.reverse());
                 }
-            }
+                Ok(())
+            })?;
             write_all(writer, &buffer)?;
         }
     });

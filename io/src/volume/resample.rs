@@ -252,9 +252,9 @@ impl Grid {
                 let at = |x: usize, y: usize, z: usize| {
                     values.get((z * height + y) * width + x).map_or(0.0, |value| value.to_f64())
                 };
-                let row = |y, z| mix(at(x.low, y, z), at(right, y, z), x.part);
-                let plane = |z| mix(row(y.low, z), row(back, z), y.part);
-                Some(U::from_f64(mix(plane(z.low), plane(up), z.part)))
+                let column = |x, y| mix(at(x, y, z.low), at(x, y, up), z.part);
+                let plane = |x| mix(column(x, y.low), column(x, back), y.part);
+                Some(U::from_f64(mix(plane(x.low), plane(right), x.part)))
             });
             Ok(())
         })
@@ -294,7 +294,7 @@ impl Tap {
 }
 
 /// Trilinear interpolation axis by axis, where the axes of both grids are parallel: the same operations in the same order as voxel
-/// by voxel, but what neighbours have in common is computed once.
+/// by voxel (along z, y, then x), but rows are interpolated as a whole, and what neighbours have in common is computed once.
 struct Separable<'a> {
     from: [usize; 3],
     to: [usize; 3],
@@ -304,54 +304,43 @@ struct Separable<'a> {
 impl Separable<'_> {
     /// Makes planes of the new grid, which are zeros before.
     fn planes<T: Element, U: Element>(&self, values: &[T], first: usize, planes: &mut [U]) -> Result<()> {
-        let ([width, height, _], [x, y, _], [_, _, through]) = (self.from, self.to, self.taps);
-        let (old, new) = (width * height, x * y);
-        // Planes of numbers of 64 bits may be much more than a grid of one plane of bytes.
-        let mut pair = Pair::new(new)?;
-        let mut rows = Pair::new(x)?;
-        let mut line = zeros(width)?;
-        for (plane, tap) in planes.chunks_mut(new).zip(through.iter().skip(first)) {
-            let Some(tap) = *tap else { continue };
-            let [low, high] = pair.get([tap.low, tap.high()], |z, plane| {
-                rows.forget();
-                let from = values.get(z * old..).unwrap_or_default();
-                self.plane(from, plane, &mut rows, &mut line);
-            });
-            mixed(plane, low, high, tap.part, U::from_f64);
+        let ([width, height, _], [x, y, _], [across, down, through]) = (self.from, self.to, self.taps);
+        let mut rows = Pair::new(width)?;
+        // Its last value twice, since a position at the end has no next one.
+        let mut line = zeros(width + 1)?;
+        for (plane, z) in planes.chunks_mut(x * y).zip(through.iter().skip(first)) {
+            let Some(z) = *z else { continue };
+            rows.forget();
+            for (row, y) in plane.chunks_mut(x).zip(down) {
+                let Some(y) = *y else { continue };
+                let [low, high] = rows.get([y.low, y.high()], |at, row| {
+                    let old = |z: usize| values.get((z * height + at) * width..).unwrap_or_default();
+                    mixed(row, old(z.low), old(z.high()), z.part);
+                });
+                mixed(&mut line, low, high, y.part);
+                if let [.., last, after] = &mut line[..] {
+                    *after = *last;
+                }
+                for (to, x) in row.iter_mut().zip(across) {
+                    let Some(x) = *x else { continue };
+                    if let Some([low, high]) = line.get(x.low..x.low + 2) {
+                        *to = U::from_f64(mix(*low, *high, x.part));
+                    }
+                }
+            }
         }
         Ok(())
-    }
-
-    /// An old plane, interpolated along its two axes.
-    fn plane<T: Element>(&self, from: &[T], plane: &mut [f64], rows: &mut Pair, line: &mut [f64]) {
-        let ([width, ..], [x, ..], [across, down, _]) = (self.from, self.to, self.taps);
-        for (row, tap) in plane.chunks_mut(x).zip(down) {
-            let Some(tap) = *tap else {
-                row.fill(0.0);
-                continue;
-            };
-            let [low, high] = rows.get([tap.low, tap.high()], |y, row| {
-                let from = from.get(y * width..).unwrap_or_default();
-                line.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f64());
-                for (to, tap) in row.iter_mut().zip(across) {
-                    *to = tap.map_or(0.0, |tap| {
-                        let at = |index: usize| line.get(index).copied().unwrap_or(0.0);
-                        mix(at(tap.low), at(tap.high()), tap.part)
-                    });
-                }
-            });
-            mixed(row, low, high, tap.part, |value| value);
-        }
     }
 }
 
 /// Interpolates between two rows.
 #[inline(always)]
-fn mixed<U>(to: &mut [U], low: &[f64], high: &[f64], part: f64, value: impl Fn(f64) -> U) {
+fn mixed<T: Element>(to: &mut [f64], low: &[T], high: &[T], part: f64) {
     if part == 0.0 {
-        to.iter_mut().zip(low).for_each(|(to, low)| *to = value(*low));
+        to.iter_mut().zip(low).for_each(|(to, low)| *to = low.to_f64());
     } else {
-        to.iter_mut().zip(low).zip(high).for_each(|((to, low), high)| *to = value(mix(*low, *high, part)));
+        let rows = low.iter().zip(high);
+        to.iter_mut().zip(rows).for_each(|(to, (low, high))| *to = mix(low.to_f64(), high.to_f64(), part));
     }
 }
 
@@ -361,7 +350,7 @@ fn zeros(size: usize) -> Result<Vec<f64>> {
     Ok(zeros)
 }
 
-/// The two rows or planes that were made last, since the next mostly lies between the same ones.
+/// The two rows that were made last, since the next mostly lies between the same ones.
 struct Pair {
     made: [Option<usize>; 2],
     values: [Vec<f64>; 2],
@@ -429,9 +418,9 @@ mod tests {
             f64::from(values[(z * height + y) * width + x])
         };
         let between = |a: f64, b: f64, t: f64| if t == 0.0 || a == b { a } else { a + (b - a) * t };
-        let row = |dy, dz| between(at(0, dy, dz), at(1, dy, dz), t[0]);
-        let plane = |dz| between(row(0, dz), row(1, dz), t[1]);
-        between(plane(0), plane(1), t[2]) as f32
+        let column = |dx, dy| between(at(dx, dy, 0), at(dx, dy, 1), t[2]);
+        let plane = |dx| between(column(dx, 0), column(dx, 1), t[1]);
+        between(plane(0), plane(1), t[0]) as f32
     }
 
     fn values(random: &mut Random, count: usize) -> Vec<f32> {

@@ -1,70 +1,142 @@
-//! The exact Euclidean distance transform (Felzenszwalb and Huttenlocher, *Distance Transforms of Sampled Functions*, 2012): the
-//! lower envelope of one parabola per voxel, along one axis after the other.
+//! Exact Euclidean distances between surfaces.
 //!
-//! The last axis is done for those voxels alone whose distance is asked for. Planes, then columns, are shared among threads.
+//! Distances along x are found for all voxels. Surfaces are mostly close to each other: so for a voxel whose distance is asked for, the
+//! few rows that may hold something nearer than what was found are looked through. Where surfaces are far apart, that would take too
+//! long; there the distance transform goes on along y and z (Felzenszwalb and Huttenlocher, *Distance Transforms of Sampled Functions*,
+//! 2012): the lower envelope of one parabola per voxel, along one axis after the other. Planes, then columns of them, are shared among
+//! threads.
 
 use tomograd_core::{Result, pieces};
 
 use super::surface::Surface;
 
-/// The squared distances (mm²) of the voxels of `from` to the nearest voxel of `to`, ordered by x, then y, then z; infinite if `to` has
+/// How many voxels are looked at for each of a slice before its distance transform is made. It takes about twice as long as that.
+const PATIENCE: usize = 16;
+/// More than what rounding makes of a bound.
+const SLACK: f64 = 1.0 + 1e-12;
+
+/// The squared distances (mm²) of the voxels of `from` to the nearest voxel of `to`, ordered by x, then z, then y; infinite if `to` has
 /// no voxels. `spacing` is along z, y and x.
 pub(super) fn squared_distances(from: &Surface, to: &Surface, spacing: [f64; 3]) -> Result<Vec<f64>> {
     let [depth, height, width] = to.size;
     let plane = height * width;
-    // Column by column: (z, x, y).
+    // Along x alone, column by column: (z, x, y).
     let mut squares = vec![0.0; depth * plane];
     pieces::each(&mut squares, plane, |z, squares| {
-        match &to.planes[z][..] {
-            [] => squares.fill(f64::INFINITY),
-            sites => in_plane(sites, squares, [height, width], [spacing[1], spacing[2]]),
-        }
+        along_rows(&to.planes[z], squares, [height, width], spacing[2]);
         Ok(())
     })?;
     let mut columns: Vec<(Vec<[u32; 2]>, Vec<f64>)> = vec![Default::default(); width];
-    for (z, voxels) in from.planes.iter().enumerate() {
-        voxels.iter().for_each(|&[y, x]| columns[x as usize].0.push([y, z as u32]));
+    for (z, voxels) in (0..).zip(&from.planes) {
+        voxels.iter().for_each(|&[y, x]| columns[x as usize].0.push([z, y]));
     }
     pieces::each(&mut columns, 1, |x, column| {
         let [(voxels, distances)] = column else { return Ok(()) };
-        voxels.sort_unstable();
-        let (mut line, mut envelope) = (vec![0.0; depth], Envelope::new(spacing[0]));
-        let (Some(first), Some(last)) = (voxels.first(), voxels.last()) else { return Ok(()) };
-        let (first, rows) = (first[0] as usize, (last[0] - first[0]) as usize + 1);
-        // A piece of each plane, so that the values of a column aren't fetched one by one from far away.
-        let slab: Vec<f64> =
-            squares.chunks_exact(plane).flat_map(|plane| &plane[x * height + first..][..rows]).copied().collect();
-        for voxels in voxels.chunk_by(|a, b| a[0] == b[0]) {
-            let y = voxels[0][0] as usize - first;
-            line.iter_mut().zip(slab[y..].iter().step_by(rows)).for_each(|(to, from)| *to = *from);
-            envelope.of(&line);
-            let mut sampled = envelope.sample();
-            distances.extend(voxels.iter().map(|&[_, z]| sampled(z as usize)));
+        if !voxels.is_empty() {
+            let lines = squares.chunks_exact(plane).map(|plane| &plane[x * height..][..height]).collect();
+            *distances = Slice::new(lines, [spacing[0], spacing[1]]).distances(voxels, PATIENCE);
         }
         Ok(())
     })?;
     Ok(columns.into_iter().flat_map(|(_, distances)| distances).collect())
 }
 
-/// The squared distances of a plane to sites in it, of which there are some, sorted by y and x. The result is column by column.
-fn in_plane(sites: &[[u32; 2]], squares: &mut [f64], [height, width]: [usize; 2], [dy, dx]: [f64; 2]) {
+/// The squared distances to the sites of a plane (sorted by y and x) along its rows; infinite in a row without sites.
+fn along_rows(sites: &[[u32; 2]], squares: &mut [f64], [height, width]: [usize; 2], dx: f64) {
     let mut rows = sites.chunk_by(|a, b| a[0] == b[0]).peekable();
     let mut steps = vec![0u32; width];
     for y in 0..height {
-        let Some(row) = rows.next_if(|row| row[0][0] as usize == y) else {
-            squares[y..].iter_mut().step_by(height).for_each(|square| *square = f64::INFINITY);
-            continue;
-        };
-        nearest_in_row(row, &mut steps);
-        for (square, steps) in squares[y..].iter_mut().step_by(height).zip(&steps) {
-            *square = (f64::from(*steps) * dx).powi(2);
+        let column = squares[y..].iter_mut().step_by(height);
+        if let Some(row) = rows.next_if(|row| row[0][0] as usize == y) {
+            nearest_in_row(row, &mut steps);
+            column.zip(&steps).for_each(|(square, steps)| *square = (f64::from(*steps) * dx).powi(2));
+        } else {
+            column.for_each(|square| *square = f64::INFINITY);
         }
     }
-    let mut envelope = Envelope::new(dy);
-    for column in squares.chunks_exact_mut(height) {
-        envelope.of(column);
-        let mut sampled = envelope.sample();
-        column.iter_mut().enumerate().for_each(|(y, square)| *square = sampled(y));
+}
+
+/// The slice (z, y) of one x: the squared distance along x of each voxel.
+struct Slice<'a> {
+    lines: Vec<&'a [f64]>,
+    spacing: [f64; 2],
+    /// The squares of 0, 1, 2… steps along y, before them those of −1, −2…
+    along_y: Vec<f64>,
+}
+
+impl<'a> Slice<'a> {
+    fn new(lines: Vec<&'a [f64]>, spacing: [f64; 2]) -> Self {
+        let height = lines.first().map_or(0, |line| line.len());
+        let along_y = (0..2 * height).map(|i| (i.abs_diff(height) as f64 * spacing[1]).powi(2)).collect();
+        Self { lines, spacing, along_y }
+    }
+
+    /// The squared distances of voxels (z, y), which are ordered.
+    fn distances(&self, voxels: &[[u32; 2]], patience: usize) -> Vec<f64> {
+        let mut left = patience.saturating_mul(self.lines.len()).saturating_mul(self.along_y.len() / 2);
+        let mut distances: Vec<f64> = Vec::with_capacity(voxels.len());
+        let mut limit = f64::INFINITY;
+        for (i, &voxel) in voxels.iter().enumerate() {
+            if left == 0 {
+                distances.extend(self.by_envelopes(&voxels[i..]));
+                break;
+            }
+            let square = self.nearest(voxel, limit, &mut left);
+            distances.push(square);
+            // The next voxel isn't farther than by way of this one.
+            limit = voxels.get(i + 1).map_or(limit, |next| {
+                let steps = [0, 1].map(|axis| f64::from(next[axis].abs_diff(voxel[axis])) * self.spacing[axis]);
+                (square.sqrt() + steps[0].hypot(steps[1])).powi(2) * SLACK
+            });
+        }
+        distances
+    }
+
+    /// The squared distance of a voxel, which is below `limit`; takes from `left` how many voxels were looked at.
+    fn nearest(&self, [z, y]: [u32; 2], limit: f64, left: &mut usize) -> f64 {
+        let (z, y, height) = (z as usize, y as usize, self.along_y.len() / 2);
+        let mut best = limit;
+        for step in 0..self.lines.len() {
+            let along_z = (step as f64 * self.spacing[0]).powi(2);
+            if along_z >= best {
+                break;
+            }
+            let below = z.checked_sub(step).filter(|_| step > 0);
+            for line in [Some(z + step), below].into_iter().flatten().filter_map(|z| self.lines.get(z)) {
+                // Where it may be nearer.
+                let reach = ((best - along_z).sqrt() / self.spacing[1]) as usize;
+                let (low, high) = (y.saturating_sub(reach), y.saturating_add(reach).min(height - 1) + 1);
+                *left = left.saturating_sub(high - low);
+                for (square, along_y) in line[low..high].iter().zip(&self.along_y[height + low - y..]) {
+                    best = best.min(square + along_y + along_z);
+                }
+            }
+        }
+        best
+    }
+
+    /// As [`distances`](Self::distances), by the distance transform of the slice.
+    fn by_envelopes(&self, voxels: &[[u32; 2]]) -> Vec<f64> {
+        let mut lines: Vec<Vec<f64>> = self.lines.iter().map(|line| line.to_vec()).collect();
+        let mut envelope = Envelope::new(self.spacing[1]);
+        for line in &mut lines {
+            envelope.of(line);
+            let mut sampled = envelope.sample();
+            line.iter_mut().enumerate().for_each(|(y, square)| *square = sampled(y));
+        }
+        let mut order: Vec<usize> = (0..voxels.len()).collect();
+        order.sort_unstable_by_key(|&i| [voxels[i][1], voxels[i][0]]);
+        let (mut distances, mut column) = (vec![0.0; voxels.len()], Vec::new());
+        let mut envelope = Envelope::new(self.spacing[0]);
+        for same in order.chunk_by(|&a, &b| voxels[a][1] == voxels[b][1]) {
+            let y = voxels[same[0]][1] as usize;
+            column.clear();
+            column.extend(lines.iter().map(|line| line[y]));
+            envelope.of(&column);
+            let mut sampled = envelope.sample();
+            same.iter().for_each(|&i| distances[i] = sampled(voxels[i][0] as usize));
+        }
+        distances
     }
 }
 
@@ -81,8 +153,9 @@ fn nearest_in_row(sites: &[[u32; 2]], steps: &mut [u32]) {
     }
 }
 
-/// A parabola of the lower envelope: its vertex and height, and the position from which on it is the lowest.
+/// A parabola of the lower envelope: its voxel, vertex and height, and the position from which on it is the lowest.
 struct Parabola {
+    voxel: usize,
     centre: f64,
     height: f64,
     from: f64,
@@ -115,7 +188,7 @@ impl Envelope {
                 self.parabolas.pop();
                 from = f64::NEG_INFINITY;
             }
-            self.parabolas.push(Parabola { centre, height, from });
+            self.parabolas.push(Parabola { voxel: i, centre, height, from });
         }
     }
 
@@ -127,9 +200,83 @@ impl Envelope {
             while self.parabolas.get(current + 1).is_some_and(|next| next.from <= at) {
                 current += 1;
             }
-            self.parabolas
-                .get(current)
-                .map_or(f64::INFINITY, |parabola| (at - parabola.centre).powi(2) + parabola.height)
+            // As `Slice::nearest` has it.
+            let square = |parabola: &Parabola| (voxel.abs_diff(parabola.voxel) as f64 * self.spacing).powi(2);
+            self.parabolas.get(current).map_or(f64::INFINITY, |parabola| parabola.height + square(parabola))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tomograd_core::Seed;
+
+    use super::*;
+
+    proptest! {
+        /// Far and near, with and without rows and planes that have no sites.
+        #[test]
+        fn both_ways_give_the_least_of_all_distances(
+            size in [1usize..9, 1usize..20, 1usize..20],
+            spacing in [0.1f64..5.0, 0.1f64..5.0, 0.1f64..5.0],
+            sites in 1usize..12,
+            close in any::<bool>(),
+            patience in 0usize..3,
+            seed: u64,
+        ) {
+            let mut random = Seed::new(seed).random();
+            let mut surface = |count: usize, far: bool| {
+                let mut planes = vec![Vec::new(); size[0]];
+                for _ in 0..count {
+                    let [z, y, x] = size.map(|side| random.below(if far { side.div_ceil(3) } else { side } as u64) as u32);
+                    planes[z as usize].push([y, x]);
+                }
+                planes.iter_mut().for_each(|plane| {
+                    plane.sort_unstable();
+                    plane.dedup();
+                });
+                Surface { size, planes }
+            };
+            let (from, to) = (surface(40, false), surface(sites, !close));
+            let all = |surface: &Surface| -> Vec<[u32; 3]> {
+                let mut all: Vec<_> =
+                    (0..).zip(&surface.planes).flat_map(|(z, plane)| plane.iter().map(move |&[y, x]| [x, z, y])).collect();
+                all.sort_unstable();
+                all
+            };
+            let spacings = [spacing[2], spacing[0], spacing[1]];
+            let distance = |a: [u32; 3], b: [u32; 3]| -> f64 {
+                (0..3).map(|axis| (f64::from(a[axis].abs_diff(b[axis])) * spacings[axis]).powi(2)).sum()
+            };
+            let expected: Vec<f64> = all(&from)
+                .into_iter()
+                .map(|voxel| all(&to).into_iter().map(|site| distance(voxel, site)).fold(f64::INFINITY, f64::min))
+                .collect();
+            let found = squared_distances(&from, &to, spacing).unwrap();
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                prop_assert!((found - expected).abs() <= 1e-12 * expected, "{} {}", found, expected);
+            }
+            // With little patience the rest is done by envelopes.
+            for x in 0..size[2] as u32 {
+                let lines: Vec<Vec<f64>> = (0..size[0])
+                    .map(|z| {
+                        let sites = &to.planes[z];
+                        (0..size[1] as u32).map(|y| {
+                            let row = sites.iter().filter(|site| site[0] == y);
+                            row.map(|site| (f64::from(site[1].abs_diff(x)) * spacing[2]).powi(2)).fold(f64::INFINITY, f64::min)
+                        }).collect()
+                    })
+                    .collect();
+                let slice = Slice::new(lines.iter().map(|line| &line[..]).collect(), [spacing[0], spacing[1]]);
+                let asked: Vec<[u32; 3]> = all(&from).into_iter().filter(|voxel| voxel[0] == x).collect();
+                let voxels: Vec<[u32; 2]> = asked.iter().map(|&[_, z, y]| [z, y]).collect();
+                for (found, voxel) in slice.distances(&voxels, patience).into_iter().zip(asked) {
+                    let expected = all(&to).into_iter().map(|site| distance(voxel, site)).fold(f64::INFINITY, f64::min);
+                    prop_assert!((found - expected).abs() <= 1e-12 * expected, "{} {}", found, expected);
+                }
+            }
         }
     }
 }

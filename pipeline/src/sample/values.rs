@@ -1,6 +1,6 @@
 //! Checks of the values of images and labels.
 
-use tomograd_core::{Error, Result, Tensor, room_for};
+use tomograd_core::{DType, Device, Error, Result, Tensor, room_for};
 
 /// Class numbers are stored in a byte.
 pub(crate) const MOST_CLASSES: usize = 256;
@@ -32,7 +32,20 @@ pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
 /// When `classes` isn't 1 to 256, or a value isn't a class number; the error has the value and its voxel.
 pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
     check_classes("label", classes)?;
-    let number = |value: f64| (value.fract() == 0.0 && (0.0..classes as f64).contains(&value)).then_some(value as u8);
+    // Masks are bytes mostly, and class numbers as they are.
+    if label.dtype() == DType::U8 && label.device() == Device::Cpu {
+        let label = label.contiguous()?;
+        let numbers = label.as_slice::<u8>()?;
+        if numbers.iter().all(|number| usize::from(*number) < classes) {
+            let mut copy = room_for("label", numbers.len())?;
+            copy.extend_from_slice(numbers);
+            return Ok(copy);
+        }
+    }
+    let number = |value: f64| {
+        let number = value as u8;
+        (f64::from(number) == value && usize::from(number) < classes).then_some(number)
+    };
     numbers_of(label, number, || format!("whole numbers in 0..={}", classes - 1))
 }
 
