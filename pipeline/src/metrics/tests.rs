@@ -26,9 +26,9 @@ proptest! {
         let places = |surface: &Surface| -> Vec<[f64; 3]> {
             let planes = (0u32..).zip(&surface.planes);
             let mut places: Vec<[u32; 3]> =
-                planes.flat_map(|(z, plane)| plane.iter().map(move |&[y, x]| [x, y, z])).collect();
+                planes.flat_map(|(z, plane)| plane.iter().map(move |&[y, x]| [x, z, y])).collect();
             places.sort_unstable();
-            places.into_iter().map(|[x, y, z]| [z, y, x].map(f64::from)).collect()
+            places.into_iter().map(|[x, z, y]| [z, y, x].map(f64::from)).collect()
         };
         let distances = |threads| {
             tomograd_core::pieces::with_threads(threads, || squared_distances(&from, &sites, spacing)).unwrap()
