@@ -1,6 +1,28 @@
-// Matrix products on tensor cores from tiles in shared memory: where elements of a tile lie, and what a warp does with two of them.
+// Matrix products on tensor cores from tiles in shared memory: how tiles come, where their elements lie, what a warp does with two of them,
+// and how the sums leave.
 #pragma once
 #include "tomograd.cuh"
+
+constexpr int STAGES = 3;  // pairs of tiles in shared memory
+
+// Goes along a sum: `bring(step, stage)` starts to copy a step's tiles to their stage, two steps ahead of `use(stage)`, which computes with
+// them.
+template <typename Bring, typename Use>
+__device__ __forceinline__ void in_stages(int steps, const Bring &bring, const Use &use) {
+  auto start = [&](int step) {
+    if (step < steps) bring(step, step % STAGES);
+    // A group a step, even an empty one, so that their number says which have arrived.
+    cp_async_commit();
+  };
+  for (int step = 0; step < STAGES - 1; step++) start(step);
+  for (int step = 0; step < steps; step++) {
+    cp_async_wait<STAGES - 2>();
+    // Everyone's copies are there, and everyone has read the tiles that are overwritten next.
+    __syncthreads();
+    start(step + STAGES - 1);
+    use(step % STAGES);
+  }
+}
 
 // A tile of an operand: LINES rows of A, or columns of B, and of each 64 bytes along k, in pieces of 16 bytes. K_IN_ROWS: the k of a line
 // follow one another, otherwise the lines of a k do.
@@ -108,4 +130,22 @@ __device__ __forceinline__ void each_pair(const float (&sums)[M][N][4], const F 
       f(i * 2, j, sums[i][j][0], sums[i][j][1]);
       f(i * 2 + 1, j, sums[i][j][2], sums[i][j][3]);
     }
+}
+
+// The distance of rows of a tile that `to_shared` writes: a little more than their columns, so that a lane's neighbours are in other banks.
+constexpr int shared_row(int columns) { return columns + 8; }
+
+// Writes a block's sums, rounded, to shared memory, as rows of COLUMNS of which this warp's first element is (row, column), so that all threads
+// can write them from there in whole sectors. Before, `last(down, across, left, right)` changes two neighbours of `each_pair`.
+template <int COLUMNS, typename T, int M, int N, typename Last>
+__device__ __forceinline__ void to_shared(T *shared, const float (&sums)[M][N][4], int row, int column, const Last &last) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  // Nobody reads the tiles any more.
+  __syncthreads();
+  each_pair(sums, [&](int down, int across, float left, float right) {
+    last(down, across, left, right);
+    T *to = shared + (row + down * 8 + g) * shared_row(COLUMNS) + column + across * 8 + t * 2;
+    *reinterpret_cast<unsigned *>(to) = pack<T>(left, right);
+  });
+  __syncthreads();
 }

@@ -4,7 +4,6 @@
 #include "indices.cuh"
 #include "tiles.cuh"
 
-constexpr int STAGES = 3;     // slices of both operands in shared memory
 constexpr int COLUMNS = 128;  // columns of a block's tile
 
 // Blocks of up to 64 rows have four warps side by side, of 128 rows two rows of four.

@@ -83,42 +83,33 @@ __device__ __forceinline__ void implicit(const T *x, const T *weight, const T *b
   }
   Walk walk = {0, {0, 0, 0}};
   walk.go_on(s.x, piece);
-  auto bring_step = [&](int step) {
-    if (step < steps) {
-      T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
-      int distance[3];
-      distance_of(s.x, walk.tap, distance);
-      const int tap = s.first_tap + walk.tap[0] * s.tap_step[0] + walk.tap[1] * s.tap_step[1] + walk.tap[2] * s.tap_step[2];
-      const T *of_row = weight + static_cast<long long>(tap) * s.x.channels + walk.channel;
-      const int flat = flat_of(s.x, distance);
-      const bool is_term = walk.tap[0] < s.x.taps[0];
+  auto bring_step = [&](int step, int stage) {
+    T *tile = shared + stage * (A::SIZE + B::SIZE);
+    int distance[3];
+    distance_of(s.x, walk.tap, distance);
+    const int tap = s.first_tap + walk.tap[0] * s.tap_step[0] + walk.tap[1] * s.tap_step[1] + walk.tap[2] * s.tap_step[2];
+    const T *of_row = weight + static_cast<long long>(tap) * s.x.channels + walk.channel;
+    const int flat = flat_of(s.x, distance);
+    const bool is_term = walk.tap[0] < s.x.taps[0];
 #pragma unroll
-      for (int i = 0; i < OF_A; i++) {
-        const bool there = is_term && first_row + line + i * LINES < s.rows;
-        const T *from = there ? of_row + static_cast<long long>(i * LINES) * s.all_taps * s.x.channels : x;
-        cp_async<16>(tile + A::place(line + i * LINES, piece), from, there ? 16 : 0);
-      }
-#pragma unroll
-      for (int i = 0; i < OF_B; i++) {
-        const bool there = is_term && inside(s.x, windows[i], distance);
-        const T *from = there ? x + static_cast<long long>(windows[i].flat + flat) * s.x.channels + walk.channel : x;
-        cp_async<16>(tile + A::SIZE + B::place(line + i * LINES, piece), from, there ? 16 : 0);
-      }
-      walk.go_on(s.x, A::DEPTH);
+    for (int i = 0; i < OF_A; i++) {
+      const bool there = is_term && first_row + line + i * LINES < s.rows;
+      const T *from = there ? of_row + static_cast<long long>(i * LINES) * s.all_taps * s.x.channels : x;
+      cp_async<16>(tile + A::place(line + i * LINES, piece), from, there ? 16 : 0);
     }
-    // A group a step, even an empty one, so that their number says which have arrived.
-    cp_async_commit();
+#pragma unroll
+    for (int i = 0; i < OF_B; i++) {
+      const bool there = is_term && inside(s.x, windows[i], distance);
+      const T *from = there ? x + static_cast<long long>(windows[i].flat + flat) * s.x.channels + walk.channel : x;
+      cp_async<16>(tile + A::SIZE + B::place(line + i * LINES, piece), from, there ? 16 : 0);
+    }
+    walk.go_on(s.x, A::DEPTH);
   };
   float sums[M][N][4] = {};
-  for (int step = 0; step < STAGES - 1; step++) bring_step(step);
-  for (int step = 0; step < steps; step++) {
-    cp_async_wait<STAGES - 2>();
-    // Everyone's copies are there, and everyone has read the slices that are overwritten next.
-    __syncthreads();
-    bring_step(step + STAGES - 1);
-    const T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
+  in_stages(steps, bring_step, [&](int stage) {
+    const T *tile = shared + stage * (A::SIZE + B::SIZE);
     multiply<ROWS, COLUMNS, true, true>(sums, tile, tile + A::SIZE, warp_row, warp_column);
-  }
+  });
 
   float added[M * 2];
 #pragma unroll
@@ -149,14 +140,10 @@ __device__ __forceinline__ void implicit(const T *x, const T *weight, const T *b
       }
     }
   } else {
-    // The results go through shared memory, so that they are written in whole sectors. Rows are longer there, for the banks.
-    constexpr int ROW = COLUMNS + 8;
-    __syncthreads();
-    each_pair(sums, [&](int down, int across, float left, float right) {
-      const int row = warp_row + down * 8 + lane / 4, column = warp_column + across * 8 + lane % 4 * 2;
-      *reinterpret_cast<unsigned *>(shared + row * ROW + column) = pack<T>(left + added[down], right + added[down]);
+    // So that the results are written in whole sectors.
+    to_shared<COLUMNS>(shared, sums, warp_row, warp_column, [&](int down, int, float &left, float &right) {
+      left += added[down], right += added[down];
     });
-    __syncthreads();
     const int rows = min(s.rows - first_row, ROWS);
     const int width = s.pieces ? A::PIECE : 1;
     const int across = COLUMNS / width, column = threadIdx.x % across * width;
@@ -167,7 +154,7 @@ __device__ __forceinline__ void implicit(const T *x, const T *weight, const T *b
     const long long target = s.pieces ? output : target_of(s, output);
     for (int row = threadIdx.x / across; row < rows; row += THREADS / across) {
       T *to = channel_of(y, s, n, group * s.rows + first_row + row) + target;
-      const T *from = shared + row * ROW + column;
+      const T *from = shared + row * shared_row(COLUMNS) + column;
       if (s.pieces)
         *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
       else

@@ -38,37 +38,28 @@ __device__ __forceinline__ void weights(const T *x, const T *dy, float *dw, cons
   dy += static_cast<long long>(group) * s.terms * s.padded + first_row + row;
   const long long voxels = static_cast<long long>(s.x.input[0]) * s.x.input[1] * s.x.input[2];
   x += (group * quotient(s.terms, s.x.output[0]) * voxels + flat_of(s.x, distance)) * s.x.channels + channel;
-  auto bring_step = [&](int step) {
-    if (step < steps) {
-      T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
+  auto bring_step = [&](int step, int stage) {
+    T *tile = shared + stage * (A::SIZE + B::SIZE);
 #pragma unroll
-      for (int i = 0; i < A::DEPTH / TERMS_A; i++) {
-        const int k = threadIdx.x / A::ACROSS + i * TERMS_A, term = begin + step * A::DEPTH + k;
-        const bool there = is_row && term < end;
-        cp_async<16>(tile + A::place(row, k), there ? dy + static_cast<long long>(term) * s.padded : dy, there ? 16 : 0);
-      }
-#pragma unroll
-      for (int i = 0; i < A::DEPTH / TERMS_B; i++) {
-        const int k = threadIdx.x / B::ACROSS + i * TERMS_B, term = begin + step * A::DEPTH + k;
-        const Window window = window_of(s.x, term);
-        const bool there = is_column && term < end && inside(s.x, window, distance);
-        const T *from = there ? x + static_cast<long long>(window.flat) * s.x.channels : dy;
-        cp_async<16>(tile + A::SIZE + B::place(column, k), from, there ? 16 : 0);
-      }
+    for (int i = 0; i < A::DEPTH / TERMS_A; i++) {
+      const int k = threadIdx.x / A::ACROSS + i * TERMS_A, term = begin + step * A::DEPTH + k;
+      const bool there = is_row && term < end;
+      cp_async<16>(tile + A::place(row, k), there ? dy + static_cast<long long>(term) * s.padded : dy, there ? 16 : 0);
     }
-    // A group a step, even an empty one, so that their number says which have arrived.
-    cp_async_commit();
+#pragma unroll
+    for (int i = 0; i < A::DEPTH / TERMS_B; i++) {
+      const int k = threadIdx.x / B::ACROSS + i * TERMS_B, term = begin + step * A::DEPTH + k;
+      const Window window = window_of(s.x, term);
+      const bool there = is_column && term < end && inside(s.x, window, distance);
+      const T *from = there ? x + static_cast<long long>(window.flat) * s.x.channels : dy;
+      cp_async<16>(tile + A::SIZE + B::place(column, k), from, there ? 16 : 0);
+    }
   };
   float sums[M][N][4] = {};
-  for (int step = 0; step < STAGES - 1; step++) bring_step(step);
-  for (int step = 0; step < steps; step++) {
-    cp_async_wait<STAGES - 2>();
-    // Everyone's copies are there, and everyone has read the slices that are overwritten next.
-    __syncthreads();
-    bring_step(step + STAGES - 1);
-    const T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
+  in_stages(steps, bring_step, [&](int stage) {
+    const T *tile = shared + stage * (A::SIZE + B::SIZE);
     multiply<ROWS, COLUMNS, false, false>(sums, tile, tile + A::SIZE, warp_row, warp_column);
-  }
+  });
   // Four lanes write a sector of a row.
   dw += (static_cast<long long>(blockIdx.z) * groups + group) * s.rows * columns;
   each_pair(sums, [&](int down, int across, float left, float right) {

@@ -3,8 +3,8 @@
 // (K, N) and t for (N, K). Launch: grid (⌈N / 128⌉, ⌈M / 128⌉, batch), 256 threads; shared memory as noted at the kernels.
 //
 // f16 and bf16 go to tensor cores and are summed in f32; f32 is multiplied and added in full f32, over k in sequence, or, by the kernels
-// gemm_tf32_xy, rounded to TF32 and multiplied on tensor cores. Tiles come by cp.async two ahead of what is computed. Elements beyond an edge are zeros there, so that nothing else knows of edges until C is
-// written.
+// gemm_tf32_xy, rounded to TF32 and multiplied on tensor cores. Tiles come by cp.async two ahead of what is computed. Elements beyond an
+// edge are zeros there, so that nothing else knows of edges until C is written.
 #include "tiles.cuh"
 
 // Sizes and distances in elements. Of an operand is aligned what lies on multiples of 16 bytes in every row.
@@ -16,7 +16,6 @@ struct Gemm {
 };
 
 constexpr int TILE = 128;    // rows and columns of a block's part of C
-constexpr int STAGES = 3;    // tiles of A and B in shared memory
 constexpr int THREADS = 256;
 
 __device__ __forceinline__ int clamp(int x, int low, int high) { return min(max(x, low), high); }
@@ -57,25 +56,16 @@ __device__ __forceinline__ void gemm_tensor(const T *a, const T *b, const T *bia
   const int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;
   const int steps = (shape.k + A::DEPTH - 1) / A::DEPTH;
-  auto bring_step = [&](int step) {
-    if (step < steps) {
-      T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
-      bring<T, !A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * A::DEPTH, shape.k, shape.aligned_a);
-      bring<T, B_TRANSPOSED>(tile + A::SIZE, b, shape.ldb, first_column, shape.n, step * A::DEPTH, shape.k, shape.aligned_b);
-    }
-    // A group a step, even an empty one, so that their number says which have arrived.
-    cp_async_commit();
+  auto bring_step = [&](int step, int stage) {
+    T *tile = shared + stage * (A::SIZE + B::SIZE);
+    bring<T, !A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * A::DEPTH, shape.k, shape.aligned_a);
+    bring<T, B_TRANSPOSED>(tile + A::SIZE, b, shape.ldb, first_column, shape.n, step * A::DEPTH, shape.k, shape.aligned_b);
   };
   float sums[4][4][4] = {};
-  for (int step = 0; step < STAGES - 1; step++) bring_step(step);
-  for (int step = 0; step < steps; step++) {
-    cp_async_wait<STAGES - 2>();
-    // Everyone's copies are there, and everyone has read the tile that is overwritten next.
-    __syncthreads();
-    bring_step(step + STAGES - 1);
-    const T *tile = shared + step % STAGES * (A::SIZE + B::SIZE);
+  in_stages(steps, bring_step, [&](int stage) {
+    const T *tile = shared + stage * (A::SIZE + B::SIZE);
     multiply<TILE, TILE, !A_TRANSPOSED, B_TRANSPOSED, sizeof(T) == 4>(sums, tile, tile + A::SIZE, warp_row, warp_column);
-  }
+  });
   float added[4][2];
 #pragma unroll
   for (int j = 0; j < 8; j++) {
@@ -97,18 +87,14 @@ __device__ __forceinline__ void gemm_tensor(const T *a, const T *b, const T *bia
       }
     });
   } else {
-    // C goes through shared memory, so that it is written in whole sectors. Rows are 8 halves longer there, for the banks.
-    constexpr int ROW = TILE + 8;
-    __syncthreads();
-    each_pair(sums, [&](int down, int across, float left, float right) {
-      const int row = warp_row + down * 8 + lane / 4, column = warp_column + across * 8 + lane % 4 * 2;
-      *reinterpret_cast<unsigned *>(shared + row * ROW + column) = pack<T>(left + added[across][0], right + added[across][1]);
+    // So that C is written in whole sectors.
+    to_shared<TILE>(shared, sums, warp_row, warp_column, [&](int, int across, float &left, float &right) {
+      left += added[across][0], right += added[across][1];
     });
-    __syncthreads();
     for (int group = threadIdx.x; group < TILE * TILE / 8; group += THREADS) {
       const int row = group / (TILE / 8), column = group % (TILE / 8) * 8, valid = clamp(shape.n - first_column - column, 0, 8);
       if (first_row + row >= shape.m) continue;
-      const T *from = shared + row * ROW + column;
+      const T *from = shared + row * shared_row(TILE) + column;
       T *to = c + static_cast<long long>(first_row + row) * shape.ldc + first_column + column;
       if (valid == 8 && shape.aligned_c) {
         *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
@@ -160,21 +146,14 @@ __device__ __forceinline__ void gemm_f32(const float *a, const float *b, const f
   // Rows row.. and row + 64.., four each; columns likewise.
   const int row = threadIdx.x / 16 * 4, column = threadIdx.x % 16 * 4;
   const int steps = (shape.k + DEPTH_F32 - 1) / DEPTH_F32;
-  auto bring_step = [&](int step) {
-    if (step < steps) {
-      float *tile = shared + step % STAGES * 2 * OPERAND_F32;
-      bring_f32<!A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * DEPTH_F32, shape.k, shape.aligned_a);
-      bring_f32<B_TRANSPOSED>(tile + OPERAND_F32, b, shape.ldb, first_column, shape.n, step * DEPTH_F32, shape.k, shape.aligned_b);
-    }
-    cp_async_commit();
+  auto bring_step = [&](int step, int stage) {
+    float *tile = shared + stage * 2 * OPERAND_F32;
+    bring_f32<!A_TRANSPOSED>(tile, a, shape.lda, first_row, shape.m, step * DEPTH_F32, shape.k, shape.aligned_a);
+    bring_f32<B_TRANSPOSED>(tile + OPERAND_F32, b, shape.ldb, first_column, shape.n, step * DEPTH_F32, shape.k, shape.aligned_b);
   };
   float sums[8][8] = {};
-  for (int step = 0; step < STAGES - 1; step++) bring_step(step);
-  for (int step = 0; step < steps; step++) {
-    cp_async_wait<STAGES - 2>();
-    __syncthreads();
-    bring_step(step + STAGES - 1);
-    const float *tile_a = shared + step % STAGES * 2 * OPERAND_F32, *tile_b = tile_a + OPERAND_F32;
+  in_stages(steps, bring_step, [&](int stage) {
+    const float *tile_a = shared + stage * 2 * OPERAND_F32, *tile_b = tile_a + OPERAND_F32;
 #pragma unroll
     for (int k = 0; k < DEPTH_F32; k++) {
       float left[8], right[8];
@@ -190,7 +169,7 @@ __device__ __forceinline__ void gemm_f32(const float *a, const float *b, const f
 #pragma unroll
         for (int j = 0; j < 8; j++) sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
     }
-  }
+  });
   float added[8];
 #pragma unroll
   for (int j = 0; j < 8; j++) {

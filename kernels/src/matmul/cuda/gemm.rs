@@ -128,16 +128,19 @@ pub(super) fn gemm(
         u64::from(flags[2]),
     ];
     let tf32 = takes_tf32(dtype, precision);
-    let kernel = match (a.transposed, b.transposed) {
-        (false, false) if tf32 => "gemm_tf32_nn",
-        (false, true) if tf32 => "gemm_tf32_nt",
-        (true, false) if tf32 => "gemm_tf32_tn",
-        (true, true) if tf32 => "gemm_tf32_tt",
-        (false, false) => by_float(dtype, ["gemm_f32_nn", "gemm_f16_nn", "gemm_bf16_nn"]),
-        (false, true) => by_float(dtype, ["gemm_f32_nt", "gemm_f16_nt", "gemm_bf16_nt"]),
-        (true, false) => by_float(dtype, ["gemm_f32_tn", "gemm_f16_tn", "gemm_bf16_tn"]),
-        (true, true) => by_float(dtype, ["gemm_f32_tt", "gemm_f16_tt", "gemm_bf16_tt"]),
-    };
+    /// The kernel for elements of a name, by whether the operands are stored transposed.
+    macro_rules! kernel {
+        ($name:literal) => {
+            match (a.transposed, b.transposed) {
+                (false, false) => concat!("gemm_", $name, "_nn"),
+                (false, true) => concat!("gemm_", $name, "_nt"),
+                (true, false) => concat!("gemm_", $name, "_tn"),
+                (true, true) => concat!("gemm_", $name, "_tt"),
+            }
+        };
+    }
+    let kernel =
+        if tf32 { kernel!("tf32") } else { by_float(dtype, [kernel!("f32"), kernel!("f16"), kernel!("bf16")]) };
     let launch = Launch::new(operation, &SOURCE, kernel, a.tensor.device())?
         .read(&a.tensor)?
         .read(&b.tensor)?
