@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Volumes: this project beside nibabel, SimpleITK, pydicom, MONAI and dcm2niix on the same files, interleaved; the least of the rounds counts.
 
-    cargo build --release -p tomograd-cli && cargo bench -p tomograd-cli --bench volumes --no-run   # prints the path of the door
-    [ROUNDS=7] python benches/volumes.py DOOR target/release/tomograd HEAD.nii.gz > benches/results/volumes.md
+    cargo build --release -p tomograd-cli && cargo bench -p tomograd-cli --bench volumes --no-run   # prints the path of the benchmark
+    [ROUNDS=7] python benches/volumes.py BENCHMARK target/release/tomograd HEAD.nii.gz > benches/results/volumes.md
 
-HEAD is a head of 256³ voxels, uint8. The door is a program that stays, as Python does, so that nobody's start is counted; where a program is
-compared with dcm2niix, both are started.
+HEAD is a head of 256³ voxels, uint8. The benchmark is a program that stays, as Python does, so that nobody's start is counted; where a
+program is compared with dcm2niix, both are started.
 """
 import datetime
 import importlib.metadata
@@ -29,14 +29,14 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 ROUNDS = int(os.environ.get("ROUNDS", 7))
-DOOR, PROGRAM, HEAD = sys.argv[1:4]
+BENCHMARK, PROGRAM, HEAD = sys.argv[1:4]
 
 
-class Door:
+class Ours:
     """This project's side."""
 
     def __init__(self):
-        self.process = subprocess.Popen([DOOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([BENCHMARK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, *words):
         self.process.stdin.write("\t".join(map(str, words)) + "\n")
@@ -114,7 +114,7 @@ def program(*words, output):
     subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def cases(folder, door):
+def cases(folder, ours):
     """Each case: its name, and for each side a function that does it once: seconds, and a number that must be the same."""
     head = np.asanyarray(nib.load(HEAD).dataobj).astype(np.uint8)
     assert head.shape == (256, 256, 256), head.shape
@@ -126,7 +126,7 @@ def cases(folder, door):
         path = folder / f"{name[:6].strip(',')}{len(name)}.nii.gz"
         nib.save(nib.Nifti1Image(voxels, affine), path)
         yield f"read .nii.gz, 256³ {name}", {
-            "tomograd": lambda path=path: door("read", path),
+            "tomograd": lambda path=path: ours("read", path),
             "nibabel": lambda path=path: timed(lambda: np.asanyarray(nib.load(path).dataobj), total),
             "SimpleITK": lambda path=path: timed(lambda: sitk.ReadImage(str(path)), lambda image: total(sitk.GetArrayViewFromImage(image))),
         }
@@ -134,7 +134,7 @@ def cases(folder, door):
     series = folder / "series"
     write_series(series, planes)
     yield "read a DICOM series, 200 files of 512² int16", {
-        "tomograd": lambda: door("series", series),
+        "tomograd": lambda: ours("series", series),
         "SimpleITK": lambda: timed(lambda: itk_series(series), lambda image: total(sitk.GetArrayViewFromImage(image))),
         "pydicom": lambda: timed(lambda: pydicom_series(series), total),
     }
@@ -157,7 +157,7 @@ def cases(folder, door):
         grid.SetOrigin(itk_image.TransformContinuousIndexToPhysicalPoint([start] * 3))
         resampled = lambda grid=grid: sitk.Resample(itk_image, grid, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32)
         yield f"resample 256³ to {count}³, linear", {
-            "tomograd": lambda step=step: door("resample", image, f"{step},{step},{step}"),
+            "tomograd": lambda step=step: ours("resample", image, step),
             "SimpleITK": lambda resampled=resampled: timed(resampled, lambda image: total(sitk.GetArrayViewFromImage(image))),
         }
     z, y, x = np.mgrid[0:256, 0:256, 0:256]
@@ -172,7 +172,7 @@ def cases(folder, door):
         images = [sitk.ReadImage(str(path)) for path in paths]
         tensors = [torch.from_numpy(mask.copy())[None, None] for mask in pair]
         yield f"HD95 of 256³ masks: {name}", {
-            "tomograd": lambda paths=paths: door("hd95", *paths),
+            "tomograd": lambda paths=paths: ours("hd95", *paths),
             "SimpleITK": lambda images=images: timed(lambda: itk_hd95(images), float),
             "MONAI": lambda tensors=tensors: timed(lambda: monai_hd95(tensors), float),
         }
@@ -190,8 +190,8 @@ def main():
     sides = ["tomograd", "nibabel", "SimpleITK", "pydicom", "MONAI", "dcm2niix"]
     print(f"| job | {' | '.join(sides)} | fastest other ÷ tomograd |\n|---|{'---|' * len(sides)}---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        door = Door()
-        for name, work in cases(pathlib.Path(folder), door):
+        ours = Ours()
+        for name, work in cases(pathlib.Path(folder), ours):
             times, numbers = {side: [] for side in work}, {}
             for _ in range(ROUNDS):
                 for side, once in work.items():

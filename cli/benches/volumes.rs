@@ -1,8 +1,8 @@
-//! The door for `benches/volumes.py`: does jobs on volumes that lines on standard input name, and prints for each a line of JSON with
+//! This project's side of `benches/volumes.py`: does jobs on volumes that lines on standard input name, and prints for each a line of JSON with
 //! the seconds that it took and a number that says what came out.
 //!
-//! `read FILE`, `series FOLDER`, `convert FOLDER FILE`, `resample FILE X,Y,Z`, `hd95 MASK MASK`. What is read is read before the clock
-//! runs, except by `read`, `series` and `convert`. Memory of an earlier job is returned to the system first.
+//! `read FILE`, `series FOLDER`, `resample FILE MILLIMETRES`, `hd95 MASK MASK`. What is read is read before the clock runs, except by
+//! `read` and `series`. Memory of an earlier job is returned to the system first.
 
 use std::{
     io::{BufRead, stdin},
@@ -31,18 +31,11 @@ fn job(line: &str) -> Result<(f64, f64)> {
             let volume = Volume::read(path)?;
             Ok((begun.elapsed().as_secs_f64(), sum(&volume)?))
         }
-        ["convert", from, to] => {
-            let begun = Instant::now();
-            let volume = Volume::read(from)?;
-            volume.write(to)?;
-            Ok((begun.elapsed().as_secs_f64(), sum(&volume)?))
-        }
         ["resample", path, spacing] => {
             let volume = Volume::read(path)?;
-            let steps: Vec<f64> = spacing.split(',').filter_map(|step| step.parse().ok()).collect();
-            let steps = <[f64; 3]>::try_from(steps).map_err(|_| Error::argument("resample", spacing))?;
+            let step = spacing.parse().map_err(|_| Error::argument("resample", spacing).expected("millimetres"))?;
             let begun = Instant::now();
-            let volume = volume.resample(steps, Interpolation::Linear)?;
+            let volume = volume.resample([step; 3], Interpolation::Linear)?;
             Ok((begun.elapsed().as_secs_f64(), sum(&volume)?))
         }
         ["hd95", first, second] => {

@@ -1,8 +1,7 @@
 //! Atomic file writes: a reader always finds either the complete old file or the complete new one.
 //!
-//! The bytes are written to a temporary file in the same folder, and renamed to the final name (`rename`). Where that replaces a file,
-//! the new one is flushed to disk before, and the folder after it (`fsync`), so that even a power failure leaves one of both. For a new
-//! file the disk isn't waited for: that takes longer than all else, and nothing that was there can be lost. On any error, the temporary file is removed and the previous file stays
+//! The bytes are written to a temporary file in the same folder, flushed to disk (`fsync`), and renamed to the final name
+//! (`rename`); then the folder is flushed too. On any error, the temporary file is removed and the previous file stays
 //! untouched. If the process is killed, a file `.NAME.PID.N.tmp` may remain; a program that ends itself at a signal calls
 //! [`abandon_writes`] before.
 #![cfg_attr(
@@ -101,7 +100,6 @@ pub fn write_atomically_through<W: Target>(
     };
 
     let (file, temporary) = create_beside(&folder, &name.to_string_lossy()).map_err(fail)?;
-    let replaces = previous.is_some();
     if let Some(previous) = previous {
         file.set_permissions(previous.permissions()).map_err(fail)?;
     }
@@ -110,12 +108,10 @@ pub fn write_atomically_through<W: Target>(
     // Dropping a BufWriter would try to write its buffer, which is pointless after a failure.
     let (mut target, _) = writer.into_parts();
     written?;
-    if replaces {
-        target.sync().map_err(fail)?;
-    }
+    target.sync().map_err(fail)?;
     drop(target);
     temporary.rename(&path).map_err(fail)?;
-    if replaces { sync_folder(&folder).map_err(fail) } else { Ok(()) }
+    sync_folder(&folder).map_err(fail)
 }
 
 /// Removes the temporary files of all writes that are under way, for a program that ends itself right after: at Ctrl-C, for

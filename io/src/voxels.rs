@@ -268,7 +268,7 @@ impl Number {
         match self {
             Number::Whole(value) => Some(value),
             Number::Real(value) => {
-                (value as i64 as f64 == value && value < 9.223_372_036_854_775e18).then_some(value as i64)
+                (value as i64 as f64 == value && value < 9_223_372_036_854_775_808.0).then_some(value as i64)
             }
         }
     }
@@ -325,6 +325,10 @@ fn store<T: Element>(voxels: &[T], coding: Coding, bytes: &mut [u8]) -> std::res
     }
 }
 
+fn unstorable<T: Element>(voxel: T, coding: Coding) -> Error {
+    Error::argument(OPERATION, format!("{voxel:?} can't be stored as {}", coding.name()))
+}
+
 /// The coding for writing: the one of the source, else its element type alone, if the format has it and it reproduces every
 /// voxel; else the one that holds the dtype.
 pub(crate) fn choose(volume: &Volume, has: impl Fn(Coding) -> bool) -> Result<Coding> {
@@ -348,13 +352,11 @@ pub(crate) fn first_that_fits(voxels: &Tensor, codings: &[Coding]) -> Result<Opt
         let fits = (coding.stored, coding.scaling) == (all.stored, None)
             || with_element!(voxels.dtype(), T => {
                 let voxels = voxels.as_slice::<T>()?;
-                let mut fit = vec![true; voxels.len().div_ceil(BLOCK)];
-                pieces::each(&mut fit, 1, |block, fits| {
+                let stored = pieces::each(&mut vec![(); voxels.len().div_ceil(BLOCK)], 1, |block, _| {
                     let voxels = voxels.chunks(BLOCK).nth(block).unwrap_or_default();
-                    fits.fill(store(voxels, coding, &mut [0; 8 * BLOCK]).is_ok());
-                    Ok(())
-                })?;
-                fit.into_iter().all(|fits| fits)
+                    store(voxels, coding, &mut [0; 8 * BLOCK]).map_err(|voxel| unstorable(voxel, coding))
+                });
+                stored.is_ok()
             });
         if fits {
             return Ok(Some(coding));
@@ -374,9 +376,7 @@ pub(crate) fn encode(writer: &mut dyn Write, voxels: &Tensor, coding: Coding, bi
             buffer.resize(part.len().saturating_mul(size), 0);
             pieces::each(&mut buffer, BLOCK.saturating_mul(size), |block, bytes| {
                 let voxels = part.chunks(BLOCK).nth(block).unwrap_or_default();
-                store(voxels, coding, bytes).map_err(|voxel| {
-                    Error::argument(OPERATION, format!("{voxel:?} can't be stored as {}", coding.name()))
-                })?;
+                store(voxels, coding, bytes).map_err(|voxel| unstorable(voxel, coding))?;
                 if big {
                     bytes.chunks_exact_mut(size).for_each(|number| number.reverse());
                 }

@@ -107,6 +107,8 @@ fn what_isnt_there_is_an_error() {
     // Not tiled, not TIFF, not there.
     let other = |name: &str| Slide::open(folder().join(name)).unwrap_err().to_string();
     assert!(other("../formats/itk_deflate.tif").contains("isn't tiled"));
+    let cmyk = other("cmyk.tif");
+    assert!(cmyk.contains("photometric 5") && cmyk.contains("grey or RGB"), "{cmyk}");
     assert!(other("slides.json").contains("isn't TIFF"));
     assert!(other("none.svs").contains("none.svs"));
     // As a volume, a file of several sizes names the way.

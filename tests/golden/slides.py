@@ -61,10 +61,17 @@ def main():
         file.write(alpha, metadata=None, photometric="rgb", extrasamples=["unassalpha"], compression="lzw", predictor=True, **TILE)
     with tifffile.TiffWriter(FOLDER / "separate.tif", byteorder=">") as file:
         file.write(np.moveaxis(colours, -1, 0).astype(np.uint16) * 7, metadata=None, photometric="rgb", planarconfig="separate", compression="zlib", predictor=True, **TILE)
+    small = colours[:32, :48]
+    with tifffile.TiffWriter(FOLDER / "channels.tif") as file:
+        file.write(small, metadata=None, photometric="minisblack", planarconfig="contig", compression="zlib", **TILE)
+    with tifffile.TiffWriter(FOLDER / "cmyk.tif") as file:  # refused
+        file.write(alpha[:32, :48], metadata=None, photometric="separated", compression="zlib", **TILE)
     with tifffile.TiffWriter(FOLDER / "plain.tif") as file:
         file.write(colours, resolution=(40000, 20000), resolutionunit="CENTIMETER", metadata=None, photometric="rgb", compression="zlib", **TILE)
     described = {}
     for path in sorted([*FOLDER.glob("*.tif"), *FOLDER.glob("*.svs")]):
+        if path.stem == "cmyk":
+            continue
         with tifffile.TiffFile(path) as file:
             found = [level.asarray() for level in file.series[0].levels]
             if path.stem == "separate":

@@ -113,12 +113,15 @@ fn all(options: &HashMap<String, String>) -> Result<ExitCode> {
             _ => results.cases = section,
         }
     }
+    let out = Path::new(options.get("out").map_or("tomograd-gpu.md", String::as_str));
+    let write = |page: &str| fs::write(out, page).map_err(|error| Error::io("write", out.display(), error));
+    // Whatever becomes of PyTorch, what is known is kept.
+    write(&results.markdown())?;
     results.torch = beside(&setup, options.get("python").map_or("python3", String::as_str), &mut results.machine)?;
     results.seconds = start.elapsed().as_secs_f64();
     let (page, failures) = (results.markdown(), results.failures());
-    let out = Path::new(options.get("out").map_or("tomograd-gpu.md", String::as_str));
     println!("{page}");
-    fs::write(out, page).map_err(|error| Error::io("write", out.display(), error))?;
+    write(&page)?;
     eprintln!("{failures} failures; the table is in {}", out.display());
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -43,7 +43,8 @@ fn number(value: &Row) -> String {
         Some(value) if value >= 100.0 => format!("{value:.0}"),
         Some(value) if value >= 10.0 => format!("{value:.1}"),
         Some(value) if value >= 1.0 => format!("{value:.2}"),
-        Some(value) => format!("{value:.4}"),
+        Some(value) if value >= 0.1 => format!("{value:.3}"),
+        Some(value) => format!("{value:.2e}"),
         None => String::new(),
     }
 }

@@ -44,12 +44,23 @@ def network(case):
     return getattr(torchvision.models, case["net"])(weights=None), F.cross_entropy
 
 
+def folded(net):
+    """The network with its batch norms folded into convolutions, as the other side has it, and what was done."""
+    from torch.fx.experimental.optimization import fuse
+    try:
+        return fuse(net), "channels last, folded"
+    except Exception:
+        # Networks that can't be traced; those of the cases have no batch norms.
+        return net, "channels last"
+
+
 def of_network(case, dtype, device, last):
     net, loss = network(case)
     x = last(torch.randn(case["x"], device=device, dtype=dtype))
     if case["mode"] != "train":
-        net = net.eval().to(device, dtype, memory_format=last.format)
-        return "channels last", lambda: net(x)
+        net, variant = folded(net.eval())
+        net = net.to(device, dtype, memory_format=last.format)
+        return variant, lambda: net(x)
     net = net.to(device, memory_format=last.format)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.99, nesterov=True, weight_decay=3e-5)
     with torch.no_grad():

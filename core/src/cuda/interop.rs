@@ -142,7 +142,8 @@ macro_rules! of_views {
                 self.elements.is_empty()
             }
 
-            /// The address of the first element, for the arguments of a launch.
+            /// The address of the first element, for the arguments of a launch. The launch belongs into [`stream`]; in another one,
+            /// that stream must have been synchronised before, and the launch be done before this is dropped.
             pub fn pointer(&self) -> DevicePointer<T> {
                 self.elements.as_device_ptr()
             }
@@ -178,6 +179,8 @@ fn elements<T: Lendable>(tensor: &Tensor, operation: &str) -> Result<DeviceSlice
     let Some((_, start)) = tensor.storage.cuda() else {
         return wrong(ErrorKind::Device, format!("a tensor on {}", tensor.device()), "a tensor on a CUDA device");
     };
+    // An emulated device's memory is the host's.
+    stream(tensor.device())?;
     let first = if tensor.count() == 0 { 0 } else { tensor.layout.offset() * tensor.dtype().size() };
     let pointer = DevicePointer::from_raw(start.as_ptr().addr() as u64 + first as u64);
     // SAFETY: a contiguous tensor's elements lie one behind the other from its first one on, and `T` has their size.

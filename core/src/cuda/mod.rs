@@ -2,7 +2,8 @@
 //!
 //! A device is opened when [`Device::Cuda`](crate::Device::Cuda) is used first. [`Driver`] is all that the rest needs of it;
 //! tests [`attach`] an emulated one, whose kernels are the same files, launched by the same code. Kernels are compiled for the
-//! device at hand by NVRTC when they are needed first, and kept on disk, unless a program [`provide`]s their machine code. A kernel is launched on tensors by [`Launch`].
+//! device at hand by NVRTC when they are needed first, and kept on disk, unless a program [`provide`]s their machine code. A kernel is
+//! launched on tensors by [`Launch`].
 
 mod ahead;
 mod backend;

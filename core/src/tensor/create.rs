@@ -126,10 +126,9 @@ impl<T: Element> TensorBuilder<T> {
     /// # Errors
     /// When a piece fails, memory runs out, or the device can't be used any more.
     pub fn fill_pieces(self, size: usize, work: impl Fn(usize, &mut [T]) -> Result<()> + Sync) -> Result<Tensor> {
-        self.fill_by(
-            |all| pieces::each(all, size, |index, piece| work(index, zeroed(piece))),
-            |all| pieces::each(all, size, &work),
-        )
+        let unwritten = |all: &mut [MaybeUninit<T>]| pieces::each(all, size, |index, piece| work(index, zeroed(piece)));
+        // SAFETY: `each` calls `zeroed` on all pieces, or returns an error.
+        unsafe { self.fill_by(unwritten, |all| pieces::each(all, size, &work)) }
     }
 
     /// As [`fill_pieces`](Self::fill_pieces), one piece after the other in the calling thread, as bytes come from a file.
@@ -139,15 +138,18 @@ impl<T: Element> TensorBuilder<T> {
     pub fn fill_in_order(self, size: usize, work: impl FnMut(usize, &mut [T]) -> Result<()>) -> Result<Tensor> {
         let (size, work) = (size.max(1), RefCell::new(work));
         let in_order = |(index, piece): (usize, &mut [T])| (work.borrow_mut())(index, piece);
-        self.fill_by(
-            |all| all.chunks_mut(size).map(zeroed).enumerate().try_for_each(in_order),
-            |all| all.chunks_mut(size).enumerate().try_for_each(in_order),
-        )
+        let unwritten =
+            |all: &mut [MaybeUninit<T>]| all.chunks_mut(size).map(zeroed).enumerate().try_for_each(in_order);
+        // SAFETY: `zeroed` is called on all pieces, unless one before them fails.
+        unsafe { self.fill_by(unwritten, |all| all.chunks_mut(size).enumerate().try_for_each(in_order)) }
     }
 
     /// The finished tensor. `unwritten` writes all elements of the host's memory; `written` those of a copy of zeros that goes to a
     /// device.
-    fn fill_by(
+    ///
+    /// # Safety
+    /// Where `unwritten` returns `Ok`, it has written every element.
+    unsafe fn fill_by(
         mut self,
         unwritten: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<()>,
         written: impl FnOnce(&mut [T]) -> Result<()>,
@@ -162,8 +164,7 @@ impl<T: Element> TensorBuilder<T> {
             }
             Device::Meta => {}
         }
-        // SAFETY: `unwritten` is one of the two above, which call `zeroed` on all pieces unless they fail; a meta tensor has no
-        // elements.
+        // SAFETY: `unwritten` has written all, as the caller promises; a meta tensor has no elements.
         Ok(unsafe { self.assume_init() })
     }
 }

@@ -33,8 +33,9 @@ const MOST_PAGES: usize = 10_000;
 /// The most bytes of a region for each byte of the file, and those that any file may have.
 const MOST_RATIO: u64 = 1 << 14;
 const ANYWAY: u64 = 1 << 26;
-/// How many tiles are decoded before they are put together.
+/// How many tiles are decoded before they are put together, at most, and how many bytes of them.
 const AT_ONCE: usize = 64;
+const BYTES_AT_ONCE: usize = 1 << 26;
 
 fn fail(what: impl Into<String>) -> Error {
     Error::format(OPERATION, what)
@@ -239,12 +240,14 @@ impl Level {
         let range =
             |pixels: &Range<usize>, tile: usize| pixels.start.checked_div(tile).unwrap_or(0)..pixels.end.div_ceil(tile);
         let (first, in_row) = (range(&rows, tiles.height), range(&columns, tiles.width));
+        let tile = tiles.pitch().saturating_mul(tiles.height);
+        let at_once = BYTES_AT_ONCE.checked_div(tile).unwrap_or(AT_ONCE).clamp(1, AT_ONCE);
         let mut wanted: Vec<(usize, usize, Vec<u8>)> = Vec::new();
         let places = first.flat_map(|row| in_row.clone().map(move |column| (row, column)));
         let mut places = places.peekable();
         while places.peek().is_some() {
             wanted.clear();
-            wanted.extend(places.by_ref().take(AT_ONCE).map(|(row, column)| (row, column, Vec::new())));
+            wanted.extend(places.by_ref().take(at_once).map(|(row, column)| (row, column, Vec::new())));
             pieces::each(&mut wanted, 1, |_, wanted| {
                 let mut tiff = Tiff::open(path)?;
                 for (row, column, pixels) in wanted {

@@ -74,7 +74,11 @@ impl Tiles {
             return Ok(None);
         }
         let (bits, samples, planar, predictor) = (first(258, 1)?, first(277, 1)?, first(284, 1)?, first(317, 1)?);
-        let (photometric, compression, format) = (first(262, 1)?, first(259, 1)?, first(339, 1)?);
+        let (photometric, compression, format) =
+            (first(262, if samples < 3 { 1 } else { 2 })?, first(259, 1)?, first(339, 1)?);
+        // Of samples beside the colours, alpha is known (1 or 2), and left out.
+        let others = tiff.numbers(directory, 338)?.unwrap_or_default();
+        let alphas = others.iter().filter(|kind| matches!(kind, 1 | 2)).count();
         let ycc = photometric == 6;
         let compression = match compression {
             1 => Compression::None,
@@ -89,14 +93,19 @@ impl Tiles {
             }
         };
         let plain = matches!(compression, Compression::None | Compression::Lzw | Compression::Deflate);
-        // By their meaning, where there are samples beside the colours.
-        let kept = if photometric <= 1 || samples < 3 { 1 } else { 3 };
-        let extra = (samples as usize).saturating_sub(kept);
+        let kept = (samples as usize).saturating_sub(alphas);
+        let colours = match photometric {
+            0 | 1 => matches!(kept, 1 | 3),
+            2 => kept == 3,
+            6 => kept == 3 && !plain,
+            _ => false,
+        };
         let separate = planar == 2 && samples > 1;
         let known = matches!(samples, 1..=4) && matches!(bits, 8 | 16) && matches!(planar, 1 | 2) && format == 1;
-        if !known || (extra > 0 || separate) && !plain || (plain && ycc && kept == 3) || photometric == 3 {
+        if !known || !colours || (alphas > 0 || separate) && !plain {
             let what = format!(
-                "{samples} samples of {bits} bits, planes {planar}, format {format}, photometric {photometric}, {}",
+                "{samples} samples of {bits} bits, {alphas} of them alpha, planes {planar}, format {format}, photometric \
+                 {photometric}, {}",
                 compression.name()
             );
             return Err(fail(what).expected(
@@ -143,19 +152,31 @@ impl Tiles {
         self.width.saturating_mul(samples).saturating_mul(self.bytes)
     }
 
-    /// The pixels of a tile, row by row, the samples of each together, 16 bits in little-endian order. A tile without bytes is zeros.
+    /// The pixels of a tile, row by row, the samples of each together, 16 bits in little-endian order; none of a tile without bytes, which
+    /// is zeros.
     pub(super) fn read(&self, tiff: &mut Tiff, index: usize) -> Result<Vec<u8>> {
         if !self.separate && self.stored == self.samples {
             return self.stored(tiff, index, self.samples);
         }
         let size = self.pitch().saturating_mul(self.height);
-        let mut pixels = room_for::<u8>(OPERATION, size)?;
-        pixels.resize(size, 0);
+        let mut pixels = Vec::new();
         let pixel = self.samples.saturating_mul(self.bytes);
+        // Memory for a tile is taken once there is something in it.
+        let mut fill = |pixels: &mut Vec<u8>| {
+            if pixels.is_empty() {
+                *pixels = room_for::<u8>(OPERATION, size)?;
+                pixels.resize(size, 0);
+            }
+            Ok(())
+        };
         if self.separate {
             let tiles = self.places.len().checked_div(self.stored).unwrap_or(0);
             for sample in 0..self.samples {
                 let plane = self.stored(tiff, index.saturating_add(sample.saturating_mul(tiles)), 1)?;
+                if plane.is_empty() {
+                    continue;
+                }
+                fill(&mut pixels)?;
                 let at = sample.saturating_mul(self.bytes);
                 for (pixel, value) in pixels.chunks_exact_mut(pixel).zip(plane.chunks_exact(self.bytes)) {
                     pixel.iter_mut().skip(at).zip(value).for_each(|(to, from)| *to = *from);
@@ -163,6 +184,9 @@ impl Tiles {
             }
         } else {
             let stored = self.stored(tiff, index, self.stored)?;
+            if !stored.is_empty() {
+                fill(&mut pixels)?;
+            }
             let from = stored.chunks_exact(self.stored.saturating_mul(self.bytes));
             for (pixel, from) in pixels.chunks_exact_mut(pixel).zip(from) {
                 pixel.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
@@ -171,16 +195,15 @@ impl Tiles {
         Ok(pixels)
     }
 
-    /// A tile as it is stored, with this many samples of a pixel.
+    /// A tile as it is stored, with this many samples of a pixel; nothing of one without bytes.
     fn stored(&self, tiff: &mut Tiff, index: usize, samples: usize) -> Result<Vec<u8>> {
         let (place, length) = *self.places.get(index).ok_or_else(|| fail(format!("no tile {index}")))?;
         let pitch = self.row(samples);
         let size = pitch.saturating_mul(self.height);
-        let mut pixels = room_for::<u8>(OPERATION, size)?;
         if length == 0 {
-            pixels.resize(size, 0);
-            return Ok(pixels);
+            return Ok(Vec::new());
         }
+        let mut pixels = room_for::<u8>(OPERATION, size)?;
         let bytes = tiff.at(place, length)?;
         match &self.compression {
             Compression::Jpeg { tables, ycc } => return self.jpeg(&bytes, tables, *ycc),
