@@ -162,7 +162,7 @@ impl Tiles {
         let mut pixels = Vec::new();
         let pixel = self.samples.saturating_mul(self.bytes);
         // Memory for a tile is taken once there is something in it.
-        let mut fill = |pixels: &mut Vec<u8>| {
+        let fill = |pixels: &mut Vec<u8>| {
             if pixels.is_empty() {
                 *pixels = room_for::<u8>(OPERATION, size)?;
                 pixels.resize(size, 0);
