@@ -5,7 +5,7 @@ use std::{ffi::c_void, ptr::NonNull, sync::Once};
 use tomograd::core::{
     DType, Device, Element, Error, ErrorKind, Layout, Result, Scratch, Seed, Tensor, TensorBuilder, broadcast_shapes,
     contiguous_strides,
-    cuda::{self, Capability, Driver, Geometry, Handle, Launch, Source, Unwritten},
+    cuda::{self, Capability, CodeKey, Driver, Geometry, Handle, Launch, Source, Unwritten},
     element_count, memory, pieces, room_for, shape_text,
 };
 
@@ -139,6 +139,21 @@ cases! {
     "core::cuda::blocks": (count: usize = 1000) => {
         let blocks = cuda::blocks(count);
         (blocks == 0) == (count == 0) && blocks <= count
+    };
+    "core::cuda::CodeKey::new": (major: u32 = 9, minor: u32 = 0) => {
+        let key = || CodeKey::new(&NOTHING, Capability { major, minor });
+        key() == key()
+    };
+    "core::cuda::compile_ahead": (major: u32 = 9, minor: u32 = 0) => {
+        // Without NVRTC an error, as with a source that has nothing in it or a device that there isn't.
+        let made = cuda::compile_ahead(&NOTHING, Capability { major, minor });
+        made.is_err() || major >= 8
+    };
+    "core::cuda::provide": (code: Vec<usize> = vec![1, 2], minor: u32 = 0) => {
+        // For devices that nobody has.
+        let key = CodeKey::new(&NOTHING, Capability { major: 1, minor });
+        cuda::provide(key, code.into_iter().map(|byte| byte as u8).collect());
+        true
     };
     "core::cuda::divisor": (size: usize = 7) => {
         let [divisor, multiplier, shift] = cuda::divisor(size);

@@ -66,10 +66,12 @@ pub fn entries() -> Entries {
     entries
 }
 
-fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg")
-            && attribute.parse_args::<syn::Ident>().is_ok_and(|condition| condition == "test")
+/// Whether an item isn't in this build: of tests alone, or of the feature that needs a CUDA toolkit.
+fn is_left_out(attributes: &[Attribute]) -> bool {
+    let toolkit = |value: &syn::Expr| matches!(value, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(name), .. }) if name.value() == "cust-interop");
+    attributes.iter().filter(|attribute| attribute.path().is_ident("cfg")).any(|attribute| {
+        attribute.parse_args::<syn::Ident>().is_ok_and(|condition| condition == "test")
+            || attribute.parse_args::<syn::MetaNameValue>().is_ok_and(|condition| toolkit(&condition.value))
     })
 }
 
@@ -103,7 +105,7 @@ impl Sources {
                 Item::Macro(item) => (&item.attrs, String::new(), true),
                 _ => continue,
             };
-            if is_test(attributes) {
+            if is_left_out(attributes) {
                 continue;
             }
             match item {
