@@ -20,10 +20,17 @@ fn main() {
     let mut list = String::from("&[\n");
     for file in files {
         let folder = file.parent().unwrap();
-        let text = fs::read_to_string(&file).unwrap();
-        let included = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
+        // Those that it includes, then those that these include: a header's line is replaced after it has come in.
+        let mut included = includes(&file);
+        let mut next = 0;
+        while let Some(name) = included.get(next) {
+            let deeper = includes(&folder.join(name));
+            included.retain(|name| !deeper.contains(name));
+            included.extend(deeper);
+            next += 1;
+        }
         let headers: String = included
-            .filter(|name| !SHARED.contains(name))
+            .iter()
             .map(|name| format!("Header {{ name: {name:?}, text: {} }}, ", literal(&folder.join(name))))
             .collect();
         let name = file.file_name().unwrap().to_str().unwrap();
@@ -31,6 +38,13 @@ fn main() {
     }
     list += "]\n";
     fs::write(PathBuf::from(env::var("OUT_DIR").unwrap()).join("sources.rs"), list).unwrap();
+}
+
+/// The headers beside a file that it includes.
+fn includes(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("#include \"")?.strip_suffix('"'));
+    names.filter(|name| !SHARED.contains(name)).map(str::to_owned).collect()
 }
 
 /// Adds the `.cu` files below a folder.

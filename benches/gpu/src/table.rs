@@ -269,7 +269,7 @@ mod tests {
             "3 operations, 1 of them without a failure; 79 cases passed.",
             "- Matmul: views, case 3: element 1 is 2 not 3\n- Norm: its process ended\n\nNot finished: 90 s were over",
             "| a | 3 | 20 | yes | 0f | 2.00 | 1.50 |\n| b | 3 | 20 | **no** |",
-            "| matmul | 2.00 | 3.00 | 1.50 |  |  |  | 0.5000 |  |  |  |  |  | cuBLAS | tf32: no |",
+            "| matmul | 2.00 | 3.00 | 1.50 |  |  |  | 0.500 |  |  |  |  |  | cuBLAS | tf32: no |",
         ] {
             assert!(page.contains(part), "{part}\nisn't in\n{page}");
         }
