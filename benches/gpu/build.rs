@@ -24,9 +24,7 @@ fn main() {
         let mut included = includes(&file);
         let mut next = 0;
         while let Some(name) = included.get(next) {
-            let deeper = includes(&folder.join(name));
-            included.retain(|name| !deeper.contains(name));
-            included.extend(deeper);
+            included.extend(includes(&folder.join(name)));
             next += 1;
         }
         let headers: String = included

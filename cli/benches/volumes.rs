@@ -1,5 +1,5 @@
-//! This project's side of `benches/volumes.py`: does jobs on volumes that lines on standard input name, and prints for each a line of JSON with
-//! the seconds that it took and a number that says what came out.
+//! This project's side of `benches/volumes.py`: does jobs on volumes that lines on standard input name, and prints for each a line of
+//! JSON with the seconds that it took and a number that says what came out.
 //!
 //! `read FILE`, `series FOLDER`, `resample FILE MILLIMETRES`, `hd95 MASK MASK`. What is read is read before the clock runs, except by
 //! `read` and `series`. Memory of an earlier job is returned to the system first.

@@ -158,38 +158,22 @@ impl Tiles {
         if !self.separate && self.stored == self.samples {
             return self.stored(tiff, index, self.samples);
         }
-        let size = self.pitch().saturating_mul(self.height);
+        // Each sample from a tile of its own, or all from the one, without those behind them.
+        let (tiles, samples) = if self.separate { (self.samples, 1) } else { (1, self.stored) };
+        let apart = self.places.len().checked_div(self.stored).unwrap_or(0);
+        let [pixel, from] = [self.samples, samples].map(|samples| samples.saturating_mul(self.bytes));
         let mut pixels = Vec::new();
-        let pixel = self.samples.saturating_mul(self.bytes);
-        // Memory for a tile is taken once there is something in it.
-        let fill = |pixels: &mut Vec<u8>| {
-            if pixels.is_empty() {
-                *pixels = room_for::<u8>(OPERATION, size)?;
+        for tile in 0..tiles {
+            let stored = self.stored(tiff, index.saturating_add(tile.saturating_mul(apart)), samples)?;
+            // Memory for the pixels is taken once there is something in them.
+            if !stored.is_empty() && pixels.is_empty() {
+                let size = self.pitch().saturating_mul(self.height);
+                pixels = room_for::<u8>(OPERATION, size)?;
                 pixels.resize(size, 0);
             }
-            Ok(())
-        };
-        if self.separate {
-            let tiles = self.places.len().checked_div(self.stored).unwrap_or(0);
-            for sample in 0..self.samples {
-                let plane = self.stored(tiff, index.saturating_add(sample.saturating_mul(tiles)), 1)?;
-                if plane.is_empty() {
-                    continue;
-                }
-                fill(&mut pixels)?;
-                let at = sample.saturating_mul(self.bytes);
-                for (pixel, value) in pixels.chunks_exact_mut(pixel).zip(plane.chunks_exact(self.bytes)) {
-                    pixel.iter_mut().skip(at).zip(value).for_each(|(to, from)| *to = *from);
-                }
-            }
-        } else {
-            let stored = self.stored(tiff, index, self.stored)?;
-            if !stored.is_empty() {
-                fill(&mut pixels)?;
-            }
-            let from = stored.chunks_exact(self.stored.saturating_mul(self.bytes));
-            for (pixel, from) in pixels.chunks_exact_mut(pixel).zip(from) {
-                pixel.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            let at = tile.saturating_mul(self.bytes);
+            for (pixel, from) in pixels.chunks_exact_mut(pixel).zip(stored.chunks_exact(from)) {
+                pixel.iter_mut().skip(at).zip(from).for_each(|(to, from)| *to = *from);
             }
         }
         Ok(pixels)

@@ -40,7 +40,12 @@ pub fn moved(tensors: &[Tensor], device: Device) -> Result<Vec<Tensor>> {
 
 /// The floating-point inputs in `dtype`, the others as they are.
 pub fn inputs_in(case: &Case, dtype: DType) -> Result<Vec<Tensor>> {
-    case.inputs.iter().map(|x| if x.dtype().is_float() { cast(x, dtype) } else { Ok(x.clone()) }).collect()
+    floats_in(&case.inputs, dtype)
+}
+
+/// The floating-point tensors in `dtype`, the others as they are.
+fn floats_in(tensors: &[Tensor], dtype: DType) -> Result<Vec<Tensor>> {
+    tensors.iter().map(|x| if x.dtype().is_float() { cast(x, dtype) } else { Ok(x.clone()) }).collect()
 }
 
 /// The elements' bits, as f64.
@@ -96,10 +101,7 @@ pub fn outputs_of(case: &Case, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
 pub fn reference(case: &Case, device: Device, _random: &mut Random) -> Result<()> {
     let inputs = inputs_in(case, DType::F32)?;
     // The reference gets what the kernel gets: the rounded inputs.
-    let exact: Vec<Tensor> = inputs
-        .iter()
-        .map(|x| if x.dtype().is_float() { cast(x, DType::F64) } else { Ok(x.clone()) })
-        .collect::<Result<_>>()?;
+    let exact = floats_in(&inputs, DType::F64)?;
     let reference = case.reference(&exact)?;
     let scale = case.scale(&exact, &reference)?;
     let unit = f64::from(f32::EPSILON) / 2.0;
@@ -188,10 +190,7 @@ pub fn half(case: &Case, device: Device, random: &mut Random) -> Result<()> {
     }
     for half in [DType::F16, DType::BF16] {
         let narrow = moved(&inputs_in(case, half)?, device)?;
-        let wide: Vec<Tensor> = narrow
-            .iter()
-            .map(|x| if x.dtype() == half { cast(x, DType::F32) } else { Ok(x.clone()) })
-            .collect::<Result<_>>()?;
+        let wide = floats_in(&narrow, DType::F32)?;
         let cotangents = cotangents_of(&outputs_of(case, &narrow)?, random)?;
         let cotangents: Vec<Option<Tensor>> = cotangents
             .into_iter()
@@ -239,10 +238,7 @@ pub fn kept_half(case: &Case, device: Device, random: &mut Random) -> Result<()>
     }
     for half in [DType::F16, DType::BF16] {
         let narrow = inputs_in(case, half)?;
-        let exact: Vec<Tensor> = narrow
-            .iter()
-            .map(|x| if x.dtype() == half { cast(x, DType::F64) } else { Ok(x.clone()) })
-            .collect::<Result<_>>()?;
+        let exact = floats_in(&narrow, DType::F64)?;
         let reference = case.reference(&exact)?;
         let scale = case.scale(&exact, &reference)?;
         let there = moved(&narrow, device)?;

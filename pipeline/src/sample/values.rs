@@ -1,6 +1,6 @@
 //! Checks of the values of images and labels.
 
-use tomograd_core::{DType, Device, Error, Result, Tensor, room_for};
+use tomograd_core::{DType, Error, Result, Tensor, room_for};
 
 /// Class numbers are stored in a byte.
 pub(crate) const MOST_CLASSES: usize = 256;
@@ -33,13 +33,10 @@ pub(crate) fn check_finite(operation: &str, image: &Tensor) -> Result<()> {
 pub(crate) fn class_numbers(label: &Tensor, classes: usize) -> Result<Vec<u8>> {
     check_classes("label", classes)?;
     // Masks are bytes mostly, and class numbers as they are.
-    if label.dtype() == DType::U8 && label.device() == Device::Cpu {
-        let label = label.contiguous()?;
-        let numbers = label.as_slice::<u8>()?;
+    if label.dtype() == DType::U8 {
+        let numbers = label.to_vec::<u8>()?;
         if numbers.iter().all(|number| usize::from(*number) < classes) {
-            let mut copy = room_for("label", numbers.len())?;
-            copy.extend_from_slice(numbers);
-            return Ok(copy);
+            return Ok(numbers);
         }
     }
     let number = |value: f64| {
